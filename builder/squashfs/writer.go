@@ -1,0 +1,271 @@
+package squashfs
+
+import (
+	"archive/tar"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"path"
+	"sort"
+	"strings"
+	"time"
+)
+
+// Entry is one name of the tree to be written. Owner, mode, link target,
+// device numbers and xattrs (PAX records SCHILY.xattr.*) come from its tar
+// header; a hard link names an earlier entry.
+type Entry struct {
+	*tar.Header
+	Open func() (io.ReadCloser, error) // regular files only
+}
+
+// Options decide the bytes beside the tree.
+type Options struct {
+	BlockSize int       // a power of two, 4 KiB to 1 MiB; 0 means DefaultBlockSize
+	Time      time.Time // of the image, and of the root folder where no entry gives one
+	Workers   int       // goroutines that compress; at least 1; does not change the bytes
+}
+
+// xattrPrefix is how tar spells extended attributes.
+const xattrPrefix = "SCHILY.xattr."
+
+// node is a name in the tree being written.
+type node struct {
+	Entry
+	name     string
+	children []*node
+	parent   *node
+	link     *node // of a hard link: the node that has the inode
+	nlink    uint32
+
+	number uint32 // inode number, from 1; 0 until written
+	ref    uint64 // where the inode is: block start << 16 | offset
+
+	data *fileData
+}
+
+// fileData is where the bytes of a regular file went. Files with the same
+// contents share one.
+type fileData struct {
+	start    uint64
+	blocks   []uint32 // size words
+	fragment uint32
+	offset   uint32
+}
+
+// Write writes the image of entries to w and returns its size in bytes, a
+// multiple of 4096. Parents must come before their children; missing parents
+// and names given twice are errors. The first 96 bytes are written last.
+func Write(w io.WriterAt, entries []Entry, o Options) (int64, error) {
+	if o.BlockSize == 0 {
+		o.BlockSize = DefaultBlockSize
+	}
+	if bs := o.BlockSize; bs&(bs-1) != 0 || bs < 4<<10 || bs > 1<<20 {
+		return 0, fmt.Errorf("writing squashfs: block size %d is no power of two from 4 KiB to 1 MiB", bs)
+	}
+	root, err := grow(entries, o.Time)
+	if err != nil {
+		return 0, fmt.Errorf("writing squashfs: %w", err)
+	}
+	out := &output{w: w, at: superblockSize}
+	data := newDataWriter(out, o)
+	if err := data.writeAll(root); err != nil {
+		return 0, err
+	}
+	meta, err := newTables(o.BlockSize)
+	if err != nil {
+		return 0, err
+	}
+	defer meta.close()
+	if err := meta.add(root); err != nil {
+		return 0, err
+	}
+	return finish(out, meta, root, data.fragments, o)
+}
+
+// grow turns the list into a tree, children sorted by name.
+func grow(entries []Entry, at time.Time) (*node, error) {
+	root := &node{Entry: Entry{Header: &tar.Header{Typeflag: tar.TypeDir, Mode: 0o755, ModTime: at}}, nlink: 2}
+	byPath := map[string]*node{"": root}
+	for _, e := range entries {
+		p := strings.Trim(path.Clean("/"+e.Name), "/")
+		if p == "" {
+			root.Entry = e
+			continue
+		}
+		dir, name := path.Split(p)
+		up := byPath[strings.TrimSuffix(dir, "/")]
+		switch {
+		case byPath[p] != nil:
+			return nil, fmt.Errorf("%q is there twice", p)
+		case up == nil:
+			return nil, fmt.Errorf("%q comes before its folder", p)
+		case up.Typeflag != tar.TypeDir:
+			return nil, fmt.Errorf("%q lies in something that is no folder", p)
+		case len(name) > 256:
+			return nil, fmt.Errorf("the name %q is longer than 256 bytes", name)
+		}
+		n := &node{Entry: e, name: name, parent: up, nlink: 1}
+		switch e.Typeflag {
+		case tar.TypeDir:
+			n.nlink = 2
+			up.nlink++
+		case tar.TypeLink:
+			to := byPath[strings.Trim(path.Clean("/"+e.Linkname), "/")]
+			if to == nil || to.link != nil || to.Typeflag == tar.TypeDir {
+				return nil, fmt.Errorf("the hard link %q names %q, which is no earlier file", p, e.Linkname)
+			}
+			n.link = to
+			to.nlink++
+		}
+		up.children = append(up.children, n)
+		byPath[p] = n
+	}
+	for _, n := range byPath {
+		sort.Slice(n.children, func(i, j int) bool { return n.children[i].name < n.children[j].name })
+	}
+	return root, nil
+}
+
+// files calls visit for every regular file in the order they are written.
+func (n *node) files(visit func(*node) error) error {
+	for _, c := range n.children {
+		if c.Typeflag == tar.TypeReg {
+			if err := visit(c); err != nil {
+				return err
+			}
+		}
+		if err := c.files(visit); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// path returns the node's name from the root, for errors.
+func (n *node) path() string {
+	if n.parent == nil {
+		return "/"
+	}
+	return path.Join(n.parent.path(), n.name)
+}
+
+// sum hashes a file's contents; only files that share their size with another
+// are hashed, to find duplicates.
+func (n *node) sum() ([sha256.Size]byte, error) {
+	var sum [sha256.Size]byte
+	r, err := n.Open()
+	if err != nil {
+		return sum, err
+	}
+	defer r.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, r); err != nil {
+		return sum, err
+	}
+	h.Sum(sum[:0])
+	return sum, nil
+}
+
+// output writes one thing behind the other.
+type output struct {
+	w  io.WriterAt
+	at int64
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	n, err := o.w.WriteAt(p, o.at)
+	o.at += int64(n)
+	return n, err
+}
+
+const superblockSize = 96
+
+// finish writes the tables behind the data and then the superblock. The
+// order of the tables is what the kernel checks: inodes, folders, fragments,
+// ids, xattrs.
+func finish(out *output, m *tables, root *node, fragments []fragment, o Options) (int64, error) {
+	s := make([]byte, superblockSize)
+	le := binary.LittleEndian
+	inodeTable := uint64(out.at)
+	if err := m.inodes.flush(out); err != nil {
+		return 0, err
+	}
+	dirTable := uint64(out.at)
+	if err := m.dirs.flush(out); err != nil {
+		return 0, err
+	}
+	fragTable := invalidBlock
+	if len(fragments) > 0 {
+		var b []byte
+		for _, f := range fragments {
+			b = le.AppendUint64(b, f.start)
+			b = le.AppendUint32(b, f.size)
+			b = le.AppendUint32(b, 0)
+		}
+		var err error
+		if fragTable, err = m.indexed(out, b, nil); err != nil {
+			return 0, err
+		}
+	}
+	var ids []byte
+	for _, id := range m.ids {
+		ids = le.AppendUint32(ids, id)
+	}
+	idTable, err := m.indexed(out, ids, nil)
+	if err != nil {
+		return 0, err
+	}
+	xattrTable := invalidBlock
+	if len(m.xattrIDs) > 0 {
+		start := uint64(out.at)
+		if err := m.xattrs.flush(out); err != nil {
+			return 0, err
+		}
+		head := le.AppendUint64(nil, start)
+		head = le.AppendUint32(head, uint32(len(m.xattrIDs)/16))
+		head = le.AppendUint32(head, 0)
+		if xattrTable, err = m.indexed(out, m.xattrIDs, head); err != nil {
+			return 0, err
+		}
+	}
+
+	flags := uint16(flagDuplicates)
+	if xattrTable == invalidBlock {
+		flags |= flagNoXattrs
+	}
+	le.PutUint32(s[0:], magic)
+	le.PutUint32(s[4:], m.count)
+	le.PutUint32(s[8:], uint32(o.Time.Unix()))
+	le.PutUint32(s[12:], uint32(o.BlockSize))
+	le.PutUint32(s[16:], uint32(len(fragments)))
+	le.PutUint16(s[20:], compressorZstd)
+	le.PutUint16(s[22:], uint16(log2(o.BlockSize)))
+	le.PutUint16(s[24:], flags)
+	le.PutUint16(s[26:], uint16(len(m.ids)))
+	le.PutUint16(s[28:], 4)
+	le.PutUint64(s[32:], root.ref)
+	le.PutUint64(s[40:], uint64(out.at))
+	le.PutUint64(s[48:], idTable)
+	le.PutUint64(s[56:], xattrTable)
+	le.PutUint64(s[64:], inodeTable)
+	le.PutUint64(s[72:], dirTable)
+	le.PutUint64(s[80:], fragTable)
+	le.PutUint64(s[88:], invalidBlock) // no export table
+	if pad := -out.at & 4095; pad > 0 {
+		if _, err := out.Write(make([]byte, pad)); err != nil {
+			return 0, err
+		}
+	}
+	_, err = out.w.WriteAt(s, 0)
+	return out.at, err
+}
+
+func log2(n int) int {
+	l := 0
+	for ; n > 1; n >>= 1 {
+		l++
+	}
+	return l
+}

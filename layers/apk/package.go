@@ -1,0 +1,370 @@
+package apk
+
+import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"crypto/sha1" // #nosec: the identity of a package is a SHA-1
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"sort"
+	"strconv"
+	"strings"
+
+	"github.com/klauspost/compress/gzip"
+)
+
+// File is one file of a package to be written.
+type File struct {
+	*tar.Header
+	Open func() (io.ReadCloser, error)
+}
+
+// newGzipReader opens one gzip member. It names ADB input for what it is.
+func newGzipReader(r io.Reader) (*gzip.Reader, error) {
+	br := bufio.NewReader(r)
+	if head, _ := br.Peek(3); string(head) == "ADB" {
+		return nil, errors.New("it is in apk format 3 (ADB), which is not supported yet; use a repository with format 2, as Alpine's releases up to 3.24 are")
+	}
+	gz, err := gzip.NewReader(br)
+	if err != nil {
+		return nil, fmt.Errorf("it is not gzip: %w", err)
+	}
+	return gz, nil
+}
+
+// countingReader counts what a gzip reader takes, byte by byte where it must:
+// the only way to know where a member ends.
+type countingReader struct {
+	r *bufio.Reader
+	n int64
+}
+
+func (c *countingReader) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	return n, err
+}
+
+func (c *countingReader) ReadByte() (byte, error) {
+	b, err := c.r.ReadByte()
+	if err == nil {
+		c.n++
+	}
+	return b, err
+}
+
+// memberEnd returns how many bytes of r its first gzip member takes, whose
+// contents are at most limit bytes.
+func memberEnd(r io.Reader, limit int64) (int64, error) {
+	c := &countingReader{r: bufio.NewReader(r)}
+	if head, _ := c.r.Peek(3); string(head) == "ADB" {
+		_, err := newGzipReader(c.r)
+		return 0, err
+	}
+	gz, err := gzip.NewReader(c)
+	if err != nil {
+		return 0, fmt.Errorf("it is not gzip: %w", err)
+	}
+	defer gz.Close()
+	gz.Multistream(false)
+	n, err := io.Copy(io.Discard, io.LimitReader(gz, limit+1))
+	if err != nil {
+		return 0, err
+	}
+	if n > limit {
+		return 0, fmt.Errorf("a part of it holds more than %d bytes", limit)
+	}
+	return c.n, nil
+}
+
+// splitMember cuts the first gzip member off b.
+func splitMember(b []byte, limit int64) (member, rest []byte, err error) {
+	n, err := memberEnd(bytes.NewReader(b), limit)
+	if err != nil {
+		return nil, nil, err
+	}
+	return b[:n], b[n:], nil
+}
+
+// Archive is an open .apk whose signature, identity and control part are
+// checked. Its data is checked while it is unpacked.
+type Archive struct {
+	Info    *Package
+	Scripts map[string][]byte // by name, ".post-install" and the like
+
+	name     string
+	data     *io.SectionReader
+	datahash string
+}
+
+// OpenArchive checks a package: signed by a key of the ring, and the very one
+// the index means. want.Identity empty takes any.
+func OpenArchive(r io.ReaderAt, size int64, want *Package, keys Keyring) (*Archive, error) {
+	fail := func(err error) (*Archive, error) {
+		return nil, fmt.Errorf("package %s: %w", want, err)
+	}
+	signEnd, err := memberEnd(io.NewSectionReader(r, 0, size), maxSign)
+	if err != nil {
+		return fail(err)
+	}
+	controlSize, err := memberEnd(io.NewSectionReader(r, signEnd, size-signEnd), maxControl)
+	if err != nil {
+		return fail(err)
+	}
+	sign, control := make([]byte, signEnd), make([]byte, controlSize)
+	if _, err := r.ReadAt(sign, 0); err != nil {
+		return fail(err)
+	}
+	if _, err := r.ReadAt(control, signEnd); err != nil {
+		return fail(err)
+	}
+	if err := keys.verify(sign, control); err != nil {
+		return fail(err)
+	}
+	sum := sha1.Sum(control) // #nosec: format
+	identity := "Q1" + base64.StdEncoding.EncodeToString(sum[:])
+	if want.Identity != "" && want.Identity != identity {
+		return fail(fmt.Errorf("its identity is %s, the index says %s: another build of the same version", identity, want.Identity))
+	}
+	files, err := readTar(control, maxControl)
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return fail(err)
+	}
+	a := &Archive{name: want.String(), Scripts: map[string][]byte{},
+		data: io.NewSectionReader(r, signEnd+controlSize, size-signEnd-controlSize)}
+	if a.Info, a.datahash, err = parsePkgInfo(files[".PKGINFO"]); err != nil {
+		return fail(err)
+	}
+	a.Info.Identity, a.Info.Size, a.Info.Repository = identity, size, want.Repository
+	if a.Info.Name != want.Name || a.Info.Version != want.Version {
+		return fail(fmt.Errorf("inside it calls itself %s", a.Info))
+	}
+	for name, b := range files {
+		if name != ".PKGINFO" {
+			a.Scripts[name] = b
+		}
+	}
+	return a, nil
+}
+
+// Unpack hands every file of the package to visit, with a reader over its
+// contents, and then checks the hash of all of it. What visit was given
+// counts for nothing when Unpack fails.
+func (a *Archive) Unpack(visit func(*tar.Header, io.Reader) error) error {
+	fail := func(err error) error { return fmt.Errorf("package %s: %w", a.name, err) }
+	sum := sha256.New()
+	raw := io.TeeReader(io.NewSectionReader(a.data, 0, a.data.Size()), sum)
+	gz, err := newGzipReader(raw)
+	if err != nil {
+		return fail(err)
+	}
+	defer gz.Close()
+	tr := tar.NewReader(gz)
+	for {
+		h, err := tr.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return fail(err)
+		}
+		if err := visit(h, tr); err != nil {
+			return fail(err)
+		}
+	}
+	if _, err := io.Copy(io.Discard, gz); err != nil {
+		return fail(err)
+	}
+	if _, err := io.Copy(io.Discard, raw); err != nil {
+		return fail(err)
+	}
+	if got := hex.EncodeToString(sum.Sum(nil)); got != a.datahash {
+		return fail(fmt.Errorf("its files hash to %s, its signed part says %s: it was changed after it was signed", got, a.datahash))
+	}
+	return nil
+}
+
+// parsePkgInfo reads a .PKGINFO: "key = value" lines (FACTS 5.2).
+func parsePkgInfo(b []byte) (*Package, string, error) {
+	p := &Package{}
+	var datahash string
+	for i, line := range strings.Split(string(b), "\n") {
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		key, value, ok := strings.Cut(line, " = ")
+		if !ok {
+			return nil, "", fmt.Errorf(".PKGINFO:%d: %q is no key = value", i+1, line)
+		}
+		var err error
+		dep := func(list *[]Dep) {
+			var more []Dep
+			more, err = ParseDeps(value)
+			*list = append(*list, more...)
+		}
+		switch key {
+		case "pkgname":
+			p.Name = value
+		case "pkgver":
+			p.Version = value
+		case "arch":
+			p.Arch = value
+		case "pkgdesc":
+			p.Description = value
+		case "url":
+			p.URL = value
+		case "license":
+			p.License = value
+		case "origin":
+			p.Origin = value
+		case "maintainer":
+			p.Maintainer = value
+		case "commit":
+			p.Commit = value
+		case "builddate":
+			p.BuildTime, err = strconv.ParseInt(value, 10, 64)
+		case "size":
+			p.Installed, err = strconv.ParseInt(value, 10, 64)
+		case "provider_priority":
+			p.ProviderPriority, err = strconv.Atoi(value)
+		case "depend":
+			dep(&p.Depends)
+		case "provides":
+			dep(&p.Provides)
+		case "install_if":
+			dep(&p.InstallIf)
+		case "datahash":
+			datahash = value
+		}
+		if err != nil {
+			return nil, "", fmt.Errorf(".PKGINFO:%d: %w", i+1, err)
+		}
+	}
+	if p.Name == "" || p.Version == "" {
+		return nil, "", errors.New("its .PKGINFO names no package")
+	}
+	if len(datahash) != 64 {
+		return nil, "", errors.New("its .PKGINFO has no datahash: packages older than apk-tools 2.0 are not supported")
+	}
+	return p, datahash, nil
+}
+
+func (p *Package) encodePkgInfo(datahash string) []byte {
+	var b bytes.Buffer
+	field := func(key, value string) {
+		if value != "" {
+			fmt.Fprintf(&b, "%s = %s\n", key, value)
+		}
+	}
+	field("pkgname", p.Name)
+	field("pkgver", p.Version)
+	field("pkgdesc", p.Description)
+	field("url", p.URL)
+	field("builddate", strconv.FormatInt(p.BuildTime, 10))
+	field("size", strconv.FormatInt(p.Installed, 10))
+	field("arch", p.Arch)
+	field("origin", p.Origin)
+	field("maintainer", p.Maintainer)
+	if p.ProviderPriority != 0 {
+		field("provider_priority", strconv.Itoa(p.ProviderPriority))
+	}
+	field("license", p.License)
+	for _, d := range p.Depends {
+		field("depend", d.String())
+	}
+	for _, d := range p.Provides {
+		field("provides", d.String())
+	}
+	if len(p.InstallIf) > 0 {
+		field("install_if", joinDeps(p.InstallIf))
+	}
+	field("datahash", datahash)
+	return b.Bytes()
+}
+
+// WritePackage writes a signed package of files, which it sorts by name, and
+// returns its index record. p's Identity, Size and Installed are filled in.
+func WritePackage(w io.Writer, p Package, files []File, key *Key) (*Package, error) {
+	fail := func(err error) (*Package, error) { return nil, fmt.Errorf("writing package %s: %w", p.String(), err) }
+	sort.Slice(files, func(i, j int) bool { return files[i].Name < files[j].Name })
+	var data bytes.Buffer
+	p.Installed, p.Size = 0, 0
+	gz, err := gzip.NewWriterLevel(&data, gzip.BestSpeed)
+	if err != nil {
+		return fail(err)
+	}
+	tw := tar.NewWriter(gz)
+	for _, f := range files {
+		if err := writeFile(tw, f); err != nil {
+			return fail(fmt.Errorf("%s: %w", f.Name, err))
+		}
+		p.Installed += f.Size
+	}
+	if err := tw.Close(); err != nil {
+		return fail(err)
+	}
+	if err := gz.Close(); err != nil {
+		return fail(err)
+	}
+	sum := sha256.Sum256(data.Bytes())
+	control, err := gzipTar([]tarFile{{".PKGINFO", p.encodePkgInfo(hex.EncodeToString(sum[:]))}}, false)
+	if err != nil {
+		return fail(err)
+	}
+	sign, err := key.sign(control)
+	if err != nil {
+		return fail(err)
+	}
+	id := sha1.Sum(control) // #nosec: format
+	p.Identity = "Q1" + base64.StdEncoding.EncodeToString(id[:])
+	for _, part := range [][]byte{sign, control, data.Bytes()} {
+		n, err := w.Write(part)
+		if err != nil {
+			return fail(err)
+		}
+		p.Size += int64(n)
+	}
+	return &p, nil
+}
+
+// writeFile adds one file with the checksum apk-tools wants of files and
+// links (FACTS 5.2).
+func writeFile(tw *tar.Writer, f File) error {
+	h := *f.Header
+	h.Format = tar.FormatPAX
+	var content []byte
+	switch h.Typeflag {
+	case tar.TypeReg:
+		r, err := f.Open()
+		if err != nil {
+			return err
+		}
+		defer r.Close()
+		if content, err = io.ReadAll(r); err != nil {
+			return err
+		}
+	case tar.TypeSymlink:
+		content = []byte(h.Linkname)
+	}
+	if h.Typeflag == tar.TypeReg || h.Typeflag == tar.TypeSymlink {
+		sum := sha1.Sum(content) // #nosec: format
+		records := map[string]string{"APK-TOOLS.checksum.SHA1": hex.EncodeToString(sum[:])}
+		for k, v := range h.PAXRecords {
+			records[k] = v
+		}
+		h.PAXRecords = records
+	}
+	if err := tw.WriteHeader(&h); err != nil {
+		return err
+	}
+	if h.Typeflag == tar.TypeReg {
+		_, err := tw.Write(content)
+		return err
+	}
+	return nil
+}
