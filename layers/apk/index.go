@@ -24,6 +24,7 @@ type Package struct {
 	ProviderPriority    int
 	Depends, Provides   []Dep
 	InstallIf           []Dep
+	Replaces            []Dep // known from a package only; indexes do not say it
 
 	// Repository is where the index came from; whoever loaded it says so.
 	Repository string

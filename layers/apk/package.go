@@ -238,6 +238,8 @@ func parsePkgInfo(b []byte) (*Package, string, error) {
 			dep(&p.Provides)
 		case "install_if":
 			dep(&p.InstallIf)
+		case "replaces":
+			dep(&p.Replaces)
 		case "datahash":
 			datahash = value
 		}

@@ -1,0 +1,135 @@
+// Package boards holds the families of Raspberry Pi that images are made
+// for, as data: what the firmware needs beside a kernel, which device trees
+// there are, and which drivers must be there before the root is.
+package boards
+
+import (
+	"fmt"
+	"sort"
+	"strings"
+)
+
+// Board is a family the same files boot.
+type Board struct {
+	Name  string // as a spec says it
+	Title string
+
+	// Filters are the sections of config.txt that mean this board and no
+	// other (FACTS 1.4). None: the firmware has no name for it.
+	Filters []string
+
+	// DTBs are device trees by the name the firmware looks for first
+	// (FACTS 1.2). The first must be in the kernel package; the others are
+	// taken where they are.
+	DTBs []string
+
+	// Firmware are files the GPU or boot ROM reads from the slot.
+	Firmware []string
+
+	// Bootcode says that the boot ROM reads bootcode.bin from the control
+	// partition, which no A/B switch covers.
+	Bootcode bool
+
+	// Modules are the drivers without which /init finds no root. Each is a
+	// list of names of which the kernel must know one.
+	Modules []Want
+
+	// Config are lines for the board's section of config.txt.
+	Config []string
+
+	// NoCard marks boards without a card: nothing of the firmware's is
+	// written for them alone.
+	NoCard bool
+}
+
+// Want is a driver under the names different kernels give it.
+type Want struct {
+	Any []string
+	For string // what does not work without it
+}
+
+// Everywhere are the drivers all boards need: the chain from a partition to
+// the root.
+var Everywhere = []Want{
+	{Any: []string{"dm_mod"}, For: "the verified root"},
+	{Any: []string{"dm_verity"}, For: "the verified root"},
+	{Any: []string{"squashfs"}, For: "the root"},
+	{Any: []string{"overlay"}, For: "/etc and /var"},
+}
+
+// gpu4 and gpu3 are the firmware of the families with a GPU that boots
+// (FACTS 1.1).
+var (
+	gpu3 = []string{"start.elf", "fixup.dat"}
+	gpu4 = []string{"start4.elf", "fixup4.dat"}
+
+	// bcm2837 reads its card through sdhost, which the downstream kernel
+	// calls bcm2835-sdhost and mainline bcm2835; the watchdog resets it.
+	bcm2837 = []Want{
+		{Any: []string{"bcm2835_sdhost", "bcm2835"}, For: "the SD card"},
+		{Any: []string{"bcm2835_wdt"}, For: "reboots and the watchdog"},
+	}
+	bcm2711 = []Want{
+		{Any: []string{"sdhci_iproc"}, For: "the SD card"},
+		{Any: []string{"bcm2835_wdt"}, For: "reboots and the watchdog"},
+	}
+	bcm2712 = []Want{
+		{Any: []string{"sdhci_brcmstb"}, For: "the SD card"},
+		{Any: []string{"nvme"}, For: "NVMe drives"},
+		{Any: []string{"bcm2835_wdt"}, For: "reboots and the watchdog"},
+	}
+)
+
+var list = []Board{
+	{
+		Name: "rpi3", Title: "Raspberry Pi 3B, 3B+, 3A+, CM3", Filters: []string{"pi3", "pi3+"},
+		DTBs:     []string{"bcm2710-rpi-3-b.dtb", "bcm2710-rpi-3-b-plus.dtb", "bcm2710-rpi-cm3.dtb"},
+		Firmware: gpu3, Bootcode: true, Modules: bcm2837,
+	},
+	{
+		Name: "zero2w", Title: "Raspberry Pi Zero 2 W", Filters: []string{"pi02"},
+		DTBs:     []string{"bcm2710-rpi-zero-2-w.dtb", "bcm2710-rpi-zero-2.dtb"},
+		Firmware: gpu3, Bootcode: true, Modules: bcm2837,
+	},
+	{
+		Name: "rpi4", Title: "Raspberry Pi 4B, 400, CM4", Filters: []string{"pi4", "pi400", "cm4", "cm4s"},
+		DTBs:     []string{"bcm2711-rpi-4-b.dtb", "bcm2711-rpi-400.dtb", "bcm2711-rpi-cm4.dtb", "bcm2711-rpi-cm4s.dtb"},
+		Firmware: gpu4, Modules: bcm2711,
+	},
+	{
+		Name: "rpi5", Title: "Raspberry Pi 5, 500, CM5", Filters: []string{"pi5", "pi500", "cm5"},
+		DTBs: []string{"bcm2712-rpi-5-b.dtb", "bcm2712d0-rpi-5-b.dtb", "bcm2712-rpi-500.dtb",
+			"bcm2712-rpi-cm5-cm5io.dtb", "bcm2712-rpi-cm5-cm4io.dtb", "bcm2712-rpi-cm5l-cm5io.dtb", "bcm2712-rpi-cm5l-cm4io.dtb"},
+		Modules: bcm2712,
+	},
+	{
+		// What QEMU's machine "virt" needs beside what is there for a Pi.
+		Name: "vm", Title: "Virtual Pi", NoCard: true,
+		Modules: []Want{
+			{Any: []string{"virtio_pci"}, For: "the virtual machine's devices"},
+			{Any: []string{"virtio_blk"}, For: "a virtual disk"},
+			{Any: []string{"sdhci_pci"}, For: "a virtual SD card"},
+			{Any: []string{"i6300esb"}, For: "the virtual watchdog"},
+		},
+	},
+}
+
+// Find returns the board of a name.
+func Find(name string) (Board, error) {
+	for _, b := range list {
+		if b.Name == name {
+			return b, nil
+		}
+	}
+	return Board{}, fmt.Errorf("there is no board %q; there are %s", name, strings.Join(Names(), ", "))
+}
+
+// Names returns the names of all boards, sorted.
+func Names() []string {
+	var names []string
+	for _, b := range list {
+		names = append(names, b.Name)
+	}
+	sort.Strings(names)
+	return names
+}

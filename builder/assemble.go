@@ -1,0 +1,320 @@
+package builder
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/pikelet-os/pikelet/builder/fetch"
+	"github.com/pikelet-os/pikelet/builder/spec"
+	"github.com/pikelet-os/pikelet/layers"
+	"github.com/pikelet-os/pikelet/layers/apk"
+	"github.com/pikelet-os/pikelet/layers/kmod"
+	"github.com/pikelet-os/pikelet/overlays"
+)
+
+// baseLayout is unpacked first: it makes the links, such as /var/run, that
+// other packages' files go through.
+const baseLayout = "alpine-baselayout"
+
+// builderSource is what the tree's own files are said to come from.
+const builderSource = "pikelet"
+
+// Assemble unpacks packages and layers into a tree, does what the packages'
+// install scripts would do, and enables services. Nothing of a package is
+// executed.
+func Assemble(ctx context.Context, p *Plan, cache *fetch.Cache, store *layers.Store) (*layers.Tree, *Kernel, error) {
+	t := layers.NewTree(store)
+	epoch := time.Unix(p.Epoch, 0).UTC()
+	owners := map[string]Package{}
+	for _, first := range []bool{true, false} {
+		for _, pkg := range p.Packages {
+			if (pkg.Name == baseLayout) != first {
+				continue
+			}
+			if err := unpack(ctx, t, pkg, cache, owners); err != nil {
+				return nil, nil, err
+			}
+		}
+	}
+	if err := busyboxLinks(t, epoch); err != nil {
+		return nil, nil, err
+	}
+	k, err := findKernel(t, p.Image.Kernel.Package)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := k.depmod(t, epoch); err != nil {
+		return nil, nil, err
+	}
+	if err := applyBase(t, p, epoch); err != nil {
+		return nil, nil, err
+	}
+	for _, l := range p.Image.Layers {
+		f, err := layers.OpenFolder(p.Image.Path(l.Folder))
+		if err != nil {
+			return nil, nil, err
+		}
+		if err := f.Apply(t, "folder "+l.Folder, epoch); err != nil {
+			return nil, nil, err
+		}
+	}
+	return t, k, enable(t, p.Image.Services, epoch)
+}
+
+// unpack puts a package's files into the tree. Two packages may own one file
+// only when they are built from one source or one says it replaces the other.
+func unpack(ctx context.Context, t *layers.Tree, pkg Package, cache *fetch.Cache, owners map[string]Package) error {
+	name, err := cache.File(ctx, pkg.url, pkg.Identity, pkg.Size)
+	if err != nil {
+		return fmt.Errorf("package %s: %w", pkg.Package, err)
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	a, err := apk.OpenArchive(f, st.Size(), pkg.Package, pkg.keys)
+	if err != nil {
+		return err
+	}
+	pkg.Package = a.Info
+	return a.Unpack(func(h *tar.Header, r io.Reader) error {
+		if h.Typeflag != tar.TypeDir {
+			at, err := t.Resolve(h.Name, false)
+			if err != nil {
+				return err
+			}
+			if old, there := owners[at]; there && !mayReplace(pkg, old) {
+				return fmt.Errorf("/%s belongs to %s too; leave one of the two out", at, old.Package)
+			}
+			owners[at] = pkg
+		}
+		if h.PAXRecords != nil {
+			delete(h.PAXRecords, "APK-TOOLS.checksum.SHA1")
+		}
+		return t.Add(*h, pkg.String(), r)
+	})
+}
+
+func mayReplace(pkg, old Package) bool {
+	if pkg.Origin != "" && pkg.Origin == old.Origin {
+		return true
+	}
+	for _, d := range pkg.Replaces {
+		if d.Name == old.Name {
+			return true
+		}
+	}
+	return false
+}
+
+// busyboxLinks makes the links that busybox's install script would: one for
+// every path in /etc/busybox-paths.d where nothing is yet (FACTS 5.7).
+func busyboxLinks(t *layers.Tree, epoch time.Time) error {
+	for _, e := range t.Below("etc/busybox-paths.d") {
+		b, err := t.ReadFile(e.Name, 1<<20)
+		if err != nil {
+			return err
+		}
+		for _, p := range strings.Fields(string(b)) {
+			if t.Lookup(p) != nil {
+				continue
+			}
+			h := tar.Header{Typeflag: tar.TypeSymlink, Name: p, Linkname: "/bin/busybox", Mode: 0o777, ModTime: epoch}
+			if err := t.Add(h, e.Source, nil); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// applyBase adds what every Pikelet root has beside its packages.
+func applyBase(t *layers.Tree, p *Plan, epoch time.Time) error {
+	base, err := overlays.Base()
+	if err != nil {
+		return err
+	}
+	if err := applyFiles(t, base, epoch); err != nil {
+		return err
+	}
+	own := func(name string, mode int64, b []byte) error {
+		return t.AddFile(tar.Header{Name: name, Mode: mode, ModTime: epoch}, builderSource, b)
+	}
+	for _, d := range []string{"boot", "dev", "etc", "proc", "run", "sys", "tmp", "var", "root", "mnt"} {
+		if t.Lookup(d) == nil {
+			if err := t.Add(tar.Header{Typeflag: tar.TypeDir, Name: d, Mode: 0o755, ModTime: epoch}, builderSource, nil); err != nil {
+				return err
+			}
+		}
+	}
+	img := p.Image
+	release := fmt.Sprintf("ID=pikelet\nID_LIKE=alpine\nNAME=Pikelet\nPRETTY_NAME=\"Pikelet %s %s\"\nVERSION_ID=%s\nIMAGE_ID=%s\nIMAGE_VERSION=%s\nBUILD_ID=%s\n",
+		img.Name, img.Release, img.Alpine, img.Stream, img.Release, p.BuildID)
+	if err := own("etc/os-release", 0o644, []byte(release)); err != nil {
+		return err
+	}
+	if err := own("usr/sbin/pikeletd", 0o755, p.Programs.Agent); err != nil {
+		return err
+	}
+	if img.Console == spec.ConsoleRoot {
+		if err := own(RootConsole, 0o755, []byte("#!/bin/sh\n# The image's spec says console: root.\nexec /bin/login -f root\n")); err != nil {
+			return err
+		}
+	}
+	have := map[string][]string{}
+	for level, names := range base.Services {
+		for _, name := range names {
+			if t.Lookup("etc/init.d/"+name) != nil {
+				have[level] = append(have[level], name)
+			}
+		}
+	}
+	return enable(t, have, epoch)
+}
+
+// RootConsole is the program that opens the console to anybody; it is in the
+// root of images whose spec asks for it, and pikeletd looks for it.
+const RootConsole = "usr/lib/pikelet/root-console"
+
+func applyFiles(t *layers.Tree, o overlays.Overlay, epoch time.Time) error {
+	if o.Files == nil {
+		return nil
+	}
+	return fs.WalkDir(o.Files, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		b, err := fs.ReadFile(o.Files, name)
+		if err != nil {
+			return err
+		}
+		mode := int64(0o644)
+		if bytes.HasPrefix(b, []byte("#!")) {
+			mode = 0o755
+		}
+		return t.AddFile(tar.Header{Name: name, Mode: mode, ModTime: epoch}, "overlay "+o.Name, b)
+	})
+}
+
+// enable makes the links by which OpenRC starts services.
+func enable(t *layers.Tree, services map[string][]string, epoch time.Time) error {
+	for _, level := range sortedKeys(services) {
+		for _, name := range services[level] {
+			script := "etc/init.d/" + name
+			if t.Lookup(script) == nil {
+				var there []string
+				for _, e := range t.Below("etc/init.d") {
+					there = append(there, path.Base(e.Name))
+				}
+				return fmt.Errorf("services.%s: the image has no service %q; it has %s", level, name, strings.Join(there, ", "))
+			}
+			h := tar.Header{Typeflag: tar.TypeSymlink, Name: "etc/runlevels/" + level + "/" + name,
+				Linkname: "/" + script, Mode: 0o777, ModTime: epoch}
+			if err := t.Add(h, builderSource, nil); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Kernel is the kernel of a tree.
+type Kernel struct {
+	Package string
+	Image   string // path in the tree
+	Release string
+	Modules kmod.Set
+}
+
+// maxKernel bounds kernels and modules; Debian's arm64 kernel has 38 MB.
+const maxKernel = 256 << 20
+
+// findKernel finds the one kernel of the tree and reads all its modules.
+func findKernel(t *layers.Tree, pkg string) (*Kernel, error) {
+	k := &Kernel{Package: pkg, Modules: kmod.Set{Modules: map[string]*kmod.Module{}}}
+	var images []string
+	for _, e := range t.Below("boot") {
+		if strings.HasPrefix(path.Base(e.Name), "vmlinuz") && e.Typeflag == tar.TypeReg {
+			images = append(images, e.Name)
+		}
+	}
+	if len(images) != 1 {
+		return nil, fmt.Errorf("the packages hold %d kernels in /boot (%s); want one, of %s", len(images), strings.Join(images, " "), pkg)
+	}
+	k.Image = images[0]
+	flavor := strings.TrimPrefix(path.Base(k.Image), "vmlinuz-")
+	b, err := t.ReadFile("usr/share/kernel/"+flavor+"/kernel.release", 1<<10)
+	if err != nil {
+		return nil, fmt.Errorf("package %s does not say its kernel's release: %w", pkg, err)
+	}
+	k.Release = strings.TrimSpace(string(b))
+	dir := "lib/modules/" + k.Release
+	at, err := t.Resolve(dir, true)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range t.Below(dir) {
+		rel := strings.TrimPrefix(e.Name, at+"/")
+		switch {
+		case rel == "modules.builtin":
+			b, err := t.ReadFile(e.Name, maxKernel)
+			if err != nil {
+				return nil, err
+			}
+			k.Modules.Builtin = kmod.ParseBuiltin(b)
+		case kmod.NameOf(rel) != "" && e.Typeflag == tar.TypeReg:
+			b, err := readModule(t, e.Name)
+			if err != nil {
+				return nil, err
+			}
+			m, err := kmod.Read(rel, b)
+			if err != nil {
+				return nil, err
+			}
+			k.Modules.Modules[m.Name] = m
+		}
+	}
+	return k, nil
+}
+
+func readModule(t *layers.Tree, name string) ([]byte, error) {
+	b, err := t.ReadFile(name, maxKernel)
+	if err != nil {
+		return nil, err
+	}
+	return kmod.Decompress(name, b)
+}
+
+// depmod writes the files modprobe reads. A package's own are replaced: ours
+// are known to be of these very modules.
+func (k *Kernel) depmod(t *layers.Tree, epoch time.Time) error {
+	dep, err := k.Modules.Dep()
+	if err != nil {
+		return err
+	}
+	dir := "lib/modules/" + k.Release
+	for _, name := range []string{"modules.dep.bin", "modules.alias.bin", "modules.symbols.bin", "modules.builtin.bin", "modules.builtin.alias.bin"} {
+		if at, err := t.Resolve(dir+"/"+name, true); err == nil {
+			t.Remove(at)
+		}
+	}
+	for name, b := range map[string][]byte{"modules.dep": dep, "modules.alias": k.Modules.Alias()} {
+		if err := t.AddFile(tar.Header{Name: dir + "/" + name, Mode: 0o644, ModTime: epoch}, builderSource, b); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,268 @@
+package builder
+
+import (
+	"archive/tar"
+	"bytes"
+	"fmt"
+	"path"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/klauspost/compress/gzip"
+
+	"github.com/pikelet-os/pikelet/boards"
+	"github.com/pikelet-os/pikelet/builder/spec"
+	"github.com/pikelet-os/pikelet/initramfs/archive"
+	"github.com/pikelet-os/pikelet/initramfs/cmdline"
+	"github.com/pikelet-os/pikelet/internal/artifact"
+	"github.com/pikelet-os/pikelet/internal/slots"
+	"github.com/pikelet-os/pikelet/layers"
+	"github.com/pikelet-os/pikelet/layers/kmod"
+)
+
+// Boot is what lies in a slot beside the root.
+type Boot struct {
+	Files    map[string][]byte
+	Modules  []string // of the initramfs, in the order they are loaded
+	Warnings []string // what a board will not do with this kernel or firmware
+}
+
+// BootFiles makes everything in a slot beside the root: kernel, device trees,
+// firmware, initramfs, config.txt and the kernel words of each slot.
+func BootFiles(p *Plan, t *layers.Tree, k *Kernel) (*Boot, error) {
+	b := &Boot{Files: map[string][]byte{}}
+	list, err := boardList(p.Image)
+	if err != nil {
+		return nil, err
+	}
+	if b.Files[artifact.KernelFile], err = kernelImage(t, k); err != nil {
+		return nil, err
+	}
+	if err := b.addKernelConfig(t, k); err != nil {
+		return nil, err
+	}
+	for _, board := range list {
+		if err := b.addBoard(t, k, board); err != nil {
+			return nil, err
+		}
+	}
+	for _, e := range t.Below("boot/overlays") {
+		if e.Typeflag != tar.TypeReg {
+			continue
+		}
+		if b.Files["overlays/"+path.Base(e.Name)], err = t.ReadFile(e.Name, maxBootFile); err != nil {
+			return nil, err
+		}
+	}
+	if b.Files[artifact.ConfigFile], err = configTxt(p.Image, list, b.Files); err != nil {
+		return nil, err
+	}
+	for _, l := range []slots.Letter{slots.A, slots.B, slots.Net} {
+		b.Files[l.CmdlineFile()] = cmdline.Encode(l, p.Words)
+	}
+	b.Files[artifact.InitramfsFile], err = b.initramfs(p, t, k, list)
+	return b, err
+}
+
+// maxBootFile bounds device trees and firmware; start_x.elf has 4 MB.
+const maxBootFile = 32 << 20
+
+func boardList(img *spec.Image) ([]boards.Board, error) {
+	var list []boards.Board
+	for _, name := range img.Boards {
+		b, err := boards.Find(name)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, b)
+	}
+	return list, nil
+}
+
+// kernelImage returns the kernel, gzipped: the firmware unpacks it (FACTS
+// 1.3), and a third of the bytes cross a network boot's TFTP.
+func kernelImage(t *layers.Tree, k *Kernel) ([]byte, error) {
+	b, err := t.ReadFile(k.Image, maxKernel)
+	if err != nil {
+		return nil, err
+	}
+	if bytes.HasPrefix(b, []byte{0x1f, 0x8b}) {
+		return b, nil
+	}
+	return gzipped(b)
+}
+
+func gzipped(b []byte) ([]byte, error) {
+	var out bytes.Buffer
+	w, err := gzip.NewWriterLevel(&out, gzip.BestCompression)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := w.Write(b); err != nil {
+		return nil, err
+	}
+	err = w.Close()
+	return out.Bytes(), err
+}
+
+// addKernelConfig puts the kernel's options into the slot, where its package
+// ships them: whoever holds a card can see what its kernel can do.
+func (b *Boot) addKernelConfig(t *layers.Tree, k *Kernel) error {
+	name := strings.Replace(k.Image, "vmlinuz", "config", 1)
+	if t.Lookup(name) == nil {
+		return nil
+	}
+	data, err := t.ReadFile(name, maxBootFile)
+	if err != nil {
+		return err
+	}
+	b.Files[artifact.KernelConfigFile], err = gzipped(data)
+	return err
+}
+
+// trybootMark is a text inside every bootcode.bin that can start a trial; the
+// one of 2022 lacks it (FACTS 2.1).
+const trybootMark = "tryboot_a_b"
+
+func (b *Boot) addBoard(t *layers.Tree, k *Kernel, board boards.Board) error {
+	take := func(name string) error {
+		data, err := t.ReadFile("boot/"+name, maxBootFile)
+		if err == nil {
+			b.Files[name] = data
+		}
+		return err
+	}
+	for i, name := range board.DTBs {
+		if err := take(name); err != nil && i == 0 {
+			return fmt.Errorf("board %s: package %s has no device tree %s", board.Name, k.Package, name)
+		}
+	}
+	for _, name := range board.Firmware {
+		if err := take(name); err != nil {
+			return fmt.Errorf("board %s: no package has the firmware /boot/%s; add raspberrypi-bootloader to packages", board.Name, name)
+		}
+	}
+	if board.Bootcode {
+		if err := take(slots.BootcodeFile); err != nil {
+			return fmt.Errorf("board %s: no package has /boot/bootcode.bin; add raspberrypi-bootloader-common to packages", board.Name)
+		}
+		if !bytes.Contains(b.Files[slots.BootcodeFile], []byte(trybootMark)) {
+			return fmt.Errorf("board %s: this bootcode.bin does not know %s, so upgrades could not be tried; use raspberrypi-bootloader-common of Alpine 3.20 or newer",
+				board.Name, trybootMark)
+		}
+	}
+	return nil
+}
+
+// configTxt writes config.txt, the same in both slots.
+func configTxt(img *spec.Image, list []boards.Board, files map[string][]byte) ([]byte, error) {
+	var w bytes.Buffer
+	add := func(what string, cfg spec.Config) error {
+		for _, l := range cfg.Lines {
+			w.WriteString(l + "\n")
+		}
+		for _, o := range cfg.Overlays {
+			name, _, _ := strings.Cut(o, ",")
+			if files["overlays/"+name+".dtbo"] == nil {
+				return fmt.Errorf("config.%s.overlays: no package has /boot/overlays/%s.dtbo", what, name)
+			}
+			w.WriteString("dtoverlay=" + o + "\n")
+		}
+		return nil
+	}
+	w.WriteString("# Written by pikelet build. Change the image spec instead of this file.\n[all]\n" +
+		"arm_64bit=1\nenable_uart=1\nkernel=" + artifact.KernelFile + "\ninitramfs " + artifact.InitramfsFile + " followkernel\n")
+	if err := add("all", img.Config["all"]); err != nil {
+		return nil, err
+	}
+	for _, b := range list {
+		cfg := img.Config[b.Name]
+		cfg.Lines = append(append([]string(nil), b.Config...), cfg.Lines...)
+		if len(cfg.Lines)+len(cfg.Overlays) == 0 {
+			continue
+		}
+		for _, filter := range b.Filters {
+			w.WriteString("[" + filter + "]\n")
+			if err := add(b.Name, cfg); err != nil {
+				return nil, err
+			}
+		}
+		w.WriteString("[all]\n")
+	}
+	return w.Bytes(), nil
+}
+
+// initramfs packs /init, what it is told, and exactly the modules it loads.
+func (b *Boot) initramfs(p *Plan, t *layers.Tree, k *Kernel, list []boards.Board) ([]byte, error) {
+	order, err := b.choose(k, list)
+	if err != nil {
+		return nil, err
+	}
+	info := cmdline.Info{Stream: p.Image.Stream, Release: p.Image.Release, BuildID: p.BuildID, Epoch: p.Epoch, Keys: p.Keys}
+	var modules []archive.File
+	for i, m := range order {
+		data, err := readModule(t, "lib/modules/"+k.Release+"/"+m.Path)
+		if err != nil {
+			return nil, err
+		}
+		name := fmt.Sprintf("modules/%02d-%s.ko", i, m.Name)
+		info.Modules = append(info.Modules, cmdline.Module{Path: "/" + name, Digest: artifact.DigestOf(data)})
+		modules = append(modules, archive.File{Name: name, Mode: 0o644, Data: data})
+		b.Modules = append(b.Modules, m.Name)
+	}
+	text, err := cmdline.EncodeInfo(info)
+	if err != nil {
+		return nil, err
+	}
+	files := append([]archive.File{
+		{Name: "init", Mode: 0o755, Data: p.Programs.Init},
+		{Name: strings.TrimPrefix(cmdline.InfoFile, "/"), Mode: 0o644, Data: text},
+	}, modules...)
+	return archive.Pack(files, time.Unix(p.Epoch, 0))
+}
+
+// choose returns the modules of the boards in the order they load. A driver
+// the kernel has under no name is an error where every board needs it, and a
+// warning where one board will do less.
+func (b *Boot) choose(k *Kernel, list []boards.Board) ([]*kmod.Module, error) {
+	var names []string
+	for _, w := range boards.Everywhere {
+		name := firstOf(k, w)
+		if name == "" {
+			return nil, fmt.Errorf("kernel %s of package %s has no driver %s, without which there is no %s",
+				k.Release, k.Package, strings.Join(w.Any, " or "), w.For)
+		}
+		names = append(names, name)
+	}
+	for _, board := range list {
+		for _, w := range board.Modules {
+			if name := firstOf(k, w); name != "" {
+				names = append(names, name)
+				continue
+			}
+			b.Warnings = append(b.Warnings, fmt.Sprintf("board %s: kernel %s has no driver %s, so %s will not work there",
+				board.Name, k.Release, strings.Join(w.Any, " or "), w.For))
+		}
+	}
+	return k.Modules.Order(names...)
+}
+
+func firstOf(k *Kernel, w boards.Want) string {
+	for _, name := range w.Any {
+		if k.Modules.Has(name) {
+			return name
+		}
+	}
+	return ""
+}
+
+// Names returns the names of the boot files, sorted.
+func (b *Boot) Names() []string {
+	names := make([]string, 0, len(b.Files))
+	for n := range b.Files {
+		names = append(names, n)
+	}
+	sort.Strings(names)
+	return names
+}

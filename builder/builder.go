@@ -1,0 +1,144 @@
+// Package builder turns an image spec into an artifact and a disk image,
+// stage by stage:
+//
+//	spec.Image ─Resolve▶ Plan ─Assemble▶ layers.Tree ─Seal▶ Root
+//	                      └─BootFiles▶ Boot ─Pack▶ Artifact ─WriteDisk▶ disk.img
+//
+// Each stage is a function from value to value. None reads the clock, the
+// environment or the order of a map, and none reaches back.
+package builder
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/pikelet-os/pikelet/builder/device"
+	"github.com/pikelet-os/pikelet/builder/fetch"
+	"github.com/pikelet-os/pikelet/builder/spec"
+	"github.com/pikelet-os/pikelet/internal/artifact"
+	"github.com/pikelet-os/pikelet/internal/slots"
+	"github.com/pikelet-os/pikelet/layers"
+)
+
+// Inputs are what a build needs beside its spec.
+type Inputs struct {
+	Cache    *fetch.Cache
+	Programs device.Programs
+	Key      *ecdsa.PrivateKey // signs the artifact
+	Workers  int               // goroutines that compress; does not change the bytes
+	Report   func(string)      // told, in a line, what was done
+}
+
+// Result is a finished build.
+type Result struct {
+	*Artifact
+	Plan     *Plan
+	Disk     string // path of disk.img
+	Warnings []string
+}
+
+// Build runs every stage. dir then holds disk.img, artifact/ and the text of
+// each stage. A build that fails leaves an earlier one's files as they were.
+func Build(ctx context.Context, img *spec.Image, in Inputs, dir string) (*Result, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	work, err := os.MkdirTemp(dir, ".work-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(work)
+	store, err := layers.NewStore(work)
+	if err != nil {
+		return nil, err
+	}
+	defer store.Close()
+
+	public, err := artifact.EncodePublicKey(&in.Key.PublicKey)
+	if err != nil {
+		return nil, err
+	}
+	plan, err := Resolve(ctx, img, in.Cache, in.Programs, []string{string(public)})
+	if err != nil {
+		return nil, err
+	}
+	in.Report(fmt.Sprintf("%d packages chosen, build %s", len(plan.Packages), plan.BuildID))
+	tree, kernel, err := Assemble(ctx, plan, in.Cache, store)
+	if err != nil {
+		return nil, err
+	}
+	boot, err := BootFiles(plan, tree, kernel)
+	if err != nil {
+		return nil, err
+	}
+	in.Report(fmt.Sprintf("kernel %s, %d modules in the initramfs", kernel.Release, len(boot.Modules)))
+	root, err := Seal(tree, plan.Epoch, work, in.Workers)
+	if err != nil {
+		return nil, err
+	}
+	in.Report(fmt.Sprintf("root %.1f MiB, verity root hash %s", float64(root.Size)/(1<<20), root.Meta.Hash))
+	art, err := Pack(plan, root, boot, in.Key, filepath.Join(work, "artifact"))
+	if err != nil {
+		return nil, err
+	}
+	disk := filepath.Join(work, "disk.img")
+	if err := WriteDisk(art, disk); err != nil {
+		return nil, err
+	}
+	if err := writeTexts(work, plan, tree, boot, art); err != nil {
+		return nil, err
+	}
+	if err := publish(work, dir); err != nil {
+		return nil, err
+	}
+	art.Dir = filepath.Join(dir, "artifact")
+	return &Result{Artifact: art, Plan: plan, Disk: filepath.Join(dir, "disk.img"), Warnings: boot.Warnings}, nil
+}
+
+// writeTexts writes each stage down, so that a build can be read.
+func writeTexts(dir string, p *Plan, t *layers.Tree, b *Boot, a *Artifact) error {
+	var modules bytes.Buffer
+	for _, m := range b.Modules {
+		modules.WriteString(m + "\n")
+	}
+	texts := map[string][]byte{
+		"plan.txt": p.Text(), "tree.txt": t.Listing(), "modules.txt": modules.Bytes(),
+		artifact.ConfigFile: b.Files[artifact.ConfigFile], artifact.ManifestFile: a.Text, artifact.SignatureFile: a.Signature,
+	}
+	for _, l := range []slots.Letter{slots.A, slots.B, slots.Net} {
+		texts[l.CmdlineFile()] = b.Files[l.CmdlineFile()]
+	}
+	for name, text := range texts {
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// publish moves what a build made to where it belongs, over what was there.
+func publish(work, dir string) error {
+	made, err := os.ReadDir(work)
+	if err != nil {
+		return err
+	}
+	for _, e := range made {
+		if e.Name()[0] == '.' {
+			continue
+		}
+		to := filepath.Join(dir, e.Name())
+		if e.IsDir() {
+			if err := os.RemoveAll(to); err != nil {
+				return err
+			}
+		}
+		if err := os.Rename(filepath.Join(work, e.Name()), to); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,91 @@
+package builder
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/pikelet-os/pikelet/internal/disk"
+	"github.com/pikelet-os/pikelet/internal/slots"
+)
+
+// WriteDisk writes the image of a whole card: both slots hold the artifact,
+// so that there is a rescue from the first boot on, and a is the default.
+// The file is sparse; it appears under its name only when it is whole.
+func WriteDisk(a *Artifact, name string) error {
+	table, err := disk.Card(a.Manifest.SlotSize, slots.DiskSignature(a.Text))
+	if err != nil {
+		return err
+	}
+	tmp := name + ".part"
+	f, err := os.Create(tmp)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp)
+	defer f.Close()
+	if err := f.Truncate(table.End()); err != nil {
+		return err
+	}
+	if err := fill(a, sparse{f}, table); err != nil {
+		return fmt.Errorf("writing %s: %w", name, err)
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	return os.Rename(tmp, name)
+}
+
+func fill(a *Artifact, w io.WriterAt, table disk.Table) error {
+	var bootcode []byte
+	if _, ok := a.Manifest.File(slots.BootcodeFile); ok {
+		r, err := a.Open(slots.BootcodeFile)
+		if err != nil {
+			return err
+		}
+		defer r.Close()
+		if bootcode, err = io.ReadAll(r); err != nil {
+			return err
+		}
+	}
+	control := table.Partitions[disk.Control-1]
+	layout, err := slots.ControlPartition(a.Manifest, a.Text, bootcode, control)
+	if err != nil {
+		return err
+	}
+	if err := layout.Write(io.NewOffsetWriter(w, control.Start)); err != nil {
+		return err
+	}
+	for _, l := range []slots.Letter{slots.A, slots.B} {
+		part := table.Partitions[l.Partition()-1]
+		layout, err := slots.Slot(a.Manifest, a.Text, a.Signature, a.Open, l, part.Start, part.Size)
+		if err != nil {
+			return err
+		}
+		if err := layout.Write(io.NewOffsetWriter(w, part.Start)); err != nil {
+			return err
+		}
+	}
+	_, err = w.WriteAt(table.Encode(), 0)
+	return err
+}
+
+// sparse writes to a new file of zeros and leaves out whole blocks of zeros.
+type sparse struct{ w io.WriterAt }
+
+var zeroBlock [4096]byte
+
+func (s sparse) WriteAt(p []byte, at int64) (int, error) {
+	for done := 0; done < len(p); {
+		pos := at + int64(done)
+		n := min(len(p)-done, len(zeroBlock)-int(pos%int64(len(zeroBlock))))
+		if part := p[done : done+n]; !bytes.Equal(part, zeroBlock[:n]) {
+			if _, err := s.w.WriteAt(part, pos); err != nil {
+				return done, err
+			}
+		}
+		done += n
+	}
+	return len(p), nil
+}

@@ -1,0 +1,73 @@
+// Package archive packs an initramfs: a cpio archive compressed with zstd,
+// the same bytes for the same files.
+package archive
+
+import (
+	"bytes"
+	"fmt"
+	"path"
+	"time"
+
+	"github.com/cavaliergopher/cpio"
+	"github.com/klauspost/compress/zstd"
+)
+
+// File is one file of an initramfs.
+type File struct {
+	Name string // without a leading slash
+	Mode uint32 // permission bits
+	Data []byte
+}
+
+// Pack returns the archive of files, in the order given, with the folders
+// they need before them, all owned by root and made at the time at. There are
+// no device nodes: the kernel's own built-in archive brings /dev/console.
+func Pack(files []File, at time.Time) ([]byte, error) {
+	var raw bytes.Buffer
+	w := cpio.NewWriter(&raw)
+	var inode int64
+	add := func(h cpio.Header, data []byte) error {
+		inode++
+		h.ModTime, h.Inode, h.Size = at, inode, int64(len(data))
+		if err := w.WriteHeader(&h); err != nil {
+			return fmt.Errorf("packing %q into the initramfs: %w", h.Name, err)
+		}
+		_, err := w.Write(data)
+		return err
+	}
+	made := map[string]bool{".": true}
+	var folder func(name string) error
+	folder = func(name string) error {
+		if made[name] {
+			return nil
+		}
+		if err := folder(path.Dir(name)); err != nil {
+			return err
+		}
+		made[name] = true
+		return add(cpio.Header{Name: name, Mode: cpio.TypeDir | 0o755, Links: 2}, nil)
+	}
+	for _, f := range files {
+		if err := folder(path.Dir(f.Name)); err != nil {
+			return nil, err
+		}
+		if err := add(cpio.Header{Name: f.Name, Mode: cpio.TypeReg | cpio.FileMode(f.Mode), Links: 1}, f.Data); err != nil {
+			return nil, err
+		}
+	}
+	if err := w.Close(); err != nil {
+		return nil, fmt.Errorf("packing the initramfs: %w", err)
+	}
+	return Compress(raw.Bytes())
+}
+
+// Compress compresses with zstd as kernels read it: one frame with a checksum
+// and a window of 8 MiB, which every kernel's limit allows.
+func Compress(b []byte) ([]byte, error) {
+	enc, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedBestCompression), zstd.WithWindowSize(8<<20))
+	if err != nil {
+		return nil, err
+	}
+	defer enc.Close()
+	return enc.EncodeAll(b, nil), nil
+}

@@ -1,0 +1,253 @@
+package initramfs
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/pikelet-os/pikelet/internal/artifact"
+	"github.com/pikelet-os/pikelet/internal/disk"
+	"github.com/pikelet-os/pikelet/internal/disk/fat"
+	"github.com/pikelet-os/pikelet/internal/slots"
+)
+
+// card is the disk with the running slot, open for reading.
+type card struct {
+	dev   string
+	f     *os.File
+	table disk.Table
+	slot  *fat.Volume
+	start int64 // of the slot's partition, in bytes
+}
+
+// slotWait is how long /init waits for the disk to appear: USB disks take
+// seconds, a card 0.3 s.
+const slotWait = 20 * time.Second
+
+// findSlot finds the disk that holds the running slot of this very build. All
+// Pikelet cards look alike, so what counts is the build id in the slot's
+// manifest; the firmware's boot mode says where to look first.
+func (b *boot) findSlot() error {
+	if b.line.Slot == slots.Net {
+		return errors.New("booting without a card is not there yet; write the image to a card")
+	}
+	deadline := time.Now().Add(slotWait)
+	var reasons []string
+	for {
+		found, why, err := b.search()
+		if err != nil {
+			return err
+		}
+		if found != nil {
+			b.card, b.disk = found, found.dev
+			return nil
+		}
+		reasons = why
+		if time.Now().After(deadline) {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	if len(reasons) == 0 {
+		return fmt.Errorf("no disk appeared within %v; is the driver of the card reader in the image's kernel?", slotWait)
+	}
+	return fmt.Errorf("no disk holds slot %s of build %s: %s", b.line.Slot, b.info.BuildID, strings.Join(reasons, "; "))
+}
+
+// preferred maps the firmware's boot mode (FACTS 2.3) to kernel names.
+var preferred = map[uint32]string{1: "mmcblk", 4: "sd", 5: "sd", 6: "nvme"}
+
+// search looks at every disk once. Disks of the kind the firmware booted from
+// decide among themselves first.
+func (b *boot) search() (*card, []string, error) {
+	mode, _ := firmware("boot-mode")
+	var first, other []*card
+	var reasons []string
+	for _, dev := range disks() {
+		c, err := b.look(dev)
+		if err != nil {
+			reasons = append(reasons, fmt.Sprintf("%s: %v", dev, err))
+			continue
+		}
+		if prefix := preferred[mode]; prefix != "" && strings.HasPrefix(filepath.Base(dev), prefix) {
+			first = append(first, c)
+		} else {
+			other = append(other, c)
+		}
+	}
+	match := first
+	if len(match) == 0 {
+		match = other
+	}
+	switch len(match) {
+	case 0:
+		return nil, reasons, nil
+	case 1:
+		return match[0], nil, nil
+	}
+	return nil, nil, fmt.Errorf("%s and %s both hold slot %s of build %s; take one of them out",
+		match[0].dev, match[1].dev, b.line.Slot, b.info.BuildID)
+}
+
+// disks returns the machine's disks, sorted. eMMC boot areas (mmcblk0boot0)
+// and what the kernel makes itself are none.
+func disks() []string {
+	names, _ := filepath.Glob("/sys/block/*")
+	sort.Strings(names)
+	var list []string
+	for _, n := range names {
+		name := filepath.Base(n)
+		own := false
+		for _, prefix := range []string{"loop", "ram", "dm-", "zram", "nbd"} {
+			own = own || strings.HasPrefix(name, prefix)
+		}
+		if !own && !strings.Contains(name, "boot") {
+			list = append(list, "/dev/"+name)
+		}
+	}
+	return list
+}
+
+// openCard opens a disk that has a partition table. It is opened for writing
+// where it can be: the record and the report are written when things fail.
+func openCard(dev string) (*card, error) {
+	f, err := os.OpenFile(dev, os.O_RDWR, 0)
+	if err != nil {
+		if f, err = os.Open(dev); err != nil {
+			return nil, err
+		}
+	}
+	c := &card{dev: dev, f: f}
+	mbr := make([]byte, disk.SectorSize)
+	if _, err = f.ReadAt(mbr, 0); err == nil {
+		c.table, err = disk.Decode(mbr)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// look opens a disk and says whether it holds the running slot of this build.
+// The manifest is not trusted here: this only tells cards apart.
+func (b *boot) look(dev string) (*card, error) {
+	c, err := openCard(dev)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.inspect(c); err != nil {
+		c.f.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+func (b *boot) inspect(c *card) error {
+	p, err := c.table.Partition(b.line.Slot.Partition())
+	if err != nil {
+		return err
+	}
+	c.start = p.Start
+	if c.slot, err = fat.Open(io.NewSectionReader(c.f, p.Start, p.Size)); err != nil {
+		return err
+	}
+	text, err := c.slot.ReadFile(artifact.ManifestFile, artifact.MaxManifest)
+	if err != nil {
+		return err
+	}
+	if !strings.Contains(string(text), b.info.BuildID) {
+		return fmt.Errorf("its slot %s is another build", b.line.Slot)
+	}
+	return nil
+}
+
+// controlFile returns where a file of the control partition lies, as offset
+// and size on the disk. Files there are contiguous by construction.
+func (c *card) controlFile(name string) (offset, size int64, err error) {
+	p, err := c.table.Partition(disk.Control)
+	if err != nil {
+		return 0, 0, err
+	}
+	v, err := fat.Open(io.NewSectionReader(c.f, p.Start, p.Size))
+	if err != nil {
+		return 0, 0, err
+	}
+	size, runs, err := v.Extents(name)
+	if err != nil {
+		return 0, 0, err
+	}
+	if len(runs) != 1 {
+		return 0, 0, fmt.Errorf("%q lies in %d pieces", name, len(runs))
+	}
+	return p.Start + runs[0].Offset, size, nil
+}
+
+// defaultSlot returns the slot autoboot.txt names, or "" where it can't be
+// read.
+func (c *card) defaultSlot() slots.Letter {
+	at, size, err := c.controlFile(slots.AutobootFile)
+	if err != nil || size > slots.AutobootSize {
+		return ""
+	}
+	b := make([]byte, size)
+	if _, err := c.f.ReadAt(b, at); err != nil {
+		return ""
+	}
+	def, err := slots.DecodeAutoboot(b)
+	if err != nil {
+		return ""
+	}
+	return def
+}
+
+// readRecord returns the record that only /init writes; an empty one where
+// there is none.
+func (c *card) readRecord() slots.Record {
+	b := make([]byte, disk.RecordSize)
+	if _, err := c.f.ReadAt(b, disk.InitRecord); err != nil {
+		return slots.Record{}
+	}
+	r, err := slots.DecodeRecord(b)
+	if err != nil {
+		return slots.Record{}
+	}
+	return r
+}
+
+// write overwrites bytes of the disk in place and flushes them.
+func (c *card) write(b []byte, at int64) error {
+	if _, err := c.f.WriteAt(b, at); err != nil {
+		return err
+	}
+	return c.f.Sync()
+}
+
+// writeRecord writes the record. Its sequence counts failures since a default
+// slot last came up.
+func (c *card) writeRecord(text string) error {
+	r := slots.Record{Sequence: c.readRecord().Sequence + 1, Text: text}
+	return c.write(r.Encode(), disk.InitRecord)
+}
+
+// clearRecord forgets failures.
+func (c *card) clearRecord() error {
+	return c.write(slots.Record{}.Encode(), disk.InitRecord)
+}
+
+// writeReport overwrites report.txt with a text, padded to the file's length.
+func (c *card) writeReport(text string) error {
+	at, size, err := c.controlFile(slots.ReportFile)
+	if err != nil {
+		return err
+	}
+	if int64(len(text)) > size {
+		text = text[:size]
+	}
+	return c.write([]byte(text+strings.Repeat("\n", int(size)-len(text))), at)
+}

@@ -1,0 +1,103 @@
+// Package cmdline is what /init is told: the words of the kernel command
+// line, and the description the builder puts into the initramfs beside it.
+package cmdline
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/pikelet-os/pikelet/internal/slots"
+)
+
+const slotWord = "pikelet.slot"
+
+// Base returns the words every Pikelet kernel gets, before a spec's own.
+//
+// console=serial0 is rewritten by the firmware to the UART the board has;
+// tty1 comes first so that the serial console is /dev/console. panic=10 makes
+// a kernel that dies in a trial fall back. The cgroup words undo what the
+// firmware inserts, and k3s does not start without them (FACTS 6.3).
+func Base() []string {
+	return []string{"console=tty1", "console=serial0,115200", "panic=10", "ro", "quiet",
+		"cgroup_enable=cpuset", "cgroup_memory=1", "cgroup_enable=memory", "psi=1"}
+}
+
+// Encode returns the kernel words of a slot as one line.
+func Encode(l slots.Letter, words []string) []byte {
+	return []byte(strings.Join(append([]string{slotWord + "=" + string(l)}, words...), " ") + "\n")
+}
+
+// Line is the command line of a running kernel.
+type Line struct {
+	Slot  slots.Letter
+	words map[string]bool
+}
+
+// Parse reads /proc/cmdline.
+func Parse(b []byte) (Line, error) {
+	l := Line{words: map[string]bool{}}
+	for _, w := range strings.Fields(string(b)) {
+		l.words[w] = true
+		if value, ok := strings.CutPrefix(w, slotWord+"="); ok {
+			slot, err := slots.ParseLetter(value)
+			if err != nil {
+				return l, fmt.Errorf("reading the kernel words: %w", err)
+			}
+			l.Slot = slot
+		}
+	}
+	if l.Slot == "" {
+		return l, fmt.Errorf("reading the kernel words: there is no %s=", slotWord)
+	}
+	return l, nil
+}
+
+// Missing returns the first word of a slot's own kernel words that the
+// running kernel did not get, or "". Consoles do not count: the firmware
+// rewrites them.
+func (l Line) Missing(own []byte) string {
+	for _, w := range strings.Fields(string(own)) {
+		if !l.words[w] && !strings.HasPrefix(w, "console=") {
+			return w
+		}
+	}
+	return ""
+}
+
+// InfoFile is where the description lies in the initramfs.
+const InfoFile = "/etc/pikelet/boot.json"
+
+// Info describes the image to its own /init.
+type Info struct {
+	Stream  string   `json:"stream"`
+	Release string   `json:"release"`
+	BuildID string   `json:"buildID"`
+	Epoch   int64    `json:"epoch"`
+	Keys    []string `json:"keys"`    // PEM public keys that may sign
+	Modules []Module `json:"modules"` // in the order they are loaded
+}
+
+// Module is a kernel module in the initramfs.
+type Module struct {
+	Path   string `json:"path"`
+	Digest string `json:"digest"` // sha256:hex
+}
+
+// EncodeInfo returns the bytes of InfoFile.
+func EncodeInfo(i Info) ([]byte, error) {
+	b, err := json.MarshalIndent(i, "", " ")
+	return append(b, '\n'), err
+}
+
+// DecodeInfo reads InfoFile.
+func DecodeInfo(b []byte) (Info, error) {
+	var i Info
+	if err := json.Unmarshal(b, &i); err != nil {
+		return i, fmt.Errorf("reading %s: %w", InfoFile, err)
+	}
+	if i.BuildID == "" || len(i.Keys) == 0 {
+		return i, fmt.Errorf("reading %s: it names no build or no keys", InfoFile)
+	}
+	return i, nil
+}

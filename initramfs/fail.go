@@ -1,0 +1,128 @@
+package initramfs
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/pikelet-os/pikelet/internal/reboot"
+	"github.com/pikelet-os/pikelet/internal/slots"
+)
+
+// Waiting times before a reboot: long enough to read a message, and when both
+// slots are bad, growing, so that a node in the attic comes back by itself
+// when what it lacked returns, without wearing out its card.
+const (
+	readable   = 5 * time.Second
+	backOff    = time.Minute
+	backOffMax = 30 * time.Minute
+)
+
+// fail is the one place that decides what failure looks like. A trial goes
+// back to the default slot by an ordinary reboot: the firmware has already
+// forgotten the trial. The default slot writes down why and hands over to the
+// other one, once. Where both are bad the node stays up, says so, and tries
+// again.
+func (b *boot) fail(err error) {
+	say("")
+	say("THIS BOOT FAILED: %v", err)
+	if b.card == nil {
+		b.card = b.anyCard()
+	}
+	switch {
+	case b.line.Slot == "" || b.line.Slot == slots.Net || b.card == nil:
+		b.retry("there is no other slot to go to")
+	case b.trial():
+		say("this was a trial of slot %s; going back to slot %s", b.line.Slot, b.line.Slot.Other())
+		b.note(err)
+		restart("", readable)
+	case failedBefore(b.card.readRecord(), b.line.Slot.Other()):
+		b.note(err)
+		b.retry(fmt.Sprintf("slot %s failed before", b.line.Slot.Other()))
+	default:
+		b.note(err)
+		other := b.line.Slot.Other()
+		say("starting slot %s instead", other)
+		restart(fmt.Sprint(other.Partition()), readable)
+	}
+}
+
+// trial says whether this boot was one, also when it failed before judge.
+func (b *boot) trial() bool {
+	if b.kind == "" {
+		tryboot, _ := firmware("tryboot")
+		b.kind = slots.What(b.line.Slot, b.card.defaultSlot(), tryboot == 1)
+	}
+	return b.kind == slots.Trial
+}
+
+// anyCard opens the first disk with a Pikelet layout, whatever its slots
+// hold, for the record and the report.
+func (b *boot) anyCard() *card {
+	for _, dev := range disks() {
+		c, err := openCard(dev)
+		if err != nil {
+			continue
+		}
+		if c.defaultSlot() != "" {
+			return c
+		}
+		c.f.Close()
+	}
+	return nil
+}
+
+// note writes the reason into the record and the report. Each line of the
+// record is "slot X: reason"; the other slot's line is kept while it stands.
+func (b *boot) note(reason error) {
+	line := fmt.Sprintf("slot %s: %s", b.line.Slot, trimmed(reason.Error()))
+	lines := []string{line}
+	for _, old := range strings.Split(b.card.readRecord().Text, "\n") {
+		if old != "" && !strings.HasPrefix(old, "slot "+string(b.line.Slot)+":") {
+			lines = append(lines, old)
+		}
+	}
+	if err := b.card.writeRecord(strings.Join(lines, "\n")); err != nil {
+		say("writing the record: %v", err)
+	}
+	report := fmt.Sprintf("Pikelet could not start.\n\n%s\n\nstream %s, release %s, build %s\n",
+		strings.Join(lines, "\n"), b.info.Stream, b.info.Release, b.info.BuildID)
+	if err := b.card.writeReport(report); err != nil {
+		say("writing report.txt: %v", err)
+	}
+}
+
+// failedBefore says whether the record holds a failure of a slot.
+func failedBefore(r slots.Record, l slots.Letter) bool {
+	for _, line := range strings.Split(r.Text, "\n") {
+		if strings.HasPrefix(line, "slot "+string(l)+":") {
+			return true
+		}
+	}
+	return false
+}
+
+// retry stays up for a while and boots again, the default slot.
+func (b *boot) retry(why string) {
+	wait := backOff
+	if b.card != nil {
+		r := b.card.readRecord()
+		for n := r.Sequence; n > 2 && wait < backOffMax; n-- {
+			wait *= 2
+		}
+		wait = min(wait, backOffMax)
+	}
+	say("%s. Write the card anew with pikelet flash, or mend what the message says.", why)
+	say("trying again in %v", wait)
+	restart("", wait)
+}
+
+// restart restarts the machine after a while; argument is for the firmware: a
+// partition number, or nothing.
+func restart(argument string, after time.Duration) {
+	time.Sleep(after)
+	for {
+		say("%v", reboot.With(argument))
+		time.Sleep(time.Second)
+	}
+}

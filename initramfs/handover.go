@@ -1,0 +1,99 @@
+package initramfs
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pikelet-os/pikelet/internal/node"
+	"github.com/pikelet-os/pikelet/internal/slots"
+)
+
+// agent is pikeletd inside the root, and prepareTime how long its preparation
+// may take.
+const (
+	agent       = "/usr/sbin/pikeletd"
+	prepareTime = 60 * time.Second
+)
+
+// prepareNode runs "pikeletd prepare" from the verified root. A preparation
+// that fails is said aloud and survived: a node that can be reached can be
+// mended.
+func (b *boot) prepareNode() error {
+	b.boot.Stream, b.boot.Release, b.boot.BuildID, b.boot.Epoch = b.info.Stream, b.info.Release, b.info.BuildID, b.info.Epoch
+	b.boot.Slot, b.boot.Kind, b.boot.Disk = b.line.Slot, b.kind, b.disk
+	if b.kind == slots.Rescue {
+		b.boot.Failed = b.card.readRecord().Text
+	}
+	b.boot.Seconds = b.seconds()
+	text, err := b.boot.Encode()
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(newRoot+node.BootFile, text, 0o644); err != nil {
+		return err
+	}
+	ctx, stop := context.WithTimeout(context.Background(), prepareTime)
+	defer stop()
+	cmd := exec.CommandContext(ctx, agent, "prepare")
+	cmd.SysProcAttr = &unix.SysProcAttr{Chroot: newRoot}
+	cmd.Dir = "/"
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	if err := cmd.Run(); err != nil {
+		say("preparing the node failed: %v; going on with what there is", err)
+	}
+	return nil
+}
+
+// handOver makes the root / and becomes its init. / is shared recursively:
+// Kubernetes' mounts must be seen by containers (FACTS 8.4).
+func (b *boot) handOver() error {
+	b.announce()
+	if b.kind == slots.Committed {
+		b.clearRecord()
+	}
+	b.card.f.Close()
+	// The initramfs stays in memory until its files are gone.
+	os.RemoveAll("/modules")
+	os.Remove("/init")
+	if err := os.Chdir(newRoot); err != nil {
+		return err
+	}
+	if err := unix.Mount(".", "/", "", unix.MS_MOVE, ""); err != nil {
+		return fmt.Errorf("moving the root to /: %w", err)
+	}
+	if err := unix.Chroot("."); err != nil {
+		return err
+	}
+	if err := os.Chdir("/"); err != nil {
+		return err
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, ""); err != nil {
+		return fmt.Errorf("sharing /: %w", err)
+	}
+	return unix.Exec("/sbin/init", []string{"/sbin/init"}, []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/", "TERM=linux"})
+}
+
+// announce says on the console what is running. The hash is the promise: the
+// kernel answers no read with a byte that does not lead to it.
+func (b *boot) announce() {
+	say("%s %s, slot %s (%s), root verified: dm-verity %.16s…, init took %.2f s",
+		b.info.Stream, b.info.Release, b.line.Slot, b.kind, b.boot.Root, b.seconds())
+	if b.boot.Failed != "" {
+		say("this is a rescue, because: %s", trimmed(b.boot.Failed))
+	}
+}
+
+// clearRecord forgets an earlier failure once the default slot came up.
+func (b *boot) clearRecord() {
+	if b.card.readRecord().Text == "" {
+		return
+	}
+	if err := b.card.clearRecord(); err != nil {
+		say("clearing the record of an earlier failure: %v", err)
+	}
+}

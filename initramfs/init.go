@@ -1,0 +1,181 @@
+// Package initramfs is what /init does: from the kernel's hand-over to the
+// verified root's own init.
+//
+// It is a straight line: each step returns an error, and one place, fail,
+// decides what failure looks like. There is no switch to skip a check.
+package initramfs
+
+import (
+	"crypto/ecdsa"
+	"encoding/binary"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pikelet-os/pikelet/initramfs/cmdline"
+	"github.com/pikelet-os/pikelet/internal/artifact"
+	"github.com/pikelet-os/pikelet/internal/node"
+	"github.com/pikelet-os/pikelet/internal/slots"
+)
+
+// boot is what the steps find out, one after the other.
+type boot struct {
+	start time.Time
+	info  cmdline.Info
+	line  cmdline.Line
+	card  *card
+	kind  slots.Kind
+	def   slots.Letter
+	disk  string
+	image *artifact.Manifest
+	boot  node.Boot
+}
+
+// Main is /init. It returns only when it has nothing to return to: PID 1 must
+// not end.
+func Main() {
+	b := &boot{start: time.Now()}
+	err := b.run()
+	b.fail(err)
+}
+
+func (b *boot) run() error {
+	for _, step := range []struct {
+		what string
+		do   func() error
+	}{
+		{"mounting the basics", mountBasics},
+		{"reading what this image is", b.readInfo},
+		{"loading kernel modules", b.loadModules},
+		{"finding the slot", b.findSlot},
+		{"finding out what this boot is", b.judge},
+		{"checking the slot", b.checkSlot},
+		{"opening the root", b.openRoot},
+		{"preparing the root", b.prepareRoot},
+		{"setting the clock", b.setClock},
+		{"preparing the node", b.prepareNode},
+		{"handing over", b.handOver},
+	} {
+		if err := step.do(); err != nil {
+			return fmt.Errorf("%s: %w", step.what, err)
+		}
+	}
+	return nil
+}
+
+// say prints to the console, whatever the kernel's log level is.
+func say(format string, args ...any) { fmt.Printf("pikelet: "+format+"\n", args...) }
+
+func mountBasics() error {
+	for _, m := range []struct {
+		source, target, kind string
+		flags                uintptr
+		data                 string
+	}{
+		{"proc", "/proc", "proc", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
+		{"sysfs", "/sys", "sysfs", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
+		{"devtmpfs", "/dev", "devtmpfs", unix.MS_NOSUID, "mode=0755"},
+		{"tmpfs", "/run", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=0755"},
+	} {
+		if err := os.MkdirAll(m.target, 0o755); err != nil {
+			return err
+		}
+		if err := unix.Mount(m.source, m.target, m.kind, m.flags, m.data); err != nil && err != unix.EBUSY {
+			return fmt.Errorf("mounting %s: %w", m.target, err)
+		}
+	}
+	return os.MkdirAll("/run/pikelet", 0o755)
+}
+
+func (b *boot) readInfo() error {
+	text, err := os.ReadFile(cmdline.InfoFile)
+	if err != nil {
+		return err
+	}
+	if b.info, err = cmdline.DecodeInfo(text); err != nil {
+		return err
+	}
+	words, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return err
+	}
+	b.line, err = cmdline.Parse(words)
+	return err
+}
+
+// loadModules loads the packed modules in their order, each after comparing
+// it with the digest in the image's own description: a damaged card is told
+// apart from a driver that does not work.
+func (b *boot) loadModules() error {
+	for _, m := range b.info.Modules {
+		data, err := os.ReadFile(m.Path)
+		if err != nil {
+			return fmt.Errorf("module %s is missing: the kernel could not unpack this initramfs whole, the card may be damaged", filepath.Base(m.Path))
+		}
+		if got := artifact.DigestOf(data); got != m.Digest {
+			return fmt.Errorf("module %s was changed: its digest is %s, not %s", filepath.Base(m.Path), got, m.Digest)
+		}
+		// A module whose hardware is absent may refuse to load; what is
+		// really missing shows when the slot is looked for.
+		if err := unix.InitModule(data, ""); err != nil && err != unix.EEXIST && err != unix.ENODEV {
+			say("module %s: %v", filepath.Base(m.Path), err)
+		}
+	}
+	return nil
+}
+
+// firmware reads an integer the firmware left in the device tree. ok is false
+// where it left none.
+func firmware(name string) (value uint32, ok bool) {
+	b, err := os.ReadFile("/proc/device-tree/chosen/bootloader/" + name)
+	if err != nil || len(b) != 4 {
+		return 0, false
+	}
+	return binary.BigEndian.Uint32(b), true
+}
+
+// judge compares the running slot with the default and the firmware's marks.
+func (b *boot) judge() error {
+	// A partition of 0 is what some firmware says for "unknown" (FACTS 2.3).
+	if n, ok := firmware("partition"); ok && n != 0 && int(n) != b.line.Slot.Partition() {
+		return fmt.Errorf("the firmware started partition %d, the kernel words say slot %s", n, b.line.Slot)
+	}
+	tryboot, _ := firmware("tryboot")
+	b.def = b.card.defaultSlot()
+	b.kind = slots.What(b.line.Slot, b.def, tryboot == 1)
+	return nil
+}
+
+func (b *boot) keys() ([]*ecdsa.PublicKey, error) {
+	var keys []*ecdsa.PublicKey
+	for _, text := range b.info.Keys {
+		k, err := artifact.ParsePublicKey([]byte(text))
+		if err != nil {
+			return nil, fmt.Errorf("reading a key of this image: %w", err)
+		}
+		keys = append(keys, k)
+	}
+	return keys, nil
+}
+
+// setClock puts the clock to the build epoch at least: Pis have no clock of
+// their own, and certificates are not valid in 1970.
+func (b *boot) setClock() error {
+	if epoch := time.Unix(b.info.Epoch, 0); time.Now().Before(epoch) {
+		tv := unix.NsecToTimeval(epoch.UnixNano())
+		if err := unix.Settimeofday(&tv); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// seconds since /init started, by the clock that settimeofday does not move.
+func (b *boot) seconds() float64 { return time.Since(b.start).Seconds() }
+
+// trimmed returns a text on one line.
+func trimmed(s string) string { return strings.Join(strings.Fields(s), " ") }

@@ -1,0 +1,40 @@
+// Package node describes one machine: what its boot was, and in time its
+// config and its status.
+package node
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/pikelet-os/pikelet/internal/slots"
+)
+
+// BootFile is where /init leaves Boot for the programs of the root.
+const BootFile = "/run/pikelet/boot.json"
+
+// Boot says how this machine came up.
+type Boot struct {
+	Stream  string       `json:"stream"`
+	Release string       `json:"release"`
+	BuildID string       `json:"buildID"`
+	Epoch   int64        `json:"epoch"`
+	Slot    slots.Letter `json:"slot"`
+	Kind    slots.Kind   `json:"kind"`
+	Disk    string       `json:"disk"`     // the device with the slot, such as /dev/mmcblk0
+	Root    string       `json:"rootHash"` // hex, what dm-verity holds the root to
+	Signed  string       `json:"signed"`   // digest of the OCI manifest whose signature was good
+	Failed  string       `json:"failed,omitempty"`
+	Seconds float64      `json:"initSeconds"` // from the start of /init to the hand-over
+}
+
+// Encode returns the bytes of BootFile.
+func (b Boot) Encode() ([]byte, error) { return json.MarshalIndent(b, "", " ") }
+
+// DecodeBoot reads BootFile.
+func DecodeBoot(b []byte) (Boot, error) {
+	var boot Boot
+	if err := json.Unmarshal(b, &boot); err != nil {
+		return boot, fmt.Errorf("reading %s: %w", BootFile, err)
+	}
+	return boot, nil
+}

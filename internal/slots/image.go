@@ -1,0 +1,134 @@
+package slots
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"path"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/pikelet-os/pikelet/internal/artifact"
+	"github.com/pikelet-os/pikelet/internal/disk"
+	"github.com/pikelet-os/pikelet/internal/disk/fat"
+)
+
+// Names of files on the card that are in no artifact.
+const (
+	CmdlineFile  = "cmdline.txt"
+	AutobootFile = "autoboot.txt"
+	NodeFile     = "node.yaml"
+	ReportFile   = "report.txt"
+	BootcodeFile = "bootcode.bin"
+)
+
+// Sizes of the files on the control partition, in bytes. They are made at
+// full length by whoever writes the card, and overwritten in place by nodes.
+const (
+	NodeSize   = 64 << 10
+	ReportSize = 16 << 10
+)
+
+// alignments inside a slot: large files begin on borders of their own, the
+// root on 4 MiB, so that a file which grew a little moves none behind it and
+// unchanged blocks stay where they were from release to release.
+const (
+	largeFile  = 256 << 10
+	largeAlign = 256 << 10
+	rootAlign  = 4 << 20
+)
+
+// Source gives the contents of an artifact's files.
+type Source func(name string) (io.ReadCloser, error)
+
+// Slot lays a slot out: the files of an artifact, its signature, and the
+// kernel words of the letter under the name the firmware reads. start is
+// where the partition begins on its disk, size how long it is, in bytes.
+func Slot(m *artifact.Manifest, manifest, signature []byte, files Source, l Letter, start, size int64) (*fat.Layout, error) {
+	var list []fat.File
+	for _, f := range m.Files {
+		name := f.Name
+		switch {
+		case name == l.CmdlineFile():
+			name = CmdlineFile
+		case strings.HasPrefix(name, "cmdline-"):
+			continue
+		}
+		entry := fat.File{Name: name, Size: f.Size, Open: func() (io.ReadCloser, error) { return files(f.Name) }}
+		switch {
+		case name == artifact.RootFile:
+			entry.Align = rootAlign
+			if size < 64<<20 {
+				entry.Align = largeAlign // small slots are for tests; they have no room to give away
+			}
+		case f.Size >= largeFile:
+			entry.Align = largeAlign
+		default:
+			entry.Align = 4096
+		}
+		list = append(list, entry)
+	}
+	list = append(list, blob(artifact.ManifestFile, manifest), blob(artifact.SignatureFile, signature))
+	sort.SliceStable(list, func(i, j int) bool { return rank(list[i]) < rank(list[j]) })
+	layout, err := fat.Plan(list, fat.Options{
+		Size: size, Hidden: start, VolumeID: volumeID(manifest, string(l)), Label: "SLOT-" + strings.ToUpper(string(l)),
+		Time: time.Unix(m.Epoch, 0),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("laying out slot %s: %w", l, err)
+	}
+	return layout, nil
+}
+
+// rank puts small files first and the root last.
+func rank(f fat.File) string {
+	switch {
+	case f.Name == artifact.RootFile:
+		return "3" + f.Name
+	case f.Align == largeAlign:
+		return "2" + f.Name
+	}
+	return "1" + path.Base(f.Name) + f.Name
+}
+
+func blob(name string, b []byte) fat.File {
+	return fat.File{Name: name, Size: int64(len(b)), Align: 4096,
+		Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }}
+}
+
+// ControlPartition lays out the small first FAT. bootcode may be nil where no
+// board needs it. autoboot.txt lies at least 64 KiB from everything else, so
+// that no erase block of a common card holds both.
+func ControlPartition(m *artifact.Manifest, manifest, bootcode []byte, p disk.Partition) (*fat.Layout, error) {
+	report := bytes.Repeat([]byte{'\n'}, ReportSize)
+	node := bytes.Repeat([]byte{'\n'}, NodeSize)
+	autoboot := blob(AutobootFile, EncodeAutoboot(A))
+	autoboot.Align, autoboot.Apart = 64<<10, 64<<10
+	list := []fat.File{autoboot}
+	if bootcode != nil {
+		list = append(list, blob(BootcodeFile, bootcode))
+	}
+	for _, f := range []fat.File{blob(NodeFile, node), blob(ReportFile, report)} {
+		f.Align = 64 << 10
+		list = append(list, f)
+	}
+	layout, err := fat.Plan(list, fat.Options{
+		Size: p.Size, Hidden: p.Start, VolumeID: volumeID(manifest, "control"), Label: "CONTROL", Time: time.Unix(m.Epoch, 0),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("laying out the control partition: %w", err)
+	}
+	return layout, nil
+}
+
+// volumeID makes ids from the manifest: the same build gives the same card.
+func volumeID(manifest []byte, what string) uint32 {
+	sum, _ := hex.DecodeString(strings.TrimPrefix(artifact.DigestOf(append([]byte(what+"\n"), manifest...)), "sha256:"))
+	return binary.BigEndian.Uint32(sum)
+}
+
+// DiskSignature returns the MBR signature of cards with this manifest.
+func DiskSignature(manifest []byte) uint32 { return volumeID(manifest, "disk") }

@@ -1,0 +1,213 @@
+package vm
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/pikelet-os/pikelet/internal/artifact"
+	"github.com/pikelet-os/pikelet/internal/disk"
+	"github.com/pikelet-os/pikelet/internal/disk/fat"
+)
+
+// Firmware is a model of what a Pi's boot ROM, EEPROM and GPU firmware do
+// between power-on and the kernel, as far as an image can tell (FACTS 1 and
+// 2). It reads the card as the firmware would: the partition table, then the
+// FATs. What no model can show is in docs/hardware.md.
+type Firmware struct {
+	// Filters are the sections of config.txt that are this board, such as
+	// pi3. All boards read [all].
+	Filters []string
+	// Bootcode says that the boot ROM wants bootcode.bin on the first FAT
+	// and start.elf in the slot, as on BCM2837.
+	Bootcode bool
+	// DTB is the device tree the board asks for by default; "" for none.
+	DTB string
+	// Walk is PARTITION_WALK: try the partitions behind one that is not
+	// bootable. On by default in EEPROMs since 2025-08-13 (FACTS 2.4).
+	Walk bool
+	// LineLimit is how much of a line of config.txt is read: 98 characters,
+	// 78 in old firmware.
+	LineLimit int
+}
+
+// Request is what the reset before this boot left for the firmware.
+type Request struct {
+	Partition int  // of "reboot N"; 0 for none
+	Tryboot   bool // the one-shot flag
+}
+
+// Handover is what the firmware hands to the kernel.
+type Handover struct {
+	Partition int
+	Tryboot   bool
+	Kernel    []byte
+	Initramfs []byte
+	DTB       []byte // nil where the board has none on the card
+	Cmdline   string
+
+	// What the slot says of itself, for whoever picks the machine.
+	KernelConfig []byte // gzipped; nil where there is none
+	Manifest     []byte
+}
+
+// maxFile bounds what is read of a slot into memory.
+const maxFile = 256 << 20
+
+// Boot walks the card as the firmware would.
+func (f Firmware) Boot(card io.ReaderAt, req Request) (*Handover, error) {
+	mbr := make([]byte, disk.SectorSize)
+	if _, err := card.ReadAt(mbr, 0); err != nil {
+		return nil, err
+	}
+	table, err := disk.Decode(mbr)
+	if err != nil {
+		return nil, err
+	}
+	part, config := req.Partition, "config.txt"
+	if part == 0 {
+		part, config, err = f.autoboot(card, table, req.Tryboot)
+		if err != nil {
+			return nil, err
+		}
+	}
+	tries := 1
+	if f.Walk {
+		tries = 8
+	}
+	var first error
+	for range tries {
+		s, err := f.slot(card, table, part, config)
+		if err == nil {
+			s.Partition, s.Tryboot = part, req.Tryboot && req.Partition == 0
+			return s, nil
+		}
+		if first == nil {
+			first = fmt.Errorf("partition %d is not bootable: %w", part, err)
+		}
+		part = part%4 + 1 // walking goes on at the front behind the last
+	}
+	return nil, first
+}
+
+// open opens a partition's FAT.
+func open(card io.ReaderAt, table disk.Table, n int) (*fat.Volume, error) {
+	p, err := table.Partition(n)
+	if err != nil {
+		return nil, err
+	}
+	return fat.Open(io.NewSectionReader(card, p.Start, p.Size))
+}
+
+// autoboot reads autoboot.txt of the first FAT (FACTS 2.1).
+func (f Firmware) autoboot(card io.ReaderAt, table disk.Table, tryboot bool) (int, string, error) {
+	v, err := open(card, table, 1)
+	if err != nil {
+		return 0, "", fmt.Errorf("the first partition: %w", err)
+	}
+	if f.Bootcode {
+		if _, err := v.Stat("bootcode.bin"); err != nil {
+			return 0, "", fmt.Errorf("the first partition: %w", err)
+		}
+	}
+	b, err := v.ReadFile("autoboot.txt", disk.SectorSize)
+	if err != nil {
+		return 1, "config.txt", nil
+	}
+	text := string(b)
+	active := []string{"all"}
+	ab := settings(text, active, 512)["tryboot_a_b"] == "1"
+	if tryboot && ab {
+		active = append(active, "tryboot")
+	}
+	part := 1
+	if value := settings(text, active, 512)["boot_partition"]; value != "" {
+		fmt.Sscan(value, &part)
+	}
+	if tryboot && !ab {
+		return part, "tryboot.txt", nil
+	}
+	return part, "config.txt", nil
+}
+
+// settings returns the last value of each key in sections that apply. A line
+// without = is a key with what follows its first blank as value.
+func settings(text string, active []string, limit int) map[string]string {
+	values := map[string]string{}
+	on := true
+	for _, line := range strings.Split(text, "\n") {
+		if len(line) > limit {
+			line = line[:limit] // the firmware drops the rest without a word
+		}
+		line = strings.TrimSpace(strings.Trim(line, "\x00\r"))
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		if strings.HasPrefix(line, "[") {
+			on = false
+			for _, a := range active {
+				on = on || line == "["+a+"]"
+			}
+			continue
+		}
+		if !on {
+			continue
+		}
+		if key, value, ok := strings.Cut(line, "="); ok && !strings.Contains(key, " ") {
+			values[key] = value
+		} else if key, value, ok := strings.Cut(line, " "); ok {
+			values[key] = value
+		}
+	}
+	return values
+}
+
+// slot reads config.txt of a partition and the files it names.
+func (f Firmware) slot(card io.ReaderAt, table disk.Table, n int, config string) (*Handover, error) {
+	v, err := open(card, table, n)
+	if err != nil {
+		return nil, err
+	}
+	text, err := v.ReadFile(config, 64<<10)
+	if err != nil {
+		return nil, err
+	}
+	if f.Bootcode {
+		if _, err := v.Stat("start.elf"); err != nil {
+			return nil, err
+		}
+	}
+	set := settings(string(text), append([]string{"all"}, f.Filters...), f.LineLimit)
+	name := func(key, otherwise string) string {
+		if set[key] != "" {
+			return set[key]
+		}
+		return otherwise
+	}
+	if f.Bootcode && set["arm_64bit"] != "1" {
+		return nil, fmt.Errorf("config.txt does not say arm_64bit=1, and the kernel is a 64-bit one")
+	}
+	s := &Handover{}
+	if s.Kernel, err = v.ReadFile(name("kernel", "kernel8.img"), maxFile); err != nil {
+		return nil, err
+	}
+	if file, _, _ := strings.Cut(set["initramfs"], " "); file != "" {
+		if s.Initramfs, err = v.ReadFile(file, maxFile); err != nil {
+			return nil, err
+		}
+	}
+	words, err := v.ReadFile(name("cmdline", "cmdline.txt"), 4096)
+	if err != nil {
+		return nil, err
+	}
+	line, _, _ := strings.Cut(string(words), "\n")
+	s.Cmdline = strings.TrimSpace(line)
+	if dtb := name("device_tree", f.DTB); dtb != "" {
+		if s.DTB, err = v.ReadFile(dtb, 4<<20); err != nil {
+			return nil, err
+		}
+	}
+	s.KernelConfig, _ = v.ReadFile(artifact.KernelConfigFile, 4<<20)
+	s.Manifest, _ = v.ReadFile(artifact.ManifestFile, artifact.MaxManifest)
+	return s, nil
+}

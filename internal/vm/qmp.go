@@ -1,0 +1,69 @@
+package vm
+
+import (
+	"bufio"
+	"encoding/json"
+	"io"
+	"net"
+	"os"
+	"sync"
+)
+
+// qmp is the host's end of QEMU's control socket. It is only listened to: the
+// exit code of QEMU is 0 for a poweroff and for a reset alike, and the event
+// SHUTDOWN alone says which it was.
+type qmp struct {
+	path     string
+	listener net.Listener
+	done     chan struct{}
+
+	mu  sync.Mutex
+	why string
+}
+
+func listenQMP(path string) (*qmp, error) {
+	os.Remove(path)
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	q := &qmp{path: path, listener: l, done: make(chan struct{})}
+	go q.read()
+	return q, nil
+}
+
+func (q *qmp) read() {
+	defer close(q.done)
+	c, err := q.listener.Accept()
+	if err != nil {
+		return
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, `{"execute":"qmp_capabilities"}`+"\n"); err != nil {
+		return
+	}
+	sc := bufio.NewScanner(c)
+	for sc.Scan() {
+		var event struct {
+			Event string
+			Data  struct{ Reason string }
+		}
+		if json.Unmarshal(sc.Bytes(), &event) == nil && event.Event == "SHUTDOWN" {
+			q.mu.Lock()
+			q.why = event.Data.Reason
+			q.mu.Unlock()
+		}
+	}
+}
+
+// reason returns why QEMU ended. It waits for the socket's end, which is
+// QEMU's.
+func (q *qmp) reason() string {
+	q.listener.Close()
+	<-q.done
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.why
+}
+
+func (q *qmp) close() { q.listener.Close() }

@@ -1,0 +1,373 @@
+// Package vm is a virtual Pi: a model of the firmware that reads the image's
+// own FATs, and QEMU for everything behind it. When the guest reboots, the
+// model goes round again, with what the guest asked of the firmware.
+package vm
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Options say which virtual Pi runs what.
+type Options struct {
+	Image    string // path of a disk image
+	Snapshot bool   // leave the file untouched
+	Machine  string // virt or raspi3b; "" picks by the image's kernel
+	Card     bool   // on virt: an SD card behind sdhci-pci, as on a Pi, not a virtio disk
+	Request  Request
+	NoWalk   bool   // an EEPROM from before PARTITION_WALK
+	Serial   string // of the board; "" for a fixed one
+	NoReboot bool   // end where the guest reboots
+
+	Console io.Writer    // sees everything the guest prints; may be nil
+	Log     func(string) // told what the firmware does; may be nil
+}
+
+const defaultSerial = "1000000052617370"
+
+// qemu is the program; Debian's package qemu-system-arm has it.
+const qemu = "qemu-system-aarch64"
+
+// Machine is a running virtual Pi.
+type Machine struct {
+	o     Options
+	image string
+	dir   string
+
+	mu      sync.Mutex
+	changed *sync.Cond
+	output  bytes.Buffer
+	seen    int // how much of output Expect has passed
+	input   io.Writer
+	boots   int
+	ended   bool
+	err     error
+
+	stop context.CancelFunc
+	done chan struct{}
+}
+
+// Start starts a virtual Pi, which runs until the guest powers off, an error,
+// the end of ctx, or Close.
+func Start(ctx context.Context, o Options) (*Machine, error) {
+	if _, err := exec.LookPath(qemu); err != nil {
+		return nil, fmt.Errorf("%s is not installed; apt-get install qemu-system-arm", qemu)
+	}
+	if o.Serial == "" {
+		o.Serial = defaultSerial
+	}
+	if o.Log == nil {
+		o.Log = func(string) {}
+	}
+	dir, err := os.MkdirTemp("", "pikelet-vm-")
+	if err != nil {
+		return nil, err
+	}
+	m := &Machine{o: o, image: o.Image, dir: dir, done: make(chan struct{})}
+	m.changed = sync.NewCond(&m.mu)
+	if o.Snapshot {
+		m.image = filepath.Join(dir, "disk.img")
+		if err := CopySparse(o.Image, m.image); err != nil {
+			os.RemoveAll(dir)
+			return nil, err
+		}
+	}
+	ctx, m.stop = context.WithCancel(ctx)
+	go func() {
+		err := m.loop(ctx)
+		os.RemoveAll(dir)
+		m.mu.Lock()
+		m.ended, m.err = true, err
+		m.changed.Broadcast()
+		m.mu.Unlock()
+		close(m.done)
+	}()
+	return m, nil
+}
+
+// Wait waits for the machine's end. Its error is nil after a poweroff.
+func (m *Machine) Wait() error {
+	<-m.done
+	return m.err
+}
+
+// Close ends the machine as pulling the plug would.
+func (m *Machine) Close() {
+	m.stop()
+	<-m.done
+}
+
+// Image returns the path of the disk the machine runs from.
+func (m *Machine) Image() string { return m.image }
+
+// loop is the firmware and the machine in turn.
+func (m *Machine) loop(ctx context.Context) error {
+	req := m.o.Request
+	for {
+		next, again, err := m.once(ctx, req)
+		if err != nil || !again {
+			return err
+		}
+		if m.o.NoReboot {
+			return nil
+		}
+		req = next
+	}
+}
+
+// once boots the card one time and says whether the guest rebooted, and with
+// which words to the firmware.
+func (m *Machine) once(ctx context.Context, req Request) (next Request, again bool, err error) {
+	mach, start, err := m.firmware(req)
+	if err != nil {
+		return next, false, fmt.Errorf("the firmware found nothing to boot: %w", err)
+	}
+	m.o.Log(fmt.Sprintf("firmware: partition %d, tryboot %v, machine %s", start.Partition, start.Tryboot, mach.name))
+	args, err := m.arguments(ctx, mach, start)
+	if err != nil {
+		return next, false, err
+	}
+	m.mu.Lock()
+	from := m.output.Len()
+	m.boots++
+	m.mu.Unlock()
+	reason, err := m.run(ctx, args)
+	if err != nil {
+		return next, false, err
+	}
+	m.mu.Lock()
+	console := string(m.output.Bytes()[from:])
+	m.mu.Unlock()
+	return parseRestart(console), reason == "guest-reset", nil
+}
+
+// restarting is what every kernel prints before it restarts with an argument,
+// quiet or not.
+var restarting = regexp.MustCompile(`reboot: Restarting system with command '([^']*)'`)
+
+// parseRestart returns what the kernel told the firmware when it restarted:
+// the number in front is the partition, the word tryboot sets the flag
+// (FACTS 2.2).
+func parseRestart(console string) Request {
+	all := restarting.FindAllStringSubmatch(console, -1)
+	if len(all) == 0 {
+		return Request{}
+	}
+	var r Request
+	for i, w := range strings.Fields(all[len(all)-1][1]) {
+		if i == 0 {
+			fmt.Sscan(w, &r.Partition)
+		}
+		r.Tryboot = r.Tryboot || w == "tryboot"
+	}
+	return r
+}
+
+// firmware runs the model, first to pick the machine, then as that machine's.
+func (m *Machine) firmware(req Request) (machine, *Handover, error) {
+	f, err := os.Open(m.image)
+	if err != nil {
+		return machine{}, nil, err
+	}
+	defer f.Close()
+	mach := virt
+	if m.o.Machine != "" {
+		if mach, err = machineByName(m.o.Machine); err != nil {
+			return mach, nil, err
+		}
+	}
+	mach.firmware.Walk = mach.firmware.Walk && !m.o.NoWalk
+	start, err := mach.firmware.Boot(f, req)
+	if err != nil || m.o.Machine != "" {
+		return mach, start, err
+	}
+	chosen, why := pick(start)
+	m.o.Log(fmt.Sprintf("machine %s: %s", chosen.name, why))
+	if chosen.name != mach.name {
+		mach = chosen
+		start, err = mach.firmware.Boot(f, req)
+	}
+	return mach, start, err
+}
+
+// arguments writes what the firmware hands over into files and returns QEMU's
+// command line.
+func (m *Machine) arguments(ctx context.Context, mach machine, s *Handover) ([]string, error) {
+	file := func(name string) string { return filepath.Join(m.dir, name) }
+	args := []string{"-M", mach.name, "-accel", mach.accel, "-display", "none", "-no-reboot", "-nodefaults"}
+	if mach.cpu != "" {
+		args = append(args, "-cpu", mach.cpu)
+	}
+	if mach.memory != 0 {
+		args = append(args, "-m", fmt.Sprint(mach.memory))
+	}
+	drive := "file=" + m.image + ",format=raw,cache=unsafe"
+	switch {
+	case mach.name == raspi3b.name:
+		if err := growToPowerOfTwo(m.image); err != nil {
+			return nil, err
+		}
+		args = append(args, "-drive", "if=sd,"+drive, "-netdev", "user,id=net", "-device", "usb-net,netdev=net",
+			"-chardev", "stdio,id=con,mux=on,signal=off", "-serial", "null", "-serial", "chardev:con", "-mon", "chardev=con,mode=readline")
+	case m.o.Card:
+		args = append(args, "-device", "sdhci-pci", "-drive", "if=none,id=card,"+drive, "-device", "sd-card,drive=card")
+		if err := growToPowerOfTwo(m.image); err != nil {
+			return nil, err
+		}
+	default:
+		args = append(args, "-drive", "if=none,id=card,"+drive, "-device", "virtio-blk-pci,drive=card")
+	}
+	if mach.name == virt.name {
+		args = append(args, "-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile=", "-device", "i6300esb",
+			"-action", "watchdog=reset", "-device", "virtio-rng-pci",
+			"-chardev", "stdio,id=con,mux=on,signal=off", "-serial", "chardev:con", "-mon", "chardev=con,mode=readline")
+	}
+	dtb := s.DTB
+	if mach.ownDTB {
+		dump := file("qemu.dtb")
+		if out, err := exec.CommandContext(ctx, qemu, "-M", mach.name+",dumpdtb="+dump, "-cpu", mach.cpu, "-m", fmt.Sprint(mach.memory), "-display", "none").CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("asking QEMU for its device tree: %w\n%s", err, out)
+		}
+		var err error
+		if dtb, err = os.ReadFile(dump); err != nil {
+			return nil, err
+		}
+	}
+	dtb, err := describe(dtb, s, m.o.Serial)
+	if err != nil {
+		return nil, err
+	}
+	for name, b := range map[string][]byte{"kernel": s.Kernel, "initramfs": s.Initramfs, "dtb": dtb} {
+		if err := os.WriteFile(file(name), b, 0o600); err != nil {
+			return nil, err
+		}
+	}
+	return append(args, "-kernel", file("kernel"), "-initrd", file("initramfs"), "-dtb", file("dtb"), "-append", mach.words(s.Cmdline)), nil
+}
+
+// growToPowerOfTwo makes a card as large as QEMU's SD cards must be. Real
+// cards are larger than images too.
+func growToPowerOfTwo(name string) error {
+	st, err := os.Stat(name)
+	if err != nil {
+		return err
+	}
+	size := int64(1)
+	for size < st.Size() {
+		size <<= 1
+	}
+	return os.Truncate(name, size)
+}
+
+// run runs QEMU once and returns why it ended, as QMP says it: guest-reset,
+// guest-shutdown, host-qmp-quit.
+func (m *Machine) run(ctx context.Context, args []string) (string, error) {
+	control, err := listenQMP(filepath.Join(m.dir, "qmp"))
+	if err != nil {
+		return "", err
+	}
+	defer control.close()
+	cmd := exec.CommandContext(ctx, qemu, append(args, "-qmp", "unix:"+control.path)...)
+	cmd.WaitDelay = 5 * time.Second
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		return "", err
+	}
+	var complaints bytes.Buffer
+	cmd.Stdout, cmd.Stderr = console{m}, &complaints
+	m.mu.Lock()
+	m.input = stdin
+	m.mu.Unlock()
+	err = cmd.Run()
+	if ctx.Err() != nil {
+		return "", errors.New("the machine was stopped")
+	}
+	if err != nil {
+		return "", fmt.Errorf("QEMU: %w\n%s", err, complaints.String())
+	}
+	return control.reason(), nil
+}
+
+// console takes what the guest prints.
+type console struct{ m *Machine }
+
+func (c console) Write(p []byte) (int, error) {
+	c.m.mu.Lock()
+	c.m.output.Write(p)
+	c.m.changed.Broadcast()
+	c.m.mu.Unlock()
+	if c.m.o.Console != nil {
+		return c.m.o.Console.Write(p)
+	}
+	return len(p), nil
+}
+
+// Write types on the console.
+func (m *Machine) Write(p []byte) (int, error) {
+	m.mu.Lock()
+	in := m.input
+	m.mu.Unlock()
+	if in == nil {
+		return len(p), nil // before the first boot nobody listens
+	}
+	if _, err := in.Write(p); err != nil && !errors.Is(err, os.ErrClosed) {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// Expect waits until the guest has printed text, behind what an earlier
+// Expect found. It fails when the machine ends before, or after limit.
+func (m *Machine) Expect(text string, limit time.Duration) error {
+	_, err := m.ExpectAny([]string{text}, limit)
+	return err
+}
+
+// ExpectAny is Expect for the first of several texts, which it returns.
+func (m *Machine) ExpectAny(texts []string, limit time.Duration) (string, error) {
+	deadline := time.Now().Add(limit)
+	timer := time.AfterFunc(limit, func() { m.mu.Lock(); m.changed.Broadcast(); m.mu.Unlock() })
+	defer timer.Stop()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for {
+		rest := string(m.output.Bytes()[m.seen:])
+		for _, text := range texts {
+			if i := strings.Index(rest, text); i >= 0 {
+				m.seen += i + len(text)
+				return text, nil
+			}
+		}
+		if m.ended {
+			return "", fmt.Errorf("the machine ended (%v) before it printed %q", m.err, texts)
+		}
+		if !time.Now().Before(deadline) {
+			return "", fmt.Errorf("%q did not come within %v", texts, limit)
+		}
+		m.changed.Wait()
+	}
+}
+
+// Output returns everything printed so far.
+func (m *Machine) Output() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.output.String()
+}
+
+// Boots returns how often the firmware has started a kernel.
+func (m *Machine) Boots() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.boots
+}
