@@ -27,11 +27,17 @@ func (b *boot) fail(err error) {
 	say("")
 	say("THIS BOOT FAILED: %v", err)
 	if b.card == nil {
-		b.card = b.anyCard()
+		b.card = anyCard()
 	}
 	switch {
-	case b.line.Slot == "" || b.line.Slot == slots.Net || b.card == nil:
+	case b.line.Slot == "" || b.line.Slot == slots.Net:
 		b.retry("there is no other slot to go to")
+	case b.card == nil:
+		// Nothing can be written down, so nothing says whether the other
+		// slot failed too: the two take turns, slowly.
+		other := b.line.Slot.Other()
+		say("no card can be read; starting slot %s in %v", other, backOff)
+		restart(fmt.Sprint(other.Partition()), backOff)
 	case b.trial():
 		say("this was a trial of slot %s; going back to slot %s", b.line.Slot, b.line.Slot.Other())
 		b.note(err)
@@ -56,9 +62,21 @@ func (b *boot) trial() bool {
 	return b.kind == slots.Trial
 }
 
+// cardWait is how long a failed boot waits for a card to write the reason on.
+const cardWait = 5 * time.Second
+
 // anyCard opens the first disk with a Pikelet layout, whatever its slots
 // hold, for the record and the report.
-func (b *boot) anyCard() *card {
+func anyCard() *card {
+	for deadline := time.Now().Add(cardWait); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		if c := firstCard(); c != nil {
+			return c
+		}
+	}
+	return nil
+}
+
+func firstCard() *card {
 	for _, dev := range disks() {
 		c, err := openCard(dev)
 		if err != nil {

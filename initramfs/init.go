@@ -8,6 +8,7 @@ package initramfs
 import (
 	"crypto/ecdsa"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -109,23 +110,29 @@ func (b *boot) readInfo() error {
 
 // loadModules loads the packed modules in their order, each after comparing
 // it with the digest in the image's own description: a damaged card is told
-// apart from a driver that does not work.
+// apart from a driver that does not work. A damaged module fails the boot,
+// but the others are loaded first: the card's driver among them is what lets
+// the failure be written down and the other slot be started.
 func (b *boot) loadModules() error {
+	var problems []error
 	for _, m := range b.info.Modules {
+		name := filepath.Base(m.Path)
 		data, err := os.ReadFile(m.Path)
 		if err != nil {
-			return fmt.Errorf("module %s is missing: the kernel could not unpack this initramfs whole, the card may be damaged", filepath.Base(m.Path))
+			problems = append(problems, fmt.Errorf("module %s is missing: the kernel could not unpack this initramfs whole, the card may be damaged", name))
+			continue
 		}
 		if got := artifact.DigestOf(data); got != m.Digest {
-			return fmt.Errorf("module %s was changed: its digest is %s, not %s", filepath.Base(m.Path), got, m.Digest)
+			problems = append(problems, fmt.Errorf("module %s was changed: its digest is %s, not %s", name, got, m.Digest))
+			continue
 		}
 		// A module whose hardware is absent may refuse to load; what is
 		// really missing shows when the slot is looked for.
 		if err := unix.InitModule(data, ""); err != nil && err != unix.EEXIST && err != unix.ENODEV {
-			say("module %s: %v", filepath.Base(m.Path), err)
+			say("module %s: %v", name, err)
 		}
 	}
-	return nil
+	return errors.Join(problems...)
 }
 
 // firmware reads an integer the firmware left in the device tree. ok is false

@@ -235,7 +235,7 @@ func (m *Machine) arguments(ctx context.Context, mach machine, s *Handover) ([]s
 	dtb := s.DTB
 	if mach.ownDTB {
 		dump := file("qemu.dtb")
-		if out, err := exec.CommandContext(ctx, qemu, "-M", mach.name+",dumpdtb="+dump, "-cpu", mach.cpu, "-m", fmt.Sprint(mach.memory), "-display", "none").CombinedOutput(); err != nil {
+		if out, err := exec.CommandContext(ctx, qemu, "-M", mach.name+",dumpdtb="+dump, "-cpu", mach.cpu, "-m", fmt.Sprint(mach.memory), "-display", "none", "-nodefaults").CombinedOutput(); err != nil {
 			return nil, fmt.Errorf("asking QEMU for its device tree: %w\n%s", err, out)
 		}
 		var err error

@@ -1,0 +1,73 @@
+# Everything a person does here is one of these targets; make help lists them.
+# Set-up steps say what they install, and skip what is there.
+
+GO    ?= go
+BUILD := build
+# Debian packages: what make itself needs, and what only tests do.
+RUN_PACKAGES  := qemu-system-arm
+TEST_PACKAGES := $(RUN_PACKAGES) mtools dosfstools squashfs-tools cryptsetup-bin fdisk zstd
+
+# Device programs are small, static and the same on every machine.
+DEVICE_FLAGS := -trimpath -buildvcs=false -ldflags='-s -w'
+SOURCES := $(shell find . -name '*.go' -not -path './build/*') go.mod go.sum
+ASSETS  := $(shell find overlays cmd/starter/files -type f)
+
+.PHONY: help build device starter demo test bench fuzz proof soak test-clients lint generate dist setup-run setup-test
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: $(BUILD)/pikelet ## build the pikelet command, device programs inside
+
+device: builder/device/pikelet-init builder/device/pikeletd ## build the programs that run on nodes
+
+builder/device/pikelet-init builder/device/pikeletd: builder/device/%: $(SOURCES)
+	CGO_ENABLED=0 GOOS=linux GOARCH=arm64 $(GO) build $(DEVICE_FLAGS) -o $@ ./cmd/$*
+
+$(BUILD)/pikelet: $(SOURCES) $(ASSETS) device
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -o $@ ./cmd/pikelet
+
+starter: $(BUILD)/starter-bin ## make the starter repository from Debian's packages
+	$(BUILD)/starter-bin -o $(BUILD)/starter
+
+$(BUILD)/starter-bin: $(SOURCES) $(ASSETS)
+	$(GO) build -trimpath -buildvcs=false -o $@ ./cmd/starter
+
+demo: setup-run build starter ## build an image and boot it in a virtual Pi
+	$(BUILD)/pikelet build -o $(BUILD)/demo examples/demo.yaml
+	$(BUILD)/pikelet vm run --snapshot $(BUILD)/demo/disk.img
+
+test: setup-test build starter ## run all tests, boot tests included
+	$(GO) vet ./...
+	$(GO) test -v -count=1 -parallel 2 -timeout 30m ./... | $(GO) run ./internal/vm/testlog
+
+bench: setup-test build starter ## measure, side by side with the peers, into bench.json
+	$(GO) run ./cmd/bench -o bench.json
+
+FUZZTIME ?= 20s
+fuzz: device ## run every fuzz target for FUZZTIME
+	@set -e; $(GO) list ./... | while read p; do \
+	  $(GO) test -list '^Fuzz' $$p | grep '^Fuzz' | while read f; do \
+	    echo "== $$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p; done; done
+
+proof: test ## run the full counts of tests that make test runs short; none yet
+
+soak: test ## run long tests; none yet
+
+test-clients: ## run external clients that are slow to compile; none yet
+
+lint: ## vet and check formatting
+	$(GO) vet ./...
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
+
+generate: ## rewrite generated files; none yet
+	$(GO) generate ./...
+
+dist: build ## archive the command for this machine
+	tar -C $(BUILD) --sort=name --owner=0 --group=0 --numeric-owner --mtime=@0 -cf - pikelet | gzip -n > $(BUILD)/pikelet-linux-$$($(GO) env GOARCH).tar.gz
+
+setup-run:
+	@sh internal/vm/install.sh $(RUN_PACKAGES)
+
+setup-test:
+	@sh internal/vm/install.sh $(TEST_PACKAGES)

@@ -1,0 +1,175 @@
+package vm_test
+
+import (
+	"io"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/pikelet-os/pikelet/internal/artifact"
+	"github.com/pikelet-os/pikelet/internal/slots"
+	"github.com/pikelet-os/pikelet/internal/vm"
+)
+
+func TestSlotAReachesLogin(t *testing.T) {
+	t.Parallel()
+	p := boot(t, newCard(t), func(o *vm.Options) { o.Card = true })
+	p.expect("slot a (committed), root verified: dm-verity")
+	p.prompt()
+	p.run("pikeletd status", "slot    a, committed, on /dev/mmcblk0", image.Manifest.Root.Hash, image.Digest)
+	p.run("touch /usr/x", "Read-only file system")
+	p.run("touch /etc/x /var/x && echo writ''able", "writable")
+	p.run("hostname", "small-52617370")
+	p.run("grep ' / ' /proc/self/mountinfo", "shared:")
+	p.off()
+}
+
+func TestRaspi3bReachesLogin(t *testing.T) {
+	t.Parallel()
+	p := boot(t, newCard(t), func(o *vm.Options) { o.Machine = "raspi3b" })
+	p.expect("slot a (committed), root verified: dm-verity")
+	p.prompt()
+	p.run("cat /proc/device-tree/model", "Raspberry Pi 3 Model B")
+	p.run("pikeletd status", "on /dev/mmcblk0")
+	p.off()
+}
+
+func TestTrialOfSlotBThenBackToA(t *testing.T) {
+	t.Parallel()
+	p := boot(t, newCard(t))
+	p.prompt()
+	p.run("pikeletd reboot --try", "slot b (trial), root verified")
+	p.prompt()
+	p.run("reboot", "slot a (committed), root verified")
+	p.prompt()
+	p.off()
+}
+
+func TestRebootIntoTheOtherSlotIsNoTrial(t *testing.T) {
+	t.Parallel()
+	p := boot(t, newCard(t))
+	p.prompt()
+	p.run("pikeletd reboot --rescue", "slot b (rescue), root verified")
+	p.prompt()
+	p.off()
+}
+
+func TestTrialWhoseKernelPanicsFallsBack(t *testing.T) {
+	t.Parallel()
+	card := newCard(t)
+	flip(t, card, offset(t, card, slots.B, artifact.InitramfsFile)) // no initramfs, no root: the kernel panics
+	p := boot(t, card, func(o *vm.Options) { o.Request.Tryboot = true })
+	p.expect("Kernel panic", "slot a (committed), root verified")
+	if n := p.Boots(); n != 2 {
+		t.Errorf("the firmware started %d kernels, want 2", n)
+	}
+}
+
+func TestTrialWithABrokenChainFallsBack(t *testing.T) {
+	t.Parallel()
+	card := newCard(t)
+	flip(t, card, offset(t, card, slots.B, artifact.ManifestFile)+100)
+	p := boot(t, card, func(o *vm.Options) { o.Request.Tryboot = true })
+	p.expect("THIS BOOT FAILED", "this was a trial of slot b; going back to slot a", "slot a (committed), root verified")
+}
+
+// TestOneFlippedByte breaks the committed slot in one place at a time. The
+// layer that should notice says so, and the other slot comes up as a rescue
+// that says why.
+func TestOneFlippedByte(t *testing.T) {
+	for _, c := range []struct {
+		file string
+		at   int64
+		want string
+	}{
+		{artifact.RootFile, 4, "opening the root: mounting the root"},
+		{artifact.ManifestFile, 200, "manifest.json was changed"},
+		{artifact.SignatureFile, 3000, "signature.json"},
+		{slots.CmdlineFile, 60, "the kernel words (cmdline.txt) changed"},
+		{artifact.ConfigFile, 1, "config.txt changed"},
+	} {
+		t.Run(c.file, func(t *testing.T) {
+			t.Parallel()
+			card := newCard(t)
+			flip(t, card, offset(t, card, slots.A, c.file)+c.at)
+			p := boot(t, card)
+			p.expect("THIS BOOT FAILED: ", c.want, "starting slot b instead",
+				"slot b (rescue), root verified", "this is a rescue, because: slot a: ", c.want)
+			p.Close()
+			if report := controlFile(t, card, slots.ReportFile); !strings.Contains(report, "slot a: ") || !strings.Contains(report, c.want) {
+				t.Errorf("report.txt does not say %q:\n%s", c.want, strings.TrimSpace(report))
+			}
+		})
+	}
+}
+
+// TestFlippedByteInAFileOfTheRoot is the one the chain cannot see before it
+// is read: the kernel answers with an error, and the node goes on.
+func TestFlippedByteInAFileOfTheRoot(t *testing.T) {
+	t.Parallel()
+	card := newCard(t)
+	size := int64(image.Manifest.Root.DataBlocks) * 4096
+	flip(t, card, offset(t, card, slots.A, artifact.RootFile)+size/3)
+	p := boot(t, card)
+	p.prompt()
+	p.run("find / -xdev -type f -exec cat {} + >/dev/null; dmesg | grep verity", "Input/output error", "data block", "is corrupted")
+	p.run("echo still he''re", "still here")
+}
+
+func TestFlippedByteInAModule(t *testing.T) {
+	t.Parallel()
+	card := newCard(t)
+	writeSlot(t, card, slots.A, artifact.InitramfsFile, spoilModule(t))
+	p := boot(t, card)
+	p.expect("THIS BOOT FAILED: loading kernel modules: module ", "-squashfs.ko was changed", "slot b (rescue), root verified", "because: slot a: ")
+}
+
+func TestBothSlotsBadStaysUpAndTriesAgain(t *testing.T) {
+	t.Parallel()
+	card := newCard(t)
+	for _, l := range []slots.Letter{slots.A, slots.B} {
+		flip(t, card, offset(t, card, l, artifact.SignatureFile)+3000)
+	}
+	p := boot(t, card)
+	p.expect("starting slot b instead", "THIS BOOT FAILED", "slot a failed before", "trying again in")
+	p.Close()
+	if report := controlFile(t, card, slots.ReportFile); !strings.Contains(report, "slot a: ") || !strings.Contains(report, "slot b: ") {
+		t.Errorf("report.txt names not both slots:\n%s", report)
+	}
+}
+
+func TestHalfWrittenSlotIsWalkedOver(t *testing.T) {
+	t.Parallel()
+	card := newCard(t)
+	f, err := os.OpenFile(card, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt(make([]byte, 512), partition(t, f, slots.A.Partition()).Start); err != nil {
+		t.Fatal(err)
+	}
+	p := boot(t, card)
+	p.expect("slot b (rescue), root verified")
+	p.Close()
+
+	old := boot(t, card, func(o *vm.Options) { o.NoWalk = true })
+	if err := old.Wait(); err == nil || !strings.Contains(err.Error(), "partition 2 is not bootable") {
+		t.Errorf("an EEPROM that does not walk: got %v, want that partition 2 is not bootable", err)
+	}
+}
+
+// controlFile reads a file of a card's control partition.
+func controlFile(t *testing.T, card, name string) string {
+	t.Helper()
+	f, err := os.Open(card)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(openOn(t, f, 1, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}

@@ -1,0 +1,283 @@
+package vm_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cavaliergopher/cpio"
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/pikelet-os/pikelet/builder"
+	"github.com/pikelet-os/pikelet/builder/device"
+	"github.com/pikelet-os/pikelet/builder/fetch"
+	"github.com/pikelet-os/pikelet/builder/spec"
+	"github.com/pikelet-os/pikelet/initramfs/archive"
+	"github.com/pikelet-os/pikelet/internal/artifact"
+	"github.com/pikelet-os/pikelet/internal/disk"
+	"github.com/pikelet-os/pikelet/internal/disk/fat"
+	"github.com/pikelet-os/pikelet/internal/slots"
+	"github.com/pikelet-os/pikelet/internal/vm"
+)
+
+// patience is how long a guest may take for anything: five times what it
+// takes on an idle machine, because tests share theirs.
+const patience = 2 * time.Minute
+
+// image is built once and copied by every test.
+var image *builder.Result
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		dir, err := os.MkdirTemp("", "pikelet-boot-")
+		if err != nil {
+			panic(err)
+		}
+		defer os.RemoveAll(dir)
+		if image, err = buildImage(dir); err != nil {
+			fmt.Fprintln(os.Stderr, "building the image that boot tests share:", err)
+			return 1
+		}
+		return m.Run()
+	}())
+}
+
+func buildImage(dir string) (*builder.Result, error) {
+	img, err := spec.Load("testdata/small.yaml")
+	if err != nil {
+		return nil, fmt.Errorf("%w\n(make starter makes the repository)", err)
+	}
+	programs, err := device.Load()
+	if err != nil {
+		return nil, err
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	return builder.Build(context.Background(), img, builder.Inputs{
+		Cache: fetch.New(dir), Programs: programs, Key: key, Workers: 2, Report: func(string) {},
+	}, filepath.Join(dir, "out"))
+}
+
+// pi is a virtual Pi under test.
+type pi struct {
+	*vm.Machine
+	t    *testing.T
+	card string
+}
+
+// newCard returns a test's own copy of the image.
+func newCard(t *testing.T) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "disk.img")
+	if err := vm.CopySparse(image.Disk, name); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// boot starts a virtual Pi from a card.
+func boot(t *testing.T, card string, change ...func(*vm.Options)) *pi {
+	t.Helper()
+	o := vm.Options{Image: card, Machine: "virt", Log: func(s string) { t.Log(s) }}
+	for _, c := range change {
+		c(&o)
+	}
+	m, err := vm.Start(context.Background(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &pi{Machine: m, t: t, card: card}
+	t.Cleanup(func() {
+		m.Close()
+		if t.Failed() {
+			t.Logf("the console said:\n%s", m.Output())
+		}
+	})
+	return p
+}
+
+// expect waits for text on the console.
+func (p *pi) expect(texts ...string) {
+	p.t.Helper()
+	for _, text := range texts {
+		if err := p.Expect(text, patience); err != nil {
+			p.t.Fatal(err)
+		}
+	}
+}
+
+// prompt waits for the root shell of the test image.
+func (p *pi) prompt() { p.t.Helper(); p.expect(":~# ") }
+
+// run types a command at the prompt and expects texts in its answer.
+func (p *pi) run(command string, texts ...string) {
+	p.t.Helper()
+	if _, err := io.WriteString(p, command+"\n"); err != nil {
+		p.t.Fatal(err)
+	}
+	p.expect(texts...)
+}
+
+// off powers the machine off and waits for its end.
+func (p *pi) off() {
+	p.t.Helper()
+	p.run("poweroff")
+	if err := p.Wait(); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// offset returns where a file of a slot begins on a card, in bytes.
+func offset(t *testing.T, card string, l slots.Letter, name string) int64 {
+	t.Helper()
+	f, err := os.Open(card)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	p := partition(t, f, l.Partition())
+	v, err := fat.Open(io.NewSectionReader(f, p.Start, p.Size))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, runs, err := v.Extents(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p.Start + runs[0].Offset
+}
+
+func partition(t *testing.T, r io.ReaderAt, n int) disk.Partition {
+	t.Helper()
+	mbr := make([]byte, disk.SectorSize)
+	if _, err := r.ReadAt(mbr, 0); err != nil {
+		t.Fatal(err)
+	}
+	table, err := disk.Decode(mbr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := table.Partition(n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// flip inverts one byte of a card.
+func flip(t *testing.T, card string, at int64) {
+	t.Helper()
+	f, err := os.OpenFile(card, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	b := make([]byte, 1)
+	if _, err := f.ReadAt(b, at); err != nil {
+		t.Fatal(err)
+	}
+	b[0] ^= 0xff
+	if _, err := f.WriteAt(b, at); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// openOn opens a file of a partition.
+func openOn(t *testing.T, r io.ReaderAt, n int, name string) io.Reader {
+	t.Helper()
+	p := partition(t, r, n)
+	v, err := fat.Open(io.NewSectionReader(r, p.Start, p.Size))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, _, err := v.OpenFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// spoilModule returns the image's initramfs with one byte of the squashfs
+// module inverted, packed as the builder packs it.
+func spoilModule(t *testing.T) []byte {
+	t.Helper()
+	r, err := image.Open(artifact.InitramfsFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	dec, err := zstd.NewReader(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dec.Close()
+	var files []archive.File
+	for cr := cpio.NewReader(dec); ; {
+		h, err := cr.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !h.Mode.IsRegular() {
+			continue
+		}
+		b, err := io.ReadAll(cr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasSuffix(h.Name, "-squashfs.ko") {
+			b[len(b)/2] ^= 0xff
+		}
+		files = append(files, archive.File{Name: h.Name, Mode: uint32(h.Mode.Perm()), Data: b})
+	}
+	out, err := archive.Pack(files, time.Unix(image.Manifest.Epoch, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// writeSlot writes a slot of a card anew with other bytes in one file, and
+// manifest and signature as they were.
+func writeSlot(t *testing.T, card string, l slots.Letter, name string, other []byte) {
+	t.Helper()
+	f, err := os.OpenFile(card, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	m := *image.Manifest
+	m.Files = append([]artifact.File(nil), m.Files...)
+	for i := range m.Files {
+		if m.Files[i].Name == name {
+			m.Files[i].Size = int64(len(other))
+		}
+	}
+	source := func(n string) (io.ReadCloser, error) {
+		if n == name {
+			return io.NopCloser(bytes.NewReader(other)), nil
+		}
+		return image.Open(n)
+	}
+	p := partition(t, f, l.Partition())
+	layout, err := slots.Slot(&m, image.Text, image.Signature, source, l, p.Start, p.Size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := layout.Write(io.NewOffsetWriter(f, p.Start)); err != nil {
+		t.Fatal(err)
+	}
+}
