@@ -1,0 +1,41 @@
+// Package pikelet is the map of the code; it holds none.
+//
+// Pikelet builds immutable, A/B-upgradable k3s nodes for Raspberry Pi. Data
+// flows one way, and each arrow is one function:
+//
+//	image.yaml ─ builder/spec.Load ─▶ spec.Image ─ builder.Resolve ─▶ Plan ─ Assemble ─▶ layers.Tree
+//	    ─ Seal ─▶ Root ─ BootFiles ─▶ Boot ─ Pack ─▶ Artifact ─ WriteDisk ─▶ disk.img
+//	disk.img ─▶ firmware ─▶ initramfs (/init) ─▶ internal/agent (pikeletd prepare) ─▶ OpenRC
+//
+// There are three sides, and deps_test.go holds them. Build packages run on a
+// desk or in CI, device packages on a node, and shared packages describe what
+// crosses from one to the other: each such byte is encoded and decoded in one
+// file.
+//
+// Build side:
+//
+//   - cmd/pikelet, cmd/starter: start things, decide nothing
+//   - builder (+ spec, fetch, squashfs, device): spec to artifact, stage by stage
+//   - layers (+ apk, kmod): turn software into files of the tree
+//   - overlays: the bundles that are laid over the layers
+//   - initramfs/archive: packs an initramfs
+//   - internal/vm: a virtual Pi, its boot tests, and make bench
+//
+// Device side:
+//
+//   - cmd/pikelet-init, initramfs: what /init does
+//   - cmd/pikeletd, internal/agent: what the node's own program does
+//   - internal/reboot: restarts with a word for the firmware
+//
+// Shared:
+//
+//   - boards: the Pi families, as data
+//   - internal/disk (+ fat): how a card is divided; FATs written and read
+//   - internal/slots: a and b, autoboot.txt, records, what a boot was
+//   - internal/verity: dm-verity trees
+//   - internal/artifact: the manifest and its signature
+//   - internal/node: what a node says of itself
+//   - initramfs/cmdline: what /init is told
+//
+// docs/ has the glossary, the boot told as a story, and the decisions.
+package pikelet

@@ -1,0 +1,86 @@
+package disk
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestCardPassesSfdisk(t *testing.T) {
+	for _, size := range []int64{34 * MiB, 1 << 30} {
+		table, err := Card(size, 0xdeadbeef)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := filepath.Join(t.TempDir(), "card")
+		if err := os.WriteFile(name, table.Encode(), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Truncate(name, table.End()); err != nil {
+			t.Fatal(err)
+		}
+		if out, err := exec.Command("sfdisk", "--verify", name).CombinedOutput(); err != nil || !strings.Contains(string(out), "No errors detected") {
+			t.Errorf("sfdisk --verify: %v\n%s", err, out)
+		}
+		out, err := exec.Command("sfdisk", "--dump", name).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{"label: dos", "label-id: 0xdeadbeef", "start=        8192, size=      131072, type=c, bootable", "type=83"} {
+			if !strings.Contains(string(out), want) {
+				t.Errorf("sfdisk --dump lacks %q:\n%s", want, out)
+			}
+		}
+	}
+}
+
+func TestRecordsLieInTheGap(t *testing.T) {
+	for _, at := range []int64{UpdateRecord0, UpdateRecord1, InitRecord} {
+		if at < SectorSize || at+RecordSize > firstPartition || at%4096 != 0 {
+			t.Errorf("a record at %d is not in the gap before %d, or not aligned", at, firstPartition)
+		}
+	}
+}
+
+func TestDecodeRefuses(t *testing.T) {
+	good, err := Card(34*MiB, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	overlap := good
+	overlap.Partitions[1].Start -= SectorSize
+	zero := good
+	zero.Partitions[0].Start = 0
+	for what, b := range map[string][]byte{"nothing": nil, "zeros": make([]byte, 512), "overlap": overlap.Encode(), "sector 0": zero.Encode()} {
+		if _, err := Decode(b); err == nil {
+			t.Errorf("%s: no error", what)
+		}
+	}
+	for _, size := range []int64{0, -MiB, MiB + 1, 1 << 41} {
+		if _, err := Card(size, 0); err == nil {
+			t.Errorf("slots of %d bytes: no error", size)
+		}
+	}
+}
+
+func FuzzTableRoundTrip(f *testing.F) {
+	t, _ := Card(64*MiB, 7)
+	f.Add(t.Encode())
+	f.Add(make([]byte, 512))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		table, err := Decode(b)
+		if err != nil {
+			return
+		}
+		again, err := Decode(table.Encode())
+		if err != nil || again != table {
+			t.Fatalf("%+v became %+v (%v)", table, again, err)
+		}
+		if !bytes.Equal(table.Encode(), again.Encode()) {
+			t.Fatal("the same table has two encodings")
+		}
+	})
+}

@@ -1,0 +1,335 @@
+package fat
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	diskfs "github.com/diskfs/go-diskfs"
+)
+
+var epoch = time.Date(2026, 3, 4, 5, 6, 8, 0, time.UTC)
+
+func blob(name string, b []byte) File {
+	return File{Name: name, Size: int64(len(b)), Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }}
+}
+
+func noise(n int) []byte {
+	b := make([]byte, n)
+	rand.New(rand.NewSource(int64(n))).Read(b)
+	return b
+}
+
+// contents is a slot with its corners: folders, an empty file, names that are
+// 8.3 but for case, long names that need aliases, hundreds of files in one
+// folder, sizes around a cluster.
+func contents() map[string][]byte {
+	m := map[string][]byte{
+		"config.txt": []byte("arm_64bit=1\n"), "BOOTCODE.BIN": noise(3000), "start4.elf": noise(5_000_000), "empty.txt": nil,
+		"cmdline.txt": []byte("x"), "bcm2710-rpi-3-b.dtb": noise(511), "bcm2710-rpi-3-b-plus.dtb": noise(512), "bcm2710-rpi-cm3.dtb": noise(513),
+		"root.squashfs": noise(9_000_001), "deep/er/still/x.y.z": noise(7), "kernel.config.gz": noise(2048),
+	}
+	for i := range 300 {
+		m[fmt.Sprintf("overlays/some-overlay-%03d.dtbo", i)] = noise(900 + i)
+	}
+	return m
+}
+
+func plannedFiles() []File {
+	var files []File
+	all := contents()
+	var names []string
+	for n := range all {
+		names = append(names, n)
+	}
+	sortStrings(names)
+	for _, n := range names {
+		f := blob(n, all[n])
+		if n == "root.squashfs" {
+			f.Align, f.Apart = 1<<20, 64<<10
+		}
+		files = append(files, f)
+	}
+	return files
+}
+
+func sortStrings(s []string) {
+	for i := range s {
+		for j := i; j > 0 && s[j-1] > s[j]; j-- {
+			s[j-1], s[j] = s[j], s[j-1]
+		}
+	}
+}
+
+func volume(t *testing.T, size int64) (string, *Layout) {
+	t.Helper()
+	l, err := Plan(plannedFiles(), Options{Size: size, Hidden: 4 << 20, VolumeID: 0xcafe1234, Label: "SLOT-A", Time: epoch})
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(t.TempDir(), "volume")
+	f, err := os.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(size); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Write(f); err != nil {
+		t.Fatal(err)
+	}
+	return name, l
+}
+
+// TestOthersAgree lets fsck, mtools and go-diskfs read what Plan and Write
+// made, at both cluster sizes.
+func TestOthersAgree(t *testing.T) {
+	for _, size := range []int64{64 << 20, 512 << 20} {
+		name, _ := volume(t, size)
+		if out, err := exec.Command("fsck.vfat", "-n", name).CombinedOutput(); err != nil {
+			t.Errorf("%d MiB: fsck.vfat: %v\n%s", size>>20, err, out)
+		}
+		out, err := exec.Command("mdir", "-/", "-b", "-i", name, "::").CombinedOutput()
+		if err != nil {
+			t.Fatalf("mdir: %v\n%s", err, out)
+		}
+		listing := string(out)
+		for n, want := range contents() {
+			if !strings.Contains(listing, "::/"+n+"\n") {
+				t.Errorf("mdir does not list %q", n)
+			}
+			if !strings.HasPrefix(n, "overlays/") || strings.HasSuffix(n, "7.dtbo") {
+				got, err := exec.Command("mtype", "-i", name, "::"+n).Output()
+				if err != nil || !bytes.Equal(got, want) {
+					t.Errorf("mtype %s: %d bytes (%v), want %d", n, len(got), err, len(want))
+				}
+			}
+		}
+		judgeDiskfs(t, name)
+	}
+}
+
+func judgeDiskfs(t *testing.T, name string) {
+	d, err := diskfs.Open(name, diskfs.WithOpenMode(diskfs.ReadOnly))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	fs, err := d.GetFilesystem(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fs.Label() != "SLOT-A" {
+		t.Errorf("go-diskfs reads the label %q", fs.Label())
+	}
+	for _, n := range []string{"config.txt", "bcm2710-rpi-3-b-plus.dtb", "overlays/some-overlay-007.dtbo", "deep/er/still/x.y.z"} {
+		f, err := fs.OpenFile("/"+n, os.O_RDONLY)
+		if err != nil {
+			t.Errorf("go-diskfs: %s: %v", n, err)
+			continue
+		}
+		// In one read: v1.9.4 returns bytes behind the end of a file that is
+		// read in pieces.
+		got := make([]byte, len(contents()[n]))
+		if _, err := io.ReadFull(f, got); err != nil || !bytes.Equal(got, contents()[n]) {
+			t.Errorf("go-diskfs reads %s wrongly (%v)", n, err)
+		}
+	}
+}
+
+func TestReaderReadsWhatWriterWrote(t *testing.T) {
+	name, l := volume(t, 64<<20)
+	f, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	v, err := Open(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v.VolumeID() != 0xcafe1234 {
+		t.Errorf("volume id %08x", v.VolumeID())
+	}
+	for n, want := range contents() {
+		got, err := v.ReadFile(strings.ToUpper(n), 1<<30)
+		if err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s: %d bytes, %v", n, len(got), err)
+		}
+		_, runs, err := v.Extents(n)
+		if err != nil || len(want) > 0 && (len(runs) != 1 || runs[0].Offset != l.Offset(n)) {
+			t.Errorf("%s lies in %v, planned at %d (%v)", n, runs, l.Offset(n), err)
+		}
+	}
+	if at := l.Offset("root.squashfs"); at%(1<<20) != 0 {
+		t.Errorf("root.squashfs at %d, asked for a 1 MiB border", at)
+	}
+	list, err := v.ReadDir("overlays")
+	if err != nil || len(list) != 300 {
+		t.Errorf("overlays holds %d names (%v)", len(list), err)
+	}
+	var gone *NotFoundError
+	if _, err := v.Stat("nothing"); !errors.As(err, &gone) {
+		t.Errorf("a missing file: %v", err)
+	}
+	if _, err := v.ReadFile("start4.elf", 100); err == nil {
+		t.Error("a file over the limit was read")
+	}
+}
+
+// TestReaderReadsMkfs reads a volume of the real mkfs, filled by mtools, with
+// a file in pieces.
+func TestReaderReadsMkfs(t *testing.T) {
+	dir := t.TempDir()
+	name := filepath.Join(dir, "volume")
+	run := func(args ...string) {
+		t.Helper()
+		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v\n%s", args, err, out)
+		}
+	}
+	if err := os.WriteFile(name, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	os.Truncate(name, 64<<20)
+	run("mkfs.vfat", "-F", "32", "-s", "1", name)
+	big := noise(300_000)
+	for i, b := range [][]byte{noise(100_000), noise(50_000), big} {
+		os.WriteFile(filepath.Join(dir, fmt.Sprint(i)), b, 0o600)
+	}
+	run("mcopy", "-i", name, filepath.Join(dir, "0"), "::a")
+	run("mcopy", "-i", name, filepath.Join(dir, "1"), "::b")
+	run("mdel", "-i", name, "::a")
+	run("mcopy", "-i", name, filepath.Join(dir, "2"), "::Some Long Name.bin")
+	f, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	v, err := Open(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := v.ReadFile("some long name.BIN", 1<<20)
+	if err != nil || !bytes.Equal(got, big) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	if _, runs, _ := v.Extents("some long name.bin"); len(runs) < 2 {
+		t.Logf("mtools wrote the file in one piece; this run shows less than it could")
+	}
+}
+
+func TestWriteCutShortIsNoVolume(t *testing.T) {
+	l, err := Plan(plannedFiles(), Options{Size: 64 << 20, Time: epoch})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &failing{left: 100}
+	for ; ; w.left += 37 {
+		w.data = make([]byte, 64<<20)
+		n := w.left
+		err := l.Write(w)
+		w.left = n
+		if err == nil {
+			return // all writes fitted: every shorter run was checked
+		}
+		if _, err := Open(bytes.NewReader(w.data)); err == nil {
+			t.Fatalf("after %d writes of a cut-short volume, Open takes it for whole", n)
+		}
+	}
+}
+
+type failing struct {
+	data []byte
+	left int
+}
+
+func (f *failing) WriteAt(p []byte, at int64) (int, error) {
+	if f.left == 0 {
+		return 0, errors.New("power cut")
+	}
+	f.left--
+	return copy(f.data[at:], p), nil
+}
+
+func TestPlanRefuses(t *testing.T) {
+	o := Options{Size: 64 << 20, Time: epoch}
+	for what, c := range map[string]struct {
+		files []File
+		o     Options
+		want  string
+	}{
+		"too small":  {nil, Options{Size: 30 << 20}, "too small"},
+		"odd":        {nil, Options{Size: 64<<20 + 1}, "multiple of 512"},
+		"full":       {[]File{{Name: "x", Size: 70 << 20}}, o, "MiB more"},
+		"huge":       {[]File{{Name: "x", Size: 1 << 32}}, o, "below 4 GiB"},
+		"twice":      {[]File{blob("a.txt", nil), blob("A.TXT", nil)}, o, "called"},
+		"bad name":   {[]File{blob("a:b", nil)}, o, "can't hold the name"},
+		"bad folder": {[]File{blob("a?/b", nil)}, o, "can't hold the name"},
+		"alignment":  {[]File{{Name: "x", Size: 1, Align: 3}}, o, "alignment"},
+	} {
+		if _, err := Plan(c.files, c.o); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: got %v, want an error with %q", what, err, c.want)
+		}
+	}
+}
+
+// FuzzOpen feeds damaged volumes to the reader: errors are fine, hanging,
+// panics and reading without bound are not.
+func FuzzOpen(f *testing.F) {
+	l, err := Plan([]File{blob("a-long-name.txt", []byte("hello")), blob("d/e", noise(5000))}, Options{Size: 36 << 20, Time: epoch})
+	if err != nil {
+		f.Fatal(err)
+	}
+	base := make([]byte, 36<<20)
+	l.Write(&failing{data: base, left: 1 << 30})
+	start := int64(l.dataStart()) * sectorSize
+	f.Add(uint32(13), byte(1), uint32(0), byte(0))
+	f.Add(uint32(start), byte(0xe5), uint32(start+20), byte(0xff))
+	f.Add(l.reserved*sectorSize+8, byte(2), uint32(44), byte(3))
+	f.Fuzz(func(t *testing.T, a uint32, x byte, b uint32, y byte) {
+		data := &patched{base: base, at: map[int64]byte{int64(a) % int64(len(base)): x, int64(b) % int64(len(base)): y}}
+		v, err := Open(data)
+		if err != nil {
+			return
+		}
+		list, err := v.ReadDir("")
+		if err != nil {
+			return
+		}
+		for _, e := range list {
+			v.ReadFile(e.Name, 1<<20)
+			v.ReadDir(e.Name)
+		}
+	})
+}
+
+type patched struct {
+	base []byte
+	at   map[int64]byte
+}
+
+func (p *patched) ReadAt(b []byte, at int64) (int, error) {
+	if at >= int64(len(p.base)) {
+		return 0, io.EOF
+	}
+	n := copy(b, p.base[at:])
+	for i, x := range p.at {
+		if i >= at && i < at+int64(n) {
+			b[i-at] = x
+		}
+	}
+	if n < len(b) {
+		return n, io.EOF
+	}
+	return n, nil
+}
