@@ -5,7 +5,7 @@ GO    ?= go
 BUILD := build
 # Debian packages: what make itself needs, and what only tests do.
 RUN_PACKAGES  := qemu-system-arm
-TEST_PACKAGES := $(RUN_PACKAGES) mtools dosfstools squashfs-tools cryptsetup-bin fdisk zstd
+TEST_PACKAGES := $(RUN_PACKAGES) mtools dosfstools squashfs-tools cryptsetup-bin fdisk zstd cpio device-tree-compiler
 
 # Device programs are small, static and the same on every machine.
 DEVICE_FLAGS := -trimpath -buildvcs=false -ldflags='-s -w'
@@ -42,7 +42,8 @@ test: setup-test build starter ## run all tests, boot tests included
 	$(GO) test -v -count=1 -parallel 2 -timeout 30m ./... | $(GO) run ./internal/vm/testlog
 
 bench: setup-test build starter ## measure, side by side with the peers, into bench.json
-	$(GO) run ./cmd/bench -o bench.json
+	$(BUILD)/pikelet build -o $(BUILD)/demo examples/demo.yaml
+	$(GO) run ./internal/vm/bench -o bench.json
 
 FUZZTIME ?= 20s
 fuzz: device ## run every fuzz target for FUZZTIME

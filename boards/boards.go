@@ -14,9 +14,12 @@ type Board struct {
 	Name  string // as a spec says it
 	Title string
 
-	// Filters are the sections of config.txt that mean this board and no
-	// other (FACTS 1.4). None: the firmware has no name for it.
-	Filters []string
+	// Filter is the section of config.txt that means this family (FACTS
+	// 1.4). Its members with a section of their own, such as [cm4] or
+	// [pi3+], see the family's too by Raspberry Pi's documentation, which
+	// docs/hardware.md asks to be confirmed. Empty: the firmware has no
+	// name for it.
+	Filter string
 
 	// DTBs are device trees by the name the firmware looks for first
 	// (FACTS 1.2). The first must be in the kernel package; the others are
@@ -82,22 +85,22 @@ var (
 
 var list = []Board{
 	{
-		Name: "rpi3", Title: "Raspberry Pi 3B, 3B+, 3A+, CM3", Filters: []string{"pi3", "pi3+"},
+		Name: "rpi3", Title: "Raspberry Pi 3B, 3B+, 3A+, CM3", Filter: "pi3",
 		DTBs:     []string{"bcm2710-rpi-3-b.dtb", "bcm2710-rpi-3-b-plus.dtb", "bcm2710-rpi-cm3.dtb"},
 		Firmware: gpu3, Bootcode: true, Modules: bcm2837,
 	},
 	{
-		Name: "zero2w", Title: "Raspberry Pi Zero 2 W", Filters: []string{"pi02"},
+		Name: "zero2w", Title: "Raspberry Pi Zero 2 W", Filter: "pi02",
 		DTBs:     []string{"bcm2710-rpi-zero-2-w.dtb", "bcm2710-rpi-zero-2.dtb"},
 		Firmware: gpu3, Bootcode: true, Modules: bcm2837,
 	},
 	{
-		Name: "rpi4", Title: "Raspberry Pi 4B, 400, CM4", Filters: []string{"pi4", "pi400", "cm4", "cm4s"},
+		Name: "rpi4", Title: "Raspberry Pi 4B, 400, CM4", Filter: "pi4",
 		DTBs:     []string{"bcm2711-rpi-4-b.dtb", "bcm2711-rpi-400.dtb", "bcm2711-rpi-cm4.dtb", "bcm2711-rpi-cm4s.dtb"},
 		Firmware: gpu4, Modules: bcm2711,
 	},
 	{
-		Name: "rpi5", Title: "Raspberry Pi 5, 500, CM5", Filters: []string{"pi5", "pi500", "cm5"},
+		Name: "rpi5", Title: "Raspberry Pi 5, 500, CM5", Filter: "pi5",
 		DTBs: []string{"bcm2712-rpi-5-b.dtb", "bcm2712d0-rpi-5-b.dtb", "bcm2712-rpi-500.dtb",
 			"bcm2712-rpi-cm5-cm5io.dtb", "bcm2712-rpi-cm5-cm4io.dtb", "bcm2712-rpi-cm5l-cm5io.dtb", "bcm2712-rpi-cm5l-cm4io.dtb"},
 		Modules: bcm2712,

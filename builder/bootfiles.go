@@ -182,11 +182,12 @@ func configTxt(img *spec.Image, list []boards.Board, files map[string][]byte) ([
 		if len(cfg.Lines)+len(cfg.Overlays) == 0 {
 			continue
 		}
-		for _, filter := range b.Filters {
-			w.WriteString("[" + filter + "]\n")
-			if err := add(b.Name, cfg); err != nil {
-				return nil, err
-			}
+		if b.Filter == "" {
+			return nil, fmt.Errorf("config.%s: the firmware has no section for this board; use all", b.Name)
+		}
+		w.WriteString("[" + b.Filter + "]\n")
+		if err := add(b.Name, cfg); err != nil {
+			return nil, err
 		}
 		w.WriteString("[all]\n")
 	}
@@ -230,7 +231,7 @@ func (b *Boot) choose(k *Kernel, list []boards.Board) ([]*kmod.Module, error) {
 	for _, w := range boards.Everywhere {
 		name := firstOf(k, w)
 		if name == "" {
-			return nil, fmt.Errorf("kernel %s of package %s has no driver %s, without which there is no %s",
+			return nil, fmt.Errorf("kernel %s of package %s has no driver %s, without which %s cannot work",
 				k.Release, k.Package, strings.Join(w.Any, " or "), w.For)
 		}
 		names = append(names, name)

@@ -1,0 +1,75 @@
+package spec
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const good = `name: lab
+release: "1.10"
+repositories:
+  - url: https://mirror.example/v{alpine}/main/
+    keys: [key.rsa.pub]
+packages: [alpine-base]
+`
+
+func parse(t *testing.T, text string) (*Image, error) {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "key.rsa.pub"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return Parse(filepath.Join(dir, "image.yaml"), []byte(text))
+}
+
+func TestDefaults(t *testing.T) {
+	img, err := parse(t, good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if img.Stream != "lab" || img.Release != "1.10" || img.Alpine != "3.23" || img.Kernel.Package != "linux-rpi" ||
+		len(img.Boards) != 5 || img.SlotSize != 1<<30 || img.Console != "" || img.Repositories[0].URL != "https://mirror.example/v3.23/main" {
+		t.Errorf("%+v", img)
+	}
+}
+
+// TestUnquotedNumbers: a release written without quotes keeps its zeros.
+func TestUnquotedNumbers(t *testing.T) {
+	img, err := parse(t, strings.Replace(good, `"1.10"`, "1.10", 1)+"alpine: 3.20\n")
+	if err != nil || img.Release != "1.10" || img.Alpine != "3.20" {
+		t.Errorf("release %q, alpine %q, %v", img.Release, img.Alpine, err)
+	}
+}
+
+func TestMistakes(t *testing.T) {
+	for text, want := range map[string]string{
+		"name: [a]\n":                       ":1: cannot unmarshal",
+		"a: b: c\n":                         "mapping values are not allowed",
+		good + "name: again\n":              `"name" already defined`,
+		good + "layers: [{}]\n":             "layers[0]: want folder: PATH",
+		good + "layers: [{folder: gone}]\n": ":7: layers[0].folder: no folder gone",
+		good + "services: {someday: [x]}\n": "services.someday: no such runlevel",
+		good + "slot-size: 20MiB\n":         "want at least 34MiB",
+		good + "slot-size: 20\n":            "write it as 512MiB or 1GiB",
+		good + "config: {rpi9: {}}\n":       "config.rpi9: there is no board",
+		good + "config: {all: {overlays: ['" + strings.Repeat("x", 70) + "']}}\n": "the firmware drops what is behind the 78th",
+		strings.Replace(good, "key.rsa.pub", "gone.pub", 1):                       "repositories[0].keys[0]: no file gone.pub",
+		"": "name: ",
+	} {
+		_, err := parse(t, text)
+		var e *Error
+		if !errors.As(err, &e) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q:\ngot  %v\nwant %q", text, err, want)
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(good))
+	f.Add([]byte("config: {all: {lines: [1, 2]}}\nslot-size: 1GiB\n"))
+	f.Add([]byte("a: &a [*a]\n"))
+	f.Fuzz(func(t *testing.T, b []byte) { Parse("image.yaml", b) })
+}

@@ -1,0 +1,46 @@
+package archive
+
+import (
+	"bytes"
+	"os/exec"
+	"testing"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// TestCpioReadsIt lets the real tools list the archive.
+func TestCpioReadsIt(t *testing.T) {
+	files := []File{{"init", 0o755, []byte("program")}, {"etc/pikelet/boot.json", 0o644, []byte("{}")}, {"modules/00-a.ko", 0o644, bytes.Repeat([]byte("x"), 5000)}}
+	packed, err := Pack(files, time.Unix(1_700_000_000, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := Pack(files, time.Unix(1_700_000_000, 0))
+	if err != nil || !bytes.Equal(packed, again) {
+		t.Errorf("packing twice gives other bytes (%v)", err)
+	}
+	dec, err := zstd.NewReader(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dec.Close()
+	raw, err := dec.DecodeAll(packed, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("cpio", "-itvn", "--quiet")
+	cmd.Env = []string{"TZ=UTC", "LC_ALL=C"}
+	cmd.Stdin = bytes.NewReader(raw)
+	out, err := cmd.CombinedOutput()
+	want := `-rwxr-xr-x   1 0        0               7 Nov 14  2023 init
+drwxr-xr-x   2 0        0               0 Nov 14  2023 etc
+drwxr-xr-x   2 0        0               0 Nov 14  2023 etc/pikelet
+-rw-r--r--   1 0        0               2 Nov 14  2023 etc/pikelet/boot.json
+drwxr-xr-x   2 0        0               0 Nov 14  2023 modules
+-rw-r--r--   1 0        0            5000 Nov 14  2023 modules/00-a.ko
+`
+	if err != nil || string(out) != want {
+		t.Errorf("cpio: %v\n%s\nwant\n%s", err, out, want)
+	}
+}

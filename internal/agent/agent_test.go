@@ -1,0 +1,34 @@
+package agent
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"github.com/pikelet-os/pikelet/internal/node"
+	"github.com/pikelet-os/pikelet/internal/slots"
+)
+
+func TestHostname(t *testing.T) {
+	for serial, want := range map[string]string{"10000000ABCDEF01": "lab-abcdef01", "": "lab", "123": "lab-123"} {
+		if got := hostname("lab", serial); got != want {
+			t.Errorf("serial %q: %q, want %q", serial, got, want)
+		}
+	}
+}
+
+func TestMotdSaysWhatToKnow(t *testing.T) {
+	b := node.Boot{Stream: "lab", Release: "1.2", Slot: slots.B, Kind: slots.Trial, Disk: "/dev/mmcblk0", Root: "cafe", Failed: "slot a: why\nslot b: too"}
+	for _, want := range []string{"lab 1.2", "slot    b, trial, on /dev/mmcblk0", "verified by dm-verity, root hash cafe", "any reboot goes back to slot a", "RESCUE  slot a: why\n        slot b: too"} {
+		if !strings.Contains(motd(b), want) {
+			t.Errorf("no %q in\n%s", want, motd(b))
+		}
+	}
+}
+
+func TestUnknownVerb(t *testing.T) {
+	var out bytes.Buffer
+	if err := Run([]string{"fly"}, &out); err == nil || !strings.Contains(err.Error(), "pikeletd status") {
+		t.Errorf("%v", err)
+	}
+}
