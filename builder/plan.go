@@ -123,9 +123,13 @@ func (p *Plan) choose(ctx context.Context, cache *fetch.Cache) error {
 		rings[url] = ring
 		sources = append(sources, apk.Source{Index: index, Tag: r.Tag})
 	}
-	world, err := apk.ParseDeps(strings.Join(append([]string{p.Image.Kernel.Package}, p.Image.Packages...), " "))
-	if err != nil {
-		return err
+	var world []apk.Dep
+	for _, name := range append([]string{p.Image.Kernel.Package}, p.Image.Packages...) {
+		d, err := apk.ParseDep(name)
+		if err != nil {
+			return err
+		}
+		world = append(world, d)
 	}
 	chosen, err := apk.Solve(world, sources)
 	if err != nil {

@@ -193,17 +193,22 @@ func TestIndexRoundTrip(t *testing.T) {
 
 func TestParseIndexRefuses(t *testing.T) {
 	for text, want := range map[string]string{
-		"P:a\n\n":                         "without name, version or identity",
-		"X:1\n":                           "field X",
-		"nonsense\n":                      "is no field",
-		"C:Q1\nP:../a\nV:1\n\n":           "the name",
-		"C:Q1\nP:a\nV:1\nD:a<<1\n":        "no operator",
-		"C:Q1\nP:a\nV:1\nS:big\n":         "invalid syntax",
-		"C:Q1\nP:a\nV:1\nD:b>=banana\n\n": "is no version",
+		"P:a\n\n":                  "without name, version or identity",
+		"X:1\n":                    "field X",
+		"nonsense\n":               "is no field",
+		"C:Q1\nP:../a\nV:1\n\n":    "the name",
+		"C:Q1\nP:a\nV:1\nD:a<<1\n": "no operator",
+		"C:Q1\nP:a\nV:1\nS:big\n":  "invalid syntax",
 	} {
 		if _, err := parseIndex([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got %v, want an error with %q", text, err, want)
 		}
+	}
+	if list, err := parseIndex([]byte("C:Q1\nP:a\nV:1\np:pc:x=v2.4\n")); err != nil || list[0].Provides[0].Version != "v2.4" {
+		t.Errorf("a version that is none, as Alpine's index has: %v", err)
+	}
+	if _, err := ParseDep("b>=banana"); err == nil {
+		t.Error("a person may write such a version")
 	}
 	if list, err := parseIndex([]byte("C:Q1\nP:a\nV:1\nz:future\n")); err != nil || len(list) != 1 {
 		t.Errorf("an unknown lower-case field: %v, %v", list, err)

@@ -14,8 +14,18 @@ type Dep struct {
 	Version  string
 }
 
-// ParseDep reads one dependency.
+// ParseDep reads one dependency that a person wrote: its version must be one.
 func ParseDep(s string) (Dep, error) {
+	d, err := parseDep(s)
+	if err == nil && d.Op != "" && d.Op != "><" && !ValidVersion(d.Version) {
+		return Dep{}, fmt.Errorf("dependency %q: %q is no version", s, d.Version)
+	}
+	return d, err
+}
+
+// parseDep reads one dependency of a package or an index. Alpine's have a few
+// versions that are none (pc:librtmp=v2.4); those are kept, and meet nothing.
+func parseDep(s string) (Dep, error) {
 	d := Dep{}
 	rest, conflict := strings.CutPrefix(s, "!")
 	d.Conflict = conflict
@@ -33,9 +43,6 @@ func ParseDep(s string) (Dep, error) {
 		default:
 			return Dep{}, fmt.Errorf("dependency %q: no operator %q", s, d.Op)
 		}
-		if d.Op != "><" && !ValidVersion(d.Version) {
-			return Dep{}, fmt.Errorf("dependency %q: %q is no version", s, d.Version)
-		}
 	}
 	d.Name, d.Tag, _ = strings.Cut(rest, "@")
 	if d.Name == "" || strings.ContainsAny(d.Name, " \t\n!") {
@@ -44,11 +51,11 @@ func ParseDep(s string) (Dep, error) {
 	return d, nil
 }
 
-// ParseDeps reads a list separated by blanks.
+// ParseDeps reads a list of a package's or an index's, separated by blanks.
 func ParseDeps(s string) ([]Dep, error) {
 	var list []Dep
 	for _, f := range strings.Fields(s) {
-		d, err := ParseDep(f)
+		d, err := parseDep(f)
 		if err != nil {
 			return nil, err
 		}
@@ -85,7 +92,7 @@ func (d Dep) allows(version, identity string) bool {
 	case "><":
 		return identity == d.Version
 	}
-	if version == "" {
+	if !ValidVersion(version) || !ValidVersion(d.Version) {
 		return false
 	}
 	c := compare(version, d.Version, strings.Contains(d.Op, "~"))

@@ -36,6 +36,11 @@ func Solve(world []Dep, from []Source) ([]*Package, error) {
 	}
 	for s.install() {
 	}
+	for _, late := range s.late {
+		if !s.met(late.dep) {
+			s.errs = append(s.errs, s.unmet(late.dep, late.by))
+		}
+	}
 	s.check()
 	if len(s.errs) > 0 {
 		return nil, errors.Join(s.errs...)
@@ -61,7 +66,14 @@ type solver struct {
 	offers map[string][]offer
 	chosen map[string]*Package
 	why    map[string]string // package name to the one that needed it
+	late   []need            // met by no choice of ours, but perhaps by others' in the end
 	errs   []error
+}
+
+// need is a dependency and the package that has it.
+type need struct {
+	dep Dep
+	by  string
 }
 
 func (s *solver) addOffers(p *Package, tag string) {
@@ -87,10 +99,15 @@ func (s *solver) want(d Dep, by, tag string) {
 		return
 	}
 	var fit []offer
+	silent := false // offered by a package that nothing but another need may choose
 	for _, o := range s.offers[d.Name] {
-		if (o.tag == "" || o.tag == tag) && d.allows(o.version, o.pkg.Identity) && s.worldAllows(o.pkg) &&
-			(o.own || o.version != "" || o.pkg.ProviderPriority > 0) {
+		if (o.tag != "" && o.tag != tag) || !d.allows(o.version, o.pkg.Identity) || !s.worldAllows(o.pkg) {
+			continue
+		}
+		if o.own || o.version != "" || o.pkg.ProviderPriority > 0 {
 			fit = append(fit, o)
+		} else {
+			silent = true
 		}
 	}
 	sort.SliceStable(fit, func(i, j int) bool { return better(fit[i], fit[j]) })
@@ -103,6 +120,10 @@ func (s *solver) want(d Dep, by, tag string) {
 		for _, dep := range o.pkg.Depends {
 			s.want(dep, o.pkg.Name, tag)
 		}
+		return
+	}
+	if len(fit) == 0 && silent {
+		s.late = append(s.late, need{d, by})
 		return
 	}
 	s.errs = append(s.errs, s.unmet(d, by))

@@ -41,11 +41,12 @@ func TestSolve(t *testing.T) {
 		"install_if":   {"a openrc", "a 1\na-openrc 1||||\nopenrc 1\nb-openrc 1|||openrc b\n", "a 1, openrc 1"},
 		"install_if to a fixed point": {"a openrc", "a 1\na-openrc 1|tool||openrc a=1\nopenrc 1\ntool 2\ntool-openrc 2|||openrc tool=2",
 			"a 1, a-openrc 1, openrc 1, tool 2, tool-openrc 2"},
-		"own name before a provided one":         {"a", "a 1\nz 9||a=9", "a 1"},
-		"priority among those without a version": {"a", "a 1|v\nx 1||v||*\ny 1||v||**\nz 1||v", "a 1, y 1"},
-		"a chosen provider will do":              {"z a", "a 1|v\nx 1||v||*\nz 1||v", "a 1, z 1"},
-		"circles":                                {"a", "a 1|b\nb 1|a", "a 1, b 1"},
-		"unwanted stays out":                     {"a !a-doc", "a 1\na-doc 1|||a", "a 1"},
+		"own name before a provided one":            {"a", "a 1\nz 9||a=9", "a 1"},
+		"priority among those without a version":    {"a", "a 1|v\nx 1||v||*\ny 1||v||**\nz 1||v", "a 1, y 1"},
+		"a chosen provider will do":                 {"z a", "a 1|v\nx 1||v||*\nz 1||v", "a 1, z 1"},
+		"a name without preference, met in the end": {"a", "a 1|v b\nb 1|x\nx 1||v\ny 1||v", "a 1, b 1, x 1"},
+		"circles":            {"a", "a 1|b\nb 1|a", "a 1, b 1"},
+		"unwanted stays out": {"a !a-doc", "a 1\na-doc 1|||a", "a 1"},
 	} {
 		if got, err := solve(t, c[0], c[1]); err != nil || got != c[2] {
 			t.Errorf("%s: got %q (%v), want %q", what, got, err, c[2])
