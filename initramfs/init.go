@@ -39,6 +39,10 @@ type boot struct {
 // Main is /init. It returns only when it has nothing to return to: PID 1 must
 // not end.
 func Main() {
+	if os.Args[0] == feederName {
+		feed()
+		return
+	}
 	b := &boot{start: time.Now()}
 	err := b.run()
 	b.fail(err)
@@ -56,6 +60,7 @@ func (b *boot) run() error {
 		{"finding out what this boot is", b.judge},
 		{"checking the slot", b.checkSlot},
 		{"opening the root", b.openRoot},
+		{"starting the watchdog", b.startFeeder},
 		{"preparing the root", b.prepareRoot},
 		{"setting the clock", b.setClock},
 		{"preparing the node", b.prepareNode},

@@ -12,6 +12,10 @@ import (
 
 const slotWord = "pikelet.slot"
 
+// WatchdogOff is the word that leaves the hardware watchdog alone, for
+// hardware whose watchdog is broken.
+const WatchdogOff = "pikelet.watchdog=off"
+
 // Base returns the words every Pikelet kernel gets, before a spec's own.
 //
 // console=serial0 is rewritten by the firmware to the UART the board has;
@@ -52,6 +56,9 @@ func Parse(b []byte) (Line, error) {
 	}
 	return l, nil
 }
+
+// Has says whether the kernel was told a word.
+func (l Line) Has(word string) bool { return l.words[word] }
 
 // Missing returns the first word of a slot's own kernel words that the
 // running kernel did not get, or "". Consoles do not count: the firmware

@@ -72,6 +72,9 @@ func describe(b node.Boot) string {
 	fmt.Fprintf(&s, "slot    %s, %s, on %s\n", b.Slot, b.Kind, b.Disk)
 	fmt.Fprintf(&s, "root    verified by dm-verity, root hash %s\n", b.Root)
 	fmt.Fprintf(&s, "signed  %s\n", b.Signed)
+	if b.Watchdog != 0 {
+		s.WriteString("guarded by the hardware watchdog\n")
+	}
 	if b.Failed != "" {
 		fmt.Fprintf(&s, "RESCUE  %s\n", strings.ReplaceAll(b.Failed, "\n", "\n        "))
 	}
@@ -121,7 +124,17 @@ func Prepare(out io.Writer) error {
 		write("/etc/hosts", "127.0.0.1\tlocalhost localhost.localdomain\n::1\tlocalhost localhost.localdomain\n127.0.1.1\t"+name+"\n"),
 		write("/etc/motd", motd(b)),
 		consoles(),
+		spareFeeder(b.Watchdog),
 	)
+}
+
+// spareFeeder tells OpenRC's killprocs to leave the watchdog's feeder alone:
+// a shutdown may take longer than the hardware waits, flushing a slow disk.
+func spareFeeder(pid int) error {
+	if pid == 0 {
+		return nil
+	}
+	return write("/etc/conf.d/killprocs", fmt.Sprintf("# Written on each boot by pikeletd.\nkillall5_opts=\"-o %d\"\n", pid))
 }
 
 func write(name, text string) error { return os.WriteFile(name, []byte(text), 0o644) }

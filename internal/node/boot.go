@@ -24,7 +24,9 @@ type Boot struct {
 	Root    string       `json:"rootHash"` // hex, what dm-verity holds the root to
 	Signed  string       `json:"signed"`   // digest of the OCI manifest whose signature was good
 	Failed  string       `json:"failed,omitempty"`
-	Seconds float64      `json:"initSeconds"` // from the start of /init to the hand-over
+	// Watchdog is the process that feeds the hardware watchdog; 0 for none.
+	Watchdog int     `json:"watchdog,omitempty"`
+	Seconds  float64 `json:"initSeconds"` // from the start of /init to the hand-over
 }
 
 // Encode returns the bytes of BootFile.

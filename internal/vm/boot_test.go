@@ -1,6 +1,8 @@
 package vm_test
 
 import (
+	"bytes"
+	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -21,6 +23,7 @@ func TestSlotAReachesLogin(t *testing.T) {
 	p.run("touch /etc/x /var/x && echo writ''able", "writable")
 	p.run("hostname", "small-52617370")
 	p.run("grep ' / ' /proc/self/mountinfo", "shared:")
+	p.run("kill -0 $(pidof pikelet-watchdog) && echo fe''d", "fed")
 	p.off()
 }
 
@@ -31,7 +34,42 @@ func TestRaspi3bReachesLogin(t *testing.T) {
 	p.prompt()
 	p.run("cat /proc/device-tree/model", "Raspberry Pi 3 Model B")
 	p.run("pikeletd status", "on /dev/mmcblk0")
+	// This machine has no clock of its own, as no Pi before the 5 has.
+	p.run(fmt.Sprintf("[ $(date +%%s) -ge %d ] && echo clock not bef''ore", image.Manifest.Epoch), "clock not before")
 	p.off()
+}
+
+// TestHungKernelIsReset stops the one that feeds the watchdog, which to the
+// hardware looks like a kernel that hangs.
+func TestHungKernelIsReset(t *testing.T) {
+	t.Parallel()
+	p := boot(t, newCard(t), func(o *vm.Options) { o.Request.Tryboot = true })
+	p.expect("slot b (trial)")
+	p.prompt()
+	p.run("kill -STOP $(pidof pikelet-watchdog)", "slot a (committed)")
+}
+
+func TestTwoCardsOfOneBuildAreAnError(t *testing.T) {
+	t.Parallel()
+	p := boot(t, newCard(t), func(o *vm.Options) { o.Second = newCard(t) })
+	p.expect("THIS BOOT FAILED: finding the slot: /dev/vda and /dev/vdb both hold slot a of build "+image.Manifest.BuildID, "take one of them out")
+}
+
+func TestSnapshotLeavesTheFileUntouched(t *testing.T) {
+	t.Parallel()
+	card := newCard(t)
+	flip(t, card, offset(t, card, slots.A, artifact.ConfigFile)) // makes /init write a record and a report
+	before, err := os.ReadFile(card)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := boot(t, card, func(o *vm.Options) { o.Snapshot = true })
+	p.expect("slot b (rescue)")
+	p.Close()
+	after, err := os.ReadFile(card)
+	if err != nil || !bytes.Equal(before, after) {
+		t.Errorf("the image changed under a snapshot (%v)", err)
+	}
 }
 
 func TestTrialOfSlotBThenBackToA(t *testing.T) {

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/klauspost/compress/gzip"
+
+	"github.com/pikelet-os/pikelet/initramfs/cmdline"
 )
 
 // machine is a machine of QEMU's that stands in for a Pi.
@@ -16,8 +18,9 @@ type machine struct {
 	firmware Firmware
 	console  string // what the firmware makes of console=serial0
 	accel    string
-	ownDTB   bool // the device tree is QEMU's, not the card's
-	memory   int  // MiB; 0 where the machine fixes it
+	ownDTB   bool   // the device tree is QEMU's, not the card's
+	memory   int    // MiB; 0 where the machine fixes it
+	extra    string // kernel words the machine needs
 }
 
 // virt is the fast one; it has no Pi hardware. raspi3b has a Pi 3's card
@@ -29,6 +32,7 @@ var (
 	}
 	raspi3b = machine{
 		name: "raspi3b", console: "ttyS1", accel: "tcg,thread=single",
+		extra:    " " + cmdline.WatchdogOff, // QEMU resets the machine the moment this watchdog is armed
 		firmware: Firmware{Filters: []string{"pi3"}, Bootcode: true, DTB: "bcm2710-rpi-3-b.dtb", LineLimit: 98},
 	}
 )
@@ -76,7 +80,7 @@ func machineByName(name string) (machine, error) {
 
 // words returns the kernel command line as the firmware would pass it on.
 func (m machine) words(line string) string {
-	return strings.ReplaceAll(line, "console=serial0,", "console="+m.console+",")
+	return strings.ReplaceAll(line, "console=serial0,", "console="+m.console+",") + m.extra
 }
 
 // Boot modes of the firmware (FACTS 2.3).

@@ -23,6 +23,7 @@ type Options struct {
 	Image    string // path of a disk image
 	Snapshot bool   // leave the file untouched
 	Machine  string // virt or raspi3b; "" picks by the image's kernel
+	Second   string // path of a second disk; virt only
 	Card     bool   // on virt: an SD card behind sdhci-pci, as on a Pi, not a virtio disk
 	Request  Request
 	NoWalk   bool   // an EEPROM from before PARTITION_WALK
@@ -231,6 +232,9 @@ func (m *Machine) arguments(ctx context.Context, mach machine, s *Handover) ([]s
 		args = append(args, "-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile=", "-device", "i6300esb",
 			"-action", "watchdog=reset", "-device", "virtio-rng-pci",
 			"-chardev", "stdio,id=con,mux=on,signal=off", "-serial", "chardev:con", "-mon", "chardev=con,mode=readline")
+	}
+	if m.o.Second != "" {
+		args = append(args, "-drive", "if=none,id=second,format=raw,cache=unsafe,file="+m.o.Second, "-device", "virtio-blk-pci,drive=second")
 	}
 	dtb := s.DTB
 	if mach.ownDTB {
