@@ -4,7 +4,9 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"io/fs"
 	"os"
@@ -131,6 +133,7 @@ func TestSameBytes(t *testing.T) {
 		t.Errorf("only %d files were compared", n)
 	}
 	judge(t, first)
+	judgeSignature(t, first, key)
 }
 
 // judge lets the real tools read what a build wrote.
@@ -171,6 +174,56 @@ func judge(t *testing.T, dir string) {
 func digest(m *artifact.Manifest, name string) string {
 	f, _ := m.File(name)
 	return strings.TrimPrefix(f.Digest, "sha256:")
+}
+
+// judgeSignature finds the signature the way cosign does, by the tag that the
+// signed digest makes, and lets openssl check it.
+func judgeSignature(t *testing.T, dir, private string) {
+	read := func(digest string, to any) []byte {
+		t.Helper()
+		b, err := os.ReadFile(dir + "/artifact/blobs/sha256/" + strings.TrimPrefix(digest, "sha256:"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if to != nil {
+			if err := json.Unmarshal(b, to); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return b
+	}
+	b, err := os.ReadFile(dir + "/artifact/index.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var layout, index artifact.OCIIndex
+	var sig artifact.OCIManifest
+	if err := json.Unmarshal(b, &layout); err != nil || len(layout.Manifests) != 2 {
+		t.Fatalf("index.json: %v\n%s", err, b)
+	}
+	read(layout.Manifests[0].Digest, &index)
+	image := index.Manifests[0].Digest
+	if got, want := layout.Manifests[1].Annotations[artifact.AnnotationRefName], strings.Replace(image, ":", "-", 1)+".sig"; got != want {
+		t.Errorf("the signature is tagged %q, cosign looks for %q", got, want)
+	}
+	read(layout.Manifests[1].Digest, &sig)
+	payload := read(sig.Layers[0].Digest, nil)
+	if !strings.Contains(string(payload), image) {
+		t.Errorf("what was signed does not name %s: %s", image, payload)
+	}
+	raw, err := base64.StdEncoding.DecodeString(sig.Layers[0].Annotations["dev.cosignproject.cosign/signature"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmp := t.TempDir()
+	write(t, tmp+"/payload", string(payload), 0o600)
+	write(t, tmp+"/sig", string(raw), 0o600)
+	if out, err := exec.Command("openssl", "pkey", "-in", private, "-pubout", "-out", tmp+"/pub").CombinedOutput(); err != nil {
+		t.Fatalf("openssl: %v\n%s", err, out)
+	}
+	if out, err := exec.Command("openssl", "dgst", "-sha256", "-verify", tmp+"/pub", "-signature", tmp+"/sig", tmp+"/payload").CombinedOutput(); err != nil {
+		t.Errorf("openssl: %v\n%s", err, out)
+	}
 }
 
 // partition cuts a partition out of a disk image.

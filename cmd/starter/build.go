@@ -202,7 +202,7 @@ func (a *archive) libraries(debs []*debPackage, seen map[string]bool) ([]*debPac
 		for _, name := range p.depends {
 			name, _, _ = strings.Cut(name, ":")
 			dep := a.packages[name]
-			if dep == nil || dep.section != "libs" || seen[name] {
+			if dep == nil || seen[name] || dep.section != "libs" && !strings.HasPrefix(name, "lib") {
 				continue // virtual, or no library: the starter brings its own
 			}
 			seen[name] = true

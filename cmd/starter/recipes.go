@@ -85,7 +85,7 @@ var recipes = []recipe{
 		take: []string{"usr/bin/"}},
 	{name: "containerd-openrc", origin: "containerd", installIf: "openrc containerd=%v", description: "Service script of containerd"},
 	{name: "runc", debs: []string{"runc"}, description: "Runs containers", take: []string{"usr/"},
-		drop: []string{"usr/share/"}, move: [][2]string{{"usr/sbin/", "usr/bin/"}}},
+		drop: []string{"usr/share/"}},
 }
 
 // kernelModules are what the starter's kernel keeps, each with what it needs:

@@ -38,14 +38,20 @@ func runlevels(b *build) error {
 	// Debian's build of OpenRC complains when these are missing.
 	b.addFile("etc/insserv.conf", 0o644, nil)
 	b.addDir("etc/insserv.conf.d", 0o755)
-	// Its test for a /proc with leftovers compares two programs' environments,
-	// which fails under a busybox that runs its tools without executing them.
-	script := b.files["usr/lib/rc/sh/init.sh"]
-	fixed := bytes.Replace(script.content, []byte("if $got_md5sum && ["), []byte("if false && ["), 1)
-	if bytes.Equal(fixed, script.content) {
-		return errors.New("init.sh of Debian's openrc has changed; look at its test of /proc")
+	// Debian's static busybox runs its own tools without executing them:
+	// OpenRC's test for a /proc with leftovers, which compares two programs'
+	// environments, then fails, and busybox' start-stop-daemon hides OpenRC's.
+	for _, change := range []struct{ file, from, to string }{
+		{"usr/lib/rc/sh/init.sh", "if $got_md5sum && [", "if false && ["},
+		{"usr/lib/rc/sh/start-stop-daemon.sh", "\teval start-stop-daemon", "\teval /usr/lib/rc/sbin/start-stop-daemon"},
+		{"usr/lib/rc/sh/start-stop-daemon.sh", "\tstart-stop-daemon", "\t/usr/lib/rc/sbin/start-stop-daemon"},
+	} {
+		f := b.files[change.file]
+		if f == nil || !bytes.Contains(f.content, []byte(change.from)) {
+			return fmt.Errorf("%s of Debian's openrc has changed: it has no %q", change.file, change.from)
+		}
+		f.content = bytes.ReplaceAll(f.content, []byte(change.from), []byte(change.to))
 	}
-	script.content = fixed
 	b.addFile("etc/conf.d/dmesg", 0o644, []byte("dmesg_level=4\n"))
 	return nil
 }

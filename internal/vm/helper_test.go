@@ -43,7 +43,7 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 		defer os.RemoveAll(dir)
-		if image, err = buildImage(dir); err != nil {
+		if image, err = buildImage("testdata/small.yaml", dir); err != nil {
 			fmt.Fprintln(os.Stderr, "building the image that boot tests share:", err)
 			return 1
 		}
@@ -51,8 +51,8 @@ func TestMain(m *testing.M) {
 	}())
 }
 
-func buildImage(dir string) (*builder.Result, error) {
-	img, err := spec.Load("testdata/small.yaml")
+func buildImage(file, dir string) (*builder.Result, error) {
+	img, err := spec.Load(file)
 	if err != nil {
 		return nil, fmt.Errorf("%w\n(make starter makes the repository)", err)
 	}
@@ -127,6 +127,16 @@ func (p *pi) run(command string, texts ...string) {
 		p.t.Fatal(err)
 	}
 	p.expect(texts...)
+}
+
+// works runs a command in the guest and fails the test if its exit status is
+// not 0. What it waits for does not stand in what is typed.
+func (p *pi) works(command string) {
+	p.t.Helper()
+	p.run("if { " + command + "; }; then echo it''=worked; else echo it''=failed; fi")
+	if got, err := p.ExpectAny([]string{"it=worked", "it=failed"}, patience); err != nil || got != "it=worked" {
+		p.t.Errorf("%s: it failed in the guest (%v)", command, err)
+	}
 }
 
 // off powers the machine off and waits for its end.
