@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -33,22 +34,18 @@ import (
 // takes on an idle machine, because tests share theirs.
 const patience = 2 * time.Minute
 
-// image is built once and copied by every test.
-var image *builder.Result
+// image is built by the first test that wants a card, and copied by each.
+var (
+	image     *builder.Result
+	imageOnce sync.Once
+	imageErr  error
+	imageDir  string
+)
 
 func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "pikelet-boot-")
-		if err != nil {
-			panic(err)
-		}
-		defer os.RemoveAll(dir)
-		if image, err = buildImage("testdata/small.yaml", dir); err != nil {
-			fmt.Fprintln(os.Stderr, "building the image that boot tests share:", err)
-			return 1
-		}
-		return m.Run()
-	}())
+	code := m.Run()
+	os.RemoveAll(imageDir)
+	os.Exit(code)
 }
 
 func buildImage(file, dir string) (*builder.Result, error) {
@@ -79,6 +76,14 @@ type pi struct {
 // newCard returns a test's own copy of the image.
 func newCard(t *testing.T) string {
 	t.Helper()
+	imageOnce.Do(func() {
+		if imageDir, imageErr = os.MkdirTemp("", "pikelet-boot-"); imageErr == nil {
+			image, imageErr = buildImage("testdata/small.yaml", imageDir)
+		}
+	})
+	if imageErr != nil {
+		t.Fatalf("building the image that boot tests share: %v", imageErr)
+	}
 	name := filepath.Join(t.TempDir(), "disk.img")
 	if err := vm.CopySparse(image.Disk, name); err != nil {
 		t.Fatal(err)

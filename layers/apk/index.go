@@ -169,24 +169,29 @@ func (p *Package) set(key byte, value string) (err error) {
 // encode writes the fields of a record in apk-tools' order (FACTS 5.3).
 func (p *Package) encode(w *bytes.Buffer) {
 	field := func(key byte, value string) {
-		if value != "" && value != "0" {
+		if value != "" {
 			fmt.Fprintf(w, "%c:%s\n", key, value)
+		}
+	}
+	number := func(key byte, value int64) {
+		if value != 0 {
+			fmt.Fprintf(w, "%c:%d\n", key, value)
 		}
 	}
 	field('C', p.Identity)
 	field('P', p.Name)
 	field('V', p.Version)
 	field('A', p.Arch)
-	field('S', strconv.FormatInt(p.Size, 10))
-	field('I', strconv.FormatInt(p.Installed, 10))
+	number('S', p.Size)
+	number('I', p.Installed)
 	field('T', p.Description)
 	field('U', p.URL)
 	field('L', p.License)
 	field('o', p.Origin)
 	field('m', p.Maintainer)
-	field('t', strconv.FormatInt(p.BuildTime, 10))
+	number('t', p.BuildTime)
 	field('c', p.Commit)
-	field('k', strconv.Itoa(p.ProviderPriority))
+	number('k', int64(p.ProviderPriority))
 	field('D', joinDeps(p.Depends))
 	field('p', joinDeps(p.Provides))
 	field('i', joinDeps(p.InstallIf))
