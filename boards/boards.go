@@ -40,9 +40,9 @@ type Board struct {
 	// Config are lines for the board's section of config.txt.
 	Config []string
 
-	// NoCard marks boards without a card: nothing of the firmware's is
-	// written for them alone.
-	NoCard bool
+	// Virtual marks boards that are no Pi. They are made for only when a
+	// spec names them.
+	Virtual bool
 }
 
 // Want is a driver under the names different kernels give it.
@@ -107,7 +107,7 @@ var list = []Board{
 	},
 	{
 		// What QEMU's machine "virt" needs beside what is there for a Pi.
-		Name: "vm", Title: "Virtual Pi", NoCard: true,
+		Name: "vm", Title: "Virtual Pi", Virtual: true,
 		Modules: []Want{
 			{Any: []string{"virtio_pci"}, For: "the virtual machine's devices"},
 			{Any: []string{"virtio_blk"}, For: "a virtual disk"},
@@ -125,6 +125,18 @@ func Find(name string) (Board, error) {
 		}
 	}
 	return Board{}, fmt.Errorf("there is no board %q; there are %s", name, strings.Join(Names(), ", "))
+}
+
+// Pis returns the names of the boards one can hold, sorted.
+func Pis() []string {
+	var names []string
+	for _, b := range list {
+		if !b.Virtual {
+			names = append(names, b.Name)
+		}
+	}
+	sort.Strings(names)
+	return names
 }
 
 // Names returns the names of all boards, sorted.

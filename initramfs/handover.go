@@ -26,9 +26,7 @@ const (
 func (b *boot) prepareNode() error {
 	b.boot.Stream, b.boot.Release, b.boot.BuildID, b.boot.Epoch = b.info.Stream, b.info.Release, b.info.BuildID, b.info.Epoch
 	b.boot.Slot, b.boot.Kind, b.boot.Disk = b.line.Slot, b.kind, b.disk
-	if b.kind == slots.Rescue {
-		b.boot.Failed = b.card.readRecord().Text
-	}
+	b.boot.Failed = b.card.readRecord().Text
 	b.boot.Seconds = b.seconds()
 	text, err := b.boot.Encode()
 	if err != nil {
@@ -83,12 +81,16 @@ func (b *boot) handOver() error {
 func (b *boot) announce() {
 	say("%s %s, slot %s (%s), root verified: dm-verity %.16s…, init took %.2f s",
 		b.info.Stream, b.info.Release, b.line.Slot, b.kind, b.boot.Root, b.seconds())
-	if b.boot.Failed != "" {
+	switch {
+	case b.kind == slots.Rescue && b.boot.Failed != "":
 		say("this is a rescue, because: %s", trimmed(b.boot.Failed))
+	case b.boot.Failed != "":
+		say("an earlier boot failed: %s", trimmed(b.boot.Failed))
 	}
 }
 
-// clearRecord forgets an earlier failure once the default slot came up.
+// clearRecord forgets an earlier failure once the default slot came up. This
+// boot still knows it, from boot.json, and report.txt keeps it.
 func (b *boot) clearRecord() {
 	if b.card.readRecord().Text == "" {
 		return

@@ -32,7 +32,8 @@ type Image struct {
 	// Release is the image's number. Required: numbers with dots, which
 	// compare number by number, 1.10 being newer than 1.9.
 	Release string `yaml:"release"`
-	// Boards are the families of Pi the image is for. Default: all.
+	// Boards are the families of Pi the image is for. Default: all, without
+	// the virtual ones.
 	Boards []string `yaml:"boards"`
 	// Alpine is the release whose packages are used; {alpine} in a
 	// repository's URL stands for it. Default: 3.23.
@@ -154,6 +155,9 @@ func Parse(file string, b []byte) (*Image, error) {
 	if err := dec.Decode(img); err != nil && !errors.Is(err, io.EOF) {
 		c.decoding(err)
 	}
+	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+		c.problems = append(c.problems, problem{0, "there is more than one YAML document; want one image spec a file"})
+	}
 	img.defaults()
 	c.check(img)
 	return img, c.err()
@@ -170,7 +174,7 @@ func (i *Image) defaults() {
 		i.Kernel.Package = "linux-rpi"
 	}
 	if len(i.Boards) == 0 {
-		i.Boards = boards.Names()
+		i.Boards = boards.Pis()
 	}
 	if i.SlotSize == 0 {
 		i.SlotSize = 1 << 30

@@ -31,7 +31,7 @@ func TestDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	if img.Stream != "lab" || img.Release != "1.10" || img.Alpine != "3.23" || img.Kernel.Package != "linux-rpi" ||
-		len(img.Boards) != 5 || img.SlotSize != 1<<30 || img.Console != "" || img.Repositories[0].URL != "https://mirror.example/v3.23/main" {
+		len(img.Boards) != 4 || img.SlotSize != 1<<30 || img.Console != "" || img.Repositories[0].URL != "https://mirror.example/v3.23/main" {
 		t.Errorf("%+v", img)
 	}
 }
@@ -57,7 +57,8 @@ func TestMistakes(t *testing.T) {
 		good + "config: {rpi9: {}}\n":       "config.rpi9: there is no board",
 		good + "config: {all: {overlays: ['" + strings.Repeat("x", 70) + "']}}\n": "the firmware drops what is behind the 78th",
 		strings.Replace(good, "key.rsa.pub", "gone.pub", 1):                       "repositories[0].keys[0]: no file gone.pub",
-		"": "name: ",
+		"":                        "name: ",
+		good + "---\nname: two\n": "more than one YAML document",
 	} {
 		_, err := parse(t, text)
 		var e *Error

@@ -76,7 +76,11 @@ func describe(b node.Boot) string {
 		s.WriteString("guarded by the hardware watchdog\n")
 	}
 	if b.Failed != "" {
-		fmt.Fprintf(&s, "RESCUE  %s\n", strings.ReplaceAll(b.Failed, "\n", "\n        "))
+		head := "failed "
+		if b.Kind == slots.Rescue {
+			head = "RESCUE "
+		}
+		fmt.Fprintf(&s, "%s %s\n", head, strings.ReplaceAll(b.Failed, "\n", "\n        "))
 	}
 	return s.String()
 }
@@ -122,7 +126,7 @@ func Prepare(out io.Writer) error {
 	return errors.Join(
 		write("/etc/hostname", name+"\n"),
 		write("/etc/hosts", "127.0.0.1\tlocalhost localhost.localdomain\n::1\tlocalhost localhost.localdomain\n127.0.1.1\t"+name+"\n"),
-		write("/etc/motd", motd(b)),
+		write("/etc/motd", motd(b, isOpen())),
 		consoles(),
 		spareFeeder(b.Watchdog),
 	)
@@ -160,11 +164,21 @@ func hostname(stream, serial string) string {
 	return stream + "-" + strings.ToLower(serial)
 }
 
-func motd(b node.Boot) string {
+// isOpen says whether whoever reaches the console is root: an image to try
+// things with.
+func isOpen() bool {
+	_, err := os.Stat(rootConsole)
+	return err == nil
+}
+
+// motd is what a login shows. An image with an open console also says what to
+// try.
+func motd(b node.Boot, open bool) string {
 	s := "\nPikelet " + b.Stream + " " + b.Release + "\n\n" + describe(b)
-	if b.Kind == slots.Trial {
+	switch {
+	case b.Kind == slots.Trial:
 		s += "\nThis is a trial of slot " + string(b.Slot) + ": any reboot goes back to slot " + string(b.Slot.Other()) + ".\n"
-	} else {
+	case open:
 		s += "\nTry: pikeletd status; pikeletd reboot --try (slot " + string(b.Slot.Other()) + ", once); touch /usr/x; poweroff\n"
 	}
 	return s + "\n"
@@ -180,7 +194,7 @@ func consoles() error {
 		return err
 	}
 	getty := "/sbin/getty -L 0 %[1]s vt100"
-	if _, err := os.Stat(rootConsole); err == nil {
+	if isOpen() {
 		getty = "/sbin/getty -L -n -l " + rootConsole + " 0 %[1]s vt100"
 	}
 	var lines strings.Builder

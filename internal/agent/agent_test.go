@@ -18,11 +18,18 @@ func TestHostname(t *testing.T) {
 }
 
 func TestMotdSaysWhatToKnow(t *testing.T) {
-	b := node.Boot{Stream: "lab", Release: "1.2", Slot: slots.B, Kind: slots.Trial, Disk: "/dev/mmcblk0", Root: "cafe", Failed: "slot a: why\nslot b: too"}
-	for _, want := range []string{"lab 1.2", "slot    b, trial, on /dev/mmcblk0", "verified by dm-verity, root hash cafe", "any reboot goes back to slot a", "RESCUE  slot a: why\n        slot b: too"} {
-		if !strings.Contains(motd(b), want) {
-			t.Errorf("no %q in\n%s", want, motd(b))
+	b := node.Boot{Stream: "lab", Release: "1.2", Slot: slots.B, Kind: slots.Rescue, Disk: "/dev/mmcblk0", Root: "cafe", Failed: "slot a: why\nslot b: too"}
+	for _, want := range []string{"lab 1.2", "slot    b, rescue, on /dev/mmcblk0", "verified by dm-verity, root hash cafe", "Try: ", "RESCUE  slot a: why\n        slot b: too"} {
+		if !strings.Contains(motd(b, true), want) {
+			t.Errorf("no %q in\n%s", want, motd(b, true))
 		}
+	}
+}
+
+func TestMotdOfATrial(t *testing.T) {
+	got := motd(node.Boot{Slot: slots.B, Kind: slots.Trial}, false)
+	if !strings.Contains(got, "any reboot goes back to slot a") || strings.Contains(got, "Try:") {
+		t.Errorf("%s", got)
 	}
 }
 

@@ -23,7 +23,9 @@ type Boot struct {
 	Disk    string       `json:"disk"`     // the device with the slot, such as /dev/mmcblk0
 	Root    string       `json:"rootHash"` // hex, what dm-verity holds the root to
 	Signed  string       `json:"signed"`   // digest of the OCI manifest whose signature was good
-	Failed  string       `json:"failed,omitempty"`
+	// Failed says why boots before this one failed, a line for each slot:
+	// the reason for a rescue, or what became of a trial.
+	Failed string `json:"failed,omitempty"`
 	// Watchdog is the process that feeds the hardware watchdog; 0 for none.
 	Watchdog int     `json:"watchdog,omitempty"`
 	Seconds  float64 `json:"initSeconds"` // from the start of /init to the hand-over

@@ -133,7 +133,8 @@ func TestTrialWithABrokenChainFallsBack(t *testing.T) {
 	card := newCard(t)
 	flip(t, card, offset(t, card, slots.B, artifact.ManifestFile)+100)
 	p := boot(t, card, func(o *vm.Options) { o.Request.Tryboot = true })
-	p.expect("THIS BOOT FAILED", "this was a trial of slot b; going back to slot a", "slot a (committed), root verified")
+	p.expect("THIS BOOT FAILED", "this was a trial of slot b; going back to slot a", "slot a (committed), root verified",
+		"an earlier boot failed: slot b: checking the slot: manifest.json was changed")
 }
 
 // TestOneFlippedByte breaks the committed slot in one place at a time. The

@@ -1,0 +1,211 @@
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"debug/elf"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/pikelet-os/pikelet/layers/apk"
+)
+
+// write signs and writes the packages and the index.
+func write(dir string, builds []*build, log io.Writer) error {
+	key, err := signingKey(dir)
+	if err != nil {
+		return err
+	}
+	out := filepath.Join(dir, arch)
+	if err := os.RemoveAll(out); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(out, 0o755); err != nil {
+		return err
+	}
+	names := map[string]string{} // soname to package
+	for _, b := range builds {
+		for _, so := range b.sonames() {
+			names[so] = b.name
+		}
+	}
+	index := &apk.Index{Description: "Pikelet starter: Debian's packages under Alpine's names, for trying and testing"}
+	for _, b := range builds {
+		p, files, err := b.finish(names)
+		if err != nil {
+			return fmt.Errorf("package %s: %w", b.name, err)
+		}
+		f, err := os.Create(filepath.Join(out, p.FileName()))
+		if err != nil {
+			return err
+		}
+		record, err := apk.WritePackage(f, p, files, key)
+		if cerr := f.Close(); err == nil {
+			err = cerr
+		}
+		if err != nil {
+			return err
+		}
+		index.Packages = append(index.Packages, record)
+	}
+	b, err := apk.WriteIndex(index, key)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(log, "%d packages in %s\n", len(index.Packages), out)
+	return os.WriteFile(filepath.Join(out, "APKINDEX.tar.gz"), b, 0o644)
+}
+
+// finish turns a build into what the package writer takes.
+func (b *build) finish(names map[string]string) (apk.Package, []apk.File, error) {
+	p := apk.Package{Name: b.name, Version: b.version, Arch: arch, Description: b.description,
+		Origin: b.origin, License: "see Debian's package", URL: "https://www.debian.org/"}
+	var err error
+	if p.Depends, err = apk.ParseDeps(b.depends + " " + b.needs(names)); err != nil {
+		return p, nil, err
+	}
+	provides := b.provides
+	for _, so := range b.sonames() {
+		provides += " so:" + so + "=" + soVersion(so)
+	}
+	if p.Provides, err = apk.ParseDeps(provides); err != nil {
+		return p, nil, err
+	}
+	if p.InstallIf, err = apk.ParseDeps(b.installIf); err != nil {
+		return p, nil, err
+	}
+	newest := int64(0)
+	for _, f := range b.files {
+		if !f.ModTime.IsZero() {
+			newest = max(newest, f.ModTime.Unix())
+		}
+	}
+	if newest == 0 {
+		newest = recipeTime
+	}
+	p.BuildTime = newest
+	return p, b.apkFiles(newest), nil
+}
+
+// apkFiles returns the files with their folders before them.
+func (b *build) apkFiles(at int64) []apk.File {
+	for name := range b.files {
+		for d := path.Dir(name); d != "."; d = path.Dir(d) {
+			if b.files[d] == nil {
+				b.files[d] = &file{Header: tar.Header{Typeflag: tar.TypeDir, Mode: 0o755}}
+			}
+		}
+	}
+	var list []apk.File
+	for name, f := range b.files {
+		h := f.Header
+		h.Name = name
+		h.Size = int64(len(f.content))
+		h.ModTime = time.Unix(at, 0)
+		content := f.content
+		list = append(list, apk.File{Header: &h, Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil }})
+	}
+	return list
+}
+
+// sonames returns the libraries the package offers.
+func (b *build) sonames() []string { return b.elfStrings(elf.DT_SONAME) }
+
+// needs returns so: dependencies on libraries that other packages here offer.
+func (b *build) needs(names map[string]string) string {
+	var deps []string
+	for _, so := range b.elfStrings(elf.DT_NEEDED) {
+		if by := names[so]; by != "" && by != b.name {
+			deps = append(deps, "so:"+so)
+		}
+	}
+	return strings.Join(deps, " ")
+}
+
+func (b *build) elfStrings(tag elf.DynTag) []string {
+	found := map[string]bool{}
+	for name, f := range b.files {
+		if f.Typeflag != tar.TypeReg || !bytes.HasPrefix(f.content, []byte(elf.ELFMAG)) || strings.Contains(name, ".ko") {
+			continue
+		}
+		e, err := elf.NewFile(bytes.NewReader(f.content))
+		if err != nil {
+			continue
+		}
+		list, err := e.DynString(tag)
+		if err != nil {
+			continue
+		}
+		for _, s := range list {
+			found[s] = true
+		}
+	}
+	var list []string
+	for s := range found {
+		list = append(list, s)
+	}
+	sort.Strings(list)
+	return list
+}
+
+// soVersion returns the version a soname is provided with: the number behind
+// .so., or 0.
+func soVersion(so string) string {
+	_, v, _ := strings.Cut(so, ".so.")
+	if !apk.ValidVersion(v) {
+		return "0"
+	}
+	return v
+}
+
+// keyName is what the repository's key is called: Alpine's way, a name that
+// says whose it is.
+const keyName = "starter.rsa.pub"
+
+// signingKey returns the repository's key, made on first use. It signs no
+// more than this folder.
+func signingKey(dir string) (*apk.Key, error) {
+	name := filepath.Join(dir, "starter.rsa")
+	b, err := os.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		private, err := rsa.GenerateKey(rand.Reader, 2048)
+		if err != nil {
+			return nil, err
+		}
+		b = pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(private)})
+		if err := os.WriteFile(name, b, 0o600); err != nil {
+			return nil, err
+		}
+	} else if err != nil {
+		return nil, err
+	}
+	block, _ := pem.Decode(b)
+	if block == nil {
+		return nil, fmt.Errorf("%s is no PEM file; remove it to have a new key made", name)
+	}
+	private, err := x509.ParsePKCS1PrivateKey(block.Bytes)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w; remove it to have a new key made", name, err)
+	}
+	public, err := x509.MarshalPKIXPublicKey(&private.PublicKey)
+	if err != nil {
+		return nil, err
+	}
+	pub := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public})
+	if err := os.WriteFile(filepath.Join(dir, keyName), pub, 0o644); err != nil {
+		return nil, err
+	}
+	return &apk.Key{Name: keyName, Private: private}, nil
+}
