@@ -1,0 +1,116 @@
+package builder
+
+import (
+	"archive/tar"
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/klauspost/compress/gzip"
+
+	"github.com/pikelet-os/pikelet/layers"
+	"github.com/pikelet-os/pikelet/layers/apk"
+)
+
+func treeOf(t *testing.T, files map[string]string) *layers.Tree {
+	t.Helper()
+	s, err := layers.NewStore(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	tree := layers.NewTree(s)
+	for name, text := range files {
+		if err := tree.AddFile(tar.Header{Name: name, Mode: 0o644, ModTime: time.Unix(1, 0)}, "test", []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return tree
+}
+
+func TestBoardsSayWhatIsMissing(t *testing.T) {
+	k := &Kernel{Package: "linux-rpi", Image: "boot/vmlinuz-rpi"}
+	all := map[string]string{"boot/bcm2710-rpi-3-b.dtb": "dtb", "boot/start.elf": "gpu", "boot/fixup.dat": "fix", "boot/bootcode.bin": "…tryboot_a_b…"}
+	for drop, want := range map[string]string{
+		"":                         "",
+		"boot/bcm2710-rpi-3-b.dtb": "package linux-rpi has no device tree bcm2710-rpi-3-b.dtb",
+		"boot/fixup.dat":           "/boot/fixup.dat; add raspberrypi-bootloader to packages",
+		"boot/bootcode.bin":        "add raspberrypi-bootloader-common to packages",
+	} {
+		files := map[string]string{}
+		for name, text := range all {
+			if name != drop {
+				files[name] = text
+			}
+		}
+		b := &Boot{Files: map[string][]byte{}}
+		err := b.addBoard(treeOf(t, files), k, boardsNamed(t, "rpi3")[0])
+		if want == "" && (err != nil || len(b.Files) != 4) {
+			t.Errorf("a whole board: %d files, %v", len(b.Files), err)
+		}
+		if want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("without %s: %v, want %q", drop, err, want)
+		}
+	}
+	all["boot/bootcode.bin"] = "of 2022"
+	b := &Boot{Files: map[string][]byte{}}
+	if err := b.addBoard(treeOf(t, all), k, boardsNamed(t, "rpi3")[0]); err == nil || !strings.Contains(err.Error(), "does not know tryboot_a_b") {
+		t.Errorf("an old bootcode.bin: %v", err)
+	}
+}
+
+func TestKernelIsGzippedOnce(t *testing.T) {
+	raw := strings.Repeat("kernel ", 1000)
+	k := &Kernel{Image: "boot/vmlinuz-rpi"}
+	packed, err := kernelImage(treeOf(t, map[string]string{"boot/vmlinuz-rpi": raw}), k)
+	if err != nil || len(packed) >= len(raw) {
+		t.Fatalf("%d bytes of %d, %v", len(packed), len(raw), err)
+	}
+	if _, err := gzip.NewReader(bytes.NewReader(packed)); err != nil {
+		t.Error(err)
+	}
+	again, err := kernelImage(treeOf(t, map[string]string{"boot/vmlinuz-rpi": string(packed)}), k)
+	if err != nil || !bytes.Equal(again, packed) {
+		t.Errorf("a gzipped kernel is packed again (%v)", err)
+	}
+}
+
+func TestFindKernelWantsOne(t *testing.T) {
+	for what, c := range map[string]struct {
+		files map[string]string
+		want  string
+	}{
+		"none":       {map[string]string{"boot/x": ""}, "hold 0 kernels"},
+		"two":        {map[string]string{"boot/vmlinuz-rpi": "", "boot/vmlinuz-lts": ""}, "hold 2 kernels in /boot (boot/vmlinuz-lts boot/vmlinuz-rpi)"},
+		"no release": {map[string]string{"boot/vmlinuz-rpi": ""}, "does not say its kernel's release"},
+	} {
+		if _, err := findKernel(treeOf(t, c.files), "linux-rpi"); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", what, err, c.want)
+		}
+	}
+}
+
+func TestTwoPackagesMayNotOwnOneFile(t *testing.T) {
+	for what, c := range map[string]struct {
+		new, old Package
+		want     bool
+	}{
+		"strangers":   {pkg("a", "", ""), pkg("b", "", ""), false},
+		"one source":  {pkg("a", "o", ""), pkg("b", "o", ""), true},
+		"replaces":    {pkg("a", "x", "b"), pkg("b", "y", ""), true},
+		"wrong order": {pkg("b", "y", ""), pkg("a", "x", "b"), false},
+	} {
+		if got := mayReplace(c.new, c.old); got != c.want {
+			t.Errorf("%s: %v, want %v", what, got, c.want)
+		}
+	}
+}
+
+func pkg(name, origin, replaces string) Package {
+	p := &apk.Package{Name: name, Origin: origin}
+	if replaces != "" {
+		p.Replaces = []apk.Dep{{Name: replaces}}
+	}
+	return Package{Package: p}
+}
