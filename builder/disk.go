@@ -14,7 +14,7 @@ import (
 // so that there is a rescue from the first boot on, and a is the default.
 // The file is sparse; it appears under its name only when it is whole.
 func WriteDisk(a *Artifact, name string) error {
-	table, err := disk.Card(a.Manifest.SlotSize, slots.DiskSignature(a.Text))
+	table, err := disk.Card(a.Manifest.SlotSize, a.image().DiskSignature())
 	if err != nil {
 		return err
 	}
@@ -50,7 +50,7 @@ func fill(a *Artifact, w io.WriterAt, table disk.Table) error {
 		}
 	}
 	control := table.Partitions[disk.Control-1]
-	layout, err := slots.ControlPartition(a.Manifest, a.Text, bootcode, control)
+	layout, err := a.image().Control(bootcode, control)
 	if err != nil {
 		return err
 	}
@@ -59,7 +59,7 @@ func fill(a *Artifact, w io.WriterAt, table disk.Table) error {
 	}
 	for _, l := range []slots.Letter{slots.A, slots.B} {
 		part := table.Partitions[l.Partition()-1]
-		layout, err := slots.Slot(a.Manifest, a.Text, a.Signature, a.Open, l, part.Start, part.Size)
+		layout, err := a.image().Slot(l, part)
 		if err != nil {
 			return err
 		}

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/pikelet-os/pikelet/internal/artifact"
+	"github.com/pikelet-os/pikelet/internal/slots"
 )
 
 // Artifact is an image in an OCI layout on disk.
@@ -31,6 +32,11 @@ func (a *Artifact) Open(name string) (io.ReadCloser, error) {
 		return nil, fmt.Errorf("the artifact has no file %q", name)
 	}
 	return os.Open(blobPath(a.Dir, f.Digest))
+}
+
+// image returns the artifact as cards take it.
+func (a *Artifact) image() slots.Image {
+	return slots.Image{Manifest: a.Manifest, Text: a.Text, Signature: a.Signature, Digest: a.Digest, Open: a.Open}
 }
 
 // Pack writes root and boot files as a signed OCI layout into dir, which must

@@ -64,7 +64,7 @@ func write(dir string, builds []*build, log io.Writer) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(log, "%d packages in %s\n", len(index.Packages), out)
+	fmt.Fprintf(log, "%d packages in %s\nThis repository is for trying and testing: do not run nodes you rely on from it.\n", len(index.Packages), out)
 	return os.WriteFile(filepath.Join(out, "APKINDEX.tar.gz"), b, 0o644)
 }
 

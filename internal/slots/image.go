@@ -2,8 +2,8 @@ package slots
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
-	"encoding/hex"
 	"fmt"
 	"io"
 	"path"
@@ -41,15 +41,21 @@ const (
 	rootAlign  = 4 << 20
 )
 
-// Source gives the contents of an artifact's files.
-type Source func(name string) (io.ReadCloser, error)
+// Image is an artifact as it is laid out on cards.
+type Image struct {
+	Manifest  *artifact.Manifest
+	Text      []byte // the manifest's bytes
+	Signature []byte // signature.json
+	Digest    string // of the OCI manifest: volume ids come from it
+	Open      func(name string) (io.ReadCloser, error)
+}
 
-// Slot lays a slot out: the files of an artifact, its signature, and the
-// kernel words of the letter under the name the firmware reads. start is
-// where the partition begins on its disk, size how long it is, in bytes.
-func Slot(m *artifact.Manifest, manifest, signature []byte, files Source, l Letter, start, size int64) (*fat.Layout, error) {
+// Slot lays out the slot of a letter on a partition: the files of the
+// artifact, its signature, and the letter's kernel words under the name the
+// firmware reads.
+func (i Image) Slot(l Letter, p disk.Partition) (*fat.Layout, error) {
 	var list []fat.File
-	for _, f := range m.Files {
+	for _, f := range i.Manifest.Files {
 		name := f.Name
 		switch {
 		case name == l.CmdlineFile():
@@ -57,11 +63,11 @@ func Slot(m *artifact.Manifest, manifest, signature []byte, files Source, l Lett
 		case strings.HasPrefix(name, "cmdline-"):
 			continue
 		}
-		entry := fat.File{Name: name, Size: f.Size, Open: func() (io.ReadCloser, error) { return files(f.Name) }}
+		entry := fat.File{Name: name, Size: f.Size, Open: func() (io.ReadCloser, error) { return i.Open(f.Name) }}
 		switch {
 		case name == artifact.RootFile:
 			entry.Align = rootAlign
-			if size < 64<<20 {
+			if p.Size < 64<<20 {
 				entry.Align = largeAlign // small slots are for tests; they have no room to give away
 			}
 		case f.Size >= largeFile:
@@ -71,11 +77,11 @@ func Slot(m *artifact.Manifest, manifest, signature []byte, files Source, l Lett
 		}
 		list = append(list, entry)
 	}
-	list = append(list, blob(artifact.ManifestFile, manifest), blob(artifact.SignatureFile, signature))
-	sort.SliceStable(list, func(i, j int) bool { return rank(list[i]) < rank(list[j]) })
+	list = append(list, blob(artifact.ManifestFile, i.Text), blob(artifact.SignatureFile, i.Signature))
+	sort.SliceStable(list, func(a, b int) bool { return rank(list[a]) < rank(list[b]) })
 	layout, err := fat.Plan(list, fat.Options{
-		Size: size, Hidden: start, VolumeID: volumeID(manifest, string(l)), Label: "SLOT-" + strings.ToUpper(string(l)),
-		Time: time.Unix(m.Epoch, 0),
+		Size: p.Size, Hidden: p.Start, VolumeID: i.id(string(l)), Label: "SLOT-" + strings.ToUpper(string(l)),
+		Time: time.Unix(i.Manifest.Epoch, 0),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("laying out slot %s: %w", l, err)
@@ -99,10 +105,10 @@ func blob(name string, b []byte) fat.File {
 		Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }}
 }
 
-// ControlPartition lays out the small first FAT. bootcode may be nil where no
-// board needs it. autoboot.txt lies at least 64 KiB from everything else, so
-// that no erase block of a common card holds both.
-func ControlPartition(m *artifact.Manifest, manifest, bootcode []byte, p disk.Partition) (*fat.Layout, error) {
+// Control lays out the control partition. bootcode may be nil where no board
+// needs it. autoboot.txt lies at least 64 KiB from everything else, so that no
+// erase block of a common card holds both.
+func (i Image) Control(bootcode []byte, p disk.Partition) (*fat.Layout, error) {
 	report := bytes.Repeat([]byte{'\n'}, ReportSize)
 	node := bytes.Repeat([]byte{'\n'}, NodeSize)
 	autoboot := blob(AutobootFile, EncodeAutoboot(A))
@@ -116,7 +122,7 @@ func ControlPartition(m *artifact.Manifest, manifest, bootcode []byte, p disk.Pa
 		list = append(list, f)
 	}
 	layout, err := fat.Plan(list, fat.Options{
-		Size: p.Size, Hidden: p.Start, VolumeID: volumeID(manifest, "control"), Label: "CONTROL", Time: time.Unix(m.Epoch, 0),
+		Size: p.Size, Hidden: p.Start, VolumeID: i.id("control"), Label: "CONTROL", Time: time.Unix(i.Manifest.Epoch, 0),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("laying out the control partition: %w", err)
@@ -124,11 +130,11 @@ func ControlPartition(m *artifact.Manifest, manifest, bootcode []byte, p disk.Pa
 	return layout, nil
 }
 
-// volumeID makes ids from the manifest: the same build gives the same card.
-func volumeID(manifest []byte, what string) uint32 {
-	sum, _ := hex.DecodeString(strings.TrimPrefix(artifact.DigestOf(append([]byte(what+"\n"), manifest...)), "sha256:"))
-	return binary.BigEndian.Uint32(sum)
+// id makes ids for what of a card: the same build gives the same card.
+func (i Image) id(what string) uint32 {
+	sum := sha256.Sum256([]byte(what + " " + i.Digest))
+	return binary.BigEndian.Uint32(sum[:])
 }
 
-// DiskSignature returns the MBR signature of cards with this manifest.
-func DiskSignature(manifest []byte) uint32 { return volumeID(manifest, "disk") }
+// DiskSignature returns the MBR signature of this image's cards.
+func (i Image) DiskSignature() uint32 { return i.id("disk") }

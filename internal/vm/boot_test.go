@@ -55,6 +55,29 @@ func TestTwoCardsOfOneBuildAreAnError(t *testing.T) {
 	p.expect("THIS BOOT FAILED: finding the slot: /dev/vda and /dev/vdb both hold slot a of build "+image.Manifest.BuildID, "take one of them out")
 }
 
+// TestNobodyGetsInWithoutTheSpecSayingSo boots an image whose spec does not
+// ask for an open console.
+func TestNobodyGetsInWithoutTheSpecSayingSo(t *testing.T) {
+	t.Parallel()
+	p := boot(t, variant(t, "console: root\n", "").Disk)
+	p.expect("slot a (committed)", "login: ")
+	for _, password := range []string{"", "root", "raspberry"} {
+		p.run("root", "Password: ")
+		p.run(password, "Starter root") // the next getty's banner: this login is over
+		p.expect("login: ")
+	}
+	if strings.Contains(p.Output(), ":~# ") {
+		t.Error("a login opened a shell")
+	}
+}
+
+// TestFailedPreparationIsSurvived: a node that can be reached can be mended.
+func TestFailedPreparationIsSurvived(t *testing.T) {
+	t.Parallel()
+	p := boot(t, variant(t, "console: root\n", "layers: [{folder: noprepare}]\n").Disk)
+	p.expect("preparing the node failed", "slot a (committed), root verified", "Starting networking")
+}
+
 // TestEverythingTheStarterBrings runs each program of the repository once and
 // starts its services: their libraries are there and their scripts work.
 func TestEverythingTheStarterBrings(t *testing.T) {

@@ -66,6 +66,32 @@ func buildImage(file, dir string) (*builder.Result, error) {
 	}, filepath.Join(dir, "out"))
 }
 
+// variant builds the small image with a part of its spec replaced.
+func variant(t *testing.T, from, to string) *builder.Result {
+	t.Helper()
+	b, err := os.ReadFile("testdata/small.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(b), from) {
+		t.Fatalf("the spec has no %q", from)
+	}
+	f, err := os.CreateTemp("testdata", "variant-*.yaml") // here, because its paths are relative
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
+	if _, err := f.WriteString(strings.Replace(string(b), from, to, 1)); err != nil {
+		t.Fatal(err)
+	}
+	r, err := buildImage(f.Name(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
 // pi is a virtual Pi under test.
 type pi struct {
 	*vm.Machine
@@ -288,7 +314,7 @@ func writeSlot(t *testing.T, card string, l slots.Letter, name string, other []b
 		return image.Open(n)
 	}
 	p := partition(t, f, l.Partition())
-	layout, err := slots.Slot(&m, image.Text, image.Signature, source, l, p.Start, p.Size)
+	layout, err := slots.Image{Manifest: &m, Text: image.Text, Signature: image.Signature, Digest: image.Digest, Open: source}.Slot(l, p)
 	if err != nil {
 		t.Fatal(err)
 	}
