@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -119,7 +120,7 @@ func TestSharedPackagesDescribeOnly(t *testing.T) {
 		}
 		for _, d := range p.Imports {
 			first, _, _ := strings.Cut(d, "/")
-			if strings.Contains(first, ".") && !ours(d) && !contains(sharedLibraries[rel(p.ImportPath)], d) {
+			if strings.Contains(first, ".") && !ours(d) && !slices.Contains(sharedLibraries[rel(p.ImportPath)], d) {
 				t.Errorf("%s imports %s: shared packages live on the standard library", p.ImportPath, d)
 			}
 		}
@@ -135,7 +136,7 @@ func TestSharedPackagesDescribeOnly(t *testing.T) {
 // every initramfs.
 func TestInitStaysSmall(t *testing.T) {
 	for _, p := range list(t) {
-		if rel(p.ImportPath) == "cmd/pikelet-init" && contains(p.Deps, "net/http") {
+		if rel(p.ImportPath) == "cmd/pikelet-init" && slices.Contains(p.Deps, "net/http") {
 			t.Error("/init reaches net/http, which alone is 4 MB")
 		}
 	}
@@ -198,13 +199,4 @@ func TestEveryPackageIsExplained(t *testing.T) {
 			t.Errorf("package %q has %d package comments, want one", pkg, found)
 		}
 	}
-}
-
-func contains(list []string, s string) bool {
-	for _, x := range list {
-		if x == s {
-			return true
-		}
-	}
-	return false
 }

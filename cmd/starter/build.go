@@ -41,7 +41,6 @@ type file struct {
 type build struct {
 	recipe
 	version string
-	time    int64
 	files   map[string]*file
 	debs    []*debPackage
 }
@@ -73,8 +72,13 @@ func run(ctx context.Context, dir, cache string, log io.Writer) error {
 	if err != nil {
 		return err
 	}
+	old, _ := os.ReadFile(filepath.Join(dir, "stamp"))
 	a, err := openArchive(ctx, filepath.Join(dir, "apt"), cache, log)
 	if err != nil {
+		if strings.HasSuffix(string(old), ownStamp()) && len(old) > 0 {
+			fmt.Fprintf(log, "%v\nGoing on with the repository that is there.\n", err)
+			return nil
+		}
 		return err
 	}
 	builds, err := plan(a)
@@ -82,7 +86,7 @@ func run(ctx context.Context, dir, cache string, log io.Writer) error {
 		return err
 	}
 	stamp := stampOf(builds)
-	if old, err := os.ReadFile(filepath.Join(dir, "stamp")); err == nil && string(old) == stamp {
+	if string(old) == stamp {
 		fmt.Fprintln(log, "the starter repository is up to date")
 		return nil
 	}
@@ -100,7 +104,7 @@ func run(ctx context.Context, dir, cache string, log io.Writer) error {
 func plan(a *archive) ([]*build, error) {
 	var list []*build
 	for _, r := range recipes {
-		b := &build{recipe: r, version: "1-r0", time: recipeTime, files: map[string]*file{}}
+		b := &build{recipe: r, version: "1-r0", files: map[string]*file{}}
 		for _, name := range r.debs {
 			p, err := a.find(name)
 			if err != nil {
@@ -139,12 +143,20 @@ func stampOf(builds []*build) string {
 		}
 		s.WriteByte('\n')
 	}
-	if self, err := os.Executable(); err == nil {
-		if sum, err := fileSum(self); err == nil {
-			fmt.Fprintln(&s, "starter", sum)
-		}
+	return s.String() + ownStamp()
+}
+
+// ownStamp says which starter made a repository.
+func ownStamp() string {
+	self, err := os.Executable()
+	if err != nil {
+		return "starter unknown\n"
 	}
-	return s.String()
+	sum, err := fileSum(self)
+	if err != nil {
+		return "starter unknown\n"
+	}
+	return "starter " + sum + "\n"
 }
 
 // fill reads the files of all packages, and adds the libraries they turn out

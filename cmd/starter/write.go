@@ -22,13 +22,15 @@ import (
 	"github.com/pikelet-os/pikelet/layers/apk"
 )
 
-// write signs and writes the packages and the index.
+// write signs and writes the packages and the index, beside an earlier
+// repository and then in its place.
 func write(dir string, builds []*build, log io.Writer) error {
 	key, err := signingKey(dir)
 	if err != nil {
 		return err
 	}
-	out := filepath.Join(dir, arch)
+	final := filepath.Join(dir, arch)
+	out := final + ".new"
 	if err := os.RemoveAll(out); err != nil {
 		return err
 	}
@@ -64,8 +66,14 @@ func write(dir string, builds []*build, log io.Writer) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(log, "%d packages in %s\nThis repository is for trying and testing: do not run nodes you rely on from it.\n", len(index.Packages), out)
-	return os.WriteFile(filepath.Join(out, "APKINDEX.tar.gz"), b, 0o644)
+	if err := os.WriteFile(filepath.Join(out, "APKINDEX.tar.gz"), b, 0o644); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(final); err != nil {
+		return err
+	}
+	fmt.Fprintf(log, "%d packages in %s\nThis repository is for trying and testing: do not run nodes you rely on from it.\n", len(index.Packages), final)
+	return os.Rename(out, final)
 }
 
 // finish turns a build into what the package writer takes.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -50,7 +51,7 @@ func plannedFiles() []File {
 	for n := range all {
 		names = append(names, n)
 	}
-	sortStrings(names)
+	slices.Sort(names)
 	for _, n := range names {
 		f := blob(n, all[n])
 		if n == "root.squashfs" {
@@ -59,14 +60,6 @@ func plannedFiles() []File {
 		files = append(files, f)
 	}
 	return files
-}
-
-func sortStrings(s []string) {
-	for i := range s {
-		for j := i; j > 0 && s[j-1] > s[j]; j-- {
-			s[j-1], s[j] = s[j], s[j-1]
-		}
-	}
 }
 
 func volume(t *testing.T, size int64) (string, *Layout) {
