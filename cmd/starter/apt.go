@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 )
@@ -26,48 +27,46 @@ type source struct {
 	uri, key string // key is a keyring file, or empty for apt's own
 }
 
-// findSource reads the machine's apt sources, below root, and returns the
-// archive that serves its own release.
+// findSource reads the machine's apt sources, below root, and returns an
+// archive: one that is configured for the very suite, else the one the machine
+// has its own release from.
 func findSource(root string) (source, error) {
 	var files []string
 	for _, pattern := range []string{"etc/apt/sources.list.d/*.sources", "etc/apt/sources.list.d/*.list", "etc/apt/sources.list"} {
 		found, _ := filepath.Glob(filepath.Join(root, pattern))
 		files = append(files, found...)
 	}
-	for _, name := range files {
-		b, err := os.ReadFile(name)
-		if err != nil {
-			return source{}, err
-		}
-		parse := parseList
-		if strings.HasSuffix(name, ".sources") {
-			parse = parseStanzas
-		}
-		if s, ok := parse(string(b)); ok {
-			return s, nil
+	for _, suites := range [][]string{{suite}, releases} {
+		for _, name := range files {
+			b, err := os.ReadFile(name)
+			if err != nil {
+				return source{}, err
+			}
+			parse := parseList
+			if strings.HasSuffix(name, ".sources") {
+				parse = parseStanzas
+			}
+			if s, ok := parse(string(b), suites); ok {
+				return s, nil
+			}
 		}
 	}
 	return source{}, errors.New("no Debian source is configured on this machine; add a line such as\n" +
 		"    deb URI-OF-A-DEBIAN-MIRROR bookworm main\nto /etc/apt/sources.list and run this again")
 }
 
-// debian says whether a suite and its components are a Debian release proper.
-// Debian's archives alone call a component main and their suites so.
-func debian(suites, comps string) bool {
-	for _, s := range strings.Fields(suites) {
-		switch s {
-		case "bookworm", "trixie", "forky", "sid", "stable", "testing", "oldstable", "unstable":
-			for _, c := range strings.Fields(comps) {
-				if c == "main" {
-					return true
-				}
-			}
-		}
-	}
-	return false
+// releases are the suites that are a Debian release proper, in whose archive
+// the wanted one is too.
+var releases = []string{"bookworm", "trixie", "forky", "sid", "stable", "testing", "oldstable", "unstable"}
+
+// serves says whether a source has one of the wanted suites. Debian's
+// archives alone call a component main and their suites so.
+func serves(suites, comps string, wanted []string) bool {
+	return slices.Contains(strings.Fields(comps), "main") &&
+		slices.ContainsFunc(strings.Fields(suites), func(s string) bool { return slices.Contains(wanted, s) })
 }
 
-func parseStanzas(text string) (source, bool) {
+func parseStanzas(text string, wanted []string) (source, bool) {
 	for _, stanza := range strings.Split(text, "\n\n") {
 		fields := map[string]string{}
 		for _, line := range strings.Split(stanza, "\n") {
@@ -76,15 +75,15 @@ func parseStanzas(text string) (source, bool) {
 			}
 		}
 		uris := strings.Fields(fields["URIs"])
-		if len(uris) > 0 && strings.EqualFold(fields["Enabled"], "no") == false &&
-			strings.Contains(" "+fields["Types"]+" ", " deb ") && debian(fields["Suites"], fields["Components"]) {
+		if len(uris) > 0 && !strings.EqualFold(fields["Enabled"], "no") &&
+			strings.Contains(" "+fields["Types"]+" ", " deb ") && serves(fields["Suites"], fields["Components"], wanted) {
 			return source{uris[0], fields["Signed-By"]}, true
 		}
 	}
 	return source{}, false
 }
 
-func parseList(text string) (source, bool) {
+func parseList(text string, wanted []string) (source, bool) {
 	for _, line := range strings.Split(text, "\n") {
 		f := strings.Fields(line)
 		if len(f) < 4 || f[0] != "deb" {
@@ -103,7 +102,7 @@ func parseList(text string) (source, bool) {
 			}
 			f = append(f[:1], f[min(end+1, len(f)):]...)
 		}
-		if len(f) >= 4 && debian(f[2], strings.Join(f[3:], " ")) {
+		if len(f) >= 4 && serves(f[2], strings.Join(f[3:], " "), wanted) {
 			s.uri = f[1]
 			return s, true
 		}

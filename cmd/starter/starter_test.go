@@ -16,6 +16,8 @@ func TestFindSource(t *testing.T) {
 			source{"http://mirror.example/debian", "/k.gpg"}},
 		"security first": {"debian.sources", "Types: deb\nURIs: http://sec.example\nSuites: bookworm-security\nComponents: main\n\nTypes: deb\nURIs: http://mirror.example/debian\nSuites: stable\nComponents: main contrib\n",
 			source{"http://mirror.example/debian", ""}},
+		"the very suite first": {"a.list", "deb http://mirror.example/debian bookworm main\ndeb http://other.example/debian trixie main non-free-firmware\n",
+			source{"http://other.example/debian", ""}},
 		"line":          {"a.list", "deb-src http://x bookworm main\ndeb http://mirror.example/debian trixie main\n", source{"http://mirror.example/debian", ""}},
 		"line, options": {"a.list", "deb [arch=amd64 signed-by=/k.gpg] http://mirror.example/debian bookworm main\n", source{"http://mirror.example/debian", "/k.gpg"}},
 	} {
