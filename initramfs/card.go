@@ -26,72 +26,79 @@ type card struct {
 }
 
 // slotWait is how long /init waits for the disk to appear: USB disks take
-// seconds, a card 0.3 s.
-const slotWait = 20 * time.Second
+// seconds, a card 0.3 s. Where a disk has the slot but not the build, waiting
+// otherWait for a better one is enough.
+const (
+	slotWait  = 20 * time.Second
+	otherWait = 3 * time.Second
+)
 
 // findSlot finds the disk that holds the running slot of this very build. All
 // Pikelet cards look alike, so what counts is the build id in the slot's
-// manifest; the firmware's boot mode says where to look first.
+// manifest; the firmware's boot mode says where to look first. A single disk
+// whose manifest names another build is taken in the end: the check of the
+// chain can say what is wrong with it, and write it down.
 func (b *boot) findSlot() error {
 	if b.line.Slot == slots.Net {
 		return errors.New("booting without a card is not there yet; write the image to a card")
 	}
-	deadline := time.Now().Add(slotWait)
-	var reasons []string
-	for {
-		found, why, err := b.search()
-		if err != nil {
-			return err
+	for start := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+		exact, other, reasons := b.search()
+		switch waited := time.Since(start); {
+		case len(exact) == 1:
+			b.card = exact[0]
+		case len(exact) > 1:
+			return fmt.Errorf("%s and %s both hold slot %s of build %s; take one of them out",
+				exact[0].dev, exact[1].dev, b.line.Slot, b.info.BuildID)
+		case len(other) == 1 && waited > otherWait:
+			b.card = other[0]
+		case waited < slotWait:
+			closeAll(other)
+			continue
+		case len(reasons) == 0 && len(other) == 0:
+			return fmt.Errorf("no disk appeared within %v; is the driver of the card reader in the image's kernel?", slotWait)
+		default:
+			return fmt.Errorf("no disk holds slot %s of build %s: %s", b.line.Slot, b.info.BuildID, strings.Join(reasons, "; "))
 		}
-		if found != nil {
-			b.card, b.disk = found, found.dev
-			return nil
-		}
-		reasons = why
-		if time.Now().After(deadline) {
-			break
-		}
-		time.Sleep(20 * time.Millisecond)
+		b.disk = b.card.dev
+		return nil
 	}
-	if len(reasons) == 0 {
-		return fmt.Errorf("no disk appeared within %v; is the driver of the card reader in the image's kernel?", slotWait)
+}
+
+func closeAll(list []*card) {
+	for _, c := range list {
+		c.f.Close()
 	}
-	return fmt.Errorf("no disk holds slot %s of build %s: %s", b.line.Slot, b.info.BuildID, strings.Join(reasons, "; "))
 }
 
 // preferred maps the firmware's boot mode (FACTS 2.3) to kernel names.
 var preferred = map[uint32]string{1: "mmcblk", 4: "sd", 5: "sd", 6: "nvme"}
 
-// search looks at every disk once. Disks of the kind the firmware booted from
-// decide among themselves first.
-func (b *boot) search() (*card, []string, error) {
+// search looks at every disk once and returns those that hold the slot of this
+// build, and those that hold it of another. Disks of the kind the firmware
+// booted from decide among themselves first.
+func (b *boot) search() (exact, other []*card, reasons []string) {
 	mode, _ := firmware("boot-mode")
-	var first, other []*card
-	var reasons []string
+	var first []*card
 	for _, dev := range disks() {
-		c, err := b.look(dev)
-		if err != nil {
+		c, same, err := b.look(dev)
+		switch {
+		case err != nil:
 			reasons = append(reasons, fmt.Sprintf("%s: %v", dev, err))
-			continue
-		}
-		if prefix := preferred[mode]; prefix != "" && strings.HasPrefix(filepath.Base(dev), prefix) {
-			first = append(first, c)
-		} else {
+		case !same:
+			reasons = append(reasons, fmt.Sprintf("%s: its slot %s is another build", dev, b.line.Slot))
 			other = append(other, c)
+		default:
+			exact = append(exact, c)
+			if prefix := preferred[mode]; prefix != "" && strings.HasPrefix(filepath.Base(dev), prefix) {
+				first = append(first, c)
+			}
 		}
 	}
-	match := first
-	if len(match) == 0 {
-		match = other
+	if len(first) > 0 {
+		exact = first
 	}
-	switch len(match) {
-	case 0:
-		return nil, reasons, nil
-	case 1:
-		return match[0], nil, nil
-	}
-	return nil, nil, fmt.Errorf("%s and %s both hold slot %s of build %s; take one of them out",
-		match[0].dev, match[1].dev, b.line.Slot, b.info.BuildID)
+	return exact, other, reasons
 }
 
 // disks returns the machine's disks, sorted. eMMC boot areas (mmcblk0boot0)
@@ -134,37 +141,33 @@ func openCard(dev string) (*card, error) {
 	return c, nil
 }
 
-// look opens a disk and says whether it holds the running slot of this build.
-// The manifest is not trusted here: this only tells cards apart.
-func (b *boot) look(dev string) (*card, error) {
-	c, err := openCard(dev)
-	if err != nil {
-		return nil, err
+// look opens a disk that holds the running slot, and says whether it is of
+// this build. The manifest is not trusted here: this only tells cards apart.
+func (b *boot) look(dev string) (c *card, same bool, err error) {
+	if c, err = openCard(dev); err != nil {
+		return nil, false, err
 	}
-	if err := b.inspect(c); err != nil {
+	if same, err = b.inspect(c); err != nil {
 		c.f.Close()
-		return nil, err
+		return nil, false, err
 	}
-	return c, nil
+	return c, same, nil
 }
 
-func (b *boot) inspect(c *card) error {
+func (b *boot) inspect(c *card) (same bool, err error) {
 	p, err := c.table.Partition(b.line.Slot.Partition())
 	if err != nil {
-		return err
+		return false, err
 	}
 	c.start = p.Start
 	if c.slot, err = fat.Open(io.NewSectionReader(c.f, p.Start, p.Size)); err != nil {
-		return err
+		return false, err
 	}
 	text, err := c.slot.ReadFile(artifact.ManifestFile, artifact.MaxManifest)
 	if err != nil {
-		return err
+		return false, err
 	}
-	if !strings.Contains(string(text), b.info.BuildID) {
-		return fmt.Errorf("its slot %s is another build", b.line.Slot)
-	}
-	return nil
+	return strings.Contains(string(text), b.info.BuildID), nil
 }
 
 // controlFile returns where a file of the control partition lies, as offset

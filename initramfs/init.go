@@ -55,6 +55,7 @@ func (b *boot) run() error {
 	}{
 		{"mounting the basics", mountBasics},
 		{"reading what this image is", b.readInfo},
+		{"reading the kernel words", b.readWords},
 		{"loading kernel modules", b.loadModules},
 		{"finding the slot", b.findSlot},
 		{"finding out what this boot is", b.judge},
@@ -102,14 +103,25 @@ func (b *boot) readInfo() error {
 	if err != nil {
 		return err
 	}
-	if b.info, err = cmdline.DecodeInfo(text); err != nil {
-		return err
-	}
+	b.info, err = cmdline.DecodeInfo(text)
+	return err
+}
+
+// readWords reads what the kernel was told. Which slot this is the firmware
+// knows better, where it says so: words may be damaged, and the check of the
+// slot then names the damage, with the card at hand to write it on and the
+// right other slot to start. A partition of 0 is "unknown" (FACTS 2.3).
+func (b *boot) readWords() error {
 	words, err := os.ReadFile("/proc/cmdline")
 	if err != nil {
 		return err
 	}
 	b.line, err = cmdline.Parse(words)
+	n, ok := firmware("partition")
+	if l, known := slots.OfPartition(int(n)); ok && known {
+		b.line.Slot = l
+		return nil
+	}
 	return err
 }
 
@@ -150,12 +162,8 @@ func firmware(name string) (value uint32, ok bool) {
 	return binary.BigEndian.Uint32(b), true
 }
 
-// judge compares the running slot with the default and the firmware's marks.
+// judge compares the running slot with the default and the firmware's mark.
 func (b *boot) judge() error {
-	// A partition of 0 is what some firmware says for "unknown" (FACTS 2.3).
-	if n, ok := firmware("partition"); ok && n != 0 && int(n) != b.line.Slot.Partition() {
-		return fmt.Errorf("the firmware started partition %d, the kernel words say slot %s", n, b.line.Slot)
-	}
 	tryboot, _ := firmware("tryboot")
 	b.def = b.card.defaultSlot()
 	b.kind = slots.What(b.line.Slot, b.def, tryboot == 1)

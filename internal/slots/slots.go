@@ -5,6 +5,7 @@ package slots
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/pikelet-os/pikelet/internal/disk"
@@ -51,12 +52,12 @@ func ParseLetter(s string) (Letter, error) {
 	return "", fmt.Errorf("there is no slot %q, only a, b and net", s)
 }
 
-// ofPartition returns the slot that lives on a partition.
-func ofPartition(n string) (Letter, bool) {
+// OfPartition returns the slot that lives on a partition.
+func OfPartition(n int) (Letter, bool) {
 	switch n {
-	case fmt.Sprint(disk.SlotA):
+	case disk.SlotA:
 		return A, true
-	case fmt.Sprint(disk.SlotB):
+	case disk.SlotB:
 		return B, true
 	}
 	return "", false
@@ -90,8 +91,9 @@ func DecodeAutoboot(b []byte) (Letter, error) {
 			continue
 		}
 		if key, value, ok := strings.Cut(line, "="); ok && section == "all" && key == "boot_partition" {
-			l, known := ofPartition(value)
-			if !known {
+			n, err := strconv.Atoi(value)
+			l, known := OfPartition(n)
+			if err != nil || !known {
 				return "", fmt.Errorf("reading autoboot.txt: boot_partition=%s is no slot", value)
 			}
 			def = l

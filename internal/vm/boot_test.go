@@ -164,6 +164,7 @@ func TestTrialWithABrokenChainFallsBack(t *testing.T) {
 // layer that should notice says so, and the other slot comes up as a rescue
 // that says why.
 func TestOneFlippedByte(t *testing.T) {
+	newCard(t) // builds the image the places are taken from
 	for _, c := range []struct {
 		file string
 		at   int64
@@ -171,11 +172,13 @@ func TestOneFlippedByte(t *testing.T) {
 	}{
 		{artifact.RootFile, 4, "opening the root: mounting the root"},
 		{artifact.ManifestFile, 200, "manifest.json was changed"},
+		{artifact.ManifestFile, int64(bytes.Index(image.Text, []byte(image.Manifest.BuildID))), "manifest.json was changed"},
+		{slots.CmdlineFile, 0, "the kernel words (cmdline.txt) changed"}, // in pikelet.slot=a itself
 		{artifact.SignatureFile, 3000, "signature.json"},
 		{slots.CmdlineFile, 60, "the kernel words (cmdline.txt) changed"},
 		{artifact.ConfigFile, 1, "config.txt changed"},
 	} {
-		t.Run(c.file, func(t *testing.T) {
+		t.Run(fmt.Sprint(c.file, "@", c.at), func(t *testing.T) {
 			t.Parallel()
 			card := newCard(t)
 			flip(t, card, offset(t, card, slots.A, c.file)+c.at)
@@ -188,6 +191,23 @@ func TestOneFlippedByte(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestWordsOfTheOtherSlot: slot a says it is b. The firmware knows better, and
+// nothing goes round in circles.
+func TestWordsOfTheOtherSlot(t *testing.T) {
+	t.Parallel()
+	card := newCard(t)
+	f, err := os.OpenFile(card, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt([]byte("b"), offset(t, card, slots.A, slots.CmdlineFile)+int64(len("pikelet.slot="))); err != nil {
+		t.Fatal(err)
+	}
+	p := boot(t, card)
+	p.expect("THIS BOOT FAILED: checking the slot: the kernel words (cmdline.txt) changed", "slot b (rescue), root verified", "because: slot a: ")
 }
 
 // TestFlippedByteInAFileOfTheRoot is the one the chain cannot see before it
