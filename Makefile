@@ -55,7 +55,8 @@ proof: test ## run the full counts of tests that make test runs short; none yet
 
 soak: test ## run long tests; none yet
 
-test-clients: ## run external clients that are slow to compile; none yet
+test-clients: build starter ## let real clients that are slow to compile judge: crane and cosign
+	testdata/clients.sh $(BUILD)/pikelet examples/demo.yaml $(BUILD)/clients
 
 lint: ## vet and check formatting
 	$(GO) vet ./...
