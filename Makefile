@@ -1,6 +1,7 @@
 # Everything a person does here is one of these targets; make help lists them.
 # Set-up steps say what they install, and skip what is there.
 
+SHELL := /bin/bash
 GO    ?= go
 BUILD := build
 # Debian packages: what make itself needs, and what only tests do.
@@ -39,7 +40,7 @@ demo: setup-run build starter ## build an image and boot it in a virtual Pi
 
 test: setup-test build starter ## run all tests, boot tests included
 	$(GO) vet ./...
-	$(GO) test -v -count=1 -parallel 2 -timeout 30m ./... | $(GO) run ./internal/vm/testlog
+	set -o pipefail; $(GO) test -v -count=1 -parallel 2 -timeout 30m ./... | $(GO) run ./internal/vm/testlog
 
 bench: setup-test build starter ## measure, side by side with the peers, into bench.json
 	$(BUILD)/pikelet build -o $(BUILD)/demo examples/demo.yaml

@@ -14,6 +14,7 @@ import (
 
 	"github.com/pikelet-os/pikelet/builder/fetch"
 	"github.com/pikelet-os/pikelet/builder/spec"
+	"github.com/pikelet-os/pikelet/internal/node"
 	"github.com/pikelet-os/pikelet/layers"
 	"github.com/pikelet-os/pikelet/layers/apk"
 	"github.com/pikelet-os/pikelet/layers/kmod"
@@ -166,11 +167,11 @@ func applyBase(t *layers.Tree, p *Plan, epoch time.Time) error {
 	if err := own("etc/os-release", 0o644, []byte(release)); err != nil {
 		return err
 	}
-	if err := own("usr/sbin/pikeletd", 0o755, p.Programs.Agent); err != nil {
+	if err := own(node.AgentFile, 0o755, p.Programs.Agent); err != nil {
 		return err
 	}
 	if img.Console == spec.ConsoleRoot {
-		if err := own(RootConsole, 0o755, []byte("#!/bin/sh\n# The image's spec says console: root.\nexec /bin/login -f root\n")); err != nil {
+		if err := own(node.RootConsoleFile, 0o755, []byte("#!/bin/sh\n# The image's spec says console: root.\nexec /bin/login -f root\n")); err != nil {
 			return err
 		}
 	}
@@ -184,10 +185,6 @@ func applyBase(t *layers.Tree, p *Plan, epoch time.Time) error {
 	}
 	return enable(t, have, epoch)
 }
-
-// RootConsole is the program that opens the console to anybody; it is in the
-// root of images whose spec asks for it, and pikeletd looks for it.
-const RootConsole = "usr/lib/pikelet/root-console"
 
 func applyFiles(t *layers.Tree, o overlays.Overlay, epoch time.Time) error {
 	if o.Files == nil {

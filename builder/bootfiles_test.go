@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/pikelet-os/pikelet/boards"
@@ -95,5 +96,12 @@ func TestSparseWriterLeavesZerosOut(t *testing.T) {
 	got, _ := os.ReadFile(name)
 	if !bytes.Equal(got[777:777+len(data)], data) {
 		t.Error("what was written is not what is there")
+	}
+	st, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if used := st.Sys().(*syscall.Stat_t).Blocks * 512; used > 16<<10 {
+		t.Errorf("two short texts among zeros take %d bytes of the disk", used)
 	}
 }

@@ -18,10 +18,9 @@ import (
 
 // Root is the sealed tree: a squashfs and, right behind it, its hash tree.
 type Root struct {
-	File   string // its path
-	Size   int64
-	Verity verity.Params
-	Meta   artifact.Root
+	File string // its path
+	Size int64
+	Meta artifact.Root
 }
 
 // Seal writes the tree as a root into the folder work. What lies below /boot
@@ -62,7 +61,6 @@ func Seal(t *layers.Tree, epoch int64, work string, workers int) (*Root, error) 
 		return nil, fmt.Errorf("writing the hash tree: %w", err)
 	}
 	r.Size = size + int64(len(tree))
-	r.Verity = p
 	r.Meta = artifact.Root{DataBlocks: p.DataBlocks, Salt: hex.EncodeToString(p.Salt), Hash: hex.EncodeToString(p.RootHash),
 		Generation: squashfs.Generation, BlockSize: squashfs.DefaultBlockSize}
 	return r, f.Close()

@@ -60,7 +60,6 @@ func (b *boot) findSlot() error {
 		default:
 			return fmt.Errorf("no disk holds slot %s of build %s: %s", b.line.Slot, b.info.BuildID, strings.Join(reasons, "; "))
 		}
-		b.disk = b.card.dev
 		return nil
 	}
 }

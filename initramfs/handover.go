@@ -13,19 +13,15 @@ import (
 	"github.com/pikelet-os/pikelet/internal/slots"
 )
 
-// agent is pikeletd inside the root, and prepareTime how long its preparation
-// may take.
-const (
-	agent       = "/usr/sbin/pikeletd"
-	prepareTime = 60 * time.Second
-)
+// prepareTime is how long pikeletd's preparation may take.
+const prepareTime = 60 * time.Second
 
 // prepareNode runs "pikeletd prepare" from the verified root. A preparation
 // that fails is said aloud and survived: a node that can be reached can be
 // mended.
 func (b *boot) prepareNode() error {
 	b.boot.Stream, b.boot.Release, b.boot.BuildID, b.boot.Epoch = b.info.Stream, b.info.Release, b.info.BuildID, b.info.Epoch
-	b.boot.Slot, b.boot.Kind, b.boot.Disk = b.line.Slot, b.kind, b.disk
+	b.boot.Slot, b.boot.Kind, b.boot.Disk = b.line.Slot, b.kind, b.card.dev
 	b.boot.Failed = b.card.readRecord().Text
 	b.boot.Seconds = b.seconds()
 	text, err := b.boot.Encode()
@@ -37,7 +33,7 @@ func (b *boot) prepareNode() error {
 	}
 	ctx, stop := context.WithTimeout(context.Background(), prepareTime)
 	defer stop()
-	cmd := exec.CommandContext(ctx, agent, "prepare")
+	cmd := exec.CommandContext(ctx, node.AgentFile, "prepare")
 	cmd.SysProcAttr = &unix.SysProcAttr{Chroot: newRoot}
 	cmd.Dir = "/"
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr

@@ -31,7 +31,6 @@ type boot struct {
 	card  *card
 	kind  slots.Kind
 	def   slots.Letter
-	disk  string
 	image *artifact.Manifest
 	boot  node.Boot
 }

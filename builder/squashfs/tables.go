@@ -126,8 +126,6 @@ func (t *tables) add(n *node) error {
 	}
 	for _, c := range n.children {
 		if c.Typeflag == tar.TypeDir {
-			// The child's inode names its parent's number, which is only
-			// known when the parent is written; see folder.
 			if err := t.add(c); err != nil {
 				return err
 			}
@@ -166,16 +164,10 @@ func (t *tables) number(n *node) {
 
 // leaf writes the inode of anything but a folder.
 func (t *tables) leaf(n *node) error {
-	if n.link != nil {
-		if n.link.number == 0 {
-			return t.leafOnce(n.link)
-		}
-		return nil
+	if in := n.inode(); in.number == 0 {
+		return t.leafOnce(in)
 	}
-	if n.number != 0 {
-		return nil
-	}
-	return t.leafOnce(n)
+	return nil // a hard link, whose inode is written
 }
 
 func (t *tables) leafOnce(n *node) error {

@@ -110,10 +110,6 @@ func rebootNow() error {
 	return reboot.With(string(b))
 }
 
-// rootConsole is there in images whose spec says console: root; the builder
-// put it there.
-const rootConsole = "/usr/lib/pikelet/root-console"
-
 // Prepare makes this machine out of the image, the same one on every boot. It
 // runs as a child of /init, before OpenRC reads anything; /etc and /var are
 // memory over the root. Each part is tried even when one before it failed.
@@ -167,7 +163,7 @@ func hostname(stream, serial string) string {
 // isOpen says whether whoever reaches the console is root: an image to try
 // things with.
 func isOpen() bool {
-	_, err := os.Stat(rootConsole)
+	_, err := os.Stat(node.RootConsoleFile)
 	return err == nil
 }
 
@@ -195,7 +191,7 @@ func consoles() error {
 	}
 	getty := "/sbin/getty -L 0 %[1]s vt100"
 	if isOpen() {
-		getty = "/sbin/getty -L -n -l " + rootConsole + " 0 %[1]s vt100"
+		getty = "/sbin/getty -L -n -l " + node.RootConsoleFile + " 0 %[1]s vt100"
 	}
 	var lines strings.Builder
 	names := strings.Fields(string(b))

@@ -9,6 +9,15 @@ import (
 	"github.com/pikelet-os/pikelet/internal/slots"
 )
 
+// Places in the root that the builder fills and the node looks for.
+const (
+	// AgentFile is pikeletd.
+	AgentFile = "/usr/sbin/pikeletd"
+	// RootConsoleFile is the program that opens a console to anybody. It is
+	// in the roots of images whose spec says console: root, and in no other.
+	RootConsoleFile = "/usr/lib/pikelet/root-console"
+)
+
 // BootFile is where /init leaves Boot for the programs of the root.
 const BootFile = "/run/pikelet/boot.json"
 

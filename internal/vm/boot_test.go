@@ -198,14 +198,7 @@ func TestOneFlippedByte(t *testing.T) {
 func TestWordsOfTheOtherSlot(t *testing.T) {
 	t.Parallel()
 	card := newCard(t)
-	f, err := os.OpenFile(card, os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if _, err := f.WriteAt([]byte("b"), offset(t, card, slots.A, slots.CmdlineFile)+int64(len("pikelet.slot="))); err != nil {
-		t.Fatal(err)
-	}
+	overwrite(t, card, offset(t, card, slots.A, slots.CmdlineFile)+int64(len("pikelet.slot=")), []byte("b"))
 	p := boot(t, card)
 	p.expect("THIS BOOT FAILED: checking the slot: the kernel words (cmdline.txt) changed", "slot b (rescue), root verified", "because: slot a: ")
 }
@@ -248,14 +241,7 @@ func TestBothSlotsBadStaysUpAndTriesAgain(t *testing.T) {
 func TestHalfWrittenSlotIsWalkedOver(t *testing.T) {
 	t.Parallel()
 	card := newCard(t)
-	f, err := os.OpenFile(card, os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if _, err := f.WriteAt(make([]byte, 512), partition(t, f, slots.A.Partition()).Start); err != nil {
-		t.Fatal(err)
-	}
+	overwrite(t, card, partitionOf(t, card, slots.A.Partition()).Start, make([]byte, 512))
 	p := boot(t, card)
 	p.expect("slot b (rescue), root verified")
 	p.Close()

@@ -219,7 +219,7 @@ func partition(t *testing.T, r io.ReaderAt, n int) disk.Partition {
 // flip inverts one byte of a card.
 func flip(t *testing.T, card string, at int64) {
 	t.Helper()
-	f, err := os.OpenFile(card, os.O_RDWR, 0)
+	f, err := os.Open(card)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -229,9 +229,31 @@ func flip(t *testing.T, card string, at int64) {
 		t.Fatal(err)
 	}
 	b[0] ^= 0xff
+	overwrite(t, card, at, b)
+}
+
+// overwrite writes bytes on a card.
+func overwrite(t *testing.T, card string, at int64, b []byte) {
+	t.Helper()
+	f, err := os.OpenFile(card, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
 	if _, err := f.WriteAt(b, at); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// partitionOf returns a partition of a card.
+func partitionOf(t *testing.T, card string, n int) disk.Partition {
+	t.Helper()
+	f, err := os.Open(card)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	return partition(t, f, n)
 }
 
 // openOn opens a file of a partition.

@@ -28,7 +28,6 @@ type Options struct {
 	Request  Request
 	NoWalk   bool   // an EEPROM from before PARTITION_WALK
 	Serial   string // of the board; "" for a fixed one
-	NoReboot bool   // end where the guest reboots
 
 	Console io.Writer    // sees everything the guest prints; may be nil
 	Log     func(string) // told what the firmware does; may be nil
@@ -108,9 +107,6 @@ func (m *Machine) Close() {
 	<-m.done
 }
 
-// Image returns the path of the disk the machine runs from.
-func (m *Machine) Image() string { return m.image }
-
 // loop is the firmware and the machine in turn.
 func (m *Machine) loop(ctx context.Context) error {
 	req := m.o.Request
@@ -118,9 +114,6 @@ func (m *Machine) loop(ctx context.Context) error {
 		next, again, err := m.once(ctx, req)
 		if err != nil || !again {
 			return err
-		}
-		if m.o.NoReboot {
-			return nil
 		}
 		req = next
 	}
