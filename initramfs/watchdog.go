@@ -26,11 +26,21 @@ const feederName = "pikelet-watchdog"
 
 // startFeeder opens the watchdog and leaves it to a process that outlives
 // /init: when the kernel hangs, the hardware resets the machine, and a trial
-// is over. A machine without a watchdog goes without.
+// is over. A machine without a watchdog goes without, and so does one whose
+// watchdog does not work, after saying so: failing the boot over it would take
+// both slots down in turn.
 func (b *boot) startFeeder() error {
 	if b.line.Has(cmdline.WatchdogOff) {
 		return nil
 	}
+	if err := b.leaveWatchdog(); err != nil {
+		say("this boot is not guarded by the watchdog: %v", err)
+	}
+	return nil
+}
+
+// leaveWatchdog hands the open watchdog to the feeder.
+func (b *boot) leaveWatchdog() error {
 	dev, err := os.OpenFile("/dev/watchdog", os.O_WRONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
 		return nil
