@@ -1,10 +1,10 @@
 package apk
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
-	"sort"
-	"strings"
+	"slices"
 )
 
 // Source is an index to choose from. A tagged one serves only names that are
@@ -17,254 +17,272 @@ type Source struct {
 // Solve returns the packages that a world of names needs, sorted by name: the
 // names themselves, what they depend on, and what installs itself once its
 // conditions are met (install_if; without it an image would have no service
-// scripts). Where several fit, the newest version of the package that bears
-// the name wins, then what provides the name with a version, then what
-// provides it with the highest provider_priority.
+// scripts).
 //
-// It walks the dependencies once and does not go back on a choice: a world
-// that needs that is reported as impossible, never solved wrongly.
+// It chooses what apk-tools 2.14 chooses and fails where that fails; how that
+// was found and measured is in docs/decisions/0004-solver.md. Like apk it
+// never takes a choice back: it spreads what is certain (what every remaining
+// candidate of a name needs, what no candidate can have) as far as that goes,
+// then chooses for one name, and repeats. Where the world cannot be had, the
+// error says which package is wanted by what, and what stands against it.
 func Solve(world []Dep, from []Source) ([]*Package, error) {
-	s := &solver{chosen: map[string]*Package{}, why: map[string]string{}, offers: map[string][]offer{}}
-	for i := range from {
-		for _, p := range from[i].Index.Packages {
-			s.addOffers(p, from[i].Tag)
-		}
+	s := newSolver(from)
+	world = slices.Clone(world)
+	slices.SortStableFunc(world, func(a, b Dep) int { return cmp.Compare(a.Name, b.Name) })
+	if err := s.checkTags(world); err != nil {
+		return nil, err
 	}
-	s.world = world
 	for _, d := range world {
-		s.want(d, "", d.Tag)
+		s.discover(s.name(d.Name))
 	}
-	for s.install() {
+	s.discoverRest()
+	for _, d := range world {
+		n := s.name(d.Name)
+		n.world = true
+		s.constrain(nil, n, d)
 	}
-	for _, late := range s.late {
-		if !s.met(late.dep) {
-			s.errs = append(s.errs, s.unmet(late.dep, late.by))
+	for {
+		if n := s.nextChanged(); n != nil {
+			s.reconsider(n)
+			continue
 		}
+		n := s.nextOpen()
+		if n == nil {
+			break
+		}
+		s.choose(n)
 	}
-	s.check()
-	if len(s.errs) > 0 {
-		return nil, errors.Join(s.errs...)
+	chosen := s.gather(world)
+	if s.failed {
+		return nil, s.explain(world)
 	}
-	list := make([]*Package, 0, len(s.chosen))
-	for _, p := range s.chosen {
-		list = append(list, p)
+	list := make([]*Package, 0, len(chosen))
+	for _, c := range chosen {
+		list = append(list, c.Package)
 	}
-	sort.Slice(list, func(i, j int) bool { return list[i].Name < list[j].Name })
+	slices.SortFunc(list, func(a, b *Package) int { return cmp.Compare(a.Name, b.Name) })
 	return list, nil
 }
 
-// offer is a package that satisfies a name: its own or a provided one.
-type offer struct {
-	pkg     *Package
-	version string // "" for a name provided without one
-	own     bool
-	tag     string
+// checkTags refuses tags that no repository has, as apk does.
+func (s *solver) checkTags(world []Dep) error {
+	var errs []error
+	for _, d := range world {
+		if _, ok := s.tags[d.Tag]; !ok {
+			errs = append(errs, fmt.Errorf("%s: no repository has the tag %q; give one tag: %s", d, d.Tag, d.Tag))
+		}
+	}
+	return errors.Join(errs...)
 }
+
+// name is something that packages bear, provide or depend on.
+type name struct {
+	text      string
+	offers    []offer // in the order of the repositories, and in them of the index
+	dependers []*name // names of packages that depend on this one
+	awaiters  []*name // names of packages whose install_if mentions this one
+
+	known   bool // reached from the world
+	world   bool // the world itself mentions it
+	chain   int  // how many dependencies follow one another below it
+	needs   int  // how many want it
+	decided bool
+	choice  offer // valid when decided; its pkg is nil when nothing has the name
+
+	open      bool // queued to be decided
+	changed   bool // queued to be reconsidered
+	newDeps   bool // reconsidering must look at dependencies again
+	newIf     bool // reconsidering must look at install_if again
+	triggered bool // a candidate's install_if is met
+	gathered  bool
+
+	// Of one reconsideration: how many candidates in a row need or bear this
+	// name, and whether one bears it without a version.
+	mergeDepends, mergeProvides int
+	mergeVirtual                bool
+}
+
+// offer is a candidate for a name.
+type offer struct {
+	pkg     *candidate
+	version string // "" for a name provided without one
+}
+
+// candidate is a package and what is known of it so far.
+type candidate struct {
+	*Package
+	own       *name
+	depends   []ref
+	provides  []ref
+	installIf []ref
+	sources   []int // which repositories have it
+
+	known     bool
+	chain     int
+	possible  bool
+	conflicts int
+	shared    bool   // counted when its name's needs were last merged
+	wasShared bool   // counted in the last merge that was spread
+	allowed   tagSet // tags it may come from
+	favoured  tagSet // tags it should come from
+	ifMet     bool
+	ifFailed  bool
+	gathered  bool
+	failed    bool
+	ruledOut  *reason // the first one
+}
+
+// ref is a dependency with its name looked up.
+type ref struct {
+	Dep
+	to *name
+}
+
+// tagSet has a bit for each tag; bit 0 stands for no tag.
+type tagSet uint64
 
 type solver struct {
-	world  []Dep
-	offers map[string][]offer
-	chosen map[string]*Package
-	why    map[string]string // package name to the one that needed it
-	late   []need            // met by no choice of ours, but perhaps by others' in the end
-	errs   []error
+	names   map[string]*name
+	tags    map[string]int
+	tagOf   []int   // by source
+	found   []*name // discovered
+	changed []*name
+	open    []*name
+	failed  bool
 }
 
-// need is a dependency and the package that has it.
-type need struct {
-	dep Dep
-	by  string
-}
-
-func (s *solver) addOffers(p *Package, tag string) {
-	s.offers[p.Name] = append(s.offers[p.Name], offer{p, p.Version, true, tag})
-	for _, d := range p.Provides {
-		s.offers[d.Name] = append(s.offers[d.Name], offer{p, d.Version, false, tag})
+func newSolver(from []Source) *solver {
+	s := &solver{names: map[string]*name{}, tags: map[string]int{"": 0}}
+	type key struct{ name, version, identity string }
+	seen := map[key]*candidate{}
+	for i, src := range from {
+		if _, ok := s.tags[src.Tag]; !ok {
+			s.tags[src.Tag] = len(s.tags)
+		}
+		s.tagOf = append(s.tagOf, s.tags[src.Tag])
+		for _, p := range src.Index.Packages {
+			k := key{p.Name, p.Version, p.Identity}
+			if c := seen[k]; c != nil { // the same package in another repository
+				c.sources = append(c.sources, i)
+				continue
+			}
+			seen[k] = s.add(p, i)
+		}
 	}
+	return s
 }
 
-// met says whether what is chosen satisfies d.
-func (s *solver) met(d Dep) bool {
-	for _, o := range s.offers[d.Name] {
-		if s.chosen[o.pkg.Name] == o.pkg && d.allows(o.version, o.pkg.Identity) {
+func (s *solver) name(text string) *name {
+	n := s.names[text]
+	if n == nil {
+		n = &name{text: text}
+		s.names[text] = n
+	}
+	return n
+}
+
+func (s *solver) refs(deps []Dep) []ref {
+	if len(deps) == 0 {
+		return nil
+	}
+	list := make([]ref, len(deps))
+	for i, d := range deps {
+		list[i] = ref{d, s.name(d.Name)}
+	}
+	return list
+}
+
+func (s *solver) add(p *Package, source int) *candidate {
+	c := &candidate{Package: p, own: s.name(p.Name), sources: []int{source}}
+	c.depends, c.provides, c.installIf = s.refs(p.Depends), s.refs(p.Provides), s.refs(p.InstallIf)
+	c.own.offers = append(c.own.offers, offer{c, p.Version})
+	for _, r := range c.provides {
+		r.to.offers = append(r.to.offers, offer{c, r.Version})
+	}
+	for _, r := range c.depends {
+		r.to.dependers = c.addNames(r.to.dependers)
+	}
+	for _, r := range c.installIf {
+		r.to.awaiters = c.addNames(r.to.awaiters)
+	}
+	return c
+}
+
+// addNames adds the names c goes by to a list without doubles.
+func (c *candidate) addNames(list []*name) []*name {
+	add := func(n *name) {
+		if !slices.Contains(list, n) {
+			list = append(list, n)
+		}
+	}
+	add(c.own)
+	for _, r := range c.provides {
+		add(r.to)
+	}
+	return list
+}
+
+// meets says whether an offer satisfies d; the offer of a name that nothing
+// has satisfies conflicts only.
+func (o offer) meets(d Dep) bool {
+	switch {
+	case o.pkg == nil:
+		return d.Conflict
+	case d.Op == "><" || d.Op == "":
+		return d.allows(o.version, o.pkg.Identity) != d.Conflict
+	case o.version == "":
+		return d.Conflict
+	}
+	return d.allows(o.version, o.pkg.Identity) != d.Conflict
+}
+
+// tagged says whether one of c's repositories goes by one of the tags.
+func (s *solver) tagged(c *candidate, tags tagSet) bool {
+	for _, i := range c.sources {
+		if tags&(1<<s.tagOf[i]) != 0 {
 			return true
 		}
 	}
 	return false
 }
 
-// want makes sure that d is met, choosing a package and what it depends on.
-func (s *solver) want(d Dep, by, tag string) {
-	if d.Conflict || s.met(d) {
+// discover marks what n depends on, directly or not. On the way it measures
+// the chains of dependencies, in circles as far as it knows them when it comes
+// by; the order in which names are decided hangs on it.
+func (s *solver) discover(n *name) {
+	if n.known {
 		return
 	}
-	var fit []offer
-	silent := false // offered by a package that nothing but another need may choose
-	for _, o := range s.offers[d.Name] {
-		if (o.tag != "" && o.tag != tag) || !d.allows(o.version, o.pkg.Identity) || !s.worldAllows(o.pkg) {
-			continue
-		}
-		if o.own || o.version != "" || o.pkg.ProviderPriority > 0 {
-			fit = append(fit, o)
-		} else {
-			silent = true
-		}
-	}
-	sort.SliceStable(fit, func(i, j int) bool { return better(fit[i], fit[j]) })
-	for _, o := range fit {
-		if old := s.chosen[o.pkg.Name]; old != nil {
-			continue // another version of it was needed before
-		}
-		s.chosen[o.pkg.Name] = o.pkg
-		s.why[o.pkg.Name] = by
-		for _, dep := range o.pkg.Depends {
-			s.want(dep, o.pkg.Name, tag)
-		}
-		return
-	}
-	if len(fit) == 0 && silent {
-		s.late = append(s.late, need{d, by})
-		return
-	}
-	s.errs = append(s.errs, s.unmet(d, by))
-}
-
-// worldAllows says whether no entry of the world forbids p.
-func (s *solver) worldAllows(p *Package) bool {
-	for _, d := range s.world {
-		if d.Name == p.Name && d.Conflict == d.allows(p.Version, p.Identity) {
-			return false
-		}
-	}
-	return true
-}
-
-func better(a, b offer) bool {
-	switch {
-	case a.own != b.own:
-		return a.own
-	case (a.version != "") != (b.version != ""):
-		return a.version != ""
-	case a.pkg.ProviderPriority != b.pkg.ProviderPriority:
-		return a.pkg.ProviderPriority > b.pkg.ProviderPriority
-	}
-	if c := Compare(a.version, b.version); c != 0 {
-		return c > 0
-	}
-	if a.pkg.Name != b.pkg.Name {
-		return a.pkg.Name < b.pkg.Name
-	}
-	return Compare(a.pkg.Version, b.pkg.Version) > 0
-}
-
-// install adds one round of packages whose install_if is met, and says
-// whether there were any.
-func (s *solver) install() bool {
-	var ready []*Package
-	for name, list := range s.offers {
-		for _, o := range list {
-			if o.own && o.pkg.Name == name && o.tag == "" && s.ready(o.pkg) {
-				ready = append(ready, o.pkg)
+	n.known = true
+	s.found = append(s.found, n)
+	for _, o := range n.offers {
+		c := o.pkg
+		if !c.known {
+			c.known, c.possible = true, true
+			c.allowed, c.favoured = 1, 1
+			c.ifFailed = len(c.installIf) == 0
+			for _, r := range c.depends {
+				s.discover(r.to)
+				c.chain = max(c.chain, r.to.chain+1)
 			}
 		}
+		n.chain = max(n.chain, c.chain)
 	}
-	sort.Slice(ready, func(i, j int) bool {
-		if ready[i].Name != ready[j].Name {
-			return ready[i].Name < ready[j].Name
-		}
-		return Compare(ready[i].Version, ready[j].Version) > 0
-	})
-	for _, p := range ready {
-		if s.chosen[p.Name] == nil {
-			s.want(Dep{Name: p.Name, Op: "=", Version: p.Version}, joinDeps(p.InstallIf), "")
-		}
-	}
-	return len(ready) > 0 && len(s.errs) == 0
 }
 
-func (s *solver) ready(p *Package) bool {
-	if len(p.InstallIf) == 0 || s.chosen[p.Name] != nil || !s.worldAllows(p) {
-		return false
-	}
-	for _, d := range p.InstallIf {
-		if d.Conflict == s.met(d) {
-			return false
-		}
-	}
-	return true
-}
-
-// check looks at the whole: what was met early must still be met, and nothing
-// chosen may be forbidden by something else chosen.
-func (s *solver) check() {
-	names := make([]string, 0, len(s.chosen))
-	for name := range s.chosen {
-		names = append(names, name)
-	}
-	sort.Strings(names)
-	for _, name := range names {
-		for _, d := range s.chosen[name].Depends {
-			if d.Conflict && s.metByOther(d, name) {
-				s.errs = append(s.errs, fmt.Errorf("%s does not go together with %s, which is also needed%s",
-					name, d.Name, s.chain(d.Name)))
+// discoverRest marks what can come along with what is discovered: by its
+// other names, or by itself.
+func (s *solver) discoverRest() {
+	for i := 0; i < len(s.found); i++ { // grows on the way
+		n := s.found[i]
+		for _, o := range n.offers {
+			s.discover(o.pkg.own)
+			for _, r := range o.pkg.provides {
+				s.discover(r.to)
 			}
 		}
-	}
-	for _, d := range s.world {
-		if d.Conflict && s.metByOther(d, "") {
-			s.errs = append(s.errs, fmt.Errorf("%s is unwanted, but needed%s", d.Name, s.chain(d.Name)))
+		for _, a := range n.awaiters {
+			s.discover(a)
 		}
 	}
-}
-
-func (s *solver) metByOther(d Dep, self string) bool {
-	for _, o := range s.offers[d.Name] {
-		if o.pkg.Name != self && s.chosen[o.pkg.Name] == o.pkg && d.allows(o.version, o.pkg.Identity) {
-			return true
-		}
-	}
-	return false
-}
-
-// unmet explains why nothing could be chosen for d.
-func (s *solver) unmet(d Dep, by string) error {
-	var have, silent []string
-	for _, o := range s.offers[d.Name] {
-		switch {
-		case o.own:
-			have = append(have, o.pkg.Version)
-		case o.version == "" && o.pkg.ProviderPriority == 0:
-			silent = append(silent, o.pkg.Name)
-		default:
-			have = append(have, o.pkg.String())
-		}
-	}
-	sort.Strings(silent)
-	text := fmt.Sprintf("no package %s", d)
-	switch {
-	case len(have) > 0 && s.chosen[d.Name] != nil:
-		text = fmt.Sprintf("%s is wanted, but %s was already chosen", d, s.chosen[d.Name])
-	case len(have) > 0:
-		text = fmt.Sprintf("no version of %s fits; the repositories have %s", d, strings.Join(have, ", "))
-	case len(silent) > 0:
-		text = fmt.Sprintf("%s can be had from %s; add the one you want to packages", d.Name, strings.Join(silent, " or "))
-	}
-	if by == "" {
-		return errors.New(text)
-	}
-	return fmt.Errorf("%s, needed by %s%s", text, by, s.chain(by))
-}
-
-// chain says what needed a package, up to the world.
-func (s *solver) chain(name string) string {
-	var b strings.Builder
-	for range 20 {
-		by, ok := s.why[name]
-		if !ok || by == "" {
-			break
-		}
-		b.WriteString(", needed by " + by)
-		name = by
-	}
-	return b.String()
 }
