@@ -28,70 +28,95 @@ const baseLayout = "alpine-baselayout"
 // builderSource is what the tree's own files are said to come from.
 const builderSource = "pikelet"
 
+// Assembly is the tree of an image, and the kernel in it.
+type Assembly struct {
+	Tree     *layers.Tree
+	Kernel   *Kernel
+	Warnings []string // what was left undone, a line each
+}
+
 // Assemble unpacks packages and layers into a tree, does what the packages'
 // install scripts would do, and enables services. Nothing of a package is
 // executed.
-func Assemble(ctx context.Context, p *Plan, cache *fetch.Cache, store *layers.Store) (*layers.Tree, *Kernel, error) {
+func Assemble(ctx context.Context, p *Plan, cache *fetch.Cache, store *layers.Store) (*Assembly, error) {
 	t := layers.NewTree(store)
 	epoch := time.Unix(p.Epoch, 0).UTC()
+	packages, err := unpackAll(ctx, t, p, cache)
+	if err != nil {
+		return nil, err
+	}
+	a := &Assembly{Tree: t}
+	if a.Warnings, err = doScripts(t, packages, p.Image.IDs, epoch); err != nil {
+		return nil, err
+	}
+	if p.Image.Strict && len(a.Warnings) > 0 {
+		return nil, fmt.Errorf("the spec is strict:\n%s", strings.Join(a.Warnings, "\n"))
+	}
+	if a.Kernel, err = findKernel(t, p.Image.Kernel.Package); err != nil {
+		return nil, err
+	}
+	if err := a.Kernel.depmod(t, epoch); err != nil {
+		return nil, err
+	}
+	if err := applyBase(t, p, epoch); err != nil {
+		return nil, err
+	}
+	for _, l := range p.Image.Layers {
+		f, err := layers.OpenFolder(p.Image.Path(l.Folder))
+		if err != nil {
+			return nil, err
+		}
+		if err := f.Apply(t, "folder "+l.Folder, epoch); err != nil {
+			return nil, err
+		}
+	}
+	if err := enable(t, p.Image.Services, epoch); err != nil {
+		return nil, err
+	}
+	return a, writeDatabase(t, p, packages, epoch)
+}
+
+// unpackAll unpacks the packages, the base layout first.
+func unpackAll(ctx context.Context, t *layers.Tree, p *Plan, cache *fetch.Cache) ([]*apk.Installed, error) {
 	owners := map[string]Package{}
+	var list []*apk.Installed
 	for _, first := range []bool{true, false} {
 		for _, pkg := range p.Packages {
 			if (pkg.Name == baseLayout) != first {
 				continue
 			}
-			if err := unpack(ctx, t, pkg, cache, owners); err != nil {
-				return nil, nil, err
+			done, err := unpack(ctx, t, pkg, cache, owners)
+			if err != nil {
+				return nil, err
 			}
+			list = append(list, done)
 		}
 	}
-	if err := busyboxLinks(t, epoch); err != nil {
-		return nil, nil, err
-	}
-	k, err := findKernel(t, p.Image.Kernel.Package)
-	if err != nil {
-		return nil, nil, err
-	}
-	if err := k.depmod(t, epoch); err != nil {
-		return nil, nil, err
-	}
-	if err := applyBase(t, p, epoch); err != nil {
-		return nil, nil, err
-	}
-	for _, l := range p.Image.Layers {
-		f, err := layers.OpenFolder(p.Image.Path(l.Folder))
-		if err != nil {
-			return nil, nil, err
-		}
-		if err := f.Apply(t, "folder "+l.Folder, epoch); err != nil {
-			return nil, nil, err
-		}
-	}
-	return t, k, enable(t, p.Image.Services, epoch)
+	return list, nil
 }
 
 // unpack puts a package's files into the tree. Two packages may own one file
 // only when they are built from one source or one says it replaces the other.
-func unpack(ctx context.Context, t *layers.Tree, pkg Package, cache *fetch.Cache, owners map[string]Package) error {
+func unpack(ctx context.Context, t *layers.Tree, pkg Package, cache *fetch.Cache, owners map[string]Package) (*apk.Installed, error) {
 	name, err := cache.File(ctx, pkg.url, pkg.Identity, pkg.Size)
 	if err != nil {
-		return fmt.Errorf("package %s: %w", pkg.Package, err)
+		return nil, fmt.Errorf("package %s: %w", pkg.Package, err)
 	}
 	f, err := os.Open(name)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer f.Close()
 	st, err := f.Stat()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	a, err := apk.OpenArchive(f, st.Size(), pkg.Package, pkg.keys)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	pkg.Package = a.Info
-	return a.Unpack(func(h *tar.Header, r io.Reader) error {
+	err = a.Unpack(func(h *tar.Header, r io.Reader) error {
 		if h.Typeflag != tar.TypeDir {
 			at, err := t.Resolve(h.Name, false)
 			if err != nil {
@@ -102,11 +127,9 @@ func unpack(ctx context.Context, t *layers.Tree, pkg Package, cache *fetch.Cache
 			}
 			owners[at] = pkg
 		}
-		if h.PAXRecords != nil {
-			delete(h.PAXRecords, "APK-TOOLS.checksum.SHA1")
-		}
 		return t.Add(*h, pkg.String(), r)
 	})
+	return &apk.Installed{Package: a.Info, Scripts: a.Scripts}, err
 }
 
 func mayReplace(pkg, old Package) bool {
@@ -295,21 +318,21 @@ func readModule(t *layers.Tree, name string) ([]byte, error) {
 	return kmod.Decompress(name, b)
 }
 
-// depmod writes the files modprobe reads. A package's own are replaced: ours
-// are known to be of these very modules.
+// depmod writes the files modprobe reads, busybox' and kmod's. A package's own
+// are replaced: ours are known to be of these very modules.
 func (k *Kernel) depmod(t *layers.Tree, epoch time.Time) error {
 	dep, err := k.Modules.Dep()
 	if err != nil {
 		return err
 	}
-	dir := "lib/modules/" + k.Release
-	for _, name := range []string{"modules.dep.bin", "modules.alias.bin", "modules.symbols.bin", "modules.builtin.bin", "modules.builtin.alias.bin"} {
-		if at, err := t.Resolve(dir+"/"+name, true); err == nil {
-			t.Remove(at)
-		}
+	files, err := k.Modules.Indexes()
+	if err != nil {
+		return err
 	}
-	for name, b := range map[string][]byte{"modules.dep": dep, "modules.alias": k.Modules.Alias()} {
-		if err := t.AddFile(tar.Header{Name: dir + "/" + name, Mode: 0o644, ModTime: epoch}, builderSource, b); err != nil {
+	files["modules.dep"], files["modules.alias"], files["modules.softdep"] = dep, k.Modules.Alias(), k.Modules.SoftDep()
+	for name, b := range files {
+		h := tar.Header{Name: "lib/modules/" + k.Release + "/" + name, Mode: 0o644, ModTime: epoch}
+		if err := t.AddFile(h, builderSource, b); err != nil {
 			return err
 		}
 	}

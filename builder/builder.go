@@ -67,10 +67,11 @@ func Build(ctx context.Context, img *spec.Image, in Inputs, dir string) (*Result
 		return nil, err
 	}
 	in.Report(fmt.Sprintf("%d packages chosen, build %s", len(plan.Packages), plan.BuildID))
-	tree, kernel, err := Assemble(ctx, plan, in.Cache, store)
+	assembly, err := Assemble(ctx, plan, in.Cache, store)
 	if err != nil {
 		return nil, err
 	}
+	tree, kernel := assembly.Tree, assembly.Kernel
 	boot, err := BootFiles(plan, tree, kernel)
 	if err != nil {
 		return nil, err
@@ -96,7 +97,7 @@ func Build(ctx context.Context, img *spec.Image, in Inputs, dir string) (*Result
 		return nil, err
 	}
 	art.Dir = filepath.Join(dir, "artifact")
-	return &Result{Artifact: art, Plan: plan, Disk: filepath.Join(dir, "disk.img"), Warnings: boot.Warnings}, nil
+	return &Result{Artifact: art, Plan: plan, Disk: filepath.Join(dir, "disk.img"), Warnings: append(assembly.Warnings, boot.Warnings...)}, nil
 }
 
 // writeTexts writes each stage down, so that a build can be read.

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"sort"
 	"strings"
 
 	"github.com/pikelet-os/pikelet/builder/device"
@@ -124,7 +123,7 @@ func (p *Plan) choose(ctx context.Context, cache *fetch.Cache) error {
 		sources = append(sources, apk.Source{Index: index, Tag: r.Tag})
 	}
 	var world []apk.Dep
-	for _, name := range append([]string{p.Image.Kernel.Package}, p.Image.Packages...) {
+	for _, name := range p.world() {
 		d, err := apk.ParseDep(name)
 		if err != nil {
 			return err
@@ -149,6 +148,11 @@ func (p *Plan) choose(ctx context.Context, cache *fetch.Cache) error {
 	return nil
 }
 
+// world is what the spec asks for, as in /etc/apk/world.
+func (p *Plan) world() []string {
+	return append([]string{p.Image.Kernel.Package}, p.Image.Packages...)
+}
+
 // PackageList writes the chosen packages down, one a line.
 func (p *Plan) PackageList() []byte {
 	var b bytes.Buffer
@@ -170,6 +174,9 @@ func (p *Plan) identity() []byte {
 	for _, level := range sortedKeys(img.Services) {
 		fmt.Fprintf(&b, "services %s %s\n", level, strings.Join(img.Services[level], " "))
 	}
+	for _, name := range sortedKeys(img.IDs) {
+		fmt.Fprintf(&b, "id %s %d\n", name, img.IDs[name])
+	}
 	for _, board := range sortedKeys(img.Config) {
 		fmt.Fprintf(&b, "config %s %q %q\n", board, img.Config[board].Lines, img.Config[board].Overlays)
 	}
@@ -187,13 +194,4 @@ func (p *Plan) identity() []byte {
 // Text writes the plan down for people.
 func (p *Plan) Text() []byte {
 	return append([]byte("build "+p.BuildID+"\n"), p.identity()...)
-}
-
-func sortedKeys[V any](m map[string]V) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	sort.Strings(keys)
-	return keys
 }

@@ -16,7 +16,8 @@ import (
 )
 
 // Entry is one name of the tree. Owner, mode, link target, device numbers and
-// xattrs are in its tar header, a type every tool knows.
+// xattrs are in its tar header, a type every tool knows. The owner's name is
+// kept until the builder has turned it into a number.
 type Entry struct {
 	tar.Header
 	Source string // the layer it came from, for errors and listings
@@ -102,7 +103,6 @@ func (t *Tree) Add(h tar.Header, source string, contents io.Reader) error {
 		return fmt.Errorf("%s: %q is a folder in one layer and none in another (%s)", source, name, old.Source)
 	}
 	h.Name = name
-	h.Uname, h.Gname = "", ""
 	e := &Entry{Header: h, Source: source}
 	if h.Typeflag == tar.TypeReg {
 		if err := t.store.put(e, contents); err != nil {

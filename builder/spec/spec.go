@@ -51,6 +51,12 @@ type Image struct {
 	Kernel Kernel `yaml:"kernel"`
 	// Config are lines for config.txt, for a board or for all.
 	Config map[string]Config `yaml:"config"`
+	// IDs pins the numbers of users and groups that packages make without one.
+	// Default: a number made of the name, from 300 to 899.
+	IDs map[string]int `yaml:"ids"`
+	// Strict makes errors of warnings: above all, of install scripts whose
+	// effect Pikelet does not know. Default: false.
+	Strict bool `yaml:"strict"`
 	// Console opts into a console without a password: root. Default: none;
 	// the console asks for a login that no account has a password for.
 	Console string `yaml:"console"`

@@ -137,6 +137,7 @@ func spareFeeder(pid int) error {
 	return write("/etc/conf.d/killprocs", fmt.Sprintf("# Written on each boot by pikeletd.\nkillall5_opts=\"-o %d\"\n", pid))
 }
 
+// write writes one of the files that node.Written lists.
 func write(name, text string) error { return os.WriteFile(name, []byte(text), 0o644) }
 
 // serial returns the board's serial number, or "" where it has none.

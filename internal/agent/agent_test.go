@@ -2,6 +2,9 @@ package agent
 
 import (
 	"bytes"
+	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -37,5 +40,23 @@ func TestUnknownVerb(t *testing.T) {
 	var out bytes.Buffer
 	if err := Run([]string{"fly"}, &out); err == nil || !strings.Contains(err.Error(), "pikeletd status") {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestWrittenListsWhatPrepareWrites: apk audit in the image must know of
+// every file that a boot changes.
+func TestWrittenListsWhatPrepareWrites(t *testing.T) {
+	source, err := os.ReadFile("agent.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := regexp.MustCompile(`\bwrite\("(/etc/[^"]+)"`).FindAllStringSubmatch(string(source), -1)
+	if len(found) != len(node.Written()) {
+		t.Errorf("agent.go writes %d files, node.Written lists %d", len(found), len(node.Written()))
+	}
+	for _, m := range found {
+		if !slices.Contains(node.Written(), m[1]) {
+			t.Errorf("agent.go writes %s, which node.Written does not list", m[1])
+		}
 	}
 }

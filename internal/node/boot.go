@@ -18,6 +18,12 @@ const (
 	RootConsoleFile = "/usr/lib/pikelet/root-console"
 )
 
+// Written returns the files of the root that pikeletd writes anew on every
+// boot; apk in the image is told to expect them changed.
+func Written() []string {
+	return []string{"/etc/conf.d/killprocs", "/etc/hostname", "/etc/hosts", "/etc/inittab", "/etc/motd"}
+}
+
 // BootFile is where /init leaves Boot for the programs of the root.
 const BootFile = "/run/pikelet/boot.json"
 

@@ -14,10 +14,11 @@ type Dep struct {
 	Version  string
 }
 
-// ParseDep reads one dependency that a person wrote: its version must be one.
+// ParseDep reads one dependency that a person wrote: its version must begin
+// like one.
 func ParseDep(s string) (Dep, error) {
 	d, err := parseDep(s)
-	if err == nil && d.Op != "" && d.Op != "><" && !ValidVersion(d.Version) {
+	if err == nil && d.Op != "" && d.Op != "><" && (d.Version == "" || d.Version[0] < '0' || d.Version[0] > '9') {
 		return Dep{}, fmt.Errorf("dependency %q: %q is no version", s, d.Version)
 	}
 	return d, err
@@ -92,9 +93,11 @@ func (d Dep) allows(version, identity string) bool {
 	case "><":
 		return identity == d.Version
 	}
-	if !ValidVersion(version) || !ValidVersion(d.Version) {
+	if version == "" {
 		return false
 	}
+	// Versions outside the grammar, such as opensmtpd's 6.8.0p2-r4, compare as
+	// far as they are inside it: so does apk.
 	c := compare(version, d.Version, strings.Contains(d.Op, "~"))
 	switch strings.TrimSuffix(d.Op, "~") {
 	case "", "=":

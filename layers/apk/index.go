@@ -24,7 +24,11 @@ type Package struct {
 	ProviderPriority    int
 	Depends, Provides   []Dep
 	InstallIf           []Dep
-	Replaces            []Dep // known from a package only; indexes do not say it
+
+	// These are known from a package only; indexes do not say them.
+	Replaces         []Dep
+	ReplacesPriority int
+	Triggers         []string // folders whose changes run the package's trigger
 
 	// Repository is where the index came from; whoever loaded it says so.
 	Repository string

@@ -240,6 +240,10 @@ func parsePkgInfo(b []byte) (*Package, string, error) {
 			dep(&p.InstallIf)
 		case "replaces":
 			dep(&p.Replaces)
+		case "replaces_priority":
+			p.ReplacesPriority, err = strconv.Atoi(value)
+		case "triggers":
+			p.Triggers = append(p.Triggers, strings.Fields(value)...)
 		case "datahash":
 			datahash = value
 		}
@@ -334,6 +338,10 @@ func WritePackage(w io.Writer, p Package, files []File, key *Key) (*Package, err
 	return &p, nil
 }
 
+// ChecksumRecord is the pax record with the SHA-1 of a file's contents or a
+// link's target that every file of a package has (FACTS 5.2).
+const ChecksumRecord = "APK-TOOLS.checksum.SHA1"
+
 // writeFile adds one file with the checksum apk-tools wants of files and
 // links (FACTS 5.2).
 func writeFile(tw *tar.Writer, f File) error {
@@ -355,7 +363,7 @@ func writeFile(tw *tar.Writer, f File) error {
 	}
 	if h.Typeflag == tar.TypeReg || h.Typeflag == tar.TypeSymlink {
 		sum := sha1.Sum(content) // #nosec: format
-		records := map[string]string{"APK-TOOLS.checksum.SHA1": hex.EncodeToString(sum[:])}
+		records := map[string]string{ChecksumRecord: hex.EncodeToString(sum[:])}
 		for k, v := range h.PAXRecords {
 			records[k] = v
 		}

@@ -1,6 +1,8 @@
 package kmod
 
 import (
+	"os"
+	"os/exec"
 	"strings"
 	"testing"
 )
@@ -63,4 +65,59 @@ func TestNameOf(t *testing.T) {
 func FuzzRead(f *testing.F) {
 	f.Add([]byte("\x7fELF"))
 	f.Fuzz(func(t *testing.T, b []byte) { Read("x.ko", b) })
+}
+
+// TestKmodReadsTheIndexes lets kmod's modprobe find modules with the .bin
+// files alone.
+func TestKmodReadsTheIndexes(t *testing.T) {
+	s := set()
+	for _, bad := range []string{"x", "y", "z"} {
+		delete(s.Modules, bad)
+	}
+	s.Modules["ab_c"] = &Module{Name: "ab_c", Path: "kernel/ab-c.ko", Aliases: []string{"of:N*T*Cbrcm,x-y[0-9]C*", "pci:xylophone"}}
+	files, err := s.Indexes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := os.MkdirAll(dir+"/lib/modules/1.0/kernel", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	files["modules.softdep"] = s.SoftDep()
+	for _, m := range s.Modules {
+		files[m.Path] = nil // modprobe wants them to be there
+	}
+	for name, b := range files {
+		if err := os.WriteFile(dir+"/lib/modules/1.0/"+name, b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, want := range map[string]string{
+		"a":                         "c.ko.xz b.ko.xz s.ko.xz a.ko.xz",
+		"b":                         "c.ko.xz b.ko.xz",
+		"ab-c":                      "ab-c.ko",
+		"pci:x":                     "c.ko.xz b.ko.xz s.ko.xz a.ko.xz",
+		"pci:xylophone":             "ab-c.ko",
+		"of:NfooT(null)Cbrcm,x-y7":  "",
+		"of:NfooT(null)Cbrcm,x-y7C": "ab-c.ko",
+		"core":                      "builtin",
+	} {
+		out, err := exec.Command("modprobe", "-d", dir, "-S", "1.0", "-C", "/dev/null", "-D", name).CombinedOutput()
+		if want != "" && err != nil {
+			t.Errorf("modprobe -D %s: %v\n%s", name, err, out)
+			continue
+		}
+		var got []string
+		for _, line := range strings.Split(string(out), "\n") {
+			switch {
+			case strings.HasPrefix(line, "builtin "):
+				got = append(got, "builtin")
+			case strings.HasPrefix(line, "insmod "):
+				got = append(got, strings.TrimSpace(line[strings.LastIndex(line, "/")+1:]))
+			}
+		}
+		if text := strings.Join(got, " "); text != want {
+			t.Errorf("modprobe -D %s: %q, want %q\n%s", name, text, want, out)
+		}
+	}
 }

@@ -1,0 +1,191 @@
+package builder
+
+import (
+	"archive/tar"
+	"fmt"
+	"hash/fnv"
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pikelet-os/pikelet/layers"
+)
+
+// accounts are the users and groups of an image: what etc/passwd, etc/group
+// and etc/shadow of the packages hold, and what install scripts add.
+type accounts struct {
+	passwd, group, shadow []string       // lines
+	uid, gid              map[string]int // by name
+	pinned                map[string]int // by the spec
+	days                  int64          // since 1970, of the build: when passwords were last changed
+}
+
+// Numbers of accounts that scripts leave open lie in this range: above
+// Alpine's own fixed ones, below 1000 where people's begin.
+const (
+	firstID = 300
+	lastID  = 899
+)
+
+// maxAccounts bounds etc/passwd and its like.
+const maxAccounts = 1 << 20
+
+func readAccounts(t *layers.Tree, pinned map[string]int, epoch time.Time) *accounts {
+	a := &accounts{uid: map[string]int{}, gid: map[string]int{}, pinned: pinned, days: epoch.Unix() / 86400}
+	a.passwd = accountLines(t, "etc/passwd", a.uid)
+	a.group = accountLines(t, "etc/group", a.gid)
+	a.shadow = accountLines(t, "etc/shadow", nil)
+	return a
+}
+
+// accountLines reads name:x:number:… lines; a file that is missing has none.
+func accountLines(t *layers.Tree, name string, ids map[string]int) []string {
+	b, err := t.ReadFile(name, maxAccounts)
+	if err != nil {
+		return nil
+	}
+	lines := strings.Split(strings.TrimRight(string(b), "\n"), "\n")
+	for _, line := range lines {
+		f := strings.Split(line, ":")
+		if ids == nil || len(f) < 3 {
+			continue
+		}
+		if n, err := strconv.Atoi(f[2]); err == nil {
+			ids[f[0]] = n
+		}
+	}
+	return lines
+}
+
+// pick returns the number of a new account: given by the script, pinned by
+// the spec, or made of the name, so that it is the same in every image and
+// files keep their owners from release to release.
+func (a *accounts) pick(name, given string, taken map[string]int) (int, error) {
+	if given != "" {
+		return strconv.Atoi(given)
+	}
+	id, pinned := a.pinned[name]
+	if !pinned {
+		h := fnv.New32a()
+		h.Write([]byte(name))
+		id = firstID + int(h.Sum32()%(lastID-firstID+1))
+	}
+	for _, other := range sortedKeys(taken) {
+		if taken[other] == id {
+			return 0, fmt.Errorf("the accounts %s and %s both get the number %d; give one of them another: ids: {%s: %d}", name, other, id, name, a.free(id))
+		}
+	}
+	return id, nil
+}
+
+func (a *accounts) free(id int) int {
+	used := map[int]bool{}
+	for _, ids := range []map[string]int{a.uid, a.gid} {
+		for _, n := range ids {
+			used[n] = true
+		}
+	}
+	for used[id] {
+		id++
+	}
+	return id
+}
+
+func (a *accounts) addGroup(name, gid string) error {
+	if _, there := a.gid[name]; there {
+		return nil
+	}
+	id, err := a.pick(name, gid, a.gid)
+	if err != nil {
+		return err
+	}
+	a.gid[name] = id
+	a.group = append(a.group, fmt.Sprintf("%s:x:%d:", name, id))
+	return nil
+}
+
+// user is what adduser is told.
+type user struct{ name, uid, group, gecos, home, shell string }
+
+func (a *accounts) addUser(u user) error {
+	if _, there := a.uid[u.name]; there {
+		return nil
+	}
+	id, err := a.pick(u.name, u.uid, a.uid)
+	if err != nil {
+		return err
+	}
+	gid, there := a.gid[u.group]
+	if !there {
+		return fmt.Errorf("user %s belongs to a group %q that nothing makes", u.name, u.group)
+	}
+	a.uid[u.name] = id
+	a.passwd = append(a.passwd, fmt.Sprintf("%s:x:%d:%d:%s:%s:%s", u.name, id, gid, u.gecos, u.home, u.shell))
+	a.shadow = append(a.shadow, fmt.Sprintf("%s:!:%d:0:99999:7:::", u.name, a.days))
+	return nil
+}
+
+// join makes a user a member of a group.
+func (a *accounts) join(user, group string) error {
+	for i, line := range a.group {
+		f := strings.Split(line, ":")
+		if f[0] != group || len(f) != 4 {
+			continue
+		}
+		members := strings.FieldsFunc(f[3], func(r rune) bool { return r == ',' })
+		for _, m := range members {
+			if m == user {
+				return nil
+			}
+		}
+		f[3] = strings.Join(append(members, user), ",")
+		a.group[i] = strings.Join(f, ":")
+		return nil
+	}
+	return fmt.Errorf("user %s joins a group %q that nothing makes", user, group)
+}
+
+// write puts the files back where something was added.
+func (a *accounts) write(t *layers.Tree, epoch time.Time) error {
+	for name, lines := range map[string][]string{"etc/passwd": a.passwd, "etc/group": a.group, "etc/shadow": a.shadow} {
+		if len(lines) == 0 {
+			continue
+		}
+		text := strings.Join(lines, "\n") + "\n"
+		if old, err := t.ReadFile(name, maxAccounts); err == nil && string(old) == text {
+			continue
+		}
+		h := tar.Header{Name: name, Mode: 0o644, ModTime: epoch}
+		if name == "etc/shadow" {
+			h.Mode, h.Gid = 0o640, a.gid["shadow"]
+		}
+		if err := t.AddFile(h, builderSource, []byte(text)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// own gives files whose archive names an owner the number that name has in
+// this image: packages are built where numbers differ.
+func (a *accounts) own(t *layers.Tree) {
+	for _, e := range t.Entries() {
+		if id, ok := a.uid[e.Uname]; ok {
+			e.Uid = id
+		}
+		if id, ok := a.gid[e.Gname]; ok {
+			e.Gid = id
+		}
+		e.Uname, e.Gname = "", ""
+	}
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	sort.Strings(keys)
+	return keys
+}
