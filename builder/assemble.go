@@ -55,6 +55,13 @@ func Assemble(ctx context.Context, p *Plan, cache *fetch.Cache, store *layers.St
 	if a.Kernel, err = findKernel(t, p.Image.Kernel.Package); err != nil {
 		return nil, err
 	}
+	warning, err := checkKernel(t, a.Kernel, kernelNeeds)
+	if err != nil {
+		return nil, err
+	}
+	if warning != "" {
+		a.Warnings = append(a.Warnings, warning)
+	}
 	if err := a.Kernel.depmod(t, epoch); err != nil {
 		return nil, err
 	}
