@@ -181,6 +181,32 @@ func (a *accounts) own(t *layers.Tree) {
 	}
 }
 
+// ownByRule is own for files whose owner a person named: a name must be that
+// of an account, or a number.
+func (a *accounts) ownByRule(t *layers.Tree) error {
+	for _, e := range t.Entries() {
+		for _, part := range []struct {
+			name string
+			ids  map[string]int
+			to   *int
+		}{{e.Uname, a.uid, &e.Uid}, {e.Gname, a.gid, &e.Gid}} {
+			if part.name == "" {
+				continue
+			}
+			id, known := part.ids[part.name]
+			if n, err := strconv.Atoi(part.name); err == nil && !known {
+				id, known = n, true
+			}
+			if !known {
+				return fmt.Errorf("%s: /%s is to belong to %q, an account the image does not have; a package must bring it, or give a number", e.Source, e.Name, part.name)
+			}
+			*part.to = id
+		}
+		e.Uname, e.Gname = "", ""
+	}
+	return nil
+}
+
 func sortedKeys[V any](m map[string]V) []string {
 	keys := make([]string, 0, len(m))
 	for k := range m {

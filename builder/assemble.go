@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path"
 	"strings"
@@ -55,7 +54,7 @@ func Assemble(ctx context.Context, p *Plan, cache *fetch.Cache, store *layers.St
 	if a.Kernel, err = findKernel(t, p.Image.Kernel.Package); err != nil {
 		return nil, err
 	}
-	warning, err := checkKernel(t, a.Kernel, kernelNeeds)
+	warning, err := checkKernel(t, a.Kernel, p.kernelNeeds())
 	if err != nil {
 		return nil, err
 	}
@@ -68,12 +67,16 @@ func Assemble(ctx context.Context, p *Plan, cache *fetch.Cache, store *layers.St
 	if err := applyBase(t, p, epoch); err != nil {
 		return nil, err
 	}
-	for _, l := range p.Image.Layers {
-		f, err := layers.OpenFolder(p.Image.Path(l.Folder))
-		if err != nil {
+	for _, l := range p.Layers {
+		if err := l.apply(t, p.Image, epoch); err != nil {
 			return nil, err
 		}
-		if err := f.Apply(t, "folder "+l.Folder, epoch); err != nil {
+	}
+	if err := readAccounts(t, p.Image.IDs, epoch).ownByRule(t); err != nil {
+		return nil, err
+	}
+	for _, o := range p.Overlays[1:] {
+		if err := applyOverlay(t, o, epoch); err != nil {
 			return nil, err
 		}
 	}
@@ -94,7 +97,7 @@ func unpackAll(ctx context.Context, t *layers.Tree, p *Plan, cache *fetch.Cache)
 			}
 			done, err := unpack(ctx, t, pkg, cache, owners)
 			if err != nil {
-				return nil, err
+				return nil, fmt.Errorf("%w%s", err, p.hint(err))
 			}
 			list = append(list, done)
 		}
@@ -105,7 +108,7 @@ func unpackAll(ctx context.Context, t *layers.Tree, p *Plan, cache *fetch.Cache)
 // unpack puts a package's files into the tree. Two packages may own one file
 // only when they are built from one source or one says it replaces the other.
 func unpack(ctx context.Context, t *layers.Tree, pkg Package, cache *fetch.Cache, owners map[string]Package) (*apk.Installed, error) {
-	name, err := cache.File(ctx, pkg.url, pkg.Identity, pkg.Size)
+	name, err := cache.File(ctx, pkg.url, pkg.vendored(), pkg.Identity, pkg.Size)
 	if err != nil {
 		return nil, fmt.Errorf("package %s: %w", pkg.Package, err)
 	}
@@ -174,11 +177,7 @@ func busyboxLinks(t *layers.Tree, epoch time.Time) error {
 
 // applyBase adds what every Pikelet root has beside its packages.
 func applyBase(t *layers.Tree, p *Plan, epoch time.Time) error {
-	base, err := overlays.Base()
-	if err != nil {
-		return err
-	}
-	if err := applyFiles(t, base, epoch); err != nil {
+	if err := applyOverlay(t, p.Overlays[0], epoch); err != nil {
 		return err
 	}
 	own := func(name string, mode int64, b []byte) error {
@@ -205,35 +204,40 @@ func applyBase(t *layers.Tree, p *Plan, epoch time.Time) error {
 			return err
 		}
 	}
+	defaults, err := node.Defaults{Channel: img.Channel, Soak: time.Duration(img.Health.Soak), Deadline: time.Duration(img.Health.Deadline)}.Encode()
+	if err != nil {
+		return err
+	}
+	return own(node.DefaultsFile, 0o644, defaults)
+}
+
+// applyOverlay lays an overlay over the tree and enables its services.
+func applyOverlay(t *layers.Tree, o overlays.Overlay, epoch time.Time) error {
+	files := o.Tree()
+	for _, name := range sortedKeys(files) {
+		mode := int64(0o644)
+		if bytes.HasPrefix(files[name], []byte("#!")) {
+			mode = 0o755
+		}
+		if err := t.AddFile(tar.Header{Name: name, Mode: mode, ModTime: epoch}, "overlay "+o.Name, files[name]); err != nil {
+			return err
+		}
+	}
 	have := map[string][]string{}
-	for level, names := range base.Services {
+	for level, names := range o.Optional {
 		for _, name := range names {
 			if t.Lookup("etc/init.d/"+name) != nil {
 				have[level] = append(have[level], name)
 			}
 		}
 	}
-	return enable(t, have, epoch)
-}
-
-func applyFiles(t *layers.Tree, o overlays.Overlay, epoch time.Time) error {
-	if o.Files == nil {
-		return nil
+	if err := enable(t, have, epoch); err != nil {
+		return err
 	}
-	return fs.WalkDir(o.Files, ".", func(name string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		b, err := fs.ReadFile(o.Files, name)
-		if err != nil {
-			return err
-		}
-		mode := int64(0o644)
-		if bytes.HasPrefix(b, []byte("#!")) {
-			mode = 0o755
-		}
-		return t.AddFile(tar.Header{Name: name, Mode: mode, ModTime: epoch}, "overlay "+o.Name, b)
-	})
+	if err := enable(t, o.Services, epoch); err != nil {
+		return fmt.Errorf("overlay %s: %w", o.Name, err)
+	}
+	return nil
 }
 
 // enable makes the links by which OpenRC starts services.

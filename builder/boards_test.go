@@ -15,7 +15,7 @@ import (
 
 func treeOf(t *testing.T, files map[string]string) *layers.Tree {
 	t.Helper()
-	s, err := layers.NewStore(t.TempDir())
+	s, err := layers.NewStore(t.TempDir(), 1<<30)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -200,7 +200,7 @@ func (b *Boot) initramfs(p *Plan, t *layers.Tree, k *Kernel, list []boards.Board
 	if err != nil {
 		return nil, err
 	}
-	info := cmdline.Info{Stream: p.Image.Stream, Release: p.Image.Release, BuildID: p.BuildID, Epoch: p.Epoch, Keys: p.Keys}
+	info := cmdline.Info{Stream: p.Image.Stream, Release: p.Image.Release, BuildID: p.BuildID, Epoch: p.Epoch, Keys: p.Keys, Watchdog: watchdogSeconds(p.Image)}
 	var modules []archive.File
 	for i, m := range order {
 		data, err := readModule(t, "lib/modules/"+k.Release+"/"+m.Path)
@@ -221,6 +221,16 @@ func (b *Boot) initramfs(p *Plan, t *layers.Tree, k *Kernel, list []boards.Board
 		{Name: strings.TrimPrefix(cmdline.InfoFile, "/"), Mode: 0o644, Data: text},
 	}, modules...)
 	return archive.Pack(files, time.Unix(p.Epoch, 0))
+}
+
+// watchdogSeconds is what the spec says of the watchdog; 0 where it is off,
+// which a kernel word says too.
+func watchdogSeconds(img *spec.Image) int {
+	d, err := time.ParseDuration(img.Watchdog)
+	if err != nil {
+		return 0
+	}
+	return int(d.Seconds())
 }
 
 // choose returns the modules of the boards in the order they load. A driver

@@ -18,6 +18,7 @@ import (
 
 	"github.com/pikelet-os/pikelet/builder/device"
 	"github.com/pikelet-os/pikelet/builder/fetch"
+	"github.com/pikelet-os/pikelet/builder/lock"
 	"github.com/pikelet-os/pikelet/builder/spec"
 	"github.com/pikelet-os/pikelet/internal/artifact"
 	"github.com/pikelet-os/pikelet/internal/slots"
@@ -29,6 +30,8 @@ type Inputs struct {
 	Cache    *fetch.Cache
 	Programs device.Programs
 	Key      *ecdsa.PrivateKey // signs the artifact
+	Lock     *lock.File        // pins the inputs; nil has them chosen
+	Tool     string            // the version of pikelet, compared with the lock's
 	Workers  int               // goroutines that compress; does not change the bytes
 	Report   func(string)      // told, in a line, what was done
 }
@@ -52,19 +55,18 @@ func Build(ctx context.Context, img *spec.Image, in Inputs, dir string) (*Result
 		return nil, err
 	}
 	defer os.RemoveAll(work)
-	store, err := layers.NewStore(work)
+	store, err := layers.NewStore(work, maxTree(img))
 	if err != nil {
 		return nil, err
 	}
 	defer store.Close()
 
-	public, err := artifact.EncodePublicKey(&in.Key.PublicKey)
+	plan, err := Resolve(ctx, img, in)
 	if err != nil {
 		return nil, err
 	}
-	plan, err := Resolve(ctx, img, in.Cache, in.Programs, []string{string(public)})
-	if err != nil {
-		return nil, err
+	for _, note := range plan.Notes {
+		in.Report(note)
 	}
 	in.Report(fmt.Sprintf("%d packages chosen, build %s", len(plan.Packages), plan.BuildID))
 	assembly, err := Assemble(ctx, plan, in.Cache, store)
@@ -87,7 +89,7 @@ func Build(ctx context.Context, img *spec.Image, in Inputs, dir string) (*Result
 		return nil, err
 	}
 	disk := filepath.Join(work, "disk.img")
-	if err := WriteDisk(art, disk); err != nil {
+	if err := WriteDisk(art, int64(img.StateSize), disk); err != nil {
 		return nil, err
 	}
 	if err := writeTexts(work, plan, tree, boot, art); err != nil {
@@ -99,6 +101,10 @@ func Build(ctx context.Context, img *spec.Image, in Inputs, dir string) (*Result
 	art.Dir = filepath.Join(dir, "artifact")
 	return &Result{Artifact: art, Plan: plan, Disk: filepath.Join(dir, "disk.img"), Warnings: append(assembly.Warnings, boot.Warnings...)}, nil
 }
+
+// maxTree bounds the uncompressed root: 8 times what a slot holds. Programs
+// compress to a third.
+func maxTree(img *spec.Image) int64 { return 8 * int64(img.SlotSize) }
 
 // writeTexts writes each stage down, so that a build can be read.
 func writeTexts(dir string, p *Plan, t *layers.Tree, b *Boot, a *Artifact) error {

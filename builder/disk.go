@@ -13,8 +13,8 @@ import (
 // WriteDisk writes the image of a whole card: both slots hold the artifact,
 // so that there is a rescue from the first boot on, and a is the default.
 // The file is sparse; it appears under its name only when it is whole.
-func WriteDisk(a *Artifact, name string) error {
-	table, err := disk.Card(a.Manifest.SlotSize, a.image().DiskSignature())
+func WriteDisk(a *Artifact, stateSize int64, name string) error {
+	table, err := disk.Card(a.Manifest.SlotSize, stateSize, a.image().DiskSignature())
 	if err != nil {
 		return err
 	}

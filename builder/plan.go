@@ -3,22 +3,26 @@ package builder
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/pikelet-os/pikelet/builder/device"
 	"github.com/pikelet-os/pikelet/builder/fetch"
+	"github.com/pikelet-os/pikelet/builder/lock"
 	"github.com/pikelet-os/pikelet/builder/spec"
 	"github.com/pikelet-os/pikelet/builder/squashfs"
 	"github.com/pikelet-os/pikelet/initramfs/cmdline"
 	"github.com/pikelet-os/pikelet/internal/artifact"
-	"github.com/pikelet-os/pikelet/layers"
 	"github.com/pikelet-os/pikelet/layers/apk"
+	"github.com/pikelet-os/pikelet/overlays"
 )
 
 // Arch is what images are built for, in Alpine's words; ociArch is the same
@@ -35,48 +39,125 @@ const maxIndexFile = 64 << 20
 type Plan struct {
 	Image    *spec.Image
 	Packages []Package
-	Folders  []Folder
+	Layers   []Layer
+	Overlays []overlays.Overlay // the base first
 	Programs device.Programs
 	Words    []string // kernel words, without the slot's
 	Keys     []string // PEM public keys that may sign
-	Epoch    int64    // the newest package's build time
+	Epoch    int64    // seconds since 1970
 	BuildID  string
+	Notes    []string // what the person who builds should know
 }
 
 // Package is a chosen package and where it is.
 type Package struct {
 	*apk.Package
-	url  string
-	keys apk.Keyring
+	repository string // as the spec says it
+	url        string
+	keys       apk.Keyring
 }
 
-// Folder is a folder layer by its contents.
-type Folder struct {
-	Name   string // as the spec says it
-	Digest string
-}
+// vendored is what a vendor calls the package.
+func (p Package) vendored() string { return Arch + "/" + p.FileName() }
 
-// Resolve reads the repositories' indexes and pins every input of the build.
-// keys are the public keys that images of this spec may be signed with.
-func Resolve(ctx context.Context, img *spec.Image, cache *fetch.Cache, programs device.Programs, keys []string) (*Plan, error) {
-	p := &Plan{Image: img, Programs: programs, Keys: keys, Words: append(cmdline.Base(), img.Kernel.Words...)}
-	if err := p.choose(ctx, cache); err != nil {
+// Resolve pins every input of the build: as the lock says, or, without one,
+// by reading the repositories' indexes.
+func Resolve(ctx context.Context, img *spec.Image, in Inputs) (*Plan, error) {
+	p := &Plan{Image: img, Programs: in.Programs, Words: append(cmdline.Base(), img.Kernel.Words...)}
+	if img.Watchdog == spec.WatchdogOff {
+		p.Words = append(p.Words, cmdline.WatchdogOff)
+	}
+	if err := p.pinKeys(in.Key); err != nil {
 		return nil, err
 	}
-	for _, l := range img.Layers {
-		f, err := layers.OpenFolder(img.Path(l.Folder))
-		if err != nil {
-			return nil, err
-		}
-		digest, err := f.Digest()
-		if err != nil {
-			return nil, err
-		}
-		p.Folders = append(p.Folders, Folder{l.Folder, digest})
+	if err := p.pinOverlays(in.Lock); err != nil {
+		return nil, err
+	}
+	var err error
+	if in.Lock != nil {
+		err = p.fromLock(in)
+	} else {
+		err = p.choose(ctx, in.Cache)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := p.pinLayers(ctx, in); err != nil {
+		return nil, err
+	}
+	if !img.Epoch.IsZero() {
+		p.Epoch = img.Epoch.Unix()
 	}
 	sum := sha256.Sum256(p.identity())
 	p.BuildID = hex.EncodeToString(sum[:16])
 	return p, nil
+}
+
+// pinKeys reads the public keys that may sign. Without any in the spec it is
+// the one that signs.
+func (p *Plan) pinKeys(key *ecdsa.PrivateKey) error {
+	own, err := artifact.EncodePublicKey(&key.PublicKey)
+	if err != nil {
+		return err
+	}
+	if len(p.Image.Keys) == 0 {
+		p.Keys = []string{string(own)}
+		return nil
+	}
+	signs := false
+	for _, name := range p.Image.Keys {
+		b, err := os.ReadFile(p.Image.Path(name))
+		if err != nil {
+			return err
+		}
+		pub, err := artifact.ParsePublicKey(b)
+		if err != nil {
+			return fmt.Errorf("keys: %s: %w", name, err)
+		}
+		text, err := artifact.EncodePublicKey(pub)
+		if err != nil {
+			return err
+		}
+		signs = signs || bytes.Equal(text, own)
+		p.Keys = append(p.Keys, string(text))
+	}
+	if !signs {
+		return fmt.Errorf("the key that signs is none of the spec's keys (%s): nodes would refuse the image", strings.Join(p.Image.Keys, ", "))
+	}
+	return nil
+}
+
+// pinOverlays finds the overlays, the base first.
+func (p *Plan) pinOverlays(l *lock.File) error {
+	base, err := overlays.Base()
+	if err != nil {
+		return err
+	}
+	p.Overlays = []overlays.Overlay{base}
+	var errs []error
+	for _, o := range p.Image.Overlays {
+		found, err := overlays.Find(o.Name, p.Image.Path(o.Name), o.With)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		p.Overlays = append(p.Overlays, found)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	if l == nil {
+		return overlays.Clash(p.Overlays)
+	}
+	if len(l.Overlays) != len(p.Overlays) {
+		return p.outdated("the spec has %d overlays, the lock %d", len(p.Overlays), len(l.Overlays))
+	}
+	for i, o := range p.Overlays {
+		if want := l.Overlays[i]; want.Name != o.Name || want.Digest != o.Digest() {
+			return p.outdated("the overlay %s is %s, the lock has %s %s", o.Name, o.Digest(), want.Name, want.Digest)
+		}
+	}
+	return overlays.Clash(p.Overlays)
 }
 
 // virtual are names the builder itself provides to packages: linux-rpi
@@ -90,9 +171,8 @@ func virtual() *apk.Index {
 
 const virtualName = ".pikelet-builder"
 
-func (p *Plan) choose(ctx context.Context, cache *fetch.Cache) error {
-	sources := []apk.Source{{Index: virtual()}}
-	rings := map[string]apk.Keyring{}
+// rings returns each repository's address and the keys that may sign it.
+func (p *Plan) rings() (urls []string, rings []apk.Keyring, err error) {
 	for _, r := range p.Image.Repositories {
 		url := r.URL
 		if !fetch.IsRemote(url) {
@@ -102,24 +182,37 @@ func (p *Plan) choose(ctx context.Context, cache *fetch.Cache) error {
 		for _, k := range r.Keys {
 			b, err := os.ReadFile(p.Image.Path(k))
 			if err != nil {
-				return err
+				return nil, nil, err
 			}
 			if err := ring.Add(filepath.Base(k), b); err != nil {
-				return err
+				return nil, nil, err
 			}
 		}
-		b, err := cache.Read(ctx, url+"/"+Arch+"/APKINDEX.tar.gz", maxIndexFile)
+		urls, rings = append(urls, url), append(rings, ring)
+	}
+	return urls, rings, nil
+}
+
+func (p *Plan) choose(ctx context.Context, cache *fetch.Cache) error {
+	sources := []apk.Source{{Index: virtual()}}
+	urls, rings, err := p.rings()
+	if err != nil {
+		return err
+	}
+	at := map[string]int{}
+	for i, r := range p.Image.Repositories {
+		b, err := cache.Read(ctx, urls[i]+"/"+Arch+"/APKINDEX.tar.gz", maxIndexFile)
 		if err != nil {
-			return fmt.Errorf("repository %s: %w", r.URL, err)
+			return fmt.Errorf("repository %s: %w%s", r.URL, err, p.hint(err))
 		}
-		index, err := apk.ReadIndex(b, ring)
+		index, err := apk.ReadIndex(b, rings[i])
 		if err != nil {
 			return fmt.Errorf("repository %s: %w", r.URL, err)
 		}
 		for _, pkg := range index.Packages {
-			pkg.Repository = url
+			pkg.Repository = urls[i]
 		}
-		rings[url] = ring
+		at[urls[i]] = i
 		sources = append(sources, apk.Source{Index: index, Tag: r.Tag})
 	}
 	var world []apk.Dep
@@ -135,10 +228,14 @@ func (p *Plan) choose(ctx context.Context, cache *fetch.Cache) error {
 		return fmt.Errorf("choosing packages:\n%w", err)
 	}
 	for _, c := range chosen {
+		if c.Arch != Arch && c.Arch != "noarch" && c.Name != virtualName {
+			return fmt.Errorf("choosing packages: %s is for %s, the image for %s", c, c.Arch, Arch)
+		}
 		if c.Name == virtualName {
 			continue
 		}
-		p.Packages = append(p.Packages, Package{Package: c, keys: rings[c.Repository],
+		i := at[c.Repository]
+		p.Packages = append(p.Packages, Package{Package: c, keys: rings[i], repository: p.Image.Repositories[i].URL,
 			url: c.Repository + "/" + Arch + "/" + c.FileName()})
 		p.Epoch = max(p.Epoch, c.BuildTime)
 	}
@@ -148,9 +245,17 @@ func (p *Plan) choose(ctx context.Context, cache *fetch.Cache) error {
 	return nil
 }
 
-// world is what the spec asks for, as in /etc/apk/world.
+// world is what the spec and its overlays ask for, as in /etc/apk/world.
 func (p *Plan) world() []string {
-	return append([]string{p.Image.Kernel.Package}, p.Image.Packages...)
+	world := append([]string{p.Image.Kernel.Package}, p.Image.Packages...)
+	for _, o := range p.Overlays {
+		for _, name := range o.Packages {
+			if !slices.Contains(world, name) {
+				world = append(world, name)
+			}
+		}
+	}
+	return world
 }
 
 // PackageList writes the chosen packages down, one a line.
@@ -180,9 +285,13 @@ func (p *Plan) identity() []byte {
 	for _, board := range sortedKeys(img.Config) {
 		fmt.Fprintf(&b, "config %s %q %q\n", board, img.Config[board].Lines, img.Config[board].Overlays)
 	}
-	for _, f := range p.Folders {
-		fmt.Fprintf(&b, "folder %s\n", f.Digest)
+	for _, l := range p.Layers {
+		b.WriteString(l.identity() + "\n")
 	}
+	for _, o := range p.Overlays {
+		fmt.Fprintf(&b, "overlay %s\n", o.Digest())
+	}
+	fmt.Fprintf(&b, "channel %q\nwatchdog %s\nsoak %s deadline %s\n", img.Channel, img.Watchdog, time.Duration(img.Health.Soak), time.Duration(img.Health.Deadline))
 	for _, k := range p.Keys {
 		fmt.Fprintf(&b, "key %s\n", artifact.DigestOf([]byte(k)))
 	}

@@ -13,7 +13,7 @@ import (
 // rootWith returns a tree with Alpine's usual account files.
 func rootWith(t *testing.T) *layers.Tree {
 	t.Helper()
-	store, err := layers.NewStore(t.TempDir())
+	store, err := layers.NewStore(t.TempDir(), 1<<30)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,7 +17,7 @@ import (
 // newCard writes a card with a control partition and no slots into a file.
 func newCard(t *testing.T) *card {
 	t.Helper()
-	table, err := disk.Card(34*disk.MiB, 1)
+	table, err := disk.Card(34*disk.MiB, disk.StateInImage, 1)
 	if err != nil {
 		t.Fatal(err)
 	}

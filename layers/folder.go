@@ -8,8 +8,11 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"sort"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -104,10 +107,62 @@ func (f *Folder) Digest() (string, error) {
 	return "sha256:" + hex.EncodeToString(all.Sum(nil)), err
 }
 
-// Apply lays the folder over a tree, all times being at.
-func (f *Folder) Apply(t *Tree, source string, at time.Time) error {
-	return f.each(func(h tar.Header, r io.Reader) error {
+// Rule gives files of a folder another owner or mode.
+type Rule struct {
+	Path  string // a pattern over paths in the root; one that ends in /** fits all below
+	Owner string // USER:GROUP, by name or number; "" leaves it
+	Mode  string // octal; "" leaves it
+}
+
+func (r Rule) fits(name string) bool {
+	if dir, below := strings.CutSuffix(Clean(r.Path), "/**"); below {
+		return strings.HasPrefix(name, dir+"/")
+	}
+	ok, err := path.Match(Clean(r.Path), name)
+	return ok && err == nil
+}
+
+// change applies the rule to a file. Owners by name are turned into numbers
+// when the image's accounts are known.
+func (r Rule) change(h *tar.Header) error {
+	if r.Owner != "" {
+		user, group, _ := strings.Cut(r.Owner, ":")
+		h.Uname, h.Gname = user, group
+	}
+	if r.Mode != "" && h.Typeflag != tar.TypeSymlink {
+		mode, err := strconv.ParseInt(r.Mode, 8, 32)
+		if err != nil {
+			return err
+		}
+		h.Mode = mode
+	}
+	return nil
+}
+
+// Apply lays the folder over a tree below to, all times being at. A rule that
+// fits nothing is an error: it was meant to.
+func (f *Folder) Apply(t *Tree, source, to string, rules []Rule, at time.Time) error {
+	used := make([]bool, len(rules))
+	err := f.each(func(h tar.Header, r io.Reader) error {
 		h.ModTime = at
+		h.Name = path.Join(to, h.Name)
+		for i, rule := range rules {
+			if rule.fits(h.Name) {
+				used[i] = true
+				if err := rule.change(&h); err != nil {
+					return err
+				}
+			}
+		}
 		return t.Add(h, source, r)
 	})
+	if err != nil {
+		return err
+	}
+	for i, rule := range rules {
+		if !used[i] {
+			return fmt.Errorf("%s: the rule for %q fits no file in it", source, rule.Path)
+		}
+	}
+	return nil
 }

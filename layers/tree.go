@@ -39,6 +39,27 @@ func NewTree(store *Store) *Tree {
 // Clean returns the form of a path the tree uses: no slash at either end.
 func Clean(name string) string { return strings.Trim(path.Clean("/"+name), "/") }
 
+// maxEntries bounds the names of a tree: a full k3s image has about 15,000.
+const maxEntries = 1 << 20
+
+// climbs says whether a path leads above where it begins. Whoever writes one
+// into an archive means no good, even where it would be caught later.
+func climbs(name string) bool {
+	depth := 0
+	for _, part := range strings.Split(name, "/") {
+		switch part {
+		case "", ".":
+		case "..":
+			if depth--; depth < 0 {
+				return true
+			}
+		default:
+			depth++
+		}
+	}
+	return false
+}
+
 // maxLinks bounds how many links a path may lead through, as the kernel does.
 const maxLinks = 40
 
@@ -83,6 +104,12 @@ func (t *Tree) Lookup(name string) *Entry {
 // takes over owner and mode, anything else is replaced. Missing parents are
 // made, owned by root, mode 0755.
 func (t *Tree) Add(h tar.Header, source string, contents io.Reader) error {
+	if climbs(h.Name) || h.Typeflag == tar.TypeLink && climbs(h.Linkname) {
+		return fmt.Errorf("%s: the path %q climbs out of the root", source, h.Name)
+	}
+	if len(t.entries) >= maxEntries {
+		return fmt.Errorf("%s: the root has more than %d files", source, maxEntries)
+	}
 	name, err := t.Resolve(h.Name, h.Typeflag == tar.TypeDir)
 	if err != nil {
 		return err
@@ -112,6 +139,20 @@ func (t *Tree) Add(h tar.Header, source string, contents io.Reader) error {
 	t.parents(name, h)
 	t.entries[name] = e
 	return nil
+}
+
+// AddOver is Add for layers of a container image, where a file takes the
+// place of a folder and a folder that of a file.
+func (t *Tree) AddOver(h tar.Header, source string, contents io.Reader) error {
+	at, err := t.Resolve(h.Name, false)
+	if err != nil {
+		return err
+	}
+	old := t.entries[at]
+	if old != nil && at != "" && (old.Typeflag == tar.TypeDir) != (h.Typeflag == tar.TypeDir) && !climbs(h.Name) {
+		t.Remove(at)
+	}
+	return t.Add(h, source, contents)
 }
 
 func (t *Tree) parents(name string, like tar.Header) {
@@ -235,17 +276,19 @@ func kind(t byte) byte {
 // Store keeps the contents of a tree in one file: thousands of small files on
 // a disk cost more than the bytes in them.
 type Store struct {
-	f  *os.File
-	at int64
+	f     *os.File
+	at    int64
+	limit int64
 }
 
-// NewStore makes the store's file, which Close removes.
-func NewStore(dir string) (*Store, error) {
+// NewStore makes the store's file, which Close removes. It takes at most limit
+// bytes: an archive may promise more than any image can hold.
+func NewStore(dir string, limit int64) (*Store, error) {
 	f, err := os.CreateTemp(dir, ".tree-")
 	if err != nil {
 		return nil, err
 	}
-	return &Store{f: f}, nil
+	return &Store{f: f, limit: limit}, nil
 }
 
 // Close ends the store and every entry's contents.
@@ -256,8 +299,11 @@ func (s *Store) Close() error {
 }
 
 func (s *Store) put(e *Entry, r io.Reader) error {
+	if e.Size > s.limit-s.at {
+		return fmt.Errorf("the root has more than %d MiB, more than its slots can hold; leave something out or raise slot-size", s.limit>>20)
+	}
 	at, sum := s.at, sha256.New()
-	n, err := io.Copy(io.MultiWriter(io.NewOffsetWriter(s.f, at), sum), r)
+	n, err := io.Copy(io.MultiWriter(io.NewOffsetWriter(s.f, at), sum), io.LimitReader(r, e.Size+1))
 	if err != nil {
 		return err
 	}

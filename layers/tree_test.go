@@ -14,7 +14,7 @@ var at = time.Unix(1_700_000_000, 0)
 
 func newTree(t *testing.T) *Tree {
 	t.Helper()
-	s, err := NewStore(t.TempDir())
+	s, err := NewStore(t.TempDir(), 1<<30)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,11 +74,17 @@ func TestTreeRefuses(t *testing.T) {
 func TestPathsStayInside(t *testing.T) {
 	tree := newTree(t)
 	add(t, tree, tar.Header{Typeflag: tar.TypeSymlink, Name: "up", Linkname: "../../../../etc"}, "")
-	add(t, tree, tar.Header{Typeflag: tar.TypeReg, Name: "../../x"}, "1")
 	add(t, tree, tar.Header{Typeflag: tar.TypeReg, Name: "up/y"}, "2")
-	for _, name := range []string{"x", "etc/y"} {
-		if tree.Lookup(name) == nil {
-			t.Errorf("%s is not where it should have landed:\n%s", name, tree.Listing())
+	if tree.Lookup("etc/y") == nil {
+		t.Errorf("etc/y is not where it should have landed:\n%s", tree.Listing())
+	}
+	for what, h := range map[string]tar.Header{
+		"a file":           {Typeflag: tar.TypeReg, Name: "../../x"},
+		"a file, later on": {Typeflag: tar.TypeReg, Name: "a/../../x"},
+		"a hard link":      {Typeflag: tar.TypeLink, Name: "h", Linkname: "../etc/y"},
+	} {
+		if err := tree.Add(h, "test", strings.NewReader("")); err == nil || !strings.Contains(err.Error(), "climbs out of the root") {
+			t.Errorf("%s that climbs out: %v", what, err)
 		}
 	}
 }
@@ -99,7 +105,7 @@ func TestFolderLayer(t *testing.T) {
 		t.Fatal(err)
 	}
 	tree := newTree(t)
-	if err := f.Apply(tree, "folder", at); err != nil {
+	if err := f.Apply(tree, "folder", "", nil, at); err != nil {
 		t.Fatal(err)
 	}
 	for name, mode := range map[string]int64{"etc": 0o755, "etc/secret": 0o644, "bin/run": 0o755, "bin/go": 0o755} {

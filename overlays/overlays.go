@@ -1,46 +1,273 @@
 // Package overlays holds the bundles that are laid over an image's layers:
-// files and services under one name. The base bundle is part of every image.
+// packages, files, services, kernel modules, sysctls and k3s manifests under
+// one name. Some are embedded, the base among them, which is part of every
+// image; people keep their own in folders.
 package overlays
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"embed"
+	"encoding/hex"
+	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"path"
+	"regexp"
+	"sort"
+	"strings"
+	"text/template"
 
 	"go.yaml.in/yaml/v3"
 )
 
-//go:embed all:base
+//go:embed all:base all:ssh
 var embedded embed.FS
 
 // Overlay is one bundle.
 type Overlay struct {
-	Name string `yaml:"-"`
-	// Services are enabled where their scripts are in the tree, by runlevel.
+	Name        string `yaml:"-"`
+	Description string `yaml:"description"`
+	// Packages are added to the spec's.
+	Packages []string `yaml:"packages"`
+	// Services are enabled, by runlevel. Optional ones are enabled where
+	// their scripts are in the tree.
 	Services map[string][]string `yaml:"services"`
-	// Files is laid over the tree: everything owned by root, programs
-	// (files that begin with #!) 0755, the rest 0644. It may be nil.
-	Files fs.FS `yaml:"-"`
+	Optional map[string][]string `yaml:"optional-services"`
+	// Modules are loaded on boot, Sysctls set.
+	Modules []string          `yaml:"modules"`
+	Sysctls map[string]string `yaml:"sysctls"`
+	// Kernel are options the kernel must have, without CONFIG_.
+	Kernel []string `yaml:"kernel"`
+	// Parameters may be set by the spec, with with:.
+	Parameters map[string]Parameter `yaml:"parameters"`
+
+	// Files are what it lays over the tree, by path, parameters filled in:
+	// owned by root, 0755 where they begin with #!, else 0644. Manifests are
+	// for k3s to apply.
+	Files     map[string][]byte `yaml:"-"`
+	Manifests map[string][]byte `yaml:"-"`
+}
+
+// Parameter is something an overlay wants to be told.
+type Parameter struct {
+	Description string  `yaml:"description"`
+	Default     *string `yaml:"default"` // none makes the parameter required
+	Pattern     string  `yaml:"pattern"` // a regular expression for all of the value
 }
 
 // Base returns the bundle of every image.
-func Base() (Overlay, error) { return load(embedded, "base") }
+func Base() (Overlay, error) { return Find("base", "", nil) }
 
-func load(from fs.FS, name string) (Overlay, error) {
-	o := Overlay{Name: name}
-	b, err := fs.ReadFile(from, name+"/overlay.yaml")
+// Names returns the embedded overlays' names.
+func Names() []string {
+	entries, err := embedded.ReadDir(".")
 	if err != nil {
-		return o, fmt.Errorf("reading the overlay %q: %w", name, err)
+		return nil
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+// Find returns an overlay told with its parameters: an embedded one by its
+// name, or the one in the folder dir.
+func Find(name, dir string, with map[string]string) (Overlay, error) {
+	var from fs.FS
+	if st, err := fs.Stat(embedded, name); err == nil && st.IsDir() {
+		sub, err := fs.Sub(embedded, name)
+		if err != nil {
+			return Overlay{}, err
+		}
+		from = sub
+	} else if st, err := os.Stat(dir); err == nil && st.IsDir() {
+		from = os.DirFS(dir)
+	} else {
+		return Overlay{}, fmt.Errorf("overlay %q: there is none of that name (there are %s) and no folder %s", name, strings.Join(Names(), ", "), dir)
+	}
+	o, err := load(from, name, with)
+	if err != nil {
+		return o, fmt.Errorf("overlay %q: %w", name, err)
+	}
+	return o, nil
+}
+
+func load(from fs.FS, name string, with map[string]string) (Overlay, error) {
+	o := Overlay{Name: name}
+	b, err := fs.ReadFile(from, "overlay.yaml")
+	if err != nil {
+		return o, err
 	}
 	dec := yaml.NewDecoder(bytes.NewReader(b))
 	dec.KnownFields(true)
 	if err := dec.Decode(&o); err != nil {
-		return o, fmt.Errorf("reading the overlay %q: %w", name, err)
+		return o, fmt.Errorf("overlay.yaml: %w", err)
 	}
-	if _, err := fs.Stat(from, name+"/files"); err == nil {
-		o.Files, err = fs.Sub(from, name+"/files")
+	values, err := o.values(with)
+	if err != nil {
 		return o, err
 	}
-	return o, nil
+	if o.Files, err = read(from, "files", values); err != nil {
+		return o, err
+	}
+	o.Manifests, err = read(from, "manifests", values)
+	return o, err
+}
+
+// values returns every parameter's value; all that is wrong at once.
+func (o *Overlay) values(with map[string]string) (map[string]string, error) {
+	var errs []error
+	for _, name := range sorted(with) {
+		if _, known := o.Parameters[name]; !known {
+			errs = append(errs, fmt.Errorf("with.%s: it has no such parameter; it has: %s", name, strings.Join(sorted(o.Parameters), ", ")))
+		}
+	}
+	values := map[string]string{}
+	for _, name := range sorted(o.Parameters) {
+		p := o.Parameters[name]
+		value, given := with[name]
+		if !given {
+			if p.Default == nil {
+				errs = append(errs, fmt.Errorf("with.%s: missing: %s", name, p.Description))
+				continue
+			}
+			value = *p.Default
+		}
+		form, err := regexp.Compile("^(?:" + p.Pattern + ")$")
+		switch {
+		case err != nil:
+			errs = append(errs, fmt.Errorf("overlay.yaml: parameters.%s.pattern: %w", name, err))
+		case p.Pattern != "" && !form.MatchString(value):
+			errs = append(errs, fmt.Errorf("with.%s: %q does not fit: %s (%s)", name, value, p.Description, p.Pattern))
+		}
+		values[name] = value
+	}
+	return values, errors.Join(errs...)
+}
+
+// read reads the files of a folder, which need not be there. One whose name
+// ends in .tmpl is a template over the parameters, and loses the ending.
+func read(from fs.FS, dir string, values map[string]string) (map[string][]byte, error) {
+	files := map[string][]byte{}
+	if _, err := fs.Stat(from, dir); errors.Is(err, fs.ErrNotExist) {
+		return files, nil
+	}
+	err := fs.WalkDir(from, dir, func(p string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		if !d.Type().IsRegular() {
+			return fmt.Errorf("%s is no plain file", p)
+		}
+		b, err := fs.ReadFile(from, p)
+		if err != nil {
+			return err
+		}
+		name := strings.TrimPrefix(p, dir+"/")
+		if short, is := strings.CutSuffix(name, ".tmpl"); is {
+			t, err := template.New(name).Option("missingkey=error").Parse(string(b))
+			if err != nil {
+				return err
+			}
+			var out bytes.Buffer
+			if err := t.Execute(&out, values); err != nil {
+				return err
+			}
+			name, b = short, out.Bytes()
+		}
+		files[name] = b
+		return nil
+	})
+	return files, err
+}
+
+// Places in the root where an overlay's parts go.
+const (
+	modulesFolder   = "etc/modules-load.d/"
+	sysctlFolder    = "etc/sysctl.d/"
+	ManifestsFolder = "usr/lib/pikelet/manifests/"
+)
+
+// Tree returns everything the overlay lays over the tree, by path.
+func (o Overlay) Tree() map[string][]byte {
+	all := map[string][]byte{}
+	for name, b := range o.Files {
+		all[name] = b
+	}
+	for name, b := range o.Manifests {
+		all[ManifestsFolder+path.Base(o.Name)+"-"+name] = b
+	}
+	if len(o.Modules) > 0 {
+		all[modulesFolder+path.Base(o.Name)+".conf"] = []byte(strings.Join(o.Modules, "\n") + "\n")
+	}
+	if len(o.Sysctls) > 0 {
+		var b strings.Builder
+		for _, key := range sorted(o.Sysctls) {
+			b.WriteString(key + " = " + o.Sysctls[key] + "\n")
+		}
+		all[sysctlFolder+path.Base(o.Name)+".conf"] = []byte(b.String())
+	}
+	return all
+}
+
+// Digest is a hash over all that the overlay, told what it was told, brings to
+// an image.
+func (o Overlay) Digest() string {
+	h := sha256.New()
+	fmt.Fprintf(h, "%q %q %q\n", o.Packages, o.Modules, o.Kernel)
+	for _, services := range []map[string][]string{o.Services, o.Optional} {
+		for _, level := range sorted(services) {
+			fmt.Fprintf(h, "%s %q\n", level, services[level])
+		}
+		fmt.Fprintln(h)
+	}
+	tree := o.Tree()
+	for _, name := range sorted(tree) {
+		fmt.Fprintf(h, "%q %d %x\n", name, len(tree[name]), sha256.Sum256(tree[name]))
+	}
+	return "sha256:" + hex.EncodeToString(h.Sum(nil))
+}
+
+// Clash says what two of the overlays would both decide: a file, a sysctl, the
+// runlevel of a service.
+func Clash(list []Overlay) error {
+	var errs []error
+	by := map[string]string{}
+	claim := func(o Overlay, what, key, value string) {
+		if other, taken := by[what+" "+key]; taken {
+			name, old, _ := strings.Cut(other, "\n")
+			if old != value {
+				errs = append(errs, fmt.Errorf("the overlays %s and %s clash: both have the %s %s", name, o.Name, what, key))
+			}
+			return
+		}
+		by[what+" "+key] = o.Name + "\n" + value
+	}
+	for _, o := range list {
+		tree := o.Tree()
+		for _, name := range sorted(tree) {
+			claim(o, "file", "/"+name, string(tree[name]))
+		}
+		for _, key := range sorted(o.Sysctls) {
+			claim(o, "sysctl", key, o.Sysctls[key])
+		}
+		for _, level := range sorted(o.Services) {
+			for _, s := range o.Services[level] {
+				claim(o, "service", s, level)
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func sorted[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	sort.Strings(keys)
+	return keys
 }

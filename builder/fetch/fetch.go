@@ -1,14 +1,17 @@
-// Package fetch brings indexes and packages from where a spec says they are:
-// a folder, or an http(s) server with a cache in between. It checks nothing;
-// whoever reads a package checks its signature and identity.
+// Package fetch brings indexes, packages and layers from where a spec says
+// they are: the cache, then a vendor folder or artifact, then the mirror. It
+// checks nothing but sizes; whoever reads a package checks its signature and
+// identity.
 package fetch
 
 import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -16,10 +19,27 @@ import (
 	"time"
 )
 
-// Cache keeps downloaded packages in a folder, by what they are.
+// Cache keeps what was downloaded in a folder, by what it is. Two builds may
+// share one: files appear whole, under names that say what is in them.
 type Cache struct {
-	Dir    string
-	Client *http.Client
+	Dir     string
+	Client  *http.Client
+	Offline bool   // nothing may be asked of the network
+	Vendor  Source // asked before the mirror; may be nil
+}
+
+// Source holds copies of a build's inputs by name, such as
+// aarch64/busybox-1.37.0-r6.apk. A name it has not is fs.ErrNotExist.
+type Source interface {
+	Open(ctx context.Context, name string) (io.ReadCloser, error)
+}
+
+// Folder is a Source in a folder.
+type Folder string
+
+// Open opens a file of the folder.
+func (f Folder) Open(_ context.Context, name string) (io.ReadCloser, error) {
+	return os.Open(filepath.Join(string(f), filepath.FromSlash(name)))
 }
 
 // New returns a cache in dir, which is made when the first download needs it.
@@ -30,6 +50,20 @@ func New(dir string) *Cache {
 // IsRemote says whether a repository is on a server and not in a folder.
 func IsRemote(url string) bool {
 	return strings.HasPrefix(url, "http://") || strings.HasPrefix(url, "https://")
+}
+
+// Missing is a file that is not where it should be: the mirror has dropped
+// it, or there is no going there.
+type Missing struct {
+	What    string
+	Offline bool
+}
+
+func (m *Missing) Error() string {
+	if m.Offline {
+		return m.What + " is not in the cache, and the build is offline"
+	}
+	return m.What + " is not there any more"
 }
 
 // Read returns a small file, such as an index, always afresh.
@@ -49,47 +83,82 @@ func (c *Cache) Read(ctx context.Context, url string, limit int64) ([]byte, erro
 	return b, nil
 }
 
-// File returns the path of a file on this machine. One from a server is kept
-// under key, which must name its contents.
-func (c *Cache) File(ctx context.Context, url, key string, size int64) (string, error) {
+// File returns the path of a file of size bytes on this machine: from the
+// cache, where it is kept under key, which must name its contents; from the
+// vendor, where it is called name; or from url.
+func (c *Cache) File(ctx context.Context, url, name, key string, size int64) (string, error) {
+	kept := c.Path(key)
+	if st, err := os.Stat(kept); err == nil && st.Size() == size {
+		return kept, nil
+	}
+	if c.Vendor != nil {
+		r, err := c.Vendor.Open(ctx, name)
+		if err == nil {
+			defer r.Close()
+			return kept, c.keep(kept, "the vendor's "+name, r, size)
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return "", fmt.Errorf("asking the vendor for %s: %w", name, err)
+		}
+	}
 	if !IsRemote(url) {
-		_, err := os.Stat(url)
+		st, err := os.Stat(url)
+		if errors.Is(err, fs.ErrNotExist) {
+			return "", &Missing{What: url}
+		}
+		if err == nil && st.Size() != size {
+			err = fmt.Errorf("%s has %d bytes, and %d were announced", url, st.Size(), size)
+		}
 		return url, err
-	}
-	sum := sha256.Sum256([]byte(key))
-	name := filepath.Join(c.Dir, hex.EncodeToString(sum[:]))
-	if st, err := os.Stat(name); err == nil && st.Size() == size {
-		return name, nil
-	}
-	if err := os.MkdirAll(c.Dir, 0o755); err != nil {
-		return "", err
 	}
 	r, err := c.open(ctx, url)
 	if err != nil {
 		return "", err
 	}
 	defer r.Close()
+	return kept, c.keep(kept, url, r, size)
+}
+
+// Path is where the cache keeps what key names.
+func (c *Cache) Path(key string) string {
+	sum := sha256.Sum256([]byte(key))
+	return filepath.Join(c.Dir, hex.EncodeToString(sum[:]))
+}
+
+func (c *Cache) keep(name, what string, r io.Reader, size int64) error {
+	if err := os.MkdirAll(c.Dir, 0o755); err != nil {
+		return err
+	}
 	tmp, err := os.CreateTemp(c.Dir, ".download-")
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer os.Remove(tmp.Name())
 	n, err := io.Copy(tmp, io.LimitReader(r, size+1))
 	if cerr := tmp.Close(); err == nil {
 		err = cerr
 	}
-	if err == nil && n != size {
-		err = fmt.Errorf("the index announces %d bytes, the server sent another number", size)
+	if err == nil && n > size {
+		err = fmt.Errorf("more than the %d bytes that were announced came", size)
+	} else if err == nil && n < size {
+		err = fmt.Errorf("%d bytes were announced, %d came", size, n)
 	}
 	if err != nil {
-		return "", fmt.Errorf("downloading %s: %w", url, err)
+		return fmt.Errorf("fetching %s: %w", what, err)
 	}
-	return name, os.Rename(tmp.Name(), name)
+	return os.Rename(tmp.Name(), name)
 }
 
 func (c *Cache) open(ctx context.Context, url string) (io.ReadCloser, error) {
 	if !IsRemote(url) {
-		return os.Open(url)
+		f, err := os.Open(url)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, &Missing{What: url}
+		}
+		return f, err
+	}
+	if c.Offline {
+		return nil, &Missing{What: url, Offline: true}
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
@@ -98,6 +167,10 @@ func (c *Cache) open(ctx context.Context, url string) (io.ReadCloser, error) {
 	resp, err := c.Client.Do(req)
 	if err != nil {
 		return nil, err
+	}
+	if resp.StatusCode == http.StatusNotFound || resp.StatusCode == http.StatusGone {
+		resp.Body.Close()
+		return nil, fmt.Errorf("the server answered %s: %w", resp.Status, &Missing{What: url})
 	}
 	if resp.StatusCode != http.StatusOK {
 		resp.Body.Close()

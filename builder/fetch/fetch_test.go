@@ -27,7 +27,7 @@ func TestFileIsDownloadedOnce(t *testing.T) {
 	ctx, dir := context.Background(), t.TempDir()
 	c := New(filepath.Join(dir, "cache"))
 	for range 2 {
-		name, err := c.File(ctx, s.URL+"/good.apk", "Q1good", 5)
+		name, err := c.File(ctx, s.URL+"/good.apk", "good.apk", "Q1good", 5)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -38,8 +38,8 @@ func TestFileIsDownloadedOnce(t *testing.T) {
 	if asked != 1 {
 		t.Errorf("the server was asked %d times", asked)
 	}
-	for url, want := range map[string]string{"/gone.apk": "404", "/long.apk": "another number"} {
-		if _, err := c.File(ctx, s.URL+url, url, 5); err == nil || !strings.Contains(err.Error(), want) {
+	for url, want := range map[string]string{"/gone.apk": "404", "/long.apk": "more than the 5 bytes"} {
+		if _, err := c.File(ctx, s.URL+url, "x", url, 5); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", url, err, want)
 		}
 	}
@@ -49,7 +49,7 @@ func TestFileIsDownloadedOnce(t *testing.T) {
 	if _, err := c.Read(ctx, s.URL+"/long.apk", 5); err == nil || !strings.Contains(err.Error(), "more than 5 bytes") {
 		t.Errorf("a file over the limit: %v", err)
 	}
-	if _, err := c.File(ctx, filepath.Join(dir, "none"), "x", 1); err == nil {
+	if _, err := c.File(ctx, filepath.Join(dir, "none"), "x", "x", 1); err == nil {
 		t.Error("a folder's missing file: no error")
 	}
 }

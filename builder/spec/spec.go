@@ -9,41 +9,49 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"regexp"
-	"sort"
 	"strconv"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 
 	"github.com/pikelet-os/pikelet/boards"
 	"github.com/pikelet-os/pikelet/internal/disk"
-	"github.com/pikelet-os/pikelet/layers/apk"
 )
 
 // Image is an image spec. Paths in it are relative to the spec's folder.
 type Image struct {
 	// Name is what people call the image. Required: lower-case letters,
 	// digits and dashes.
-	Name string `yaml:"name"`
+	Name string `yaml:"name" jsonschema:"required"`
 	// Stream is the name nodes go by: they upgrade within one stream only.
 	// Default: the name.
 	Stream string `yaml:"stream"`
 	// Release is the image's number. Required: numbers with dots, which
 	// compare number by number, 1.10 being newer than 1.9.
-	Release string `yaml:"release"`
+	Release string `yaml:"release" jsonschema:"required"`
 	// Boards are the families of Pi the image is for. Default: all, without
 	// the virtual ones.
 	Boards []string `yaml:"boards"`
 	// Alpine is the release whose packages are used; {alpine} in a
 	// repository's URL stands for it. Default: 3.23.
 	Alpine string `yaml:"alpine"`
+	// Mirror is what {mirror} in a repository's URL stands for, such as
+	// https://mirror.example/alpine.
+	Mirror string `yaml:"mirror"`
 	// Repositories are where packages come from. Required.
-	Repositories []Repository `yaml:"repositories"`
+	Repositories []Repository `yaml:"repositories" jsonschema:"required"`
 	// Packages are what the root is made of, as in /etc/apk/world. Required.
-	Packages []string `yaml:"packages"`
+	Packages []string `yaml:"packages" jsonschema:"required"`
+	// Vendor is a folder that pikelet vendor filled, or the reference of an
+	// artifact it pushed. What is not in the cache comes from there, and from
+	// the mirrors only after that.
+	Vendor string `yaml:"vendor"`
 	// Layers are laid over the packages, in this order.
 	Layers []Layer `yaml:"layers"`
+	// Overlays are bundles laid over the layers: names of embedded ones, or
+	// folders with an overlay.yaml. The base overlay is always there.
+	Overlays []Overlay `yaml:"overlays"`
 	// Services are enabled, by OpenRC runlevel: sysinit, boot, default,
 	// shutdown.
 	Services map[string][]string `yaml:"services"`
@@ -63,6 +71,25 @@ type Image struct {
 	// SlotSize is the size of each of the two slots, such as 512MiB.
 	// Default: 1GiB.
 	SlotSize Size `yaml:"slot-size"`
+	// StateSize is the size of the state partition in disk.img, which the node
+	// grows to the card on its first boot. Default: 8MiB.
+	StateSize Size `yaml:"state-size"`
+	// Keys are files with the PEM public keys that may sign images of this
+	// stream. The key that signs must be one of them. Default: the key that
+	// signs this image.
+	Keys []string `yaml:"keys"`
+	// Channel is the reference nodes watch for new releases, such as
+	// registry.example/homelab:stable. Default: none; nodes upgrade when told.
+	Channel string `yaml:"channel"`
+	// Epoch is the time files of the image have and the earliest a node's
+	// clock shows, such as 2026-11-21T00:00:00Z. Default: when the newest
+	// package was built.
+	Epoch Time `yaml:"epoch"`
+	// Watchdog says how long a hung kernel may hang before the hardware resets
+	// the machine: 6s to 15s, or off. Default: 15s.
+	Watchdog string `yaml:"watchdog"`
+	// Health says when a new release has proved itself.
+	Health Health `yaml:"health"`
 
 	file string
 	dir  string
@@ -79,10 +106,66 @@ type Repository struct {
 	Tag string `yaml:"tag"`
 }
 
-// Layer is one source of files.
+// Layer is one source of files: one of folder, tar and oci.
 type Layer struct {
 	// Folder is a folder whose contents are laid over the root.
 	Folder string `yaml:"folder"`
+	// Tar is an archive, plain or compressed with gzip, xz or zstd.
+	Tar string `yaml:"tar"`
+	// OCI is a container image: a registry's reference, or oci: and the folder
+	// of an OCI layout.
+	OCI string `yaml:"oci"`
+	// To is the folder of the root the layer is laid into. Default: /.
+	To string `yaml:"to"`
+	// Rules give files of a folder other owners and modes than root's. The
+	// last one that fits counts.
+	Rules []Rule `yaml:"rules"`
+}
+
+// Rule gives files an owner and a mode.
+type Rule struct {
+	// Path fits files and folders by their path in the root, as in
+	// etc/ssl/private/*; a pattern that ends in /** fits everything below.
+	Path string `yaml:"path"`
+	// Owner is USER:GROUP, by name or number. Default: root:root.
+	Owner string `yaml:"owner"`
+	// Mode is the permissions, such as "0600". Default: 0755 for folders and
+	// what its owner may execute, 0644 for the rest.
+	Mode string `yaml:"mode"`
+}
+
+// Overlay is a bundle and what it is told.
+type Overlay struct {
+	// Name is the name of an embedded overlay, or a folder.
+	Name string `yaml:"name"`
+	// With are values for the overlay's parameters.
+	With map[string]string `yaml:"with"`
+}
+
+// UnmarshalYAML reads an overlay: its name alone, or name and with.
+func (o *Overlay) UnmarshalYAML(n *yaml.Node) error {
+	if n.Kind == yaml.ScalarNode {
+		o.Name = n.Value
+		return nil
+	}
+	if n.Kind == yaml.MappingNode { // KnownFields does not reach in here
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			if key := n.Content[i]; key.Value != "name" && key.Value != "with" {
+				return typeError(key, "field %s not found in type spec.Overlay", key.Value)
+			}
+		}
+	}
+	type plain Overlay
+	return n.Decode((*plain)(o))
+}
+
+// Health says when a new release has proved itself on a node.
+type Health struct {
+	// Soak is how long all checks must hold. Default: 60s.
+	Soak Duration `yaml:"soak"`
+	// Deadline is when a release that has not proved itself is left. Default:
+	// 10m.
+	Deadline Duration `yaml:"deadline"`
 }
 
 // Kernel says which kernel runs.
@@ -115,12 +198,48 @@ func (s *Size) UnmarshalYAML(n *yaml.Node) error {
 			}
 		}
 	}
-	return &yaml.TypeError{Errors: []string{fmt.Sprintf("line %d: %q is no size; write it as 512MiB or 1GiB", n.Line, n.Value)}}
+	return typeError(n, "%q is no size; write it as 512MiB or 1GiB", n.Value)
+}
+
+// Duration is a span of time, written as 60s or 10m.
+type Duration time.Duration
+
+// UnmarshalYAML reads a duration.
+func (d *Duration) UnmarshalYAML(n *yaml.Node) error {
+	v, err := time.ParseDuration(n.Value)
+	if err != nil || v <= 0 {
+		return typeError(n, "%q is no span of time; write it as 60s or 10m", n.Value)
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// Time is a moment in whole seconds.
+type Time struct{ time.Time }
+
+// UnmarshalYAML reads a moment.
+func (t *Time) UnmarshalYAML(n *yaml.Node) error {
+	v, err := time.Parse(time.RFC3339, n.Value)
+	if err != nil || v.Unix() <= 0 {
+		return typeError(n, "%q is no moment; write it as 2026-11-21T00:00:00Z", n.Value)
+	}
+	t.Time = v
+	return nil
+}
+
+func typeError(n *yaml.Node, format string, args ...any) error {
+	return &yaml.TypeError{Errors: []string{fmt.Sprintf("line %d: "+format, append([]any{n.Line}, args...)...)}}
 }
 
 // ConsoleRoot is the value of Console that opens it to whoever holds the
 // machine.
 const ConsoleRoot = "root"
+
+// File is where the spec was read from.
+func (i *Image) File() string { return i.file }
+
+// WatchdogOff is the value of Watchdog that leaves the hardware's alone.
+const WatchdogOff = "off"
 
 // Path returns a path of the spec's as seen from where the program runs.
 func (i *Image) Path(p string) string {
@@ -185,210 +304,21 @@ func (i *Image) defaults() {
 	if i.SlotSize == 0 {
 		i.SlotSize = 1 << 30
 	}
+	if i.StateSize == 0 {
+		i.StateSize = disk.StateInImage
+	}
+	if i.Watchdog == "" {
+		i.Watchdog = "15s"
+	}
+	if i.Health.Soak == 0 {
+		i.Health.Soak = Duration(time.Minute)
+	}
+	if i.Health.Deadline == 0 {
+		i.Health.Deadline = Duration(10 * time.Minute)
+	}
 	for n := range i.Repositories {
 		r := &i.Repositories[n]
-		r.URL = strings.TrimSuffix(strings.ReplaceAll(r.URL, "{alpine}", i.Alpine), "/")
-	}
-}
-
-// checker gathers mistakes.
-type checker struct {
-	file     string
-	lines    map[string]int // field to line
-	problems []problem
-}
-
-type problem struct {
-	line int
-	text string
-}
-
-// index remembers the line of every field.
-func (c *checker) index(n *yaml.Node, field string) {
-	c.lines[field] = n.Line
-	switch n.Kind {
-	case yaml.MappingNode:
-		for i := 0; i+1 < len(n.Content); i += 2 {
-			name := strings.TrimPrefix(field+"."+n.Content[i].Value, ".")
-			c.index(n.Content[i+1], name)
-			c.lines[name] = n.Content[i].Line
-		}
-	case yaml.SequenceNode:
-		for i, e := range n.Content {
-			c.index(e, fmt.Sprintf("%s[%d]", field, i))
-		}
-	}
-}
-
-// unknownField is how the YAML library words a key it has no field for.
-var unknownField = regexp.MustCompile(`^line (\d+): field (\S+) not found in type \S+$`)
-
-func (c *checker) decoding(err error) {
-	var te *yaml.TypeError
-	texts := []string{strings.TrimPrefix(err.Error(), "yaml: ")}
-	if errors.As(err, &te) {
-		texts = te.Errors
-	}
-	for _, t := range texts {
-		if m := unknownField.FindStringSubmatch(t); m != nil {
-			line, _ := strconv.Atoi(m[1])
-			c.problems = append(c.problems, problem{line, m[2] + ": there is no such field; is it misspelt or indented wrongly?"})
-			continue
-		}
-		line := 0
-		if rest, ok := strings.CutPrefix(t, "line "); ok {
-			number, text, _ := strings.Cut(rest, ": ")
-			if n, err := strconv.Atoi(number); err == nil {
-				line, t = n, text
-			}
-		}
-		c.problems = append(c.problems, problem{line, t})
-	}
-}
-
-func (c *checker) add(field, format string, args ...any) {
-	line := c.lines[field]
-	for up := field; line == 0 && up != ""; line = c.lines[up] {
-		i := strings.LastIndexAny(up, ".[")
-		if i < 0 {
-			break
-		}
-		up = up[:i]
-	}
-	c.problems = append(c.problems, problem{line, field + ": " + fmt.Sprintf(format, args...)})
-}
-
-func (c *checker) err() error {
-	if len(c.problems) == 0 {
-		return nil
-	}
-	sort.SliceStable(c.problems, func(i, j int) bool { return c.problems[i].line < c.problems[j].line })
-	e := &Error{}
-	for _, p := range c.problems {
-		place := c.file
-		if p.line > 0 {
-			place += ":" + strconv.Itoa(p.line)
-		}
-		e.Problems = append(e.Problems, place+": "+p.text)
-	}
-	return e
-}
-
-var (
-	nameForm    = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)
-	releaseForm = regexp.MustCompile(`^\d{1,9}(\.\d{1,9}){0,3}$`)
-)
-
-// maxConfigLine is what old firmware reads of a line of config.txt; the rest
-// is dropped without a word (FACTS 1.3).
-const maxConfigLine = 78
-
-func (c *checker) check(i *Image) {
-	if !nameForm.MatchString(i.Name) {
-		c.add("name", "%q: want lower-case letters, digits and dashes, such as homelab", i.Name)
-	}
-	if !nameForm.MatchString(i.Stream) && i.Stream != i.Name {
-		c.add("stream", "%q: want lower-case letters, digits and dashes", i.Stream)
-	}
-	if !releaseForm.MatchString(i.Release) {
-		c.add("release", "%q: want numbers with dots, such as 1.0", i.Release)
-	}
-	if !regexp.MustCompile(`^\d+\.\d+$`).MatchString(i.Alpine) {
-		c.add("alpine", "%q: want an Alpine release, such as 3.23 (in quotes, or YAML reads a number)", i.Alpine)
-	}
-	for n, b := range i.Boards {
-		if _, err := boards.Find(b); err != nil {
-			c.add(fmt.Sprintf("boards[%d]", n), "%v", err)
-		}
-	}
-	c.checkSources(i)
-	for level := range i.Services {
-		switch level {
-		case "sysinit", "boot", "default", "shutdown":
-		default:
-			c.add("services."+level, "no such runlevel; there are sysinit, boot, default and shutdown")
-		}
-	}
-	for n, w := range i.Kernel.Words {
-		if w == "" || strings.ContainsAny(w, " \t\n\"") {
-			c.add(fmt.Sprintf("kernel.words[%d]", n), "%q: one word each, without blanks or quotes", w)
-		}
-	}
-	c.checkConfig(i)
-	if i.Console != "" && i.Console != ConsoleRoot {
-		c.add("console", "%q: want root, or nothing for a console without a way in", i.Console)
-	}
-	if s := int64(i.SlotSize); s < 34*disk.MiB || s > 64<<30 || s%disk.MiB != 0 {
-		c.add("slot-size", "%d MiB: want at least 34MiB and at most 64GiB", s/disk.MiB)
-	}
-}
-
-func (c *checker) checkSources(i *Image) {
-	if len(i.Repositories) == 0 {
-		c.add("repositories", "none; name at least one, with url and keys")
-	}
-	for n, r := range i.Repositories {
-		field := fmt.Sprintf("repositories[%d]", n)
-		if r.URL == "" {
-			c.add(field+".url", "missing; want a folder or an http(s) address")
-		}
-		if len(r.Keys) == 0 {
-			c.add(field+".keys", "missing; name the public keys that may sign it, such as Alpine's from /etc/apk/keys")
-		}
-		for k, key := range r.Keys {
-			if _, err := os.Stat(i.Path(key)); err != nil {
-				c.add(fmt.Sprintf("%s.keys[%d]", field, k), "no file %s", key)
-			}
-		}
-	}
-	if len(i.Packages) == 0 {
-		c.add("packages", "none; alpine-base and openrc are the least")
-	}
-	for n, p := range i.Packages {
-		if _, err := apk.ParseDep(p); err != nil {
-			c.add(fmt.Sprintf("packages[%d]", n), "%v", err)
-		}
-	}
-	for n, l := range i.Layers {
-		field := fmt.Sprintf("layers[%d]", n)
-		if l.Folder == "" {
-			c.add(field, "want folder: PATH")
-		} else if st, err := os.Stat(i.Path(l.Folder)); err != nil || !st.IsDir() {
-			c.add(field+".folder", "no folder %s", l.Folder)
-		}
-	}
-}
-
-func (c *checker) checkConfig(i *Image) {
-	var names []string
-	for name := range i.Config {
-		names = append(names, name)
-	}
-	sort.Strings(names)
-	for _, name := range names {
-		if _, err := boards.Find(name); err != nil && name != "all" {
-			c.add("config."+name, "%v, or all", err)
-		}
-		cfg := i.Config[name]
-		for n, l := range cfg.Lines {
-			c.checkLine(fmt.Sprintf("config.%s.lines[%d]", name, n), l)
-		}
-		for n, o := range cfg.Overlays {
-			c.checkLine(fmt.Sprintf("config.%s.overlays[%d]", name, n), "dtoverlay="+o)
-		}
-	}
-}
-
-func (c *checker) checkLine(field, l string) {
-	switch {
-	case len(l) > maxConfigLine:
-		c.add(field, "%d characters; the firmware drops what is behind the %dth", len(l), maxConfigLine)
-	case strings.ContainsAny(l, "\n\r") || strings.HasPrefix(l, "["):
-		c.add(field, "%q: want a single line, without a section of its own", l)
-	}
-	for _, own := range []string{"kernel=", "initramfs", "cmdline=", "arm_64bit=", "os_prefix=", "include"} {
-		if strings.HasPrefix(l, own) {
-			c.add(field, "%s is the builder's to write", strings.TrimSuffix(own, "="))
-		}
+		r.URL = strings.NewReplacer("{alpine}", i.Alpine, "{mirror}", strings.TrimSuffix(i.Mirror, "/")).Replace(r.URL)
+		r.URL = strings.TrimSuffix(r.URL, "/")
 	}
 }

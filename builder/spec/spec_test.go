@@ -49,7 +49,7 @@ func TestMistakes(t *testing.T) {
 		"name: [a]\n":                       ":1: cannot unmarshal",
 		"a: b: c\n":                         "mapping values are not allowed",
 		good + "name: again\n":              `"name" already defined`,
-		good + "layers: [{}]\n":             "layers[0]: want folder: PATH",
+		good + "layers: [{}]\n":             "layers[0]: want one of folder: PATH, tar: FILE and oci: REFERENCE",
 		good + "layers: [{folder: gone}]\n": ":7: layers[0].folder: no folder gone",
 		good + "services: {someday: [x]}\n": "services.someday: no such runlevel",
 		good + "slot-size: 20MiB\n":         "want at least 34MiB",

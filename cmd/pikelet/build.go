@@ -9,28 +9,104 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/pikelet-os/pikelet/builder"
 	"github.com/pikelet-os/pikelet/builder/device"
 	"github.com/pikelet-os/pikelet/builder/fetch"
+	"github.com/pikelet-os/pikelet/builder/lock"
 	"github.com/pikelet-os/pikelet/builder/spec"
 )
 
-type buildOptions struct {
-	Spec  string
-	Out   string
-	Key   string
-	Cache string
+// inputOptions say where the inputs of builds, locks and vendors come from.
+type inputOptions struct {
+	Spec    string
+	Key     string
+	Cache   string
+	Vendor  string
+	Offline bool
 }
 
-func newBuild() *cobra.Command {
+func (o *inputOptions) addFlags(c *cobra.Command) {
+	f := c.Flags()
+	f.StringVar(&o.Key, "key", "", "private key that signs, PEM (default: a development key of your own, made on first use)")
+	f.StringVar(&o.Cache, "cache", "", "folder downloads are kept in (default: your cache folder)")
+	f.StringVar(&o.Vendor, "vendor", "", "folder or artifact with copies of the inputs, made by pikelet vendor (default: the spec's vendor)")
+	f.BoolVar(&o.Offline, "offline", false, "ask nothing of the network: cache, vendor and folders only")
+}
+
+// inputs reads the spec and gathers what a build needs beside it.
+func (o *inputOptions) inputs(ctx context.Context, say *teller) (*spec.Image, builder.Inputs, error) {
+	var in builder.Inputs
+	img, err := spec.Load(o.Spec)
+	if err != nil {
+		return nil, in, err
+	}
+	if in.Programs, err = device.Load(); err != nil {
+		return nil, in, err
+	}
+	if in.Key, err = signingKey(o.Key, say); err != nil {
+		return nil, in, err
+	}
+	if o.Cache == "" {
+		if o.Cache, err = userFolder(os.UserCacheDir); err != nil {
+			return nil, in, err
+		}
+	}
+	in.Cache = fetch.New(filepath.Join(o.Cache, "packages"))
+	in.Cache.Offline = o.Offline
+	if in.Cache.Vendor, err = o.vendor(ctx, img); err != nil {
+		return nil, in, err
+	}
+	in.Tool, in.Workers, in.Report = version, runtime.GOMAXPROCS(0), say.line
+	return img, in, nil
+}
+
+// vendor opens the flag's or the spec's vendor: a folder that is there, or an
+// artifact.
+func (o *inputOptions) vendor(ctx context.Context, img *spec.Image) (fetch.Source, error) {
+	where := o.Vendor
+	if where == "" && img.Vendor != "" {
+		where = img.Vendor
+		if st, err := os.Stat(img.Path(where)); err == nil && st.IsDir() {
+			where = img.Path(where)
+		}
+	}
+	if where == "" {
+		return nil, nil
+	}
+	if st, err := os.Stat(where); err == nil && st.IsDir() {
+		return fetch.Folder(where), nil
+	}
+	if !isReference(where) {
+		return nil, fmt.Errorf("vendor: no folder %s; pikelet vendor %s %s makes it", where, o.Spec, where)
+	}
+	if o.Offline {
+		return nil, nil
+	}
+	return fetch.OpenRegistry(ctx, where)
+}
+
+// isReference tells a registry's reference from a folder: it begins with a
+// host, which has a dot or a port, or is localhost.
+func isReference(s string) bool {
+	host, rest, ok := strings.Cut(s, "/")
+	return ok && rest != "" && !strings.HasPrefix(host, ".") && (strings.ContainsAny(host, ".:") || host == "localhost")
+}
+
+type buildOptions struct {
+	inputOptions
+	Out    string
+	NoLock bool
+}
+
+func newBuild(say *teller) *cobra.Command {
 	var o buildOptions
 	c := &cobra.Command{
 		Use:   "build SPEC",
@@ -38,16 +114,18 @@ func newBuild() *cobra.Command {
 		Long: `Build an image from its spec.
 
 The output folder then holds disk.img, to be written to a card; artifact/, the
-signed OCI layout; and the text of each stage, for reading and comparing.`,
+signed OCI layout; and the text of each stage, for reading and comparing.
+
+Where SPEC.lock is there, its inputs are used and no index is read.`,
 		Args: exactly(1, "the image spec"),
 		RunE: func(c *cobra.Command, args []string) error {
 			o.Spec = args[0]
-			return runBuild(c.Context(), o, c.OutOrStdout())
+			return runBuild(c.Context(), o, say)
 		},
 	}
 	c.Flags().StringVarP(&o.Out, "output", "o", "out", "folder the image is written to")
-	c.Flags().StringVar(&o.Key, "key", "", "private key that signs, PEM (default: a development key of your own, made on first use)")
-	c.Flags().StringVar(&o.Cache, "cache", "", "folder downloads are kept in (default: your cache folder)")
+	c.Flags().BoolVar(&o.NoLock, "no-lock", false, "choose packages anew although there is a lock")
+	o.addFlags(c)
 	return c
 }
 
@@ -61,38 +139,31 @@ func exactly(n int, what string) cobra.PositionalArgs {
 	}
 }
 
-func runBuild(ctx context.Context, o buildOptions, out io.Writer) error {
-	img, err := spec.Load(o.Spec)
+func runBuild(ctx context.Context, o buildOptions, say *teller) error {
+	img, in, err := o.inputs(ctx, say)
 	if err != nil {
 		return err
 	}
-	programs, err := device.Load()
-	if err != nil {
-		return err
-	}
-	key, err := signingKey(o.Key, out)
-	if err != nil {
-		return err
-	}
-	if o.Cache == "" {
-		if o.Cache, err = userFolder(os.UserCacheDir); err != nil {
+	if !o.NoLock {
+		if in.Lock, err = lock.Load(o.Spec); err != nil {
 			return err
+		}
+		if in.Lock == nil {
+			say.line("no lock: pikelet lock " + o.Spec + " pins the inputs, so that the next build is the same")
 		}
 	}
 	if img.Console == spec.ConsoleRoot {
-		fmt.Fprintln(out, "console: root is set: whoever reaches the console of this image is root")
+		say.line("console: root is set: whoever reaches the console of this image is root")
 	}
-	r, err := builder.Build(ctx, img, builder.Inputs{
-		Cache: fetch.New(filepath.Join(o.Cache, "packages")), Programs: programs, Key: key, Workers: runtime.GOMAXPROCS(0),
-		Report: func(s string) { fmt.Fprintln(out, s) },
-	}, o.Out)
+	r, err := builder.Build(ctx, img, in, o.Out)
 	if err != nil {
 		return err
 	}
 	for _, w := range r.Warnings {
-		fmt.Fprintln(out, "warning:", w)
+		say.warning(w)
 	}
-	fmt.Fprintf(out, "%s\n%s (OCI manifest %s)\n", r.Disk, r.Artifact.Dir, r.Digest)
+	say.result(map[string]string{"disk": r.Disk, "artifact": r.Artifact.Dir, "digest": r.Digest, "build": r.Plan.BuildID},
+		fmt.Sprintf("%s\n%s (OCI manifest %s)", r.Disk, r.Artifact.Dir, r.Digest))
 	return nil
 }
 
@@ -102,7 +173,7 @@ func userFolder(base func() (string, error)) (string, error) {
 }
 
 // signingKey reads a private key, or the user's development key.
-func signingKey(name string, out io.Writer) (*ecdsa.PrivateKey, error) {
+func signingKey(name string, say *teller) (*ecdsa.PrivateKey, error) {
 	if name == "" {
 		dir, err := userFolder(os.UserConfigDir)
 		if err != nil {
@@ -113,9 +184,9 @@ func signingKey(name string, out io.Writer) (*ecdsa.PrivateKey, error) {
 			if err := makeKey(name); err != nil {
 				return nil, err
 			}
-			fmt.Fprintln(out, "made a development key:", name)
+			say.line("made a development key: " + name)
 		}
-		fmt.Fprintln(out, "signing with your development key; use --key for images others rely on")
+		say.line("signing with your development key; use --key for images others rely on")
 	}
 	b, err := os.ReadFile(name)
 	if err != nil {

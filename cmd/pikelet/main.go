@@ -18,10 +18,15 @@ func main() {
 	os.Exit(code)
 }
 
+// version is set by the build: a tag, or the commit it was built from.
+var version = "dev"
+
 func run(ctx context.Context, args []string) int {
+	say := &teller{out: os.Stdout}
 	root := &cobra.Command{
 		Use:           "pikelet",
 		Short:         "Immutable, A/B-upgradable k3s nodes for Raspberry Pi, from one YAML file",
+		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Long: `Immutable, A/B-upgradable k3s nodes for Raspberry Pi, from one YAML file.
@@ -29,7 +34,8 @@ func run(ctx context.Context, args []string) int {
 Exit status: 0 done, 1 failed, 2 the command line or the spec is wrong.`,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(newBuild(), newVM())
+	say.addFlags(root)
+	root.AddCommand(newInit(say), newBuild(say), newLock(say), newVendor(say), newVM())
 	root.SetArgs(args)
 	return report(os.Stderr, root.ExecuteContext(ctx))
 }

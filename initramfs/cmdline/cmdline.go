@@ -83,6 +83,9 @@ type Info struct {
 	Epoch   int64    `json:"epoch"`
 	Keys    []string `json:"keys"`    // PEM public keys that may sign
 	Modules []Module `json:"modules"` // in the order they are loaded
+	// Watchdog is how many seconds the hardware waits for a hung kernel; 0
+	// leaves it to /init.
+	Watchdog int `json:"watchdog,omitempty"`
 }
 
 // Module is a kernel module in the initramfs.

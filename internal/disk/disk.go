@@ -81,11 +81,14 @@ func (t Table) End() int64 {
 	return end
 }
 
-// Card returns the table of a Pikelet card with slots of slotSize bytes, a
-// multiple of 1 MiB.
-func Card(slotSize int64, signature uint32) (Table, error) {
+// Card returns the table of a Pikelet card with slots of slotSize bytes and a
+// state partition of stateSize, multiples of 1 MiB.
+func Card(slotSize, stateSize int64, signature uint32) (Table, error) {
 	if slotSize <= 0 || slotSize%MiB != 0 {
 		return Table{}, fmt.Errorf("dividing a card: slot size %d is not a positive multiple of 1 MiB", slotSize)
+	}
+	if stateSize < StateClear || stateSize%MiB != 0 {
+		return Table{}, fmt.Errorf("dividing a card: state size %d is no multiple of 1 MiB of at least %d MiB", stateSize, StateClear/MiB)
 	}
 	a := int64(firstPartition + controlSize)
 	b := a + slotSize
@@ -94,7 +97,7 @@ func Card(slotSize int64, signature uint32) (Table, error) {
 		{Start: firstPartition, Size: controlSize, Type: TypeFAT32, Bootable: true},
 		{Start: a, Size: slotSize, Type: TypeFAT32},
 		{Start: b, Size: slotSize, Type: TypeFAT32},
-		{Start: state, Size: StateInImage, Type: TypeLinux},
+		{Start: state, Size: stateSize, Type: TypeLinux},
 	}}
 	if t.End() > 1<<32*SectorSize {
 		return Table{}, fmt.Errorf("dividing a card: slots of %d MiB end behind the 2 TiB an MBR can name", slotSize/MiB)

@@ -11,7 +11,7 @@ import (
 
 func TestCardPassesSfdisk(t *testing.T) {
 	for _, size := range []int64{34 * MiB, 1 << 30} {
-		table, err := Card(size, 0xdeadbeef)
+		table, err := Card(size, StateInImage, 0xdeadbeef)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -46,7 +46,7 @@ func TestRecordsLieInTheGap(t *testing.T) {
 }
 
 func TestDecodeRefuses(t *testing.T) {
-	good, err := Card(34*MiB, 1)
+	good, err := Card(34*MiB, StateInImage, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,14 +60,14 @@ func TestDecodeRefuses(t *testing.T) {
 		}
 	}
 	for _, size := range []int64{0, -MiB, MiB + 1, 1 << 41} {
-		if _, err := Card(size, 0); err == nil {
+		if _, err := Card(size, StateInImage, 0); err == nil {
 			t.Errorf("slots of %d bytes: no error", size)
 		}
 	}
 }
 
 func FuzzTableRoundTrip(f *testing.F) {
-	t, _ := Card(64*MiB, 7)
+	t, _ := Card(64*MiB, StateInImage, 7)
 	f.Add(t.Encode())
 	f.Add(make([]byte, 512))
 	f.Fuzz(func(t *testing.T, b []byte) {

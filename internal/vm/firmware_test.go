@@ -41,7 +41,7 @@ func (m memory) ReadAt(p []byte, at int64) (int, error) {
 func modelCard(t *testing.T, parts map[int]map[string]string) memory {
 	t.Helper()
 	m := memory{}
-	table, err := disk.Card(34*disk.MiB, 1)
+	table, err := disk.Card(34*disk.MiB, disk.StateInImage, 1)
 	if err != nil {
 		t.Fatal(err)
 	}

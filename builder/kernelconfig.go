@@ -1,0 +1,80 @@
+package builder
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/pikelet-os/pikelet/layers"
+)
+
+// kernelNeed is an option a kernel must be built with.
+type kernelNeed struct {
+	Option string // without CONFIG_
+	Module string // that brings it where it is m; "" where only y will do
+	For    string // what cannot work without it
+}
+
+// kernelNeeds are what every image needs. dm-linear is in the core of device
+// mapper, so it comes with BLK_DEV_DM.
+var kernelNeeds = []kernelNeed{
+	{"BLK_DEV_INITRD", "", "the initramfs"},
+	{"RD_ZSTD", "", "the initramfs, which is compressed with zstd"},
+	{"DEVTMPFS", "", "/dev"},
+	{"TMPFS", "", "/run"},
+	{"SQUASHFS", "squashfs", "the root"},
+	{"SQUASHFS_ZSTD", "", "the root, which is compressed with zstd"},
+	{"BLK_DEV_DM", "dm_mod", "dm-linear and dm-verity, which check the root"},
+	{"DM_VERITY", "dm_verity", "the check of the root"},
+	{"OVERLAY_FS", "overlay", "a writable /etc and /var"},
+	{"EXT4_FS", "ext4", "the state partition"},
+	{"MEMCG", "", "memory limits of pods"},
+}
+
+// maxKernelConfig bounds /boot/config-*; Debian's has 330 kB.
+const maxKernelConfig = 4 << 20
+
+// checkKernel compares a kernel's own configuration and modules with what is
+// needed of it. A kernel without a configuration is a warning: its modules
+// alone do not say what is built in.
+func checkKernel(t *layers.Tree, k *Kernel, needs []kernelNeed) (warning string, err error) {
+	name := strings.Replace(k.Image, "vmlinuz", "config", 1)
+	text, err := t.ReadFile(name, maxKernelConfig)
+	if err != nil {
+		return fmt.Sprintf("package %s has no /%s, so nobody can tell whether its kernel has all that an image needs", k.Package, name), nil
+	}
+	options := map[string]string{}
+	for _, line := range strings.Split(string(text), "\n") {
+		if key, value, ok := strings.Cut(line, "="); ok {
+			options[strings.TrimPrefix(key, "CONFIG_")] = value
+		}
+	}
+	var errs []error
+	for _, n := range needs {
+		switch value := options[n.Option]; {
+		case value == "y":
+		case value == "m" && (n.Module == anyModule || n.Module != "" && k.Modules.Has(n.Module)):
+		case value == "m" && n.Module != "":
+			errs = append(errs, fmt.Errorf("kernel %s of package %s: CONFIG_%s=m, but the package has no module %s; needed for %s", k.Release, k.Package, n.Option, n.Module, n.For))
+		case value == "m":
+			errs = append(errs, fmt.Errorf("kernel %s of package %s: CONFIG_%s=m; it must be built in (=y) for %s", k.Release, k.Package, n.Option, n.For))
+		default:
+			errs = append(errs, fmt.Errorf("kernel %s of package %s lacks CONFIG_%s; needed for %s", k.Release, k.Package, n.Option, n.For))
+		}
+	}
+	return "", errors.Join(errs...)
+}
+
+// kernelNeeds are those of every image and of the overlays.
+func (p *Plan) kernelNeeds() []kernelNeed {
+	needs := kernelNeeds
+	for _, o := range p.Overlays {
+		for _, option := range o.Kernel {
+			needs = append(needs[:len(needs):len(needs)], kernelNeed{Option: option, Module: anyModule, For: "the overlay " + o.Name})
+		}
+	}
+	return needs
+}
+
+// anyModule stands for a module whose name is not known: m will do.
+const anyModule = "*"

@@ -1,0 +1,45 @@
+package builder
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/pikelet-os/pikelet/layers/kmod"
+)
+
+func TestKernelMustHaveWhatAnImageNeeds(t *testing.T) {
+	var good strings.Builder
+	modules := kmod.Set{Modules: map[string]*kmod.Module{}}
+	for _, n := range kernelNeeds {
+		value := "y"
+		if n.Module != "" {
+			value = "m"
+			modules.Modules[n.Module] = &kmod.Module{Name: n.Module}
+		}
+		good.WriteString("CONFIG_" + n.Option + "=" + value + "\n")
+	}
+	k := &Kernel{Package: "linux-x", Image: "boot/vmlinuz-x", Release: "6.1", Modules: modules}
+	for what, c := range map[string]struct{ from, to, want string }{
+		"as it should be": {"", "", ""},
+		"no squashfs":     {"CONFIG_SQUASHFS=m", "# CONFIG_SQUASHFS is not set", "lacks CONFIG_SQUASHFS; needed for the root"},
+		"no compressor":   {"CONFIG_SQUASHFS_ZSTD=y", "", "lacks CONFIG_SQUASHFS_ZSTD; needed for the root, which is compressed with zstd"},
+		"no verity":       {"CONFIG_DM_VERITY=m", "", "lacks CONFIG_DM_VERITY"},
+		"no dm":           {"CONFIG_BLK_DEV_DM=m", "", "lacks CONFIG_BLK_DEV_DM; needed for dm-linear and dm-verity"},
+		"no overlayfs":    {"CONFIG_OVERLAY_FS=m", "", "lacks CONFIG_OVERLAY_FS"},
+		"no memory limit": {"CONFIG_MEMCG=y", "", "lacks CONFIG_MEMCG; needed for memory limits of pods"},
+		"only as module":  {"CONFIG_RD_ZSTD=y", "CONFIG_RD_ZSTD=m", "must be built in"},
+	} {
+		text := strings.Replace(good.String(), c.from, c.to, 1)
+		warning, err := checkKernel(treeOf(t, map[string]string{"boot/config-x": text}), k, kernelNeeds)
+		if warning != "" || (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %q, %v; want %q", what, warning, err, c.want)
+		}
+	}
+	delete(modules.Modules, "dm_verity")
+	if _, err := checkKernel(treeOf(t, map[string]string{"boot/config-x": good.String()}), k, kernelNeeds); err == nil || !strings.Contains(err.Error(), "no module dm_verity") {
+		t.Errorf("a module that is configured and not there: %v", err)
+	}
+	if warning, err := checkKernel(treeOf(t, nil), k, kernelNeeds); err != nil || !strings.Contains(warning, "has no /boot/config-x") {
+		t.Errorf("no configuration: %q, %v", warning, err)
+	}
+}

@@ -1,0 +1,156 @@
+package builder
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/pikelet-os/pikelet/builder/fetch"
+	"github.com/pikelet-os/pikelet/builder/lock"
+	"github.com/pikelet-os/pikelet/builder/spec"
+	"github.com/pikelet-os/pikelet/layers"
+	"github.com/pikelet-os/pikelet/layers/oci"
+)
+
+// Layer is a layer of the spec by its contents.
+type Layer struct {
+	lock.Layer
+	spec  spec.Layer
+	image *oci.Image // of an OCI layer
+}
+
+// source is what files of the layer are said to come from.
+func (l Layer) source() string { return l.Kind + " " + l.Name }
+
+// pinLayers finds the layers and their digests. Where a lock has one, it must
+// be the one that is found.
+func (p *Plan) pinLayers(ctx context.Context, in Inputs) error {
+	pinned := map[string]string{}
+	if in.Lock != nil {
+		if len(in.Lock.Layers) != len(p.Image.Layers) {
+			return p.outdated("the spec has %d layers, the lock %d", len(p.Image.Layers), len(in.Lock.Layers))
+		}
+		for _, l := range in.Lock.Layers {
+			pinned[l.Kind+" "+l.Name] = l.Digest
+		}
+	}
+	for _, s := range p.Image.Layers {
+		l, err := p.openLayer(ctx, s, in.Cache, pinned)
+		if err != nil {
+			return err
+		}
+		want, locked := pinned[l.source()]
+		switch {
+		case in.Lock != nil && !locked:
+			return p.outdated("the lock has no layer %s", l.source())
+		case locked && want != l.Digest:
+			return p.outdated("the layer %s is %s, the lock has %s", l.source(), l.Digest, want)
+		}
+		p.Layers = append(p.Layers, l)
+	}
+	return nil
+}
+
+// outdated is a lock that does not fit its spec any more.
+func (p *Plan) outdated(format string, args ...any) error {
+	return fmt.Errorf("%s does not fit the spec: %s; pikelet lock %s brings it up to date",
+		lock.Name(p.Image.File()), fmt.Sprintf(format, args...), p.Image.File())
+}
+
+func (p *Plan) openLayer(ctx context.Context, s spec.Layer, cache *fetch.Cache, pinned map[string]string) (Layer, error) {
+	l := Layer{spec: s}
+	var err error
+	switch {
+	case s.Folder != "":
+		l.Kind, l.Name = "folder", s.Folder
+		var f *layers.Folder
+		if f, err = layers.OpenFolder(p.Image.Path(s.Folder)); err == nil {
+			l.Digest, err = f.Digest()
+		}
+	case s.Tar != "":
+		l.Kind, l.Name = "tar", s.Tar
+		l.Digest, err = layers.Archive{File: p.Image.Path(s.Tar)}.Digest()
+	default:
+		l.Kind, l.Name = "oci", s.OCI
+		if l.image, err = p.openImage(ctx, s.OCI, cache, pinned[l.source()]); err == nil {
+			l.Digest = l.image.Digest
+		}
+	}
+	if err != nil {
+		return l, fmt.Errorf("layer %s: %w", l.source(), err)
+	}
+	return l, nil
+}
+
+// openImage finds an OCI layer: by its digest, if there is one, in the cache
+// and at the vendor before the registry.
+func (p *Plan) openImage(ctx context.Context, ref string, cache *fetch.Cache, digest string) (*oci.Image, error) {
+	platform := oci.Platform{OS: "linux", Architecture: ociArch}
+	if dir, ok := strings.CutPrefix(ref, oci.LayoutPrefix); ok {
+		return oci.Open(ctx, oci.LayoutPrefix+p.Image.Path(dir), platform)
+	}
+	if digest != "" {
+		kept := cache.Path("oci " + digest)
+		if _, err := os.Stat(kept); err == nil {
+			return oci.Open(ctx, oci.LayoutPrefix+kept, platform)
+		}
+		if err := vendoredImage(ctx, cache, digest, kept); err == nil {
+			return oci.Open(ctx, oci.LayoutPrefix+kept, platform)
+		} else if !missing(err) {
+			return nil, err
+		}
+		ref = withDigest(ref, digest)
+	}
+	if cache.Offline {
+		return nil, &fetch.Missing{What: "the image " + ref, Offline: true}
+	}
+	img, err := oci.Open(ctx, ref, platform)
+	if err != nil {
+		return nil, err
+	}
+	kept := cache.Path("oci " + img.Digest)
+	if err := img.Save(kept); err != nil {
+		return nil, err
+	}
+	return oci.Open(ctx, oci.LayoutPrefix+kept, platform)
+}
+
+// withDigest replaces what a reference says behind the repository's name.
+func withDigest(ref, digest string) string {
+	ref, _, _ = strings.Cut(ref, "@")
+	if i := strings.LastIndex(ref, ":"); i > strings.LastIndex(ref, "/") {
+		ref = ref[:i]
+	}
+	return ref + "@" + digest
+}
+
+// apply lays the layer over the tree.
+func (l Layer) apply(t *layers.Tree, img *spec.Image, at time.Time) error {
+	to := layers.Clean(l.spec.To)
+	switch l.Kind {
+	case "folder":
+		f, err := layers.OpenFolder(img.Path(l.spec.Folder))
+		if err != nil {
+			return err
+		}
+		var rules []layers.Rule
+		for _, r := range l.spec.Rules {
+			rules = append(rules, layers.Rule{Path: r.Path, Owner: r.Owner, Mode: r.Mode})
+		}
+		return f.Apply(t, l.source(), to, rules, at)
+	case "tar":
+		return layers.Archive{File: img.Path(l.spec.Tar)}.Apply(t, l.source(), to)
+	}
+	return l.image.Apply(t, l.source(), to)
+}
+
+// identity is what of the layer decides the image's bytes.
+func (l Layer) identity() string {
+	text := fmt.Sprintf("layer %s %s to %q", l.Kind, l.Digest, layers.Clean(l.spec.To))
+	for _, r := range l.spec.Rules {
+		text += fmt.Sprintf(" rule %q %q %q", r.Path, r.Owner, r.Mode)
+	}
+	return text
+}

@@ -1,0 +1,202 @@
+// Package lock reads and writes the file that pins every input of a build,
+// beside the spec it belongs to.
+package lock
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Format is the version of the file's layout.
+const Format = 1
+
+// File is a lock.
+type File struct {
+	Format int `yaml:"format"`
+	// Tool is the version of pikelet that wrote it.
+	Tool string `yaml:"tool"`
+	// Epoch is the image's time, seconds since 1970.
+	Epoch int64 `yaml:"epoch"`
+	// Programs are digests of what pikelet itself puts into an image, by name.
+	Programs map[string]string `yaml:"programs"`
+	// World and Repositories are what the spec said when it was locked: with
+	// another, the lock is out of date.
+	World        []string  `yaml:"world"`
+	Repositories []string  `yaml:"repositories"`
+	Packages     []Package `yaml:"packages"`
+	Layers       []Layer   `yaml:"layers,omitempty"`
+	Overlays     []Layer   `yaml:"overlays,omitempty"`
+}
+
+// Package is one pinned package.
+type Package struct {
+	Name       string `yaml:"name"`
+	Version    string `yaml:"version"`
+	Arch       string `yaml:"arch"`
+	Repository string `yaml:"repository"` // as the spec says it
+	Identity   string `yaml:"identity"`   // C: of the index, which pins the data
+	Size       int64  `yaml:"size"`       // bytes of the .apk
+}
+
+// Layer is one pinned layer or overlay.
+type Layer struct {
+	Kind   string `yaml:"kind"` // folder, tar, oci or overlay
+	Name   string `yaml:"name"` // as the spec says it
+	Digest string `yaml:"digest"`
+}
+
+// Name returns the file name of a spec's lock.
+func Name(spec string) string { return spec + ".lock" }
+
+// Encode returns the bytes of a lock.
+func (f *File) Encode() ([]byte, error) {
+	var b bytes.Buffer
+	b.WriteString("# Every input of the image, pinned. Written by pikelet lock; keep it in git.\n")
+	enc := yaml.NewEncoder(&b)
+	enc.SetIndent(2)
+	if err := enc.Encode(f); err != nil {
+		return nil, err
+	}
+	err := enc.Close()
+	return b.Bytes(), err
+}
+
+// Decode reads a lock strictly.
+func Decode(b []byte) (*File, error) {
+	var f File
+	dec := yaml.NewDecoder(bytes.NewReader(b))
+	dec.KnownFields(true)
+	if err := dec.Decode(&f); err != nil {
+		if errors.Is(err, io.EOF) {
+			err = errors.New("it is empty")
+		}
+		return nil, fmt.Errorf("reading the lock: %w", err)
+	}
+	if f.Format != Format {
+		return nil, fmt.Errorf("reading the lock: it has format %d, this pikelet reads %d; pikelet lock writes it anew", f.Format, Format)
+	}
+	for _, p := range f.Packages {
+		if p.Name == "" || p.Version == "" || p.Repository == "" || p.Size <= 0 || !strings.HasPrefix(p.Identity, "Q1") || strings.ContainsAny(p.Name+p.Version, "/\\ ") || strings.HasPrefix(p.Name, ".") {
+			return nil, fmt.Errorf("reading the lock: package %q lacks something; pikelet lock writes it anew", p.Name+"-"+p.Version)
+		}
+	}
+	if f.Epoch <= 0 || len(f.Packages) == 0 {
+		return nil, errors.New("reading the lock: it has no epoch or no packages; pikelet lock writes it anew")
+	}
+	return &f, nil
+}
+
+// Load reads the lock of a spec; there may be none.
+func Load(spec string) (*File, error) {
+	b, err := os.ReadFile(Name(spec))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the lock: %w", err)
+	}
+	f, err := Decode(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", Name(spec), err)
+	}
+	return f, nil
+}
+
+// Save writes the lock of a spec: the old one, or the new one whole.
+func (f *File) Save(spec string) error {
+	b, err := f.Encode()
+	if err != nil {
+		return err
+	}
+	name := Name(spec)
+	tmp, err := os.CreateTemp(filepath.Dir(name), ".lock-")
+	if err != nil {
+		return fmt.Errorf("writing the lock: %w", err)
+	}
+	defer os.Remove(tmp.Name())
+	if _, err = tmp.Write(b); err == nil {
+		err = tmp.Chmod(0o644)
+	}
+	if cerr := tmp.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(tmp.Name(), name)
+	}
+	if err != nil {
+		return fmt.Errorf("writing the lock: %w", err)
+	}
+	return nil
+}
+
+// Changes says what differs between two locks, a line each. old may be nil.
+func Changes(old, now *File) []string {
+	if old == nil {
+		return []string{fmt.Sprintf("new lock: %d packages", len(now.Packages))}
+	}
+	var list []string
+	add := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
+	before := map[string]Package{}
+	for _, p := range old.Packages {
+		before[p.Name] = p
+	}
+	for _, p := range now.Packages {
+		o, there := before[p.Name]
+		delete(before, p.Name)
+		switch {
+		case !there:
+			add("+ %s %s", p.Name, p.Version)
+		case o.Version != p.Version:
+			add("~ %s %s -> %s", p.Name, o.Version, p.Version)
+		case o.Identity != p.Identity:
+			add("~ %s %s: another build of the same version", p.Name, p.Version)
+		case o.Repository != p.Repository:
+			add("~ %s %s: from %s instead of %s", p.Name, p.Version, p.Repository, o.Repository)
+		}
+	}
+	for _, o := range old.Packages {
+		if _, gone := before[o.Name]; gone {
+			add("- %s %s", o.Name, o.Version)
+		}
+	}
+	for _, pair := range [][2][]Layer{{old.Layers, now.Layers}, {old.Overlays, now.Overlays}} {
+		digests := map[string]string{}
+		for _, l := range pair[0] {
+			digests[l.Kind+" "+l.Name] = l.Digest
+		}
+		for _, l := range pair[1] {
+			key := l.Kind + " " + l.Name
+			if d, there := digests[key]; !there {
+				add("+ %s", key)
+			} else if d != l.Digest {
+				add("~ %s: other contents", key)
+			}
+			delete(digests, key)
+		}
+		for _, l := range pair[0] {
+			if _, gone := digests[l.Kind+" "+l.Name]; gone {
+				add("- %s %s", l.Kind, l.Name)
+			}
+		}
+	}
+	for _, name := range []string{"init", "pikeletd"} {
+		if old.Programs[name] != now.Programs[name] {
+			add("~ program %s", name)
+		}
+	}
+	if old.Tool != now.Tool {
+		add("~ tool %s -> %s", old.Tool, now.Tool)
+	}
+	if old.Epoch != now.Epoch {
+		add("~ epoch %d -> %d", old.Epoch, now.Epoch)
+	}
+	return list
+}

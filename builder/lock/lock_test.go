@@ -1,0 +1,100 @@
+package lock
+
+import (
+	"flag"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+func sample() *File {
+	return &File{Format: Format, Tool: "v1", Epoch: 1795219200, Programs: map[string]string{"init": "sha256:aa", "pikeletd": "sha256:bb"},
+		World: []string{"linux-rpi", "busybox<2"}, Repositories: []string{"https://mirror.example/main"},
+		Packages: []Package{
+			{"busybox", "1.37.0-r6", "aarch64", "https://mirror.example/main", "Q1abc=", 500},
+			{"linux-rpi", "6.12.51-r0", "aarch64", "https://mirror.example/main", "Q1def=", 900},
+		},
+		Layers: []Layer{{"folder", "files", "sha256:cc"}}}
+}
+
+func TestGolden(t *testing.T) {
+	b, err := sample().Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if *update {
+		if err := os.WriteFile("testdata/sample.lock", b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		t.Fatal("written; run again without -update")
+	}
+	want, err := os.ReadFile("testdata/sample.lock")
+	if err != nil || string(want) != string(b) {
+		t.Errorf("got\n%swant\n%s(%v)", b, want, err)
+	}
+	f, err := Decode(b)
+	if err != nil || !reflect.DeepEqual(f, sample()) {
+		t.Errorf("read back %+v, %v", f, err)
+	}
+}
+
+func TestChanges(t *testing.T) {
+	now := sample()
+	now.Packages[0].Version = "1.37.0-r7"
+	now.Packages[1] = Package{"linux-lts", "6.6-r0", "aarch64", "x", "Q1z=", 1}
+	now.Layers[0].Digest = "sha256:dd"
+	now.Tool = "v2"
+	want := "~ busybox 1.37.0-r6 -> 1.37.0-r7\n+ linux-lts 6.6-r0\n- linux-rpi 6.12.51-r0\n~ folder files: other contents\n~ tool v1 -> v2"
+	if got := strings.Join(Changes(sample(), now), "\n"); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	if got := Changes(sample(), sample()); len(got) != 0 {
+		t.Errorf("nothing changed, but %q", got)
+	}
+}
+
+func TestSaveIsWholeOrNot(t *testing.T) {
+	spec := filepath.Join(t.TempDir(), "image.yaml")
+	if f, err := Load(spec); f != nil || err != nil {
+		t.Errorf("no lock: %v, %v", f, err)
+	}
+	if err := sample().Save(spec); err != nil {
+		t.Fatal(err)
+	}
+	if f, err := Load(spec); err != nil || !reflect.DeepEqual(f, sample()) {
+		t.Errorf("%+v, %v", f, err)
+	}
+	left, _ := filepath.Glob(filepath.Dir(spec) + "/.*")
+	if len(left) > 0 {
+		t.Errorf("left %v", left)
+	}
+	if err := sample().Save(filepath.Join(t.TempDir(), "none", "image.yaml")); err == nil {
+		t.Error("saved into a folder that is not there")
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	b, err := sample().Encode()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Add([]byte("format: 1\npackages: [{name: ../x}]\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		l, err := Decode(b)
+		if err != nil {
+			return
+		}
+		again, err := l.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Decode(again); err != nil {
+			t.Fatalf("%v\n%s", err, again)
+		}
+	})
+}

@@ -1,0 +1,102 @@
+package builder
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/pikelet-os/pikelet/builder/fetch"
+	"github.com/pikelet-os/pikelet/builder/lock"
+	"github.com/pikelet-os/pikelet/builder/spec"
+	"github.com/pikelet-os/pikelet/internal/artifact"
+	"github.com/pikelet-os/pikelet/layers/apk"
+)
+
+// programs returns digests of what pikelet itself puts into an image.
+func (p *Plan) programs() map[string]string {
+	return map[string]string{"init": artifact.DigestOf(p.Programs.Init), "pikeletd": artifact.DigestOf(p.Programs.Agent)}
+}
+
+// repositories are the spec's, as it says them.
+func (p *Plan) repositories() []string {
+	var list []string
+	for _, r := range p.Image.Repositories {
+		text := r.URL
+		if r.Tag != "" {
+			text = "@" + r.Tag + " " + text
+		}
+		list = append(list, text)
+	}
+	return list
+}
+
+// Lock writes the plan down as a lock, made by the named version of pikelet.
+func (p *Plan) Lock(tool string) *lock.File {
+	f := &lock.File{Format: lock.Format, Tool: tool, Epoch: p.Epoch, Programs: p.programs(),
+		World: p.world(), Repositories: p.repositories()}
+	for _, pkg := range p.Packages {
+		f.Packages = append(f.Packages, lock.Package{Name: pkg.Name, Version: pkg.Version, Arch: pkg.Arch,
+			Repository: pkg.repository, Identity: pkg.Identity, Size: pkg.Size})
+	}
+	for _, l := range p.Layers {
+		f.Layers = append(f.Layers, l.Layer)
+	}
+	for _, o := range p.Overlays {
+		f.Overlays = append(f.Overlays, lock.Layer{Kind: "overlay", Name: o.Name, Digest: o.Digest()})
+	}
+	return f
+}
+
+// fromLock takes the packages the lock names; no index is read. What the lock
+// was made with and this pikelet is not is noted.
+func (p *Plan) fromLock(in Inputs) error {
+	l := in.Lock
+	if !slices.Equal(l.World, p.world()) {
+		return p.outdated("the spec asks for the packages %q, the lock is for %q", p.world(), l.World)
+	}
+	if !slices.Equal(l.Repositories, p.repositories()) {
+		return p.outdated("the spec has the repositories %q, the lock is for %q", p.repositories(), l.Repositories)
+	}
+	urls, rings, err := p.rings()
+	if err != nil {
+		return err
+	}
+	for _, pkg := range l.Packages {
+		i := slices.IndexFunc(p.Image.Repositories, func(r spec.Repository) bool { return r.URL == pkg.Repository })
+		if i < 0 {
+			return p.outdated("package %s comes from %s, which the spec does not have", pkg.Name, pkg.Repository)
+		}
+		a := &apk.Package{Name: pkg.Name, Version: pkg.Version, Arch: pkg.Arch, Identity: pkg.Identity, Size: pkg.Size, Repository: urls[i]}
+		p.Packages = append(p.Packages, Package{Package: a, keys: rings[i], repository: pkg.Repository, url: urls[i] + "/" + Arch + "/" + a.FileName()})
+	}
+	p.Epoch = l.Epoch
+	if l.Tool != in.Tool {
+		p.Notes = append(p.Notes, fmt.Sprintf("the lock was made by pikelet %s, this is %s: the image may have other bytes", l.Tool, in.Tool))
+	}
+	for name, digest := range p.programs() {
+		if l.Programs[name] != digest {
+			p.Notes = append(p.Notes, fmt.Sprintf("the lock was made with another %s (%s, this is %s): the image will have other bytes", name, l.Programs[name], digest))
+		}
+	}
+	slices.Sort(p.Notes)
+	return nil
+}
+
+// missing says whether an input is where nobody can get it.
+func missing(err error) bool {
+	var m *fetch.Missing
+	return errors.As(err, &m)
+}
+
+// hint says what to do about an input that is missing.
+func (p *Plan) hint(err error) string {
+	var m *fetch.Missing
+	if !errors.As(err, &m) {
+		return ""
+	}
+	file := p.Image.File()
+	if m.Offline {
+		return "; build once with the network, or keep the inputs with: pikelet vendor " + file + " DIR"
+	}
+	return "; mirrors drop superseded packages: pikelet lock " + file + " chooses anew, and pikelet vendor " + file + " DIR keeps copies"
+}

@@ -1,0 +1,142 @@
+package layers
+
+import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+	"github.com/ulikunitz/xz"
+)
+
+// Archive is a tar file, plain or compressed with gzip, xz or zstd; what it
+// is shows in its first bytes.
+type Archive struct{ File string }
+
+// Digest returns the hash of the file as it is.
+func (a Archive) Digest() (string, error) {
+	f, err := os.Open(a.File)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	sum := sha256.New()
+	if _, err := io.Copy(sum, f); err != nil {
+		return "", err
+	}
+	return "sha256:" + hex.EncodeToString(sum.Sum(nil)), nil
+}
+
+// Apply lays the archive over a tree, below the folder to. Owners are the
+// archive's, by number.
+func (a Archive) Apply(t *Tree, source, to string) error {
+	f, err := os.Open(a.File)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	r, err := Decompress(f)
+	if err != nil {
+		return fmt.Errorf("%s: %w", source, err)
+	}
+	defer r.Close()
+	return EachInTar(r, func(h *tar.Header, body io.Reader) error {
+		h.Name, h.Uname, h.Gname = path.Join(to, h.Name), "", ""
+		if h.Typeflag == tar.TypeLink {
+			h.Linkname = path.Join(to, h.Linkname)
+		}
+		return t.Add(*h, source, body)
+	}, source)
+}
+
+// EachInTar hands every entry to visit. Kinds that no root can hold are
+// errors.
+func EachInTar(r io.Reader, visit func(*tar.Header, io.Reader) error, source string) error {
+	tr := tar.NewReader(r)
+	for {
+		h, err := tr.Next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", source, err)
+		}
+		switch h.Typeflag {
+		case tar.TypeReg, tar.TypeDir, tar.TypeSymlink, tar.TypeLink, tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
+		case tar.TypeXGlobalHeader:
+			continue
+		default:
+			return fmt.Errorf("%s: %q is of a kind (%q) that no root can hold", source, h.Name, h.Typeflag)
+		}
+		if climbs(h.Name) || h.Typeflag == tar.TypeLink && climbs(h.Linkname) {
+			return fmt.Errorf("%s: the path %q climbs out of the root", source, h.Name)
+		}
+		if err := visit(h, tr); err != nil {
+			return err
+		}
+	}
+}
+
+// zstdWindow bounds the memory a zstd archive may ask for; zstd -19 uses 8
+// MiB, --ultra -22 128 MiB.
+const zstdWindow = 128 << 20
+
+// Decompress returns what a file holds, by its first bytes.
+func Decompress(r io.Reader) (io.ReadCloser, error) {
+	br := bufio.NewReaderSize(r, 64<<10)
+	head, _ := br.Peek(6)
+	switch {
+	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
+		return gzip.NewReader(br)
+	case bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
+		d, err := zstd.NewReader(br, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(zstdWindow))
+		if err != nil {
+			return nil, err
+		}
+		return d.IOReadCloser(), nil
+	case bytes.HasPrefix(head, []byte("\xfd7zXZ\x00")):
+		if err := checkXZ(br); err != nil {
+			return nil, err
+		}
+		x, err := xz.NewReader(br)
+		return io.NopCloser(x), err
+	case bytes.HasPrefix(head, []byte("BZh")):
+		return nil, errors.New("it is compressed with bzip2; compress it with gzip, xz or zstd")
+	}
+	return io.NopCloser(br), nil
+}
+
+// maxDictionary is the largest LZMA2 dictionary xz presets use (-9); the
+// format allows 4 GiB, which the reader would allocate on a file's word.
+const maxDictionary = 64 << 20
+
+// checkXZ refuses xz files whose first block wants a larger dictionary. The
+// layout of the block header is the .xz format's: 12 bytes stream header, then
+// size, flags, and the filter LZMA2 (0x21) with one byte of properties.
+func checkXZ(br *bufio.Reader) error {
+	head, err := br.Peek(32)
+	if err != nil {
+		return fmt.Errorf("reading an xz archive: %w", err)
+	}
+	for i := 14; i+2 < len(head); i++ {
+		if head[i] == 0x21 && head[i+1] == 1 {
+			bits := head[i+2]
+			if bits > 40 {
+				return errors.New("reading an xz archive: its header is damaged")
+			}
+			if size := int64(2|bits&1) << (bits/2 + 11); size > maxDictionary || bits == 40 {
+				return fmt.Errorf("reading an xz archive: it wants a dictionary of %d MiB, more than %d", size>>20, maxDictionary>>20)
+			}
+			return nil
+		}
+	}
+	return errors.New("reading an xz archive: it has no LZMA2 block where one is looked for")
+}

@@ -1,0 +1,182 @@
+package layers
+
+import (
+	"archive/tar"
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+	"github.com/ulikunitz/xz"
+)
+
+// tarOf returns a tar of headers with contents as long as they say.
+func tarOf(t testing.TB, list ...tar.Header) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	tw := tar.NewWriter(&b)
+	for _, h := range list {
+		if h.Mode == 0 {
+			h.Mode = 0o644
+		}
+		if err := tw.WriteHeader(&h); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tw.Write(bytes.Repeat([]byte("x"), int(h.Size))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := tw.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func file(t testing.TB, b []byte) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "layer")
+	if err := os.WriteFile(name, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+func compressed(t testing.TB, b []byte) map[string][]byte {
+	t.Helper()
+	var g, z, x bytes.Buffer
+	gw := gzip.NewWriter(&g)
+	gw.Write(b)
+	gw.Close()
+	zw, err := zstd.NewWriter(&z)
+	if err != nil {
+		t.Fatal(err)
+	}
+	zw.Write(b)
+	zw.Close()
+	xw, err := xz.NewWriter(&x)
+	if err != nil {
+		t.Fatal(err)
+	}
+	xw.Write(b)
+	xw.Close()
+	return map[string][]byte{"plain": b, "gzip": g.Bytes(), "zstd": z.Bytes(), "xz": x.Bytes()}
+}
+
+func TestArchiveLayer(t *testing.T) {
+	plain := tarOf(t, tar.Header{Typeflag: tar.TypeDir, Name: "./etc/", Mode: 0o750, Uid: 5}, tar.Header{Typeflag: tar.TypeReg, Name: "./etc/a", Size: 3, Uid: 7, Gid: 8, Uname: "nobody"},
+		tar.Header{Typeflag: tar.TypeLink, Name: "etc/b", Linkname: "./etc/a"}, tar.Header{Typeflag: tar.TypeSymlink, Name: "etc/c", Linkname: "a"},
+		tar.Header{Typeflag: tar.TypeChar, Name: "dev/null", Devmajor: 1, Devminor: 3})
+	for kind, b := range compressed(t, plain) {
+		for to, prefix := range map[string]string{"": "", "opt/x": "opt/x/"} {
+			tree := newTree(t)
+			if err := (Archive{file(t, b)}).Apply(tree, "tar", to); err != nil {
+				t.Fatalf("%s: %v", kind, err)
+			}
+			if e := tree.Lookup(prefix + "etc/a"); e == nil || e.Size != 3 || e.Uid != 7 || e.Gid != 8 || e.Uname != "" {
+				t.Errorf("%s to %q: %+v", kind, to, e)
+			}
+			if e := tree.Lookup(prefix + "etc/b"); e == nil || e.Linkname != prefix+"etc/a" {
+				t.Errorf("%s to %q: hard link %+v", kind, to, e)
+			}
+			if e := tree.Lookup(prefix + "dev/null"); e == nil || e.Devmajor != 1 || e.Devminor != 3 {
+				t.Errorf("%s to %q: device %+v", kind, to, e)
+			}
+		}
+	}
+}
+
+// TestHostileArchives: each is an error that says what, and none takes more
+// memory than a buffer.
+func TestHostileArchives(t *testing.T) {
+	zeros := tarOf(t, tar.Header{Typeflag: tar.TypeReg, Name: "big", Size: 2 << 20})
+	bomb := compressed(t, zeros)
+	xzHeader := append([]byte(nil), bomb["xz"]...)
+	for i := 14; i < 30; i++ { // the LZMA2 filter's dictionary size
+		if xzHeader[i] == 0x21 && xzHeader[i+1] == 1 {
+			xzHeader[i+2] = 40
+			break
+		}
+	}
+	cut := tarOf(t, tar.Header{Typeflag: tar.TypeReg, Name: "a", Size: 5000})
+	for what, c := range map[string]struct {
+		b    []byte
+		want string
+	}{
+		"climbs":                {tarOf(t, tar.Header{Typeflag: tar.TypeReg, Name: "../etc/passwd"}), "climbs out of the root"},
+		"climbs in the middle":  {tarOf(t, tar.Header{Typeflag: tar.TypeReg, Name: "a/../../b"}), "climbs out of the root"},
+		"a hard link climbs":    {tarOf(t, tar.Header{Typeflag: tar.TypeLink, Name: "h", Linkname: "../../etc/shadow"}), "climbs out of the root"},
+		"links in a circle":     {tarOf(t, tar.Header{Typeflag: tar.TypeSymlink, Name: "l", Linkname: "l"}, tar.Header{Typeflag: tar.TypeReg, Name: "l/x"}), "symbolic links"},
+		"a link to nothing":     {tarOf(t, tar.Header{Typeflag: tar.TypeLink, Name: "h", Linkname: "ghost"}), "which is no file"},
+		"cut":                   {cut[:3000], "unexpected EOF"},
+		"not a tar":             {bytes.Repeat([]byte("no tar at all "), 100), "tar"},
+		"gzip bomb":             {bomb["gzip"], "more than 1 MiB"},
+		"zstd bomb":             {bomb["zstd"], "more than 1 MiB"},
+		"xz bomb":               {bomb["xz"], "more than 1 MiB"},
+		"xz with 4 GiB of dict": {xzHeader, "wants a dictionary"},
+		"bzip2":                 {[]byte("BZh91AY"), "bzip2"},
+		"cut gzip":              {bomb["gzip"][:20], "EOF"},
+	} {
+		store, err := NewStore(t.TempDir(), 1<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = (Archive{file(t, c.b)}).Apply(NewTree(store), "tar x", "")
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", what, err, c.want)
+		}
+		store.Close()
+	}
+}
+
+func TestFolderRules(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"etc/secret/key", "etc/secret/deep/er", "bin/run"} {
+		os.MkdirAll(filepath.Join(dir, filepath.Dir(name)), 0o755)
+		os.WriteFile(filepath.Join(dir, name), nil, 0o600)
+	}
+	f, err := OpenFolder(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree := newTree(t)
+	rules := []Rule{{Path: "srv/etc/secret/**", Owner: "ssl:28", Mode: "0600"}, {Path: "/srv/etc/secret/k*", Mode: "0440"}, {Path: "srv/etc/secret", Mode: "0700"}}
+	if err := f.Apply(tree, "folder x", "srv", rules, time.Unix(1, 0)); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]int64{"srv/etc/secret/key": 0o440, "srv/etc/secret/deep/er": 0o600, "srv/etc/secret": 0o700, "srv/bin/run": 0o644} {
+		if e := tree.Lookup(name); e == nil || e.Mode != want {
+			t.Errorf("%s: %+v, want mode %o", name, e, want)
+		}
+	}
+	if e := tree.Lookup("srv/etc/secret/key"); e.Uname != "ssl" || e.Gname != "28" {
+		t.Errorf("owner %q %q", e.Uname, e.Gname)
+	}
+	if err := f.Apply(newTree(t), "folder x", "", []Rule{{Path: "etc/none", Mode: "0600"}}, time.Unix(1, 0)); err == nil || !strings.Contains(err.Error(), `rule for "etc/none" fits no file`) {
+		t.Errorf("a rule for nothing: %v", err)
+	}
+}
+
+func FuzzArchive(f *testing.F) {
+	for _, b := range compressed(f, tarOf(f, tar.Header{Typeflag: tar.TypeReg, Name: "etc/a", Size: 3}, tar.Header{Typeflag: tar.TypeLink, Name: "b", Linkname: "etc/a"})) {
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		store, err := NewStore(t.TempDir(), 1<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer store.Close()
+		tree := NewTree(store)
+		if err := (Archive{file(t, b)}).Apply(tree, "tar", "x"); err == nil {
+			for _, e := range tree.Entries() {
+				if e.Name != "x" && !strings.HasPrefix(e.Name, "x/") {
+					t.Fatalf("%q landed outside", e.Name)
+				}
+			}
+		}
+	})
+}

@@ -1,0 +1,290 @@
+// Package oci lays container images over a root: it fetches them from a
+// registry or an OCI layout, checks every byte against the image's digest, and
+// applies their layers with the whiteouts in them.
+package oci
+
+import (
+	"archive/tar"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+
+	"github.com/pikelet-os/pikelet/layers"
+)
+
+// LayoutPrefix marks a reference to an OCI layout in a folder.
+const LayoutPrefix = "oci:"
+
+// Image is one image for one platform.
+type Image struct {
+	v1.Image
+	Digest string // of its manifest
+}
+
+// Platform is what images are for.
+type Platform struct{ OS, Architecture string }
+
+// Open finds an image. ref is a registry's reference, or oci: and the folder
+// of a layout with, if it holds several, :TAG behind it. An index is narrowed
+// to the platform.
+func Open(ctx context.Context, ref string, p Platform, o ...remote.Option) (*Image, error) {
+	img, err := open(ctx, ref, v1.Platform{OS: p.OS, Architecture: p.Architecture}, o)
+	if err != nil {
+		return nil, fmt.Errorf("reading the image %s: %w", ref, err)
+	}
+	return img, nil
+}
+
+func open(ctx context.Context, ref string, p v1.Platform, o []remote.Option) (*Image, error) {
+	if dir, ok := strings.CutPrefix(ref, LayoutPrefix); ok {
+		return fromLayout(dir, p)
+	}
+	r, err := name.ParseReference(ref)
+	if err != nil {
+		return nil, err
+	}
+	o = append([]remote.Option{remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithPlatform(p)}, o...)
+	img, err := remote.Image(r, o...)
+	if err != nil {
+		return nil, err
+	}
+	return checked(img, p)
+}
+
+// checked makes sure that manifest and configuration are what their digests
+// say, and for the platform.
+func checked(img v1.Image, p v1.Platform) (*Image, error) {
+	digest, err := img.Digest()
+	if err != nil {
+		return nil, err
+	}
+	raw, err := img.RawManifest()
+	if err != nil {
+		return nil, err
+	}
+	m, err := img.Manifest()
+	if err != nil {
+		return nil, err
+	}
+	config, err := img.RawConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	if hexOf(raw) != digest.Hex || hexOf(config) != m.Config.Digest.Hex {
+		return nil, errors.New("its manifest or configuration is not what its digest says: it was changed")
+	}
+	c, err := img.ConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	if c.Architecture != "" && c.Architecture != p.Architecture || c.OS != "" && c.OS != p.OS {
+		return nil, fmt.Errorf("it is for %s/%s; want %s/%s", c.OS, c.Architecture, p.OS, p.Architecture)
+	}
+	if len(c.RootFS.DiffIDs) != len(m.Layers) {
+		return nil, fmt.Errorf("its configuration names %d layers, its manifest %d", len(c.RootFS.DiffIDs), len(m.Layers))
+	}
+	return &Image{img, digest.String()}, nil
+}
+
+func hexOf(b []byte) string {
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
+}
+
+func fromLayout(dir string, p v1.Platform) (*Image, error) {
+	tag := ""
+	if _, err := os.Stat(dir); err != nil {
+		if i := strings.LastIndex(dir, ":"); i > 0 {
+			dir, tag = dir[:i], dir[i+1:]
+		}
+	}
+	index, err := layout.ImageIndexFromPath(dir)
+	if err != nil {
+		return nil, fmt.Errorf("%w (want a folder with an OCI layout)", err)
+	}
+	return pick(index, tag, p, 0)
+}
+
+// pick finds the one image of an index that fits; indexes may hold indexes.
+func pick(index v1.ImageIndex, tag string, p v1.Platform, depth int) (*Image, error) {
+	if depth > 3 {
+		return nil, errors.New("its index holds indexes more than three deep")
+	}
+	m, err := index.IndexManifest()
+	if err != nil {
+		return nil, err
+	}
+	var fits []v1.Descriptor
+	var have []string
+	for _, d := range m.Manifests {
+		what := d.Annotations["org.opencontainers.image.ref.name"]
+		if d.Platform != nil {
+			what += " " + d.Platform.String()
+		}
+		have = append(have, strings.TrimSpace(what))
+		if tag != "" && d.Annotations["org.opencontainers.image.ref.name"] != tag {
+			continue
+		}
+		if d.Platform != nil && (d.Platform.OS != p.OS || d.Platform.Architecture != p.Architecture) {
+			continue
+		}
+		if d.MediaType.IsImage() || d.MediaType.IsIndex() {
+			fits = append(fits, d)
+		}
+	}
+	if len(fits) != 1 {
+		return nil, fmt.Errorf("%d images in it fit %s/%s; it has: %s (name one as oci:FOLDER:TAG)", len(fits), p.OS, p.Architecture, strings.Join(have, ", "))
+	}
+	if fits[0].MediaType.IsIndex() {
+		inner, err := index.ImageIndex(fits[0].Digest)
+		if err != nil {
+			return nil, err
+		}
+		return pick(inner, "", p, depth+1)
+	}
+	img, err := index.Image(fits[0].Digest)
+	if err != nil {
+		return nil, err
+	}
+	return checked(img, p)
+}
+
+// Save writes the image as a layout of its own into dir, which appears whole
+// or not at all.
+func (i *Image) Save(dir string) error {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return err
+	}
+	tmp, err := os.MkdirTemp(filepath.Dir(dir), ".image-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(tmp)
+	p, err := layout.Write(tmp, empty.Index)
+	if err != nil {
+		return err
+	}
+	if err := p.AppendImage(i.Image); err != nil {
+		return fmt.Errorf("keeping the image %s: %w", i.Digest, err)
+	}
+	if err := os.Rename(tmp, dir); err != nil {
+		if _, there := os.Stat(dir); there == nil {
+			return nil // another build was faster
+		}
+		return err
+	}
+	return os.Chmod(dir, 0o755)
+}
+
+// Whiteouts, as the OCI image specification's layers have them.
+const (
+	whiteout = ".wh."
+	opaque   = ".wh..wh..opq"
+)
+
+// maxLayer bounds what one layer may unpack to while it is only read.
+const maxLayer = 256 << 30
+
+// Apply lays the image over a tree, below the folder to: layer by layer, each
+// read once to check it and find its whiteouts, and once to unpack it.
+func (i *Image) Apply(t *layers.Tree, source, to string) error {
+	list, err := i.Layers()
+	if err != nil {
+		return fmt.Errorf("%s: %w", source, err)
+	}
+	c, err := i.ConfigFile()
+	if err != nil {
+		return fmt.Errorf("%s: %w", source, err)
+	}
+	for n, l := range list {
+		at := fmt.Sprintf("%s, layer %d", source, n+1)
+		if err := applyLayer(t, l, c.RootFS.DiffIDs[n], at, source, to); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func applyLayer(t *layers.Tree, l v1.Layer, want v1.Hash, at, source, to string) error {
+	var gone, emptied []string
+	sum := sha256.New()
+	err := each(l, sum, at, func(h *tar.Header, _ io.Reader) error {
+		dir, base := path.Split(path.Clean(h.Name))
+		switch {
+		case base == opaque:
+			emptied = append(emptied, path.Join(to, dir))
+		case strings.HasPrefix(base, whiteout):
+			gone = append(gone, path.Join(to, dir, strings.TrimPrefix(base, whiteout)))
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if got := hex.EncodeToString(sum.Sum(nil)); got != want.Hex {
+		return fmt.Errorf("%s: it unpacks to sha256:%s, the image says %s: it was changed", at, got, want)
+	}
+	for _, dir := range emptied {
+		for _, e := range t.Below(dir) {
+			t.Remove(e.Name)
+		}
+	}
+	for _, name := range gone {
+		where, err := t.Resolve(name, false)
+		if err != nil {
+			return fmt.Errorf("%s: %w", at, err)
+		}
+		if where != "" {
+			t.Remove(where)
+		}
+	}
+	return each(l, nil, at, func(h *tar.Header, body io.Reader) error {
+		if strings.HasPrefix(path.Base(path.Clean(h.Name)), whiteout) {
+			return nil
+		}
+		h.Name, h.Uname, h.Gname = path.Join(to, h.Name), "", ""
+		if h.Typeflag == tar.TypeLink {
+			h.Linkname = path.Join(to, h.Linkname)
+		}
+		return t.AddOver(*h, source, body)
+	})
+}
+
+// each reads a layer's entries, and all of its bytes into sum if it is given.
+func each(l v1.Layer, sum hash.Hash, at string, visit func(*tar.Header, io.Reader) error) error {
+	r, err := l.Uncompressed()
+	if err != nil {
+		return fmt.Errorf("%s: %w", at, err)
+	}
+	defer r.Close()
+	limited := &io.LimitedReader{R: r, N: maxLayer}
+	in := io.Reader(limited)
+	if sum != nil {
+		in = io.TeeReader(limited, sum)
+	}
+	if err := layers.EachInTar(in, visit, at); err != nil {
+		return err
+	}
+	if _, err := io.Copy(io.Discard, in); err != nil {
+		return fmt.Errorf("%s: %w", at, err)
+	}
+	if limited.N == 0 {
+		return fmt.Errorf("%s: it unpacks to more than %d GiB", at, int64(maxLayer>>30))
+	}
+	return nil
+}

@@ -1,0 +1,264 @@
+package oci
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"io"
+	"log"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+
+	"github.com/pikelet-os/pikelet/layers"
+)
+
+var arm64 = Platform{"linux", "arm64"}
+
+// layerOf makes a layer of names: one that ends in / is a folder, one with ->
+// a link.
+func layerOf(t testing.TB, names ...string) v1.Layer {
+	t.Helper()
+	var b bytes.Buffer
+	tw := tar.NewWriter(&b)
+	for _, n := range names {
+		h := &tar.Header{Typeflag: tar.TypeReg, Name: n, Mode: 0o644, Size: int64(len(n)), Uid: 3}
+		body := n
+		if from, to, link := strings.Cut(n, "->"); link {
+			h.Typeflag, h.Name, h.Linkname, h.Size, body = tar.TypeSymlink, from, to, 0, ""
+		} else if strings.HasSuffix(n, "/") {
+			h.Typeflag, h.Mode, h.Size, body = tar.TypeDir, 0o755, 0, ""
+		}
+		if err := tw.WriteHeader(h); err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(tw, body)
+	}
+	tw.Close()
+	l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Bytes())), nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func imageOf(t testing.TB, arch string, list ...v1.Layer) v1.Image {
+	t.Helper()
+	img, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{OS: "linux", Architecture: arch, RootFS: v1.RootFS{Type: "layers"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if img, err = mutate.AppendLayers(img, list...); err != nil {
+		t.Fatal(err)
+	}
+	return img
+}
+
+func newTree(t testing.TB) *layers.Tree {
+	t.Helper()
+	store, err := layers.NewStore(t.TempDir(), 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { store.Close() })
+	return layers.NewTree(store)
+}
+
+func names(tree *layers.Tree) string {
+	var list []string
+	for _, e := range tree.Entries() {
+		list = append(list, e.Name)
+	}
+	return strings.Join(list, " ")
+}
+
+// layoutOf writes a layout with images for both architectures, as one index.
+func layoutOf(t testing.TB, list ...v1.Layer) string {
+	t.Helper()
+	dir := t.TempDir()
+	index := mutate.AppendManifests(empty.Index,
+		mutate.IndexAddendum{Add: imageOf(t, "arm64", list...), Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "arm64", Variant: "v8"}}},
+		mutate.IndexAddendum{Add: imageOf(t, "amd64", layerOf(t, "wrong")), Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "amd64"}}})
+	if _, err := layout.Write(dir, index); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func TestWhiteouts(t *testing.T) {
+	for what, c := range map[string]struct {
+		layers [][]string
+		want   string
+	}{
+		"later over earlier":            {[][]string{{"etc/a", "etc/b"}, {"etc/a"}}, "etc etc/a etc/b"},
+		"a file taken away":             {[][]string{{"etc/a", "etc/b"}, {"etc/.wh.a"}}, "etc etc/b"},
+		"a folder taken away":           {[][]string{{"etc/d/a", "etc/b"}, {"etc/.wh.d"}}, "etc etc/b"},
+		"taken away and brought again":  {[][]string{{"d/a", "d/b"}, {".wh.d", "d/c"}}, "d d/c"},
+		"opaque":                        {[][]string{{"d/a", "d/e/f", "o"}, {"d/new", "d/.wh..wh..opq"}}, "d d/new o"},
+		"opaque is not for its own":     {[][]string{{"d/a"}, {"d/", "d/.wh..wh..opq", "d/a"}}, "d d/a"},
+		"a file in place of a folder":   {[][]string{{"d/a", "d/b"}, {"d"}}, "d"},
+		"a folder in place of a file":   {[][]string{{"d"}, {"d/a"}}, "d d/a"},
+		"a link in place of a folder":   {[][]string{{"d/a", "e/"}, {"d->e"}}, "d e"},
+		"whiteout of what is not there": {[][]string{{"a"}, {"x/.wh.y"}}, "a"},
+	} {
+		var list []v1.Layer
+		for _, n := range c.layers {
+			list = append(list, layerOf(t, n...))
+		}
+		img, err := Open(context.Background(), LayoutPrefix+layoutOf(t, list...), arm64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tree := newTree(t)
+		if err := img.Apply(tree, "oci", ""); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		if got := names(tree); got != c.want {
+			t.Errorf("%s: %q, want %q", what, got, c.want)
+		}
+	}
+}
+
+func TestRegistryAndKeep(t *testing.T) {
+	s := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	defer s.Close()
+	ref := strings.TrimPrefix(s.URL, "http://") + "/lab/tools:1"
+	r, err := name.ParseReference(ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	index, err := layout.ImageIndexFromPath(layoutOf(t, layerOf(t, "usr/bin/tool")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remote.WriteIndex(r, index); err != nil {
+		t.Fatal(err)
+	}
+	img, err := Open(context.Background(), ref, arm64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept := filepath.Join(t.TempDir(), "kept")
+	for range 2 { // the second finds it there
+		if err := img.Save(kept); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.Close()
+	again, err := Open(context.Background(), LayoutPrefix+kept, arm64)
+	if err != nil || again.Digest != img.Digest {
+		t.Fatalf("%+v, %v", again, err)
+	}
+	tree := newTree(t)
+	if err := again.Apply(tree, "oci", "opt"); err != nil || names(tree) != "opt opt/usr opt/usr/bin opt/usr/bin/tool" {
+		t.Errorf("%q, %v", names(tree), err)
+	}
+	if _, err := Open(context.Background(), LayoutPrefix+kept, Platform{"linux", "riscv64"}); err == nil || !strings.Contains(err.Error(), "fit linux/riscv64") {
+		t.Errorf("another architecture: %v", err)
+	}
+	if _, err := Open(context.Background(), LayoutPrefix+filepath.Join(kept, "none"), arm64); err == nil || !strings.Contains(err.Error(), "OCI layout") {
+		t.Errorf("no layout: %v", err)
+	}
+}
+
+// TestChangedImages inverts bytes of every blob of a layout.
+func TestChangedImages(t *testing.T) {
+	dir := layoutOf(t, layerOf(t, "etc/a", "etc/b"))
+	blobs, _ := filepath.Glob(dir + "/blobs/sha256/*")
+	before, err := Open(context.Background(), LayoutPrefix+dir, arm64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	caught := 0
+	for _, blob := range blobs {
+		b, err := os.ReadFile(blob)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for at := 0; at < len(b); at += 1 + len(b)/40 {
+			bad := append([]byte(nil), b...)
+			bad[at] ^= 0x20
+			os.WriteFile(blob, bad, 0o644)
+			img, err := Open(context.Background(), LayoutPrefix+dir, arm64)
+			if err == nil {
+				tree := newTree(t)
+				if err = img.Apply(tree, "oci", ""); err == nil && (img.Digest == before.Digest && names(tree) != "etc etc/a etc/b") {
+					t.Fatalf("byte %d of %s changed, and nobody saw it", at, filepath.Base(blob))
+				}
+			}
+			if err != nil {
+				caught++
+			}
+		}
+		os.WriteFile(blob, b, 0o644)
+	}
+	if caught < 40 {
+		t.Errorf("only %d changes were caught", caught)
+	}
+}
+
+func TestHostileLayers(t *testing.T) {
+	for what, c := range map[string][2]string{
+		"climbs":               {"../x", "climbs out of the root"},
+		"a whiteout climbs":    {"../.wh.x", "climbs out of the root"},
+		"more than a tree has": {strings.Repeat("x/", 3) + "big", "more than 0 MiB"},
+	} {
+		img, err := checked(imageOf(t, "arm64", layerOf(t, c[0])), v1.Platform{OS: "linux", Architecture: "arm64"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		store, err := layers.NewStore(t.TempDir(), 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := img.Apply(layers.NewTree(store), "oci", ""); err == nil || !strings.Contains(err.Error(), c[1]) {
+			t.Errorf("%s: %v, want %q", what, err, c[1])
+		}
+		store.Close()
+	}
+}
+
+// FuzzLayer applies arbitrary tars as a second layer: nothing lands outside,
+// nothing hangs.
+func FuzzLayer(f *testing.F) {
+	for _, n := range [][]string{{"d/.wh..wh..opq", "d/b"}, {".wh.d", "d->/etc"}, {"a/../b"}} {
+		r, err := layerOf(f, n...).Uncompressed()
+		if err != nil {
+			f.Fatal(err)
+		}
+		b, err := io.ReadAll(r)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil })
+		if err != nil {
+			return
+		}
+		img, err := checked(imageOf(t, "arm64", layerOf(t, "d/a", "e->d"), l), v1.Platform{OS: "linux", Architecture: "arm64"})
+		if err != nil {
+			return
+		}
+		tree := newTree(t)
+		if img.Apply(tree, "oci", "x") == nil {
+			for _, e := range tree.Entries() {
+				if e.Name != "x" && !strings.HasPrefix(e.Name, "x/") {
+					t.Fatalf("%q landed outside", e.Name)
+				}
+			}
+		}
+	})
+}
