@@ -1,0 +1,291 @@
+// Package inspect looks into what builds made and cards hold: which slots
+// there are, whether their chain from signature to verity root holds, and
+// what is in their roots.
+package inspect
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	diskfs "github.com/diskfs/go-diskfs"
+	"github.com/diskfs/go-diskfs/filesystem"
+	"github.com/diskfs/go-diskfs/partition/mbr"
+
+	"github.com/pikelet-os/pikelet/internal/artifact"
+	"github.com/pikelet-os/pikelet/internal/slots"
+)
+
+// Image is a card, a disk image or an artifact.
+type Image struct {
+	Path       string
+	Partitions []Partition `json:",omitempty"`
+	Default    string      `json:",omitempty"` // the slot autoboot.txt names
+	Slots      []*Slot
+	close      []func()
+}
+
+// Partition is one of a card's four.
+type Partition struct {
+	Number int
+	Name   string
+	Start  int64 // bytes
+	Size   int64 // bytes
+}
+
+// Slot is one place an image is: a slot of a card, or an artifact.
+type Slot struct {
+	Name     string // a, b, or artifact
+	Manifest *artifact.Manifest
+	Digest   string   // of the OCI manifest
+	Signed   string   // what the signature is good for
+	Problems []string // why the chain does not hold; none when it does
+	Cmdline  string
+	Packages []string // name and version, sorted
+
+	files source
+	root  string // a copy of the root on this machine
+	text  []byte // manifest.json
+	sign  []byte // signature.json
+}
+
+// source holds the files of a slot.
+type source interface {
+	open(name string) (io.ReadCloser, int64, error)
+}
+
+func readFile(s source, name string, limit int64) ([]byte, error) {
+	r, size, err := s.open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	if size > limit {
+		return nil, fmt.Errorf("%s has %d bytes, more than %d", name, size, limit)
+	}
+	return io.ReadAll(io.LimitReader(r, limit))
+}
+
+// Open looks into a disk image, a device, a build's output folder or an OCI
+// layout. Copies of roots go below work. Close ends it.
+func Open(path, work string) (*Image, error) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	img := &Image{Path: path}
+	if st.IsDir() {
+		err = img.openFolder(path)
+	} else {
+		err = img.openCard(path)
+	}
+	if err != nil {
+		img.Close()
+		return nil, fmt.Errorf("inspecting %s: %w", path, err)
+	}
+	for _, s := range img.Slots {
+		s.read(work)
+	}
+	return img, nil
+}
+
+// Close closes what Open opened.
+func (img *Image) Close() {
+	for _, f := range img.close {
+		f()
+	}
+}
+
+func (img *Image) openFolder(dir string) error {
+	for _, try := range []string{filepath.Join(dir, "artifact"), dir} {
+		if _, err := os.Stat(filepath.Join(try, "oci-layout")); err == nil {
+			files, err := openLayout(try)
+			if err != nil {
+				return err
+			}
+			img.Slots = append(img.Slots, &Slot{Name: "artifact", files: files, Digest: files.digest})
+			return nil
+		}
+	}
+	return errors.New("it holds no OCI layout; want a build's output folder, a layout, a disk image or a device")
+}
+
+// names of a card's partitions, by number.
+var names = []string{"", "control", "slot a", "slot b", "state"}
+
+func (img *Image) openCard(path string) error {
+	d, err := diskfs.Open(path, diskfs.WithOpenMode(diskfs.ReadOnly))
+	if err != nil {
+		return err
+	}
+	img.close = append(img.close, func() { d.Close() })
+	table, err := d.GetPartitionTable()
+	if err != nil {
+		return fmt.Errorf("reading its partition table: %w", err)
+	}
+	m, ok := table.(*mbr.Table)
+	if !ok {
+		return errors.New("it has a GPT; Pikelet's cards have an MBR")
+	}
+	for i, p := range m.Partitions {
+		if i < 4 && p.Size > 0 {
+			img.Partitions = append(img.Partitions, Partition{i + 1, names[i+1], p.GetStart(), p.GetSize()})
+		}
+	}
+	if len(img.Partitions) < 3 {
+		return fmt.Errorf("it has %d partitions; Pikelet's cards have four", len(img.Partitions))
+	}
+	if fs, err := d.GetFilesystem(1); err == nil {
+		if b, err := readFile(fatFiles{fs}, "autoboot.txt", 4096); err == nil {
+			if l, err := slots.DecodeAutoboot(b); err == nil {
+				img.Default = string(l)
+			}
+		}
+	}
+	for _, l := range []slots.Letter{slots.A, slots.B} {
+		s := &Slot{Name: string(l)}
+		fs, err := d.GetFilesystem(l.Partition())
+		if err != nil {
+			s.Problems = append(s.Problems, fmt.Sprintf("it is no FAT: %v", err))
+		} else {
+			s.files = fatFiles{fs}
+		}
+		img.Slots = append(img.Slots, s)
+	}
+	return nil
+}
+
+// fatFiles are the files of a FAT.
+type fatFiles struct{ fs filesystem.FileSystem }
+
+func (f fatFiles) open(name string) (io.ReadCloser, int64, error) {
+	file, err := f.fs.OpenFile("/"+name, os.O_RDONLY)
+	if err != nil {
+		return nil, 0, err
+	}
+	st, err := file.Stat()
+	if err != nil {
+		file.Close()
+		return nil, 0, err
+	}
+	// go-diskfs v1.9.4 reads on behind the end of a file that is read in
+	// pieces: its size says where to stop.
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.LimitReader(file, st.Size()), file}, st.Size(), nil
+}
+
+// layoutFiles are the files of an artifact in an OCI layout.
+type layoutFiles struct {
+	dir    string
+	digest string
+	blobs  map[string]artifact.Descriptor // by title
+	extra  map[string][]byte
+}
+
+func (l *layoutFiles) blob(digest string) string {
+	return filepath.Join(l.dir, "blobs", "sha256", filepath.Base(strings.TrimPrefix(digest, "sha256:")))
+}
+
+func (l *layoutFiles) open(name string) (io.ReadCloser, int64, error) {
+	if b, ok := l.extra[name]; ok {
+		return io.NopCloser(strings.NewReader(string(b))), int64(len(b)), nil
+	}
+	d, ok := l.blobs[name]
+	if !ok {
+		return nil, 0, fmt.Errorf("it has no file %s", name)
+	}
+	f, err := os.Open(l.blob(d.Digest))
+	if err != nil {
+		return nil, 0, err
+	}
+	st, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, 0, err
+	}
+	return f, st.Size(), nil
+}
+
+func (l *layoutFiles) readJSON(digest string, to any) ([]byte, error) {
+	b, err := os.ReadFile(l.blob(digest))
+	if err != nil {
+		return nil, err
+	}
+	if got := artifact.DigestOf(b); got != digest {
+		return nil, fmt.Errorf("the blob %s holds %s: it was changed", digest, got)
+	}
+	return b, json.Unmarshal(b, to)
+}
+
+// openLayout finds the image in a layout, and the signature where cosign puts
+// it: under a tag made of the image's digest.
+func openLayout(dir string) (*layoutFiles, error) {
+	l := &layoutFiles{dir: dir, blobs: map[string]artifact.Descriptor{}, extra: map[string][]byte{}}
+	b, err := os.ReadFile(filepath.Join(dir, "index.json"))
+	if err != nil {
+		return nil, err
+	}
+	var top artifact.OCIIndex
+	if err := json.Unmarshal(b, &top); err != nil {
+		return nil, err
+	}
+	tags := map[string]string{}
+	for _, d := range top.Manifests {
+		tags[d.Annotations[artifact.AnnotationRefName]] = d.Digest
+		if d.MediaType != artifact.MediaOCIIndex {
+			continue
+		}
+		var index artifact.OCIIndex
+		if _, err := l.readJSON(d.Digest, &index); err != nil {
+			return nil, err
+		}
+		if len(index.Manifests) != 1 {
+			return nil, fmt.Errorf("its index names %d images; want one", len(index.Manifests))
+		}
+		l.digest = index.Manifests[0].Digest
+	}
+	if l.digest == "" {
+		return nil, errors.New("its index names no image")
+	}
+	var m artifact.OCIManifest
+	text, err := l.readJSON(l.digest, &m)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range m.Layers {
+		l.blobs[d.Annotations[artifact.AnnotationTitle]] = d
+	}
+	l.blobs[artifact.ManifestFile] = m.Config
+	l.extra[artifact.SignatureFile], err = l.signature(text, tags[strings.Replace(l.digest, ":", "-", 1)+".sig"])
+	return l, err
+}
+
+// signature writes signature.json as a slot has it.
+func (l *layoutFiles) signature(manifest []byte, digest string) ([]byte, error) {
+	s := artifact.Signature{Manifest: manifest}
+	if digest != "" {
+		var m artifact.OCIManifest
+		if _, err := l.readJSON(digest, &m); err != nil {
+			return nil, err
+		}
+		for _, d := range m.Layers {
+			payload, err := os.ReadFile(l.blob(d.Digest))
+			if err != nil {
+				return nil, err
+			}
+			sig, err := base64.StdEncoding.DecodeString(d.Annotations["dev.cosignproject.cosign/signature"])
+			if err != nil {
+				return nil, err
+			}
+			s.Signatures = append(s.Signatures, artifact.Signed{Payload: payload, Signature: sig})
+		}
+	}
+	return s.Encode()
+}
