@@ -6,14 +6,17 @@ GO    ?= go
 BUILD := build
 # Debian packages: what make itself needs, and what only tests do.
 RUN_PACKAGES  := qemu-system-arm
-TEST_PACKAGES := $(RUN_PACKAGES) mtools dosfstools squashfs-tools cryptsetup-bin fdisk zstd cpio device-tree-compiler openssl kmod
+TEST_PACKAGES := $(RUN_PACKAGES) mtools dosfstools squashfs-tools cryptsetup-bin fdisk zstd cpio device-tree-compiler openssl kmod bmap-tools
 
 # Device programs are small, static and the same on every machine.
 DEVICE_FLAGS := -trimpath -buildvcs=false -ldflags='-s -w'
+# What the command calls itself: a tag, or the commit it was built from.
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+COMMAND_FLAGS = -trimpath -buildvcs=false -ldflags='-s -w -X main.version=$(VERSION)'
 SOURCES := $(shell find . -name '*.go' -not -path './build/*') go.mod go.sum
 ASSETS  := $(shell find overlays cmd/starter/files -type f)
 
-.PHONY: help build device starter demo test bench fuzz proof soak test-clients lint generate dist setup-run setup-test
+.PHONY: help build device starter demo test bench fuzz proof soak test-clients oracle lint generate dist setup-run setup-test
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,7 +29,7 @@ builder/device/pikelet-init builder/device/pikeletd: builder/device/%: $(SOURCES
 	CGO_ENABLED=0 GOOS=linux GOARCH=arm64 $(GO) build $(DEVICE_FLAGS) -o $@ ./cmd/$*
 
 $(BUILD)/pikelet: $(SOURCES) $(ASSETS) device
-	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -o $@ ./cmd/pikelet
+	CGO_ENABLED=0 $(GO) build $(COMMAND_FLAGS) -o $@ ./cmd/pikelet
 
 starter: $(BUILD)/starter-bin ## make the starter repository from Debian's packages
 	$(BUILD)/starter-bin -o $(BUILD)/starter
@@ -59,15 +62,28 @@ soak: test ## run long tests; none yet
 test-clients: build starter ## let real clients that are slow to compile judge: crane and cosign
 	testdata/clients.sh $(BUILD)/pikelet examples/demo.yaml $(BUILD)/clients
 
+WORLDS ?= 3000
+oracle: build starter ## compare with Alpine's own apk: make oracle ALPINE=DIR, with its minirootfs archives and index
+	$(GO) test -tags oracle -v -count=1 -timeout 60m -run Oracle ./layers/apk -alpine $(abspath $(ALPINE)) -worlds $(WORLDS)
+	$(GO) test -tags oracle -v -count=1 -timeout 10m -run Alpine ./internal/vm -alpine $(abspath $(ALPINE))
+
 lint: ## vet and check formatting
 	$(GO) vet ./...
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
 
-generate: ## rewrite generated files; none yet
-	$(GO) generate ./...
+generate: ## rewrite generated files: the spec's schema
+	-$(GO) test ./builder/spec -run TestSchemaIsFresh -update
 
-dist: build ## archive the command for this machine
-	tar -C $(BUILD) --sort=name --owner=0 --group=0 --numeric-owner --mtime=@0 -cf - pikelet | gzip -n > $(BUILD)/pikelet-linux-$$($(GO) env GOARCH).tar.gz
+PLATFORMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
+dist: device ## build the command for every platform, static and reproducible, with checksums
+	rm -rf $(BUILD)/dist && mkdir -p $(BUILD)/dist
+	@set -e; for p in $(PLATFORMS); do os=$${p%/*} arch=$${p#*/}; name=pikelet-$(VERSION)-$$os-$$arch; \
+	  exe=pikelet; [ $$os != windows ] || exe=pikelet.exe; mkdir -p $(BUILD)/dist/$$name; echo "$$p"; \
+	  CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch $(GO) build $(COMMAND_FLAGS) -o $(BUILD)/dist/$$name/$$exe ./cmd/pikelet; \
+	  cp README.md LICENSE $(BUILD)/dist/$$name/; \
+	  tar -C $(BUILD)/dist --sort=name --owner=0 --group=0 --numeric-owner --mode=go=rX,u+rw,a-s --mtime=@0 -cf - $$name | gzip -n > $(BUILD)/dist/$$name.tar.gz; \
+	  rm -r $(BUILD)/dist/$$name; done
+	cd $(BUILD)/dist && sha256sum *.tar.gz > SHA256SUMS
 
 setup-run:
 	@sh internal/vm/install.sh $(RUN_PACKAGES)

@@ -12,7 +12,9 @@ import (
 	"bytes"
 	"context"
 	"crypto/ecdsa"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -34,6 +36,7 @@ type Inputs struct {
 	Tool     string            // the version of pikelet, compared with the lock's
 	Workers  int               // goroutines that compress; does not change the bytes
 	Report   func(string)      // told, in a line, what was done
+	Zstd     bool              // write disk.img.zst too
 }
 
 // Result is a finished build.
@@ -92,6 +95,11 @@ func Build(ctx context.Context, img *spec.Image, in Inputs, dir string) (*Result
 	if err := WriteDisk(art, int64(img.StateSize), disk); err != nil {
 		return nil, err
 	}
+	if in.Zstd {
+		if err := compressDisk(disk, disk+".zst"); err != nil {
+			return nil, err
+		}
+	}
 	if err := writeTexts(work, plan, tree, boot, art); err != nil {
 		return nil, err
 	}
@@ -131,6 +139,10 @@ func writeTexts(dir string, p *Plan, t *layers.Tree, b *Boot, a *Artifact) error
 func publish(work, dir string) error {
 	made, err := os.ReadDir(work)
 	if err != nil {
+		return err
+	}
+	// An earlier build's compressed image is of another disk.img.
+	if err := os.Remove(filepath.Join(dir, "disk.img.zst")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	for _, e := range made {

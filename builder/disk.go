@@ -6,13 +6,16 @@ import (
 	"io"
 	"os"
 
+	"github.com/klauspost/compress/zstd"
+
 	"github.com/pikelet-os/pikelet/internal/disk"
 	"github.com/pikelet-os/pikelet/internal/slots"
 )
 
 // WriteDisk writes the image of a whole card: both slots hold the artifact,
 // so that there is a rescue from the first boot on, and a is the default.
-// The file is sparse; it appears under its name only when it is whole.
+// The file is sparse; it appears under its name only when it is whole, with
+// its block map beside it, for bmaptool and others that write what matters.
 func WriteDisk(a *Artifact, stateSize int64, name string) error {
 	table, err := disk.Card(a.Manifest.SlotSize, stateSize, a.image().DiskSignature())
 	if err != nil {
@@ -28,11 +31,19 @@ func WriteDisk(a *Artifact, stateSize int64, name string) error {
 	if err := f.Truncate(table.End()); err != nil {
 		return err
 	}
-	if err := fill(a, sparse{f}, table); err != nil {
+	w := &mapped{w: sparse{f}}
+	if err := fill(a, w, table); err != nil {
 		return fmt.Errorf("writing %s: %w", name, err)
 	}
+	// What a card's earlier life may have left: records before the first
+	// partition, and a state that belongs to another cluster.
+	w.add(0, table.Partitions[disk.Control-1].Start)
+	w.add(table.Partitions[disk.State-1].Start, disk.StateClear)
 	if err := f.Close(); err != nil {
 		return err
+	}
+	if err := writeBmap(tmp, name+".bmap", w.extents); err != nil {
+		return fmt.Errorf("writing the block map of %s: %w", name, err)
 	}
 	return os.Rename(tmp, name)
 }
@@ -88,4 +99,30 @@ func (s sparse) WriteAt(p []byte, at int64) (int, error) {
 		done += n
 	}
 	return len(p), nil
+}
+
+// compressDisk writes a disk image compressed with zstd, in one frame.
+func compressDisk(image, name string) error {
+	in, err := os.Open(image)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	// One goroutine: the bytes must not depend on how many there are.
+	enc, err := zstd.NewWriter(out, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedFastest))
+	if err != nil {
+		return err
+	}
+	if _, err := io.Copy(enc, in); err != nil {
+		return fmt.Errorf("compressing %s: %w", image, err)
+	}
+	if err := enc.Close(); err != nil {
+		return err
+	}
+	return out.Close()
 }

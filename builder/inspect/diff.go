@@ -213,4 +213,3 @@ func (r *root) describe(name string, e fs.DirEntry) (string, error) {
 	}
 	return text, nil
 }
-

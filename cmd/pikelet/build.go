@@ -94,16 +94,17 @@ func (o *inputOptions) vendor(ctx context.Context, img *spec.Image) (fetch.Sourc
 }
 
 // isReference tells a registry's reference from a folder: it begins with a
-// host, which has a dot or a port, or is localhost.
+// host, which has a dot or a port, or is localhost (and is no drive of Windows).
 func isReference(s string) bool {
 	host, rest, ok := strings.Cut(s, "/")
-	return ok && rest != "" && !strings.HasPrefix(host, ".") && (strings.ContainsAny(host, ".:") || host == "localhost")
+	return ok && rest != "" && len(host) > 2 && !strings.HasPrefix(host, ".") && (strings.ContainsAny(host, ".:") || host == "localhost")
 }
 
 type buildOptions struct {
 	inputOptions
 	Out    string
 	NoLock bool
+	Zstd   bool
 }
 
 func newBuild(say *teller) *cobra.Command {
@@ -113,8 +114,9 @@ func newBuild(say *teller) *cobra.Command {
 		Short: "Build an image from its spec",
 		Long: `Build an image from its spec.
 
-The output folder then holds disk.img, to be written to a card; artifact/, the
-signed OCI layout; and the text of each stage, for reading and comparing.
+The output folder then holds disk.img, to be written to a card, and its block
+map disk.img.bmap; artifact/, the signed OCI layout; and the text of each stage,
+for reading and comparing.
 
 Where SPEC.lock is there, its inputs are used and no index is read.`,
 		Args: exactly(1, "the image spec"),
@@ -125,6 +127,7 @@ Where SPEC.lock is there, its inputs are used and no index is read.`,
 	}
 	c.Flags().StringVarP(&o.Out, "output", "o", "out", "folder the image is written to")
 	c.Flags().BoolVar(&o.NoLock, "no-lock", false, "choose packages anew although there is a lock")
+	c.Flags().BoolVar(&o.Zstd, "zst", false, "write disk.img.zst too, for Raspberry Pi Imager and for keeping")
 	o.addFlags(c)
 	return c
 }
@@ -155,6 +158,7 @@ func runBuild(ctx context.Context, o buildOptions, say *teller) error {
 	if img.Console == spec.ConsoleRoot {
 		say.line("console: root is set: whoever reaches the console of this image is root")
 	}
+	in.Zstd = o.Zstd
 	r, err := builder.Build(ctx, img, in, o.Out)
 	if err != nil {
 		return err

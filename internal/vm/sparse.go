@@ -4,11 +4,13 @@ import (
 	"errors"
 	"io"
 	"os"
-
-	"golang.org/x/sys/unix"
 )
 
-// CopySparse copies a disk image without reading or writing its holes.
+// errHole says that only a hole is left of a file.
+var errHole = errors.New("a hole up to the end")
+
+// CopySparse copies a disk image without reading or writing its holes, where
+// the system tells where they are.
 func CopySparse(from, to string) error {
 	in, err := os.Open(from)
 	if err != nil {
@@ -28,14 +30,10 @@ func CopySparse(from, to string) error {
 		return err
 	}
 	for at := int64(0); at < st.Size(); {
-		data, err := unix.Seek(int(in.Fd()), at, unix.SEEK_DATA)
-		if errors.Is(err, unix.ENXIO) {
-			break // only a hole is left
+		data, hole, err := nextData(in, at, st.Size())
+		if errors.Is(err, errHole) {
+			break
 		}
-		if err != nil {
-			return err
-		}
-		hole, err := unix.Seek(int(in.Fd()), data, unix.SEEK_HOLE)
 		if err != nil {
 			return err
 		}
