@@ -37,10 +37,10 @@ type Assembly struct {
 // Assemble unpacks packages and layers into a tree, does what the packages'
 // install scripts would do, and enables services. Nothing of a package is
 // executed.
-func Assemble(ctx context.Context, p *Plan, cache *fetch.Cache, store *layers.Store) (*Assembly, error) {
+func Assemble(ctx context.Context, p *Plan, in Inputs, store *layers.Store) (*Assembly, error) {
 	t := layers.NewTree(store)
 	epoch := time.Unix(p.Epoch, 0).UTC()
-	packages, err := unpackAll(ctx, t, p, cache)
+	packages, err := unpackAll(ctx, t, p, in)
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +87,13 @@ func Assemble(ctx context.Context, p *Plan, cache *fetch.Cache, store *layers.St
 }
 
 // unpackAll unpacks the packages, the base layout first.
-func unpackAll(ctx context.Context, t *layers.Tree, p *Plan, cache *fetch.Cache) ([]*apk.Installed, error) {
+func unpackAll(ctx context.Context, t *layers.Tree, p *Plan, in Inputs) ([]*apk.Installed, error) {
+	total := int64(0)
+	for _, pkg := range p.Packages {
+		total += pkg.Size
+	}
+	m := in.step(ctx, "unpacking packages", total)
+	defer m.end()
 	owners := map[string]Package{}
 	var list []*apk.Installed
 	for _, first := range []bool{true, false} {
@@ -95,11 +101,12 @@ func unpackAll(ctx context.Context, t *layers.Tree, p *Plan, cache *fetch.Cache)
 			if (pkg.Name == baseLayout) != first {
 				continue
 			}
-			done, err := unpack(ctx, t, pkg, cache, owners)
+			done, err := unpack(ctx, t, pkg, in.Cache, owners)
 			if err != nil {
 				return nil, fmt.Errorf("%w%s", err, p.hint(err))
 			}
 			list = append(list, done)
+			m.add(pkg.Size)
 		}
 	}
 	return list, nil
@@ -127,6 +134,9 @@ func unpack(ctx context.Context, t *layers.Tree, pkg Package, cache *fetch.Cache
 	}
 	pkg.Package = a.Info
 	err = a.Unpack(func(h *tar.Header, r io.Reader) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		if h.Typeflag != tar.TypeDir {
 			at, err := t.Resolve(h.Name, false)
 			if err != nil {

@@ -12,9 +12,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/ecdsa"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -37,6 +35,7 @@ type Inputs struct {
 	Workers  int               // goroutines that compress; does not change the bytes
 	Report   func(string)      // told, in a line, what was done
 	Zstd     bool              // write disk.img.zst too
+	Progress func(Progress)    // told often how far a long step is; may be nil
 }
 
 // Result is a finished build.
@@ -50,14 +49,11 @@ type Result struct {
 // Build runs every stage. dir then holds disk.img, artifact/ and the text of
 // each stage. A build that fails leaves an earlier one's files as they were.
 func Build(ctx context.Context, img *spec.Image, in Inputs, dir string) (*Result, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, err
-	}
-	work, err := os.MkdirTemp(dir, ".work-")
+	work, done, err := openOutput(dir)
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(work)
+	defer done()
 	store, err := layers.NewStore(work, maxTree(img))
 	if err != nil {
 		return nil, err
@@ -72,7 +68,7 @@ func Build(ctx context.Context, img *spec.Image, in Inputs, dir string) (*Result
 		in.Report(note)
 	}
 	in.Report(fmt.Sprintf("%d packages chosen, build %s", len(plan.Packages), plan.BuildID))
-	assembly, err := Assemble(ctx, plan, in.Cache, store)
+	assembly, err := Assemble(ctx, plan, in, store)
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +78,7 @@ func Build(ctx context.Context, img *spec.Image, in Inputs, dir string) (*Result
 		return nil, err
 	}
 	in.Report(fmt.Sprintf("kernel %s, %d modules in the initramfs", kernel.Release, len(boot.Modules)))
-	root, err := Seal(tree, plan.Epoch, work, in.Workers)
+	root, err := Seal(ctx, tree, plan.Epoch, work, in)
 	if err != nil {
 		return nil, err
 	}
@@ -92,15 +88,18 @@ func Build(ctx context.Context, img *spec.Image, in Inputs, dir string) (*Result
 		return nil, err
 	}
 	disk := filepath.Join(work, "disk.img")
-	if err := WriteDisk(art, int64(img.StateSize), disk); err != nil {
+	if err := WriteDisk(ctx, art, int64(img.StateSize), disk, in); err != nil {
 		return nil, err
 	}
 	if in.Zstd {
-		if err := compressDisk(disk, disk+".zst"); err != nil {
+		if err := compressDisk(ctx, disk, disk+".zst", in); err != nil {
 			return nil, err
 		}
 	}
 	if err := writeTexts(work, plan, tree, boot, art); err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	if err := publish(work, dir); err != nil {
@@ -129,33 +128,6 @@ func writeTexts(dir string, p *Plan, t *layers.Tree, b *Boot, a *Artifact) error
 	}
 	for name, text := range texts {
 		if err := os.WriteFile(filepath.Join(dir, name), text, 0o644); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// publish moves what a build made to where it belongs, over what was there.
-func publish(work, dir string) error {
-	made, err := os.ReadDir(work)
-	if err != nil {
-		return err
-	}
-	// An earlier build's compressed image is of another disk.img.
-	if err := os.Remove(filepath.Join(dir, "disk.img.zst")); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	for _, e := range made {
-		if e.Name()[0] == '.' {
-			continue
-		}
-		to := filepath.Join(dir, e.Name())
-		if e.IsDir() {
-			if err := os.RemoveAll(to); err != nil {
-				return err
-			}
-		}
-		if err := os.Rename(filepath.Join(work, e.Name()), to); err != nil {
 			return err
 		}
 	}

@@ -2,6 +2,7 @@ package builder
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -16,7 +17,7 @@ import (
 // so that there is a rescue from the first boot on, and a is the default.
 // The file is sparse; it appears under its name only when it is whole, with
 // its block map beside it, for bmaptool and others that write what matters.
-func WriteDisk(a *Artifact, stateSize int64, name string) error {
+func WriteDisk(ctx context.Context, a *Artifact, stateSize int64, name string, in Inputs) error {
 	table, err := disk.Card(a.Manifest.SlotSize, stateSize, a.image().DiskSignature())
 	if err != nil {
 		return err
@@ -31,7 +32,13 @@ func WriteDisk(a *Artifact, stateSize int64, name string) error {
 	if err := f.Truncate(table.End()); err != nil {
 		return err
 	}
-	w := &mapped{w: sparse{f}}
+	total := int64(0)
+	for _, file := range a.Manifest.Files {
+		total += 2 * file.Size // both slots
+	}
+	m := in.step(ctx, "writing the disk image", total)
+	defer m.end()
+	w := &mapped{w: meteredWriterAt{sparse{f}, m}}
 	if err := fill(a, w, table); err != nil {
 		return fmt.Errorf("writing %s: %w", name, err)
 	}
@@ -102,12 +109,18 @@ func (s sparse) WriteAt(p []byte, at int64) (int, error) {
 }
 
 // compressDisk writes a disk image compressed with zstd, in one frame.
-func compressDisk(image, name string) error {
-	in, err := os.Open(image)
+func compressDisk(ctx context.Context, image, name string, in Inputs) error {
+	f, err := os.Open(image)
 	if err != nil {
 		return err
 	}
-	defer in.Close()
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	m := in.step(ctx, "compressing the disk image", st.Size())
+	defer m.end()
 	out, err := os.Create(name)
 	if err != nil {
 		return err
@@ -118,7 +131,7 @@ func compressDisk(image, name string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := io.Copy(enc, in); err != nil {
+	if _, err := io.Copy(enc, meteredReader{f, m}); err != nil {
 		return fmt.Errorf("compressing %s: %w", image, err)
 	}
 	if err := enc.Close(); err != nil {

@@ -2,6 +2,7 @@ package builder
 
 import (
 	"archive/tar"
+	"context"
 	"encoding/hex"
 	"fmt"
 	"io"
@@ -24,15 +25,22 @@ type Root struct {
 }
 
 // Seal writes the tree as a root into the folder work. What lies below /boot
-// stays out: it goes into the slot beside the root. workers does not change
-// the bytes.
-func Seal(t *layers.Tree, epoch int64, work string, workers int) (*Root, error) {
+// stays out: it goes into the slot beside the root.
+func Seal(ctx context.Context, t *layers.Tree, epoch int64, work string, in Inputs) (*Root, error) {
+	total := int64(0)
+	for _, e := range t.Entries() {
+		if e.Open != nil && !strings.HasPrefix(e.Name, "boot/") {
+			total += e.Size
+		}
+	}
+	m := in.step(ctx, "compressing the root", total)
+	defer m.end()
 	var plain, links []squashfs.Entry
 	for _, e := range t.Entries() {
 		if strings.HasPrefix(e.Name, "boot/") {
 			continue
 		}
-		entry := squashfs.Entry{Header: &e.Header, Open: e.Open}
+		entry := squashfs.Entry{Header: &e.Header, Open: m.opener(e.Open)}
 		if e.Typeflag == tar.TypeLink {
 			links = append(links, entry)
 		} else {
@@ -45,7 +53,7 @@ func Seal(t *layers.Tree, epoch int64, work string, workers int) (*Root, error) 
 		return nil, err
 	}
 	defer f.Close()
-	size, err := squashfs.Write(f, append(plain, links...), squashfs.Options{Time: time.Unix(epoch, 0), Workers: workers})
+	size, err := squashfs.Write(f, append(plain, links...), squashfs.Options{Time: time.Unix(epoch, 0), Workers: in.Workers})
 	if err != nil {
 		return nil, err
 	}

@@ -129,6 +129,11 @@ func (t *Tree) Add(h tar.Header, source string, contents io.Reader) error {
 	if old != nil && (old.Typeflag == tar.TypeDir) != (h.Typeflag == tar.TypeDir) {
 		return fmt.Errorf("%s: %q is a folder in one layer and none in another (%s)", source, name, old.Source)
 	}
+	for d := path.Dir(name); d != "."; d = path.Dir(d) {
+		if p := t.entries[d]; p != nil && p.Typeflag != tar.TypeDir {
+			return fmt.Errorf("%s: %q is a folder in one layer and none in another (%s)", source, d, p.Source)
+		}
+	}
 	h.Name = name
 	e := &Entry{Header: h, Source: source}
 	if h.Typeflag == tar.TypeReg {
@@ -148,9 +153,15 @@ func (t *Tree) AddOver(h tar.Header, source string, contents io.Reader) error {
 	if err != nil {
 		return err
 	}
-	old := t.entries[at]
-	if old != nil && at != "" && (old.Typeflag == tar.TypeDir) != (h.Typeflag == tar.TypeDir) && !climbs(h.Name) {
-		t.Remove(at)
+	if !climbs(h.Name) {
+		if old := t.entries[at]; old != nil && at != "" && (old.Typeflag == tar.TypeDir) != (h.Typeflag == tar.TypeDir) {
+			t.Remove(at)
+		}
+		for d := path.Dir(at); d != "."; d = path.Dir(d) {
+			if p := t.entries[d]; p != nil && p.Typeflag != tar.TypeDir {
+				t.Remove(d)
+			}
+		}
 	}
 	return t.Add(h, source, contents)
 }

@@ -159,7 +159,10 @@ func runBuild(ctx context.Context, o buildOptions, say *teller) error {
 		say.line("console: root is set: whoever reaches the console of this image is root")
 	}
 	in.Zstd = o.Zstd
+	p := newProgress(say)
+	in.Progress = p.show
 	r, err := builder.Build(ctx, img, in, o.Out)
+	p.end()
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -27,6 +28,9 @@ func report(w io.Writer, err error) int {
 	switch {
 	case err == nil:
 		return exitDone
+	case errors.Is(err, context.Canceled):
+		fmt.Fprintln(w, "pikelet: interrupted; what was there is as it was")
+		return exitFailed
 	case errors.As(err, &bad):
 		fmt.Fprintln(w, bad)
 		return exitUsage

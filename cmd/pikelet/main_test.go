@@ -3,7 +3,6 @@ package main
 import (
 	"archive/tar"
 	"bytes"
-	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -26,7 +25,7 @@ func TestMain(m *testing.M) {
 		var mask int
 		fmt.Sscanf(os.Getenv("BE_UMASK"), "%o", &mask)
 		syscall.Umask(mask)
-		os.Exit(run(context.Background(), os.Args[1:]))
+		main()
 	}
 	os.Exit(m.Run())
 }

@@ -48,7 +48,7 @@ type Index struct {
 // limits on what is read: Alpine's largest index, edge community, has about
 // 30,000 packages in 13 MiB.
 const (
-	maxIndex   = 256 << 20
+	maxIndex   = 64 << 20
 	maxControl = 16 << 20
 	maxSign    = 64 << 10
 )

@@ -343,27 +343,21 @@ func WritePackage(w io.Writer, p Package, files []File, key *Key) (*Package, err
 const ChecksumRecord = "APK-TOOLS.checksum.SHA1"
 
 // writeFile adds one file with the checksum apk-tools wants of files and
-// links (FACTS 5.2).
+// links (FACTS 5.2). A file is read twice: its checksum stands before it.
 func writeFile(tw *tar.Writer, f File) error {
 	h := *f.Header
 	h.Format = tar.FormatPAX
-	var content []byte
+	sum := sha1.New() // #nosec: format
 	switch h.Typeflag {
 	case tar.TypeReg:
-		r, err := f.Open()
-		if err != nil {
-			return err
-		}
-		defer r.Close()
-		if content, err = io.ReadAll(r); err != nil {
+		if err := copyFile(sum, f); err != nil {
 			return err
 		}
 	case tar.TypeSymlink:
-		content = []byte(h.Linkname)
+		io.WriteString(sum, h.Linkname)
 	}
 	if h.Typeflag == tar.TypeReg || h.Typeflag == tar.TypeSymlink {
-		sum := sha1.Sum(content) // #nosec: format
-		records := map[string]string{ChecksumRecord: hex.EncodeToString(sum[:])}
+		records := map[string]string{ChecksumRecord: hex.EncodeToString(sum.Sum(nil))}
 		for k, v := range h.PAXRecords {
 			records[k] = v
 		}
@@ -373,8 +367,17 @@ func writeFile(tw *tar.Writer, f File) error {
 		return err
 	}
 	if h.Typeflag == tar.TypeReg {
-		_, err := tw.Write(content)
-		return err
+		return copyFile(tw, f)
 	}
 	return nil
+}
+
+func copyFile(w io.Writer, f File) error {
+	r, err := f.Open()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	_, err = io.Copy(w, r)
+	return err
 }
