@@ -1,0 +1,34 @@
+package vm_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/pikelet-os/pikelet/internal/vm"
+)
+
+// TestOverlays boots an image with the ssh overlay and one of the user's own,
+// and logs in over SSH with the key it was told, and without.
+func TestOverlays(t *testing.T) {
+	t.Parallel()
+	key := filepath.Join(t.TempDir(), "id")
+	if out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key).CombinedOutput(); err != nil {
+		t.Fatalf("ssh-keygen: %v\n%s", err, out)
+	}
+	public, err := os.ReadFile(key + ".pub")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := variant(t, "slot-size: 40MiB", "slot-size: 40MiB\nlayers:\n  - folder: "+filepath.Dir(key)+"\n    to: srv\n    rules: [{path: srv/id, mode: '0600'}]\noverlays:\n  - {name: ./tuned, with: {greeting: good morning}}\n  - {name: ssh, with: {port: '2222', keys: "+strings.TrimSpace(string(public))+"}}")
+	p := boot(t, r.Disk, func(o *vm.Options) { o.Snapshot = true })
+	p.prompt()
+	p.run("cat /etc/greeting", "good morning from an overlay")
+	p.works("[ $(cat /proc/sys/vm/swappiness) = 17 ] && grep ^dummy /proc/modules")
+	p.works("dropbearconvert openssh dropbear /srv/id /tmp/id")
+	p.works(`[ "$(dbclient -y -y -p 2222 -i /tmp/id root@127.0.0.1 'echo in' </dev/null)" = in ]`)
+	p.works("! DROPBEAR_PASSWORD=x dbclient -y -y -p 2222 root@127.0.0.1 true </dev/null")
+	p.off()
+}

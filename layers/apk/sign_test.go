@@ -1,0 +1,72 @@
+package apk
+
+import (
+	"crypto"
+	"crypto/rsa"
+	"strings"
+	"testing"
+)
+
+// signedWith returns a signature member over body as abuild-sign makes it.
+func signedWith(t *testing.T, key *Key, word string, hash crypto.Hash, body []byte) []byte {
+	t.Helper()
+	sig, err := rsa.SignPKCS1v15(nil, key.Private, hash, digest(hash, body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := gzipTar([]tarFile{{".SIGN." + word + "." + key.Name, sig}}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// TestSignatureAlgorithms: Alpine signs with RSA over SHA-1; RSA256 and RSA512
+// are what abuild-sign -t makes.
+func TestSignatureAlgorithms(t *testing.T) {
+	key, ring := newKey(t, "test.rsa.pub")
+	body := []byte("what is signed")
+	for word, hash := range map[string]crypto.Hash{"RSA": crypto.SHA1, "RSA256": crypto.SHA256, "RSA512": crypto.SHA512} {
+		member := signedWith(t, key, word, hash, body)
+		if err := ring.verify(member, body); err != nil {
+			t.Errorf("%s: %v", word, err)
+		}
+		if err := ring.verify(member, []byte("something else")); err == nil || !strings.Contains(err.Error(), "changed after it was signed") {
+			t.Errorf("%s over another body: %v", word, err)
+		}
+		for other, wrong := range map[string]crypto.Hash{"RSA": crypto.SHA1, "RSA256": crypto.SHA256, "RSA512": crypto.SHA512} {
+			if other != word && ring.verify(signedWith(t, key, other, hash, body), body) == nil {
+				t.Errorf("a signature over %v passes for %s (%v)", hash, other, wrong)
+			}
+		}
+	}
+	if err := ring.verify(signedWith(t, key, "DSA", crypto.SHA256, body), body); err == nil || !strings.Contains(err.Error(), "it is signed by test.rsa.pub") {
+		t.Errorf("an algorithm nobody knows: %v", err)
+	}
+	// Of several signatures, one of a known key is enough.
+	two, err := gzipTar([]tarFile{{".SIGN.RSA512.stranger.rsa.pub", []byte("x")}}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ring.verify(append(two, signedWith(t, key, "RSA512", crypto.SHA512, body)...), body); err != nil {
+		t.Errorf("behind a stranger's signature: %v", err)
+	}
+}
+
+func FuzzParseDep(f *testing.F) {
+	for _, s := range []string{"a", "!a", "a@edge>=1.2-r0", "so:libc.so.6", "cmd:x=1", "a><Q1abc=", "a<~1", "pc:librtmp=v2.4", "/bin/sh"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		d, err := parseDep(s)
+		if err != nil {
+			return
+		}
+		again, err := parseDep(d.String())
+		if err != nil || again != d {
+			t.Fatalf("%q is %+v, written %q and read %+v (%v)", s, d, d.String(), again, err)
+		}
+		d.allows("1.0-r0", "Q1")
+		ParseDep(s)
+	})
+}

@@ -1,0 +1,123 @@
+package overlays
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// folder writes an overlay: name to text.
+func folder(t *testing.T, files map[string]string) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "mine")
+	for name, text := range files {
+		name = filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+const full = `description: everything
+packages: [nfs-utils]
+services: {default: [nfs]}
+modules: [nfs, nfsd]
+sysctls: {vm.swappiness: "10", fs.file-max: "9"}
+kernel: [NFS_FS]
+parameters:
+  server: {description: "the server's address", pattern: '[a-z.]+'}
+  path: {description: the export, default: /srv}
+`
+
+func TestFolderOverlay(t *testing.T) {
+	dir := folder(t, map[string]string{"overlay.yaml": full, "files/etc/nfs.conf.tmpl": "{{.server}}:{{.path}}\n", "files/etc/raw": "{{.server}}",
+		"manifests/nfs.yaml.tmpl": "server: {{.server}}\n"})
+	o, err := Find("./mine", dir, map[string]string{"server": "nas.lan"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{"etc/nfs.conf": "nas.lan:/srv\n", "etc/raw": "{{.server}}", "etc/modules-load.d/mine.conf": "nfs\nnfsd\n",
+		"etc/sysctl.d/mine.conf": "fs.file-max = 9\nvm.swappiness = 10\n", "usr/lib/pikelet/manifests/mine-nfs.yaml": "server: nas.lan\n"}
+	got := o.Tree()
+	for name, text := range want {
+		if string(got[name]) != text {
+			t.Errorf("%s is %q, want %q", name, got[name], text)
+		}
+	}
+	if len(got) != len(want) {
+		t.Errorf("%d files, want %d: %v", len(got), len(want), sorted(got))
+	}
+	other, err := Find("./mine", dir, map[string]string{"server": "nas.wan"})
+	if err != nil || other.Digest() == o.Digest() {
+		t.Errorf("told something else, it has the same digest (%v)", err)
+	}
+}
+
+func TestOverlayMistakes(t *testing.T) {
+	for what, c := range map[string]struct {
+		yaml string
+		with map[string]string
+		want string
+	}{
+		"required":          {full, nil, "with.server: missing: the server's address"},
+		"does not fit":      {full, map[string]string{"server": "NAS"}, `with.server: "NAS" does not fit: the server's address ([a-z.]+)`},
+		"more than matches": {full, map[string]string{"server": "nas\nx"}, "does not fit"},
+		"unknown":           {full, map[string]string{"server": "a", "port": "1"}, "with.port: it has no such parameter; it has: path, server"},
+		"unknown field":     {"packges: [a]\n", nil, "field packges not found"},
+		"bad pattern":       {"parameters: {x: {default: a, pattern: '('}}\n", nil, "parameters.x.pattern"},
+	} {
+		_, err := Find("mine", folder(t, map[string]string{"overlay.yaml": c.yaml}), c.with)
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", what, err, c.want)
+		}
+	}
+	if _, err := Find("mine", folder(t, map[string]string{"overlay.yaml": "{}", "files/x.tmpl": "{{.ghost}}"}), nil); err == nil || !strings.Contains(err.Error(), "ghost") {
+		t.Errorf("a template over an unknown parameter: %v", err)
+	}
+	if _, err := Find("mine", folder(t, map[string]string{"files/x": ""}), nil); err == nil || !strings.Contains(err.Error(), "overlay.yaml") {
+		t.Errorf("no overlay.yaml: %v", err)
+	}
+}
+
+func TestClash(t *testing.T) {
+	a := Overlay{Name: "a", Files: map[string][]byte{"etc/x": []byte("1"), "etc/same": []byte("s")}, Sysctls: map[string]string{"k": "1"}, Services: map[string][]string{"boot": {"s"}}, Modules: []string{"m"}}
+	b := Overlay{Name: "b", Files: map[string][]byte{"etc/x": []byte("2"), "etc/same": []byte("s")}, Sysctls: map[string]string{"k": "2"}, Services: map[string][]string{"default": {"s"}}, Modules: []string{"m"}}
+	want := "the overlays a and b clash: both have the file /etc/x\nthe overlays a and b clash: both have the sysctl k\nthe overlays a and b clash: both have the service s"
+	if err := Clash([]Overlay{a, b}); err == nil || err.Error() != want {
+		t.Errorf("got\n%v\nwant\n%s", err, want)
+	}
+	b.Files, b.Sysctls, b.Services = nil, a.Sysctls, a.Services
+	if err := Clash([]Overlay{a, b}); err != nil {
+		t.Errorf("overlays that agree: %v", err)
+	}
+}
+
+// TestEmbedded: what is shipped loads, and ssh lets nobody in by password.
+func TestEmbedded(t *testing.T) {
+	if got := strings.Join(Names(), " "); got != "base ssh" {
+		t.Errorf("embedded: %s", got)
+	}
+	if _, err := Base(); err != nil {
+		t.Error(err)
+	}
+	o, err := Find("ssh", "", map[string]string{"keys": "ssh-ed25519 AAAA one\nssh-ed25519 BBBB two"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := string(o.Files["root/.ssh/authorized_keys"]); got != "ssh-ed25519 AAAA one\nssh-ed25519 BBBB two\n" {
+		t.Errorf("authorized_keys: %q", got)
+	}
+	if got := string(o.Files["etc/conf.d/dropbear"]); !strings.Contains(got, `DROPBEAR_OPTS="-R -s -g -p 22"`) {
+		t.Errorf("conf.d/dropbear: %q", got)
+	}
+	for _, keys := range []string{"", "hunter2", "ssh-ed25519 A\ncommand"} {
+		if _, err := Find("ssh", "", map[string]string{"keys": keys}); err == nil {
+			t.Errorf("%q passes for keys", keys)
+		}
+	}
+}
