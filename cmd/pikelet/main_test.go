@@ -99,7 +99,7 @@ func TestSameBytes(t *testing.T) {
 	build := func(env ...string) string {
 		dir := t.TempDir()
 		newSpec(t, dir)
-		if out, code := pikelet(t, dir, env, "build", "--key", key, "-o", "out", "image.yaml"); code != 0 {
+		if out, code := pikelet(t, dir, env, "build", "--key", key, "--zst", "-o", "out", "image.yaml"); code != 0 {
 			t.Fatalf("exit %d:\n%s", code, out)
 		}
 		return dir + "/out"
