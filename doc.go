@@ -3,7 +3,7 @@
 // Pikelet builds immutable, A/B-upgradable k3s nodes for Raspberry Pi. Data
 // flows one way, and each arrow is one function:
 //
-//	image.yaml ─ builder/spec.Load ─▶ spec.Image ─ builder.Resolve ─▶ Plan ─ Assemble ─▶ layers.Tree
+//	image.yaml ─ builder/spec.Load ─▶ spec.Image ─ builder.Resolve ─▶ Plan (= the lock) ─ Assemble ─▶ layers.Tree
 //	    ─ Seal ─▶ Root ─ BootFiles ─▶ Boot ─ Pack ─▶ Artifact ─ WriteDisk ─▶ disk.img
 //	disk.img ─▶ firmware ─▶ initramfs (/init) ─▶ internal/agent (pikeletd prepare) ─▶ OpenRC
 //
@@ -15,8 +15,9 @@
 // Build side:
 //
 //   - cmd/pikelet, cmd/starter: start things, decide nothing
-//   - builder (+ spec, fetch, squashfs, device): spec to artifact, stage by stage
-//   - layers (+ apk, kmod): turn software into files of the tree
+//   - builder (+ spec, lock, fetch, squashfs, device, inspect): spec to artifact,
+//     stage by stage, and back again for people to look at
+//   - layers (+ apk, oci, kmod): turn software into files of the tree
 //   - overlays: the bundles that are laid over the layers
 //   - initramfs/archive: packs an initramfs
 //   - internal/vm: a virtual Pi, its boot tests, and make bench

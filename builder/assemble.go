@@ -48,9 +48,6 @@ func Assemble(ctx context.Context, p *Plan, in Inputs, store *layers.Store) (*As
 	if a.Warnings, err = doScripts(t, packages, p.Image.IDs, epoch); err != nil {
 		return nil, err
 	}
-	if p.Image.Strict && len(a.Warnings) > 0 {
-		return nil, fmt.Errorf("the spec is strict:\n%s", strings.Join(a.Warnings, "\n"))
-	}
 	if a.Kernel, err = findKernel(t, p.Image.Kernel.Package); err != nil {
 		return nil, err
 	}

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/pikelet-os/pikelet/builder/device"
 	"github.com/pikelet-os/pikelet/builder/fetch"
@@ -77,6 +78,10 @@ func Build(ctx context.Context, img *spec.Image, in Inputs, dir string) (*Result
 	if err != nil {
 		return nil, err
 	}
+	warnings := append(assembly.Warnings, boot.Warnings...)
+	if img.Strict && len(warnings) > 0 {
+		return nil, fmt.Errorf("the spec is strict:\n%s", strings.Join(warnings, "\n"))
+	}
 	in.Report(fmt.Sprintf("kernel %s, %d modules in the initramfs", kernel.Release, len(boot.Modules)))
 	root, err := Seal(ctx, tree, plan.Epoch, work, in)
 	if err != nil {
@@ -106,7 +111,7 @@ func Build(ctx context.Context, img *spec.Image, in Inputs, dir string) (*Result
 		return nil, err
 	}
 	art.Dir = filepath.Join(dir, "artifact")
-	return &Result{Artifact: art, Plan: plan, Disk: filepath.Join(dir, "disk.img"), Warnings: append(assembly.Warnings, boot.Warnings...)}, nil
+	return &Result{Artifact: art, Plan: plan, Disk: filepath.Join(dir, "disk.img"), Warnings: warnings}, nil
 }
 
 // maxTree bounds the uncompressed root: 8 times what a slot holds. Programs

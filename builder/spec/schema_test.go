@@ -113,3 +113,67 @@ func TestSchemaFitsSpecs(t *testing.T) {
 		}
 	}
 }
+
+// TestReferenceIsFresh: the table in docs/spec.md is made of the same comments.
+func TestReferenceIsFresh(t *testing.T) {
+	const begin, end = "<!-- fields: generated, make generate -->\n", "<!-- end of fields -->\n"
+	var s jsonschema.Schema
+	if err := json.Unmarshal(Schema(), &s); err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	b.WriteString("| field | required | means |\n|---|---|---|\n")
+	fields(&b, &s, "")
+	old, err := os.ReadFile("../../docs/spec.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, rest, found := strings.Cut(string(old), begin)
+	_, tail, found2 := strings.Cut(rest, end)
+	if !found || !found2 {
+		t.Fatal("docs/spec.md has no place for the fields")
+	}
+	now := head + begin + b.String() + end + tail
+	if *update {
+		if err := os.WriteFile("../../docs/spec.md", []byte(now), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		t.Fatal("written; run again without -update")
+	}
+	if now != string(old) {
+		t.Error("docs/spec.md is not what the types say; make generate writes it anew")
+	}
+}
+
+// fields writes a row for each field below s.
+func fields(b *strings.Builder, s *jsonschema.Schema, prefix string) {
+	if s.Properties == nil {
+		return
+	}
+	for p := s.Properties.Oldest(); p != nil; p = p.Next() {
+		required := ""
+		for _, r := range s.Required {
+			if r == p.Key {
+				required = "yes"
+			}
+		}
+		text := strings.ReplaceAll(p.Value.Description, "|", "\\|")
+		_, text, _ = strings.Cut(text, " ") // the field's name in Go
+		for _, verb := range []string{"is ", "are ", "says "} {
+			text = strings.TrimPrefix(text, verb)
+		}
+		b.WriteString("| `" + prefix + p.Key + "` | " + required + " | " + strings.Replace(text, "Required: ", "", 1) + " |\n")
+		inner := p.Value
+		name := prefix + p.Key
+		if inner.Items != nil {
+			inner, name = inner.Items, name+"[]"
+			if len(inner.OneOf) == 2 {
+				inner = inner.OneOf[1]
+			}
+		}
+		if a := inner.AdditionalProperties; a != nil && a.Properties != nil {
+			inner, name = a, name+".NAME"
+		}
+		fields(b, inner, name+".")
+	}
+}

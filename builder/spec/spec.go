@@ -117,8 +117,8 @@ type Layer struct {
 	OCI string `yaml:"oci"`
 	// To is the folder of the root the layer is laid into. Default: /.
 	To string `yaml:"to"`
-	// Rules give files of a folder other owners and modes than root's. The
-	// last one that fits counts.
+	// Rules give files of a folder other owners and modes than root's. Of
+	// several that fit, later ones count.
 	Rules []Rule `yaml:"rules"`
 }
 
@@ -318,7 +318,10 @@ func (i *Image) defaults() {
 	}
 	for n := range i.Repositories {
 		r := &i.Repositories[n]
-		r.URL = strings.NewReplacer("{alpine}", i.Alpine, "{mirror}", strings.TrimSuffix(i.Mirror, "/")).Replace(r.URL)
+		r.URL = strings.ReplaceAll(r.URL, "{alpine}", i.Alpine)
+		if i.Mirror != "" { // without one, check complains of the word
+			r.URL = strings.ReplaceAll(r.URL, "{mirror}", strings.TrimSuffix(i.Mirror, "/"))
+		}
 		r.URL = strings.TrimSuffix(r.URL, "/")
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 const good = `name: lab
@@ -55,8 +56,24 @@ func TestMistakes(t *testing.T) {
 		good + "slot-size: 20MiB\n":         "want at least 34MiB",
 		good + "slot-size: 20\n":            "write it as 512MiB or 1GiB",
 		good + "config: {rpi9: {}}\n":       "config.rpi9: there is no board",
-		good + "config: {all: {overlays: ['" + strings.Repeat("x", 70) + "']}}\n": "the firmware drops what is behind the 78th",
-		strings.Replace(good, "key.rsa.pub", "gone.pub", 1):                       "repositories[0].keys[0]: no file gone.pub",
+		good + "config: {all: {overlays: ['" + strings.Repeat("x", 70) + "']}}\n":    "the firmware drops what is behind the 78th",
+		strings.Replace(good, "key.rsa.pub", "gone.pub", 1):                          "repositories[0].keys[0]: no file gone.pub",
+		good + "state-size: 4MiB\n":                                                  ":7: state-size: 4 MiB: want at least 8MiB",
+		good + "watchdog: 30s\n":                                                     ":7: watchdog: \"30s\": want 6s to 15s",
+		good + "watchdog: never\n":                                                   "or off",
+		good + "health: {soak: 20m}\n":                                               "health.soak: 20m0s is not shorter than the deadline, 10m0s",
+		good + "health: {soak: soon}\n":                                              "\"soon\" is no span of time; write it as 60s or 10m",
+		good + "health: {sok: 1s}\n":                                                 "sok: there is no such field",
+		good + "epoch: yesterday\n":                                                  "write it as 2026-11-21T00:00:00Z",
+		good + "keys: [gone.pub]\n":                                                  "keys[0]: no file gone.pub",
+		good + "channel: https://x/y\n":                                              "channel: \"https://x/y\": want a reference",
+		good + "ids: {chrony: 0}\n":                                                  "ids.chrony: 0: want a number from 1 to 65532",
+		good + "overlays: [{nme: x}]\n":                                              "nme: there is no such field",
+		good + "overlays: ['']\n":                                                    "overlays[0]: want the name of an overlay",
+		good + "layers: [{tar: gone}]\n":                                             "layers[0].tar: no file gone",
+		good + "layers: [{oci: x, rules: [{path: a}]}]\n":                            "layers[0].rules: only folders take rules",
+		good + "layers: [{folder: ., rules: [{path: '[', mode: '9', owner: me}]}]\n": "rules[0].owner: \"me\": want USER:GROUP",
+		strings.Replace(good, "https://mirror.example/v{alpine}/main/", "'{mirror}/main'", 1): "it says {mirror}, but the spec has no mirror",
 		"":                        "name: ",
 		good + "---\nname: two\n": "more than one YAML document",
 	} {
@@ -65,6 +82,26 @@ func TestMistakes(t *testing.T) {
 		if !errors.As(err, &e) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q:\ngot  %v\nwant %q", text, err, want)
 		}
+	}
+}
+
+func TestMoreFields(t *testing.T) {
+	img, err := parse(t, strings.Replace(good, "https://mirror.example/v{alpine}/main/", "'{mirror}/v{alpine}/main'", 1)+`mirror: https://m.example/alpine/
+overlays:
+  - base2
+  - {name: ssh, with: {port: "22"}}
+epoch: 2026-01-02T03:04:05Z
+health: {soak: 90s}
+state-size: 1GiB
+watchdog: off
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if img.Repositories[0].URL != "https://m.example/alpine/v3.23/main" || len(img.Overlays) != 2 || img.Overlays[0].Name != "base2" || img.Overlays[1].With["port"] != "22" ||
+		img.Epoch.Unix() != 1767323045 || time.Duration(img.Health.Soak) != 90*time.Second || time.Duration(img.Health.Deadline) != 10*time.Minute ||
+		img.StateSize != 1<<30 || img.Watchdog != WatchdogOff {
+		t.Errorf("%+v", img)
 	}
 }
 
