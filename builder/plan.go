@@ -153,7 +153,12 @@ func (p *Plan) pinOverlays(l *lock.File) error {
 		return p.outdated("the spec has %d overlays, the lock %d", len(p.Overlays), len(l.Overlays))
 	}
 	for i, o := range p.Overlays {
-		if want := l.Overlays[i]; want.Name != o.Name || want.Digest != o.Digest() {
+		want := l.Overlays[i]
+		if want.Name == o.Name && want.Digest != o.Digest() && o.Embedded && len(o.Parameters) == 0 {
+			p.Notes = append(p.Notes, fmt.Sprintf("the lock was made with another overlay %s, which is part of pikelet: the image will have other bytes", o.Name))
+			continue
+		}
+		if want.Name != o.Name || want.Digest != o.Digest() {
 			return p.outdated("the overlay %s is %s, the lock has %s %s", o.Name, o.Digest(), want.Name, want.Digest)
 		}
 	}

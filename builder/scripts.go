@@ -16,28 +16,23 @@ import (
 var installScripts = []string{".pre-install", ".post-install", ".trigger"}
 
 // done holds scripts whose effect the builder has without them, by package
-// and script, each with what has it (FACTS 5.7).
+// and script, each with what has it (FACTS 5.7). Accounts they make are made
+// all the same.
 var done = map[string]string{
-	"alpine-baselayout.post-install":             "the shadow file's group is set",
-	"busybox.trigger":                            "links are made",
-	"kmod.trigger":                               "depmod's files are written",
-	"mkinitfs.trigger":                           "the initramfs is Pikelet's own",
-	"mkinitfs.post-install":                      "the initramfs is Pikelet's own",
-	"raspberrypi-bootloader-common.trigger":      "config.txt is Pikelet's own",
-	"openrc.post-install":                        "it moves an older version's files",
-	"open-iscsi.post-install":                    "the initiator's name is made on the node",
-	"dbus.post-install":                          "the machine id is made on the node",
-	"ca-certificates.post-install":               "ca-certificates-bundle brings the bundle",
-	"ca-certificates.trigger":                    "ca-certificates-bundle brings the bundle",
-	"alpine-baselayout-data.post-install":        "the shadow file's group is set",
-	"busybox-binsh.post-install":                 "links are made",
-	"linux-rpi.post-install":                     "depmod's files are written",
-	"device-mapper-udev.post-install":            "",
-	"alpine-conf.post-install":                   "",
-	"ifupdown-ng.post-install":                   "",
-	"busybox-mdev-openrc.post-install":           "",
-	"raspberrypi-bootloader-common.post-install": "config.txt is Pikelet's own",
+	"alpine-baselayout.post-install":        "the shadow file's group is set",
+	"busybox.post-install":                  "links are made",
+	"busybox.trigger":                       "links are made, depmod's files are written",
+	"kmod.trigger":                          "depmod's files are written",
+	"mkinitfs.trigger":                      "the initramfs is Pikelet's own",
+	"raspberrypi-bootloader-common.trigger": "config.txt is Pikelet's own",
+	"openrc.post-install":                   "it moves an older version's files",
+	"open-iscsi.post-install":               "the initiator's name is made on the node",
+	"dbus.post-install":                     "the machine id is made on the node",
 }
+
+// bundleFile is what ca-certificates' trigger makes; ca-certificates-bundle
+// brings it ready-made.
+const bundleFile = "etc/ssl/certs/ca-certificates.crt"
 
 // links are symbolic links that post-install scripts make, by package.
 var links = map[string]map[string]string{
@@ -69,6 +64,7 @@ func doScripts(t *layers.Tree, list []*apk.Installed, ids map[string]int, epoch 
 				return nil, fmt.Errorf("package %s: its %s script: %w", p, kind[1:], err)
 			}
 			_, known := done[p.Name+kind]
+			known = known || p.Name == "ca-certificates" && t.Lookup(bundleFile) != nil
 			if odd != "" && !known && links[p.Name] == nil {
 				left = append(left, fmt.Sprintf("package %s: Pikelet does not run its %s script, and does not know %q; do what it does in a layer", p, kind[1:], odd))
 			}
@@ -103,7 +99,7 @@ func (a *accounts) follow(script string) (odd string, err error) {
 		if err != nil {
 			return "", err
 		}
-		if !known && odd == "" && !strings.HasPrefix(bare, "/bin/busybox ") {
+		if !known && odd == "" {
 			odd = line
 		}
 	}

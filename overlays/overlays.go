@@ -28,6 +28,7 @@ var embedded embed.FS
 // Overlay is one bundle.
 type Overlay struct {
 	Name        string `yaml:"-"`
+	Embedded    bool   `yaml:"-"` // part of pikelet itself
 	Description string `yaml:"description"`
 	// Packages are added to the spec's.
 	Packages []string `yaml:"packages"`
@@ -77,18 +78,20 @@ func Names() []string {
 // name, or the one in the folder dir.
 func Find(name, dir string, with map[string]string) (Overlay, error) {
 	var from fs.FS
+	inside := false
 	if st, err := fs.Stat(embedded, name); err == nil && st.IsDir() {
 		sub, err := fs.Sub(embedded, name)
 		if err != nil {
 			return Overlay{}, err
 		}
-		from = sub
+		from, inside = sub, true
 	} else if st, err := os.Stat(dir); err == nil && st.IsDir() {
 		from = os.DirFS(dir)
 	} else {
 		return Overlay{}, fmt.Errorf("overlay %q: there is none of that name (there are %s) and no folder %s", name, strings.Join(Names(), ", "), dir)
 	}
 	o, err := load(from, name, with)
+	o.Embedded = inside
 	if err != nil {
 		return o, fmt.Errorf("overlay %q: %w", name, err)
 	}
