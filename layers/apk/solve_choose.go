@@ -1,5 +1,7 @@
 package apk
 
+import "slices"
+
 // queueOpen puts n among the names to decide, or takes it out again.
 func (s *solver) queueOpen(n *name) {
 	if n.decided {
@@ -13,8 +15,8 @@ func (s *solver) queueOpen(n *name) {
 	}
 }
 
-// nextOpen returns the name to decide next. Those of the world come first,
-// then those that only packages of that very name have, then those with the
+// nextOpen returns the name to decide next. Those that are settled but for
+// saying so come first, then those of the world, then those that only packages of that very name have, then those with the
 // longest chains of dependencies, then the one that waits longest.
 func (s *solver) nextOpen() *name {
 	live := s.open[:0]
@@ -33,6 +35,9 @@ func (s *solver) nextOpen() *name {
 }
 
 func before(a, b *name) bool {
+	if x, y := a.forced(), b.forced(); x != y {
+		return x
+	}
 	if a.world != b.world {
 		return a.world
 	}
@@ -40,6 +45,21 @@ func before(a, b *name) bool {
 		return x < y
 	}
 	return a.chain > b.chain
+}
+
+// forced says that one candidate is left for a needed name, and that nothing
+// undecided depends on it.
+func (n *name) forced() bool {
+	left := 0
+	for _, o := range n.offers {
+		if o.pkg.possible {
+			left++
+		}
+	}
+	if n.needs == 0 || left != 1 {
+		return false
+	}
+	return !slices.ContainsFunc(n.dependers, func(d *name) bool { return d.known && !d.decided })
 }
 
 // foreignness is 0 where only packages of the name itself have it, 2 where

@@ -251,7 +251,7 @@ next:
 			continue
 		}
 		for _, r := range c.provides {
-			if r.to == n || virtual && r.Version == "" {
+			if r.to == n || virtual && r.Version == "" && (true) {
 				continue next
 			}
 		}
