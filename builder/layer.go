@@ -39,7 +39,7 @@ func (p *Plan) pinLayers(ctx context.Context, in Inputs) error {
 	for _, s := range p.Image.Layers {
 		l, err := p.openLayer(ctx, s, in.Cache, pinned)
 		if err != nil {
-			return err
+			return fmt.Errorf("%w%s", err, p.hint(err))
 		}
 		want, locked := pinned[l.source()]
 		switch {

@@ -10,8 +10,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
-// writeLayout writes an OCI layout of one arm64 image with one layer.
-func writeLayout(t *testing.T, dir, tar string) {
+// writeLayout writes an OCI layout of one arm64 image with one layer, and
+// returns the image.
+func writeLayout(t *testing.T, dir, tar string) v1.Image {
 	t.Helper()
 	l, err := tarball.LayerFromFile(tar)
 	if err != nil {
@@ -31,4 +32,5 @@ func writeLayout(t *testing.T, dir, tar string) {
 	if err := p.AppendImage(img); err != nil {
 		t.Fatal(err)
 	}
+	return img
 }

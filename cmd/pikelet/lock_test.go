@@ -11,28 +11,41 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 )
 
-// mirror serves a copy of the starter repository over HTTP, and writes a spec
-// that uses it, with a tar layer and an OCI layer, into a new folder.
-func mirror(t *testing.T) (dir string, s *httptest.Server, asked *[]string) {
+// mirror serves a copy of the starter repository over HTTP and a container
+// image from a registry, and writes a spec that uses both, with a tar layer
+// and an OCI layout beside, into a new folder. gone takes the servers away.
+func mirror(t *testing.T) (dir string, gone func(), asked *[]string) {
 	t.Helper()
 	dir = t.TempDir()
 	newSpec(t, dir)
 	asked = new([]string)
 	files := http.FileServer(http.Dir(dir + "/starter"))
-	s = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		*asked = append(*asked, r.URL.Path)
 		files.ServeHTTP(w, r)
 	}))
 	t.Cleanup(s.Close)
 	must(t, dir, "mkdir -p tree/opt && echo tarred > tree/opt/tarred && tar -C tree -czf more.tar.gz opt")
 	must(t, dir, "mkdir -p oci/blobs/sha256 && tar -C tree -cf layer.tar --transform s/tarred/imaged/ opt/tarred")
-	writeLayout(t, dir+"/oci", dir+"/layer.tar")
+	img := writeLayout(t, dir+"/oci", dir+"/layer.tar")
+	reg := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	t.Cleanup(reg.Close)
+	ref := strings.TrimPrefix(reg.URL, "http://") + "/lab/tools:1"
+	tag, err := name.NewTag(ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remote.Write(tag, img); err != nil {
+		t.Fatal(err)
+	}
 	edit(t, dir+"/image.yaml", "url: starter", "url: "+s.URL)
-	edit(t, dir+"/image.yaml", "  - folder: files\n", "  - folder: files\n  - tar: more.tar.gz\n  - {oci: 'oci:oci', to: srv}\n")
-	return dir, s, asked
+	edit(t, dir+"/image.yaml", "  - folder: files\n", "  - folder: files\n  - tar: more.tar.gz\n  - {oci: 'oci:oci', to: srv}\n  - {oci: '"+ref+"', to: opt/tools}\n")
+	return dir, func() { s.Close(); reg.Close() }, asked
 }
 
 func must(t *testing.T, dir, script string) {
@@ -89,7 +102,7 @@ func digestLine(t *testing.T, out string) string {
 // TestLockAndVendor: locked, with the mirror gone, built from a vendor folder
 // and from a vendor artifact: the same image.
 func TestLockAndVendor(t *testing.T) {
-	dir, s, asked := mirror(t)
+	dir, gone, asked := mirror(t)
 	free := ok(t, dir, "build", "-o", "out", "image.yaml")
 	if !strings.Contains(free, "no lock: pikelet lock image.yaml pins") {
 		t.Errorf("a build without a lock does not say so:\n%s", free)
@@ -116,7 +129,7 @@ func TestLockAndVendor(t *testing.T) {
 	defer reg.Close()
 	ref := strings.TrimPrefix(reg.URL, "http://") + "/lab/inputs:1"
 	ok(t, dir, "vendor", "image.yaml", ref)
-	s.Close()
+	gone()
 	must(t, dir, "rm -rf cache")
 	fails(t, dir, []string{"build", "--offline", "-o", "out", "image.yaml"}, "is not in the cache, and the build is offline", "pikelet vendor image.yaml DIR")
 	for _, vendor := range []string{"kept", ref} {
@@ -130,6 +143,9 @@ func TestLockAndVendor(t *testing.T) {
 		}
 	}
 	fails(t, dir, []string{"build", "--vendor", "nowhere", "image.yaml"}, "vendor: no folder nowhere")
+	if tree := mustRead(t, dir+"/out/tree.txt"); !strings.Contains(tree, " /opt/tools/opt/imaged\n") || !strings.Contains(tree, " /srv/opt/imaged\n") || !strings.Contains(tree, " /opt/tarred\n") {
+		t.Error("a layer did not reach the tree")
+	}
 	judgeVendor(t, dir)
 }
 
@@ -137,7 +153,7 @@ func TestLockAndVendor(t *testing.T) {
 // index included.
 func judgeVendor(t *testing.T, dir string) {
 	t.Helper()
-	must(t, dir, "rm -rf cache image.yaml.lock && cp starter/starter.rsa.pub kept/")
+	must(t, dir, "rm -rf cache image.yaml.lock && cp starter/starter.rsa.pub kept/ && sed -i /opt.tools/d image.yaml")
 	b, err := os.ReadFile(dir + "/image.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -169,7 +185,7 @@ func TestLockIsKeptTo(t *testing.T) {
 		"another repository":    {"sed -i 's/^repositories:/repositories:\\n  - {url: starter, keys: [starter\\/starter.rsa.pub]}/' image.yaml", []string{"the spec has the repositories"}},
 		"a changed folder":      {"echo new > files/etc/new", []string{"the layer folder files is sha256:"}},
 		"a changed tar":         {"echo x >> more.tar.gz", []string{"the layer tar more.tar.gz is sha256:"}},
-		"a layer less":          {"sed -i '/oci:oci/d' image.yaml", []string{"the spec has 2 layers, the lock 3"}},
+		"a layer less":          {"sed -i '/oci:oci/d' image.yaml", []string{"the spec has 3 layers, the lock 4"}},
 		"an overlay":            {"printf 'overlays: [{name: ssh, with: {keys: ssh-ed25519 AAAA}}]\\n' >> image.yaml", []string{"the spec has 2 overlays, the lock 1"}},
 		"a lock that is cut":    {"head -c 300 image.yaml.lock > l && mv l image.yaml.lock", []string{"image.yaml.lock: reading the lock", "pikelet lock writes it anew"}},
 		"another lock format":   {"sed -i 's/^format: 1/format: 9/' image.yaml.lock", []string{"it has format 9, this pikelet reads 1"}},
