@@ -91,7 +91,8 @@ func (s *solver) choose(n *name) {
 	n.open = false
 	var best offer
 	for _, o := range n.offers {
-		if n.needs == 0 && !(o.pkg.ifMet && s.tagged(o.pkg, o.pkg.allowed)) {
+		// What only installs itself never breaks a world.
+		if n.needs == 0 && !(o.pkg.ifMet && o.pkg.possible && s.tagged(o.pkg, o.pkg.allowed)) {
 			continue
 		}
 		if !o.selfSelects() {
