@@ -428,3 +428,34 @@ func randomIndexes(r *mathrand.Rand) synthetic {
 	}
 	return s
 }
+
+// BenchmarkSolve solves a world of 109 packages over Alpine's index:
+// go test -tags oracle -run xxx -bench Solve ./layers/apk -alpine DIR
+func BenchmarkSolve(b *testing.B) {
+	file, _ := filepath.Glob(*alpineDir + "/APKINDEX-*-x86_64.tar.gz")
+	if len(file) == 0 {
+		b.Skip("no index in -alpine")
+	}
+	raw, err := os.ReadFile(file[0])
+	if err != nil {
+		b.Fatal(err)
+	}
+	_, rest, err := splitMember(raw, maxSign)
+	if err != nil {
+		b.Fatal(err)
+	}
+	files, err := readTar(rest, maxIndex)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		packages, err := parseIndex(files["APKINDEX"])
+		if err != nil {
+			b.Fatal(err)
+		}
+		got, err := ourChoice(strings.Fields("alpine-base openssh chrony e2fsprogs iptables nftables open-iscsi nfs-utils util-linux"), []Source{{Index: &Index{Packages: packages}}})
+		if err != nil || len(got) != 109 {
+			b.Fatalf("%d packages, %v", len(got), err)
+		}
+	}
+}

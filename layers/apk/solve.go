@@ -66,6 +66,9 @@ func Solve(world []Dep, from []Source) ([]*Package, error) {
 
 // checkTags refuses tags that no repository has, as apk does.
 func (s *solver) checkTags(world []Dep) error {
+	if len(s.tags) > maxTags {
+		return fmt.Errorf("the repositories have %d tags; at most %d are possible", len(s.tags)-1, maxTags-1)
+	}
 	var errs []error
 	for _, d := range world {
 		if _, ok := s.tags[d.Tag]; !ok {
@@ -137,6 +140,9 @@ type ref struct {
 	Dep
 	to *name
 }
+
+// maxTags is how many a tagSet has room for, no tag among them.
+const maxTags = 64
 
 // tagSet has a bit for each tag; bit 0 stands for no tag.
 type tagSet uint64

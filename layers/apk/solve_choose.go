@@ -16,8 +16,9 @@ func (s *solver) queueOpen(n *name) {
 }
 
 // nextOpen returns the name to decide next. Those that are settled but for
-// saying so come first, then those of the world, then those that only packages of that very name have, then those with the
-// longest chains of dependencies, then the one that waits longest.
+// saying so come first, then those of the world, then those that only packages
+// of that very name have, then those with the longest chains of dependencies,
+// then the one that waits longest.
 func (s *solver) nextOpen() *name {
 	live := s.open[:0]
 	var best *name
