@@ -1,8 +1,10 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -53,8 +55,9 @@ health: {soak: 90s}`)
 	}
 }
 
-// TestStrict: what is a warning otherwise ends a strict build.
-func TestStrict(t *testing.T) {
+// TestWhatABuildSays: lines, with --quiet less, objects with --json, bars on a
+// terminal; what is a warning otherwise ends a strict build.
+func TestWhatABuildSays(t *testing.T) {
 	dir := t.TempDir()
 	newSpec(t, dir)
 	edit(t, dir+"/image.yaml", "boards: [rpi3, rpi4, vm]", "boards: [rpi5, vm]")
@@ -63,6 +66,28 @@ func TestStrict(t *testing.T) {
 	}
 	if out := ok(t, dir, "build", "--quiet", "-o", "out", "image.yaml"); strings.Count(out, "\n") != 3 {
 		t.Errorf("--quiet prints more than the warning and the result:\n%s", out)
+	}
+	kinds := map[string]int{}
+	for _, line := range strings.Split(strings.TrimSpace(ok(t, dir, "build", "--json", "-o", "out", "image.yaml")), "\n") {
+		var object map[string]any
+		if err := json.Unmarshal([]byte(line), &object); err != nil || len(object) != 1 {
+			t.Fatalf("--json prints %q (%v)", line, err)
+		}
+		for kind := range object {
+			kinds[kind]++
+		}
+	}
+	if kinds["step"] < 3 || kinds["progress"] < 20 || kinds["warning"] != 1 || kinds["result"] != 1 {
+		t.Errorf("--json prints %v", kinds)
+	}
+	// On a terminal: bars, and the same lines above and below them.
+	cmd := exec.Command("script", "-qec", "stty cols 100 rows 30; "+os.Args[0]+" build -o out image.yaml", "/dev/null")
+	cmd.Dir, cmd.Env = dir, []string{"BE_PIKELET=1", "HOME=" + dir, "TERM=vt100", "PATH=" + os.Getenv("PATH")}
+	out, err := cmd.CombinedOutput()
+	for _, want := range []string{"unpacking packages ", "compressing the root ", "writing the disk image ", "=====", " MiB / ", "packages chosen", "(OCI manifest sha256:"} {
+		if err != nil || !strings.Contains(string(out), want) {
+			t.Errorf("on a terminal: no %q (%v) in\n%s", want, err, out)
+		}
 	}
 	edit(t, dir+"/image.yaml", "name: twin", "name: twin\nstrict: true")
 	fails(t, dir, []string{"build", "-o", "out", "image.yaml"}, "the spec is strict:\nboard rpi5: ")
