@@ -440,3 +440,35 @@ func TestBuildsSideBySide(t *testing.T) {
 	}
 	fails(t, dir, []string{"build", "-o", "out0", "image.yaml"}, "another build is writing to out0; give this one another output folder")
 }
+
+// TestUnreadable builds as somebody who may not read a layer, write the
+// output, or use the cache.
+func TestUnreadable(t *testing.T) {
+	s := newShelf(t)
+	must(t, s.dir, "mkdir -p files/secret shut home && echo x > files/secret/x && cp "+os.Args[0]+" pikelet && chmod 755 pikelet . .. && chmod 700 files/secret shut && chown 65534:65534 home")
+	build := func(args ...string) string {
+		cmd := exec.Command(s.dir+"/pikelet", append([]string{"build"}, args...)...)
+		cmd.Dir = s.dir
+		cmd.Env = []string{"BE_PIKELET=1", "HOME=" + s.dir + "/home", "PATH=" + os.Getenv("PATH")}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		out, err := cmd.CombinedOutput()
+		if err == nil {
+			t.Errorf("%v: no error\n%s", args, out)
+		}
+		return string(out)
+	}
+	if out := build("-o", "shut/out", "image.yaml"); !strings.Contains(out, "shut/out: permission denied") {
+		t.Errorf("a folder that may not be written:\n%s", out)
+	}
+	s.spec("layers: [{folder: files}]\n")
+	if out := build("-o", "home/out", "image.yaml"); !strings.Contains(out, "layer folder files: ") || !strings.Contains(out, "files/secret: permission denied") {
+		t.Errorf("a folder that may not be read:\n%s", out)
+	}
+	s.spoil("image.yaml", func(b []byte) []byte { return bytes.Replace(b, []byte("url: repo"), []byte("url: shut"), 1) })
+	if out := build("-o", "home/out", "image.yaml"); !strings.Contains(out, "repository shut: ") || !strings.Contains(out, "permission denied") {
+		t.Errorf("a repository that may not be read:\n%s", out)
+	}
+	if left, _ := filepath.Glob(s.dir + "/home/out/*"); len(left) > 0 {
+		t.Errorf("it left %v", left)
+	}
+}
