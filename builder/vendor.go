@@ -4,8 +4,6 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -28,7 +26,7 @@ func vendoredLayer(digest string) string {
 
 // Vendor copies every input that a build would fetch into dir: packages as a
 // repository whose index key signs, and OCI layers. Each package is checked
-// before it is kept. Files that are there already stay.
+// before it is kept. What else lies in dir stays.
 func (p *Plan) Vendor(ctx context.Context, cache *fetch.Cache, dir string, key *apk.Key, report func(string)) error {
 	index := &apk.Index{Description: "Inputs of the image " + p.Image.Name}
 	for _, pkg := range p.Packages {
@@ -45,11 +43,11 @@ func (p *Plan) Vendor(ctx context.Context, cache *fetch.Cache, dir string, key *
 	if err := writeWhole(filepath.Join(dir, Arch, "APKINDEX.tar.gz"), bytes.NewReader(b)); err != nil {
 		return err
 	}
-	public, err := x509.MarshalPKIXPublicKey(&key.Private.PublicKey)
+	public, err := key.Public()
 	if err != nil {
 		return err
 	}
-	if err := writeWhole(filepath.Join(dir, key.Name), bytes.NewReader(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}))); err != nil {
+	if err := writeWhole(filepath.Join(dir, key.Name), bytes.NewReader(public)); err != nil {
 		return err
 	}
 	report(fmt.Sprintf("%d packages in %s", len(index.Packages), dir))

@@ -5,8 +5,6 @@ import (
 	"bytes"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"os"
@@ -38,12 +36,12 @@ func newShelf(t *testing.T) *shelf {
 	if err != nil {
 		t.Fatal(err)
 	}
-	der, err := x509.MarshalPKIXPublicKey(&private.PublicKey)
+	s := &shelf{t: t, dir: t.TempDir(), key: &apk.Key{Name: "shelf.rsa.pub", Private: private}}
+	public, err := s.key.Public()
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &shelf{t: t, dir: t.TempDir(), key: &apk.Key{Name: "shelf.rsa.pub", Private: private}}
-	write(t, s.dir+"/shelf.rsa.pub", string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})), 0o644)
+	write(t, s.dir+"/shelf.rsa.pub", string(public), 0o644)
 	s.spec("")
 	s.add(apk.Package{Name: "base"}, plain("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"))
 	return s

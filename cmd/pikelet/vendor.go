@@ -2,13 +2,7 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
-	"crypto/rsa"
-	"crypto/x509"
-	"encoding/pem"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -91,30 +85,5 @@ func vendorKey() (*apk.Key, error) {
 	if err != nil {
 		return nil, err
 	}
-	name := filepath.Join(dir, "vendor.rsa")
-	b, err := os.ReadFile(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		private, err := rsa.GenerateKey(rand.Reader, 2048)
-		if err != nil {
-			return nil, err
-		}
-		b = pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(private)})
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return nil, err
-		}
-		if err := os.WriteFile(name, b, 0o600); err != nil {
-			return nil, err
-		}
-	} else if err != nil {
-		return nil, err
-	}
-	block, _ := pem.Decode(b)
-	if block == nil {
-		return nil, fmt.Errorf("%s is no PEM file; remove it to have a new key made", name)
-	}
-	private, err := x509.ParsePKCS1PrivateKey(block.Bytes)
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w; remove it to have a new key made", name, err)
-	}
-	return &apk.Key{Name: "vendor.rsa.pub", Private: private}, nil
+	return apk.OpenKey(filepath.Join(dir, "vendor.rsa"), "vendor.rsa.pub")
 }

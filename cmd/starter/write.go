@@ -3,15 +3,9 @@ package main
 import (
 	"archive/tar"
 	"bytes"
-	"crypto/rand"
-	"crypto/rsa"
-	"crypto/x509"
 	"debug/elf"
-	"encoding/pem"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -185,35 +179,13 @@ const keyName = "starter.rsa.pub"
 // signingKey returns the repository's key, made on first use. It signs no
 // more than this folder.
 func signingKey(dir string) (*apk.Key, error) {
-	name := filepath.Join(dir, "starter.rsa")
-	b, err := os.ReadFile(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		private, err := rsa.GenerateKey(rand.Reader, 2048)
-		if err != nil {
-			return nil, err
-		}
-		b = pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(private)})
-		if err := os.WriteFile(name, b, 0o600); err != nil {
-			return nil, err
-		}
-	} else if err != nil {
-		return nil, err
-	}
-	block, _ := pem.Decode(b)
-	if block == nil {
-		return nil, fmt.Errorf("%s is no PEM file; remove it to have a new key made", name)
-	}
-	private, err := x509.ParsePKCS1PrivateKey(block.Bytes)
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w; remove it to have a new key made", name, err)
-	}
-	public, err := x509.MarshalPKIXPublicKey(&private.PublicKey)
+	key, err := apk.OpenKey(filepath.Join(dir, "starter.rsa"), keyName)
 	if err != nil {
 		return nil, err
 	}
-	pub := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public})
-	if err := os.WriteFile(filepath.Join(dir, keyName), pub, 0o644); err != nil {
+	pub, err := key.Public()
+	if err != nil {
 		return nil, err
 	}
-	return &apk.Key{Name: keyName, Private: private}, nil
+	return key, os.WriteFile(filepath.Join(dir, keyName), pub, 0o644)
 }

@@ -5,8 +5,6 @@ import (
 	"bytes"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"io"
 	"os/exec"
@@ -21,15 +19,16 @@ func newKey(t testing.TB, name string) (*Key, Keyring) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	der, err := x509.MarshalPKIXPublicKey(&k.PublicKey)
+	key := &Key{name, k}
+	public, err := key.Public()
 	if err != nil {
 		t.Fatal(err)
 	}
 	ring := Keyring{}
-	if err := ring.Add(name, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})); err != nil {
+	if err := ring.Add(name, public); err != nil {
 		t.Fatal(err)
 	}
-	return &Key{name, k}, ring
+	return key, ring
 }
 
 func deps(t testing.TB, s string) []Dep {

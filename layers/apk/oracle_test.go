@@ -6,8 +6,6 @@ import (
 	"bytes"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/x509"
-	"encoding/pem"
 	"flag"
 	"fmt"
 	mathrand "math/rand/v2"
@@ -308,11 +306,12 @@ func oracleKey(t *testing.T) (*Key, []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	der, err := x509.MarshalPKIXPublicKey(&private.PublicKey)
+	key := &Key{Name: "oracle.rsa.pub", Private: private}
+	public, err := key.Public()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Key{Name: "oracle.rsa.pub", Private: private}, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
+	return key, public
 }
 
 type synthetic struct {

@@ -110,23 +110,6 @@ func (k Keyring) verify(member, body []byte) error {
 	return fmt.Errorf("it is signed by %s, and the keys given are %s", strings.Join(seen, ", "), k.names())
 }
 
-// Key signs packages and indexes.
-type Key struct {
-	Name    string // the public key's file name
-	Private *rsa.PrivateKey
-}
-
-// sign returns a signature member over body: RSA with SHA-256, which
-// apk-tools knows since 2.12.
-func (k *Key) sign(body []byte) ([]byte, error) {
-	sum := sha256.Sum256(body)
-	sig, err := rsa.SignPKCS1v15(nil, k.Private, crypto.SHA256, sum[:])
-	if err != nil {
-		return nil, err
-	}
-	return gzipTar([]tarFile{{".SIGN.RSA256." + k.Name, sig}}, false)
-}
-
 type tarFile struct {
 	name string
 	data []byte

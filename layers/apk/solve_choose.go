@@ -246,19 +246,3 @@ next:
 		take(a)
 	}
 }
-
-func (n *name) rank() int {
-	foreign := 0
-	for _, o := range n.offers {
-		if o.pkg.own != n {
-			foreign++
-		}
-	}
-	switch foreign {
-	case 0:
-		return 0
-	case len(n.offers):
-		return 2
-	}
-	return 1
-}
