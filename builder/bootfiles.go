@@ -109,7 +109,7 @@ func gzipped(b []byte) ([]byte, error) {
 // addKernelConfig puts the kernel's options into the slot, where its package
 // ships them: whoever holds a card can see what its kernel can do.
 func (b *Boot) addKernelConfig(t *layers.Tree, k *Kernel) error {
-	name := strings.Replace(k.Image, "vmlinuz", "config", 1)
+	name := k.configFile()
 	if t.Lookup(name) == nil {
 		return nil
 	}

@@ -19,6 +19,9 @@ type Kernel struct {
 	Modules kmod.Set
 }
 
+// configFile is where the kernel's package says how it was built.
+func (k *Kernel) configFile() string { return strings.Replace(k.Image, "vmlinuz", "config", 1) }
+
 // maxKernel bounds kernels and modules; Debian's arm64 kernel has 38 MB.
 const maxKernel = 256 << 20
 

@@ -38,7 +38,7 @@ const maxKernelConfig = 4 << 20
 // needed of it. A kernel without a configuration is a warning: its modules
 // alone do not say what is built in.
 func checkKernel(t *layers.Tree, k *Kernel, needs []kernelNeed) (warning string, err error) {
-	name := strings.Replace(k.Image, "vmlinuz", "config", 1)
+	name := k.configFile()
 	text, err := t.ReadFile(name, maxKernelConfig)
 	if err != nil {
 		return fmt.Sprintf("package %s has no /%s, so nobody can tell whether its kernel has all that an image needs", k.Package, name), nil

@@ -27,8 +27,9 @@ type Root struct {
 // Seal writes the tree as a root into the folder work. What lies below /boot
 // stays out: it goes into the slot beside the root.
 func Seal(ctx context.Context, t *layers.Tree, epoch int64, work string, in Inputs) (*Root, error) {
+	entries := t.Entries()
 	total := int64(0)
-	for _, e := range t.Entries() {
+	for _, e := range entries {
 		if e.Open != nil && !strings.HasPrefix(e.Name, "boot/") {
 			total += e.Size
 		}
@@ -36,7 +37,7 @@ func Seal(ctx context.Context, t *layers.Tree, epoch int64, work string, in Inpu
 	m := in.step(ctx, "compressing the root", total)
 	defer m.end()
 	var plain, links []squashfs.Entry
-	for _, e := range t.Entries() {
+	for _, e := range entries {
 		if strings.HasPrefix(e.Name, "boot/") {
 			continue
 		}
