@@ -89,7 +89,6 @@ func unpackAll(ctx context.Context, t *layers.Tree, p *Plan, in Inputs) ([]*apk.
 		total += pkg.Size
 	}
 	m := in.step(ctx, "unpacking packages", total)
-	defer m.end()
 	owners := map[string]Package{}
 	var list []*apk.Installed
 	for _, first := range []bool{true, false} {
@@ -105,6 +104,7 @@ func unpackAll(ctx context.Context, t *layers.Tree, p *Plan, in Inputs) ([]*apk.
 			m.add(pkg.Size)
 		}
 	}
+	m.end()
 	return list, nil
 }
 

@@ -37,11 +37,11 @@ func WriteDisk(ctx context.Context, a *Artifact, stateSize int64, name string, i
 		total += 2 * file.Size // both slots
 	}
 	m := in.step(ctx, "writing the disk image", total)
-	defer m.end()
 	w := &mapped{w: meteredWriterAt{sparse{f}, m}}
 	if err := fill(a, w, table); err != nil {
 		return fmt.Errorf("writing %s: %w", name, err)
 	}
+	m.end()
 	// What a card's earlier life may have left: records before the first
 	// partition, and a state that belongs to another cluster.
 	w.add(0, table.Partitions[disk.Control-1].Start)
@@ -120,7 +120,6 @@ func compressDisk(ctx context.Context, image, name string, in Inputs) error {
 		return err
 	}
 	m := in.step(ctx, "compressing the disk image", st.Size())
-	defer m.end()
 	out, err := os.Create(name)
 	if err != nil {
 		return err
@@ -137,5 +136,6 @@ func compressDisk(ctx context.Context, image, name string, in Inputs) error {
 	if err := enc.Close(); err != nil {
 		return err
 	}
+	m.end()
 	return out.Close()
 }

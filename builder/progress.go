@@ -35,7 +35,8 @@ func (m *meter) add(n int64) {
 	}
 }
 
-// end says that the step is done, whatever was counted.
+// end says that the step is done, whatever was counted. A step that fails does
+// not end.
 func (m *meter) end() { m.add(m.total - m.done.Load()) }
 
 // opener wraps the opening of a file: what is read of it counts.

@@ -35,7 +35,6 @@ func Seal(ctx context.Context, t *layers.Tree, epoch int64, work string, in Inpu
 		}
 	}
 	m := in.step(ctx, "compressing the root", total)
-	defer m.end()
 	var plain, links []squashfs.Entry
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name, "boot/") {
@@ -58,6 +57,7 @@ func Seal(ctx context.Context, t *layers.Tree, epoch int64, work string, in Inpu
 	if err != nil {
 		return nil, err
 	}
+	m.end()
 	h := verity.NewHasher(verity.Salt())
 	if _, err := io.Copy(h, io.NewSectionReader(f, 0, size)); err != nil {
 		return nil, fmt.Errorf("hashing the root: %w", err)

@@ -395,6 +395,9 @@ func TestTamperedPackageStopsTheBuild(t *testing.T) {
 	b[len(b)/2] ^= 1
 	write(t, name[0], string(b), 0o644)
 	out, code := pikelet(t, dir, nil, "build", "-o", "out", "image.yaml")
+	if strings.Contains(out, "unpacking packages:") {
+		t.Errorf("a step that failed is said to be done:\n%s", out)
+	}
 	if code != 1 || !strings.Contains(out, "package busybox-") {
 		t.Errorf("exit %d:\n%s", code, out)
 	}
