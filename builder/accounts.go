@@ -167,40 +167,28 @@ func (a *accounts) write(t *layers.Tree, epoch time.Time) error {
 	return nil
 }
 
-// own gives files whose archive names an owner the number that name has in
-// this image: packages are built where numbers differ.
-func (a *accounts) own(t *layers.Tree) {
-	for _, e := range t.Entries() {
-		if id, ok := a.uid[e.Uname]; ok {
-			e.Uid = id
-		}
-		if id, ok := a.gid[e.Gname]; ok {
-			e.Gid = id
-		}
-		e.Uname, e.Gname = "", ""
-	}
-}
-
-// ownByRule is own for files whose owner a person named: a name must be that
-// of an account, or a number.
-func (a *accounts) ownByRule(t *layers.Tree) error {
+// own gives files whose owner is named the number that name has in this image:
+// packages are built where numbers differ. A name no account has leaves a
+// package's file with the number it came with; where strict is set, because a
+// person gave the name, it must be a number or is an error.
+func (a *accounts) own(t *layers.Tree, strict bool) error {
 	for _, e := range t.Entries() {
 		for _, part := range []struct {
 			name string
 			ids  map[string]int
 			to   *int
 		}{{e.Uname, a.uid, &e.Uid}, {e.Gname, a.gid, &e.Gid}} {
-			if part.name == "" {
-				continue
-			}
 			id, known := part.ids[part.name]
-			if n, err := strconv.Atoi(part.name); err == nil && !known {
+			if strict && part.name != "" && !known {
+				n, err := strconv.Atoi(part.name)
+				if err != nil {
+					return fmt.Errorf("%s: /%s is to belong to %q, an account the image does not have; a package must bring it, or give a number", e.Source, e.Name, part.name)
+				}
 				id, known = n, true
 			}
-			if !known {
-				return fmt.Errorf("%s: /%s is to belong to %q, an account the image does not have; a package must bring it, or give a number", e.Source, e.Name, part.name)
+			if known {
+				*part.to = id
 			}
-			*part.to = id
 		}
 		e.Uname, e.Gname = "", ""
 	}

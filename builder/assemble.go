@@ -68,7 +68,7 @@ func Assemble(ctx context.Context, p *Plan, in Inputs, store *layers.Store) (*As
 			return nil, err
 		}
 	}
-	if err := readAccounts(t, p.Image.IDs, epoch).ownByRule(t); err != nil {
+	if err := readAccounts(t, p.Image.IDs, epoch).own(t, true); err != nil {
 		return nil, err
 	}
 	for _, o := range p.Overlays[1:] {

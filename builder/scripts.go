@@ -73,7 +73,9 @@ func doScripts(t *layers.Tree, list []*apk.Installed, ids map[string]int, epoch 
 	if err := a.write(t, epoch); err != nil {
 		return nil, err
 	}
-	a.own(t)
+	if err := a.own(t, false); err != nil {
+		return nil, err
+	}
 	if e := t.Lookup("etc/shadow"); e != nil {
 		e.Gid, e.Mode = a.gid["shadow"], 0o640
 	}
