@@ -6,7 +6,7 @@ GO    ?= go
 BUILD := build
 # Debian packages: what make itself needs, and what only tests do.
 RUN_PACKAGES  := qemu-system-arm
-TEST_PACKAGES := $(RUN_PACKAGES) mtools dosfstools squashfs-tools cryptsetup-bin fdisk zstd cpio device-tree-compiler openssl kmod bmap-tools openssh-client qemu-user-static
+TEST_PACKAGES := $(RUN_PACKAGES) mtools dosfstools squashfs-tools cryptsetup-bin fdisk zstd cpio device-tree-compiler openssl kmod bmap-tools openssh-client qemu-user-static gcc libc6-dev
 
 # Device programs are small, static and the same on every machine.
 DEVICE_FLAGS := -trimpath -buildvcs=false -ldflags='-s -w'
@@ -41,8 +41,11 @@ demo: setup-run build starter ## build an image and boot it in a virtual Pi
 	$(BUILD)/pikelet build -o $(BUILD)/demo examples/demo.yaml
 	$(BUILD)/pikelet vm run --snapshot $(BUILD)/demo/disk.img
 
+# What works on several cores at once; cgo's compiler is needed for -race.
+RACED := ./builder/... ./layers/... ./internal/slots ./internal/disk/... ./internal/verity
 test: setup-test build starter ## run all tests, boot tests included
 	$(GO) vet ./...
+	$(GO) test -race -count=1 $(RACED)
 	set -o pipefail; $(GO) test -v -count=1 -parallel 2 -timeout 30m ./... | $(GO) run ./internal/vm/testlog
 
 bench: setup-test build starter ## measure, side by side with the peers, into bench.json

@@ -23,7 +23,7 @@ type dataWriter struct {
 	out       *output
 	blockSize int
 	workers   int
-	fragments []fragment
+	fragments []*fragment                     // each is filled in by the writer
 	tail      []byte                          // the fragment block being filled
 	bySum     map[[sha256.Size]byte]*fileData // contents written so far
 	jobs      chan *job                       // to the workers
@@ -228,10 +228,9 @@ func (d *dataWriter) flushTail() {
 	if len(d.tail) == 0 {
 		return
 	}
-	i := len(d.fragments)
-	d.fragments = append(d.fragments, fragment{})
-	frags := &d.fragments
-	d.send(&job{in: d.tail, put: func(start uint64, size uint32) { (*frags)[i] = fragment{start, size} }})
+	f := &fragment{}
+	d.fragments = append(d.fragments, f)
+	d.send(&job{in: d.tail, put: func(start uint64, size uint32) { *f = fragment{start, size} }})
 	d.tail = nil
 }
 

@@ -185,7 +185,7 @@ const superblockSize = 96
 // finish writes the tables behind the data and then the superblock. The
 // order of the tables is what the kernel checks: inodes, folders, fragments,
 // ids, xattrs.
-func finish(out *output, m *tables, root *node, fragments []fragment, o Options) (int64, error) {
+func finish(out *output, m *tables, root *node, fragments []*fragment, o Options) (int64, error) {
 	s := make([]byte, superblockSize)
 	le := binary.LittleEndian
 	inodeTable := uint64(out.at)
