@@ -29,8 +29,8 @@ var sides = map[string]string{
 	"initramfs": "device", "internal/agent": "device", "internal/reboot": "device",
 	"cmd/pikelet-init": "device", "cmd/pikeletd": "device",
 
-	"builder": "build", "builder/spec": "build", "builder/fetch": "build", "builder/squashfs": "build", "builder/device": "build", "builder/lock": "build", "builder/inspect": "build",
-	"layers": "build", "layers/apk": "build", "layers/kmod": "build", "layers/oci": "build", "overlays": "build", "initramfs/archive": "build",
+	"builder": "build", "builder/spec": "build", "builder/fetch": "build", "builder/squashfs": "build", "builder/device": "build", "builder/lock": "build", "builder/inspect": "build", "builder/cache": "build",
+	"layers": "build", "layers/apk": "build", "layers/kmod": "build", "layers/oci": "build", "layers/store": "build", "overlays": "build", "initramfs/archive": "build",
 	"internal/vm": "build", "internal/vm/testlog": "build", "internal/vm/bench": "build",
 	"cmd/pikelet": "build", "cmd/starter": "build",
 }

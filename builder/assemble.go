@@ -5,13 +5,10 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
-	"os"
 	"path"
 	"strings"
 	"time"
 
-	"github.com/pikelet-os/pikelet/builder/fetch"
 	"github.com/pikelet-os/pikelet/builder/spec"
 	"github.com/pikelet-os/pikelet/internal/node"
 	"github.com/pikelet-os/pikelet/layers"
@@ -36,10 +33,14 @@ type Assembly struct {
 // Assemble unpacks packages and layers into a tree, does what the packages'
 // install scripts would do, and enables services. Nothing of a package is
 // executed.
-func Assemble(ctx context.Context, p *Plan, in Inputs, store *layers.Store) (*Assembly, error) {
-	t := layers.NewTree(store)
+func Assemble(ctx context.Context, p *Plan, in Inputs, c *contents) (*Assembly, error) {
+	packageParts, layerParts, err := unpack(ctx, p, in, c)
+	if err != nil {
+		return nil, err
+	}
+	t := layers.NewTree(c.spool)
 	epoch := time.Unix(p.Epoch, 0).UTC()
-	packages, err := unpackAll(ctx, t, p, in)
+	packages, err := merge(t, p, packageParts)
 	if err != nil {
 		return nil, err
 	}
@@ -47,10 +48,14 @@ func Assemble(ctx context.Context, p *Plan, in Inputs, store *layers.Store) (*As
 	if a.Warnings, err = doScripts(t, packages, p.Image.IDs, epoch); err != nil {
 		return nil, err
 	}
-	if a.Kernel, err = findKernel(t, p.Image.Kernel.Package); err != nil {
+	if a.Kernel, err = findKernel(ctx, t, p.Image.Kernel.Package, in.Workers, c); err != nil {
 		return nil, err
 	}
-	warning, err := checkKernel(t, a.Kernel, p.kernelNeeds())
+	needs, err := p.kernelNeeds()
+	if err != nil {
+		return nil, err
+	}
+	warning, err := checkKernel(t, a.Kernel, needs)
 	if err != nil {
 		return nil, err
 	}
@@ -63,8 +68,8 @@ func Assemble(ctx context.Context, p *Plan, in Inputs, store *layers.Store) (*As
 	if err := applyBase(t, p, epoch); err != nil {
 		return nil, err
 	}
-	for _, l := range p.Layers {
-		if err := l.apply(t, p.Image, epoch); err != nil {
+	for i, l := range p.Layers {
+		if err := l.apply(t, layerParts[i], epoch); err != nil {
 			return nil, err
 		}
 	}
@@ -82,70 +87,41 @@ func Assemble(ctx context.Context, p *Plan, in Inputs, store *layers.Store) (*As
 	return a, writeDatabase(t, p, packages, epoch)
 }
 
-// unpackAll unpacks the packages, the base layout first.
-func unpackAll(ctx context.Context, t *layers.Tree, p *Plan, in Inputs) ([]*apk.Installed, error) {
-	total := int64(0)
-	for _, pkg := range p.Packages {
-		total += pkg.Size
-	}
-	m := in.step(ctx, "unpacking packages", total)
+// merge lays the packages over the tree, the base layout first. Two packages
+// may own one file only when they are built from one source or one says it
+// replaces the other.
+func merge(t *layers.Tree, p *Plan, parts []*part) ([]*apk.Installed, error) {
 	owners := map[string]Package{}
 	var list []*apk.Installed
 	for _, first := range []bool{true, false} {
-		for _, pkg := range p.Packages {
+		for i, pkg := range p.Packages {
 			if (pkg.Name == baseLayout) != first {
 				continue
 			}
-			done, err := unpack(ctx, t, pkg, in.Cache, owners)
-			if err != nil {
-				return nil, fmt.Errorf("%w%s", err, p.hint(err))
+			pkg.Package = parts[i].Package
+			for _, e := range parts[i].Files {
+				if err := place(t, e, pkg, owners); err != nil {
+					return nil, fmt.Errorf("package %s: %w", pkg, err)
+				}
 			}
-			list = append(list, done)
-			m.add(pkg.Size)
+			list = append(list, &apk.Installed{Package: pkg.Package, Scripts: parts[i].Scripts})
 		}
 	}
-	m.end()
 	return list, nil
 }
 
-// unpack puts a package's files into the tree. Two packages may own one file
-// only when they are built from one source or one says it replaces the other.
-func unpack(ctx context.Context, t *layers.Tree, pkg Package, cache *fetch.Cache, owners map[string]Package) (*apk.Installed, error) {
-	name, err := cache.File(ctx, pkg.url, pkg.vendored(), pkg.Identity, pkg.Size)
-	if err != nil {
-		return nil, fmt.Errorf("package %s: %w", pkg.Package, err)
-	}
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	a, err := apk.OpenArchive(f, st.Size(), pkg.Package, pkg.keys)
-	if err != nil {
-		return nil, err
-	}
-	pkg.Package = a.Info
-	err = a.Unpack(func(h *tar.Header, r io.Reader) error {
-		if err := ctx.Err(); err != nil {
+func place(t *layers.Tree, e *layers.Entry, pkg Package, owners map[string]Package) error {
+	if e.Typeflag != tar.TypeDir {
+		at, err := t.Resolve(e.Name, false)
+		if err != nil {
 			return err
 		}
-		if h.Typeflag != tar.TypeDir {
-			at, err := t.Resolve(h.Name, false)
-			if err != nil {
-				return err
-			}
-			if old, there := owners[at]; there && !mayReplace(pkg, old) {
-				return fmt.Errorf("/%s belongs to %s too; leave one of the two out", at, old.Package)
-			}
-			owners[at] = pkg
+		if old, there := owners[at]; there && !mayReplace(pkg, old) {
+			return fmt.Errorf("/%s belongs to %s too; leave one of the two out", at, old.Package)
 		}
-		return t.Add(*h, pkg.String(), r)
-	})
-	return &apk.Installed{Package: a.Info, Scripts: a.Scripts}, err
+		owners[at] = pkg
+	}
+	return t.Place(e)
 }
 
 func mayReplace(pkg, old Package) bool {

@@ -9,18 +9,25 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 
+	"github.com/pikelet-os/pikelet/builder/squashfs"
 	"github.com/pikelet-os/pikelet/layers"
 	"github.com/pikelet-os/pikelet/layers/apk"
 )
 
-func treeOf(t *testing.T, files map[string]string) *layers.Tree {
+// newContents keeps what the files of a test hold.
+func newContents(t *testing.T) *contents {
 	t.Helper()
-	s, err := layers.NewStore(t.TempDir(), 1<<30)
+	c, err := openContents(Inputs{Workers: 2}, squashfs.Fast(), 1<<30, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { s.Close() })
-	tree := layers.NewTree(s)
+	t.Cleanup(c.Close)
+	return c
+}
+
+func treeOf(t *testing.T, files map[string]string) *layers.Tree {
+	t.Helper()
+	tree := layers.NewTree(newContents(t).spool)
 	for name, text := range files {
 		if err := tree.AddFile(tar.Header{Name: name, Mode: 0o644, ModTime: time.Unix(1, 0)}, "test", []byte(text)); err != nil {
 			t.Fatal(err)
@@ -63,14 +70,14 @@ func TestBoardsSayWhatIsMissing(t *testing.T) {
 func TestKernelIsGzippedOnce(t *testing.T) {
 	raw := strings.Repeat("kernel ", 1000)
 	k := &Kernel{Image: "boot/vmlinuz-rpi"}
-	packed, err := kernelImage(treeOf(t, map[string]string{"boot/vmlinuz-rpi": raw}), k)
+	packed, err := kernelImage(treeOf(t, map[string]string{"boot/vmlinuz-rpi": raw}), k, newContents(t))
 	if err != nil || len(packed) >= len(raw) {
 		t.Fatalf("%d bytes of %d, %v", len(packed), len(raw), err)
 	}
 	if _, err := gzip.NewReader(bytes.NewReader(packed)); err != nil {
 		t.Error(err)
 	}
-	again, err := kernelImage(treeOf(t, map[string]string{"boot/vmlinuz-rpi": string(packed)}), k)
+	again, err := kernelImage(treeOf(t, map[string]string{"boot/vmlinuz-rpi": string(packed)}), k, newContents(t))
 	if err != nil || !bytes.Equal(again, packed) {
 		t.Errorf("a gzipped kernel is packed again (%v)", err)
 	}
@@ -85,7 +92,7 @@ func TestFindKernelWantsOne(t *testing.T) {
 		"two":        {map[string]string{"boot/vmlinuz-rpi": "", "boot/vmlinuz-lts": ""}, "hold 2 kernels in /boot (boot/vmlinuz-lts boot/vmlinuz-rpi)"},
 		"no release": {map[string]string{"boot/vmlinuz-rpi": ""}, "does not say its kernel's release"},
 	} {
-		if _, err := findKernel(treeOf(t, c.files), "linux-rpi"); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := findKernel(t.Context(), treeOf(t, c.files), "linux-rpi", 2, newContents(t)); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", what, err, c.want)
 		}
 	}

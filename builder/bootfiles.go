@@ -13,6 +13,7 @@ import (
 
 	"github.com/pikelet-os/pikelet/boards"
 	"github.com/pikelet-os/pikelet/builder/spec"
+	"github.com/pikelet-os/pikelet/builder/squashfs"
 	"github.com/pikelet-os/pikelet/initramfs/archive"
 	"github.com/pikelet-os/pikelet/initramfs/cmdline"
 	"github.com/pikelet-os/pikelet/internal/artifact"
@@ -30,16 +31,16 @@ type Boot struct {
 
 // BootFiles makes everything in a slot beside the root: kernel, device trees,
 // firmware, initramfs, config.txt and the kernel words of each slot.
-func BootFiles(p *Plan, t *layers.Tree, k *Kernel) (*Boot, error) {
+func BootFiles(p *Plan, t *layers.Tree, k *Kernel, c *contents) (*Boot, error) {
 	b := &Boot{Files: map[string][]byte{}}
 	list, err := boardList(p.Image)
 	if err != nil {
 		return nil, err
 	}
-	if b.Files[artifact.KernelFile], err = kernelImage(t, k); err != nil {
+	if b.Files[artifact.KernelFile], err = kernelImage(t, k, c); err != nil {
 		return nil, err
 	}
-	if err := b.addKernelConfig(t, k); err != nil {
+	if err := b.addKernelConfig(t, k, c); err != nil {
 		return nil, err
 	}
 	for _, board := range list {
@@ -82,42 +83,52 @@ func boardList(img *spec.Image) ([]boards.Board, error) {
 
 // kernelImage returns the kernel, gzipped: the firmware unpacks it (FACTS
 // 1.3), and a third of the bytes cross a network boot's TFTP.
-func kernelImage(t *layers.Tree, k *Kernel) ([]byte, error) {
-	b, err := t.ReadFile(k.Image, maxKernel)
-	if err != nil {
-		return nil, err
-	}
-	if bytes.HasPrefix(b, []byte{0x1f, 0x8b}) {
-		return b, nil
-	}
-	return gzipped(b)
+func kernelImage(t *layers.Tree, k *Kernel, c *contents) ([]byte, error) {
+	return gzipped(t, k.Image, maxKernel, c)
 }
 
-func gzipped(b []byte) ([]byte, error) {
-	var out bytes.Buffer
-	w, err := gzip.NewWriterLevel(&out, gzip.BestCompression)
-	if err != nil {
-		return nil, err
+// kernelLevel is gzip's level for what the firmware unpacks. Of Debian's kernel
+// 7 makes 14.2 MB in 0.6 s, 9 makes 0.7 % less in 3.1 s.
+func kernelLevel(c squashfs.Compression) int {
+	if c.Name == squashfs.Small().Name {
+		return gzip.BestCompression
 	}
-	if _, err := w.Write(b); err != nil {
-		return nil, err
+	return 7
+}
+
+// gzipped returns a file of the tree, compressed if it is not yet.
+func gzipped(t *layers.Tree, name string, limit int64, c *contents) ([]byte, error) {
+	e := t.Lookup(name)
+	if e == nil || e.Content == nil {
+		return nil, fmt.Errorf("the tree has no file %q", name)
 	}
-	err = w.Close()
-	return out.Bytes(), err
+	return c.blob(c.key("gzip", e.Content.Sum), func() ([]byte, error) {
+		b, err := t.ReadFile(name, limit)
+		if err != nil || bytes.HasPrefix(b, []byte{0x1f, 0x8b}) {
+			return b, err
+		}
+		var out bytes.Buffer
+		w, err := gzip.NewWriterLevel(&out, kernelLevel(c.pool.Compression))
+		if err != nil {
+			return nil, err
+		}
+		if _, err := w.Write(b); err != nil {
+			return nil, err
+		}
+		err = w.Close()
+		return out.Bytes(), err
+	})
 }
 
 // addKernelConfig puts the kernel's options into the slot, where its package
 // ships them: whoever holds a card can see what its kernel can do.
-func (b *Boot) addKernelConfig(t *layers.Tree, k *Kernel) error {
+func (b *Boot) addKernelConfig(t *layers.Tree, k *Kernel, c *contents) error {
 	name := k.configFile()
 	if t.Lookup(name) == nil {
 		return nil
 	}
-	data, err := t.ReadFile(name, maxBootFile)
-	if err != nil {
-		return err
-	}
-	b.Files[artifact.KernelConfigFile], err = gzipped(data)
+	var err error
+	b.Files[artifact.KernelConfigFile], err = gzipped(t, name, maxBootFile, c)
 	return err
 }
 

@@ -17,10 +17,14 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pikelet-os/pikelet/builder/cache"
 	"github.com/pikelet-os/pikelet/builder/device"
 	"github.com/pikelet-os/pikelet/builder/fetch"
 	"github.com/pikelet-os/pikelet/builder/lock"
 	"github.com/pikelet-os/pikelet/builder/spec"
+	"github.com/pikelet-os/pikelet/builder/squashfs"
 	"github.com/pikelet-os/pikelet/internal/artifact"
 	"github.com/pikelet-os/pikelet/internal/slots"
 	"github.com/pikelet-os/pikelet/layers"
@@ -37,6 +41,8 @@ type Inputs struct {
 	Report   func(string)      // told, in a line, what was done
 	Zstd     bool              // write disk.img.zst too
 	Progress func(Progress)    // told often how far a long step is; may be nil
+	Made     *cache.Cache      // what earlier builds made and later ones may use; may be nil
+	Fresh    bool              // use nothing that earlier builds made
 }
 
 // Result is a finished build.
@@ -55,13 +61,37 @@ func Build(ctx context.Context, img *spec.Image, in Inputs, dir string) (*Result
 		return nil, err
 	}
 	defer done()
-	store, err := layers.NewStore(work, maxTree(img))
+	r, err := build(ctx, img, in, work)
+	if rotten(err, in.Made) {
+		in.Report("the cache is damaged, so nothing in it is used: " + err.Error())
+		in.Fresh = true
+		if err := clearWork(work); err != nil {
+			return nil, err
+		}
+		r, err = build(ctx, img, in, work)
+	}
 	if err != nil {
 		return nil, err
 	}
-	defer store.Close()
+	if err := publish(work, dir); err != nil {
+		return nil, err
+	}
+	r.Dir, r.Disk = filepath.Join(dir, "artifact"), filepath.Join(dir, "disk.img")
+	return r, nil
+}
 
-	plan, err := Resolve(ctx, img, in)
+// build makes everything in the folder work.
+func build(ctx context.Context, img *spec.Image, in Inputs, work string) (*Result, error) {
+	compression, err := squashfs.FindCompression(img.Compression)
+	if err != nil {
+		return nil, err
+	}
+	c, err := openContents(in, compression, maxTree(img), work)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	plan, err := resolve(ctx, img, in, c)
 	if err != nil {
 		return nil, err
 	}
@@ -69,12 +99,11 @@ func Build(ctx context.Context, img *spec.Image, in Inputs, dir string) (*Result
 		in.Report(note)
 	}
 	in.Report(fmt.Sprintf("%d packages chosen, build %s", len(plan.Packages), plan.BuildID))
-	assembly, err := Assemble(ctx, plan, in, store)
+	assembly, err := Assemble(ctx, plan, in, c)
 	if err != nil {
 		return nil, err
 	}
-	tree, kernel := assembly.Tree, assembly.Kernel
-	boot, err := BootFiles(plan, tree, kernel)
+	root, boot, err := finish(ctx, plan, assembly, in, c)
 	if err != nil {
 		return nil, err
 	}
@@ -82,11 +111,7 @@ func Build(ctx context.Context, img *spec.Image, in Inputs, dir string) (*Result
 	if img.Strict && len(warnings) > 0 {
 		return nil, fmt.Errorf("the spec is strict:\n%s", strings.Join(warnings, "\n"))
 	}
-	in.Report(fmt.Sprintf("kernel %s, %d modules in the initramfs", kernel.Release, len(boot.Modules)))
-	root, err := Seal(ctx, tree, plan.Epoch, work, in)
-	if err != nil {
-		return nil, err
-	}
+	in.Report(fmt.Sprintf("kernel %s, %d modules in the initramfs", assembly.Kernel.Release, len(boot.Modules)))
 	in.Report(fmt.Sprintf("root %.1f MiB, verity root hash %s", float64(root.Size)/(1<<20), root.Meta.Hash))
 	art, err := Pack(plan, root, boot, in.Key, filepath.Join(work, "artifact"))
 	if err != nil {
@@ -101,17 +126,29 @@ func Build(ctx context.Context, img *spec.Image, in Inputs, dir string) (*Result
 			return nil, err
 		}
 	}
-	if err := writeTexts(work, plan, tree, boot, art); err != nil {
+	if err := writeTexts(work, plan, assembly.Tree, boot, art); err != nil {
 		return nil, err
 	}
-	if err := ctx.Err(); err != nil {
-		return nil, err
+	return &Result{Artifact: art, Plan: plan, Warnings: warnings}, ctx.Err()
+}
+
+// finish makes the root and what lies beside it, at the same time.
+func finish(ctx context.Context, plan *Plan, a *Assembly, in Inputs, c *contents) (root *Root, boot *Boot, err error) {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		var err error
+		boot, err = BootFiles(plan, a.Tree, a.Kernel, c)
+		return err
+	})
+	group.Go(func() error {
+		var err error
+		root, err = Seal(ctx, a.Tree, plan.Epoch, c.work, in, c)
+		return err
+	})
+	if err := group.Wait(); err != nil {
+		return nil, nil, err
 	}
-	if err := publish(work, dir); err != nil {
-		return nil, err
-	}
-	art.Dir = filepath.Join(dir, "artifact")
-	return &Result{Artifact: art, Plan: plan, Disk: filepath.Join(dir, "disk.img"), Warnings: warnings}, nil
+	return root, boot, c.Finish()
 }
 
 // maxTree bounds the uncompressed root: 8 times what a slot holds. Programs

@@ -2,10 +2,16 @@ package builder
 
 import (
 	"archive/tar"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/gob"
 	"fmt"
 	"path"
 	"strings"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/pikelet-os/pikelet/layers"
 	"github.com/pikelet-os/pikelet/layers/kmod"
@@ -25,8 +31,9 @@ func (k *Kernel) configFile() string { return strings.Replace(k.Image, "vmlinuz"
 // maxKernel bounds kernels and modules; Debian's arm64 kernel has 38 MB.
 const maxKernel = 256 << 20
 
-// findKernel finds the one kernel of the tree and reads all its modules.
-func findKernel(t *layers.Tree, pkg string) (*Kernel, error) {
+// findKernel finds the one kernel of the tree and reads all its modules, on so
+// many cores.
+func findKernel(ctx context.Context, t *layers.Tree, pkg string, workers int, c *contents) (*Kernel, error) {
 	k := &Kernel{Package: pkg, Modules: kmod.Set{Modules: map[string]*kmod.Module{}}}
 	var images []string
 	for _, e := range t.Below("boot") {
@@ -49,6 +56,7 @@ func findKernel(t *layers.Tree, pkg string) (*Kernel, error) {
 	if err != nil {
 		return nil, err
 	}
+	var modules []*layers.Entry
 	for _, e := range t.Below(dir) {
 		rel := strings.TrimPrefix(e.Name, at+"/")
 		switch {
@@ -59,18 +67,53 @@ func findKernel(t *layers.Tree, pkg string) (*Kernel, error) {
 			}
 			k.Modules.Builtin = kmod.ParseBuiltin(b)
 		case kmod.NameOf(rel) != "" && e.Typeflag == tar.TypeReg:
-			b, err := readModule(t, e.Name)
-			if err != nil {
-				return nil, err
-			}
-			m, err := kmod.Read(rel, b)
-			if err != nil {
-				return nil, err
-			}
-			k.Modules.Modules[m.Name] = m
+			modules = append(modules, e)
 		}
 	}
-	return k, nil
+	list, err := readModules(ctx, t, at, modules, workers, c)
+	for _, m := range list {
+		k.Modules.Modules[m.Name] = m
+	}
+	return k, err
+}
+
+// readModules reads what the modules in the folder at say of themselves. Most
+// of the work is to decompress them, and it is done once for each set of them.
+func readModules(ctx context.Context, t *layers.Tree, at string, modules []*layers.Entry, workers int, c *contents) ([]*kmod.Module, error) {
+	all := sha256.New()
+	for _, e := range modules {
+		fmt.Fprintf(all, "%q %x\n", strings.TrimPrefix(e.Name, at+"/"), e.Content.Sum)
+	}
+	b, err := c.blob(c.key("modules", all.Sum(nil)), func() ([]byte, error) {
+		list := make([]*kmod.Module, len(modules))
+		group, ctx := errgroup.WithContext(ctx)
+		group.SetLimit(max(1, workers))
+		for i, e := range modules {
+			group.Go(func() error {
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				b, err := readModule(t, e.Name)
+				if err != nil {
+					return err
+				}
+				list[i], err = kmod.Read(strings.TrimPrefix(e.Name, at+"/"), b)
+				return err
+			})
+		}
+		if err := group.Wait(); err != nil {
+			return nil, err
+		}
+		var b bytes.Buffer
+		err := gob.NewEncoder(&b).Encode(list)
+		return b.Bytes(), err
+	})
+	if err != nil {
+		return nil, err
+	}
+	var list []*kmod.Module
+	err = gob.NewDecoder(bytes.NewReader(b)).Decode(&list)
+	return list, err
 }
 
 func readModule(t *layers.Tree, name string) ([]byte, error) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/pikelet-os/pikelet/builder/squashfs"
 	"github.com/pikelet-os/pikelet/layers"
 )
 
@@ -23,7 +24,6 @@ var kernelNeeds = []kernelNeed{
 	{"DEVTMPFS", "", "/dev"},
 	{"TMPFS", "", "/run"},
 	{"SQUASHFS", "squashfs", "the root"},
-	{"SQUASHFS_ZSTD", "", "the root, which is compressed with zstd"},
 	{"BLK_DEV_DM", "dm_mod", "dm-linear and dm-verity, which check the root"},
 	{"DM_VERITY", "dm_verity", "the check of the root"},
 	{"OVERLAY_FS", "overlay", "a writable /etc and /var"},
@@ -65,15 +65,21 @@ func checkKernel(t *layers.Tree, k *Kernel, needs []kernelNeed) (warning string,
 	return "", errors.Join(errs...)
 }
 
-// kernelNeeds are those of every image and of the overlays.
-func (p *Plan) kernelNeeds() []kernelNeed {
-	needs := kernelNeeds
+// kernelNeeds are those of every image, of the root's compression and of the
+// overlays.
+func (p *Plan) kernelNeeds() ([]kernelNeed, error) {
+	compression, err := squashfs.FindCompression(p.Image.Compression)
+	if err != nil {
+		return nil, err
+	}
+	needs := append(kernelNeeds[:len(kernelNeeds):len(kernelNeeds)],
+		kernelNeed{compression.KernelOption(), "", "the root, whose compression is " + compression.Name})
 	for _, o := range p.Overlays {
 		for _, option := range o.Kernel {
-			needs = append(needs[:len(needs):len(needs)], kernelNeed{Option: option, Module: anyModule, For: "the overlay " + o.Name})
+			needs = append(needs, kernelNeed{Option: option, Module: anyModule, For: "the overlay " + o.Name})
 		}
 	}
-	return needs
+	return needs, nil
 }
 
 // anyModule stands for a module whose name is not known: m will do.

@@ -4,13 +4,18 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/pikelet-os/pikelet/builder/spec"
 	"github.com/pikelet-os/pikelet/layers/kmod"
 )
 
 func TestKernelMustHaveWhatAnImageNeeds(t *testing.T) {
 	var good strings.Builder
 	modules := kmod.Set{Modules: map[string]*kmod.Module{}}
-	for _, n := range kernelNeeds {
+	needs, err := (&Plan{Image: &spec.Image{Compression: "small"}}).kernelNeeds()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range needs {
 		value := "y"
 		if n.Module != "" {
 			value = "m"
@@ -22,7 +27,7 @@ func TestKernelMustHaveWhatAnImageNeeds(t *testing.T) {
 	for what, c := range map[string]struct{ from, to, want string }{
 		"as it should be": {"", "", ""},
 		"no squashfs":     {"CONFIG_SQUASHFS=m", "# CONFIG_SQUASHFS is not set", "lacks CONFIG_SQUASHFS; needed for the root"},
-		"no compressor":   {"CONFIG_SQUASHFS_ZSTD=y", "", "lacks CONFIG_SQUASHFS_ZSTD; needed for the root, which is compressed with zstd"},
+		"no compressor":   {"CONFIG_SQUASHFS_ZSTD=y", "", "lacks CONFIG_SQUASHFS_ZSTD; needed for the root, whose compression is small"},
 		"no verity":       {"CONFIG_DM_VERITY=m", "", "lacks CONFIG_DM_VERITY"},
 		"no dm":           {"CONFIG_BLK_DEV_DM=m", "", "lacks CONFIG_BLK_DEV_DM; needed for dm-linear and dm-verity"},
 		"no overlayfs":    {"CONFIG_OVERLAY_FS=m", "", "lacks CONFIG_OVERLAY_FS"},
@@ -30,16 +35,16 @@ func TestKernelMustHaveWhatAnImageNeeds(t *testing.T) {
 		"only as module":  {"CONFIG_RD_ZSTD=y", "CONFIG_RD_ZSTD=m", "must be built in"},
 	} {
 		text := strings.Replace(good.String(), c.from, c.to, 1)
-		warning, err := checkKernel(treeOf(t, map[string]string{"boot/config-x": text}), k, kernelNeeds)
+		warning, err := checkKernel(treeOf(t, map[string]string{"boot/config-x": text}), k, needs)
 		if warning != "" || (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %q, %v; want %q", what, warning, err, c.want)
 		}
 	}
 	delete(modules.Modules, "dm_verity")
-	if _, err := checkKernel(treeOf(t, map[string]string{"boot/config-x": good.String()}), k, kernelNeeds); err == nil || !strings.Contains(err.Error(), "no module dm_verity") {
+	if _, err := checkKernel(treeOf(t, map[string]string{"boot/config-x": good.String()}), k, needs); err == nil || !strings.Contains(err.Error(), "no module dm_verity") {
 		t.Errorf("a module that is configured and not there: %v", err)
 	}
-	if warning, err := checkKernel(treeOf(t, nil), k, kernelNeeds); err != nil || !strings.Contains(warning, "has no /boot/config-x") {
+	if warning, err := checkKernel(treeOf(t, nil), k, needs); err != nil || !strings.Contains(warning, "has no /boot/config-x") {
 		t.Errorf("no configuration: %q, %v", warning, err)
 	}
 }

@@ -12,13 +12,15 @@ import (
 	"github.com/pikelet-os/pikelet/builder/spec"
 	"github.com/pikelet-os/pikelet/layers"
 	"github.com/pikelet-os/pikelet/layers/oci"
+	"github.com/pikelet-os/pikelet/layers/store"
 )
 
 // Layer is a layer of the spec by its contents.
 type Layer struct {
 	lock.Layer
-	spec  spec.Layer
-	image *oci.Image // of an OCI layer
+	spec   spec.Layer
+	image  *oci.Image  // of an OCI layer
+	folder layers.Part // of a folder that is read once, to pin and to pack it
 }
 
 // source is what files of the layer are said to come from.
@@ -26,7 +28,7 @@ func (l Layer) source() string { return l.Kind + " " + l.Name }
 
 // pinLayers finds the layers and their digests. Where a lock has one, it must
 // be the one that is found.
-func (p *Plan) pinLayers(ctx context.Context, in Inputs) error {
+func (p *Plan) pinLayers(ctx context.Context, in Inputs, c *contents) error {
 	pinned := map[string]string{}
 	if in.Lock != nil {
 		if len(in.Lock.Layers) != len(p.Image.Layers) {
@@ -37,7 +39,7 @@ func (p *Plan) pinLayers(ctx context.Context, in Inputs) error {
 		}
 	}
 	for _, s := range p.Image.Layers {
-		l, err := p.openLayer(ctx, s, in.Cache, pinned)
+		l, err := p.openLayer(ctx, s, in.Cache, pinned, c)
 		if err != nil {
 			return fmt.Errorf("%w%s", err, p.hint(err))
 		}
@@ -59,15 +61,20 @@ func (p *Plan) outdated(format string, args ...any) error {
 		lock.Name(p.Image.File()), fmt.Sprintf(format, args...), p.Image.File())
 }
 
-func (p *Plan) openLayer(ctx context.Context, s spec.Layer, cache *fetch.Cache, pinned map[string]string) (Layer, error) {
+func (p *Plan) openLayer(ctx context.Context, s spec.Layer, cache *fetch.Cache, pinned map[string]string, c *contents) (Layer, error) {
 	l := Layer{spec: s}
 	var err error
 	switch {
 	case s.Folder != "":
 		l.Kind, l.Name = "folder", s.Folder
 		var f *layers.Folder
-		if f, err = layers.OpenFolder(p.Image.Path(s.Folder)); err == nil {
+		if f, err = layers.OpenFolder(p.Image.Path(s.Folder)); err != nil {
+			break
+		}
+		if c == nil {
 			l.Digest, err = f.Digest()
+		} else if l.folder, err = f.Read(c.Put, l.source()); err == nil {
+			l.Digest = layers.FolderDigest(l.folder)
 		}
 	case s.Tar != "":
 		l.Kind, l.Name = "tar", s.Tar
@@ -126,24 +133,69 @@ func withDigest(ref, digest string) string {
 	return ref + "@" + digest
 }
 
-// apply lays the layer over the tree.
-func (l Layer) apply(t *layers.Tree, img *spec.Image, at time.Time) error {
-	to := layers.Clean(l.spec.To)
+// load reads the layer, where pinning it did not.
+func (l Layer) load(img *spec.Image, c *contents) ([]layers.Part, error) {
+	read := func(key string, from func(*store.File) (layers.Part, error)) (layers.Part, error) {
+		p, err := c.part(key, func(file *store.File) (*part, error) {
+			files, err := from(file)
+			return &part{Files: files}, err
+		})
+		if err != nil {
+			return nil, err
+		}
+		return p.Files, nil
+	}
 	switch l.Kind {
 	case "folder":
-		f, err := layers.OpenFolder(img.Path(l.spec.Folder))
+		return []layers.Part{l.folder}, nil
+	case "tar":
+		p, err := read(c.key("tar", l.Digest), func(file *store.File) (layers.Part, error) {
+			return layers.Archive{File: img.Path(l.spec.Tar)}.Read(file, l.source())
+		})
+		return []layers.Part{p}, err
+	}
+	list, err := l.image.List(l.source())
+	if err != nil {
+		return nil, err
+	}
+	var parts []layers.Part
+	for _, layer := range list {
+		p, err := read(c.key("oci", layer.DiffID), layer.Read)
 		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, p)
+	}
+	return parts, nil
+}
+
+// apply lays the layer's parts over the tree.
+func (l Layer) apply(t *layers.Tree, parts []layers.Part, at time.Time) error {
+	to := layers.Clean(l.spec.To)
+	for _, p := range parts {
+		p.From(l.source())
+		switch l.Kind {
+		case "oci":
+			if err := oci.Apply(t, p, l.source(), to); err != nil {
+				return err
+			}
+			continue
+		case "tar":
+			p.Below(to)
+		default:
+			var rules []layers.Rule
+			for _, r := range l.spec.Rules {
+				rules = append(rules, layers.Rule{Path: r.Path, Owner: r.Owner, Mode: r.Mode})
+			}
+			if err := layers.Dress(p, l.source(), to, rules, at); err != nil {
+				return err
+			}
+		}
+		if err := p.Apply(t); err != nil {
 			return err
 		}
-		var rules []layers.Rule
-		for _, r := range l.spec.Rules {
-			rules = append(rules, layers.Rule{Path: r.Path, Owner: r.Owner, Mode: r.Mode})
-		}
-		return f.Apply(t, l.source(), to, rules, at)
-	case "tar":
-		return layers.Archive{File: img.Path(l.spec.Tar)}.Apply(t, l.source(), to)
 	}
-	return l.image.Apply(t, l.source(), to)
+	return nil
 }
 
 // identity is what of the layer decides the image's bytes.

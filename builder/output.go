@@ -92,3 +92,14 @@ func publish(work, dir string) error {
 	}
 	return nil
 }
+
+// clearWork empties the folder a build works in.
+func clearWork(work string) error {
+	made, err := os.ReadDir(work)
+	for _, e := range made {
+		if err == nil {
+			err = os.RemoveAll(filepath.Join(work, e.Name()))
+		}
+	}
+	return err
+}

@@ -2,9 +2,7 @@ package builder
 
 import (
 	"crypto/ecdsa"
-	"crypto/sha256"
 	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -57,15 +55,15 @@ func Pack(p *Plan, root *Root, boot *Boot, key *ecdsa.PrivateKey, dir string) (*
 		}
 		m.Files = append(m.Files, artifact.File{Name: name, Size: int64(len(boot.Files[name])), Digest: d})
 	}
-	digest, err := moveBlob(dir, root.File)
+	if err := os.Rename(root.File, blobPath(dir, root.Digest)); err != nil {
+		return nil, err
+	}
+	m.Files = append(m.Files, artifact.File{Name: artifact.RootFile, Size: root.Size, Digest: root.Digest})
+	text, err := m.Encode()
 	if err != nil {
 		return nil, err
 	}
-	m.Files = append(m.Files, artifact.File{Name: artifact.RootFile, Size: root.Size, Digest: digest})
-	a := &Artifact{Dir: dir, Manifest: m}
-	if a.Text, err = m.Encode(); err != nil {
-		return nil, err
-	}
+	a := &Artifact{Dir: dir, Manifest: m, Text: text}
 	return a, a.sign(key)
 }
 
@@ -157,18 +155,4 @@ func blobPath(dir, digest string) string {
 func writeBlob(dir string, b []byte) (string, error) {
 	d := artifact.DigestOf(b)
 	return d, os.WriteFile(blobPath(dir, d), b, 0o644)
-}
-
-func moveBlob(dir, file string) (string, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return "", err
-	}
-	d := "sha256:" + hex.EncodeToString(h.Sum(nil))
-	return d, os.Rename(file, blobPath(dir, d))
 }

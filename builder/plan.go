@@ -63,6 +63,12 @@ func (p Package) vendored() string { return Arch + "/" + p.FileName() }
 // Resolve pins every input of the build: as the lock says, or, without one,
 // by reading the repositories' indexes.
 func Resolve(ctx context.Context, img *spec.Image, in Inputs) (*Plan, error) {
+	return resolve(ctx, img, in, nil)
+}
+
+// resolve is Resolve for a build, which reads folders into c while it pins
+// them.
+func resolve(ctx context.Context, img *spec.Image, in Inputs, c *contents) (*Plan, error) {
 	p := &Plan{Image: img, Programs: in.Programs, Words: append(cmdline.Base(), img.Kernel.Words...)}
 	if img.Watchdog == spec.WatchdogOff {
 		p.Words = append(p.Words, cmdline.WatchdogOff)
@@ -82,7 +88,7 @@ func Resolve(ctx context.Context, img *spec.Image, in Inputs) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := p.pinLayers(ctx, in); err != nil {
+	if err := p.pinLayers(ctx, in, c); err != nil {
 		return nil, err
 	}
 	if !img.Epoch.IsZero() {
@@ -280,7 +286,7 @@ func (p *Plan) identity() []byte {
 	fmt.Fprintf(&b, "stream %s\nrelease %s\nalpine %s\nboards %s\nconsole %q\nslot-size %d\nepoch %d\n",
 		img.Stream, img.Release, img.Alpine, strings.Join(img.Boards, " "), img.Console, img.SlotSize, p.Epoch)
 	fmt.Fprintf(&b, "kernel %s\nwords %s\n", img.Kernel.Package, strings.Join(p.Words, " "))
-	fmt.Fprintf(&b, "init %s\npikeletd %s\nsquashfs %d\n", artifact.DigestOf(p.Programs.Init), artifact.DigestOf(p.Programs.Agent), squashfs.Generation)
+	fmt.Fprintf(&b, "init %s\npikeletd %s\nsquashfs %d %s\n", artifact.DigestOf(p.Programs.Init), artifact.DigestOf(p.Programs.Agent), squashfs.Generation, img.Compression)
 	for _, level := range sortedKeys(img.Services) {
 		fmt.Fprintf(&b, "services %s %s\n", level, strings.Join(img.Services[level], " "))
 	}

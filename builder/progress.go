@@ -39,21 +39,18 @@ func (m *meter) add(n int64) {
 // not end.
 func (m *meter) end() { m.add(m.total - m.done.Load()) }
 
-// opener wraps the opening of a file: what is read of it counts.
-func (m *meter) opener(open func() (io.ReadCloser, error)) func() (io.ReadCloser, error) {
-	if open == nil {
-		return nil
+type meteredWriter struct {
+	io.Writer
+	m *meter
+}
+
+func (w meteredWriter) Write(p []byte) (int, error) {
+	if err := w.m.ctx.Err(); err != nil {
+		return 0, err
 	}
-	return func() (io.ReadCloser, error) {
-		if err := m.ctx.Err(); err != nil {
-			return nil, err
-		}
-		r, err := open()
-		if err != nil {
-			return nil, err
-		}
-		return meteredReader{r, m}, nil
-	}
+	n, err := w.Writer.Write(p)
+	w.m.add(int64(n))
+	return n, err
 }
 
 type meteredReader struct {

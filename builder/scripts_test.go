@@ -13,12 +13,7 @@ import (
 // rootWith returns a tree with Alpine's usual account files.
 func rootWith(t *testing.T) *layers.Tree {
 	t.Helper()
-	store, err := layers.NewStore(t.TempDir(), 1<<30)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { store.Close() })
-	tree := layers.NewTree(store)
+	tree := layers.NewTree(newContents(t).spool)
 	for name, text := range map[string]string{
 		"etc/passwd": "root:x:0:0:root:/root:/bin/sh\n", "etc/shadow": "root:*::0:::::\n",
 		"etc/group":               "root:x:0:root\nshadow:x:42:\nnetdev:x:28:\nnogroup:x:65533:\n",

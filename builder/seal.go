@@ -3,6 +3,7 @@ package builder
 import (
 	"archive/tar"
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"io"
@@ -19,58 +20,70 @@ import (
 
 // Root is the sealed tree: a squashfs and, right behind it, its hash tree.
 type Root struct {
-	File string // its path
-	Size int64
-	Meta artifact.Root
+	File   string // its path
+	Size   int64
+	Digest string // of all of it, sha256:…
+	Meta   artifact.Root
 }
 
 // Seal writes the tree as a root into the folder work. What lies below /boot
-// stays out: it goes into the slot beside the root.
-func Seal(ctx context.Context, t *layers.Tree, epoch int64, work string, in Inputs) (*Root, error) {
-	entries := t.Entries()
-	total := int64(0)
-	for _, e := range entries {
-		if e.Open != nil && !strings.HasPrefix(e.Name, "boot/") {
-			total += e.Size
-		}
+// stays out: it goes into the slot beside the root. The blocks were compressed
+// as the tree came together; what is left to do is done in one pass over them,
+// which both hashes ride on.
+func Seal(ctx context.Context, t *layers.Tree, epoch int64, work string, in Inputs, c *contents) (*Root, error) {
+	o := squashfs.Options{Compression: c.pool.Compression, Time: time.Unix(epoch, 0), Workers: in.Workers}
+	image, err := squashfs.Plan(rootEntries(t), c, o)
+	if err != nil {
+		return nil, err
 	}
-	m := in.step(ctx, "compressing the root", total)
-	var plain, links []squashfs.Entry
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name, "boot/") {
-			continue
-		}
-		entry := squashfs.Entry{Header: &e.Header, Open: m.opener(e.Open)}
-		if e.Typeflag == tar.TypeLink {
-			links = append(links, entry)
-		} else {
-			plain = append(plain, entry)
-		}
-	}
+	m := in.step(ctx, "writing the root", image.Size)
 	r := &Root{File: filepath.Join(work, artifact.RootFile)}
 	f, err := os.Create(r.File)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	size, err := squashfs.Write(f, append(plain, links...), squashfs.Options{Time: time.Unix(epoch, 0), Workers: in.Workers})
+	h, sum := verity.NewHasher(verity.Salt()), sha256.New()
+	s := newStream(ctx, meteredWriter{f, m}, sum, h)
+	_, err = image.WriteTo(s)
+	if cerr := s.Close(); err == nil {
+		err = cerr
+	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("writing the root: %w", err)
 	}
 	m.end()
-	h := verity.NewHasher(verity.Salt())
-	if _, err := io.Copy(h, io.NewSectionReader(f, 0, size)); err != nil {
-		return nil, fmt.Errorf("hashing the root: %w", err)
-	}
 	p, tree, err := h.Tree()
 	if err != nil {
 		return nil, err
 	}
-	if _, err := f.WriteAt(tree, size); err != nil {
+	if _, err := io.MultiWriter(f, sum).Write(tree); err != nil {
 		return nil, fmt.Errorf("writing the hash tree: %w", err)
 	}
-	r.Size = size + int64(len(tree))
+	r.Size = image.Size + int64(len(tree))
+	r.Digest = "sha256:" + hex.EncodeToString(sum.Sum(nil))
 	r.Meta = artifact.Root{DataBlocks: p.DataBlocks, Salt: hex.EncodeToString(p.Salt), Hash: hex.EncodeToString(p.RootHash),
-		Generation: squashfs.Generation, BlockSize: squashfs.DefaultBlockSize}
+		Generation: squashfs.Generation, Compression: o.Compression.Name, BlockSize: o.Compression.BlockSize}
 	return r, f.Close()
+}
+
+// rootEntries lists the tree as the root has it, hard links behind what they
+// link to.
+func rootEntries(t *layers.Tree) []squashfs.Entry {
+	var plain, links []squashfs.Entry
+	for _, e := range t.Entries() {
+		if strings.HasPrefix(e.Name, "boot/") {
+			continue
+		}
+		entry := squashfs.Entry{Header: &e.Header}
+		if e.Content != nil {
+			entry.Packed = e.Content
+		}
+		if e.Typeflag == tar.TypeLink {
+			links = append(links, entry)
+		} else {
+			plain = append(plain, entry)
+		}
+	}
+	return append(plain, links...)
 }

@@ -10,11 +10,12 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
+
+	"github.com/pikelet-os/pikelet/layers/store"
 )
 
 // Archive is a tar file, plain or compressed with gzip, xz or zstd; what it
@@ -35,26 +36,29 @@ func (a Archive) Digest() (string, error) {
 	return "sha256:" + hex.EncodeToString(sum.Sum(nil)), nil
 }
 
-// Apply lays the archive over a tree, below the folder to. Owners are the
-// archive's, by number.
-func (a Archive) Apply(t *Tree, source, to string) error {
+// Read reads the archive into a part. Owners are the archive's, by number.
+func (a Archive) Read(file *store.File, source string) (Part, error) {
 	f, err := os.Open(a.File)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer f.Close()
 	r, err := Decompress(f)
 	if err != nil {
-		return fmt.Errorf("%s: %w", source, err)
+		return nil, fmt.Errorf("%s: %w", source, err)
 	}
 	defer r.Close()
-	return EachInTar(r, func(h *tar.Header, body io.Reader) error {
-		h.Name, h.Uname, h.Gname = path.Join(to, h.Name), "", ""
-		if h.Typeflag == tar.TypeLink {
-			h.Linkname = path.Join(to, h.Linkname)
-		}
-		return t.Add(*h, source, body)
+	return ReadTar(r, file, source)
+}
+
+// ReadTar reads a tar file into a part.
+func ReadTar(r io.Reader, file *store.File, source string) (Part, error) {
+	var p Part
+	err := EachInTar(r, func(h *tar.Header, body io.Reader) error {
+		h.Uname, h.Gname = "", ""
+		return p.Add(file, *h, source, body)
 	}, source)
+	return p, err
 }
 
 // EachInTar hands every entry to visit. Kinds that no root can hold are

@@ -7,11 +7,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
+
+	"github.com/pikelet-os/pikelet/layers/store"
 )
 
 // tarOf returns a tar of headers with contents as long as they say.
@@ -73,7 +74,7 @@ func TestArchiveLayer(t *testing.T) {
 	for kind, b := range compressed(t, plain) {
 		for to, prefix := range map[string]string{"": "", "opt/x": "opt/x/"} {
 			tree := newTree(t)
-			if err := (Archive{file(t, b)}).Apply(tree, "tar", to); err != nil {
+			if err := applyTar(tree, newFile(t, 1<<30), file(t, b), to); err != nil {
 				t.Fatalf("%s: %v", kind, err)
 			}
 			if e := tree.Lookup(prefix + "etc/a"); e == nil || e.Size != 3 || e.Uid != 7 || e.Gid != 8 || e.Uname != "" {
@@ -120,16 +121,37 @@ func TestHostileArchives(t *testing.T) {
 		"bzip2":                 {[]byte("BZh91AY"), "bzip2"},
 		"cut gzip":              {bomb["gzip"][:20], "EOF"},
 	} {
-		store, err := NewStore(t.TempDir(), 1<<20)
-		if err != nil {
-			t.Fatal(err)
-		}
-		err = (Archive{file(t, c.b)}).Apply(NewTree(store), "tar x", "")
+		f := newFile(t, 1<<20)
+		err := applyTar(NewTree(f), f, file(t, c.b), "")
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", what, err, c.want)
 		}
-		store.Close()
 	}
+}
+
+func applyTar(tree *Tree, kept *store.File, name, to string) error {
+	p, err := Archive{name}.Read(kept, "tar x")
+	if err != nil {
+		return err
+	}
+	p.Below(to)
+	return p.Apply(tree)
+}
+
+func applyFolder(t *testing.T, tree *Tree, f *Folder, to string, rules []Rule) error {
+	t.Helper()
+	kept := newFile(t, 1<<30)
+	p, err := f.Read(func(r *os.File, size int64) (*store.Content, error) { return kept.Put(r, size) }, "folder x")
+	if err != nil {
+		return err
+	}
+	if want, err := f.Digest(); err != nil || FolderDigest(p) != want {
+		t.Errorf("read, the folder is %s; by itself it is %s, %v", FolderDigest(p), want, err)
+	}
+	if err := Dress(p, "folder x", to, rules, at); err != nil {
+		return err
+	}
+	return p.Apply(tree)
 }
 
 func TestFolderRules(t *testing.T) {
@@ -144,7 +166,7 @@ func TestFolderRules(t *testing.T) {
 	}
 	tree := newTree(t)
 	rules := []Rule{{Path: "srv/etc/secret/**", Owner: "ssl:28", Mode: "0600"}, {Path: "/srv/etc/secret/k*", Mode: "0440"}, {Path: "srv/etc/secret", Mode: "0700"}}
-	if err := f.Apply(tree, "folder x", "srv", rules, time.Unix(1, 0)); err != nil {
+	if err := applyFolder(t, tree, f, "srv", rules); err != nil {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]int64{"srv/etc/secret/key": 0o440, "srv/etc/secret/deep/er": 0o600, "srv/etc/secret": 0o700, "srv/bin/run": 0o644} {
@@ -155,7 +177,7 @@ func TestFolderRules(t *testing.T) {
 	if e := tree.Lookup("srv/etc/secret/key"); e.Uname != "ssl" || e.Gname != "28" {
 		t.Errorf("owner %q %q", e.Uname, e.Gname)
 	}
-	if err := f.Apply(newTree(t), "folder x", "", []Rule{{Path: "etc/none", Mode: "0600"}}, time.Unix(1, 0)); err == nil || !strings.Contains(err.Error(), `rule for "etc/none" fits no file`) {
+	if err := applyFolder(t, newTree(t), f, "", []Rule{{Path: "etc/none", Mode: "0600"}}); err == nil || !strings.Contains(err.Error(), `rule for "etc/none" fits no file`) {
 		t.Errorf("a rule for nothing: %v", err)
 	}
 }
@@ -165,13 +187,9 @@ func FuzzArchive(f *testing.F) {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		store, err := NewStore(t.TempDir(), 1<<20)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer store.Close()
-		tree := NewTree(store)
-		if err := (Archive{file(t, b)}).Apply(tree, "tar", "x"); err == nil {
+		kept := newFile(t, 1<<20)
+		tree := NewTree(kept)
+		if err := applyTar(tree, kept, file(t, b), "x"); err == nil {
 			for _, e := range tree.Entries() {
 				if e.Name != "x" && !strings.HasPrefix(e.Name, "x/") {
 					t.Fatalf("%q landed outside", e.Name)

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"hash"
 	"io"
 	"io/fs"
 	"os"
@@ -14,6 +15,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/pikelet-os/pikelet/layers/store"
 )
 
 // Folder is a folder of the user's laid over the tree. Everything in it
@@ -48,64 +51,103 @@ func OpenFolder(dir string) (*Folder, error) {
 	return f, nil
 }
 
-// each hands every file to visit, with its contents where it is regular.
-func (f *Folder) each(visit func(tar.Header, io.Reader) error) error {
-	for _, rel := range f.names {
-		if err := f.one(rel, visit); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (f *Folder) one(rel string, visit func(tar.Header, io.Reader) error) error {
+// one describes a file, and opens it where it is regular.
+func (f *Folder) one(rel string) (tar.Header, *os.File, error) {
 	p := filepath.Join(f.Dir, rel)
+	h := tar.Header{Name: filepath.ToSlash(rel), Mode: 0o755}
 	st, err := os.Lstat(p)
 	if err != nil {
-		return err
+		return h, nil, err
 	}
-	h := tar.Header{Name: filepath.ToSlash(rel), Mode: 0o755}
 	switch {
 	case st.IsDir():
 		h.Typeflag = tar.TypeDir
-		return visit(h, nil)
+		return h, nil, nil
 	case st.Mode()&fs.ModeSymlink != 0:
 		h.Typeflag, h.Mode = tar.TypeSymlink, 0o777
-		if h.Linkname, err = os.Readlink(p); err != nil {
-			return err
-		}
-		return visit(h, nil)
+		h.Linkname, err = os.Readlink(p)
+		return h, nil, err
 	case !st.Mode().IsRegular():
-		return fmt.Errorf("folder layer: %s is neither file, folder nor link", p)
+		return h, nil, fmt.Errorf("folder layer: %s is neither file, folder nor link", p)
 	}
 	h.Typeflag, h.Size = tar.TypeReg, st.Size()
 	if st.Mode()&0o100 == 0 {
 		h.Mode = 0o644
 	}
 	file, err := os.Open(p)
-	if err != nil {
-		return err
+	return h, file, err
+}
+
+// Put keeps the contents of a file of a folder: it is there to be read again,
+// unlike what comes out of an archive.
+type Put func(f *os.File, size int64) (*store.Content, error)
+
+// Read reads the folder into a part. All of a file is read before the next.
+func (f *Folder) Read(put Put, source string) (Part, error) {
+	var p Part
+	for _, rel := range f.names {
+		h, file, err := f.one(rel)
+		if err != nil {
+			return nil, err
+		}
+		e := &Entry{Header: h, Source: source}
+		if file != nil {
+			e.Content, err = put(file, h.Size)
+			file.Close()
+			if err != nil {
+				return nil, fmt.Errorf("%s: storing %q: %w", source, h.Name, err)
+			}
+		}
+		p = append(p, e)
 	}
-	defer file.Close()
-	return visit(h, file)
+	return p, nil
 }
 
 // Digest returns a hash over names, modes and contents: what the folder
 // brings to an image.
 func (f *Folder) Digest() (string, error) {
-	all := sha256.New()
-	err := f.each(func(h tar.Header, r io.Reader) error {
+	d := newFolderDigest()
+	for _, rel := range f.names {
+		h, file, err := f.one(rel)
+		if err != nil {
+			return "", err
+		}
 		sum := sha256.New()
-		if r != nil {
-			if _, err := io.Copy(sum, r); err != nil {
-				return err
+		if file != nil {
+			_, err = io.Copy(sum, file)
+			file.Close()
+			if err != nil {
+				return "", err
 			}
 		}
-		fmt.Fprintf(all, "%q %c %o %q %x\n", h.Name, h.Typeflag, h.Mode, h.Linkname, sum.Sum(nil))
-		return nil
-	})
-	return "sha256:" + hex.EncodeToString(all.Sum(nil)), err
+		d.add(&h, sum.Sum(nil))
+	}
+	return d.String(), nil
 }
+
+// FolderDigest returns the digest of a folder that was read and not changed
+// since.
+func FolderDigest(p Part) string {
+	d := newFolderDigest()
+	for _, e := range p {
+		sum := sha256.Sum256(nil)
+		if e.Content != nil {
+			sum = e.Content.Sum
+		}
+		d.add(&e.Header, sum[:])
+	}
+	return d.String()
+}
+
+type folderDigest struct{ hash.Hash }
+
+func newFolderDigest() folderDigest { return folderDigest{sha256.New()} }
+
+func (d folderDigest) add(h *tar.Header, sum []byte) {
+	fmt.Fprintf(d, "%q %c %o %q %x\n", h.Name, h.Typeflag, h.Mode, h.Linkname, sum)
+}
+
+func (d folderDigest) String() string { return "sha256:" + hex.EncodeToString(d.Sum(nil)) }
 
 // Rule gives files of a folder another owner or mode.
 type Rule struct {
@@ -139,25 +181,22 @@ func (r Rule) change(h *tar.Header) error {
 	return nil
 }
 
-// Apply lays the folder over a tree below to, all times being at. A rule that
-// fits nothing is an error: it was meant to.
-func (f *Folder) Apply(t *Tree, source, to string, rules []Rule, at time.Time) error {
+// Dress gives a part that a folder was read into its place below to, its time,
+// and owners and modes by rules. A rule that fits nothing is an error: it was
+// meant to.
+func Dress(p Part, source, to string, rules []Rule, at time.Time) error {
 	used := make([]bool, len(rules))
-	err := f.each(func(h tar.Header, r io.Reader) error {
-		h.ModTime = at
-		h.Name = path.Join(to, h.Name)
+	p.Below(to)
+	for _, e := range p {
+		e.ModTime = at
 		for i, rule := range rules {
-			if rule.fits(h.Name) {
+			if rule.fits(e.Name) {
 				used[i] = true
-				if err := rule.change(&h); err != nil {
+				if err := rule.change(&e.Header); err != nil {
 					return err
 				}
 			}
 		}
-		return t.Add(h, source, r)
-	})
-	if err != nil {
-		return err
 	}
 	for i, rule := range rules {
 		if !used[i] {

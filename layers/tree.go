@@ -5,14 +5,14 @@ package layers
 import (
 	"archive/tar"
 	"bytes"
-	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"io"
-	"os"
 	"path"
 	"sort"
 	"strings"
+
+	"github.com/pikelet-os/pikelet/layers/store"
 )
 
 // Entry is one name of the tree. Owner, mode, link target, device numbers and
@@ -20,20 +20,23 @@ import (
 // kept until the builder has turned it into a number.
 type Entry struct {
 	tar.Header
-	Source string // the layer it came from, for errors and listings
-	Sum    string // SHA-256 of a regular file's contents, hex
-	Open   func() (io.ReadCloser, error)
+	Source  string         // the layer it came from, for errors and listings
+	Content *store.Content // of a regular file
 }
+
+// Open opens the contents of a regular file.
+func (e *Entry) Open() (io.ReadCloser, error) { return e.Content.Open() }
 
 // Tree is the merged files of an image. The zero value is not usable.
 type Tree struct {
 	entries map[string]*Entry
-	store   *Store
+	file    *store.File
 }
 
-// NewTree returns an empty tree whose contents go to store.
-func NewTree(store *Store) *Tree {
-	return &Tree{entries: map[string]*Entry{}, store: store}
+// NewTree returns an empty tree. The contents of what is added to it without
+// any that are kept already go to file.
+func NewTree(file *store.File) *Tree {
+	return &Tree{entries: map[string]*Entry{}, file: file}
 }
 
 // Clean returns the form of a path the tree uses: no slash at either end.
@@ -104,6 +107,17 @@ func (t *Tree) Lookup(name string) *Entry {
 // takes over owner and mode, anything else is replaced. Missing parents are
 // made, owned by root, mode 0755.
 func (t *Tree) Add(h tar.Header, source string, contents io.Reader) error {
+	var p Part
+	if err := p.Add(t.file, h, source, contents); err != nil {
+		return err
+	}
+	return t.Place(p[0])
+}
+
+// Place is Add for an entry whose contents are kept already. The entry is the
+// tree's from then on.
+func (t *Tree) Place(e *Entry) error {
+	h, source := &e.Header, e.Source
 	if climbs(h.Name) || h.Typeflag == tar.TypeLink && climbs(h.Linkname) {
 		return fmt.Errorf("%s: the path %q climbs out of the root", source, h.Name)
 	}
@@ -135,26 +149,20 @@ func (t *Tree) Add(h tar.Header, source string, contents io.Reader) error {
 		}
 	}
 	h.Name = name
-	e := &Entry{Header: h, Source: source}
-	if h.Typeflag == tar.TypeReg {
-		if err := t.store.put(e, contents); err != nil {
-			return fmt.Errorf("%s: storing %q: %w", source, name, err)
-		}
-	}
 	t.parents(name, h)
 	t.entries[name] = e
 	return nil
 }
 
-// AddOver is Add for layers of a container image, where a file takes the
+// PlaceOver is Place for layers of a container image, where a file takes the
 // place of a folder and a folder that of a file.
-func (t *Tree) AddOver(h tar.Header, source string, contents io.Reader) error {
-	at, err := t.Resolve(h.Name, false)
+func (t *Tree) PlaceOver(e *Entry) error {
+	at, err := t.Resolve(e.Name, false)
 	if err != nil {
 		return err
 	}
-	if !climbs(h.Name) {
-		if old := t.entries[at]; old != nil && at != "" && (old.Typeflag == tar.TypeDir) != (h.Typeflag == tar.TypeDir) {
+	if !climbs(e.Name) {
+		if old := t.entries[at]; old != nil && at != "" && (old.Typeflag == tar.TypeDir) != (e.Typeflag == tar.TypeDir) {
 			t.Remove(at)
 		}
 		for d := path.Dir(at); d != "."; d = path.Dir(d) {
@@ -163,10 +171,10 @@ func (t *Tree) AddOver(h tar.Header, source string, contents io.Reader) error {
 			}
 		}
 	}
-	return t.Add(h, source, contents)
+	return t.Place(e)
 }
 
-func (t *Tree) parents(name string, like tar.Header) {
+func (t *Tree) parents(name string, like *tar.Header) {
 	for d := path.Dir(name); d != "."; d = path.Dir(d) {
 		if t.entries[d] != nil {
 			return
@@ -244,7 +252,7 @@ func (t *Tree) Listing() []byte {
 		what := "-"
 		switch e.Typeflag {
 		case tar.TypeReg:
-			what = e.Sum
+			what = hex.EncodeToString(e.Content.Sum[:])
 		case tar.TypeSymlink, tar.TypeLink:
 			what = "-> " + e.Linkname
 		case tar.TypeChar, tar.TypeBlock:
@@ -282,47 +290,4 @@ func kind(t byte) byte {
 		return 'p'
 	}
 	return 'f'
-}
-
-// Store keeps the contents of a tree in one file: thousands of small files on
-// a disk cost more than the bytes in them.
-type Store struct {
-	f     *os.File
-	at    int64
-	limit int64
-}
-
-// NewStore makes the store's file, which Close removes. It takes at most limit
-// bytes: an archive may promise more than any image can hold.
-func NewStore(dir string, limit int64) (*Store, error) {
-	f, err := os.CreateTemp(dir, ".tree-")
-	if err != nil {
-		return nil, err
-	}
-	return &Store{f: f, limit: limit}, nil
-}
-
-// Close ends the store and every entry's contents.
-func (s *Store) Close() error {
-	err := s.f.Close()
-	os.Remove(s.f.Name())
-	return err
-}
-
-func (s *Store) put(e *Entry, r io.Reader) error {
-	if e.Size > s.limit-s.at {
-		return fmt.Errorf("the root has more than %d MiB, more than its slots can hold; leave something out or raise slot-size", s.limit>>20)
-	}
-	at, sum := s.at, sha256.New()
-	n, err := io.Copy(io.MultiWriter(io.NewOffsetWriter(s.f, at), sum), io.LimitReader(r, e.Size+1))
-	if err != nil {
-		return err
-	}
-	if n != e.Size {
-		return fmt.Errorf("%d bytes were announced, %d came", e.Size, n)
-	}
-	s.at += n
-	e.Sum = hex.EncodeToString(sum.Sum(nil))
-	e.Open = func() (io.ReadCloser, error) { return io.NopCloser(io.NewSectionReader(s.f, at, n)), nil }
-	return nil
 }

@@ -8,18 +8,32 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/pikelet-os/pikelet/builder/squashfs"
+	"github.com/pikelet-os/pikelet/layers/store"
 )
 
 var at = time.Unix(1_700_000_000, 0)
 
 func newTree(t *testing.T) *Tree {
 	t.Helper()
-	s, err := NewStore(t.TempDir(), 1<<30)
+	return NewTree(newFile(t, 1<<30))
+}
+
+// newFile keeps contents for one test, at most limit bytes.
+func newFile(t testing.TB, limit int64) *store.File {
+	t.Helper()
+	pool, err := store.NewPool(2, squashfs.Fast())
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { s.Close() })
-	return NewTree(s)
+	t.Cleanup(pool.Close)
+	f, err := pool.Temp(t.TempDir(), store.NewBudget(limit))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Wait(); f.Close() })
+	return f
 }
 
 func add(t *testing.T, tree *Tree, h tar.Header, body string) {
@@ -105,7 +119,7 @@ func TestFolderLayer(t *testing.T) {
 		t.Fatal(err)
 	}
 	tree := newTree(t)
-	if err := f.Apply(tree, "folder", "", nil, at); err != nil {
+	if err := applyFolder(t, tree, f, "", nil); err != nil {
 		t.Fatal(err)
 	}
 	for name, mode := range map[string]int64{"etc": 0o755, "etc/secret": 0o644, "bin/run": 0o755, "bin/go": 0o755} {

@@ -6,8 +6,6 @@ package fetch
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -17,12 +15,13 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/pikelet-os/pikelet/builder/cache"
 )
 
-// Cache keeps what was downloaded in a folder, by what it is. Two builds may
-// share one: files appear whole, under names that say what is in them.
+// Cache brings what is not kept yet, and keeps what was brought.
 type Cache struct {
-	Dir     string
+	*cache.Cache
 	Client  *http.Client
 	Offline bool   // nothing may be asked of the network
 	Vendor  Source // asked before the mirror; may be nil
@@ -42,9 +41,9 @@ func (f Folder) Open(_ context.Context, name string) (io.ReadCloser, error) {
 	return os.Open(filepath.Join(string(f), filepath.FromSlash(name)))
 }
 
-// New returns a cache in dir, which is made when the first download needs it.
-func New(dir string) *Cache {
-	return &Cache{Dir: dir, Client: &http.Client{Timeout: 30 * time.Minute}}
+// New returns a Cache that keeps what it brings in c.
+func New(c *cache.Cache) *Cache {
+	return &Cache{Cache: c, Client: &http.Client{Timeout: 30 * time.Minute}}
 }
 
 // IsRemote says whether a repository is on a server and not in a folder.
@@ -88,14 +87,18 @@ func (c *Cache) Read(ctx context.Context, url string, limit int64) ([]byte, erro
 // vendor, where it is called name; or from url.
 func (c *Cache) File(ctx context.Context, url, name, key string, size int64) (string, error) {
 	kept := c.Path(key)
-	if st, err := os.Stat(kept); err == nil && st.Size() == size {
-		return kept, nil
+	if f, err := c.Open(cache.Packages, key); err == nil {
+		st, err := f.Stat()
+		f.Close()
+		if err == nil && st.Size() == size {
+			return kept, nil
+		}
 	}
 	if c.Vendor != nil {
 		r, err := c.Vendor.Open(ctx, name)
 		if err == nil {
 			defer r.Close()
-			return kept, c.keep(kept, "the vendor's "+name, r, size)
+			return kept, c.keep(key, "the vendor's "+name, r, size)
 		}
 		if !errors.Is(err, fs.ErrNotExist) {
 			return "", fmt.Errorf("asking the vendor for %s: %w", name, err)
@@ -116,28 +119,19 @@ func (c *Cache) File(ctx context.Context, url, name, key string, size int64) (st
 		return "", err
 	}
 	defer r.Close()
-	return kept, c.keep(kept, url, r, size)
+	return kept, c.keep(key, url, r, size)
 }
 
 // Path is where the cache keeps what key names.
-func (c *Cache) Path(key string) string {
-	sum := sha256.Sum256([]byte(key))
-	return filepath.Join(c.Dir, hex.EncodeToString(sum[:]))
-}
+func (c *Cache) Path(key string) string { return c.Cache.Path(cache.Packages, key) }
 
-func (c *Cache) keep(name, what string, r io.Reader, size int64) error {
-	if err := os.MkdirAll(c.Dir, 0o755); err != nil {
-		return err
-	}
-	tmp, err := os.CreateTemp(c.Dir, ".download-")
+func (c *Cache) keep(key, what string, r io.Reader, size int64) error {
+	draft, err := c.Create(cache.Packages)
 	if err != nil {
 		return err
 	}
-	defer os.Remove(tmp.Name())
-	n, err := io.Copy(tmp, io.LimitReader(r, size+1))
-	if cerr := tmp.Close(); err == nil {
-		err = cerr
-	}
+	defer draft.Drop()
+	n, err := io.Copy(draft, io.LimitReader(r, size+1))
 	if err == nil && n > size {
 		err = fmt.Errorf("more than the %d bytes that were announced came", size)
 	} else if err == nil && n < size {
@@ -146,7 +140,7 @@ func (c *Cache) keep(name, what string, r io.Reader, size int64) error {
 	if err != nil {
 		return fmt.Errorf("fetching %s: %w", what, err)
 	}
-	return os.Rename(tmp.Name(), name)
+	return draft.Keep(key)
 }
 
 func (c *Cache) open(ctx context.Context, url string) (io.ReadCloser, error) {

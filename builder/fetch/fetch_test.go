@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/pikelet-os/pikelet/builder/cache"
 )
 
 func TestFileIsDownloadedOnce(t *testing.T) {
@@ -25,7 +27,7 @@ func TestFileIsDownloadedOnce(t *testing.T) {
 	}))
 	defer s.Close()
 	ctx, dir := context.Background(), t.TempDir()
-	c := New(filepath.Join(dir, "cache"))
+	c := New(&cache.Cache{Dir: filepath.Join(dir, "cache")})
 	for range 2 {
 		name, err := c.File(ctx, s.URL+"/good.apk", "good.apk", "Q1good", 5)
 		if err != nil {
@@ -43,7 +45,7 @@ func TestFileIsDownloadedOnce(t *testing.T) {
 			t.Errorf("%s: %v, want %q", url, err, want)
 		}
 	}
-	if left, _ := os.ReadDir(c.Dir); len(left) != 1 {
+	if left, _ := os.ReadDir(filepath.Join(c.Dir, cache.Packages)); len(left) != 1 {
 		t.Errorf("the cache holds %d files after failed downloads, want the good one", len(left))
 	}
 	if _, err := c.Read(ctx, s.URL+"/long.apk", 5); err == nil || !strings.Contains(err.Error(), "more than 5 bytes") {

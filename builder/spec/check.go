@@ -14,6 +14,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/pikelet-os/pikelet/boards"
+	"github.com/pikelet-os/pikelet/builder/squashfs"
 	"github.com/pikelet-os/pikelet/internal/disk"
 	"github.com/pikelet-os/pikelet/layers/apk"
 )
@@ -231,6 +232,9 @@ func (c *checker) checkLayer(i *Image, field string, l Layer) {
 
 // checkNode looks at what the image tells nodes.
 func (c *checker) checkNode(i *Image) {
+	if _, err := squashfs.FindCompression(i.Compression); err != nil {
+		c.add("compression", "%v", err)
+	}
 	if d, err := time.ParseDuration(i.Watchdog); i.Watchdog != WatchdogOff && (err != nil || d < 6*time.Second || d > 15*time.Second || d%time.Second != 0) {
 		c.add("watchdog", "%q: want 6s to 15s in whole seconds (the hardware of a Pi counts no further), or off", i.Watchdog)
 	}

@@ -60,6 +60,7 @@ func TestMistakes(t *testing.T) {
 		strings.Replace(good, "key.rsa.pub", "gone.pub", 1):                          "repositories[0].keys[0]: no file gone.pub",
 		good + "state-size: 4MiB\n":                                                  ":7: state-size: 4 MiB: want at least 8MiB",
 		good + "watchdog: 30s\n":                                                     ":7: watchdog: \"30s\": want 6s to 15s",
+		good + "compression: tiny\n":                                                 ":7: compression: there is no compression \"tiny\", only fast and small",
 		good + "watchdog: never\n":                                                   "or off",
 		good + "health: {soak: 20m}\n":                                               "health.soak: 20m0s is not shorter than the deadline, 10m0s",
 		good + "health: {soak: soon}\n":                                              "\"soon\" is no span of time; write it as 60s or 10m",
@@ -94,13 +95,14 @@ epoch: 2026-01-02T03:04:05Z
 health: {soak: 90s}
 state-size: 1GiB
 watchdog: off
+compression: small
 `)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if img.Repositories[0].URL != "https://m.example/alpine/v3.23/main" || len(img.Overlays) != 2 || img.Overlays[0].Name != "base2" || img.Overlays[1].With["port"] != "22" ||
 		img.Epoch.Unix() != 1767323045 || time.Duration(img.Health.Soak) != 90*time.Second || time.Duration(img.Health.Deadline) != 10*time.Minute ||
-		img.StateSize != 1<<30 || img.Watchdog != WatchdogOff {
+		img.StateSize != 1<<30 || img.Watchdog != WatchdogOff || img.Compression != "small" {
 		t.Errorf("%+v", img)
 	}
 }

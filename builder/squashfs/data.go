@@ -1,13 +1,10 @@
 package squashfs
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"fmt"
-	"io"
+	"hash/fnv"
 	"sync"
-
-	"github.com/klauspost/compress/zstd"
 )
 
 // fragment is a block filled with the tails of several files.
@@ -16,50 +13,71 @@ type fragment struct {
 	size  uint32 // size word
 }
 
-// dataWriter reads files in order, lets workers compress their blocks, and
-// writes the blocks in the order they were read: the bytes do not depend on
-// which worker was faster.
+// fileData is where the bytes of a regular file went.
+type fileData struct {
+	*run
+	fragment uint32
+	offset   uint32
+}
+
+// run is where the whole blocks of a file went. Files that begin with the same
+// blocks share one, whatever their tails.
+type run struct {
+	start uint64
+	sizes []uint32 // size words
+}
+
+type sum = [sha256.Size]byte
+
+// fragmentsFrom decides where a fragment ends although there is room: before
+// one in so many names, by the name alone. Without that, a file that grew a
+// little would move every tail behind it into another fragment, and a rebuild
+// would compress all of them again.
+const fragmentsFrom = 64
+
+func beginsFragment(path string) bool {
+	h := fnv.New32a()
+	h.Write([]byte(path))
+	return h.Sum32()%fragmentsFrom == 0
+}
+
+// dataWriter lays out the blocks of files in order, lets workers compress
+// them, and hands them on in that order: the bytes do not depend on which
+// worker was faster. What it is told of a file comes from a source.
 type dataWriter struct {
-	out       *output
-	blockSize int
-	workers   int
-	fragments []*fragment                     // each is filled in by the writer
-	tail      []byte                          // the fragment block being filled
-	bySum     map[[sha256.Size]byte]*fileData // contents written so far
-	jobs      chan *job                       // to the workers
-	order     chan *job                       // the same, to the writer
-	free      chan []byte                     // buffers to use again
+	o         Options
+	fragments []*fragment // each is filled in by the drain
+	bySum     map[sum]*fileData
+	byHead    map[sum]*run
+	jobs      chan *job // to the workers
+	order     chan *job // the same, to the drain
+	filled    int       // bytes in the fragment being filled
 }
 
-// job is one block on its way through a worker to the disk.
+// job is one block on its way through a worker to its place.
 type job struct {
-	in     []byte
-	out    []byte // compressed, or in where that is no larger
-	stored bool
-	zero   bool
-	done   chan struct{}
-	put    func(start uint64, size uint32) // told where the block went
+	work func(*Encoder) // done by a worker; nil where nothing is to be done
+	done chan struct{}
+	size uint32                // size word, known when done
+	out  []byte                // what is to be written, where it is in memory
+	read func(to []byte) error // and where it is not
+	err  error
+	put  func(start uint64, size uint32) // told where the block went
+	free func()                          // out was written
 }
 
-func newDataWriter(out *output, o Options) *dataWriter {
-	return &dataWriter{
-		out: out, blockSize: o.BlockSize, workers: max(1, o.Workers),
-		bySum: map[[sha256.Size]byte]*fileData{},
-	}
+func newDataWriter(o Options) *dataWriter {
+	return &dataWriter{o: o, bySum: map[sum]*fileData{}, byHead: map[sum]*run{}}
 }
 
-// writeAll writes the contents of every file below root.
-func (d *dataWriter) writeAll(root *node) error {
-	sizes := map[int64]int{}
-	root.files(func(n *node) error { sizes[n.Size]++; return nil })
-
-	depth := 2 * d.workers // blocks in flight; this bounds the memory
-	d.jobs = make(chan *job, depth)
-	d.order = make(chan *job, depth)
-	d.free = make(chan []byte, 2*depth+4)
+// run lets feed send jobs, workers work and drain take what is done in order.
+// It returns the first error of the three.
+func (d *dataWriter) run(feed func() error, drain func(*job) error) error {
+	depth := 2 * d.o.Workers // blocks in flight; this bounds the memory
+	d.jobs, d.order = make(chan *job, depth), make(chan *job, depth)
 	var workers sync.WaitGroup
-	for range d.workers {
-		enc, err := newEncoder(d.blockSize)
+	for range d.o.Workers {
+		enc, err := d.o.Compression.NewEncoder()
 		if err != nil {
 			return err
 		}
@@ -68,181 +86,81 @@ func (d *dataWriter) writeAll(root *node) error {
 			defer workers.Done()
 			defer enc.Close()
 			for j := range d.jobs {
-				d.compress(enc, j)
+				j.work(enc)
+				close(j.done)
 			}
 		}()
 	}
-	wrote := make(chan error, 1)
-	go func() { wrote <- d.drain() }()
-
-	err := root.files(func(n *node) error {
-		if err := d.file(n, sizes[n.Size] > 1); err != nil {
-			return fmt.Errorf("packing %q: %w", n.path(), err)
+	drained := make(chan error, 1)
+	go func() {
+		var failed error
+		for j := range d.order { // after an error too, so that nobody waits for it
+			<-j.done
+			if failed == nil {
+				failed = j.err
+			}
+			if failed == nil {
+				failed = drain(j)
+			}
+			if j.free != nil {
+				j.free()
+			}
 		}
-		return nil
-	})
-	d.flushTail()
+		drained <- failed
+	}()
+	err := feed()
 	close(d.jobs)
 	close(d.order)
 	workers.Wait()
-	if werr := <-wrote; err == nil && werr != nil {
-		err = fmt.Errorf("writing squashfs: %w", werr)
+	if derr := <-drained; err == nil {
+		err = derr
 	}
 	return err
-}
-
-// newEncoder returns an encoder whose every frame stands alone, in a window
-// the kernel can afford: one block.
-func newEncoder(blockSize int) (*zstd.Encoder, error) {
-	return zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false),
-		zstd.WithWindowSize(blockSize), zstd.WithEncoderLevel(zstd.SpeedDefault))
-}
-
-func (d *dataWriter) compress(enc *zstd.Encoder, j *job) {
-	defer close(j.done)
-	if j.zero {
-		return
-	}
-	j.out = enc.EncodeAll(j.in, d.buffer())
-	if len(j.out) >= len(j.in) {
-		d.recycle(j.out)
-		j.out, j.stored = j.in, true
-		return
-	}
-	d.recycle(j.in)
-}
-
-// drain writes finished blocks. After an error it goes on taking them, so
-// that nobody waits for it.
-func (d *dataWriter) drain() error {
-	var failed error
-	for j := range d.order {
-		<-j.done
-		if failed != nil {
-			continue
-		}
-		start, size := uint64(d.out.at), uint32(len(j.out))
-		if j.stored {
-			size |= storedData
-		}
-		if _, err := d.out.Write(j.out); err != nil {
-			failed = err
-			continue
-		}
-		j.put(start, size)
-		d.recycle(j.out)
-	}
-	return failed
 }
 
 func (d *dataWriter) send(j *job) {
 	j.done = make(chan struct{})
 	d.order <- j
+	if j.work == nil {
+		close(j.done)
+		return
+	}
 	d.jobs <- j
 }
 
-func (d *dataWriter) buffer() []byte {
-	select {
-	case b := <-d.free:
-		return b[:0]
-	default:
-		return make([]byte, 0, d.blockSize+1<<10)
+// place says where a tail goes: into the fragment being filled, or into a new
+// one, before which flush must send the one being filled.
+func (d *dataWriter) place(n *node, tail int, flush func()) {
+	if d.filled+tail > d.o.Compression.BlockSize || d.filled > 0 && beginsFragment(n.path()) {
+		flush()
+		d.filled = 0
 	}
+	n.data.fragment, n.data.offset = uint32(len(d.fragments)), uint32(d.filled)
+	d.filled += tail
 }
 
-func (d *dataWriter) recycle(b []byte) {
-	if cap(b) < d.blockSize {
-		return
-	}
-	select {
-	case d.free <- b:
-	default:
-	}
-}
-
-// file sends a file's whole blocks on their way and keeps its tail for a
-// fragment. twin says that another file has the same size.
-func (d *dataWriter) file(n *node, twin bool) error {
-	n.data = &fileData{fragment: noFragment}
-	if n.Size == 0 {
-		return nil
-	}
-	if twin {
-		sum, err := n.sum()
-		if err != nil {
-			return err
-		}
-		if same := d.bySum[sum]; same != nil {
-			n.data = same
-			return nil
-		}
-		d.bySum[sum] = n.data
-	}
-	r, err := n.Open()
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	data := n.data
-	data.blocks = make([]uint32, n.Size/int64(d.blockSize))
-	for i := range data.blocks {
-		buf := d.buffer()[:d.blockSize]
-		if _, err := io.ReadFull(r, buf); err != nil {
-			return shortRead(n.Size, err)
-		}
-		first := i == 0
-		d.send(&job{in: buf, zero: isZero(buf), put: func(start uint64, size uint32) {
-			data.blocks[i] = size
-			if first {
-				data.start = start
-			}
-		}})
-	}
-	left := int(n.Size % int64(d.blockSize))
-	if len(d.tail)+left > d.blockSize {
-		d.flushTail()
-	}
-	if left > 0 {
-		if d.tail == nil {
-			d.tail = d.buffer()
-		}
-		at := len(d.tail)
-		d.tail = d.tail[:at+left]
-		if _, err := io.ReadFull(r, d.tail[at:]); err != nil {
-			return shortRead(n.Size, err)
-		}
-		data.fragment, data.offset = uint32(len(d.fragments)), uint32(at)
-	}
-	if extra, _ := io.ReadFull(r, make([]byte, 1)); extra != 0 {
-		return fmt.Errorf("it holds more than the %d bytes that were announced", n.Size)
-	}
-	return nil
-}
-
-func shortRead(size int64, err error) error {
-	return fmt.Errorf("reading its %d bytes: %w", size, err)
-}
-
-// flushTail sends the fragment block being filled.
-func (d *dataWriter) flushTail() {
-	if len(d.tail) == 0 {
-		return
-	}
+// newFragment returns what is told where the fragment being filled went.
+func (d *dataWriter) newFragment() func(start uint64, size uint32) {
 	f := &fragment{}
 	d.fragments = append(d.fragments, f)
-	d.send(&job{in: d.tail, put: func(start uint64, size uint32) { *f = fragment{start, size} }})
-	d.tail = nil
+	return func(start uint64, size uint32) { *f = fragment{start, size} }
 }
 
-var zeros [64 << 10]byte
-
-func isZero(b []byte) bool {
-	for len(b) > 0 {
-		n := min(len(b), len(zeros))
-		if !bytes.Equal(b[:n], zeros[:n]) {
-			return false
+// newRun returns room for the whole blocks of a file, and what is told where
+// each went.
+func newRun(blocks int) (*run, func(i int) func(start uint64, size uint32)) {
+	r := &run{sizes: make([]uint32, blocks)}
+	return r, func(i int) func(uint64, uint32) {
+		return func(start uint64, size uint32) {
+			r.sizes[i] = size
+			if i == 0 {
+				r.start = start
+			}
 		}
-		b = b[n:]
 	}
-	return true
 }
+
+// noRun is for files without a whole block.
+var noRun = &run{}
+
+func packing(n *node, err error) error { return fmt.Errorf("packing %q: %w", n.path(), err) }

@@ -36,9 +36,4 @@ const (
 // Generation is a number that changes whenever this package, or the zstd
 // encoder pinned in go.mod, would write other bytes for the same tree. It is
 // part of the manifest, so that a root can be made again from its listing.
-const Generation = 1
-
-// DefaultBlockSize is 256 KiB: larger blocks save space and cost read
-// amplification on nodes with 1 GiB of memory (measured in
-// docs/decisions/0002-own-writers.md).
-const DefaultBlockSize = 256 << 10
+const Generation = 2

@@ -3,6 +3,7 @@ package squashfs
 import (
 	"archive/tar"
 	"bytes"
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"math/rand"
@@ -14,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/klauspost/compress/zstd"
 )
 
 var epoch = time.Unix(1_700_000_000, 0)
@@ -55,6 +58,11 @@ func corners() tree {
 	file("hole", append(make([]byte, 3<<20), "end"...))
 	file("allhole", make([]byte, 1<<20))
 	file("exact", noise(256<<10))
+	blocks := noise(2 << 20)
+	file("run1", append(blocks[:2<<20:2<<20], "one tail"...))
+	file("run2", append(blocks[:2<<20:2<<20], "another"...))
+	file("run3", blocks)
+	file("nearly", append(blocks[:5000:5000], noise(2<<20-5000)...))
 	dir("many", 0o755)
 	for i := range 3000 {
 		file(fmt.Sprintf("many/file-with-a-long-name-%04d", i), []byte(fmt.Sprint(i)))
@@ -89,10 +97,10 @@ func write(t *testing.T, entries tree, o Options) string {
 // TestUnsquashfsAgrees lets the real tool unpack the image and compares every
 // name with what went in.
 func TestUnsquashfsAgrees(t *testing.T) {
-	for _, bs := range []int{4 << 10, DefaultBlockSize, 1 << 20} {
-		t.Run(fmt.Sprint(bs), func(t *testing.T) {
+	for _, c := range []Compression{Fast(), Small(), {"tiny", 4 << 10, zstd.SpeedFastest, zstd.SpeedDefault}} {
+		t.Run(c.Name, func(t *testing.T) {
 			entries := corners()
-			image := write(t, entries, Options{BlockSize: bs, Workers: 3})
+			image := write(t, entries, Options{Compression: c, Workers: 3})
 			out := filepath.Join(t.TempDir(), "out")
 			if b, err := exec.Command("unsquashfs", "-q", "-n", "-d", out, image).CombinedOutput(); err != nil {
 				t.Fatalf("unsquashfs: %v\n%s", err, b)
@@ -203,18 +211,131 @@ func TestWorkersDoNotChangeBytes(t *testing.T) {
 	}
 }
 
+// packed is the simplest Packed: a file's blocks in memory.
+type packed struct {
+	all, head [sha256.Size]byte
+	sizes     []uint32
+	blocks    [][]byte
+	tail      []byte
+}
+
+func (p *packed) Sums() (all, head [sha256.Size]byte) { return p.all, p.head }
+func (p *packed) Sizes() []uint32                     { return p.sizes }
+func (p *packed) ReadBlock(i int, to []byte) error    { copy(to, p.blocks[i]); return nil }
+func (p *packed) ReadTail(to []byte) error            { copy(to, p.tail); return nil }
+
+func pack(t *testing.T, entries tree, c Compression) tree {
+	enc, err := c.NewEncoder()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer enc.Close()
+	var list tree
+	for _, e := range entries {
+		if e.Typeflag == tar.TypeReg {
+			r, _ := e.Open()
+			b, _ := io.ReadAll(r)
+			p := &packed{all: sha256.Sum256(b)}
+			whole := b[:len(b)/c.BlockSize*c.BlockSize]
+			p.head, p.tail = sha256.Sum256(whole), b[len(whole):]
+			for len(whole) > 0 {
+				out, size := enc.Encode(len(p.sizes), whole[:c.BlockSize], nil)
+				p.blocks, p.sizes = append(p.blocks, bytes.Clone(out)), append(p.sizes, size)
+				whole = whole[c.BlockSize:]
+			}
+			e.Open, e.Packed = nil, p
+		}
+		list = append(list, e)
+	}
+	return list
+}
+
+// TestPlanWritesTheSame compares the two ways to an image: from files, and
+// from blocks that were compressed before.
+func TestPlanWritesTheSame(t *testing.T) {
+	for _, c := range []Compression{Fast(), Small(), {"tiny", 4 << 10, zstd.SpeedFastest, zstd.SpeedDefault}} {
+		want, err := os.ReadFile(write(t, corners(), Options{Compression: c, Workers: 2}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		img, err := Plan(pack(t, corners(), c), nil, Options{Compression: c, Workers: 3, Time: epoch})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got bytes.Buffer
+		if n, err := img.WriteTo(&got); err != nil || n != img.Size {
+			t.Fatalf("%s: wrote %d bytes of %d: %v", c.Name, n, img.Size, err)
+		}
+		if !bytes.Equal(got.Bytes(), want) {
+			t.Errorf("%s: Plan's image has other bytes than Write's", c.Name)
+		}
+	}
+}
+
+// TestDuplicatesCostNothing has files with the same contents, and files that
+// begin with the same blocks.
 func TestDuplicatesCostNothing(t *testing.T) {
-	once := tree{}
-	twice := tree{}
 	b := make([]byte, 1<<20)
 	rand.New(rand.NewSource(2)).Read(b)
-	once.add(tar.Header{Typeflag: tar.TypeReg, Name: "a"}, b)
-	twice.add(tar.Header{Typeflag: tar.TypeReg, Name: "a"}, b)
-	twice.add(tar.Header{Typeflag: tar.TypeReg, Name: "b"}, b)
-	one, _ := os.Stat(write(t, once, Options{}))
-	two, _ := os.Stat(write(t, twice, Options{}))
-	if two.Size() > one.Size()+4096 {
-		t.Errorf("one file takes %d bytes, two alike take %d", one.Size(), two.Size())
+	for what, other := range map[string][]byte{"alike": b, "but for the tail": append(b[:1<<20:1<<20], "tail"...)} {
+		once, twice := tree{}, tree{}
+		once.add(tar.Header{Typeflag: tar.TypeReg, Name: "a"}, b)
+		twice.add(tar.Header{Typeflag: tar.TypeReg, Name: "a"}, b)
+		twice.add(tar.Header{Typeflag: tar.TypeReg, Name: "b"}, other)
+		one, _ := os.Stat(write(t, once, Options{}))
+		two, _ := os.Stat(write(t, twice, Options{}))
+		if two.Size() > one.Size()+4096 {
+			t.Errorf("one file takes %d bytes, two %s take %d", one.Size(), what, two.Size())
+		}
+	}
+}
+
+// TestHolesAreNotRead packs a file of 64 GiB on disk with a few bytes in it:
+// reading its holes would take minutes, and more reads than are allowed.
+func TestHolesAreNotRead(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "sparse")
+	const size, at = 64 << 30, 40<<30 + 12345
+	f, err := os.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt([]byte("needle"), at); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Truncate(size + 3); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 1<<20)
+	read, total := 0, int64(0)
+	for b := NewBlockReader(f, size+3, len(buf)); ; {
+		n, hole, err := b.Next(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n == 0 {
+			break
+		}
+		if total += int64(n); hole {
+			continue
+		}
+		if read++; read == 1 && !bytes.Contains(buf[:n], []byte("needle")) {
+			t.Error("the first block that was read does not hold what was written")
+		}
+	}
+	if total != size+3 || read == 0 || read > 2 {
+		t.Errorf("%d bytes came, %d blocks were read; want %d bytes and one or two blocks", total, read, int64(size+3))
+	}
+	if err := f.Truncate(8<<20 + 3); err != nil {
+		t.Fatal(err)
+	}
+	entries := tree{{Header: &tar.Header{Typeflag: tar.TypeReg, Name: "sparse", Size: 8<<20 + 3, ModTime: epoch}, Open: func() (io.ReadCloser, error) { return os.Open(name) }}}
+	full := tree{}
+	full.add(tar.Header{Typeflag: tar.TypeReg, Name: "sparse"}, make([]byte, 8<<20+3))
+	a, _ := os.ReadFile(write(t, entries, Options{}))
+	b, _ := os.ReadFile(write(t, full, Options{}))
+	if !bytes.Equal(a, b) {
+		t.Error("a file with holes and one of zeros make different images")
 	}
 }
 

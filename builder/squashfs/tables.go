@@ -6,13 +6,11 @@ import (
 	"fmt"
 	"sort"
 	"strings"
-
-	"github.com/klauspost/compress/zstd"
 )
 
 // metadata is a run of 8 KiB metadata blocks, compressed one by one.
 type metadata struct {
-	enc  *zstd.Encoder
+	enc  *Encoder
 	done []byte // finished blocks with their headers
 	part []byte // the block being filled
 }
@@ -35,10 +33,10 @@ func (m *metadata) close() {
 	if len(m.part) == 0 {
 		return
 	}
-	block := m.enc.EncodeAll(m.part, nil)
+	block, size := m.enc.encode(m.part, nil)
 	head := uint16(len(block))
-	if len(block) >= len(m.part) {
-		block, head = m.part, uint16(len(m.part))|storedMeta
+	if _, compressed := Length(size); !compressed {
+		head |= storedMeta
 	}
 	m.done = binary.LittleEndian.AppendUint16(m.done, head)
 	m.done = append(m.done, block...)
@@ -53,7 +51,7 @@ func (m *metadata) flush(out *output) error {
 
 // tables gathers what describes the files: inodes, folders, owners, xattrs.
 type tables struct {
-	enc       *zstd.Encoder
+	enc       *Encoder
 	blockSize int
 	inodes    metadata
 	dirs      metadata
@@ -65,13 +63,13 @@ type tables struct {
 	count     uint32
 }
 
-func newTables(blockSize int) (*tables, error) {
-	enc, err := newEncoder(metadataSize)
+func newTables(c Compression) (*tables, error) {
+	enc, err := c.encoder(metadataSize)
 	if err != nil {
 		return nil, err
 	}
 	return &tables{
-		enc: enc, blockSize: blockSize,
+		enc: enc, blockSize: c.BlockSize,
 		inodes: metadata{enc: enc}, dirs: metadata{enc: enc}, xattrs: metadata{enc: enc},
 		xattrSets: map[string]uint32{}, idIndex: map[uint32]uint16{},
 	}, nil
@@ -217,7 +215,7 @@ func (t *tables) file(n *node, xattr uint32) error {
 	d := n.data
 	le := binary.LittleEndian
 	var sparse uint64
-	for _, size := range d.blocks {
+	for _, size := range d.sizes {
 		if size == 0 {
 			sparse += uint64(t.blockSize)
 		}
@@ -244,7 +242,7 @@ func (t *tables) file(n *node, xattr uint32) error {
 		b = le.AppendUint32(b, d.offset)
 		b = le.AppendUint32(b, xattr)
 	}
-	for _, size := range d.blocks {
+	for _, size := range d.sizes {
 		b = le.AppendUint32(b, size)
 	}
 	t.inodes.write(b)

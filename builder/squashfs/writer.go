@@ -2,7 +2,6 @@ package squashfs
 
 import (
 	"archive/tar"
-	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -14,17 +13,19 @@ import (
 
 // Entry is one name of the tree to be written. Owner, mode, link target,
 // device numbers and xattrs (PAX records SCHILY.xattr.*) come from its tar
-// header; a hard link names an earlier entry.
+// header; a hard link names an earlier entry. Of a regular file, Write reads
+// what Open opens and Plan takes what is Packed.
 type Entry struct {
 	*tar.Header
-	Open func() (io.ReadCloser, error) // regular files only
+	Open   func() (io.ReadCloser, error)
+	Packed Packed
 }
 
 // Options decide the bytes beside the tree.
 type Options struct {
-	BlockSize int       // a power of two, 4 KiB to 1 MiB; 0 means DefaultBlockSize
-	Time      time.Time // of the image, and of the root folder where no entry gives one
-	Workers   int       // goroutines that compress; at least 1; does not change the bytes
+	Compression Compression // the zero value means Fast
+	Time        time.Time   // of the image, and of the root folder where no entry gives one
+	Workers     int         // goroutines that compress; less than 1 means 1; does not change the bytes
 }
 
 // xattrPrefix is how tar spells extended attributes.
@@ -45,43 +46,21 @@ type node struct {
 	data *fileData
 }
 
-// fileData is where the bytes of a regular file went. Files with the same
-// contents share one.
-type fileData struct {
-	start    uint64
-	blocks   []uint32 // size words
-	fragment uint32
-	offset   uint32
-}
-
-// Write writes the image of entries to w and returns its size in bytes, a
-// multiple of 4096. Parents must come before their children; missing parents
-// and names given twice are errors. The first 96 bytes are written last.
-func Write(w io.WriterAt, entries []Entry, o Options) (int64, error) {
-	if o.BlockSize == 0 {
-		o.BlockSize = DefaultBlockSize
+// begin fills in what the options leave out and makes the tree.
+func begin(entries []Entry, o *Options) (*node, error) {
+	if o.Compression.BlockSize == 0 {
+		o.Compression = Fast()
 	}
-	if bs := o.BlockSize; bs&(bs-1) != 0 || bs < 4<<10 || bs > 1<<20 {
-		return 0, fmt.Errorf("writing squashfs: block size %d is no power of two from 4 KiB to 1 MiB", bs)
+	o.Workers = max(1, o.Workers)
+	err := o.Compression.check()
+	if err != nil {
+		return nil, fmt.Errorf("writing squashfs: %w", err)
 	}
 	root, err := grow(entries, o.Time)
 	if err != nil {
-		return 0, fmt.Errorf("writing squashfs: %w", err)
+		return nil, fmt.Errorf("writing squashfs: %w", err)
 	}
-	out := &output{w: w, at: superblockSize}
-	data := newDataWriter(out, o)
-	if err := data.writeAll(root); err != nil {
-		return 0, err
-	}
-	meta, err := newTables(o.BlockSize)
-	if err != nil {
-		return 0, err
-	}
-	defer meta.close()
-	if err := meta.add(root); err != nil {
-		return 0, err
-	}
-	return finish(out, meta, root, data.fragments, o)
+	return root, nil
 }
 
 // grow turns the list into a tree, children sorted by name.
@@ -151,23 +130,6 @@ func (n *node) path() string {
 	return path.Join(n.parent.path(), n.name)
 }
 
-// sum hashes a file's contents; only files that share their size with another
-// are hashed, to find duplicates.
-func (n *node) sum() ([sha256.Size]byte, error) {
-	var sum [sha256.Size]byte
-	r, err := n.Open()
-	if err != nil {
-		return sum, err
-	}
-	defer r.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, r); err != nil {
-		return sum, err
-	}
-	h.Sum(sum[:0])
-	return sum, nil
-}
-
 // output writes one thing behind the other.
 type output struct {
 	w  io.WriterAt
@@ -182,19 +144,27 @@ func (o *output) Write(p []byte) (int, error) {
 
 const superblockSize = 96
 
-// finish writes the tables behind the data and then the superblock. The
-// order of the tables is what the kernel checks: inodes, folders, fragments,
-// ids, xattrs.
-func finish(out *output, m *tables, root *node, fragments []*fragment, o Options) (int64, error) {
+// writeTables writes what describes the files behind their data, and returns
+// the superblock. The order of the tables is what the kernel checks: inodes,
+// folders, fragments, ids, xattrs.
+func writeTables(out *output, root *node, fragments []*fragment, o Options) ([]byte, error) {
+	m, err := newTables(o.Compression)
+	if err != nil {
+		return nil, err
+	}
+	defer m.close()
+	if err := m.add(root); err != nil {
+		return nil, err
+	}
 	s := make([]byte, superblockSize)
 	le := binary.LittleEndian
 	inodeTable := uint64(out.at)
 	if err := m.inodes.flush(out); err != nil {
-		return 0, err
+		return nil, err
 	}
 	dirTable := uint64(out.at)
 	if err := m.dirs.flush(out); err != nil {
-		return 0, err
+		return nil, err
 	}
 	fragTable := invalidBlock
 	if len(fragments) > 0 {
@@ -204,9 +174,8 @@ func finish(out *output, m *tables, root *node, fragments []*fragment, o Options
 			b = le.AppendUint32(b, f.size)
 			b = le.AppendUint32(b, 0)
 		}
-		var err error
 		if fragTable, err = m.indexed(out, b, nil); err != nil {
-			return 0, err
+			return nil, err
 		}
 	}
 	var ids []byte
@@ -215,19 +184,19 @@ func finish(out *output, m *tables, root *node, fragments []*fragment, o Options
 	}
 	idTable, err := m.indexed(out, ids, nil)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	xattrTable := invalidBlock
 	if len(m.xattrIDs) > 0 {
 		start := uint64(out.at)
 		if err := m.xattrs.flush(out); err != nil {
-			return 0, err
+			return nil, err
 		}
 		head := le.AppendUint64(nil, start)
 		head = le.AppendUint32(head, uint32(len(m.xattrIDs)/16))
 		head = le.AppendUint32(head, 0)
 		if xattrTable, err = m.indexed(out, m.xattrIDs, head); err != nil {
-			return 0, err
+			return nil, err
 		}
 	}
 
@@ -238,10 +207,10 @@ func finish(out *output, m *tables, root *node, fragments []*fragment, o Options
 	le.PutUint32(s[0:], magic)
 	le.PutUint32(s[4:], m.count)
 	le.PutUint32(s[8:], uint32(o.Time.Unix()))
-	le.PutUint32(s[12:], uint32(o.BlockSize))
+	le.PutUint32(s[12:], uint32(o.Compression.BlockSize))
 	le.PutUint32(s[16:], uint32(len(fragments)))
 	le.PutUint16(s[20:], compressorZstd)
-	le.PutUint16(s[22:], uint16(log2(o.BlockSize)))
+	le.PutUint16(s[22:], uint16(log2(o.Compression.BlockSize)))
 	le.PutUint16(s[24:], flags)
 	le.PutUint16(s[26:], uint16(len(m.ids)))
 	le.PutUint16(s[28:], 4)
@@ -255,11 +224,10 @@ func finish(out *output, m *tables, root *node, fragments []*fragment, o Options
 	le.PutUint64(s[88:], invalidBlock) // no export table
 	if pad := -out.at & 4095; pad > 0 {
 		if _, err := out.Write(make([]byte, pad)); err != nil {
-			return 0, err
+			return nil, err
 		}
 	}
-	_, err = out.w.WriteAt(s, 0)
-	return out.at, err
+	return s, nil
 }
 
 func log2(n int) int {

@@ -14,10 +14,12 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/pikelet-os/pikelet/builder"
+	"github.com/pikelet-os/pikelet/builder/cache"
 	"github.com/pikelet-os/pikelet/builder/device"
 	"github.com/pikelet-os/pikelet/builder/fetch"
 	"github.com/pikelet-os/pikelet/builder/lock"
@@ -36,7 +38,7 @@ type inputOptions struct {
 func (o *inputOptions) addFlags(c *cobra.Command) {
 	f := c.Flags()
 	f.StringVar(&o.Key, "key", "", "private key that signs, PEM (default: a development key of your own, made on first use)")
-	f.StringVar(&o.Cache, "cache", "", "folder downloads are kept in (default: your cache folder)")
+	f.StringVar(&o.Cache, "cache", "", "folder that downloads, and what is made of them, are kept in (default: your cache folder)")
 	f.StringVar(&o.Vendor, "vendor", "", "folder or artifact with copies of the inputs, made by pikelet vendor (default: the spec's vendor)")
 	f.BoolVar(&o.Offline, "offline", false, "ask nothing of the network: cache, vendor and folders only")
 }
@@ -59,7 +61,8 @@ func (o *inputOptions) inputs(ctx context.Context, say *teller) (*spec.Image, bu
 			return nil, in, err
 		}
 	}
-	in.Cache = fetch.New(filepath.Join(o.Cache, "packages"))
+	in.Made = &cache.Cache{Dir: o.Cache, Now: time.Now()}
+	in.Cache = fetch.New(in.Made)
 	in.Cache.Offline = o.Offline
 	if in.Cache.Vendor, err = o.vendor(ctx, img); err != nil {
 		return nil, in, err
@@ -105,10 +108,13 @@ type buildOptions struct {
 	Out    string
 	NoLock bool
 	Zstd   bool
+	Fresh  bool
+	Watch  bool
+	Keep   spec.Size
 }
 
 func newBuild(say *teller) *cobra.Command {
-	var o buildOptions
+	o := buildOptions{Keep: cacheSize}
 	c := &cobra.Command{
 		Use:   "build SPEC",
 		Short: "Build an image from its spec",
@@ -118,16 +124,27 @@ The output folder then holds disk.img, to be written to a card, and its block
 map disk.img.bmap; artifact/, the signed OCI layout; and the text of each stage,
 for reading and comparing.
 
-Where SPEC.lock is there, its inputs are used and no index is read.`,
+Where SPEC.lock is there, its inputs are used and no index is read.
+
+What a build makes of its inputs is kept, by what the inputs hold: the next one
+makes again only what changed, and its image has the same bytes as a fresh one's.
+With --watch it builds again whenever an input on this computer changes; beside
+it, pikelet vm run --watch boots what it built.`,
 		Args: exactly(1, "the image spec"),
 		RunE: func(c *cobra.Command, args []string) error {
 			o.Spec = args[0]
+			if o.Watch {
+				return watch(c.Context(), o, say)
+			}
 			return runBuild(c.Context(), o, say)
 		},
 	}
 	c.Flags().StringVarP(&o.Out, "output", "o", "out", "folder the image is written to")
 	c.Flags().BoolVar(&o.NoLock, "no-lock", false, "choose packages anew although there is a lock")
 	c.Flags().BoolVar(&o.Zstd, "zst", false, "write disk.img.zst too, for Raspberry Pi Imager and for keeping")
+	c.Flags().BoolVar(&o.Fresh, "fresh", false, "make everything anew, as if no build had been before")
+	c.Flags().BoolVar(&o.Watch, "watch", false, "build again whenever an input on this computer changes")
+	c.Flags().Var(&o.Keep, "cache-size", "how much the cache may hold when the build is done")
 	o.addFlags(c)
 	return c
 }
@@ -158,13 +175,18 @@ func runBuild(ctx context.Context, o buildOptions, say *teller) error {
 	if img.Console == spec.ConsoleRoot {
 		say.line("console: root is set: whoever reaches the console of this image is root")
 	}
-	in.Zstd = o.Zstd
+	in.Zstd, in.Fresh = o.Zstd, o.Fresh
 	p := newProgress(say)
 	in.Progress = p.show
+	release := in.Made.Hold()
 	r, err := builder.Build(ctx, img, in, o.Out)
+	release()
 	p.end()
 	if err != nil {
 		return err
+	}
+	if _, err := in.Made.Prune(int64(o.Keep)); err != nil && !errors.Is(err, cache.ErrBusy) {
+		say.warning(err.Error())
 	}
 	for _, w := range r.Warnings {
 		say.warning(w)

@@ -34,6 +34,7 @@ func runLock(ctx context.Context, o inputOptions, say *teller) error {
 	if err != nil {
 		return err
 	}
+	defer in.Made.Hold()()
 	old, err := lock.Load(o.Spec)
 	if err != nil {
 		say.warning(err.Error()) // a lock that cannot be read is written anew

@@ -39,6 +39,7 @@ func runVendor(ctx context.Context, o inputOptions, to string, say *teller) erro
 	if err != nil {
 		return err
 	}
+	defer in.Made.Hold()()
 	if in.Lock, err = lock.Load(o.Spec); err != nil {
 		return err
 	}

@@ -58,7 +58,7 @@ func (b *build) addLink(name, target string) {
 }
 
 // run makes the repository in dir.
-func run(ctx context.Context, dir, cache string, log io.Writer) error {
+func run(ctx context.Context, dir, cache string, chosen []recipe, log io.Writer) error {
 	for _, tool := range []string{"apt-get", "dpkg-deb"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			return fmt.Errorf("%s is needed: the starter repository is made on Debian", tool)
@@ -81,7 +81,7 @@ func run(ctx context.Context, dir, cache string, log io.Writer) error {
 		}
 		return err
 	}
-	builds, err := plan(a)
+	builds, err := plan(a, chosen)
 	if err != nil {
 		return err
 	}
@@ -100,10 +100,10 @@ func run(ctx context.Context, dir, cache string, log io.Writer) error {
 	return os.WriteFile(filepath.Join(dir, "stamp"), []byte(stamp), 0o644)
 }
 
-// plan finds every recipe's packages in the archive.
-func plan(a *archive) ([]*build, error) {
+// plan finds the packages of every chosen recipe in the archive.
+func plan(a *archive, chosen []recipe) ([]*build, error) {
 	var list []*build
-	for _, r := range recipes {
+	for _, r := range chosen {
 		b := &build{recipe: r, version: "1-r0", files: map[string]*file{}}
 		for _, name := range r.debs {
 			p, err := a.find(name)

@@ -16,6 +16,7 @@ import (
 func main() {
 	dir := flag.String("o", "build/starter", "folder the repository is made in")
 	cache := flag.String("cache", "", "folder downloads are kept in (default: the user's cache)")
+	bulk := flag.Bool("bulk", false, "make the large packages for measuring instead")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -26,7 +27,11 @@ func main() {
 		}
 		*cache = filepath.Join(base, "pikelet", "debs")
 	}
-	if err := run(ctx, *dir, *cache, os.Stdout); err != nil {
+	chosen := recipes
+	if *bulk {
+		chosen = bulkRecipes
+	}
+	if err := run(ctx, *dir, *cache, chosen, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "starter:", err)
 		os.Exit(1)
 	}

@@ -108,3 +108,18 @@ ip_set ip_set_hash_ip ip_set_hash_net ip_set_hash_ipport ip_set_hash_ipportip ip
 ip_vs ip_vs_rr ip_vs_wrr ip_vs_sh nf_conntrack_netlink sch_fq sch_fq_codel sch_htb sch_ingress sch_tbf cls_bpf cls_u32 act_mirred act_bpf
 crc32c_generic libcrc32c gcm ccm ctr cmac sha256_generic aes_arm64 aes_ce_blk
 `
+
+// bulkRecipes make a repository that weighs what a node of k3s does: large Go
+// programs, and thousands of small files beside them. It is for measuring.
+var bulkRecipes = []recipe{
+	{name: "docker", debs: []string{"docker.io"}, take: []string{"usr/"}, description: "Large Go programs"},
+	{name: "prometheus", debs: []string{"prometheus"}, take: []string{"usr/"}, description: "Large Go programs"},
+	{name: "podman", debs: []string{"podman"}, take: []string{"usr/"}, description: "A large Go program"},
+	{name: "kubectl", debs: []string{"kubernetes-client"}, take: []string{"usr/"}, description: "A large Go program"},
+	{name: "etcd", debs: []string{"etcd-server"}, take: []string{"usr/"}, description: "A large Go program"},
+	{name: "buildah", debs: []string{"buildah"}, take: []string{"usr/"}, description: "A large Go program"},
+	{name: "git", debs: []string{"git"}, take: []string{"usr/"}, description: "Many programs"},
+	{name: "vim-runtime", debs: []string{"vim-runtime"}, take: []string{"usr/"}, description: "Thousands of small files"},
+	{name: "perl-modules", debs: []string{"perl-modules-5.40"}, take: []string{"usr/"}, description: "Thousands of small files"},
+	{name: "python3", debs: []string{"libpython3.13-stdlib"}, take: []string{"usr/"}, description: "Thousands of small files"},
+}

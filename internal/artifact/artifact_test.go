@@ -20,7 +20,7 @@ func sample() *Manifest {
 	m := &Manifest{
 		Format: Format, Stream: "homelab", Release: "1.2", BuildID: strings.Repeat("0123456789abcdef", 2), Epoch: 1_790_000_000,
 		Arch: "arm64", Boards: []string{"rpi4"}, SlotSize: 1 << 30, Packages: DigestOf([]byte("packages")),
-		Root: Root{DataBlocks: blocks, Salt: "ab", Hash: strings.Repeat("cd", 32), Generation: 1, BlockSize: 262144},
+		Root: Root{DataBlocks: blocks, Salt: "ab", Hash: strings.Repeat("cd", 32), Generation: 1, Compression: "fast", BlockSize: 262144},
 		Files: []File{
 			{Name: "vmlinuz", Size: 3, Digest: DigestOf([]byte("abc"))},
 			{Name: "cmdline-a.txt", Size: 1, Digest: DigestOf([]byte("x"))},

@@ -62,8 +62,13 @@ type Root struct {
 	DataBlocks uint64 `json:"dataBlocks"` // of 4096 bytes; the hash tree follows
 	Salt       string `json:"salt"`       // hex
 	Hash       string `json:"hash"`       // hex
-	Generation int    `json:"generation"` // of the squashfs writer
-	BlockSize  int    `json:"blockSize"`  // of the squashfs, bytes
+
+	// What wrote the squashfs: the generation of the writer, what it calls the
+	// compression, and the bytes of a block. Whoever has the same and the files
+	// can write it again.
+	Generation  int    `json:"generation"`
+	Compression string `json:"compression"`
+	BlockSize   int    `json:"blockSize"`
 }
 
 // File is one file of a slot.

@@ -19,6 +19,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/pikelet-os/pikelet/builder"
+	"github.com/pikelet-os/pikelet/builder/cache"
 	"github.com/pikelet-os/pikelet/builder/device"
 	"github.com/pikelet-os/pikelet/builder/fetch"
 	"github.com/pikelet-os/pikelet/builder/spec"
@@ -62,7 +63,7 @@ func buildImage(file, dir string) (*builder.Result, error) {
 		return nil, err
 	}
 	return builder.Build(context.Background(), img, builder.Inputs{
-		Cache: fetch.New(dir), Programs: programs, Key: key, Workers: 2, Report: func(string) {},
+		Cache: fetch.New(&cache.Cache{Dir: dir}), Programs: programs, Key: key, Workers: 2, Report: func(string) {},
 	}, filepath.Join(dir, "out"))
 }
 

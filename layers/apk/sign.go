@@ -41,6 +41,18 @@ func (k Keyring) Add(name string, b []byte) error {
 	return nil
 }
 
+// Fingerprint names the keys of the ring: what one ring accepts, another with
+// the same fingerprint does.
+func (k Keyring) Fingerprint() string {
+	var list []string
+	for name, key := range k {
+		sum := sha256.Sum256(x509.MarshalPKCS1PublicKey(key))
+		list = append(list, fmt.Sprintf("%q %x", name, sum))
+	}
+	sort.Strings(list)
+	return strings.Join(list, ",")
+}
+
 func (k Keyring) names() string {
 	var list []string
 	for name := range k {

@@ -4,13 +4,11 @@
 package oci
 
 import (
-	"archive/tar"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"os"
 	"path"
@@ -25,6 +23,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/pikelet-os/pikelet/layers"
+	"github.com/pikelet-os/pikelet/layers/store"
 )
 
 // LayoutPrefix marks a reference to an OCI layout in a folder.
@@ -197,94 +196,93 @@ const (
 	opaque   = ".wh..wh..opq"
 )
 
-// maxLayer bounds what one layer may unpack to while it is only read.
+// maxLayer bounds what one layer may unpack to.
 const maxLayer = 256 << 30
 
-// Apply lays the image over a tree, below the folder to: layer by layer, each
-// read once to check it and find its whiteouts, and once to unpack it.
-func (i *Image) Apply(t *layers.Tree, source, to string) error {
+// Layer is one layer of an image.
+type Layer struct {
+	v1.Layer
+	DiffID string // digest of what it unpacks to, sha256:…
+	at     string // for errors
+}
+
+// List returns the image's layers, the lowest first.
+func (i *Image) List(source string) ([]Layer, error) {
 	list, err := i.Layers()
 	if err != nil {
-		return fmt.Errorf("%s: %w", source, err)
+		return nil, fmt.Errorf("%s: %w", source, err)
 	}
 	c, err := i.ConfigFile()
 	if err != nil {
-		return fmt.Errorf("%s: %w", source, err)
+		return nil, fmt.Errorf("%s: %w", source, err)
 	}
+	var layers []Layer
 	for n, l := range list {
-		at := fmt.Sprintf("%s, layer %d", source, n+1)
-		if err := applyLayer(t, l, c.RootFS.DiffIDs[n], at, source, to); err != nil {
-			return err
-		}
+		layers = append(layers, Layer{l, c.RootFS.DiffIDs[n].String(), fmt.Sprintf("%s, layer %d", source, n+1)})
 	}
-	return nil
+	return layers, nil
 }
 
-func applyLayer(t *layers.Tree, l v1.Layer, want v1.Hash, at, source, to string) error {
-	var gone, emptied []string
+// Read reads the layer into a part, whiteouts and all. What file was given
+// counts for nothing when Read fails: only then is every byte checked.
+func (l Layer) Read(file *store.File) (layers.Part, error) {
+	r, err := l.Uncompressed()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", l.at, err)
+	}
+	defer r.Close()
+	limited := &io.LimitedReader{R: r, N: maxLayer}
 	sum := sha256.New()
-	err := each(l, sum, at, func(h *tar.Header, _ io.Reader) error {
-		dir, base := path.Split(path.Clean(h.Name))
+	in := io.TeeReader(limited, sum)
+	p, err := layers.ReadTar(in, file, l.at)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := io.Copy(io.Discard, in); err != nil {
+		return nil, fmt.Errorf("%s: %w", l.at, err)
+	}
+	if limited.N == 0 {
+		return nil, fmt.Errorf("%s: it unpacks to more than %d GiB", l.at, int64(maxLayer>>30))
+	}
+	if got := "sha256:" + hex.EncodeToString(sum.Sum(nil)); got != l.DiffID {
+		return nil, fmt.Errorf("%s: it unpacks to %s, the image says %s: it was changed", l.at, got, l.DiffID)
+	}
+	return p, nil
+}
+
+// Apply lays a layer that was read over a tree, below the folder to: first
+// what it takes away, then what it brings.
+func Apply(t *layers.Tree, p layers.Part, source, to string) error {
+	p.From(source)
+	p.Below(to)
+	var gone []string
+	var brought layers.Part
+	for _, e := range p {
+		dir, base := path.Split(path.Clean(e.Name))
 		switch {
 		case base == opaque:
-			emptied = append(emptied, path.Join(to, dir))
+			for _, old := range t.Below(dir) {
+				t.Remove(old.Name)
+			}
 		case strings.HasPrefix(base, whiteout):
-			gone = append(gone, path.Join(to, dir, strings.TrimPrefix(base, whiteout)))
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	if got := hex.EncodeToString(sum.Sum(nil)); got != want.Hex {
-		return fmt.Errorf("%s: it unpacks to sha256:%s, the image says %s: it was changed", at, got, want)
-	}
-	for _, dir := range emptied {
-		for _, e := range t.Below(dir) {
-			t.Remove(e.Name)
+			gone = append(gone, path.Join(dir, strings.TrimPrefix(base, whiteout)))
+		default:
+			brought = append(brought, e)
 		}
 	}
 	for _, name := range gone {
 		where, err := t.Resolve(name, false)
 		if err != nil {
-			return fmt.Errorf("%s: %w", at, err)
+			return fmt.Errorf("%s: %w", source, err)
 		}
 		if where != "" {
 			t.Remove(where)
 		}
 	}
-	return each(l, nil, at, func(h *tar.Header, body io.Reader) error {
-		if strings.HasPrefix(path.Base(path.Clean(h.Name)), whiteout) {
-			return nil
+	for _, e := range brought {
+		if err := t.PlaceOver(e); err != nil {
+			return err
 		}
-		h.Name, h.Uname, h.Gname = path.Join(to, h.Name), "", ""
-		if h.Typeflag == tar.TypeLink {
-			h.Linkname = path.Join(to, h.Linkname)
-		}
-		return t.AddOver(*h, source, body)
-	})
-}
-
-// each reads a layer's entries, and all of its bytes into sum if it is given.
-func each(l v1.Layer, sum hash.Hash, at string, visit func(*tar.Header, io.Reader) error) error {
-	r, err := l.Uncompressed()
-	if err != nil {
-		return fmt.Errorf("%s: %w", at, err)
-	}
-	defer r.Close()
-	limited := &io.LimitedReader{R: r, N: maxLayer}
-	in := io.Reader(limited)
-	if sum != nil {
-		in = io.TeeReader(limited, sum)
-	}
-	if err := layers.EachInTar(in, visit, at); err != nil {
-		return err
-	}
-	if _, err := io.Copy(io.Discard, in); err != nil {
-		return fmt.Errorf("%s: %w", at, err)
-	}
-	if limited.N == 0 {
-		return fmt.Errorf("%s: it unpacks to more than %d GiB", at, int64(maxLayer>>30))
 	}
 	return nil
 }

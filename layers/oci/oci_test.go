@@ -21,7 +21,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
+	"github.com/pikelet-os/pikelet/builder/squashfs"
 	"github.com/pikelet-os/pikelet/layers"
+	"github.com/pikelet-os/pikelet/layers/store"
 )
 
 var arm64 = Platform{"linux", "arm64"}
@@ -65,14 +67,41 @@ func imageOf(t testing.TB, arch string, list ...v1.Layer) v1.Image {
 	return img
 }
 
-func newTree(t testing.TB) *layers.Tree {
+// newFile keeps contents for one test, at most limit bytes.
+func newFile(t testing.TB, limit int64) *store.File {
 	t.Helper()
-	store, err := layers.NewStore(t.TempDir(), 1<<20)
+	pool, err := store.NewPool(2, squashfs.Fast())
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { store.Close() })
-	return layers.NewTree(store)
+	t.Cleanup(pool.Close)
+	f, err := pool.Temp(t.TempDir(), store.NewBudget(limit))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Wait(); f.Close() })
+	return f
+}
+
+// apply lays an image over a new tree.
+func apply(t testing.TB, img *Image, to string) (*layers.Tree, error) {
+	t.Helper()
+	file := newFile(t, 1<<20)
+	return applyTo(layers.NewTree(file), file, img, to)
+}
+
+func applyTo(tree *layers.Tree, file *store.File, img *Image, to string) (*layers.Tree, error) {
+	list, err := img.List("oci")
+	for _, l := range list {
+		var p layers.Part
+		if p, err = l.Read(file); err == nil {
+			err = Apply(tree, p, "oci", to)
+		}
+		if err != nil {
+			break
+		}
+	}
+	return tree, err
 }
 
 func names(tree *layers.Tree) string {
@@ -120,8 +149,8 @@ func TestWhiteouts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		tree := newTree(t)
-		if err := img.Apply(tree, "oci", ""); err != nil {
+		tree, err := apply(t, img, "")
+		if err != nil {
 			t.Errorf("%s: %v", what, err)
 		}
 		if got := names(tree); got != c.want {
@@ -160,8 +189,8 @@ func TestRegistryAndKeep(t *testing.T) {
 	if err != nil || again.Digest != img.Digest {
 		t.Fatalf("%+v, %v", again, err)
 	}
-	tree := newTree(t)
-	if err := again.Apply(tree, "oci", "opt"); err != nil || names(tree) != "opt opt/usr opt/usr/bin opt/usr/bin/tool" {
+	tree, err := apply(t, again, "opt")
+	if err != nil || names(tree) != "opt opt/usr opt/usr/bin opt/usr/bin/tool" {
 		t.Errorf("%q, %v", names(tree), err)
 	}
 	if _, err := Open(context.Background(), LayoutPrefix+kept, Platform{"linux", "riscv64"}); err == nil || !strings.Contains(err.Error(), "fit linux/riscv64") {
@@ -180,7 +209,7 @@ func TestChangedImages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	caught := 0
+	caught, file := 0, newFile(t, 1<<30)
 	for _, blob := range blobs {
 		b, err := os.ReadFile(blob)
 		if err != nil {
@@ -192,8 +221,8 @@ func TestChangedImages(t *testing.T) {
 			os.WriteFile(blob, bad, 0o644)
 			img, err := Open(context.Background(), LayoutPrefix+dir, arm64)
 			if err == nil {
-				tree := newTree(t)
-				if err = img.Apply(tree, "oci", ""); err == nil && (img.Digest == before.Digest && names(tree) != "etc etc/a etc/b") {
+				var tree *layers.Tree
+				if tree, err = applyTo(layers.NewTree(file), file, img, ""); err == nil && (img.Digest == before.Digest && names(tree) != "etc etc/a etc/b") {
 					t.Fatalf("byte %d of %s changed, and nobody saw it", at, filepath.Base(blob))
 				}
 			}
@@ -218,14 +247,10 @@ func TestHostileLayers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		store, err := layers.NewStore(t.TempDir(), 1)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := img.Apply(layers.NewTree(store), "oci", ""); err == nil || !strings.Contains(err.Error(), c[1]) {
+		file := newFile(t, 1)
+		if _, err := applyTo(layers.NewTree(file), file, img, ""); err == nil || !strings.Contains(err.Error(), c[1]) {
 			t.Errorf("%s: %v, want %q", what, err, c[1])
 		}
-		store.Close()
 	}
 }
 
@@ -252,8 +277,7 @@ func FuzzLayer(f *testing.F) {
 		if err != nil {
 			return
 		}
-		tree := newTree(t)
-		if img.Apply(tree, "oci", "x") == nil {
+		if tree, err := apply(t, img, "x"); err == nil {
 			for _, e := range tree.Entries() {
 				if e.Name != "x" && !strings.HasPrefix(e.Name, "x/") {
 					t.Fatalf("%q landed outside", e.Name)

@@ -23,7 +23,15 @@ func main() {
 	out := flag.String("o", "bench.json", "file the figures go to")
 	image := flag.String("image", "build/demo/disk.img", "disk image that is booted")
 	boots := flag.Int("boots", 3, "how often it is booted; figures are medians")
+	pack := flag.String("squash", "", "only pack this folder into the file -o, as the builder's writer does")
 	flag.Parse()
+	if *pack != "" {
+		if err := squash(*pack, *out); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	if err := run(*out, *image, *boots); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)

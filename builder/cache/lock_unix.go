@@ -1,0 +1,15 @@
+//go:build unix
+
+package cache
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// lockShared waits until nobody holds the file alone.
+func lockShared(f *os.File) { unix.Flock(int(f.Fd()), unix.LOCK_SH) }
+
+// lockAlone takes the file where nobody else holds it.
+func lockAlone(f *os.File) bool { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil }

@@ -1,0 +1,59 @@
+package layers
+
+import (
+	"archive/tar"
+	"fmt"
+	"io"
+	"path"
+
+	"github.com/pikelet-os/pikelet/layers/store"
+)
+
+// Part is what one package, archive or folder brings to a tree, in its order,
+// with contents that are kept already. Parts are made side by side and laid
+// over the tree one after the other.
+type Part []*Entry
+
+// Add keeps the contents of an entry and puts it behind the others; contents
+// is read to its end where the entry is a regular file.
+func (p *Part) Add(file *store.File, h tar.Header, source string, contents io.Reader) error {
+	if len(*p) >= maxEntries {
+		return fmt.Errorf("%s: it has more than %d files", source, maxEntries)
+	}
+	e := &Entry{Header: h, Source: source}
+	if h.Typeflag == tar.TypeReg {
+		var err error
+		if e.Content, err = file.Put(contents, h.Size); err != nil {
+			return fmt.Errorf("%s: storing %q: %w", source, h.Name, err)
+		}
+	}
+	*p = append(*p, e)
+	return nil
+}
+
+// From says where the part came from, in errors and listings.
+func (p Part) From(source string) {
+	for _, e := range p {
+		e.Source = source
+	}
+}
+
+// Below moves the part below the folder to.
+func (p Part) Below(to string) {
+	for _, e := range p {
+		e.Name = path.Join(to, e.Name)
+		if e.Typeflag == tar.TypeLink {
+			e.Linkname = path.Join(to, e.Linkname)
+		}
+	}
+}
+
+// Apply lays the part over a tree.
+func (p Part) Apply(t *Tree) error {
+	for _, e := range p {
+		if err := t.Place(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}

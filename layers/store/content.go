@@ -1,0 +1,134 @@
+package store
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/pikelet-os/pikelet/builder/squashfs"
+)
+
+// ErrRotten is what reading a block gives that is not what was written.
+var ErrRotten = errors.New("the disk has changed what was kept")
+
+// Adopt makes contents that were written down readable from f, which holds
+// them. It counts them against the budget.
+func (f *File) Adopt(list []*Content) error {
+	for _, c := range list {
+		if err := f.budget.take(c.Size); err != nil {
+			return err
+		}
+		c.file = f
+	}
+	return nil
+}
+
+// Sums returns the hashes of the content and of its whole blocks.
+func (c *Content) Sums() (all, head [sha256.Size]byte) { return c.Sum, c.Head }
+
+// Sizes returns the size words of the whole blocks.
+func (c *Content) Sizes() []uint32 {
+	c.pending.Wait()
+	list := make([]uint32, len(c.Blocks))
+	for i, b := range c.Blocks {
+		list[i] = b.Word
+	}
+	return list
+}
+
+// ReadBlock reads a whole block as it is kept; to is as long as its size word
+// says.
+func (c *Content) ReadBlock(i int, to []byte) error {
+	c.pending.Wait()
+	return c.read(c.Blocks[i], to)
+}
+
+// ReadTail reads what is behind the whole blocks.
+func (c *Content) ReadTail(to []byte) error { return c.read(c.Tail, to) }
+
+func (c *Content) read(b Block, to []byte) error {
+	if err := c.file.failed.Load(); err != nil {
+		return *err
+	}
+	if _, err := c.file.f.ReadAt(to, b.At); err != nil && err != io.EOF {
+		return err
+	}
+	if crc32.Checksum(to, castagnoli) != b.CRC {
+		return fmt.Errorf("%s, byte %d: %w", c.file.f.Name(), b.At, ErrRotten)
+	}
+	return nil
+}
+
+// Open returns a reader of the content as it was put.
+func (c *Content) Open() (io.ReadCloser, error) { return &reader{c: c}, nil }
+
+type reader struct {
+	c    *Content
+	i    int    // the next block
+	left []byte // of the block before it
+	raw  []byte // room for one
+	dec  *zstd.Decoder
+}
+
+func (r *reader) Read(p []byte) (int, error) {
+	for len(r.left) == 0 {
+		if err := r.next(); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(p, r.left)
+	r.left = r.left[n:]
+	return n, nil
+}
+
+// next reads one more block.
+func (r *reader) next() error {
+	bs := r.c.file.pool.Compression.BlockSize
+	r.i++
+	switch {
+	case r.i <= len(r.c.Blocks):
+		var err error
+		r.left, err = r.block(r.c.Blocks, r.i-1, bs)
+		return err
+	case r.i == len(r.c.Blocks)+1 && r.c.Tail.Word > 0:
+		r.left = make([]byte, r.c.Tail.Word)
+		return r.c.ReadTail(r.left)
+	}
+	return io.EOF
+}
+
+func (r *reader) block(blocks []Block, i, size int) ([]byte, error) {
+	r.c.pending.Wait()
+	n, compressed := squashfs.Length(blocks[i].Word)
+	if n == 0 {
+		return make([]byte, size), nil
+	}
+	if cap(r.raw) < size {
+		r.raw = make([]byte, size)
+	}
+	raw := r.raw[:n]
+	if err := r.c.ReadBlock(i, raw); err != nil {
+		return nil, err
+	}
+	if !compressed {
+		return raw, nil
+	}
+	if r.dec == nil {
+		var err error
+		if r.dec, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(uint64(size))); err != nil {
+			return nil, err
+		}
+	}
+	return r.dec.DecodeAll(raw, make([]byte, 0, size))
+}
+
+func (r *reader) Close() error {
+	if r.dec != nil {
+		r.dec.Close()
+	}
+	return nil
+}
