@@ -48,9 +48,11 @@ test: setup-test build starter ## run all tests, boot tests included
 	$(GO) test -race -count=1 $(RACED)
 	set -o pipefail; $(GO) test -v -count=1 -parallel 2 -timeout 30m ./... | $(GO) run ./internal/vm/testlog
 
-bench: setup-test build starter ## measure, side by side with the peers, into bench.json
+bench: setup-test build starter ## measure, side by side with the peers, into bench.json; ALPINE=DIR for solve_ms
+	$(BUILD)/starter-bin -bulk -o $(BUILD)/bulk
 	$(BUILD)/pikelet build -o $(BUILD)/demo examples/demo.yaml
-	$(GO) run ./internal/vm/bench -o bench.json
+	$(GO) build -o $(BUILD)/bench ./internal/vm/bench
+	$(BUILD)/bench -o bench.json $(if $(ALPINE),-alpine $(ALPINE)) $(if $(ONLY),-only $(ONLY))
 
 FUZZTIME ?= 20s
 fuzz: device ## run every fuzz target for FUZZTIME

@@ -14,40 +14,54 @@ import (
 // mapBlock is the block size of block maps; bmaptool's own is the same.
 const mapBlock = 4096
 
-// extents are ranges of a file, in blocks, from first to last.
-type extents [][2]int64
+// extent is a range of a file in blocks, from first to last, and its hash
+// where that is known.
+type extent struct {
+	first, last int64
+	sum         string // SHA-256, hex
+}
+
+// extents are what of a file matters.
+type extents []extent
 
 // add notes that n bytes at a place matter.
 func (e *extents) add(at, n int64) {
 	if n > 0 {
-		*e = append(*e, [2]int64{at / mapBlock, (at + n - 1) / mapBlock})
+		*e = append(*e, extent{at / mapBlock, (at + n - 1) / mapBlock, ""})
 	}
 }
 
-// merged sorts the ranges and joins those that touch.
+// addKnown notes that n bytes at a place have a known hash, which says nothing
+// of parts of blocks.
+func (e *extents) addKnown(at, n int64, sum string) {
+	if at%mapBlock == 0 && n%mapBlock == 0 && n > 0 {
+		*e = append(*e, extent{at / mapBlock, (at+n)/mapBlock - 1, sum})
+	}
+}
+
+// merged sorts the ranges and joins those that touch, but for the known ones:
+// their blocks are only theirs.
 func (e extents) merged() extents {
-	sort.Slice(e, func(i, j int) bool { return e[i][0] < e[j][0] })
+	sort.SliceStable(e, func(i, j int) bool {
+		if e[i].first != e[j].first {
+			return e[i].first < e[j].first
+		}
+		return e[i].sum > e[j].sum
+	})
 	var list extents
 	for _, r := range e {
-		if n := len(list); n > 0 && r[0] <= list[n-1][1]+1 {
-			list[n-1][1] = max(list[n-1][1], r[1])
-			continue
+		n := len(list)
+		switch {
+		case n > 0 && r.last <= list[n-1].last:
+		case n > 0 && r.sum == "" && list[n-1].sum == "" && r.first <= list[n-1].last+1:
+			list[n-1].last = r.last
+		case n > 0 && r.first <= list[n-1].last && r.sum == "":
+			list = append(list, extent{list[n-1].last + 1, r.last, ""})
+		default:
+			list = append(list, r)
 		}
-		list = append(list, r)
 	}
 	return list
-}
-
-// mapped notes what is written through it, zeros included: on a card with an
-// earlier life they must be written too.
-type mapped struct {
-	w io.WriterAt
-	extents
-}
-
-func (m *mapped) WriteAt(p []byte, at int64) (int, error) {
-	m.add(at, int64(len(p)))
-	return m.w.WriteAt(p, at)
 }
 
 // writeBmap writes the block map of an image, format 2.0, as bmaptool reads
@@ -67,17 +81,20 @@ func writeBmap(image, name string, list extents) error {
 	var ranges bytes.Buffer
 	count := int64(0)
 	for _, r := range list.merged() {
-		r[1] = min(r[1], blocks-1)
-		sum := sha256.New()
-		if _, err := io.Copy(sum, io.NewSectionReader(f, r[0]*mapBlock, (r[1]-r[0]+1)*mapBlock)); err != nil {
-			return err
+		r.last = min(r.last, blocks-1)
+		if r.sum == "" {
+			sum := sha256.New()
+			if _, err := io.Copy(sum, io.NewSectionReader(f, r.first*mapBlock, (r.last-r.first+1)*mapBlock)); err != nil {
+				return err
+			}
+			r.sum = hex.EncodeToString(sum.Sum(nil))
 		}
-		text := fmt.Sprint(r[0], "-", r[1])
-		if r[0] == r[1] {
-			text = fmt.Sprint(r[0])
+		text := fmt.Sprintf("%d-%d", r.first, r.last)
+		if r.first == r.last {
+			text = fmt.Sprint(r.first)
 		}
-		fmt.Fprintf(&ranges, "        <Range chksum=\"%x\"> %s </Range>\n", sum.Sum(nil), strings.ReplaceAll(text, " ", ""))
-		count += r[1] - r[0] + 1
+		fmt.Fprintf(&ranges, "        <Range chksum=\"%s\"> %s </Range>\n", r.sum, text)
+		count += r.last - r.first + 1
 	}
 	zeros := strings.Repeat("0", 2*sha256.Size)
 	text := fmt.Sprintf(`<?xml version="1.0" ?>

@@ -231,7 +231,7 @@ func (b *Boot) initramfs(p *Plan, t *layers.Tree, k *Kernel, list []boards.Board
 		{Name: "init", Mode: 0o755, Data: p.Programs.Init},
 		{Name: strings.TrimPrefix(cmdline.InfoFile, "/"), Mode: 0o644, Data: text},
 	}, modules...)
-	return archive.Pack(files, time.Unix(p.Epoch, 0))
+	return archive.Pack(files, time.Unix(p.Epoch, 0), p.Image.Compression == squashfs.Small().Name)
 }
 
 // watchdogSeconds is what the spec says of the watchdog; 0 where it is off,

@@ -90,7 +90,12 @@ func TestSparseWriterLeavesZerosOut(t *testing.T) {
 	copy(data[5000:], "five thousand")
 	copy(data[99_990:], "end")
 	f.Truncate(1 << 20)
-	if n, err := (sparse{f}).WriteAt(data, 777); n != len(data) || err != nil {
+	p, err := openPartition(name, 700, (&Inputs{}).step(t.Context(), "test", 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.f.Close()
+	if n, err := p.WriteAt(data, 77); n != len(data) || err != nil {
 		t.Fatal(n, err)
 	}
 	got, _ := os.ReadFile(name)

@@ -255,8 +255,12 @@ func (c *contents) findBlob(key string) []byte {
 		return nil
 	}
 	defer f.Close()
-	b, err := io.ReadAll(f)
-	if err != nil || len(b) < 4 {
+	st, err := f.Stat()
+	if err != nil || st.Size() < 4 {
+		return nil
+	}
+	b := make([]byte, st.Size())
+	if _, err := io.ReadFull(f, b); err != nil {
 		return nil
 	}
 	n := len(b) - 4

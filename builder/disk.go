@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
-	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sync/errgroup"
 
+	"github.com/pikelet-os/pikelet/internal/artifact"
 	"github.com/pikelet-os/pikelet/internal/disk"
+	"github.com/pikelet-os/pikelet/internal/disk/fat"
 	"github.com/pikelet-os/pikelet/internal/slots"
 )
 
@@ -28,8 +31,11 @@ func WriteDisk(ctx context.Context, a *Artifact, stateSize int64, name string, i
 		return err
 	}
 	defer os.Remove(tmp)
-	defer f.Close()
 	if err := f.Truncate(table.End()); err != nil {
+		f.Close()
+		return err
+	}
+	if err := f.Close(); err != nil {
 		return err
 	}
 	total := int64(0)
@@ -37,105 +43,164 @@ func WriteDisk(ctx context.Context, a *Artifact, stateSize int64, name string, i
 		total += 2 * file.Size // both slots
 	}
 	m := in.step(ctx, "writing the disk image", total)
-	w := &mapped{w: meteredWriterAt{sparse{f}, m}}
-	if err := fill(a, w, table); err != nil {
+	ranges, err := fill(a, tmp, table, m)
+	if err != nil {
 		return fmt.Errorf("writing %s: %w", name, err)
 	}
 	m.end()
 	// What a card's earlier life may have left: records before the first
 	// partition, and a state that belongs to another cluster.
-	w.add(0, table.Partitions[disk.Control-1].Start)
-	w.add(table.Partitions[disk.State-1].Start, disk.StateClear)
-	if err := f.Close(); err != nil {
-		return err
-	}
-	if err := writeBmap(tmp, name+".bmap", w.extents); err != nil {
+	ranges.add(0, table.Partitions[disk.Control-1].Start)
+	ranges.add(table.Partitions[disk.State-1].Start, disk.StateClear)
+	if err := writeBmap(tmp, name+".bmap", ranges); err != nil {
 		return fmt.Errorf("writing the block map of %s: %w", name, err)
 	}
 	return os.Rename(tmp, name)
 }
 
-func fill(a *Artifact, w io.WriterAt, table disk.Table) error {
-	var bootcode []byte
-	if _, ok := a.Manifest.File(slots.BootcodeFile); ok {
-		r, err := a.Open(slots.BootcodeFile)
-		if err != nil {
-			return err
-		}
-		defer r.Close()
-		if bootcode, err = io.ReadAll(r); err != nil {
-			return err
-		}
-	}
+// fill writes the partitions side by side and then the table that names them.
+// It returns what was written.
+func fill(a *Artifact, name string, table disk.Table, m *meter) (extents, error) {
 	control := table.Partitions[disk.Control-1]
-	layout, err := a.image().Control(bootcode, control)
+	layout, err := controlLayout(a, control)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err := layout.Write(io.NewOffsetWriter(w, control.Start)); err != nil {
-		return err
-	}
+	layouts, at := []*fat.Layout{layout}, []int64{control.Start}
 	for _, l := range []slots.Letter{slots.A, slots.B} {
 		part := table.Partitions[l.Partition()-1]
 		layout, err := a.image().Slot(l, part)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if err := layout.Write(io.NewOffsetWriter(w, part.Start)); err != nil {
-			return err
-		}
+		layouts, at = append(layouts, layout), append(at, part.Start)
 	}
-	_, err = w.WriteAt(table.Encode(), 0)
-	return err
+	root, _ := a.Manifest.File(artifact.RootFile)
+	parts := make([]*partition, len(layouts))
+	var group errgroup.Group
+	for i, layout := range layouts {
+		group.Go(func() error {
+			p, err := openPartition(name, at[i], m)
+			if err != nil {
+				return err
+			}
+			defer p.f.Close()
+			parts[i] = p
+			p.known(layout.Offset(artifact.RootFile), root)
+			return layout.Write(p)
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	var all extents
+	for _, p := range parts {
+		all = append(all, p.extents...)
+	}
+	f, err := os.OpenFile(name, os.O_WRONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if _, err := f.WriteAt(table.Encode(), 0); err != nil {
+		return nil, err
+	}
+	return all, f.Close()
 }
 
-// sparse writes to a new file of zeros and leaves out whole blocks of zeros.
-type sparse struct{ w io.WriterAt }
+func controlLayout(a *Artifact, control disk.Partition) (*fat.Layout, error) {
+	var bootcode []byte
+	if _, ok := a.Manifest.File(slots.BootcodeFile); ok {
+		r, err := a.Open(slots.BootcodeFile)
+		if err != nil {
+			return nil, err
+		}
+		defer r.Close()
+		if bootcode, err = io.ReadAll(r); err != nil {
+			return nil, err
+		}
+	}
+	return a.image().Control(bootcode, control)
+}
+
+// partition writes to a part of a new file of zeros. Whole blocks of zeros are
+// left out of the file; they are noted like the rest, because on a card with
+// an earlier life they must be written too.
+type partition struct {
+	f     *os.File
+	start int64
+	m     *meter
+	extents
+}
+
+func openPartition(name string, start int64, m *meter) (*partition, error) {
+	f, err := os.OpenFile(name, os.O_WRONLY, 0)
+	return &partition{f: f, start: start, m: m}, err
+}
+
+// known says that a file whose digest is known will be written at a place.
+func (p *partition) known(at int64, file artifact.File) {
+	if at >= 0 {
+		p.addKnown(p.start+at, file.Size, strings.TrimPrefix(file.Digest, "sha256:"))
+	}
+}
 
 var zeroBlock [4096]byte
 
-func (s sparse) WriteAt(p []byte, at int64) (int, error) {
-	for done := 0; done < len(p); {
+// WriteAt writes what is not zeros.
+func (p *partition) WriteAt(b []byte, at int64) (int, error) {
+	if err := p.m.ctx.Err(); err != nil {
+		return 0, err
+	}
+	at += p.start
+	p.add(at, int64(len(b)))
+	for done := 0; done < len(b); {
 		pos := at + int64(done)
-		n := min(len(p)-done, len(zeroBlock)-int(pos%int64(len(zeroBlock))))
-		if part := p[done : done+n]; !bytes.Equal(part, zeroBlock[:n]) {
-			if _, err := s.w.WriteAt(part, pos); err != nil {
+		n := min(len(b)-done, len(zeroBlock)-int(pos%int64(len(zeroBlock))))
+		if part := b[done : done+n]; !bytes.Equal(part, zeroBlock[:n]) {
+			if _, err := p.f.WriteAt(part, pos); err != nil {
 				return done, err
 			}
 		}
 		done += n
 	}
-	return len(p), nil
+	p.m.add(int64(len(b)))
+	return len(b), nil
 }
 
-// compressDisk writes a disk image compressed with zstd, in one frame.
-func compressDisk(ctx context.Context, image, name string, in Inputs) error {
-	f, err := os.Open(image)
-	if err != nil {
-		return err
+// copyStep is how much is copied before somebody looks whether the build is
+// given up.
+const copyStep = 16 << 20
+
+// CopyAt takes all of r. From one file to another the kernel copies by itself,
+// and some file systems only share the blocks.
+func (p *partition) CopyAt(r io.Reader, at int64) (all int64, err error) {
+	if _, err := p.f.Seek(p.start+at, io.SeekStart); err != nil {
+		return 0, err
 	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return err
+	step := &io.LimitedReader{R: r}
+	limited, ok := r.(*io.LimitedReader) // the kernel's way is taken through one, not through two
+	if ok {
+		step.R = limited.R
 	}
-	m := in.step(ctx, "compressing the disk image", st.Size())
-	out, err := os.Create(name)
-	if err != nil {
-		return err
+	for err == nil {
+		if err = p.m.ctx.Err(); err != nil {
+			break
+		}
+		if step.N = copyStep; ok {
+			step.N = min(copyStep, limited.N)
+		}
+		var n int64
+		n, err = p.f.ReadFrom(step)
+		all += n
+		p.m.add(n)
+		if ok {
+			limited.N -= n
+		}
+		if n == 0 {
+			break
+		}
 	}
-	defer out.Close()
-	// One goroutine: the bytes must not depend on how many there are.
-	enc, err := zstd.NewWriter(out, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedFastest))
-	if err != nil {
-		return err
-	}
-	if _, err := io.Copy(enc, meteredReader{f, m}); err != nil {
-		return fmt.Errorf("compressing %s: %w", image, err)
-	}
-	if err := enc.Close(); err != nil {
-		return err
-	}
-	m.end()
-	return out.Close()
+	p.add(p.start+at, all)
+	return all, err
 }

@@ -79,18 +79,29 @@ func publish(work, dir string) error {
 		if e.Name()[0] == '.' {
 			continue
 		}
-		to := filepath.Join(dir, e.Name())
-		if e.IsDir() { // no folder may be in the way of another
-			aside := filepath.Join(work, ".old-"+e.Name())
-			if err := os.Rename(to, aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return err
-			}
-		}
-		if err := os.Rename(filepath.Join(work, e.Name()), to); err != nil {
+		if err := replace(filepath.Join(work, e.Name()), filepath.Join(dir, e.Name()), e.IsDir()); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// replace moves a file or a folder to where an older one may be. Where it can,
+// the two change places: nobody ever finds none of them, and ext4 does not
+// write out gigabytes before it goes on, as it does when a file is renamed
+// over another.
+func replace(from, to string, folder bool) error {
+	err := exchange(from, to)
+	if err == nil {
+		return nil
+	}
+	if folder && !errors.Is(err, fs.ErrNotExist) { // no folder may be in the way of another
+		aside := filepath.Join(filepath.Dir(from), ".old-"+filepath.Base(from))
+		if err := os.Rename(to, aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return os.Rename(from, to)
 }
 
 // clearWork empties the folder a build works in.

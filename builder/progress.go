@@ -52,31 +52,3 @@ func (w meteredWriter) Write(p []byte) (int, error) {
 	w.m.add(int64(n))
 	return n, err
 }
-
-type meteredReader struct {
-	io.ReadCloser
-	m *meter
-}
-
-func (r meteredReader) Read(p []byte) (int, error) {
-	if err := r.m.ctx.Err(); err != nil {
-		return 0, err
-	}
-	n, err := r.ReadCloser.Read(p)
-	r.m.add(int64(n))
-	return n, err
-}
-
-type meteredWriterAt struct {
-	io.WriterAt
-	m *meter
-}
-
-func (w meteredWriterAt) WriteAt(p []byte, at int64) (int, error) {
-	if err := w.m.ctx.Err(); err != nil {
-		return 0, err
-	}
-	n, err := w.WriterAt.WriteAt(p, at)
-	w.m.add(int64(n))
-	return n, err
-}

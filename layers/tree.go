@@ -215,7 +215,9 @@ func (t *Tree) ReadFile(name string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	defer r.Close()
-	return io.ReadAll(r)
+	b := make([]byte, e.Size)
+	_, err = io.ReadFull(r, b)
+	return b, err
 }
 
 // Entries returns all entries sorted by name, so that folders come before

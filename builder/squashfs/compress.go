@@ -11,12 +11,12 @@ type Compression struct {
 	Name      string // as specs say it
 	BlockSize int    // bytes of a block, a power of two from 4 KiB to 1 MiB
 	level     zstd.EncoderLevel
-	odd       zstd.EncoderLevel // of every second whole block of a file
+	fourth    zstd.EncoderLevel // of every fourth whole block of a file
 }
 
 // Fast is what images get when nobody asks for less: about as small as
 // mksquashfs makes them at zstd's level 3, in less time. The encoder has no
-// level between one that is slower than mksquashfs and one whose output is 5 %
+// level between one that is as slow as mksquashfs and one whose output is 5 %
 // larger; taking them in turns is that level (docs/decisions/0006-fast.md).
 // 256 KiB: larger blocks save space and cost read amplification on nodes with
 // 1 GiB of memory (measured in docs/decisions/0002-own-writers.md).
@@ -52,7 +52,7 @@ func (c Compression) check() error {
 }
 
 // Encoder compresses one block after another. It is for one goroutine.
-type Encoder struct{ even, odd *zstd.Encoder }
+type Encoder struct{ most, fourth *zstd.Encoder }
 
 // NewEncoder returns an encoder whose every frame stands alone, in a window
 // the kernel can afford: one block.
@@ -60,7 +60,7 @@ func (c Compression) NewEncoder() (*Encoder, error) { return c.encoder(c.BlockSi
 
 func (c Compression) encoder(window int) (*Encoder, error) {
 	var e Encoder
-	for z, level := range map[**zstd.Encoder]zstd.EncoderLevel{&e.even: c.level, &e.odd: c.odd} {
+	for z, level := range map[**zstd.Encoder]zstd.EncoderLevel{&e.most: c.level, &e.fourth: c.fourth} {
 		var err error
 		*z, err = zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false),
 			zstd.WithWindowSize(window), zstd.WithEncoderLevel(level))
@@ -73,8 +73,8 @@ func (c Compression) encoder(window int) (*Encoder, error) {
 
 // Close frees what the encoder holds.
 func (e *Encoder) Close() {
-	e.even.Close()
-	e.odd.Close()
+	e.most.Close()
+	e.fourth.Close()
 }
 
 // Encode compresses whole block i of a file and returns it with its size word,
@@ -84,14 +84,14 @@ func (e *Encoder) Encode(i int, in, out []byte) ([]byte, uint32) {
 	if isZero(in) {
 		return nil, 0
 	}
-	if i%2 == 1 {
-		return encode(e.odd, in, out)
+	if i%4 == 3 {
+		return encode(e.fourth, in, out)
 	}
-	return encode(e.even, in, out)
+	return encode(e.most, in, out)
 }
 
 // encode is Encode for what is no whole block of a file: fragments, metadata.
-func (e *Encoder) encode(in, out []byte) ([]byte, uint32) { return encode(e.even, in, out) }
+func (e *Encoder) encode(in, out []byte) ([]byte, uint32) { return encode(e.most, in, out) }
 
 func encode(z *zstd.Encoder, in, out []byte) ([]byte, uint32) {
 	out = z.EncodeAll(in, out[:0])

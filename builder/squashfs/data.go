@@ -73,7 +73,7 @@ func newDataWriter(o Options) *dataWriter {
 // run lets feed send jobs, workers work and drain take what is done in order.
 // It returns the first error of the three.
 func (d *dataWriter) run(feed func() error, drain func(*job) error) error {
-	depth := 2 * d.o.Workers // blocks in flight; this bounds the memory
+	depth := 8 * d.o.Workers // blocks in flight; this bounds the memory
 	d.jobs, d.order = make(chan *job, depth), make(chan *job, depth)
 	var workers sync.WaitGroup
 	for range d.o.Workers {

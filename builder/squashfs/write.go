@@ -39,7 +39,7 @@ type direct struct {
 }
 
 func (d *direct) writeAll(root *node, out *output) error {
-	d.free = make(chan []byte, 4*d.o.Workers+8)
+	d.free = make(chan []byte, 16*d.o.Workers+8)
 	if err := d.findTwins(root); err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 type vmOptions struct {
 	vm.Options
 	Try   bool
+	Watch bool
 	Login time.Duration
 }
 
@@ -35,11 +36,18 @@ func newVMRun() *cobra.Command {
 own FATs and hands its kernel to QEMU, again and again as the guest reboots.
 
 On a terminal you are at its console; Ctrl-A X ends it. Without a terminal it
-boots to the login, powers off, and exits 0 if the login came.`,
+boots to the login, powers off, and exits 0 if the login came.
+
+With --watch it waits for the image, and boots it again whenever a build has put
+a new one in its place: beside pikelet build --watch, that is from a change to
+its login without a hand. What the old one wrote to its card is gone then.`,
 		Args: exactly(1, "the disk image"),
 		RunE: func(c *cobra.Command, args []string) error {
 			o.Image = args[0]
 			o.Request.Tryboot = o.Try
+			if o.Watch {
+				return watchVM(c.Context(), o)
+			}
 			return runVM(c.Context(), o)
 		},
 	}
@@ -47,6 +55,7 @@ boots to the login, powers off, and exits 0 if the login came.`,
 	f.BoolVar(&o.Snapshot, "snapshot", false, "leave the image file untouched")
 	f.StringVar(&o.Machine, "machine", "", "virt or raspi3b (default: what the image's kernel can run on)")
 	f.BoolVar(&o.Card, "card", false, "an SD card as on a Pi instead of a virtio disk")
+	f.BoolVar(&o.Watch, "watch", false, "boot the image again whenever a build replaces it")
 	f.BoolVar(&o.Try, "try", false, "boot the slot under trial first")
 	f.IntVar(&o.Request.Partition, "partition", 0, "boot this partition first, as after \"reboot N\"")
 	f.BoolVar(&o.NoWalk, "old-eeprom", false, "behave as an EEPROM from before PARTITION_WALK")
@@ -58,12 +67,21 @@ func runVM(ctx context.Context, o vmOptions) error {
 	if _, err := os.Stat(o.Image); err != nil {
 		return fmt.Errorf("%w; build one with pikelet build", err)
 	}
-	o.Console = os.Stdout
-	o.Log = func(s string) { fmt.Fprint(os.Stderr, "pikelet: "+s+"\r\n") }
-	if term.IsTerminal(int(os.Stdin.Fd())) && term.IsTerminal(int(os.Stdout.Fd())) {
+	o.attach()
+	if onTerminal() {
 		return interactive(ctx, o)
 	}
 	return unattended(ctx, o)
+}
+
+// attach shows console and firmware to the person.
+func (o *vmOptions) attach() {
+	o.Console = os.Stdout
+	o.Log = func(s string) { fmt.Fprint(os.Stderr, "pikelet: "+s+"\r\n") }
+}
+
+func onTerminal() bool {
+	return term.IsTerminal(int(os.Stdin.Fd())) && term.IsTerminal(int(os.Stdout.Fd()))
 }
 
 // interactive connects the terminal to the console.

@@ -180,6 +180,9 @@ func fill(ctx context.Context, a *archive, builds []*build, log io.Writer) ([]*b
 		if err := b.read(ctx, a); err != nil {
 			return nil, fmt.Errorf("package %s: %w", b.name, err)
 		}
+		if b.alone {
+			continue
+		}
 		libs, err := a.libraries(b.debs, seen)
 		if err != nil {
 			return nil, err

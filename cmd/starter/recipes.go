@@ -19,6 +19,9 @@ type recipe struct {
 	installIf   string // %v stands for the version of the package named by origin
 	origin      string
 
+	// alone leaves out the libraries that its Debian packages need.
+	alone bool
+
 	// shape changes the files as a whole, where prefixes are not enough.
 	shape func(*build) error
 }
@@ -110,16 +113,17 @@ crc32c_generic libcrc32c gcm ccm ctr cmac sha256_generic aes_arm64 aes_ce_blk
 `
 
 // bulkRecipes make a repository that weighs what a node of k3s does: large Go
-// programs, and thousands of small files beside them. It is for measuring.
+// programs, thousands of small files, and an archive of container images for
+// starting without a registry, which is compressed already. It is for
+// measuring.
 var bulkRecipes = []recipe{
 	{name: "docker", debs: []string{"docker.io"}, take: []string{"usr/"}, description: "Large Go programs"},
 	{name: "prometheus", debs: []string{"prometheus"}, take: []string{"usr/"}, description: "Large Go programs"},
 	{name: "podman", debs: []string{"podman"}, take: []string{"usr/"}, description: "A large Go program"},
-	{name: "kubectl", debs: []string{"kubernetes-client"}, take: []string{"usr/"}, description: "A large Go program"},
-	{name: "etcd", debs: []string{"etcd-server"}, take: []string{"usr/"}, description: "A large Go program"},
-	{name: "buildah", debs: []string{"buildah"}, take: []string{"usr/"}, description: "A large Go program"},
 	{name: "git", debs: []string{"git"}, take: []string{"usr/"}, description: "Many programs"},
 	{name: "vim-runtime", debs: []string{"vim-runtime"}, take: []string{"usr/"}, description: "Thousands of small files"},
 	{name: "perl-modules", debs: []string{"perl-modules-5.40"}, take: []string{"usr/"}, description: "Thousands of small files"},
 	{name: "python3", debs: []string{"libpython3.13-stdlib"}, take: []string{"usr/"}, description: "Thousands of small files"},
+	{name: "airgap-images", debs: []string{"buildah", "etcd-server", "postgresql-17", "libllvm19", "openjdk-21-jre-headless"},
+		take: []string{"usr/"}, alone: true, shape: airgapArchive, description: "What images hold, in one compressed archive"},
 }

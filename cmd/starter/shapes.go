@@ -9,6 +9,8 @@ import (
 	"sort"
 	"strings"
 
+	"github.com/klauspost/compress/zstd"
+
 	"github.com/pikelet-os/pikelet/layers/kmod"
 )
 
@@ -221,5 +223,41 @@ func certificateBundle(b *build) error {
 		delete(b.files, name)
 	}
 	b.addFile("etc/ssl/certs/ca-certificates.crt", 0o644, all.Bytes())
+	return nil
+}
+
+// airgapArchive puts all files into one archive where k3s looks for images,
+// compressed as its releases' archives are.
+func airgapArchive(b *build) error {
+	var names []string
+	for name := range b.files {
+		names = append(names, name)
+	}
+	sort.Strings(names)
+	var out bytes.Buffer
+	z, err := zstd.NewWriter(&out, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedBetterCompression))
+	if err != nil {
+		return err
+	}
+	w := tar.NewWriter(z)
+	for _, name := range names {
+		f := b.files[name]
+		h := f.Header
+		h.Name, h.Size = name, int64(len(f.content))
+		if err := w.WriteHeader(&h); err != nil {
+			return err
+		}
+		if _, err := w.Write(f.content); err != nil {
+			return err
+		}
+		delete(b.files, name)
+	}
+	if err := w.Close(); err != nil {
+		return err
+	}
+	if err := z.Close(); err != nil {
+		return err
+	}
+	b.addFile("usr/share/k3s/airgap-images-arm64.tar.zst", 0o644, out.Bytes())
 	return nil
 }

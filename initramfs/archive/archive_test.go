@@ -12,11 +12,11 @@ import (
 // TestCpioReadsIt lets the real tools list the archive.
 func TestCpioReadsIt(t *testing.T) {
 	files := []File{{"init", 0o755, []byte("program")}, {"etc/pikelet/boot.json", 0o644, []byte("{}")}, {"modules/00-a.ko", 0o644, bytes.Repeat([]byte("x"), 5000)}}
-	packed, err := Pack(files, time.Unix(1_700_000_000, 0))
+	packed, err := Pack(files, time.Unix(1_700_000_000, 0), false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := Pack(files, time.Unix(1_700_000_000, 0))
+	again, err := Pack(files, time.Unix(1_700_000_000, 0), false)
 	if err != nil || !bytes.Equal(packed, again) {
 		t.Errorf("packing twice gives other bytes (%v)", err)
 	}

@@ -307,7 +307,7 @@ func spoilModule(t *testing.T) []byte {
 		}
 		files = append(files, archive.File{Name: h.Name, Mode: uint32(h.Mode.Perm()), Data: b})
 	}
-	out, err := archive.Pack(files, time.Unix(image.Manifest.Epoch, 0))
+	out, err := archive.Pack(files, time.Unix(image.Manifest.Epoch, 0), false)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,103 +3,121 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/exec"
-	"regexp"
+	"path/filepath"
 	"sort"
-	"strconv"
 	"strings"
 	"time"
-
-	"github.com/pikelet-os/pikelet/builder/device"
-	"github.com/pikelet-os/pikelet/internal/vm"
 )
 
+// options say what is measured with what.
+type options struct {
+	out      string
+	image    string // disk image that is booted
+	pikelet  string // the command
+	starter  string // repository of small packages
+	bulk     string // and of large ones; "" leaves out what needs them
+	alpine   string // folder with Alpine's index and a root with its key; "" leaves out solve_ms
+	rounds   int
+	only     string // comma-separated names of groups; "" is all
+	scratch  string
+	progress func(string)
+}
+
 func main() {
-	out := flag.String("o", "bench.json", "file the figures go to")
-	image := flag.String("image", "build/demo/disk.img", "disk image that is booted")
-	boots := flag.Int("boots", 3, "how often it is booted; figures are medians")
+	var o options
+	flag.StringVar(&o.out, "o", "bench.json", "file the figures go to")
+	flag.StringVar(&o.image, "image", "build/demo/disk.img", "disk image that is booted")
+	flag.StringVar(&o.pikelet, "pikelet", "build/pikelet", "the command that is measured")
+	flag.StringVar(&o.starter, "starter", "build/starter", "repository of the images that are built")
+	flag.StringVar(&o.bulk, "bulk", "build/bulk", "repository of large packages")
+	flag.StringVar(&o.alpine, "alpine", "", "folder with alpine-minirootfs-*-x86_64.tar.gz and APKINDEX-*-x86_64.tar.gz, for solve_ms")
+	flag.IntVar(&o.rounds, "rounds", 5, "how often each is measured; figures are medians")
+	flag.StringVar(&o.only, "only", "", "measure only these groups: boot, squashfs, build, loop, solve")
 	pack := flag.String("squash", "", "only pack this folder into the file -o, as the builder's writer does")
 	flag.Parse()
-	if *pack != "" {
-		if err := squash(*pack, *out); err != nil {
-			fmt.Fprintln(os.Stderr, "bench:", err)
-			os.Exit(1)
+	err := func() error {
+		if *pack != "" {
+			return squash(*pack, o.out)
 		}
-		return
-	}
-	if err := run(*out, *image, *boots); err != nil {
+		o.progress = func(s string) { fmt.Fprintln(os.Stderr, s) }
+		return run(o)
+	}()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(out, image string, boots int) error {
+// run measures group by group. Figures of groups that are not measured stay in
+// the file as they are.
+func run(o options) (err error) {
 	figures := map[string]float64{}
-	programs, err := device.Load()
-	if err != nil {
-		return err
+	if b, err := os.ReadFile(o.out); err == nil && o.only != "" {
+		if err := json.Unmarshal(b, &figures); err != nil {
+			return fmt.Errorf("reading %s: %w", o.out, err)
+		}
 	}
-	size, err := zstdSize(programs.Init)
-	if err != nil {
-		return err
-	}
-	figures["init_zstd_bytes"] = float64(size)
-	var inits, demos []float64
-	for range boots {
-		i, d, err := boot(image)
-		if err != nil {
+	for _, name := range []*string{&o.pikelet, &o.starter, &o.bulk} {
+		if *name, err = filepath.Abs(*name); err != nil {
 			return err
 		}
-		inits, demos = append(inits, i), append(demos, d)
 	}
-	figures["init_seconds"] = median(inits)
-	figures["demo_boot_seconds"] = median(demos)
+	if o.scratch, err = os.MkdirTemp("", "pikelet-bench-"); err != nil {
+		return err
+	}
+	defer os.RemoveAll(o.scratch)
+	ctx := context.Background()
+	for _, group := range []struct {
+		name    string
+		measure func(context.Context, options, map[string]float64) error
+	}{{"boot", boots}, {"build", builds}, {"loop", loop}, {"solve", solve}} {
+		if o.only == "" || strings.Contains(","+o.only+",", ","+group.name+",") {
+			if err := group.measure(ctx, o, figures); err != nil {
+				return fmt.Errorf("%s: %w", group.name, err)
+			}
+		}
+	}
 	b, err := json.MarshalIndent(figures, "", "  ")
 	if err != nil {
 		return err
 	}
 	fmt.Println(string(b))
-	return os.WriteFile(out, append(b, '\n'), 0o644)
+	return os.WriteFile(o.out, append(b, '\n'), 0o644)
 }
 
-// zstdSize returns the bytes of a program compressed as the peer's tool does
-// it at its highest ordinary level.
-func zstdSize(program []byte) (int, error) {
-	cmd := exec.Command("zstd", "-19", "-c")
-	cmd.Stdin = strings.NewReader(string(program))
-	b, err := cmd.Output()
-	return len(b), err
-}
-
-var initTook = regexp.MustCompile(`init took ([0-9.]+) s`)
-
-// boot boots the demo image to its prompt and returns the seconds /init says
-// it took, and those from the firmware's start to the prompt.
-func boot(image string) (init, login float64, err error) {
+// command runs a program and returns how long it took, in seconds, and the
+// most memory it held at once, in bytes.
+func command(ctx context.Context, dir string, args ...string) (seconds float64, peak int64, err error) {
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd.Dir = dir
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
 	start := time.Now()
-	m, err := vm.Start(context.Background(), vm.Options{Image: image, Snapshot: true})
-	if err != nil {
-		return 0, 0, err
+	if err := cmd.Run(); err != nil {
+		return 0, 0, fmt.Errorf("%s: %w\n%s", strings.Join(args, " "), err, out.Bytes())
 	}
-	defer m.Close()
-	if err := m.Expect(":~# ", 3*time.Minute); err != nil {
-		return 0, 0, fmt.Errorf("%w\n%s", err, m.Output())
-	}
-	login = time.Since(start).Seconds()
-	found := initTook.FindStringSubmatch(m.Output())
-	if found == nil {
-		return 0, 0, fmt.Errorf("/init did not say how long it took:\n%s", m.Output())
-	}
-	init, err = strconv.ParseFloat(found[1], 64)
-	return init, login, err
+	return time.Since(start).Seconds(), peakOf(cmd.ProcessState), nil
 }
 
 func median(list []float64) float64 {
+	list = append([]float64(nil), list...)
 	sort.Float64s(list)
 	return list[len(list)/2]
 }
+
+// pair is one thing done by two.
+type pair struct{ ours, peers []float64 }
+
+func (p pair) ratio() float64 { return median(p.ours) / median(p.peers) }
+
+func (p pair) String() string { return fmt.Sprintf("ours %.2f s, peer %.2f s", p.ours, p.peers) }
+
+var errMissing = errors.New("missing")

@@ -2,6 +2,9 @@ package main
 
 import (
 	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -12,8 +15,71 @@ import (
 	"github.com/pikelet-os/pikelet/builder/squashfs"
 )
 
-// squash packs a folder as the builder's writer does, for comparing with
-// mksquashfs: what the tool reads, it reads.
+// squashes compares the root's writer with mksquashfs on the files that
+// peerBuild left unpacked.
+func squashes(ctx context.Context, o options, figures map[string]float64) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	dir := filepath.Join(o.scratch, "peer")
+	if err := os.RemoveAll(dir + "/root/boot"); err != nil {
+		return err
+	}
+	size := int64(0)
+	err = filepath.WalkDir(dir+"/root", func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		st, err := d.Info()
+		if err == nil {
+			size += st.Size()
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if size < 400<<20 {
+		return fmt.Errorf("the tree has %d MiB, and figures are of 400 or more", size>>20)
+	}
+	var times pair
+	var peaks []float64
+	for range o.rounds {
+		for _, old := range []string{"/ours.squashfs", "/theirs.squashfs"} { // ext4 writes out what replaces a file when it is closed
+			if err := os.Remove(dir + old); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
+		ours, peak, err := command(ctx, dir, self, "-squash", "root", "-o", "ours.squashfs")
+		if err != nil {
+			return err
+		}
+		theirs, _, err := command(ctx, dir, "mksquashfs", "root", "theirs.squashfs", "-comp", "zstd", "-Xcompression-level", "3", "-b", "256K",
+			"-noappend", "-quiet", "-no-progress", "-processors", fmt.Sprint(runtime.GOMAXPROCS(0)))
+		if err != nil {
+			return err
+		}
+		times.ours, times.peers, peaks = append(times.ours, ours), append(times.peers, theirs), append(peaks, float64(peak)/(1<<20))
+	}
+	a, err := os.Stat(dir + "/ours.squashfs")
+	if err != nil {
+		return err
+	}
+	b, err := os.Stat(dir + "/theirs.squashfs")
+	if err != nil {
+		return err
+	}
+	o.progress(fmt.Sprintf("squashfs of %d MiB: %v; %d and %d bytes", size>>20, times, a.Size(), b.Size()))
+	figures["squashfs_time_ratio"] = times.ratio()
+	figures["squashfs_size_ratio"] = float64(a.Size()) / float64(b.Size())
+	figures["squashfs_peak_mib"] = median(peaks)
+	figures["squashfs_tree_mib"] = float64(size) / (1 << 20)
+	return nil
+}
+
+// squash packs a folder as the builder's writer does: what mksquashfs reads,
+// it reads.
 func squash(dir, image string) error {
 	var entries []squashfs.Entry
 	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
