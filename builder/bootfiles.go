@@ -27,6 +27,8 @@ type Boot struct {
 	Files    map[string][]byte
 	Modules  []string // of the initramfs, in the order they are loaded
 	Warnings []string // what a board will not do with this kernel or firmware
+
+	digests map[string]string // of Files
 }
 
 // BootFiles makes everything in a slot beside the root: kernel, device trees,
@@ -62,8 +64,14 @@ func BootFiles(p *Plan, t *layers.Tree, k *Kernel, c *contents) (*Boot, error) {
 	for _, l := range []slots.Letter{slots.A, slots.B, slots.Net} {
 		b.Files[l.CmdlineFile()] = cmdline.Encode(l, p.Words)
 	}
-	b.Files[artifact.InitramfsFile], err = b.initramfs(p, t, k, list)
-	return b, err
+	if b.Files[artifact.InitramfsFile], err = b.initramfs(p, t, k, list); err != nil {
+		return nil, err
+	}
+	b.digests = map[string]string{}
+	for name, file := range b.Files {
+		b.digests[name] = artifact.DigestOf(file)
+	}
+	return b, nil
 }
 
 // maxBootFile bounds device trees and firmware; start_x.elf has 4 MB.

@@ -90,11 +90,7 @@ func TestSparseWriterLeavesZerosOut(t *testing.T) {
 	copy(data[5000:], "five thousand")
 	copy(data[99_990:], "end")
 	f.Truncate(1 << 20)
-	p, err := openPartition(name, 700, (&Inputs{}).step(t.Context(), "test", 1))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer p.f.Close()
+	p := &partition{f: f, start: 700, m: (&Inputs{}).step(t.Context(), "test", 1)}
 	if n, err := p.WriteAt(data, 77); n != len(data) || err != nil {
 		t.Fatal(n, err)
 	}

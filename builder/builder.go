@@ -103,7 +103,12 @@ func build(ctx context.Context, img *spec.Image, in Inputs, work string) (*Resul
 	if err != nil {
 		return nil, err
 	}
-	root, boot, err := finish(ctx, plan, assembly, in, c)
+	card, err := newCard(filepath.Join(work, "disk.img"), img, in)
+	if err != nil {
+		return nil, err
+	}
+	defer card.Close()
+	root, boot, err := finish(ctx, plan, assembly, card, in, c)
 	if err != nil {
 		return nil, err
 	}
@@ -117,12 +122,11 @@ func build(ctx context.Context, img *spec.Image, in Inputs, work string) (*Resul
 	if err != nil {
 		return nil, err
 	}
-	disk := filepath.Join(work, "disk.img")
-	if err := WriteDisk(ctx, art, int64(img.StateSize), disk, in); err != nil {
+	if err := card.finish(ctx, art, in); err != nil {
 		return nil, err
 	}
 	if in.Zstd {
-		if err := compressDisk(ctx, disk, disk+".zst", in); err != nil {
+		if err := compressDisk(ctx, card.name, card.name+".zst", in); err != nil {
 			return nil, err
 		}
 	}
@@ -132,9 +136,11 @@ func build(ctx context.Context, img *spec.Image, in Inputs, work string) (*Resul
 	return &Result{Artifact: art, Plan: plan, Warnings: warnings}, ctx.Err()
 }
 
-// finish makes the root and what lies beside it, at the same time.
-func finish(ctx context.Context, plan *Plan, a *Assembly, in Inputs, c *contents) (root *Root, boot *Boot, err error) {
-	group, ctx := errgroup.WithContext(ctx)
+// finish makes what lies beside the root and lays out the root, at the same
+// time; and then writes the root to all places it belongs.
+func finish(ctx context.Context, plan *Plan, a *Assembly, card *card, in Inputs, c *contents) (root *Root, boot *Boot, err error) {
+	var laid *rootPlan
+	var group errgroup.Group
 	group.Go(func() error {
 		var err error
 		boot, err = BootFiles(plan, a.Tree, a.Kernel, c)
@@ -142,10 +148,17 @@ func finish(ctx context.Context, plan *Plan, a *Assembly, in Inputs, c *contents
 	})
 	group.Go(func() error {
 		var err error
-		root, err = Seal(ctx, a.Tree, plan.Epoch, c.work, in, c)
+		laid, err = planRoot(a.Tree, plan.Epoch, in.Workers, c)
 		return err
 	})
 	if err := group.Wait(); err != nil {
+		return nil, nil, err
+	}
+	places, err := card.places(newManifest(plan, laid.root(), boot))
+	if err != nil {
+		return nil, nil, err
+	}
+	if root, err = Seal(ctx, laid, c.work, places, in); err != nil {
 		return nil, nil, err
 	}
 	return root, boot, c.Finish()

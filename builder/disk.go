@@ -8,104 +8,139 @@ import (
 	"os"
 	"strings"
 
-	"golang.org/x/sync/errgroup"
-
+	"github.com/pikelet-os/pikelet/builder/spec"
 	"github.com/pikelet-os/pikelet/internal/artifact"
 	"github.com/pikelet-os/pikelet/internal/disk"
 	"github.com/pikelet-os/pikelet/internal/disk/fat"
 	"github.com/pikelet-os/pikelet/internal/slots"
 )
 
-// WriteDisk writes the image of a whole card: both slots hold the artifact,
-// so that there is a rescue from the first boot on, and a is the default.
-// The file is sparse; it appears under its name only when it is whole, with
-// its block map beside it, for bmaptool and others that write what matters.
-func WriteDisk(ctx context.Context, a *Artifact, stateSize int64, name string, in Inputs) error {
-	table, err := disk.Card(a.Manifest.SlotSize, stateSize, a.image().DiskSignature())
+// card is the image of a whole card that is being written: both slots hold
+// the artifact, so that there is a rescue from the first boot on, and a is the
+// default. The file is sparse; it appears under its name only when it is
+// whole, with its block map beside it, for bmaptool and others that write what
+// matters.
+type card struct {
+	name  string
+	img   *spec.Image
+	zstd  bool
+	f     *os.File         // NAME.part
+	roots map[string]int64 // where the roots of the slots were written
+}
+
+func newCard(name string, img *spec.Image, in Inputs) (*card, error) {
+	f, err := os.Create(name + ".part")
+	return &card{name: name, img: img, zstd: in.Zstd, f: f}, err
+}
+
+// Close gives up what is not whole.
+func (c *card) Close() {
+	c.f.Close()
+	os.Remove(c.f.Name())
+}
+
+func (c *card) table(signature uint32) (disk.Table, error) {
+	return disk.Card(int64(c.img.SlotSize), int64(c.img.StateSize), signature)
+}
+
+// places returns where on the card the roots of both slots go. Of the manifest
+// only the sizes of files need to be known: the root lies behind all others.
+func (c *card) places(m *artifact.Manifest) ([]*rootPlace, error) {
+	table, err := c.table(0)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	tmp := name + ".part"
-	f, err := os.Create(tmp)
+	if err := c.f.Truncate(table.End()); err != nil {
+		return nil, err
+	}
+	text, err := m.Encode()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer os.Remove(tmp)
-	if err := f.Truncate(table.End()); err != nil {
-		f.Close()
-		return err
+	image := slots.Image{Manifest: m, Text: text, Signature: make([]byte, 4096)}
+	c.roots = map[string]int64{}
+	var list []*rootPlace
+	for _, l := range []slots.Letter{slots.A, slots.B} {
+		part := table.Partitions[l.Partition()-1]
+		layout, err := image.Slot(l, part)
+		if err != nil {
+			return nil, err
+		}
+		at := part.Start + layout.Offset(artifact.RootFile)
+		c.roots[string(l)] = at
+		// Who wants the image compressed reads it at once.
+		list = append(list, &rootPlace{f: c.f, at: at, uncached: !c.zstd})
 	}
-	if err := f.Close(); err != nil {
+	return list, nil
+}
+
+// finish writes everything but the roots, unless they turn out to belong
+// somewhere else.
+func (c *card) finish(ctx context.Context, a *Artifact, in Inputs) error {
+	table, err := c.table(a.image().DiskSignature())
+	if err != nil {
 		return err
 	}
 	total := int64(0)
 	for _, file := range a.Manifest.Files {
-		total += 2 * file.Size // both slots
+		if file.Name != artifact.RootFile {
+			total += 2 * file.Size // both slots
+		}
 	}
 	m := in.step(ctx, "writing the disk image", total)
-	ranges, err := fill(a, tmp, table, m)
+	ranges, err := c.fill(a, table, m)
 	if err != nil {
-		return fmt.Errorf("writing %s: %w", name, err)
+		return fmt.Errorf("writing %s: %w", c.name, err)
 	}
 	m.end()
 	// What a card's earlier life may have left: records before the first
 	// partition, and a state that belongs to another cluster.
 	ranges.add(0, table.Partitions[disk.Control-1].Start)
 	ranges.add(table.Partitions[disk.State-1].Start, disk.StateClear)
-	if err := writeBmap(tmp, name+".bmap", ranges); err != nil {
-		return fmt.Errorf("writing the block map of %s: %w", name, err)
+	if err := c.f.Close(); err != nil {
+		return err
 	}
-	return os.Rename(tmp, name)
+	if err := writeBmap(c.f.Name(), c.name+".bmap", ranges); err != nil {
+		return fmt.Errorf("writing the block map of %s: %w", c.name, err)
+	}
+	return os.Rename(c.f.Name(), c.name)
 }
 
-// fill writes the partitions side by side and then the table that names them.
-// It returns what was written.
-func fill(a *Artifact, name string, table disk.Table, m *meter) (extents, error) {
+// fill writes the partitions and then the table that names them. It returns
+// what was written.
+func (c *card) fill(a *Artifact, table disk.Table, m *meter) (extents, error) {
 	control := table.Partitions[disk.Control-1]
 	layout, err := controlLayout(a, control)
 	if err != nil {
 		return nil, err
 	}
-	layouts, at := []*fat.Layout{layout}, []int64{control.Start}
+	p := &partition{f: c.f, start: control.Start, m: m}
+	if err := layout.Write(p); err != nil {
+		return nil, err
+	}
+	all := p.extents
+	root, _ := a.Manifest.File(artifact.RootFile)
 	for _, l := range []slots.Letter{slots.A, slots.B} {
 		part := table.Partitions[l.Partition()-1]
 		layout, err := a.image().Slot(l, part)
 		if err != nil {
 			return nil, err
 		}
-		layouts, at = append(layouts, layout), append(at, part.Start)
-	}
-	root, _ := a.Manifest.File(artifact.RootFile)
-	parts := make([]*partition, len(layouts))
-	var group errgroup.Group
-	for i, layout := range layouts {
-		group.Go(func() error {
-			p, err := openPartition(name, at[i], m)
-			if err != nil {
-				return err
-			}
-			defer p.f.Close()
-			parts[i] = p
-			p.known(layout.Offset(artifact.RootFile), root)
-			return layout.Write(p)
-		})
-	}
-	if err := group.Wait(); err != nil {
-		return nil, err
-	}
-	var all extents
-	for _, p := range parts {
+		p := &partition{f: c.f, start: part.Start, m: m}
+		at := layout.Offset(artifact.RootFile)
+		p.addKnown(part.Start+at, root.Size, strings.TrimPrefix(root.Digest, "sha256:"))
+		if c.roots[string(l)] == part.Start+at {
+			p.there, p.thereSize = at, root.Size
+		} else if err := p.clear(c.roots[string(l)], root.Size); err != nil {
+			return nil, err
+		}
+		if err := layout.Write(p); err != nil {
+			return nil, err
+		}
 		all = append(all, p.extents...)
 	}
-	f, err := os.OpenFile(name, os.O_WRONLY, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	if _, err := f.WriteAt(table.Encode(), 0); err != nil {
-		return nil, err
-	}
-	return all, f.Close()
+	_, err = c.f.WriteAt(table.Encode(), 0)
+	return all, err
 }
 
 func controlLayout(a *Artifact, control disk.Partition) (*fat.Layout, error) {
@@ -131,18 +166,18 @@ type partition struct {
 	start int64
 	m     *meter
 	extents
+
+	there, thereSize int64 // a file that is written already, if thereSize is not 0
 }
 
-func openPartition(name string, start int64, m *meter) (*partition, error) {
-	f, err := os.OpenFile(name, os.O_WRONLY, 0)
-	return &partition{f: f, start: start, m: m}, err
-}
-
-// known says that a file whose digest is known will be written at a place.
-func (p *partition) known(at int64, file artifact.File) {
-	if at >= 0 {
-		p.addKnown(p.start+at, file.Size, strings.TrimPrefix(file.Digest, "sha256:"))
+// clear overwrites with zeros what was written to the wrong place.
+func (p *partition) clear(at, n int64) error {
+	for end := at + n; at < end; at += int64(len(zeroBlock)) {
+		if _, err := p.f.WriteAt(zeroBlock[:min(int64(len(zeroBlock)), end-at)], at); err != nil {
+			return err
+		}
 	}
+	return nil
 }
 
 var zeroBlock [4096]byte
@@ -168,39 +203,11 @@ func (p *partition) WriteAt(b []byte, at int64) (int, error) {
 	return len(b), nil
 }
 
-// copyStep is how much is copied before somebody looks whether the build is
-// given up.
-const copyStep = 16 << 20
-
-// CopyAt takes all of r. From one file to another the kernel copies by itself,
-// and some file systems only share the blocks.
-func (p *partition) CopyAt(r io.Reader, at int64) (all int64, err error) {
-	if _, err := p.f.Seek(p.start+at, io.SeekStart); err != nil {
-		return 0, err
+// CopyAt takes all of r, unless it is there already.
+func (p *partition) CopyAt(r io.Reader, at int64) (int64, error) {
+	if p.thereSize > 0 && at == p.there {
+		p.add(p.start+at, p.thereSize)
+		return p.thereSize, nil
 	}
-	step := &io.LimitedReader{R: r}
-	limited, ok := r.(*io.LimitedReader) // the kernel's way is taken through one, not through two
-	if ok {
-		step.R = limited.R
-	}
-	for err == nil {
-		if err = p.m.ctx.Err(); err != nil {
-			break
-		}
-		if step.N = copyStep; ok {
-			step.N = min(copyStep, limited.N)
-		}
-		var n int64
-		n, err = p.f.ReadFrom(step)
-		all += n
-		p.m.add(n)
-		if ok {
-			limited.N -= n
-		}
-		if n == 0 {
-			break
-		}
-	}
-	p.add(p.start+at, all)
-	return all, err
+	return io.CopyBuffer(io.NewOffsetWriter(p, at), r, make([]byte, 1<<20))
 }

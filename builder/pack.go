@@ -43,28 +43,38 @@ func Pack(p *Plan, root *Root, boot *Boot, key *ecdsa.PrivateKey, dir string) (*
 	if err := os.MkdirAll(filepath.Join(dir, "blobs", "sha256"), 0o755); err != nil {
 		return nil, err
 	}
-	m := &artifact.Manifest{
-		Format: artifact.Format, Stream: p.Image.Stream, Release: p.Image.Release, BuildID: p.BuildID, Epoch: p.Epoch,
-		Arch: ociArch, Boards: p.Image.Boards, SlotSize: int64(p.Image.SlotSize),
-		Packages: artifact.DigestOf(p.PackageList()), Root: root.Meta,
-	}
-	for _, name := range boot.Names() {
-		d, err := writeBlob(dir, boot.Files[name])
-		if err != nil {
+	m := newManifest(p, root, boot)
+	for _, f := range m.Files {
+		if f.Name == artifact.RootFile {
+			if err := os.Rename(root.File, blobPath(dir, f.Digest)); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if err := os.WriteFile(blobPath(dir, f.Digest), boot.Files[f.Name], 0o644); err != nil {
 			return nil, err
 		}
-		m.Files = append(m.Files, artifact.File{Name: name, Size: int64(len(boot.Files[name])), Digest: d})
 	}
-	if err := os.Rename(root.File, blobPath(dir, root.Digest)); err != nil {
-		return nil, err
-	}
-	m.Files = append(m.Files, artifact.File{Name: artifact.RootFile, Size: root.Size, Digest: root.Digest})
 	text, err := m.Encode()
 	if err != nil {
 		return nil, err
 	}
 	a := &Artifact{Dir: dir, Manifest: m, Text: text}
 	return a, a.sign(key)
+}
+
+// newManifest describes an image.
+func newManifest(p *Plan, root *Root, boot *Boot) *artifact.Manifest {
+	m := &artifact.Manifest{
+		Format: artifact.Format, Stream: p.Image.Stream, Release: p.Image.Release, BuildID: p.BuildID, Epoch: p.Epoch,
+		Arch: ociArch, Boards: p.Image.Boards, SlotSize: int64(p.Image.SlotSize),
+		Packages: artifact.DigestOf(p.PackageList()), Root: root.Meta,
+	}
+	for _, name := range boot.Names() {
+		m.Files = append(m.Files, artifact.File{Name: name, Size: int64(len(boot.Files[name])), Digest: boot.digests[name]})
+	}
+	m.Files = append(m.Files, artifact.File{Name: artifact.RootFile, Size: root.Size, Digest: root.Digest})
+	return m
 }
 
 // sign writes the manifests, the signature as cosign stores it, and the index

@@ -26,26 +26,47 @@ type Root struct {
 	Meta   artifact.Root
 }
 
-// Seal writes the tree as a root into the folder work. What lies below /boot
-// stays out: it goes into the slot beside the root. The blocks were compressed
-// as the tree came together; what is left to do is done in one pass over them,
-// which both hashes ride on.
-func Seal(ctx context.Context, t *layers.Tree, epoch int64, work string, in Inputs, c *contents) (*Root, error) {
-	o := squashfs.Options{Compression: c.pool.Compression, Time: time.Unix(epoch, 0), Workers: in.Workers}
-	image, err := squashfs.Plan(rootEntries(t), c, o)
-	if err != nil {
-		return nil, err
-	}
-	m := in.step(ctx, "writing the root", image.Size)
-	r := &Root{File: filepath.Join(work, artifact.RootFile)}
+// rootPlan is a root whose size is known, and whose bytes are not written yet.
+type rootPlan struct {
+	image       *squashfs.Image
+	compression squashfs.Compression
+}
+
+// planRoot lays out the tree as a root. What lies below /boot stays out: it
+// goes into the slot beside the root.
+func planRoot(t *layers.Tree, epoch int64, workers int, c *contents) (*rootPlan, error) {
+	image, err := squashfs.Plan(rootEntries(t), c, squashfs.Options{Compression: c.pool.Compression, Time: time.Unix(epoch, 0), Workers: workers})
+	return &rootPlan{image, c.pool.Compression}, err
+}
+
+// root describes the root, as far as that is known before it is written: with
+// zeros for hashes.
+func (r *rootPlan) root() *Root {
+	blocks, zeros := uint64(r.image.Size/verity.BlockSize), strings.Repeat("0", 2*sha256.Size)
+	return &Root{Size: r.image.Size + verity.TreeSize(blocks), Digest: "sha256:" + zeros, Meta: artifact.Root{DataBlocks: blocks, Salt: hex.EncodeToString(verity.Salt()), Hash: zeros,
+		Generation: squashfs.Generation, Compression: r.compression.Name, BlockSize: r.compression.BlockSize}}
+}
+
+// Seal writes a root into the folder work and to all other places it belongs,
+// in one pass over blocks that were compressed as the tree came together. Both
+// hashes ride on that pass.
+func Seal(ctx context.Context, p *rootPlan, work string, places []*rootPlace, in Inputs) (*Root, error) {
+	r := p.root()
+	m := in.step(ctx, "writing the root", p.image.Size)
+	r.File = filepath.Join(work, artifact.RootFile)
 	f, err := os.Create(r.File)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
+	places = append([]*rootPlace{{f: f, uncached: true}}, places...)
 	h, sum := verity.NewHasher(verity.Salt()), sha256.New()
-	s := newStream(ctx, meteredWriter{f, m}, sum, h)
-	_, err = image.WriteTo(s)
+	takers := []io.Writer{sum, h}
+	for _, to := range places {
+		takers = append(takers, to)
+	}
+	s := newStream(ctx, append(takers, meteredWriter{io.Discard, m})...)
+	_, err = p.image.WriteTo(s)
 	if cerr := s.Close(); err == nil {
 		err = cerr
 	}
@@ -53,18 +74,35 @@ func Seal(ctx context.Context, t *layers.Tree, epoch int64, work string, in Inpu
 		return nil, fmt.Errorf("writing the root: %w", err)
 	}
 	m.end()
-	p, tree, err := h.Tree()
+	params, tree, err := h.Tree()
 	if err != nil {
 		return nil, err
 	}
-	if _, err := io.MultiWriter(f, sum).Write(tree); err != nil {
-		return nil, fmt.Errorf("writing the hash tree: %w", err)
+	sum.Write(tree)
+	for _, to := range places {
+		if _, err := to.Write(tree); err != nil {
+			return nil, fmt.Errorf("writing the hash tree: %w", err)
+		}
 	}
-	r.Size = image.Size + int64(len(tree))
 	r.Digest = "sha256:" + hex.EncodeToString(sum.Sum(nil))
-	r.Meta = artifact.Root{DataBlocks: p.DataBlocks, Salt: hex.EncodeToString(p.Salt), Hash: hex.EncodeToString(p.RootHash),
-		Generation: squashfs.Generation, Compression: o.Compression.Name, BlockSize: o.Compression.BlockSize}
+	r.Meta.Hash = hex.EncodeToString(params.RootHash)
 	return r, f.Close()
+}
+
+// rootPlace is where a root is written to: a file, or a part of one.
+type rootPlace struct {
+	f        *os.File
+	at       int64
+	uncached bool // nobody will read it soon
+}
+
+func (p *rootPlace) Write(b []byte) (int, error) {
+	at := p.at
+	p.at += int64(len(b))
+	if p.uncached {
+		return len(b), writeUncached(p.f, b, at)
+	}
+	return p.f.WriteAt(b, at)
 }
 
 // rootEntries lists the tree as the root has it, hard links behind what they
