@@ -46,6 +46,7 @@ RACED := ./builder/... ./layers/... ./internal/slots ./internal/disk/... ./inter
 test: setup-test build starter ## run all tests, boot tests included
 	$(GO) vet ./...
 	$(GO) test -race -count=1 $(RACED)
+	$(GO) test -race -count=1 -run TestFetchesOverlap ./cmd/pikelet
 	set -o pipefail; $(GO) test -v -count=1 -parallel 2 -timeout 30m ./... | $(GO) run ./internal/vm/testlog
 
 bench: setup-test build starter ## measure, side by side with the peers, into bench.json; ALPINE=DIR for solve_ms
@@ -62,7 +63,8 @@ fuzz: device ## run every fuzz target for FUZZTIME
 
 proof: test ## run the full counts of tests that make test runs short; none yet
 
-soak: test ## run long tests; none yet
+soak: test ## run long tests: builds side by side, with the race detector watching
+	$(GO) test -race -count=1 -timeout 60m -run TestBuildsShareACache ./cmd/pikelet
 
 test-clients: build starter ## let real clients that are slow to compile judge: crane and cosign
 	testdata/clients.sh $(BUILD)/pikelet examples/demo.yaml $(BUILD)/clients

@@ -4,7 +4,7 @@
 // flows one way, and each arrow is one function:
 //
 //	image.yaml ─ builder/spec.Load ─▶ spec.Image ─ builder.Resolve ─▶ Plan (= the lock) ─ Assemble ─▶ layers.Tree
-//	    ─ Seal ─▶ Root ─ BootFiles ─▶ Boot ─ Pack ─▶ Artifact ─ WriteDisk ─▶ disk.img
+//	    ─ Seal ─▶ Root ─ BootFiles ─▶ Boot ─ Pack ─▶ Artifact ─ card ─▶ disk.img
 //	disk.img ─▶ firmware ─▶ initramfs (/init) ─▶ internal/agent (pikeletd prepare) ─▶ OpenRC
 //
 // There are three sides, and deps_test.go holds them. Build packages run on a
@@ -15,9 +15,10 @@
 // Build side:
 //
 //   - cmd/pikelet, cmd/starter: start things, decide nothing
-//   - builder (+ spec, lock, fetch, squashfs, device, inspect): spec to artifact,
-//     stage by stage, and back again for people to look at
-//   - layers (+ apk, oci, kmod): turn software into files of the tree
+//   - builder (+ spec, lock, fetch, cache, squashfs, device, inspect): spec to
+//     artifact, stage by stage, and back again for people to look at
+//   - layers (+ apk, oci, kmod, store): turn software into files of the tree,
+//     and keep what they hold
 //   - overlays: the bundles that are laid over the layers
 //   - initramfs/archive: packs an initramfs
 //   - internal/vm: a virtual Pi, its boot tests, and make bench

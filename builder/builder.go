@@ -2,7 +2,11 @@
 // stage by stage:
 //
 //	spec.Image ─Resolve▶ Plan ─Assemble▶ layers.Tree ─Seal▶ Root
-//	                      └─BootFiles▶ Boot ─Pack▶ Artifact ─WriteDisk▶ disk.img
+//	                                        └─BootFiles▶ Boot ─Pack▶ Artifact ─card▶ disk.img
+//
+// What files hold is hashed and compressed as it comes, in contents, and kept
+// there for the next build. Seal writes the root to the artifact and to both
+// slots of the disk image at once; the card adds the rest.
 //
 // Each stage is a function from value to value. None reads the clock, the
 // environment or the order of a map, and none reaches back.

@@ -27,7 +27,7 @@ func TestKernelMustHaveWhatAnImageNeeds(t *testing.T) {
 	for what, c := range map[string]struct{ from, to, want string }{
 		"as it should be": {"", "", ""},
 		"no squashfs":     {"CONFIG_SQUASHFS=m", "# CONFIG_SQUASHFS is not set", "lacks CONFIG_SQUASHFS; needed for the root"},
-		"no compressor":   {"CONFIG_SQUASHFS_ZSTD=y", "", "lacks CONFIG_SQUASHFS_ZSTD; needed for the root, whose compression is small"},
+		"no compressor":   {"CONFIG_SQUASHFS_XZ=y", "", "lacks CONFIG_SQUASHFS_XZ; needed for the root, whose compression is small"},
 		"no verity":       {"CONFIG_DM_VERITY=m", "", "lacks CONFIG_DM_VERITY"},
 		"no dm":           {"CONFIG_BLK_DEV_DM=m", "", "lacks CONFIG_BLK_DEV_DM; needed for dm-linear and dm-verity"},
 		"no overlayfs":    {"CONFIG_OVERLAY_FS=m", "", "lacks CONFIG_OVERLAY_FS"},

@@ -75,9 +75,8 @@ type Image struct {
 	// StateSize is the size of the state partition in disk.img, which the node
 	// grows to the card on its first boot. Default: 8MiB.
 	StateSize Size `yaml:"state-size"`
-	// Compression is fast, or small: an eighth less to download and to keep,
-	// for builds that take about ten times as long and roots that are read in
-	// pieces of 1 MiB. Default: fast.
+	// Compression is fast, or small: less to download and to keep, for builds
+	// and reads on nodes that take several times as long. Default: fast.
 	Compression string `yaml:"compression"`
 	// Keys are files with the PEM public keys that may sign images of this
 	// stream. The key that signs must be one of them. Default: the key that

@@ -1,9 +1,12 @@
 package squashfs
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 
 	"github.com/klauspost/compress/zstd"
+	"github.com/ulikunitz/xz"
 )
 
 // Compression is how the blocks of an image are compressed.
@@ -12,6 +15,7 @@ type Compression struct {
 	BlockSize int    // bytes of a block, a power of two from 4 KiB to 1 MiB
 	level     zstd.EncoderLevel
 	fourth    zstd.EncoderLevel // of every fourth whole block of a file
+	xz        bool              // instead of zstd
 }
 
 // Fast is what images get when nobody asks for less: about as small as
@@ -21,14 +25,12 @@ type Compression struct {
 // 256 KiB: larger blocks save space and cost read amplification on nodes with
 // 1 GiB of memory (measured in docs/decisions/0002-own-writers.md).
 func Fast() Compression {
-	return Compression{"fast", 256 << 10, zstd.SpeedDefault, zstd.SpeedFastest}
+	return Compression{Name: "fast", BlockSize: 256 << 10, level: zstd.SpeedDefault, fourth: zstd.SpeedFastest}
 }
 
-// Small takes ten times as long and saves about an eighth
+// Small is the best ratio that encoders in Go reach, LZMA2 over blocks of 1 MiB
 // (docs/decisions/0006-fast.md has the figures, and what nodes pay).
-func Small() Compression {
-	return Compression{"small", 1 << 20, zstd.SpeedBestCompression, zstd.SpeedBestCompression}
-}
+func Small() Compression { return Compression{Name: "small", BlockSize: 1 << 20, xz: true} }
 
 // FindCompression returns the compression of a name.
 func FindCompression(name string) (Compression, error) {
@@ -42,7 +44,20 @@ func FindCompression(name string) (Compression, error) {
 
 // KernelOption is what a kernel must be built with to read such an image,
 // without CONFIG_.
-func (c Compression) KernelOption() string { return "SQUASHFS_ZSTD" }
+func (c Compression) KernelOption() string {
+	if c.xz {
+		return "SQUASHFS_XZ"
+	}
+	return "SQUASHFS_ZSTD"
+}
+
+// id is the compressor's number in squashfs_fs.h.
+func (c Compression) id() uint16 {
+	if c.xz {
+		return 4
+	}
+	return 6
+}
 
 func (c Compression) check() error {
 	if bs := c.BlockSize; bs&(bs-1) != 0 || bs < 4<<10 || bs > 1<<20 {
@@ -52,53 +67,116 @@ func (c Compression) check() error {
 }
 
 // Encoder compresses one block after another. It is for one goroutine.
-type Encoder struct{ most, fourth *zstd.Encoder }
+type Encoder struct {
+	most, fourth *zstd.Encoder
+	dict         int // of xz, bytes
+}
 
 // NewEncoder returns an encoder whose every frame stands alone, in a window
 // the kernel can afford: one block.
 func (c Compression) NewEncoder() (*Encoder, error) { return c.encoder(c.BlockSize) }
 
 func (c Compression) encoder(window int) (*Encoder, error) {
-	var e Encoder
-	for z, level := range map[**zstd.Encoder]zstd.EncoderLevel{&e.most: c.level, &e.fourth: c.fourth} {
-		var err error
-		*z, err = zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false),
-			zstd.WithWindowSize(window), zstd.WithEncoderLevel(level))
-		if err != nil {
-			return nil, err
-		}
+	if c.xz {
+		return &Encoder{dict: window}, nil
 	}
-	return &e, nil
+	level := func(l zstd.EncoderLevel) (*zstd.Encoder, error) {
+		return zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false), zstd.WithWindowSize(window), zstd.WithEncoderLevel(l))
+	}
+	most, err := level(c.level)
+	if err != nil {
+		return nil, err
+	}
+	fourth, err := level(c.fourth)
+	return &Encoder{most: most, fourth: fourth}, err
 }
 
 // Close frees what the encoder holds.
 func (e *Encoder) Close() {
-	e.most.Close()
-	e.fourth.Close()
+	if e.most != nil {
+		e.most.Close()
+		e.fourth.Close()
+	}
 }
 
 // Encode compresses whole block i of a file and returns it with its size word,
 // as block lists hold it: 0 for a hole, and a mark where the block is no
 // smaller compressed, and is in itself. out is used where it has room.
-func (e *Encoder) Encode(i int, in, out []byte) ([]byte, uint32) {
+func (e *Encoder) Encode(i int, in, out []byte) ([]byte, uint32, error) {
 	if isZero(in) {
-		return nil, 0
+		return nil, 0, nil
 	}
 	if i%4 == 3 {
-		return encode(e.fourth, in, out)
+		return e.with(e.fourth, in, out)
 	}
-	return encode(e.most, in, out)
+	return e.with(e.most, in, out)
 }
 
 // encode is Encode for what is no whole block of a file: fragments, metadata.
-func (e *Encoder) encode(in, out []byte) ([]byte, uint32) { return encode(e.most, in, out) }
+func (e *Encoder) encode(in, out []byte) ([]byte, uint32, error) { return e.with(e.most, in, out) }
 
-func encode(z *zstd.Encoder, in, out []byte) ([]byte, uint32) {
-	out = z.EncodeAll(in, out[:0])
-	if len(out) >= len(in) {
-		return in, uint32(len(in)) | storedData
+func (e *Encoder) with(z *zstd.Encoder, in, out []byte) ([]byte, uint32, error) {
+	if z != nil {
+		out = z.EncodeAll(in, out[:0])
+	} else {
+		var err error
+		if out, err = encodeXZ(in, out[:0], e.dict); err != nil {
+			return nil, 0, err
+		}
 	}
-	return out, uint32(len(out))
+	if len(out) >= len(in) {
+		return in, uint32(len(in)) | storedData, nil
+	}
+	return out, uint32(len(out)), nil
+}
+
+// encodeXZ makes one xz stream as the kernel's decoder takes it: LZMA2 with a
+// dictionary of one block, CRC-32.
+func encodeXZ(in, out []byte, dict int) ([]byte, error) {
+	b := bytes.NewBuffer(out)
+	w, err := xz.WriterConfig{DictCap: dict, CheckSum: xz.CRC32}.NewWriter(b)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := w.Write(in); err != nil {
+		return nil, err
+	}
+	err = w.Close()
+	return b.Bytes(), err
+}
+
+// Decoder is the other way round. It is for one goroutine.
+type Decoder struct {
+	c Compression
+	z *zstd.Decoder
+}
+
+// NewDecoder returns a decoder of blocks of this compression.
+func (c Compression) NewDecoder() (*Decoder, error) {
+	if c.xz {
+		return &Decoder{c: c}, nil
+	}
+	z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(uint64(c.BlockSize)))
+	return &Decoder{c, z}, err
+}
+
+// Decode returns what a compressed block holds.
+func (d *Decoder) Decode(in []byte) ([]byte, error) {
+	if !d.c.xz {
+		return d.z.DecodeAll(in, make([]byte, 0, d.c.BlockSize))
+	}
+	r, err := xz.NewReader(bytes.NewReader(in))
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(io.LimitReader(r, int64(d.c.BlockSize)))
+}
+
+// Close frees what the decoder holds.
+func (d *Decoder) Close() {
+	if d.z != nil {
+		d.z.Close()
+	}
 }
 
 // Length returns the bytes that a size word stands for, and whether they are

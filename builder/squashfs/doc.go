@@ -1,4 +1,4 @@
-// Package squashfs writes squashfs 4.0 images with zstd, the same bytes for
+// Package squashfs writes squashfs 4.0 images with zstd or xz, the same bytes for
 // the same input whatever the number of cores.
 //
 // It is a writer of our own because the one library that could have done it
@@ -11,14 +11,13 @@ package squashfs
 
 // Sizes and marks of the format, as in squashfs_fs.h.
 const (
-	magic          = 0x73717368
-	metadataSize   = 8192 // bytes of a metadata block before compression
-	compressorZstd = 6
-	invalidBlock   = ^uint64(0)
-	noFragment     = 0xffffffff
-	noXattr        = 0xffffffff
-	storedData     = 1 << 24 // in a data block's size word: not compressed
-	storedMeta     = 1 << 15 // in a metadata block's header: not compressed
+	magic        = 0x73717368
+	metadataSize = 8192 // bytes of a metadata block before compression
+	invalidBlock = ^uint64(0)
+	noFragment   = 0xffffffff
+	noXattr      = 0xffffffff
+	storedData   = 1 << 24 // in a data block's size word: not compressed
+	storedMeta   = 1 << 15 // in a metadata block's header: not compressed
 
 	flagNoXattrs   = 0x0200
 	flagDuplicates = 0x0040

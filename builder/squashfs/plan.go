@@ -185,8 +185,7 @@ func (p *planner) flush() {
 					return nil, 0, fmt.Errorf("packing %q: %w", t.path, err)
 				}
 			}
-			b, size := enc.encode(in, nil)
-			return b, size, nil
+			return enc.encode(in, nil)
 		})
 	}
 	p.send(j)

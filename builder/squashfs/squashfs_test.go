@@ -97,7 +97,7 @@ func write(t *testing.T, entries tree, o Options) string {
 // TestUnsquashfsAgrees lets the real tool unpack the image and compares every
 // name with what went in.
 func TestUnsquashfsAgrees(t *testing.T) {
-	for _, c := range []Compression{Fast(), Small(), {"tiny", 4 << 10, zstd.SpeedFastest, zstd.SpeedDefault}} {
+	for _, c := range []Compression{Fast(), Small(), {Name: "tiny", BlockSize: 4 << 10, level: zstd.SpeedFastest, fourth: zstd.SpeedDefault}} {
 		t.Run(c.Name, func(t *testing.T) {
 			entries := corners()
 			image := write(t, entries, Options{Compression: c, Workers: 3})
@@ -239,7 +239,10 @@ func pack(t *testing.T, entries tree, c Compression) tree {
 			whole := b[:len(b)/c.BlockSize*c.BlockSize]
 			p.head, p.tail = sha256.Sum256(whole), b[len(whole):]
 			for len(whole) > 0 {
-				out, size := enc.Encode(len(p.sizes), whole[:c.BlockSize], nil)
+				out, size, err := enc.Encode(len(p.sizes), whole[:c.BlockSize], nil)
+				if err != nil {
+					t.Fatal(err)
+				}
 				p.blocks, p.sizes = append(p.blocks, bytes.Clone(out)), append(p.sizes, size)
 				whole = whole[c.BlockSize:]
 			}
@@ -253,7 +256,7 @@ func pack(t *testing.T, entries tree, c Compression) tree {
 // TestPlanWritesTheSame compares the two ways to an image: from files, and
 // from blocks that were compressed before.
 func TestPlanWritesTheSame(t *testing.T) {
-	for _, c := range []Compression{Fast(), Small(), {"tiny", 4 << 10, zstd.SpeedFastest, zstd.SpeedDefault}} {
+	for _, c := range []Compression{Fast(), Small(), {Name: "tiny", BlockSize: 4 << 10, level: zstd.SpeedFastest, fourth: zstd.SpeedDefault}} {
 		want, err := os.ReadFile(write(t, corners(), Options{Compression: c, Workers: 2}))
 		if err != nil {
 			t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 // metadata is a run of 8 KiB metadata blocks, compressed one by one.
 type metadata struct {
 	enc  *Encoder
+	err  error  // of compressing
 	done []byte // finished blocks with their headers
 	part []byte // the block being filled
 }
@@ -33,7 +34,10 @@ func (m *metadata) close() {
 	if len(m.part) == 0 {
 		return
 	}
-	block, size := m.enc.encode(m.part, nil)
+	block, size, err := m.enc.encode(m.part, nil)
+	if err != nil && m.err == nil {
+		m.err = err
+	}
 	head := uint16(len(block))
 	if _, compressed := Length(size); !compressed {
 		head |= storedMeta
@@ -45,6 +49,9 @@ func (m *metadata) close() {
 
 func (m *metadata) flush(out *output) error {
 	m.close()
+	if m.err != nil {
+		return m.err
+	}
 	_, err := out.Write(m.done)
 	return err
 }

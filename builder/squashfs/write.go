@@ -218,7 +218,7 @@ func (d *direct) sendBlock(i int, buf []byte, hole bool, put func(uint64, uint32
 	j := &job{put: put}
 	j.work = func(enc *Encoder) {
 		spare := d.buffer()
-		j.out, j.size = enc.Encode(i, buf, spare)
+		j.out, j.size, j.err = enc.Encode(i, buf, spare)
 		d.keep(j, buf, spare)
 	}
 	d.send(j)
@@ -276,7 +276,7 @@ func (d *direct) flush() {
 	j := &job{put: d.newFragment()}
 	j.work = func(enc *Encoder) {
 		spare := d.buffer()
-		j.out, j.size = enc.encode(in, spare)
+		j.out, j.size, j.err = enc.encode(in, spare)
 		d.keep(j, in, spare)
 	}
 	d.send(j)

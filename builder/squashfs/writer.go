@@ -209,7 +209,7 @@ func writeTables(out *output, root *node, fragments []*fragment, o Options) ([]b
 	le.PutUint32(s[8:], uint32(o.Time.Unix()))
 	le.PutUint32(s[12:], uint32(o.Compression.BlockSize))
 	le.PutUint32(s[16:], uint32(len(fragments)))
-	le.PutUint16(s[20:], compressorZstd)
+	le.PutUint16(s[20:], o.Compression.id())
 	le.PutUint16(s[22:], uint16(log2(o.Compression.BlockSize)))
 	le.PutUint16(s[24:], flags)
 	le.PutUint16(s[26:], uint16(len(m.ids)))

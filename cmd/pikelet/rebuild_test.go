@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -300,5 +302,62 @@ func TestEditBootLoop(t *testing.T) {
 	pi.wait("login reached after", 2)
 	if !strings.Contains(pi.said(), "it is the second") {
 		t.Fatalf("the second image does not say so:\n%s\n%s", b.said(), pi.said())
+	}
+}
+
+// TestFetchesOverlap has a mirror that answers no package before three are
+// asked for, and then one of them only when another, small one was unpacked:
+// what fetches one after the other, or all before the first is unpacked, never
+// ends. Each is asked for once.
+func TestFetchesOverlap(t *testing.T) {
+	dir := t.TempDir()
+	newSpec(t, dir)
+	files := http.FileServer(http.Dir(dir + "/starter"))
+	var mu sync.Mutex
+	asked, together := map[string]int{}, make(chan struct{})
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasSuffix(r.URL.Path, ".apk") {
+			files.ServeHTTP(w, r)
+			return
+		}
+		mu.Lock()
+		asked[r.URL.Path]++
+		if len(asked) == 3 {
+			close(together)
+		}
+		mu.Unlock()
+		select {
+		case <-together:
+		case <-r.Context().Done():
+		case <-time.After(30 * time.Second):
+			http.Error(w, "no other package was asked for meanwhile", http.StatusGatewayTimeout)
+			return
+		}
+		if strings.Contains(r.URL.Path, "linux-rpi") { // the largest waits until another is kept unpacked
+			for range 600 {
+				kept, _ := filepath.Glob(dir + "/cache/pikelet/made/.draft-*")
+				for _, name := range kept {
+					if st, err := os.Stat(name); err == nil && st.Size() > 0 {
+						files.ServeHTTP(w, r)
+						return
+					}
+				}
+				time.Sleep(50 * time.Millisecond)
+			}
+			http.Error(w, "nothing was unpacked meanwhile", http.StatusGatewayTimeout)
+			return
+		}
+		files.ServeHTTP(w, r)
+	}))
+	defer s.Close()
+	edit(t, dir+"/image.yaml", "url: starter", "url: "+s.URL)
+	ok(t, dir, "build", "-o", "out", "image.yaml")
+	for name, times := range asked {
+		if times != 1 {
+			t.Errorf("%s was asked for %d times", name, times)
+		}
+	}
+	if len(asked) < 10 {
+		t.Errorf("only %d packages were asked for", len(asked))
 	}
 }

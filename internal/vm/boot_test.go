@@ -266,3 +266,12 @@ func controlFile(t *testing.T, card, name string) string {
 	}
 	return string(b)
 }
+
+// TestSmallRoot boots a root compressed as small as it gets.
+func TestSmallRoot(t *testing.T) {
+	t.Parallel()
+	p := boot(t, variant(t, "console: root\n", "console: root\ncompression: small\n").Disk)
+	p.prompt()
+	p.works("sha256sum $(find /usr /lib -type f) >/dev/null")
+	p.off()
+}

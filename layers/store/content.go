@@ -7,8 +7,6 @@ import (
 	"hash/crc32"
 	"io"
 
-	"github.com/klauspost/compress/zstd"
-
 	"github.com/pikelet-os/pikelet/builder/squashfs"
 )
 
@@ -71,7 +69,7 @@ type reader struct {
 	i    int    // the next block
 	left []byte // of the block before it
 	raw  []byte // room for one
-	dec  *zstd.Decoder
+	dec  *squashfs.Decoder
 }
 
 func (r *reader) Read(p []byte) (int, error) {
@@ -119,11 +117,11 @@ func (r *reader) block(blocks []Block, i, size int) ([]byte, error) {
 	}
 	if r.dec == nil {
 		var err error
-		if r.dec, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(uint64(size))); err != nil {
+		if r.dec, err = r.c.file.pool.Compression.NewDecoder(); err != nil {
 			return nil, err
 		}
 	}
-	return r.dec.DecodeAll(raw, make([]byte, 0, size))
+	return r.dec.Decode(raw)
 }
 
 func (r *reader) Close() error {

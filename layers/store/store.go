@@ -66,8 +66,13 @@ func (p *Pool) Close() {
 // do compresses a block and writes it. It returns room for the next.
 func (p *Pool) do(j job, enc *squashfs.Encoder, out []byte) []byte {
 	defer j.to.pending.Done()
-	b, size := enc.Encode(j.i, j.in, out)
-	j.to.Blocks[j.i], _ = j.file.keep(b, size)
+	b, size, err := enc.Encode(j.i, j.in, out)
+	if err == nil {
+		j.to.Blocks[j.i], err = j.file.keep(b, size)
+	}
+	if err != nil {
+		j.file.failed.CompareAndSwap(nil, &err)
+	}
 	if _, compressed := squashfs.Length(size); compressed && cap(b) > cap(out) {
 		out = b
 	}
@@ -162,7 +167,6 @@ func (f *File) keep(b []byte, word uint32) (Block, error) {
 	}
 	at := f.at.Add(int64(len(b))) - int64(len(b))
 	if _, err := f.f.WriteAt(b, at); err != nil {
-		f.failed.CompareAndSwap(nil, &err)
 		return Block{}, err
 	}
 	return Block{At: at, Word: word, CRC: crc32.Checksum(b, castagnoli)}, nil
