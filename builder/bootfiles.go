@@ -64,7 +64,7 @@ func BootFiles(p *Plan, t *layers.Tree, k *Kernel, c *contents) (*Boot, error) {
 	for _, l := range []slots.Letter{slots.A, slots.B, slots.Net} {
 		b.Files[l.CmdlineFile()] = cmdline.Encode(l, p.Words)
 	}
-	if b.Files[artifact.InitramfsFile], err = b.initramfs(p, t, k, list); err != nil {
+	if b.Files[artifact.InitramfsFile], err = b.initramfs(p, t, k, list, c); err != nil {
 		return nil, err
 	}
 	b.digests = map[string]string{}
@@ -214,7 +214,7 @@ func configTxt(img *spec.Image, list []boards.Board, files map[string][]byte) ([
 }
 
 // initramfs packs /init, what it is told, and exactly the modules it loads.
-func (b *Boot) initramfs(p *Plan, t *layers.Tree, k *Kernel, list []boards.Board) ([]byte, error) {
+func (b *Boot) initramfs(p *Plan, t *layers.Tree, k *Kernel, list []boards.Board, c *contents) ([]byte, error) {
 	order, err := b.choose(k, list)
 	if err != nil {
 		return nil, err
@@ -222,7 +222,7 @@ func (b *Boot) initramfs(p *Plan, t *layers.Tree, k *Kernel, list []boards.Board
 	info := cmdline.Info{Stream: p.Image.Stream, Release: p.Image.Release, BuildID: p.BuildID, Epoch: p.Epoch, Keys: p.Keys, Watchdog: watchdogSeconds(p.Image)}
 	var modules []archive.File
 	for i, m := range order {
-		data, err := readModule(t, "lib/modules/"+k.Release+"/"+m.Path)
+		data, err := keptModule(t, "lib/modules/"+k.Release+"/"+m.Path, c)
 		if err != nil {
 			return nil, err
 		}

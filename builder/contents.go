@@ -279,6 +279,9 @@ func (c *contents) keepBlob(key string, b []byte) error {
 	if _, err := d.Write(binary.LittleEndian.AppendUint32(bytes.Clone(b), crc32.Checksum(b, castagnoli))); err != nil {
 		return err
 	}
+	if err := d.Close(); err != nil { // some systems rename no file that is open
+		return err
+	}
 	d.Keep(key)
 	return nil
 }

@@ -124,6 +124,15 @@ func readModule(t *layers.Tree, name string) ([]byte, error) {
 	return kmod.Decompress(name, b)
 }
 
+// keptModule is readModule for those that are packed: they are kept.
+func keptModule(t *layers.Tree, name string, c *contents) ([]byte, error) {
+	e := t.Lookup(name)
+	if e == nil || e.Content == nil {
+		return nil, fmt.Errorf("the tree has no file %q", name)
+	}
+	return c.blob(c.key("module", e.Content.Sum), func() ([]byte, error) { return readModule(t, name) })
+}
+
 // depmod writes the files modprobe reads, busybox' and kmod's. A package's own
 // are replaced: ours are known to be of these very modules.
 func (k *Kernel) depmod(t *layers.Tree, epoch time.Time) error {

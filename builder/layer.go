@@ -3,10 +3,10 @@ package builder
 import (
 	"context"
 	"fmt"
-	"os"
 	"strings"
 	"time"
 
+	bcache "github.com/pikelet-os/pikelet/builder/cache"
 	"github.com/pikelet-os/pikelet/builder/fetch"
 	"github.com/pikelet-os/pikelet/builder/lock"
 	"github.com/pikelet-os/pikelet/builder/spec"
@@ -100,7 +100,8 @@ func (p *Plan) openImage(ctx context.Context, ref string, cache *fetch.Cache, di
 	}
 	if digest != "" {
 		kept := cache.Path("oci " + digest)
-		if _, err := os.Stat(kept); err == nil {
+		if f, err := cache.Open(bcache.Packages, "oci "+digest); err == nil { // marks it as used
+			f.Close()
 			return oci.Open(ctx, oci.LayoutPrefix+kept, platform)
 		}
 		if err := vendoredImage(ctx, cache, digest, kept); err == nil {

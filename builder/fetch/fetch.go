@@ -132,6 +132,9 @@ func (c *Cache) keep(key, what string, r io.Reader, size int64) error {
 	}
 	defer draft.Drop()
 	n, err := io.Copy(draft, io.LimitReader(r, size+1))
+	if cerr := draft.Close(); err == nil { // some systems rename no file that is open
+		err = cerr
+	}
 	if err == nil && n > size {
 		err = fmt.Errorf("more than the %d bytes that were announced came", size)
 	} else if err == nil && n < size {

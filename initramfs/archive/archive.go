@@ -22,7 +22,7 @@ type File struct {
 // Pack returns the archive of files, in the order given, with the folders
 // they need before them, all owned by root and made at the time at. There are
 // no device nodes: the kernel's own built-in archive brings /dev/console. The
-// smallest archive takes six times as long to make as a small one.
+// smallest archive takes eight times as long to make, and saves 7 %.
 func Pack(files []File, at time.Time, smallest bool) ([]byte, error) {
 	var raw bytes.Buffer
 	w := cpio.NewWriter(&raw)
@@ -65,7 +65,7 @@ func Pack(files []File, at time.Time, smallest bool) ([]byte, error) {
 // compress compresses with zstd as kernels read it: one frame with a checksum
 // and a window of 8 MiB, which every kernel's limit allows.
 func compress(b []byte, smallest bool) ([]byte, error) {
-	level := zstd.SpeedBetterCompression
+	level := zstd.SpeedDefault
 	if smallest {
 		level = zstd.SpeedBestCompression
 	}

@@ -93,18 +93,18 @@ func run(o options) (err error) {
 	return os.WriteFile(o.out, append(b, '\n'), 0o644)
 }
 
-// command runs a program and returns how long it took, in seconds, and the
-// most memory it held at once, in bytes.
-func command(ctx context.Context, dir string, args ...string) (seconds float64, peak int64, err error) {
+// command runs a program and returns how long it took, in seconds, and what it
+// said.
+func command(ctx context.Context, dir string, args ...string) (seconds float64, said string, err error) {
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Dir = dir
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	start := time.Now()
 	if err := cmd.Run(); err != nil {
-		return 0, 0, fmt.Errorf("%s: %w\n%s", strings.Join(args, " "), err, out.Bytes())
+		return 0, "", fmt.Errorf("%s: %w\n%s", strings.Join(args, " "), err, out.Bytes())
 	}
-	return time.Since(start).Seconds(), peakOf(cmd.ProcessState), nil
+	return time.Since(start).Seconds(), out.String(), nil
 }
 
 func median(list []float64) float64 {

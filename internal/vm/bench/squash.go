@@ -9,7 +9,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/pikelet-os/pikelet/builder/squashfs"
@@ -51,7 +54,11 @@ func squashes(ctx context.Context, o options, figures map[string]float64) error 
 				return err
 			}
 		}
-		ours, peak, err := command(ctx, dir, self, "-squash", "root", "-o", "ours.squashfs")
+		ours, said, err := command(ctx, dir, self, "-squash", "root", "-o", "ours.squashfs")
+		if err != nil {
+			return err
+		}
+		kib, err := strconv.ParseFloat(strings.TrimSpace(said), 64)
 		if err != nil {
 			return err
 		}
@@ -60,7 +67,7 @@ func squashes(ctx context.Context, o options, figures map[string]float64) error 
 		if err != nil {
 			return err
 		}
-		times.ours, times.peers, peaks = append(times.ours, ours), append(times.peers, theirs), append(peaks, float64(peak)/(1<<20))
+		times.ours, times.peers, peaks = append(times.ours, ours), append(times.peers, theirs), append(peaks, kib/1024)
 	}
 	a, err := os.Stat(dir + "/ours.squashfs")
 	if err != nil {
@@ -114,6 +121,18 @@ func squash(dir, image string) error {
 		return err
 	}
 	defer f.Close()
-	_, err = squashfs.Write(f, entries, squashfs.Options{Time: time.Unix(1, 0), Workers: runtime.GOMAXPROCS(0)})
-	return err
+	if _, err := squashfs.Write(f, entries, squashfs.Options{Time: time.Unix(1, 0), Workers: runtime.GOMAXPROCS(0)}); err != nil {
+		return err
+	}
+	status, err := os.ReadFile("/proc/self/status")
+	found := highWater.FindSubmatch(status)
+	if err != nil || found == nil {
+		return fmt.Errorf("reading how much memory it took: %w", errors.Join(err, errMissing))
+	}
+	fmt.Printf("%s\n", found[1])
+	return nil
 }
+
+// highWater is the most memory a process held at once, in KiB. What wait4 says
+// of a child will not do: it counts its parent's memory too, from before exec.
+var highWater = regexp.MustCompile(`VmHWM:\s+([0-9]+) kB`)
