@@ -24,8 +24,8 @@ type card struct {
 	name  string
 	img   *spec.Image
 	zstd  bool
-	f     *os.File         // NAME.part
-	roots map[string]int64 // where the roots of the slots were written
+	f     *os.File               // NAME.part
+	roots map[slots.Letter]int64 // where they were written
 }
 
 func newCard(name string, img *spec.Image, in Inputs) (*card, error) {
@@ -44,7 +44,8 @@ func (c *card) table(signature uint32) (disk.Table, error) {
 }
 
 // places returns where on the card the roots of both slots go. Of the manifest
-// only the sizes of files need to be known: the root lies behind all others.
+// only the sizes of files need to be known, and of its signature that it fits
+// into one cluster: the root lies behind all others.
 func (c *card) places(m *artifact.Manifest) ([]*rootPlace, error) {
 	table, err := c.table(0)
 	if err != nil {
@@ -58,7 +59,7 @@ func (c *card) places(m *artifact.Manifest) ([]*rootPlace, error) {
 		return nil, err
 	}
 	image := slots.Image{Manifest: m, Text: text, Signature: make([]byte, 4096)}
-	c.roots = map[string]int64{}
+	c.roots = map[slots.Letter]int64{}
 	var list []*rootPlace
 	for _, l := range []slots.Letter{slots.A, slots.B} {
 		part := table.Partitions[l.Partition()-1]
@@ -67,15 +68,14 @@ func (c *card) places(m *artifact.Manifest) ([]*rootPlace, error) {
 			return nil, err
 		}
 		at := part.Start + layout.Offset(artifact.RootFile)
-		c.roots[string(l)] = at
+		c.roots[l] = at
 		// Who wants the image compressed reads it at once.
 		list = append(list, &rootPlace{f: c.f, at: at, uncached: !c.zstd})
 	}
 	return list, nil
 }
 
-// finish writes everything but the roots, unless they turn out to belong
-// somewhere else.
+// finish writes everything but the roots.
 func (c *card) finish(ctx context.Context, a *Artifact, in Inputs) error {
 	table, err := c.table(a.image().DiskSignature())
 	if err != nil {
@@ -126,14 +126,12 @@ func (c *card) fill(a *Artifact, table disk.Table, m *meter) (extents, error) {
 		if err != nil {
 			return nil, err
 		}
-		p := &partition{f: c.f, start: part.Start, m: m}
 		at := layout.Offset(artifact.RootFile)
-		p.addKnown(part.Start+at, root.Size, strings.TrimPrefix(root.Digest, "sha256:"))
-		if c.roots[string(l)] == part.Start+at {
-			p.there, p.thereSize = at, root.Size
-		} else if err := p.clear(c.roots[string(l)], root.Size); err != nil {
-			return nil, err
+		if wrote := c.roots[l]; wrote != part.Start+at {
+			return nil, fmt.Errorf("the root of slot %s was written at byte %d and belongs at %d; this is a bug of Pikelet's, please report it", l, wrote, part.Start+at)
 		}
+		p := &partition{f: c.f, start: part.Start, m: m, there: at, thereSize: root.Size}
+		p.addKnown(part.Start+at, root.Size, strings.TrimPrefix(root.Digest, "sha256:"))
 		if err := layout.Write(p); err != nil {
 			return nil, err
 		}
@@ -168,16 +166,6 @@ type partition struct {
 	extents
 
 	there, thereSize int64 // a file that is written already, if thereSize is not 0
-}
-
-// clear overwrites with zeros what was written to the wrong place.
-func (p *partition) clear(at, n int64) error {
-	for end := at + n; at < end; at += int64(len(zeroBlock)) {
-		if _, err := p.f.WriteAt(zeroBlock[:min(int64(len(zeroBlock)), end-at)], at); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 var zeroBlock [4096]byte
