@@ -27,6 +27,7 @@ type contents struct {
 	budget *store.Budget
 	cache  *cache.Cache // nil: nothing is taken from earlier builds or left to later ones
 	fresh  bool         // take nothing, but leave it
+	tool   string       // the version of pikelet
 	work   string
 	spool  *store.File // what is this build's alone
 
@@ -42,7 +43,7 @@ func openContents(in Inputs, c squashfs.Compression, limit int64, work string) (
 	if err != nil {
 		return nil, err
 	}
-	all := &contents{pool: pool, budget: store.NewBudget(limit), cache: in.Made, fresh: in.Fresh, work: work}
+	all := &contents{pool: pool, budget: store.NewBudget(limit), cache: in.Made, fresh: in.Fresh, tool: in.Tool, work: work}
 	if all.spool, err = pool.Temp(work, all.budget); err != nil {
 		pool.Close()
 		return nil, err
@@ -65,11 +66,10 @@ func (c *contents) Close() {
 	}
 }
 
-// key says what is made, of what, and by which rules. madeBy is raised when
-// something that is kept would be made otherwise.
+// key says what is made, of what, and by what: another version of pikelet may
+// make it otherwise.
 func (c *contents) key(kind string, of ...any) string {
-	const madeBy = 1
-	return fmt.Sprintf("%s %d %d %s %q", kind, madeBy, squashfs.Generation, c.pool.Compression.Name, of)
+	return fmt.Sprintf("%s %s %d %s %q", kind, c.tool, squashfs.Generation, c.pool.Compression.Name, of)
 }
 
 // draft is a file to keep things in: the cache's, or the build's own.
