@@ -16,6 +16,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/ecdsa"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -32,6 +33,7 @@ import (
 	"github.com/pikelet-os/pikelet/internal/artifact"
 	"github.com/pikelet-os/pikelet/internal/slots"
 	"github.com/pikelet-os/pikelet/layers"
+	"github.com/pikelet-os/pikelet/layers/store"
 )
 
 // Inputs are what a build needs beside its spec.
@@ -66,7 +68,7 @@ func Build(ctx context.Context, img *spec.Image, in Inputs, dir string) (*Result
 	}
 	defer done()
 	r, err := build(ctx, img, in, work)
-	if rotten(err, in.Made) {
+	if errors.Is(err, store.ErrRotten) && in.Made != nil {
 		in.Report("the cache is damaged, so nothing in it is used: " + err.Error())
 		in.Fresh = true
 		if err := clearWork(work); err != nil {
@@ -116,10 +118,6 @@ func build(ctx context.Context, img *spec.Image, in Inputs, work string) (*Resul
 	if err != nil {
 		return nil, err
 	}
-	warnings := append(assembly.Warnings, boot.Warnings...)
-	if img.Strict && len(warnings) > 0 {
-		return nil, fmt.Errorf("the spec is strict:\n%s", strings.Join(warnings, "\n"))
-	}
 	in.Report(fmt.Sprintf("kernel %s, %d modules in the initramfs", assembly.Kernel.Release, len(boot.Modules)))
 	in.Report(fmt.Sprintf("root %.1f MiB, verity root hash %s", float64(root.Size)/(1<<20), root.Meta.Hash))
 	art, err := Pack(plan, root, boot, in.Key, filepath.Join(work, "artifact"))
@@ -137,7 +135,12 @@ func build(ctx context.Context, img *spec.Image, in Inputs, work string) (*Resul
 	if err := writeTexts(work, plan, assembly.Tree, boot, art); err != nil {
 		return nil, err
 	}
-	return &Result{Artifact: art, Plan: plan, Warnings: warnings}, ctx.Err()
+	return &Result{Artifact: art, Plan: plan, Warnings: warnings(assembly, boot)}, ctx.Err()
+}
+
+// warnings are those of all stages.
+func warnings(a *Assembly, b *Boot) []string {
+	return append(a.Warnings[:len(a.Warnings):len(a.Warnings)], b.Warnings...)
 }
 
 // finish makes what lies beside the root and lays out the root, at the same
@@ -157,6 +160,9 @@ func finish(ctx context.Context, plan *Plan, a *Assembly, card *card, in Inputs,
 	})
 	if err := group.Wait(); err != nil {
 		return nil, nil, err
+	}
+	if warnings := warnings(a, boot); plan.Image.Strict && len(warnings) > 0 {
+		return nil, nil, fmt.Errorf("the spec is strict:\n%s", strings.Join(warnings, "\n"))
 	}
 	places, err := card.places(newManifest(plan, laid.root(), boot))
 	if err != nil {

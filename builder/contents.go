@@ -10,7 +10,6 @@ import (
 	"hash/crc32"
 	"io"
 	"os"
-	"strings"
 	"sync"
 
 	"github.com/pikelet-os/pikelet/builder/cache"
@@ -344,9 +343,4 @@ func hashBlocks(to io.Writer, f *os.File, size int64) error {
 			to.Write(buf[:n])
 		}
 	}
-}
-
-// rotten says that the cache is not what was put into it.
-func rotten(err error, c *cache.Cache) bool {
-	return c != nil && errors.Is(err, store.ErrRotten) && strings.Contains(err.Error(), c.Dir)
 }

@@ -28,6 +28,9 @@ func watchVM(ctx context.Context, o vmOptions) error {
 		defer term.Restore(int(os.Stdin.Fd()), old)
 		go io.Copy(keys, os.Stdin)
 	}
+	if _, err := os.Stat(o.Image); errors.Is(err, fs.ErrNotExist) {
+		o.Log("waiting for " + o.Image + "; pikelet build --watch makes it, where its -o says")
+	}
 	for {
 		image, err := await(ctx, o.Image, nil)
 		if err != nil {
