@@ -24,9 +24,9 @@ var sides = map[string]string{
 	"":              "shared",
 	"boards":        "shared",
 	"internal/disk": "shared", "internal/disk/fat": "shared", "internal/slots": "shared", "internal/verity": "shared",
-	"internal/artifact": "shared", "internal/node": "shared", "initramfs/cmdline": "shared",
+	"internal/artifact": "shared", "internal/node": "shared", "internal/node/config": "shared", "internal/strict": "shared", "initramfs/cmdline": "shared",
 
-	"initramfs": "device", "internal/agent": "device", "internal/reboot": "device",
+	"initramfs": "device", "internal/agent": "device", "internal/agent/etc": "device", "internal/reboot": "device",
 	"cmd/pikelet-init": "device", "cmd/pikeletd": "device",
 
 	"builder": "build", "builder/spec": "build", "builder/fetch": "build", "builder/squashfs": "build", "builder/device": "build", "builder/lock": "build", "builder/inspect": "build", "builder/cache": "build",
@@ -37,7 +37,7 @@ var sides = map[string]string{
 
 // sharedLibraries are what a shared package may import beside the standard
 // library.
-var sharedLibraries = map[string][]string{"internal/node": {"go.yaml.in/yaml/v3"}}
+var sharedLibraries = map[string][]string{"internal/node/config": {"go.yaml.in/yaml/v3"}, "internal/strict": {"go.yaml.in/yaml/v3"}}
 
 type listed struct {
 	ImportPath string

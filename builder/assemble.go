@@ -157,6 +157,11 @@ func busyboxLinks(t *layers.Tree, epoch time.Time) error {
 	return nil
 }
 
+// rootFolders are in every root: what a boot mounts on, and what charts of
+// others create on hosts, where a read-only root would refuse (FACTS 6.2).
+var rootFolders = []string{"boot", "dev", "etc", "home", "mnt", "opt", "opt/cni", "proc", "root", "run", "sys", "tmp", "usr", "usr/lib64", "usr/libexec",
+	"usr/libexec/kubernetes", "usr/local", "usr/local/bin", "var"}
+
 // applyBase adds what every Pikelet root has beside its packages.
 func applyBase(t *layers.Tree, p *Plan, epoch time.Time) error {
 	if err := applyOverlay(t, p.Overlays[0], epoch); err != nil {
@@ -165,7 +170,7 @@ func applyBase(t *layers.Tree, p *Plan, epoch time.Time) error {
 	own := func(name string, mode int64, b []byte) error {
 		return t.AddFile(tar.Header{Name: name, Mode: mode, ModTime: epoch}, builderSource, b)
 	}
-	for _, d := range []string{"boot", "dev", "etc", "proc", "run", "sys", "tmp", "var", "root", "mnt"} {
+	for _, d := range rootFolders {
 		if t.Lookup(d) == nil {
 			if err := t.Add(tar.Header{Typeflag: tar.TypeDir, Name: d, Mode: 0o755, ModTime: epoch}, builderSource, nil); err != nil {
 				return err

@@ -22,7 +22,6 @@ type card struct {
 	f     *os.File
 	table disk.Table
 	slot  *fat.Volume
-	start int64 // of the slot's partition, in bytes
 }
 
 // slotWait is how long /init waits for the disk to appear: USB disks take
@@ -158,7 +157,6 @@ func (b *boot) inspect(c *card) (same bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	c.start = p.Start
 	if c.slot, err = fat.Open(io.NewSectionReader(c.f, p.Start, p.Size)); err != nil {
 		return false, err
 	}
@@ -169,25 +167,9 @@ func (b *boot) inspect(c *card) (same bool, err error) {
 	return strings.Contains(string(text), b.info.BuildID), nil
 }
 
-// controlFile returns where a file of the control partition lies, as offset
-// and size on the disk. Files there are contiguous by construction.
+// controlFile returns where a file of the control partition lies.
 func (c *card) controlFile(name string) (offset, size int64, err error) {
-	p, err := c.table.Partition(disk.Control)
-	if err != nil {
-		return 0, 0, err
-	}
-	v, err := fat.Open(io.NewSectionReader(c.f, p.Start, p.Size))
-	if err != nil {
-		return 0, 0, err
-	}
-	size, runs, err := v.Extents(name)
-	if err != nil {
-		return 0, 0, err
-	}
-	if len(runs) != 1 {
-		return 0, 0, fmt.Errorf("%q lies in %d pieces", name, len(runs))
-	}
-	return p.Start + runs[0].Offset, size, nil
+	return slots.ControlFile(c.f, c.table, name)
 }
 
 // defaultSlot returns the slot autoboot.txt names, or "" where it can't be

@@ -13,8 +13,9 @@ import (
 	"github.com/pikelet-os/pikelet/internal/slots"
 )
 
-// prepareTime is how long pikeletd's preparation may take.
-const prepareTime = 60 * time.Second
+// prepareTime is how long pikeletd's preparation may take. Checking the
+// filesystem of a large card after a power cut is what takes longest.
+const prepareTime = 5 * time.Minute
 
 // prepareNode runs "pikeletd prepare" from the verified root. A preparation
 // that fails is said aloud and survived: a node that can be reached can be
@@ -36,6 +37,7 @@ func (b *boot) prepareNode() error {
 	cmd := exec.CommandContext(ctx, node.AgentFile, "prepare")
 	cmd.SysProcAttr = &unix.SysProcAttr{Chroot: newRoot}
 	cmd.Dir = "/"
+	cmd.Env = environment
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	if err := cmd.Run(); err != nil {
 		say("preparing the node failed: %v; going on with what there is", err)
@@ -69,8 +71,11 @@ func (b *boot) handOver() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, ""); err != nil {
 		return fmt.Errorf("sharing /: %w", err)
 	}
-	return unix.Exec("/sbin/init", []string{"/sbin/init"}, []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/", "TERM=linux"})
+	return unix.Exec("/sbin/init", []string{"/sbin/init"}, environment)
 }
+
+// environment is what programs of the root are started with.
+var environment = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/", "TERM=linux"}
 
 // announce says on the console what is running. The hash is the promise: the
 // kernel answers no read with a byte that does not lead to it.

@@ -26,7 +26,8 @@ const (
 )
 
 // openRoot lays dm-linear over the extents of root.squashfs, dm-verity over
-// that, and mounts it. A wrong root hash shows at the mount: it reads blocks.
+// that, and mounts it. It lies on the slot's partition: on the whole disk it
+// would keep state from being mounted. A wrong root hash shows at the mount: it reads blocks.
 func (b *boot) openRoot() error {
 	params, err := b.image.Verity()
 	if err != nil {
@@ -40,7 +41,8 @@ func (b *boot) openRoot() error {
 		return fmt.Errorf("%s has %d bytes, the signed manifest says %d", artifact.RootFile, size, f.Size)
 	}
 	var st unix.Stat_t
-	if err := unix.Stat(b.card.dev, &st); err != nil {
+	part := disk.PartitionDevice(b.card.dev, b.line.Slot.Partition())
+	if err := unix.Stat(part, &st); err != nil {
 		return err
 	}
 	var targets []dm.Target
@@ -48,7 +50,7 @@ func (b *boot) openRoot() error {
 	for _, x := range runs {
 		n := uint64(x.Size) / disk.SectorSize
 		targets = append(targets, dm.Target{SectorStart: at, Length: n, Type: "linear",
-			Params: fmt.Sprintf("%d:%d %d", unix.Major(st.Rdev), unix.Minor(st.Rdev), (b.card.start+x.Offset)/disk.SectorSize)})
+			Params: fmt.Sprintf("%d:%d %d", unix.Major(st.Rdev), unix.Minor(st.Rdev), x.Offset/disk.SectorSize)})
 		at += n
 	}
 	ctl, err := openControl()

@@ -1,7 +1,6 @@
 package spec
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -11,96 +10,15 @@ import (
 	"strings"
 	"time"
 
-	"go.yaml.in/yaml/v3"
-
 	"github.com/pikelet-os/pikelet/boards"
 	"github.com/pikelet-os/pikelet/builder/squashfs"
 	"github.com/pikelet-os/pikelet/internal/disk"
+	"github.com/pikelet-os/pikelet/internal/strict"
 	"github.com/pikelet-os/pikelet/layers/apk"
 )
 
-// checker gathers mistakes.
-type checker struct {
-	file     string
-	lines    map[string]int // field to line
-	problems []problem
-}
-
-type problem struct {
-	line int
-	text string
-}
-
-// index remembers the line of every field.
-func (c *checker) index(n *yaml.Node, field string) {
-	c.lines[field] = n.Line
-	switch n.Kind {
-	case yaml.MappingNode:
-		for i := 0; i+1 < len(n.Content); i += 2 {
-			name := strings.TrimPrefix(field+"."+n.Content[i].Value, ".")
-			c.index(n.Content[i+1], name)
-			c.lines[name] = n.Content[i].Line
-		}
-	case yaml.SequenceNode:
-		for i, e := range n.Content {
-			c.index(e, fmt.Sprintf("%s[%d]", field, i))
-		}
-	}
-}
-
-// unknownField is how the YAML library words a key it has no field for.
-var unknownField = regexp.MustCompile(`^line (\d+): field (\S+) not found in type \S+$`)
-
-func (c *checker) decoding(err error) {
-	var te *yaml.TypeError
-	texts := []string{strings.TrimPrefix(err.Error(), "yaml: ")}
-	if errors.As(err, &te) {
-		texts = te.Errors
-	}
-	for _, t := range texts {
-		if m := unknownField.FindStringSubmatch(t); m != nil {
-			line, _ := strconv.Atoi(m[1])
-			c.problems = append(c.problems, problem{line, m[2] + ": there is no such field; is it misspelt or indented wrongly?"})
-			continue
-		}
-		line := 0
-		if rest, ok := strings.CutPrefix(t, "line "); ok {
-			number, text, _ := strings.Cut(rest, ": ")
-			if n, err := strconv.Atoi(number); err == nil {
-				line, t = n, text
-			}
-		}
-		c.problems = append(c.problems, problem{line, t})
-	}
-}
-
-func (c *checker) add(field, format string, args ...any) {
-	line := c.lines[field]
-	for up := field; line == 0 && up != ""; line = c.lines[up] {
-		i := strings.LastIndexAny(up, ".[")
-		if i < 0 {
-			break
-		}
-		up = up[:i]
-	}
-	c.problems = append(c.problems, problem{line, field + ": " + fmt.Sprintf(format, args...)})
-}
-
-func (c *checker) err() error {
-	if len(c.problems) == 0 {
-		return nil
-	}
-	sort.SliceStable(c.problems, func(i, j int) bool { return c.problems[i].line < c.problems[j].line })
-	e := &Error{}
-	for _, p := range c.problems {
-		place := c.file
-		if p.line > 0 {
-			place += ":" + strconv.Itoa(p.line)
-		}
-		e.Problems = append(e.Problems, place+": "+p.text)
-	}
-	return e
-}
+// checker is what gathers mistakes, with what a spec can do wrong.
+type checker struct{ *strict.Checker }
 
 var (
 	nameForm    = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)
@@ -114,20 +32,20 @@ const maxConfigLine = 78
 
 func (c *checker) check(i *Image) {
 	if !nameForm.MatchString(i.Name) {
-		c.add("name", "%q: want lower-case letters, digits and dashes, such as homelab", i.Name)
+		c.Add("name", "%q: want lower-case letters, digits and dashes, such as homelab", i.Name)
 	}
 	if !nameForm.MatchString(i.Stream) && i.Stream != i.Name {
-		c.add("stream", "%q: want lower-case letters, digits and dashes", i.Stream)
+		c.Add("stream", "%q: want lower-case letters, digits and dashes", i.Stream)
 	}
 	if !releaseForm.MatchString(i.Release) {
-		c.add("release", "%q: want numbers with dots, such as 1.0", i.Release)
+		c.Add("release", "%q: want numbers with dots, such as 1.0", i.Release)
 	}
 	if !regexp.MustCompile(`^\d+\.\d+$`).MatchString(i.Alpine) {
-		c.add("alpine", "%q: want an Alpine release, such as 3.23 (in quotes, or YAML reads a number)", i.Alpine)
+		c.Add("alpine", "%q: want an Alpine release, such as 3.23 (in quotes, or YAML reads a number)", i.Alpine)
 	}
 	for n, b := range i.Boards {
 		if _, err := boards.Find(b); err != nil {
-			c.add(fmt.Sprintf("boards[%d]", n), "%v", err)
+			c.Add(fmt.Sprintf("boards[%d]", n), "%v", err)
 		}
 	}
 	c.checkSources(i)
@@ -135,51 +53,51 @@ func (c *checker) check(i *Image) {
 		switch level {
 		case "sysinit", "boot", "default", "shutdown":
 		default:
-			c.add("services."+level, "no such runlevel; there are sysinit, boot, default and shutdown")
+			c.Add("services."+level, "no such runlevel; there are sysinit, boot, default and shutdown")
 		}
 	}
 	for n, w := range i.Kernel.Words {
 		if w == "" || strings.ContainsAny(w, " \t\n\"") {
-			c.add(fmt.Sprintf("kernel.words[%d]", n), "%q: one word each, without blanks or quotes", w)
+			c.Add(fmt.Sprintf("kernel.words[%d]", n), "%q: one word each, without blanks or quotes", w)
 		}
 	}
 	c.checkConfig(i)
 	c.checkNode(i)
 	if i.Console != "" && i.Console != ConsoleRoot {
-		c.add("console", "%q: want root, or nothing for a console without a way in", i.Console)
+		c.Add("console", "%q: want root, or nothing for a console without a way in", i.Console)
 	}
 	if s := int64(i.SlotSize); s < 34*disk.MiB || s > 64<<30 || s%disk.MiB != 0 {
-		c.add("slot-size", "%d MiB: want at least 34MiB and at most 64GiB", s/disk.MiB)
+		c.Add("slot-size", "%d MiB: want at least 34MiB and at most 64GiB", s/disk.MiB)
 	}
 }
 
 func (c *checker) checkSources(i *Image) {
 	if len(i.Repositories) == 0 {
-		c.add("repositories", "none; name at least one, with url and keys")
+		c.Add("repositories", "none; name at least one, with url and keys")
 	}
 	for n, r := range i.Repositories {
 		field := fmt.Sprintf("repositories[%d]", n)
 		if strings.Contains(r.URL, "{mirror}") {
-			c.add(field+".url", "it says {mirror}, but the spec has no mirror: ADDRESS")
+			c.Add(field+".url", "it says {mirror}, but the spec has no mirror: ADDRESS")
 		}
 		if r.URL == "" {
-			c.add(field+".url", "missing; want a folder or an http(s) address")
+			c.Add(field+".url", "missing; want a folder or an http(s) address")
 		}
 		if len(r.Keys) == 0 {
-			c.add(field+".keys", "missing; name the public keys that may sign it, such as Alpine's from /etc/apk/keys")
+			c.Add(field+".keys", "missing; name the public keys that may sign it, such as Alpine's from /etc/apk/keys")
 		}
 		for k, key := range r.Keys {
 			if _, err := os.Stat(i.Path(key)); err != nil {
-				c.add(fmt.Sprintf("%s.keys[%d]", field, k), "no file %s", key)
+				c.Add(fmt.Sprintf("%s.keys[%d]", field, k), "no file %s", key)
 			}
 		}
 	}
 	if len(i.Packages) == 0 {
-		c.add("packages", "none; alpine-base and openrc are the least")
+		c.Add("packages", "none; alpine-base and openrc are the least")
 	}
 	for n, p := range i.Packages {
 		if _, err := apk.ParseDep(p); err != nil {
-			c.add(fmt.Sprintf("packages[%d]", n), "%v", err)
+			c.Add(fmt.Sprintf("packages[%d]", n), "%v", err)
 		}
 	}
 	for n, l := range i.Layers {
@@ -187,7 +105,7 @@ func (c *checker) checkSources(i *Image) {
 	}
 	for n, o := range i.Overlays {
 		if o.Name == "" {
-			c.add(fmt.Sprintf("overlays[%d]", n), "want the name of an overlay, or a folder with an overlay.yaml")
+			c.Add(fmt.Sprintf("overlays[%d]", n), "want the name of an overlay, or a folder with an overlay.yaml")
 		}
 	}
 }
@@ -200,32 +118,32 @@ func (c *checker) checkLayer(i *Image, field string, l Layer) {
 		}
 	}
 	if kinds != 1 {
-		c.add(field, "want one of folder: PATH, tar: FILE and oci: REFERENCE")
+		c.Add(field, "want one of folder: PATH, tar: FILE and oci: REFERENCE")
 		return
 	}
 	if l.Folder != "" {
 		if st, err := os.Stat(i.Path(l.Folder)); err != nil || !st.IsDir() {
-			c.add(field+".folder", "no folder %s", l.Folder)
+			c.Add(field+".folder", "no folder %s", l.Folder)
 		}
 	}
 	if l.Tar != "" {
 		if st, err := os.Stat(i.Path(l.Tar)); err != nil || st.IsDir() {
-			c.add(field+".tar", "no file %s", l.Tar)
+			c.Add(field+".tar", "no file %s", l.Tar)
 		}
 	}
 	if l.Folder == "" && len(l.Rules) > 0 {
-		c.add(field+".rules", "only folders take rules; archives and images say whose their files are")
+		c.Add(field+".rules", "only folders take rules; archives and images say whose their files are")
 	}
 	for n, r := range l.Rules {
 		at := fmt.Sprintf("%s.rules[%d]", field, n)
 		if _, err := path.Match(strings.TrimSuffix(r.Path, "/**"), ""); err != nil || r.Path == "" {
-			c.add(at+".path", "%q: want a pattern such as etc/ssl/private/*", r.Path)
+			c.Add(at+".path", "%q: want a pattern such as etc/ssl/private/*", r.Path)
 		}
 		if mode, err := strconv.ParseUint(r.Mode, 8, 32); r.Mode != "" && (err != nil || mode > 0o7777) {
-			c.add(at+".mode", "%q: want octal permissions such as \"0600\"", r.Mode)
+			c.Add(at+".mode", "%q: want octal permissions such as \"0600\"", r.Mode)
 		}
 		if r.Owner != "" && !ownerForm.MatchString(r.Owner) {
-			c.add(at+".owner", "%q: want USER:GROUP, by name or number", r.Owner)
+			c.Add(at+".owner", "%q: want USER:GROUP, by name or number", r.Owner)
 		}
 	}
 }
@@ -233,24 +151,24 @@ func (c *checker) checkLayer(i *Image, field string, l Layer) {
 // checkNode looks at what the image tells nodes.
 func (c *checker) checkNode(i *Image) {
 	if _, err := squashfs.FindCompression(i.Compression); err != nil {
-		c.add("compression", "%v", err)
+		c.Add("compression", "%v", err)
 	}
 	if d, err := time.ParseDuration(i.Watchdog); i.Watchdog != WatchdogOff && (err != nil || d < 6*time.Second || d > 15*time.Second || d%time.Second != 0) {
-		c.add("watchdog", "%q: want 6s to 15s in whole seconds (the hardware of a Pi counts no further), or off", i.Watchdog)
+		c.Add("watchdog", "%q: want 6s to 15s in whole seconds (the hardware of a Pi counts no further), or off", i.Watchdog)
 	}
 	if i.Health.Soak >= i.Health.Deadline {
-		c.add("health.soak", "%s is not shorter than the deadline, %s", time.Duration(i.Health.Soak), time.Duration(i.Health.Deadline))
+		c.Add("health.soak", "%s is not shorter than the deadline, %s", time.Duration(i.Health.Soak), time.Duration(i.Health.Deadline))
 	}
 	if s := int64(i.StateSize); s < disk.StateInImage || s%disk.MiB != 0 || s > 1<<40 {
-		c.add("state-size", "%d MiB: want at least %dMiB", s/disk.MiB, int64(disk.StateInImage/disk.MiB))
+		c.Add("state-size", "%d MiB: want at least %dMiB", s/disk.MiB, int64(disk.StateInImage/disk.MiB))
 	}
 	for n, key := range i.Keys {
 		if _, err := os.Stat(i.Path(key)); err != nil {
-			c.add(fmt.Sprintf("keys[%d]", n), "no file %s", key)
+			c.Add(fmt.Sprintf("keys[%d]", n), "no file %s", key)
 		}
 	}
 	if strings.ContainsAny(i.Channel, " \t\n") || strings.Contains(i.Channel, "://") {
-		c.add("channel", "%q: want a reference such as registry.example/homelab:stable", i.Channel)
+		c.Add("channel", "%q: want a reference such as registry.example/homelab:stable", i.Channel)
 	}
 	var names []string
 	for name := range i.IDs {
@@ -259,7 +177,7 @@ func (c *checker) checkNode(i *Image) {
 	sort.Strings(names)
 	for _, name := range names {
 		if id := i.IDs[name]; id < 1 || id > 65532 {
-			c.add("ids."+name, "%d: want a number from 1 to 65532", id)
+			c.Add("ids."+name, "%d: want a number from 1 to 65532", id)
 		}
 	}
 }
@@ -272,7 +190,7 @@ func (c *checker) checkConfig(i *Image) {
 	sort.Strings(names)
 	for _, name := range names {
 		if _, err := boards.Find(name); err != nil && name != "all" {
-			c.add("config."+name, "%v, or all", err)
+			c.Add("config."+name, "%v, or all", err)
 		}
 		cfg := i.Config[name]
 		for n, l := range cfg.Lines {
@@ -287,13 +205,13 @@ func (c *checker) checkConfig(i *Image) {
 func (c *checker) checkLine(field, l string) {
 	switch {
 	case len(l) > maxConfigLine:
-		c.add(field, "%d characters; the firmware drops what is behind the %dth", len(l), maxConfigLine)
+		c.Add(field, "%d characters; the firmware drops what is behind the %dth", len(l), maxConfigLine)
 	case strings.ContainsAny(l, "\n\r") || strings.HasPrefix(l, "["):
-		c.add(field, "%q: want a single line, without a section of its own", l)
+		c.Add(field, "%q: want a single line, without a section of its own", l)
 	}
 	for _, own := range []string{"kernel=", "initramfs", "cmdline=", "arm_64bit=", "os_prefix=", "include"} {
 		if strings.HasPrefix(l, own) {
-			c.add(field, "%s is the builder's to write", strings.TrimSuffix(own, "="))
+			c.Add(field, "%s is the builder's to write", strings.TrimSuffix(own, "="))
 		}
 	}
 }

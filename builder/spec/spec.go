@@ -3,10 +3,7 @@
 package spec
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -18,6 +15,7 @@ import (
 	"github.com/pikelet-os/pikelet/boards"
 	"github.com/pikelet-os/pikelet/builder/squashfs"
 	"github.com/pikelet-os/pikelet/internal/disk"
+	"github.com/pikelet-os/pikelet/internal/strict"
 )
 
 // Image is an image spec. Paths in it are relative to the spec's folder.
@@ -152,12 +150,8 @@ func (o *Overlay) UnmarshalYAML(n *yaml.Node) error {
 		o.Name = n.Value
 		return nil
 	}
-	if n.Kind == yaml.MappingNode { // KnownFields does not reach in here
-		for i := 0; i+1 < len(n.Content); i += 2 {
-			if key := n.Content[i]; key.Value != "name" && key.Value != "with" {
-				return typeError(key, "field %s not found in type spec.Overlay", key.Value)
-			}
-		}
+	if err := strict.Fields(n, "name", "with"); err != nil {
+		return err
 	}
 	type plain Overlay
 	return n.Decode((*plain)(o))
@@ -194,7 +188,7 @@ type Size int64
 // UnmarshalYAML reads a size.
 func (s *Size) UnmarshalYAML(n *yaml.Node) error {
 	if err := s.Set(n.Value); err != nil {
-		return typeError(n, "%v", err)
+		return strict.TypeError(n, "%v", err)
 	}
 	return nil
 }
@@ -231,7 +225,7 @@ type Duration time.Duration
 func (d *Duration) UnmarshalYAML(n *yaml.Node) error {
 	v, err := time.ParseDuration(n.Value)
 	if err != nil || v <= 0 {
-		return typeError(n, "%q is no span of time; write it as 60s or 10m", n.Value)
+		return strict.TypeError(n, "%q is no span of time; write it as 60s or 10m", n.Value)
 	}
 	*d = Duration(v)
 	return nil
@@ -244,14 +238,10 @@ type Time struct{ time.Time }
 func (t *Time) UnmarshalYAML(n *yaml.Node) error {
 	v, err := time.Parse(time.RFC3339, n.Value)
 	if err != nil || v.Unix() <= 0 {
-		return typeError(n, "%q is no moment; write it as 2026-11-21T00:00:00Z", n.Value)
+		return strict.TypeError(n, "%q is no moment; write it as 2026-11-21T00:00:00Z", n.Value)
 	}
 	t.Time = v
 	return nil
-}
-
-func typeError(n *yaml.Node, format string, args ...any) error {
-	return &yaml.TypeError{Errors: []string{fmt.Sprintf("line %d: "+format, append([]any{n.Line}, args...)...)}}
 }
 
 // ConsoleRoot is the value of Console that opens it to whoever holds the
@@ -273,9 +263,7 @@ func (i *Image) Path(p string) string {
 }
 
 // Error is everything wrong with a spec, each with file, line and field.
-type Error struct{ Problems []string }
-
-func (e *Error) Error() string { return strings.Join(e.Problems, "\n") }
+type Error = strict.Error
 
 // Load reads a spec strictly. Its error is an *Error with all mistakes.
 func Load(file string) (*Image, error) {
@@ -289,26 +277,13 @@ func Load(file string) (*Image, error) {
 // Parse is Load on bytes that were read from file.
 func Parse(file string, b []byte) (*Image, error) {
 	img := &Image{file: file, dir: filepath.Dir(file)}
-	c := &checker{file: file, lines: map[string]int{}}
-	var root yaml.Node
-	if err := yaml.Unmarshal(b, &root); err != nil {
-		c.decoding(err)
-		return nil, c.err()
-	}
-	if len(root.Content) > 0 {
-		c.index(root.Content[0], "")
-	}
-	dec := yaml.NewDecoder(bytes.NewReader(b))
-	dec.KnownFields(true)
-	if err := dec.Decode(img); err != nil && !errors.Is(err, io.EOF) {
-		c.decoding(err)
-	}
-	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
-		c.problems = append(c.problems, problem{0, "there is more than one YAML document; want one image spec a file"})
+	c := &checker{strict.New(file)}
+	if _, ok := c.Decode(b, img); !ok {
+		return nil, c.Err()
 	}
 	img.defaults()
 	c.check(img)
-	return img, c.err()
+	return img, c.Err()
 }
 
 func (i *Image) defaults() {

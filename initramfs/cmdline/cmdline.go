@@ -60,6 +60,17 @@ func Parse(b []byte) (Line, error) {
 // Has says whether the kernel was told a word.
 func (l Line) Has(word string) bool { return l.words[word] }
 
+// Value returns what a word of the form NAME=VALUE says; "" where there is
+// none.
+func Value(words []byte, name string) string {
+	for _, w := range strings.Fields(string(words)) {
+		if value, ok := strings.CutPrefix(w, name+"="); ok {
+			return value
+		}
+	}
+	return ""
+}
+
 // Missing returns the first word of a slot's own kernel words that the
 // running kernel did not get, or "". Consoles do not count: the firmware
 // rewrites them.

@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
-	"sort"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -31,6 +29,8 @@ func Run(args []string, out io.Writer) error {
 	switch strings.Join(args, " ") {
 	case "prepare":
 		return Prepare(out)
+	case "run":
+		return daemon()
 	case "status":
 		return status(out)
 	case "reboot":
@@ -57,17 +57,30 @@ func readBoot() (node.Boot, error) {
 	return node.DecodeBoot(b)
 }
 
+func readPrepared() (node.Prepared, error) {
+	b, err := os.ReadFile(node.ReportFile)
+	if err != nil {
+		return node.Prepared{}, err
+	}
+	return node.DecodePrepared(b)
+}
+
 func status(out io.Writer) error {
 	b, err := readBoot()
 	if err != nil {
 		return err
 	}
-	_, err = io.WriteString(out, describe(b))
+	p, err := readPrepared()
+	if err != nil {
+		return err
+	}
+	_, err = io.WriteString(out, describe(b, p))
 	return err
 }
 
-func describe(b node.Boot) string {
+func describe(b node.Boot, p node.Prepared) string {
 	var s strings.Builder
+	fmt.Fprintf(&s, "node    %s\n", p.Hostname)
 	fmt.Fprintf(&s, "image   %s %s (build %s)\n", b.Stream, b.Release, b.BuildID)
 	fmt.Fprintf(&s, "slot    %s, %s, on %s\n", b.Slot, b.Kind, b.Disk)
 	fmt.Fprintf(&s, "root    verified by dm-verity, root hash %s\n", b.Root)
@@ -81,6 +94,9 @@ func describe(b node.Boot) string {
 			head = "RESCUE "
 		}
 		fmt.Fprintf(&s, "%s %s\n", head, strings.ReplaceAll(b.Failed, "\n", "\n        "))
+	}
+	for _, text := range p.Problems {
+		fmt.Fprintf(&s, "PROBLEM %s\n", strings.ReplaceAll(text, "\n", "\n        "))
 	}
 	return s.String()
 }
@@ -110,56 +126,8 @@ func rebootNow() error {
 	return reboot.With(string(b))
 }
 
-// Prepare makes this machine out of the image, the same one on every boot. It
-// runs as a child of /init, before OpenRC reads anything; /etc and /var are
-// memory over the root. Each part is tried even when one before it failed.
-func Prepare(out io.Writer) error {
-	b, err := readBoot()
-	if err != nil {
-		return err
-	}
-	name := hostname(b.Stream, serial())
-	return errors.Join(
-		write("/etc/hostname", name+"\n"),
-		write("/etc/hosts", "127.0.0.1\tlocalhost localhost.localdomain\n::1\tlocalhost localhost.localdomain\n127.0.1.1\t"+name+"\n"),
-		write("/etc/motd", motd(b, isOpen())),
-		consoles(),
-		spareFeeder(b.Watchdog),
-	)
-}
-
-// spareFeeder tells OpenRC's killprocs to leave the watchdog's feeder alone:
-// a shutdown may take longer than the hardware waits, flushing a slow disk.
-func spareFeeder(pid int) error {
-	if pid == 0 {
-		return nil
-	}
-	return write("/etc/conf.d/killprocs", fmt.Sprintf("# Written on each boot by pikeletd.\nkillall5_opts=\"-o %d\"\n", pid))
-}
-
 // write writes one of the files that node.Written lists.
 func write(name, text string) error { return os.WriteFile(name, []byte(text), 0o644) }
-
-// serial returns the board's serial number, or "" where it has none.
-func serial() string {
-	b, err := os.ReadFile("/proc/device-tree/serial-number")
-	if err != nil {
-		return ""
-	}
-	return strings.TrimRight(string(b), "\x00\n")
-}
-
-// hostname names a node after its image and the last eight digits of its
-// serial, which tell boards apart (FACTS 4).
-func hostname(stream, serial string) string {
-	if len(serial) > 8 {
-		serial = serial[len(serial)-8:]
-	}
-	if serial == "" {
-		return stream
-	}
-	return stream + "-" + strings.ToLower(serial)
-}
 
 // isOpen says whether whoever reaches the console is root: an image to try
 // things with.
@@ -170,8 +138,8 @@ func isOpen() bool {
 
 // motd is what a login shows. An image with an open console also says what to
 // try.
-func motd(b node.Boot, open bool) string {
-	s := "\nPikelet " + b.Stream + " " + b.Release + "\n\n" + describe(b)
+func motd(b node.Boot, p node.Prepared, open bool) string {
+	s := "\nPikelet " + b.Stream + " " + b.Release + "\n\n" + describe(b, p)
 	switch {
 	case b.Kind == slots.Trial:
 		s += "\nThis is a trial of slot " + string(b.Slot) + ": any reboot goes back to slot " + string(b.Slot.Other()) + ".\n"
@@ -179,30 +147,4 @@ func motd(b node.Boot, open bool) string {
 		s += "\nTry: pikeletd status; pikeletd reboot --try (slot " + string(b.Slot.Other()) + ", once); touch /usr/x; poweroff\n"
 	}
 	return s + "\n"
-}
-
-// consoles adds a getty for each console the kernel has: which serial port
-// that is differs from board to board. The getty asks for a login, and no
-// account has a password unless a layer brought one, or opens a root shell
-// where the image's spec opted into it.
-func consoles() error {
-	b, err := os.ReadFile("/sys/class/tty/console/active")
-	if err != nil {
-		return err
-	}
-	getty := "/sbin/getty -L 0 %[1]s vt100"
-	if isOpen() {
-		getty = "/sbin/getty -L -n -l " + node.RootConsoleFile + " 0 %[1]s vt100"
-	}
-	var lines strings.Builder
-	names := strings.Fields(string(b))
-	sort.Strings(names)
-	for _, tty := range names {
-		fmt.Fprintf(&lines, "%[1]s::respawn:"+getty+"\n", filepath.Base(tty))
-	}
-	tab, err := os.ReadFile("/etc/inittab")
-	if err != nil {
-		return err
-	}
-	return write("/etc/inittab", string(tab)+lines.String())
 }

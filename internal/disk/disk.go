@@ -165,3 +165,12 @@ func Decode(s []byte) (Table, error) {
 	}
 	return t, nil
 }
+
+// PartitionDevice returns what Linux calls a partition of a disk: with a p
+// between where the disk's own name ends in a digit.
+func PartitionDevice(dev string, n int) string {
+	if last := dev[len(dev)-1]; last >= '0' && last <= '9' {
+		return fmt.Sprintf("%sp%d", dev, n)
+	}
+	return fmt.Sprintf("%s%d", dev, n)
+}

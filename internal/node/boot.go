@@ -18,10 +18,16 @@ const (
 	RootConsoleFile = "/usr/lib/pikelet/root-console"
 )
 
-// Written returns the files of the root that pikeletd writes anew on every
-// boot; apk in the image is told to expect them changed.
+// Written returns the files of /etc that pikeletd may write anew on a boot;
+// apk in the image is told to expect them changed.
 func Written() []string {
-	return []string{"/etc/conf.d/killprocs", "/etc/hostname", "/etc/hosts", "/etc/inittab", "/etc/motd"}
+	return []string{"/etc/chrony/chrony.conf", "/etc/conf.d/iscsid", "/etc/conf.d/killprocs", "/etc/conf.d/sshd", "/etc/conf.d/wpa_supplicant",
+		"/etc/doas.conf", "/etc/dropbear/dropbear_ed25519_host_key", "/etc/group", "/etc/hostname", "/etc/hosts", "/etc/inittab",
+		"/etc/iscsi/initiatorname.iscsi", "/etc/localtime", "/etc/machine-id", "/etc/modules-load.d/node.conf", "/etc/motd",
+		"/etc/network/interfaces", "/etc/passwd", "/etc/rancher/k3s/config.yaml", "/etc/rancher/k3s/registries.yaml",
+		"/etc/rancher/node/password", "/etc/resolv.conf", "/etc/shadow", "/etc/ssh/ssh_host_ed25519_key", "/etc/ssh/ssh_host_ed25519_key.pub",
+		"/etc/ssh/sshd_config.d/pikelet.conf", "/etc/sysctl.d/90-node.conf", "/etc/timezone", "/etc/udhcpc/udhcpc.conf",
+		"/etc/wpa_supplicant/wpa_supplicant.conf"}
 }
 
 // BootFile is where /init leaves Boot for the programs of the root.

@@ -35,18 +35,51 @@ import (
 // takes on an idle machine, because tests share theirs.
 const patience = 2 * time.Minute
 
-// image is built by the first test that wants a card, and copied by each.
-var (
-	image     *builder.Result
-	imageOnce sync.Once
-	imageErr  error
-	imageDir  string
-)
+// shared are images that several tests boot: each is built by the first that
+// wants a card of it, and copied by each.
+var shared = struct {
+	sync.Mutex
+	dir    string
+	images map[string]*sharedImage
+}{images: map[string]*sharedImage{}}
+
+type sharedImage struct {
+	once   sync.Once
+	result *builder.Result
+	err    error
+}
+
+// image is what testdata/small.yaml makes, once newCard was called.
+var image *builder.Result
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	os.RemoveAll(imageDir)
+	os.RemoveAll(shared.dir)
 	os.Exit(code)
+}
+
+// sharedBuild builds an image of testdata once for all tests.
+func sharedBuild(t *testing.T, file string) *builder.Result {
+	t.Helper()
+	shared.Lock()
+	var err error
+	if shared.dir == "" {
+		shared.dir, err = os.MkdirTemp("", "pikelet-boot-")
+	}
+	s := shared.images[file]
+	if s == nil {
+		s = &sharedImage{}
+		shared.images[file] = s
+	}
+	shared.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.once.Do(func() { s.result, s.err = buildImage(filepath.Join("testdata", file), filepath.Join(shared.dir, file)) })
+	if s.err != nil {
+		t.Fatalf("building an image that boot tests share: %v", s.err)
+	}
+	return s.result
 }
 
 func buildImage(file, dir string) (*builder.Result, error) {
@@ -100,19 +133,21 @@ type pi struct {
 	card string
 }
 
-// newCard returns a test's own copy of the image.
+// newCard returns a test's own copy of the small image.
 func newCard(t *testing.T) string {
 	t.Helper()
-	imageOnce.Do(func() {
-		if imageDir, imageErr = os.MkdirTemp("", "pikelet-boot-"); imageErr == nil {
-			image, imageErr = buildImage("testdata/small.yaml", imageDir)
-		}
-	})
-	if imageErr != nil {
-		t.Fatalf("building the image that boot tests share: %v", imageErr)
-	}
+	r := sharedBuild(t, "small.yaml")
+	imageOnce.Do(func() { image = r })
+	return cardOf(t, r)
+}
+
+var imageOnce sync.Once
+
+// cardOf returns a test's own copy of an image.
+func cardOf(t *testing.T, r *builder.Result) string {
+	t.Helper()
 	name := filepath.Join(t.TempDir(), "disk.img")
-	if err := vm.CopySparse(image.Disk, name); err != nil {
+	if err := vm.CopySparse(r.Disk, name); err != nil {
 		t.Fatal(err)
 	}
 	return name

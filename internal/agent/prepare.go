@@ -1,0 +1,199 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pikelet-os/pikelet/internal/agent/etc"
+	"github.com/pikelet-os/pikelet/internal/node"
+	"github.com/pikelet-os/pikelet/internal/node/config"
+	"github.com/pikelet-os/pikelet/internal/slots"
+)
+
+// Prepare makes this machine out of the image, the same one on every boot. It
+// runs as a child of /init, before OpenRC reads anything; /etc and /var are
+// memory over the root. Each part is tried even when one before it failed:
+// whatever is wrong with card, state or config, the node comes up and says so.
+func Prepare(out io.Writer) error {
+	start := time.Now()
+	b, err := readBoot()
+	if err != nil {
+		return err
+	}
+	p := &node.Prepared{Serial: serial()}
+	problem := func(err error) {
+		if err != nil {
+			p.Problems = append(p.Problems, err.Error())
+		}
+	}
+	c, err := openCard(b.Disk)
+	problem(err)
+	if c != nil {
+		defer c.f.Close()
+	}
+	p.State, err = mountState(c)
+	problem(err)
+	if p.State.Memory != "" {
+		problem(fmt.Errorf("state is in memory, and forgotten at the next boot: %s", p.State.Memory))
+	}
+	problem(setClock())
+	cfg, from := takeConfig(c, machine(), p.State)
+	p.Config = from
+	if from.Refused != "" {
+		problem(fmt.Errorf("a config was not taken: %s", from.Refused))
+	}
+	id, err := takeIdentity(b, cfg, p)
+	problem(err)
+	problem(bindWritable(node.Memory))
+	problem(bindWritable(node.State))
+	problem(refill(b, cfg, id, p))
+	problem(prepareVolume(cfg))
+	p.Seconds = time.Since(start).Seconds()
+	problem(write("/etc/motd", motd(b, *p, isOpen())))
+	if c != nil {
+		problem(writeReport(c, b, *p))
+	}
+	text, err := p.Encode()
+	if err != nil {
+		return err
+	}
+	for _, s := range p.Problems {
+		fmt.Fprintf(out, "pikelet: %s\n", strings.ReplaceAll(s, "\n", "\npikelet:   "))
+	}
+	if p.State.Made {
+		fmt.Fprintf(out, "pikelet: this is a first boot: state was made on %s\n", p.State.Device)
+	}
+	fmt.Fprintf(out, "pikelet: this is %s, config from %s, SSH host key %s\n", p.Hostname, p.Config.Source, p.Fingerprint)
+	return os.WriteFile(node.ReportFile, text, 0o600)
+}
+
+// takeIdentity derives who this node is, and notes it.
+func takeIdentity(b node.Boot, cfg *config.Config, p *node.Prepared) (node.Identity, error) {
+	p.Hostname = cfg.Hostname
+	if p.Hostname == "" {
+		p.Hostname = node.DefaultName(b.Stream, p.Serial)
+	}
+	seed, from, seedErr := takeSeed(cfg, p.State)
+	id, err := node.NewIdentity(p.Hostname, seed)
+	if err != nil {
+		return id, err
+	}
+	p.Seed, p.HostKey, p.Fingerprint, p.IQN = from, id.PublicKey(), id.Fingerprint(), id.IQN
+	if cfg.ISCSI.Initiator != "" {
+		p.IQN = cfg.ISCSI.Initiator
+	}
+	return id, errors.Join(seedErr, unix.Sethostname([]byte(p.Hostname)))
+}
+
+// refill writes /etc anew.
+func refill(b node.Boot, cfg *config.Config, id node.Identity, p *node.Prepared) error {
+	consoles, err := activeConsoles()
+	if err != nil {
+		return err
+	}
+	_, rtc := os.Stat("/dev/rtc0")
+	files, problems := etc.Files(etc.Input{
+		Config: cfg, Identity: id, Root: os.DirFS("/"), Feeder: b.Watchdog, Consoles: consoles, OpenRoot: isOpen(), RTC: rtc == nil,
+	})
+	p.Problems = append(p.Problems, problems...)
+	var errs []error
+	for _, f := range files {
+		errs = append(errs, put(f))
+	}
+	effective, err := cfg.Encode()
+	if err == nil {
+		err = os.WriteFile(node.EffectiveFile, effective, 0o600)
+	}
+	return errors.Join(append(errs, err)...)
+}
+
+// put writes one file, its folders belonging to root where they are missing.
+func put(f etc.File) error {
+	if err := os.MkdirAll(filepath.Dir(f.Path), 0o755); err != nil {
+		return err
+	}
+	if f.Link != "" {
+		os.Remove(f.Path)
+		return os.Symlink(f.Link, f.Path)
+	}
+	if f.Mode.IsDir() {
+		if err := os.MkdirAll(f.Path, f.Mode.Perm()); err != nil {
+			return err
+		}
+	} else {
+		if f.Mode == 0 {
+			f.Mode = 0o644
+		}
+		// Not through a link of the image's, which may lead to /run.
+		os.Remove(f.Path)
+		if err := os.WriteFile(f.Path, []byte(f.Content), f.Mode.Perm()); err != nil {
+			return err
+		}
+	}
+	if err := os.Chmod(f.Path, f.Mode.Perm()); err != nil {
+		return err
+	}
+	return os.Lchown(f.Path, f.UID, f.UID)
+}
+
+// activeConsoles returns the consoles the kernel has, such as ttyAMA0.
+func activeConsoles() ([]string, error) {
+	b, err := os.ReadFile("/sys/class/tty/console/active")
+	if err != nil {
+		return nil, err
+	}
+	names := strings.Fields(string(b))
+	sort.Strings(names)
+	return names, nil
+}
+
+// setClock puts the clock to the last time this node knew, where that is
+// later than what /init made of the build's: no Pi before the 5 keeps time
+// without power.
+func setClock() error {
+	b, err := os.ReadFile(node.ClockFile)
+	if err != nil {
+		return nil // a first boot
+	}
+	t, err := time.Parse(time.RFC3339, strings.TrimSpace(string(b)))
+	if err != nil || !time.Now().Before(t) {
+		return nil
+	}
+	tv := unix.NsecToTimeval(t.UnixNano())
+	return unix.Settimeofday(&tv)
+}
+
+// saveClock writes down the time, for the next boot.
+func saveClock() error {
+	return keep(node.ClockFile, []byte(time.Now().UTC().Format(time.RFC3339)+"\n"))
+}
+
+// failure heads the part of report.txt that says why an earlier boot failed;
+// it stays there until another one does.
+const failure = "Pikelet could not start.\n"
+
+// writeReport puts onto the control partition, which any computer reads, how
+// this boot went. It says nothing that changes from boot to boot, so that a
+// card is written only when there is something new.
+func writeReport(c *card, b node.Boot, p node.Prepared) error {
+	var s strings.Builder
+	fmt.Fprintf(&s, "%s runs %s %s (build %s) from slot %s.\n", p.Hostname, b.Stream, b.Release, b.BuildID, b.Slot)
+	fmt.Fprintf(&s, "Its config came from %s.\nIts SSH host key is %s (%s)\n", strings.Replace(p.Config.Source, node.FromCard, "this partition", 1), p.HostKey, p.Fingerprint)
+	for _, text := range p.Problems {
+		fmt.Fprintf(&s, "\nPROBLEM: %s\n", text)
+	}
+	if old, err := c.readControl(slots.ReportFile); err == nil {
+		if _, text, found := strings.Cut(string(old), failure); found {
+			s.WriteString("\nWhat follows is of an earlier boot.\n\n" + failure + strings.TrimRight(text, "\n\x00") + "\n")
+		}
+	}
+	return c.writeControl(slots.ReportFile, s.String())
+}

@@ -1,0 +1,222 @@
+package agent
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pikelet-os/pikelet/internal/disk"
+	"github.com/pikelet-os/pikelet/internal/node"
+	"github.com/pikelet-os/pikelet/internal/slots"
+)
+
+// stateLabel is the label of the state partition's filesystem.
+const stateLabel = "pikelet-state"
+
+// ext4Options are how filesystems of ours are mounted. Times of reading are
+// not written down; what programs do not flush reaches the card after half a
+// minute; tables of inodes that were never used are not written in the
+// background (the kernel knows which they are).
+const ext4Options = "commit=30,noinit_itable"
+
+// mountState finds, checks, grows or makes the state partition and mounts it.
+// Where that fails, state is in memory for this boot: a filesystem that was
+// made once is never touched by anything but its own check.
+func mountState(c *card) (node.StateStatus, error) {
+	var st node.StateStatus
+	if err := os.MkdirAll(node.StateDir, 0o700); err != nil {
+		return st, err
+	}
+	err := cardState(c, &st)
+	if err == nil {
+		return st, nil
+	}
+	st.Memory = err.Error()
+	return st, unix.Mount("tmpfs", node.StateDir, "tmpfs", unix.MS_NOATIME, "mode=0700,size=50%")
+}
+
+func cardState(c *card, st *node.StateStatus) error {
+	if c == nil {
+		return errors.New("the card can't be opened")
+	}
+	grown, err := grow(c)
+	if err != nil {
+		return fmt.Errorf("growing the state partition: %w", err)
+	}
+	st.Grown = grown
+	st.Device = c.part(disk.State)
+	loadModule("ext4")
+	blank, err := isBlank(c)
+	if err != nil {
+		return err
+	}
+	if blank || slots.ReadCard(c.f).State == slots.StateMaking {
+		if err := makeState(c); err != nil {
+			return fmt.Errorf("making a filesystem on %s: %w", st.Device, err)
+		}
+		st.Made = true
+	} else if st.Repaired, err = fsck(st.Device); err != nil {
+		return err
+	}
+	if err := unix.Mount(st.Device, node.StateDir, "ext4", unix.MS_NOATIME, ext4Options); err != nil {
+		return fmt.Errorf("mounting %s: %w; it was made once, so it is left as it is. pikeletd reset makes it anew, and what is on it is lost", st.Device, err)
+	}
+	p, err := c.table.Partition(disk.State)
+	if err != nil {
+		return err
+	}
+	if !st.Made {
+		// A card that was copied to a larger one, or whose growing was cut off.
+		if err := growExt4(node.StateDir, p.Size); err != nil && err != unix.EINVAL {
+			return nil // smaller than it could be, and whole
+		}
+	}
+	return nil
+}
+
+// sectorsOfMBR is where an MBR cannot name anything any more.
+const sectorsOfMBR = 1<<32 - 1
+
+// grow makes the last partition as long as the card allows. Only the length
+// in the MBR changes, four bytes of one sector; whatever mix of old and new a
+// power cut leaves there, the next boot writes the right one. It is done while
+// the kernel reads the root from the same card.
+func grow(c *card) (bool, error) {
+	p, err := c.table.Partition(disk.State)
+	if err != nil {
+		return false, err
+	}
+	size, err := c.f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return false, err
+	}
+	end := min(size, sectorsOfMBR*disk.SectorSize) / disk.MiB * disk.MiB
+	if end <= p.Start {
+		return false, fmt.Errorf("the card ends at byte %d, before its last partition begins", size)
+	}
+	if p.Size == end-p.Start {
+		return false, nil
+	}
+	c.table.Partitions[disk.State-1].Size = end - p.Start
+	if _, err := c.f.WriteAt(c.table.Encode(), 0); err != nil {
+		return false, err
+	}
+	if err := c.f.Sync(); err != nil {
+		return false, err
+	}
+	return true, resizePartition(c.f, disk.State, p.Start, end-p.Start)
+}
+
+// isBlank says whether the state partition begins with the zeros that every
+// flashing tool writes there.
+func isBlank(c *card) (bool, error) {
+	p, err := c.table.Partition(disk.State)
+	if err != nil {
+		return false, err
+	}
+	return zeros(io.NewSectionReader(c.f, p.Start, min(p.Size, disk.StateClear)))
+}
+
+// zeros says whether r holds nothing else.
+func zeros(r io.Reader) (bool, error) {
+	buf, zero := make([]byte, 64<<10), make([]byte, 64<<10)
+	for {
+		n, err := io.ReadFull(r, buf)
+		if !bytes.Equal(buf[:n], zero[:n]) {
+			return false, nil
+		}
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return true, nil
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+}
+
+// makeState makes the filesystem. The record says so before and after, so
+// that a power cut in between is known from a filesystem that broke later.
+func makeState(c *card) error {
+	if err := noteState(c, slots.StateMaking); err != nil {
+		return err
+	}
+	if err := mkfs(c.part(disk.State), stateLabel); err != nil {
+		return err
+	}
+	if err := c.f.Sync(); err != nil {
+		return err
+	}
+	return noteState(c, slots.StateMade)
+}
+
+func noteState(c *card, state string) error {
+	r := slots.ReadCard(c.f)
+	r.State = state
+	if err := slots.WriteCard(c.f, r); err != nil {
+		return err
+	}
+	return c.f.Sync()
+}
+
+// mkfs makes an ext4. The tables of inodes are left to be written when they
+// are used, which on a large card are a gigabyte and minutes.
+func mkfs(dev, label string, options ...string) error {
+	args := append([]string{"-q", "-F", "-L", label, "-m", "1", "-E", "lazy_itable_init=1"}, options...)
+	f, err := os.Open(dev)
+	if err != nil {
+		return err
+	}
+	size, err := f.Seek(0, io.SeekEnd)
+	f.Close()
+	if err != nil {
+		return err
+	}
+	if size >= 2<<30 {
+		// mkfs would make it up to 1 GiB, and zero it; 64 MiB hold all that a
+		// card can write in its half minute.
+		args = append(args, "-J", "size=64")
+	}
+	_, err = run("mkfs.ext4", append(args, dev)...)
+	return err
+}
+
+// fsck checks an ext4 before it is mounted, and says what it mended. It mends
+// only what needs no decision.
+func fsck(dev string) (string, error) {
+	out, err := run("e2fsck", "-p", dev)
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return "", nil
+	case errors.As(err, &exit) && exit.ExitCode() == 1: // errors corrected
+		return strings.TrimSpace(out), nil
+	case errors.As(err, &exit) && exit.ExitCode() < 8: // errors left
+		return "", fmt.Errorf("the filesystem on %s is damaged, and mending it needs a decision; it is left as it is. e2fsck says: %s. pikeletd reset makes it anew, and what is on it is lost", dev, oneLine(out))
+	case errors.As(err, &exit): // it could not even be read
+		return "", fmt.Errorf("%s holds no filesystem that can be read; it was made once, so it is left as it is. e2fsck says: %s. pikeletd reset makes it anew, and what is on it is lost", dev, oneLine(out))
+	}
+	return "", err
+}
+
+// oneLine joins the lines of a program's output.
+func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
+
+// run runs a program and returns what it said. Its error holds that too.
+func run(name string, args ...string) (string, error) {
+	cmd := exec.Command(name, args...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return string(out), fmt.Errorf("%s: %w: %s", name, err, oneLine(string(out)))
+	}
+	return string(out), nil
+}
+
+// loadModule loads a kernel module that may be built in. Before the root is
+// /, the kernel cannot find modprobe by itself.
+func loadModule(name string) { exec.Command("modprobe", "-q", name).Run() }

@@ -1,0 +1,208 @@
+package agent
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/pikelet-os/pikelet/boards"
+	"github.com/pikelet-os/pikelet/initramfs/cmdline"
+	"github.com/pikelet-os/pikelet/internal/node"
+	"github.com/pikelet-os/pikelet/internal/node/config"
+	"github.com/pikelet-os/pikelet/internal/slots"
+)
+
+// takeConfig finds out what this node is to be: what the desk wrote on the
+// control partition if that is new and good, else what it took last, laid
+// over what the image's own inventory says. A config that is wrong is left
+// where it is, for whoever wrote it to mend, and the last good one counts.
+func takeConfig(c *card, m config.Machine, state node.StateStatus) (*config.Config, node.ConfigStatus) {
+	st := node.ConfigStatus{Source: node.FromNone}
+	refuse := func(err error) {
+		if st.Refused != "" {
+			st.Refused += "\n"
+		}
+		st.Refused += err.Error()
+	}
+	inventory, err := readInventory()
+	if err != nil {
+		refuse(err)
+	}
+	if c != nil {
+		text, err := c.readControl(slots.NodeFile)
+		if err == nil && !config.Blank(text) {
+			var cfg *config.Config
+			if cfg, err = config.Over(inventory, m, slots.NodeFile, text); err == nil {
+				err = clearOf(cfg)
+			}
+			if err == nil {
+				st.Source, st.Taken = node.FromCard, time.Now().Unix()
+				if err := keepConfig(c, text, state); err != nil {
+					refuse(fmt.Errorf("the config on the card counts for this boot, and stays there: %w", err))
+				}
+				return cfg, st
+			}
+		}
+		if err != nil {
+			refuse(err)
+		}
+	}
+	kept, err := os.ReadFile(node.ConfigFile)
+	if err == nil {
+		cfg, err := config.Over(inventory, m, node.ConfigFile, kept)
+		if err == nil {
+			st.Source = node.FromState
+			if info, err := os.Stat(node.ConfigFile); err == nil {
+				st.Taken = info.ModTime().Unix()
+			}
+			return cfg, st
+		}
+		refuse(err)
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		refuse(err)
+	}
+	if inventory != nil {
+		cfg, err := config.Over(inventory, m, node.InventoryFile, nil)
+		if err == nil {
+			if _, err := inventory.Find(m); err == nil {
+				st.Source = node.FromImage
+			}
+			return cfg, st
+		}
+		refuse(err)
+	}
+	return &config.Config{}, st
+}
+
+// clearOf refuses secrets that only the desk can decrypt.
+func clearOf(cfg *config.Config) error {
+	for _, s := range cfg.Secrets() {
+		if strings.HasPrefix(*s.Value, "age:") {
+			return fmt.Errorf("%s: %s is still encrypted; pikelet node write decrypts it", slots.NodeFile, s.Field)
+		}
+	}
+	return nil
+}
+
+// readInventory returns the inventory in the image, or nil where it has none.
+func readInventory() (*config.Document, error) {
+	b, err := os.ReadFile(node.InventoryFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return config.Load(node.InventoryFile, b, boards.Names(), true)
+}
+
+// keepConfig moves a config from the control partition, which any computer
+// reads, to state. Only when it is safe there does it leave the card.
+func keepConfig(c *card, text []byte, state node.StateStatus) error {
+	if state.Memory != "" {
+		return errors.New("state is in memory, and would forget it")
+	}
+	if err := keep(node.ConfigFile, []byte(strings.TrimRight(string(text), "\x00\n")+"\n")); err != nil {
+		return err
+	}
+	return c.scrub(slots.NodeFile, config.Taken)
+}
+
+// keep writes a file on state that only root reads: whole or not at all, and
+// on the card when it returns.
+func keep(name string, b []byte) error {
+	dir := filepath.Dir(name)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(name+".new", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := f.Write(b); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), name); err != nil {
+		return err
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+// takeSeed returns the seed this node's identity is made of, and where it
+// came from: its config, state, or chance.
+func takeSeed(cfg *config.Config, state node.StateStatus) (seed, from string, err error) {
+	if cfg.Seed != "" {
+		return cfg.Seed, "config", nil
+	}
+	if b, err := os.ReadFile(node.SeedFile); err == nil {
+		seed = strings.TrimSpace(string(b))
+		if _, err := node.NewIdentity("x", seed); err == nil {
+			return seed, "state", nil
+		}
+	}
+	b := make([]byte, 32)
+	rand.Read(b)
+	seed = hex.EncodeToString(b)
+	if state.Memory != "" {
+		return seed, "made for this boot only, since state is in memory", nil
+	}
+	return seed, "made on this boot", keep(node.SeedFile, []byte(seed+"\n"))
+}
+
+// machine returns what tells this machine from others.
+func machine() config.Machine {
+	m := config.Machine{Serial: serial(), MAC: mac(), Board: board()}
+	words, _ := os.ReadFile("/proc/cmdline")
+	m.Name = cmdline.Value(words, "pikelet.node")
+	return m
+}
+
+// serial returns the board's serial number, or "" where it has none.
+func serial() string {
+	b, err := os.ReadFile("/proc/device-tree/serial-number")
+	if err != nil {
+		return ""
+	}
+	return strings.ToLower(strings.TrimRight(string(b), "\x00\n"))
+}
+
+// mac returns the address of the board's own Ethernet, from the device tree:
+// drivers may not be loaded yet (FACTS 4).
+func mac() string {
+	alias, err := os.ReadFile("/proc/device-tree/aliases/ethernet0")
+	if err != nil {
+		return ""
+	}
+	for _, name := range []string{"local-mac-address", "mac-address"} {
+		b, err := os.ReadFile("/proc/device-tree" + strings.TrimRight(string(alias), "\x00") + "/" + name)
+		if err == nil && len(b) == 6 {
+			return fmt.Sprintf("%02x:%02x:%02x:%02x:%02x:%02x", b[0], b[1], b[2], b[3], b[4], b[5])
+		}
+	}
+	return ""
+}
+
+// board returns which board this is, by what its device tree says it is
+// compatible with; "" for one that is not known.
+func board() string {
+	b, err := os.ReadFile("/proc/device-tree/compatible")
+	if err != nil {
+		return ""
+	}
+	return boards.OfCompatible(strings.Split(string(b), "\x00"))
+}

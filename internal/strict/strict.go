@@ -1,0 +1,179 @@
+// Package strict reads YAML that people write: all mistakes at once, each
+// with file, line and field, and no key that nothing reads.
+package strict
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"sort"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Error is everything wrong with a file, a line each.
+type Error struct{ Problems []string }
+
+func (e *Error) Error() string { return strings.Join(e.Problems, "\n") }
+
+// Checker gathers the mistakes of one file.
+type Checker struct {
+	file     string
+	lines    map[string]int // field to line
+	problems []problem
+}
+
+type problem struct {
+	line int
+	text string
+}
+
+// New returns a checker whose messages name the file.
+func New(file string) *Checker { return &Checker{file: file, lines: map[string]int{}} }
+
+// Decode decodes the one YAML document of b into v. Keys that v has no field
+// for and values of another type are noted as mistakes. It returns the
+// document's node, and false where b is no YAML at all. An empty document
+// leaves v as it is.
+func (c *Checker) Decode(b []byte, v any) (*yaml.Node, bool) {
+	var root yaml.Node
+	if err := yaml.Unmarshal(b, &root); err != nil {
+		c.Decoding(err)
+		return nil, false
+	}
+	var top *yaml.Node
+	if len(root.Content) > 0 {
+		top = root.Content[0]
+		c.Index(top)
+	}
+	dec := yaml.NewDecoder(bytes.NewReader(b))
+	dec.KnownFields(true)
+	if err := dec.Decode(v); err != nil && !errors.Is(err, io.EOF) {
+		c.Decoding(err)
+	}
+	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+		c.problems = append(c.problems, problem{0, "there is more than one YAML document; want one a file"})
+	}
+	return top, true
+}
+
+// Index remembers the line of every field below n, in place of what it knew.
+func (c *Checker) Index(n *yaml.Node) {
+	c.lines = map[string]int{}
+	c.index(n, "")
+}
+
+func (c *Checker) index(n *yaml.Node, field string) {
+	c.lines[field] = n.Line
+	switch n.Kind {
+	case yaml.MappingNode:
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			name := strings.TrimPrefix(field+"."+n.Content[i].Value, ".")
+			c.index(n.Content[i+1], name)
+			c.lines[name] = n.Content[i].Line
+		}
+	case yaml.SequenceNode:
+		for i, e := range n.Content {
+			c.index(e, fmt.Sprintf("%s[%d]", field, i))
+		}
+	}
+}
+
+// unknownField is how the YAML library words a key it has no field for.
+var unknownField = regexp.MustCompile(`^line (\d+): field (\S+) not found in type \S+$`)
+
+// Decoding notes what the YAML library complained of.
+func (c *Checker) Decoding(err error) {
+	var te *yaml.TypeError
+	texts := []string{strings.TrimPrefix(err.Error(), "yaml: ")}
+	if errors.As(err, &te) {
+		texts = te.Errors
+	}
+	for _, t := range texts {
+		if m := unknownField.FindStringSubmatch(t); m != nil {
+			line, _ := strconv.Atoi(m[1])
+			c.problems = append(c.problems, problem{line, m[2] + ": there is no such field; is it misspelt or indented wrongly?"})
+			continue
+		}
+		line := 0
+		if rest, ok := strings.CutPrefix(t, "line "); ok {
+			number, text, _ := strings.Cut(rest, ": ")
+			if n, err := strconv.Atoi(number); err == nil {
+				line, t = n, text
+			}
+		}
+		c.problems = append(c.problems, problem{line, t})
+	}
+}
+
+// Add notes a mistake in a field, written as a.b[0].c.
+func (c *Checker) Add(field, format string, args ...any) {
+	line := c.lines[field]
+	for up := field; line == 0 && up != ""; line = c.lines[up] {
+		i := strings.LastIndexAny(up, ".[")
+		if i < 0 {
+			break
+		}
+		up = up[:i]
+	}
+	c.problems = append(c.problems, problem{line, field + ": " + fmt.Sprintf(format, args...)})
+}
+
+// Err returns an *Error with all mistakes in the order of their lines, or nil.
+func (c *Checker) Err() error {
+	if len(c.problems) == 0 {
+		return nil
+	}
+	sort.SliceStable(c.problems, func(i, j int) bool { return c.problems[i].line < c.problems[j].line })
+	e := &Error{}
+	for _, p := range c.problems {
+		place := c.file
+		if p.line > 0 {
+			place += ":" + strconv.Itoa(p.line)
+		}
+		if text := place + ": " + p.text; len(e.Problems) == 0 || e.Problems[len(e.Problems)-1] != text {
+			e.Problems = append(e.Problems, text)
+		}
+	}
+	return e
+}
+
+// TypeError is the error of an UnmarshalYAML that does not like a value.
+func TypeError(n *yaml.Node, format string, args ...any) error {
+	return &yaml.TypeError{Errors: []string{fmt.Sprintf("line %d: "+format, append([]any{n.Line}, args...)...)}}
+}
+
+// Fields notes, from within an UnmarshalYAML, keys of a mapping that are none
+// of the known ones: the decoder's own check does not reach in there.
+func Fields(n *yaml.Node, known ...string) error {
+	if n.Kind != yaml.MappingNode {
+		return nil
+	}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, found := n.Content[i], false
+		for _, k := range known {
+			found = found || key.Value == k
+		}
+		if !found {
+			return TypeError(key, "field %s not found in type map", key.Value)
+		}
+	}
+	return nil
+}
+
+// Include takes over another checker's mistakes; what both found counts once.
+func (c *Checker) Include(other *Checker) {
+	for _, p := range other.problems {
+		known := false
+		for _, q := range c.problems {
+			known = known || p == q
+		}
+		if !known {
+			c.problems = append(c.problems, p)
+		}
+	}
+}
