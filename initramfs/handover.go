@@ -32,6 +32,11 @@ func (b *boot) prepareNode() error {
 	if err := os.WriteFile(newRoot+node.BootFile, text, 0o644); err != nil {
 		return err
 	}
+	giveBack, err := lendModprobe()
+	if err != nil {
+		say("the kernel will find no modules while the node is prepared: %v", err)
+	}
+	defer giveBack()
 	ctx, stop := context.WithTimeout(context.Background(), prepareTime)
 	defer stop()
 	cmd := exec.CommandContext(ctx, node.AgentFile, "prepare")

@@ -38,9 +38,13 @@ type boot struct {
 // Main is /init. It returns only when it has nothing to return to: PID 1 must
 // not end.
 func Main() {
-	if os.Args[0] == feederName {
+	switch os.Args[0] {
+	case feederName:
 		feed()
 		return
+	case modprobeName:
+		say("modprobe: %v", modprobe())
+		os.Exit(1)
 	}
 	b := &boot{start: time.Now()}
 	err := b.run()

@@ -44,7 +44,9 @@ var recipes = []recipe{
 
 	{name: "busybox", debs: []string{"busybox-static"}, description: "Many small tools in one program",
 		take: []string{"usr/bin/busybox"}, move: [][2]string{{"usr/bin/", "bin/"}},
-		links: map[string]string{"bin/sh": "/bin/busybox"}, provides: "/bin/sh cmd:busybox=1 cmd:sh=1", shape: busyboxPaths},
+		links: map[string]string{"bin/sh": "/bin/busybox",
+			"etc/udhcpc/default.script": "/usr/share/udhcpc/default.script"}, // where Debian's udhcpc looks, and where Alpine's does
+		provides: "/bin/sh cmd:busybox=1 cmd:sh=1", shape: busyboxPaths},
 	{name: "busybox-openrc", origin: "busybox", installIf: "openrc busybox=%v", description: "Service scripts of busybox"},
 	{name: "busybox-mdev-openrc", origin: "busybox", installIf: "openrc busybox=%v", description: "Service script of mdev"},
 
@@ -71,6 +73,7 @@ var recipes = []recipe{
 
 	{name: "e2fsprogs", debs: []string{"e2fsprogs"}, description: "Make, check and grow ext4",
 		take: []string{"usr/sbin/", "etc/"}, move: [][2]string{{"usr/sbin/", "sbin/"}}},
+	{name: "e2fsprogs-extra", depends: "e2fsprogs", description: "Nothing: Debian's e2fsprogs has it all"},
 	{name: "dropbear", debs: []string{"dropbear-bin"}, description: "Small SSH server",
 		take: []string{"usr/sbin/", "usr/bin/"}},
 	{name: "dropbear-openrc", origin: "dropbear", installIf: "openrc dropbear=%v", description: "Service script of dropbear"},

@@ -31,6 +31,12 @@ func Run(args []string, out io.Writer) error {
 		return Prepare(out)
 	case "run":
 		return daemon()
+	case "volume start":
+		return startVolume(out)
+	case "volume stop":
+		return stopVolume(out)
+	case "k3s":
+		return runK3s(out)
 	case "status":
 		return status(out)
 	case "reboot":

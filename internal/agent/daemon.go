@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"bytes"
+	"errors"
 	"os"
 	"os/signal"
 	"time"
@@ -8,24 +10,83 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// clockEvery is how often the time is written down: a node whose power is cut
-// wakes up that much in the past at most, until NTP answers.
-const clockEvery = time.Hour
+// How often the daemon looks: the time is written down so that a node whose
+// power is cut wakes up that much in the past at most, until NTP answers; a
+// volume that is missing is tried again.
+const (
+	clockEvery = time.Hour
+	retryEvery = 10 * time.Second
+)
 
-// daemon watches over the node until it is told to stop.
+// daemon watches over the node until it is told to stop. What it does when
+// nothing happens is next to nothing.
 func daemon() error {
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, unix.SIGTERM, unix.SIGINT)
+	disks, err := watchDisks()
+	if err != nil {
+		return err
+	}
 	clock := time.NewTicker(clockEvery)
 	defer clock.Stop()
+	retry := time.NewTicker(retryEvery)
+	defer retry.Stop()
+	if err := linkDisks(); err != nil {
+		return err
+	}
 	for {
 		select {
 		case <-stop:
 			return saveClock()
 		case <-clock.C:
-			if err := saveClock(); err != nil {
-				return err
-			}
+			err = saveClock()
+		case <-disks:
+			err = linkDisks()
+		case <-retry.C:
+			err = retryVolume()
+		}
+		if err != nil {
+			os.Stderr.WriteString("pikeletd: " + err.Error() + "\n")
 		}
 	}
+}
+
+// retryVolume tries again what the volume service could not do.
+func retryVolume() error {
+	v, err := readVolume()
+	if err != nil || v.Mounted && len(v.Sessions) == 0 || v.Waiting == stopped {
+		return err
+	}
+	_, err = tryVolume()
+	return err
+}
+
+// watchDisks sends whenever disks come or go, by the kernel's own messages.
+func watchDisks() (<-chan struct{}, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.NETLINK_KOBJECT_UEVENT)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1}); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	changed := make(chan struct{}, 1)
+	go func() {
+		buf := make([]byte, 16<<10)
+		for {
+			n, _, err := unix.Recvfrom(fd, buf, 0)
+			// Too many at once is a change too: the kernel dropped some.
+			if err != nil && !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, unix.EINTR) {
+				return
+			}
+			if err != nil || bytes.Contains(buf[:n], []byte("SUBSYSTEM=block\x00")) {
+				select {
+				case changed <- struct{}{}:
+				default:
+				}
+			}
+		}
+	}()
+	return changed, nil
 }

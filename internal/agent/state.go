@@ -51,7 +51,6 @@ func cardState(c *card, st *node.StateStatus) error {
 	}
 	st.Grown = grown
 	st.Device = c.part(disk.State)
-	loadModule("ext4")
 	blank, err := isBlank(c)
 	if err != nil {
 		return err
@@ -216,7 +215,3 @@ func run(name string, args ...string) (string, error) {
 	}
 	return string(out), nil
 }
-
-// loadModule loads a kernel module that may be built in. Before the root is
-// /, the kernel cannot find modprobe by itself.
-func loadModule(name string) { exec.Command("modprobe", "-q", name).Run() }

@@ -61,3 +61,30 @@ func DecodePrepared(b []byte) (Prepared, error) {
 	}
 	return p, nil
 }
+
+// VolumeStatus says how the volume is. The volume service and the daemon
+// write it.
+type VolumeStatus struct {
+	On      string `json:"on"` // as in the node config
+	Device  string `json:"device,omitempty"`
+	Mounted bool   `json:"mounted"`
+	Made    bool   `json:"made,omitempty"` // on this boot
+	// Repaired says what the check of the filesystem mended.
+	Repaired string `json:"repaired,omitempty"`
+	// Waiting says what is missing, where it is not mounted.
+	Waiting string `json:"waiting,omitempty"`
+	// Sessions say which other targets could not be logged in to.
+	Sessions []string `json:"sessions,omitempty"`
+}
+
+// Encode returns the bytes of VolumeFile.
+func (v VolumeStatus) Encode() ([]byte, error) { return json.MarshalIndent(v, "", " ") }
+
+// DecodeVolume reads VolumeFile.
+func DecodeVolume(b []byte) (VolumeStatus, error) {
+	var v VolumeStatus
+	if err := json.Unmarshal(b, &v); err != nil {
+		return v, fmt.Errorf("reading %s: %w", VolumeFile, err)
+	}
+	return v, nil
+}

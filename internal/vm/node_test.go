@@ -74,4 +74,5 @@ func TestFirstBoot(t *testing.T) {
 	p.run("df -m; mount; cat /run/pikelet/prepare.json; cat /etc/passwd; ls -la /home/anna/.ssh /var/lib/pikelet/state; date; free -m", "Mem:")
 	p.works("[ $(hostname) = attic ]")
 	p.off()
+	t.Log(p.Output())
 }

@@ -217,7 +217,8 @@ type ISCSI struct {
 type Target struct {
 	// Name is the target's IQN. Required.
 	Name string `yaml:"name" jsonschema:"required"`
-	// Portals are its addresses, as 10.0.0.5 or 10.0.0.5:3260. Required.
+	// Portals are its addresses, as 10.0.0.5 or 10.0.0.5:3260; the first that
+	// answers is used. Required.
 	Portals []string `yaml:"portals" jsonschema:"required"`
 	// CHAP is who logs in.
 	CHAP CHAP `yaml:"chap,omitempty"`

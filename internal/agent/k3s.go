@@ -1,0 +1,165 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Where the k3s program is: as a package of Alpine's has it, or as the k3s
+// overlay unpacks an upstream release.
+var k3sPrograms = []string{"/usr/lib/k3s/bin/k3s", "/usr/bin/k3s", "/usr/local/bin/k3s"}
+
+// Where k3s keeps things (FACTS 7.1), and where the image brings them.
+const (
+	k3sData      = "/var/lib/rancher/k3s"
+	imageAirgap  = "/usr/share/k3s/images"
+	imageApplied = "/usr/lib/pikelet/manifests"
+)
+
+// defaultTimeWait is how long k3s waits for the right time: certificates that
+// are not valid yet keep a cluster from starting, and so does a time server
+// that nobody can reach.
+const defaultTimeWait = 120 * time.Second
+
+// runK3s is the k3s service: it waits for volume and time, puts what the image
+// brings into k3s' folders, and becomes k3s.
+func runK3s(out io.Writer) error {
+	cfg, err := readConfig()
+	if err != nil {
+		return err
+	}
+	if cfg.K3s.Role == "" {
+		return errors.New("the node config gives this node no part in a cluster: k3s.role")
+	}
+	program := ""
+	for _, p := range k3sPrograms {
+		if _, err := os.Stat(p); err == nil {
+			program = p
+			break
+		}
+	}
+	if program == "" {
+		return fmt.Errorf("the image has no k3s at %v", k3sPrograms)
+	}
+	if err := waitVolume(out); err != nil {
+		return err
+	}
+	limit := defaultTimeWait
+	if cfg.Time.Wait != 0 {
+		limit = time.Duration(cfg.Time.Wait)
+	}
+	if waited, ok := waitTime(limit); !ok {
+		fmt.Fprintf(out, "pikelet: no time server answered within %v; starting k3s with the time this node has: %s\n", limit, time.Now().UTC().Format(time.RFC3339))
+	} else {
+		fmt.Fprintf(out, "pikelet: the time is right, after %v\n", waited.Round(time.Second))
+	}
+	if err := linkImages(); err != nil {
+		return err
+	}
+	if cfg.K3s.Role == "server" {
+		if err := placeManifests(); err != nil {
+			return err
+		}
+	}
+	env := os.Environ()
+	if filepath.Dir(filepath.Dir(program)) == "/usr/lib/k3s" {
+		// What the release's own wrapper would do after unpacking itself
+		// (UNVERIFIED: docs/k3s.md).
+		env = append(env, "PATH=/usr/lib/k3s/bin:/usr/lib/k3s/bin/aux:"+os.Getenv("PATH"), "K3S_DATA_DIR=/usr/lib/k3s")
+	}
+	return unix.Exec(program, []string{"k3s", cfg.K3s.Role}, env)
+}
+
+// waitVolume waits for the volume, however long it takes: k3s on the memory
+// beneath would begin another life.
+func waitVolume(out io.Writer) error {
+	said := ""
+	for {
+		v, err := readVolume()
+		if err != nil {
+			return err
+		}
+		if v.Mounted {
+			return nil
+		}
+		if v.Waiting != said {
+			said = v.Waiting
+			fmt.Fprintf(out, "pikelet: k3s waits for the volume: %s\n", said)
+		}
+		time.Sleep(time.Second)
+	}
+}
+
+// waitTime waits until a time server set the clock.
+func waitTime(limit time.Duration) (waited time.Duration, ok bool) {
+	start := time.Now()
+	for {
+		if synchronised() {
+			return time.Since(start), true
+		}
+		if time.Since(start) >= limit {
+			return time.Since(start), false
+		}
+		time.Sleep(time.Second)
+	}
+}
+
+// synchronised says whether something keeps the kernel's clock right; chronyd
+// tells the kernel so.
+func synchronised() bool {
+	var t unix.Timex
+	if _, err := unix.Adjtimex(&t); err != nil {
+		return false
+	}
+	return t.Status&unix.STA_UNSYNC == 0
+}
+
+// linkImages links the archives of container images that the image brings to
+// where k3s imports them, and takes away links of earlier releases.
+func linkImages() error {
+	return linkInto(k3sData+"/agent/images", imageAirgap)
+}
+
+// placeManifests links the manifests of overlays to where k3s applies them.
+func placeManifests() error {
+	return linkInto(k3sData+"/server/manifests", imageApplied)
+}
+
+// linkInto makes dir hold a link to every file of from, and no other links
+// into it. What people put there themselves stays.
+func linkInto(dir, from string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	there, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range there {
+		name := filepath.Join(dir, e.Name())
+		if to, err := os.Readlink(name); err == nil && filepath.Dir(to) == from {
+			if err := os.Remove(name); err != nil {
+				return err
+			}
+		}
+	}
+	files, err := os.ReadDir(from)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, e := range files {
+		if err := os.Symlink(filepath.Join(from, e.Name()), filepath.Join(dir, e.Name())); err != nil && !errors.Is(err, os.ErrExist) {
+			return err
+		}
+	}
+	return nil
+}

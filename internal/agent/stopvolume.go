@@ -1,0 +1,204 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pikelet-os/pikelet/internal/node"
+	"github.com/pikelet-os/pikelet/internal/node/config"
+)
+
+// How long stopping takes at most: programs get termTime to end by
+// themselves, and the volume flushTime to take what is not written yet. A
+// target that does not answer by then is given up: a node must be able to
+// reboot while its NAS is down.
+const (
+	termTime  = 10 * time.Second
+	flushTime = 35 * time.Second
+)
+
+// stopped is what a volume waits for that was closed on purpose.
+const stopped = "the volume service was stopped"
+
+// stopVolume is the stop of the volume service: it ends what still uses the
+// volume, unmounts it, and only then logs out. Network and iscsid are still
+// there.
+func stopVolume(out io.Writer) error {
+	unlock, err := lock("/run/pikelet/volume.lock")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	v, err := readVolume()
+	if err != nil {
+		return err
+	}
+	endContainers()
+	endUsers(unix.SIGTERM, termTime)
+	endUsers(unix.SIGKILL, 2*time.Second)
+	flushed := make(chan error, 1)
+	go func() { flushed <- unmountVolume() }()
+	select {
+	case err = <-flushed:
+	case <-time.After(flushTime):
+		fmt.Fprintf(out, "pikelet: the volume did not take its last writes within %v; giving them up\n", flushTime)
+		giveUpSessions()
+		select {
+		case err = <-flushed:
+		case <-time.After(flushTime / 3):
+			err = errors.New("the volume can't be unmounted")
+		}
+	}
+	v.Mounted, v.Waiting = false, stopped
+	if err == nil && (v.On == config.OnISCSI || len(luns()) > 0) {
+		err = logoutOurs()
+	}
+	return errors.Join(err, noteVolume(v))
+}
+
+// volumePrefixes are the folders in which what uses the volume mounts.
+func volumePrefixes() []string {
+	list := []string{"/run/k3s", "/run/containerd"}
+	for _, w := range node.WritablePaths() {
+		if w.Place == node.Volume {
+			list = append(list, w.Path)
+		}
+	}
+	return append(list, node.VolumeDir)
+}
+
+func inVolume(path string) bool {
+	for _, p := range volumePrefixes() {
+		if path == p || strings.HasPrefix(path, p+"/") {
+			return true
+		}
+	}
+	return false
+}
+
+// endContainers ends every pod: k3s leaves them running when it stops, for
+// itself to find them again (FACTS 7.8), but their files are on the volume.
+func endContainers() {
+	for _, pattern := range []string{"kubepods*", "k8s.io", "default"} {
+		groups, _ := filepath.Glob("/sys/fs/cgroup/" + pattern + "/cgroup.kill")
+		for _, g := range groups {
+			os.WriteFile(g, []byte("1"), 0)
+		}
+	}
+}
+
+// endUsers signals every process that has something of the volume open, and
+// waits until none is left, for a while.
+func endUsers(signal unix.Signal, limit time.Duration) {
+	signalled := map[int]bool{}
+	for deadline := time.Now().Add(limit); ; time.Sleep(100 * time.Millisecond) {
+		users := volumeUsers()
+		if len(users) == 0 || time.Now().After(deadline) {
+			return
+		}
+		for _, pid := range users {
+			if !signalled[pid] {
+				signalled[pid] = true
+				unix.Kill(pid, signal)
+			}
+		}
+	}
+}
+
+// volumeUsers returns the processes that have something of the volume open:
+// by their files, their folder, their program, and containers' shims.
+func volumeUsers() []int {
+	all, _ := filepath.Glob("/proc/[0-9]*")
+	var list []int
+	for _, p := range all {
+		pid, err := strconv.Atoi(filepath.Base(p))
+		if err != nil || pid == 1 || pid == os.Getpid() {
+			continue
+		}
+		names := []string{p + "/cwd", p + "/root", p + "/exe"}
+		fds, _ := filepath.Glob(p + "/fd/*")
+		uses := false
+		for _, n := range append(names, fds...) {
+			to, err := os.Readlink(n)
+			uses = uses || err == nil && (inVolume(to) || n == p+"/exe" && strings.HasPrefix(filepath.Base(to), "containerd-shim"))
+		}
+		if uses {
+			list = append(list, pid)
+		}
+	}
+	return list
+}
+
+// unmountVolume unmounts everything on the volume, innermost first.
+func unmountVolume() error {
+	var errs []error
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	var points []string
+	for _, line := range strings.Split(string(b), "\n") {
+		if f := strings.Fields(line); len(f) > 4 && inVolume(unescape(f[4])) {
+			points = append(points, unescape(f[4]))
+		}
+	}
+	sort.SliceStable(points, func(i, j int) bool { return len(points[i]) > len(points[j]) })
+	for _, p := range points {
+		if p == node.VolumeDir {
+			continue // last, when nothing on it is mounted any more
+		}
+		if err := unix.Unmount(p, 0); err != nil && err != unix.EINVAL {
+			if err := unix.Unmount(p, unix.MNT_DETACH); err != nil {
+				errs = append(errs, fmt.Errorf("unmounting %s: %w", p, err))
+			}
+		}
+	}
+	if mounted(node.VolumeDir) {
+		if err := unix.Unmount(node.VolumeDir, 0); err != nil {
+			errs = append(errs, fmt.Errorf("unmounting the volume: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// unescape undoes what the kernel does to blanks in mountinfo.
+func unescape(s string) string {
+	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
+}
+
+// giveUpSessions has sessions that are waiting for their target fail what is
+// waiting now, instead of after a day.
+func giveUpSessions() {
+	all, _ := filepath.Glob("/sys/class/iscsi_session/session*/recovery_tmo")
+	for _, name := range all {
+		os.WriteFile(name, []byte("1"), 0)
+	}
+}
+
+// logoutOurs logs out of the targets of the node's config. Those of CSI
+// drivers are theirs.
+func logoutOurs() error {
+	cfg, err := readConfig()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, t := range cfg.ISCSI.Targets {
+		if len(sessionsOf(t.Name)) == 0 {
+			continue
+		}
+		if err := iscsiadm("-m", "node", "-T", t.Name, "--logout"); err != nil && exitCode(err) != errNoObjects {
+			errs = append(errs, fmt.Errorf("logging out of %s: %w", t.Name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
