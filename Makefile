@@ -78,8 +78,8 @@ lint: ## vet and check formatting
 	$(GO) vet ./...
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
 
-generate: ## rewrite generated files: the spec's schema
-	-$(GO) test ./builder/spec -run TestSchemaIsFresh -update
+generate: ## rewrite generated files: schemas, and tables of fields
+	-$(GO) test ./builder/spec ./internal/node/config -run Fresh -update
 
 PLATFORMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 dist: device ## build the command for every platform, static and reproducible, with checksums

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"path"
 	"strings"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/pikelet-os/pikelet/builder/spec"
 	"github.com/pikelet-os/pikelet/internal/node"
+	"github.com/pikelet-os/pikelet/internal/node/config"
 	"github.com/pikelet-os/pikelet/layers"
 	"github.com/pikelet-os/pikelet/layers/apk"
 	"github.com/pikelet-os/pikelet/overlays"
@@ -34,7 +36,7 @@ type Assembly struct {
 // install scripts would do, and enables services. Nothing of a package is
 // executed.
 func Assemble(ctx context.Context, p *Plan, in Inputs, c *contents) (*Assembly, error) {
-	packageParts, layerParts, err := unpack(ctx, p, in, c)
+	packageParts, layerParts, fetched, err := unpack(ctx, p, in, c)
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +78,12 @@ func Assemble(ctx context.Context, p *Plan, in Inputs, c *contents) (*Assembly, 
 	if err := readAccounts(t, p.Image.IDs, epoch).own(t, true); err != nil {
 		return nil, err
 	}
-	for _, o := range p.Overlays[1:] {
+	for i, o := range p.Overlays[1:] {
+		for _, part := range fetched[i+1] {
+			if err := part.Apply(t); err != nil {
+				return nil, fmt.Errorf("overlay %s: %w", o.Name, err)
+			}
+		}
 		if err := applyOverlay(t, o, epoch); err != nil {
 			return nil, err
 		}
@@ -84,7 +91,47 @@ func Assemble(ctx context.Context, p *Plan, in Inputs, c *contents) (*Assembly, 
 	if err := enable(t, p.Image.Services, epoch); err != nil {
 		return nil, err
 	}
+	if err := checkNoIdentity(t); err != nil {
+		return nil, err
+	}
 	return a, writeDatabase(t, p, packages, epoch)
+}
+
+// identities are files that make one machine itself. In an image they would
+// make all its nodes the same one: targets throw out the session of the first
+// node when the second comes, and servers refuse the second.
+var identities = map[string]string{
+	"etc/iscsi/initiatorname.iscsi":          "an IQN",
+	"etc/rancher/node/password":              "a k3s node password",
+	"etc/dropbear/dropbear_ed25519_host_key": "an SSH host key",
+	"etc/dropbear/dropbear_rsa_host_key":     "an SSH host key",
+	"etc/dropbear/dropbear_ecdsa_host_key":   "an SSH host key",
+	"etc/ssh/ssh_host_ed25519_key":           "an SSH host key",
+	"etc/ssh/ssh_host_rsa_key":               "an SSH host key",
+	"etc/ssh/ssh_host_ecdsa_key":             "an SSH host key",
+	"var/lib/rancher/k3s/server/token":       "a cluster's token",
+	"var/lib/iscsi/nodes":                    "logins to iSCSI targets",
+}
+
+// checkNoIdentity refuses an image that would make its nodes the same one.
+// Comments and empty files are fine.
+func checkNoIdentity(t *layers.Tree) error {
+	var errs []error
+	for _, name := range sortedKeys(identities) {
+		e := t.Lookup(name)
+		found := len(t.Below(name)) > 0
+		if e != nil && e.Typeflag == tar.TypeReg {
+			b, err := t.ReadFile(name, 1<<20)
+			if err != nil {
+				return err
+			}
+			found = !config.Blank(b)
+		}
+		if found {
+			errs = append(errs, fmt.Errorf("/%s would be in the image (from %s), and every node would have the same: %s. Leave it out; each node makes its own", name, e.Source, identities[name]))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // merge lays the packages over the tree, the base layout first. Two packages
@@ -188,6 +235,11 @@ func applyBase(t *layers.Tree, p *Plan, epoch time.Time) error {
 	}
 	if img.Console == spec.ConsoleRoot {
 		if err := own(node.RootConsoleFile, 0o755, []byte("#!/bin/sh\n# The image's spec says console: root.\nexec /bin/login -f root\n")); err != nil {
+			return err
+		}
+	}
+	if p.Inventory != nil {
+		if err := own(strings.TrimPrefix(node.InventoryFile, "/"), 0o644, p.Inventory); err != nil {
 			return err
 		}
 	}

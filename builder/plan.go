@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pikelet-os/pikelet/boards"
 	"github.com/pikelet-os/pikelet/builder/device"
 	"github.com/pikelet-os/pikelet/builder/fetch"
 	"github.com/pikelet-os/pikelet/builder/lock"
@@ -21,6 +22,7 @@ import (
 	"github.com/pikelet-os/pikelet/builder/squashfs"
 	"github.com/pikelet-os/pikelet/initramfs/cmdline"
 	"github.com/pikelet-os/pikelet/internal/artifact"
+	"github.com/pikelet-os/pikelet/internal/node/config"
 	"github.com/pikelet-os/pikelet/layers/apk"
 	"github.com/pikelet-os/pikelet/overlays"
 )
@@ -42,7 +44,10 @@ type Plan struct {
 	Layers   []Layer
 	Overlays []overlays.Overlay // the base first
 	Programs device.Programs
-	Words    []string // kernel words, without the slot's
+	// Inventory is the file of node configs that goes into the image; nil for
+	// none.
+	Inventory []byte
+	Words     []string // kernel words, without the slot's
 	Keys     []string // PEM public keys that may sign
 	Epoch    int64    // seconds since 1970
 	BuildID  string
@@ -74,6 +79,9 @@ func resolve(ctx context.Context, img *spec.Image, in Inputs, c *contents) (*Pla
 		p.Words = append(p.Words, cmdline.WatchdogOff)
 	}
 	if err := p.pinKeys(in.Key); err != nil {
+		return nil, err
+	}
+	if err := p.pinInventory(); err != nil {
 		return nil, err
 	}
 	if err := p.pinOverlays(in.Lock); err != nil {
@@ -131,6 +139,24 @@ func (p *Plan) pinKeys(key *ecdsa.PrivateKey) error {
 		return fmt.Errorf("the key that signs is none of the spec's keys (%s): nodes would refuse the image", strings.Join(p.Image.Keys, ", "))
 	}
 	return nil
+}
+
+// pinInventory reads the inventory, which may hold no secret.
+func (p *Plan) pinInventory() error {
+	name := p.Image.Inventory
+	if name == "" {
+		return nil
+	}
+	b, err := os.ReadFile(p.Image.Path(name))
+	if err != nil {
+		return fmt.Errorf("inventory: %w", err)
+	}
+	d, err := config.Load(name, b, boards.Names(), true)
+	if err != nil {
+		return err
+	}
+	p.Inventory = b
+	return d.Public()
 }
 
 // pinOverlays finds the overlays, the base first.
@@ -236,7 +262,7 @@ func (p *Plan) choose(ctx context.Context, cache *fetch.Cache) error {
 	}
 	chosen, err := apk.Solve(world, sources)
 	if err != nil {
-		return fmt.Errorf("choosing packages:\n%w", err)
+		return fmt.Errorf("choosing packages:\n%w%s", err, p.overlayHints(sources))
 	}
 	for _, c := range chosen {
 		if c.Arch != Arch && c.Arch != "noarch" && c.Name != virtualName {
@@ -254,6 +280,26 @@ func (p *Plan) choose(ctx context.Context, cache *fetch.Cache) error {
 		return errors.New("choosing packages: none of them says when it was built, so the image has no epoch")
 	}
 	return nil
+}
+
+// overlayHints says what to do about packages of overlays that are in no
+// repository.
+func (p *Plan) overlayHints(sources []apk.Source) string {
+	there := map[string]bool{}
+	for _, s := range sources {
+		for _, pkg := range s.Index.Packages {
+			there[pkg.Name] = true
+		}
+	}
+	text := ""
+	for _, o := range p.Overlays {
+		for _, name := range o.Packages {
+			if !there[name] && o.Hint != "" {
+				text += fmt.Sprintf("\noverlay %s: no repository of the spec has %s. %s", o.Name, name, strings.TrimSpace(o.Hint))
+			}
+		}
+	}
+	return text
 }
 
 // world is what the spec and its overlays ask for, as in /etc/apk/world.
@@ -301,6 +347,9 @@ func (p *Plan) identity() []byte {
 	}
 	for _, o := range p.Overlays {
 		fmt.Fprintf(&b, "overlay %s\n", o.Digest())
+	}
+	if p.Inventory != nil {
+		fmt.Fprintf(&b, "inventory %s\n", artifact.DigestOf(p.Inventory))
 	}
 	fmt.Fprintf(&b, "channel %q\nwatchdog %s\nsoak %s deadline %s\n", img.Channel, img.Watchdog, time.Duration(img.Health.Soak), time.Duration(img.Health.Deadline))
 	for _, k := range p.Keys {

@@ -19,15 +19,16 @@ import (
 const fetchers = 4
 
 // unpack fetches, checks, unpacks, hashes and compresses all packages and
-// layers: several at once, each as soon as it is there. The parts come in the
-// order of the plan. Their blocks may still be compressed.
-func unpack(ctx context.Context, p *Plan, in Inputs, c *contents) (packages []*part, found [][]layers.Part, err error) {
+// layers, and what overlays fetch: several at once, each as soon as it is
+// there. The parts come in the order of the plan. Their blocks may still be compressed.
+func unpack(ctx context.Context, p *Plan, in Inputs, c *contents) (packages []*part, found [][]layers.Part, fetched [][]layers.Part, err error) {
 	total := int64(0)
 	for _, pkg := range p.Packages {
 		total += pkg.Size
 	}
 	m := in.step(ctx, "unpacking packages", total)
 	packages, found = make([]*part, len(p.Packages)), make([][]layers.Part, len(p.Layers))
+	fetched = make([][]layers.Part, len(p.Overlays))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(max(fetchers, in.Workers))
 	turn := make(chan struct{}, max(1, in.Workers)) // more at once than there are cores only cost memory
@@ -50,11 +51,23 @@ func unpack(ctx context.Context, p *Plan, in Inputs, c *contents) (packages []*p
 			return err
 		})
 	}
+	for i, o := range p.Overlays {
+		fetched[i] = make([]layers.Part, len(o.Fetch))
+		for n, f := range o.Fetch {
+			group.Go(func() error {
+				var err error
+				if fetched[i][n], err = p.fetch(ctx, in, o, f, c); err != nil {
+					return fmt.Errorf("overlay %s: %w%s", o.Name, err, p.hint(err))
+				}
+				return nil
+			})
+		}
+	}
 	if err := group.Wait(); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	m.end()
-	return packages, found, nil
+	return packages, found, fetched, nil
 }
 
 // load fetches and unpacks a package: it waits for its turn when it is there.

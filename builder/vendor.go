@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 
@@ -51,6 +52,18 @@ func (p *Plan) Vendor(ctx context.Context, cache *fetch.Cache, dir string, key *
 		return err
 	}
 	report(fmt.Sprintf("%d packages in %s", len(index.Packages), dir))
+	for _, o := range p.Overlays {
+		for _, f := range o.Fetch {
+			from, err := p.pinned(ctx, cache, f)
+			if err != nil {
+				return fmt.Errorf("overlay %s: %w%s", o.Name, err, p.hint(err))
+			}
+			if err := copyWhole(filepath.Join(dir, filepath.FromSlash(vendoredFile(f))), from); err != nil {
+				return err
+			}
+			report(fmt.Sprintf("%s of overlay %s in %s", path.Base(f.URL), o.Name, dir))
+		}
+	}
 	for _, l := range p.Layers {
 		if l.image == nil {
 			continue
@@ -171,6 +184,15 @@ func vendoredImage(ctx context.Context, cache *fetch.Cache, digest, to string) e
 		}
 	}
 	return nil
+}
+
+func copyWhole(name, from string) error {
+	f, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return writeWhole(name, f)
 }
 
 // writeWhole writes a file that appears under its name only when it is whole.

@@ -22,7 +22,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-//go:embed all:base all:chrony all:iscsi all:k3s all:ssh all:wifi
+//go:embed all:base all:chrony all:iscsi all:k3s all:metallb all:ssh all:wifi
 var embedded embed.FS
 
 // Overlay is one bundle.
@@ -30,8 +30,16 @@ type Overlay struct {
 	Name        string `yaml:"-"`
 	Embedded    bool   `yaml:"-"` // part of pikelet itself
 	Description string `yaml:"description"`
-	// Packages are added to the spec's.
+	// Packages are added to the spec's. They are templates over the
+	// parameters; what comes out empty is left out.
 	Packages []string `yaml:"packages"`
+	// Hint says what to do where a package of the overlay is in no repository.
+	Hint string `yaml:"hint"`
+	// Fetch are files from elsewhere, each pinned by its digest.
+	Fetch []Fetch `yaml:"fetch"`
+	// Images are container images, by digest, that the manifests run: a list
+	// of them goes beside the archives that k3s imports.
+	Images []string `yaml:"images"`
 	// Services are enabled, by runlevel. Optional ones are enabled where
 	// their scripts are in the tree.
 	Services map[string][]string `yaml:"services"`
@@ -56,6 +64,22 @@ type Parameter struct {
 	Description string  `yaml:"description"`
 	Default     *string `yaml:"default"` // none makes the parameter required
 	Pattern     string  `yaml:"pattern"` // a regular expression for all of the value
+}
+
+// Fetch is a file from elsewhere that becomes part of the root. Its fields are
+// templates over the parameters; one without an address is left out.
+type Fetch struct {
+	// URL is an http(s) address, or a file.
+	URL string `yaml:"url"`
+	// SHA256 is the file's digest, 64 hexadecimal digits.
+	SHA256 string `yaml:"sha256"`
+	// To is the file's path in the root, or the folder it is unpacked to.
+	To string `yaml:"to"`
+	// Mode is the permissions of a file, such as 0755. Default: 0644.
+	Mode string `yaml:"mode"`
+	// Unpack is tar, or k3s: what a release of k3s would unpack on its first
+	// start. Default: the file goes in as it is.
+	Unpack string `yaml:"unpack"`
 }
 
 // Base returns the bundle of every image.
@@ -113,6 +137,9 @@ func load(from fs.FS, name string, with map[string]string) (Overlay, error) {
 	if err != nil {
 		return o, err
 	}
+	if err := o.expand(values); err != nil {
+		return o, err
+	}
 	if o.Files, err = read(from, "files", values); err != nil {
 		return o, err
 	}
@@ -151,6 +178,77 @@ func (o *Overlay) values(with map[string]string) (map[string]string, error) {
 	return values, errors.Join(errs...)
 }
 
+// expand fills the parameters into what is text for a machine.
+func (o *Overlay) expand(values map[string]string) error {
+	var errs []error
+	fill := func(field, text string) string {
+		out, err := fillIn(field, text, values)
+		errs = append(errs, err)
+		return strings.TrimSpace(string(out))
+	}
+	list := func(field string, in []string) (out []string) {
+		for _, text := range in {
+			if text = fill(field, text); text != "" {
+				out = append(out, text)
+			}
+		}
+		return out
+	}
+	o.Packages, o.Images = list("packages", o.Packages), list("images", o.Images)
+	var files []Fetch
+	for i, f := range o.Fetch {
+		at := fmt.Sprintf("fetch[%d]", i)
+		f.URL, f.SHA256, f.To, f.Mode = fill(at, f.URL), fill(at, f.SHA256), fill(at, f.To), fill(at, f.Mode)
+		if f.URL == "" {
+			continue
+		}
+		if !digestForm.MatchString(f.SHA256) {
+			errs = append(errs, fmt.Errorf("%s: %s has no sha256 of 64 hexadecimal digits: what is fetched is pinned, so that nobody can change it", at, f.URL))
+		}
+		if f.To == "" || strings.HasPrefix(f.To, "/") {
+			errs = append(errs, fmt.Errorf("%s: to: %q: want a path in the root, without / in front", at, f.To))
+		}
+		if f.Unpack != "" && f.Unpack != UnpackTar && f.Unpack != UnpackK3s {
+			errs = append(errs, fmt.Errorf("%s: unpack: %q: want tar or k3s", at, f.Unpack))
+		}
+		files = append(files, f)
+	}
+	o.Fetch = files
+	for _, image := range o.Images {
+		if !imageForm.MatchString(image) {
+			errs = append(errs, fmt.Errorf("images: %q: want a reference with its digest, NAME@sha256:...", image))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Values of Fetch.Unpack.
+const (
+	UnpackTar = "tar"
+	UnpackK3s = "k3s"
+)
+
+var (
+	digestForm = regexp.MustCompile(`^[0-9a-f]{64}$`)
+	imageForm  = regexp.MustCompile(`^[a-z0-9.:/_-]+@sha256:[0-9a-f]{64}$`)
+)
+
+// fillIn fills parameters into a template.
+func fillIn(name, text string, values map[string]string) ([]byte, error) {
+	t, err := template.New(name).Option("missingkey=error").Funcs(template.FuncMap{"lines": lines}).Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	err = t.Execute(&out, values)
+	return out.Bytes(), err
+}
+
+// lines splits a list in one text: at commas, blanks and line ends.
+func lines(s string) []string {
+	return strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' || r == '\n' })
+}
+
 // read reads the files of a folder, which need not be there. One whose name
 // ends in .tmpl is a template over the parameters, and loses the ending.
 func read(from fs.FS, dir string, values map[string]string) (map[string][]byte, error) {
@@ -171,15 +269,10 @@ func read(from fs.FS, dir string, values map[string]string) (map[string][]byte, 
 		}
 		name := strings.TrimPrefix(p, dir+"/")
 		if short, is := strings.CutSuffix(name, ".tmpl"); is {
-			t, err := template.New(name).Option("missingkey=error").Parse(string(b))
-			if err != nil {
+			if b, err = fillIn(name, string(b), values); err != nil {
 				return err
 			}
-			var out bytes.Buffer
-			if err := t.Execute(&out, values); err != nil {
-				return err
-			}
-			name, b = short, out.Bytes()
+			name = short
 		}
 		files[name] = b
 		return nil
@@ -192,6 +285,7 @@ const (
 	modulesFolder   = "etc/modules-load.d/"
 	sysctlFolder    = "etc/sysctl.d/"
 	ManifestsFolder = "usr/lib/pikelet/manifests/"
+	ImagesFolder    = "usr/share/k3s/images/"
 )
 
 // Tree returns everything the overlay lays over the tree, by path.
@@ -202,6 +296,9 @@ func (o Overlay) Tree() map[string][]byte {
 	}
 	for name, b := range o.Manifests {
 		all[ManifestsFolder+path.Base(o.Name)+"-"+name] = b
+	}
+	if len(o.Images) > 0 {
+		all[ImagesFolder+path.Base(o.Name)+".txt"] = []byte(strings.Join(o.Images, "\n") + "\n")
 	}
 	if len(o.Modules) > 0 {
 		all[modulesFolder+path.Base(o.Name)+".conf"] = []byte(strings.Join(o.Modules, "\n") + "\n")
@@ -226,6 +323,9 @@ func (o Overlay) Digest() string {
 			fmt.Fprintf(h, "%s %q\n", level, services[level])
 		}
 		fmt.Fprintln(h)
+	}
+	for _, f := range o.Fetch {
+		fmt.Fprintf(h, "fetch %s %q %q %q\n", f.SHA256, f.To, f.Mode, f.Unpack)
 	}
 	tree := o.Tree()
 	for _, name := range sorted(tree) {

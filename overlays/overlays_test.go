@@ -99,7 +99,7 @@ func TestClash(t *testing.T) {
 
 // TestEmbedded: what is shipped loads, and ssh lets nobody in by password.
 func TestEmbedded(t *testing.T) {
-	if got := strings.Join(Names(), " "); got != "base ssh" {
+	if got := strings.Join(Names(), " "); got != "base chrony iscsi k3s metallb ssh wifi" {
 		t.Errorf("embedded: %s", got)
 	}
 	if _, err := Base(); err != nil {
@@ -112,10 +112,11 @@ func TestEmbedded(t *testing.T) {
 	if got := string(o.Files["root/.ssh/authorized_keys"]); got != "ssh-ed25519 AAAA one\nssh-ed25519 BBBB two\n" {
 		t.Errorf("authorized_keys: %q", got)
 	}
-	if got := string(o.Files["etc/conf.d/dropbear"]); !strings.Contains(got, `DROPBEAR_OPTS="-R -s -g -p 22"`) {
-		t.Errorf("conf.d/dropbear: %q", got)
+	got := string(o.Files["etc/init.d/pikelet-ssh"])
+	if !strings.Contains(got, "-s -g -p 22") || strings.Contains(got, "-R") {
+		t.Errorf("the service lets passwords in, or makes keys: %q", got)
 	}
-	for _, keys := range []string{"", "hunter2", "ssh-ed25519 A\ncommand"} {
+	for _, keys := range []string{"hunter2", "ssh-ed25519 A\ncommand"} {
 		if _, err := Find("ssh", "", map[string]string{"keys": keys}); err == nil {
 			t.Errorf("%q passes for keys", keys)
 		}

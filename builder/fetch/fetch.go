@@ -6,6 +6,8 @@ package fetch
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -120,6 +122,56 @@ func (c *Cache) File(ctx context.Context, url, name, key string, size int64) (st
 	}
 	defer r.Close()
 	return kept, c.keep(key, url, r, size)
+}
+
+// Pinned returns the path of a file whose SHA-256 is known, 64 hexadecimal
+// digits: from the cache, from the vendor, where it is called name, or from
+// url. It has the digest, and limit bytes at most.
+func (c *Cache) Pinned(ctx context.Context, url, name, digest string, limit int64) (string, error) {
+	key := "sha256 " + digest
+	if f, err := c.Open(cache.Packages, key); err == nil {
+		f.Close()
+		return c.Path(key), nil
+	}
+	if c.Vendor != nil {
+		r, err := c.Vendor.Open(ctx, name)
+		if err == nil {
+			defer r.Close()
+			return c.Path(key), c.keepPinned(key, "the vendor's "+name, r, digest, limit)
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return "", fmt.Errorf("asking the vendor for %s: %w", name, err)
+		}
+	}
+	r, err := c.open(ctx, url)
+	if err != nil {
+		return "", err
+	}
+	defer r.Close()
+	return c.Path(key), c.keepPinned(key, url, r, digest, limit)
+}
+
+func (c *Cache) keepPinned(key, what string, r io.Reader, digest string, limit int64) error {
+	draft, err := c.Create(cache.Packages)
+	if err != nil {
+		return err
+	}
+	defer draft.Drop()
+	h := sha256.New()
+	n, err := io.Copy(io.MultiWriter(draft, h), io.LimitReader(r, limit+1))
+	if cerr := draft.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil && n > limit {
+		err = fmt.Errorf("it has more than %d bytes", limit)
+	}
+	if got := hex.EncodeToString(h.Sum(nil)); err == nil && got != digest {
+		err = fmt.Errorf("its sha256 is %s, and %s was asked for: it is not the file it was", got, digest)
+	}
+	if err != nil {
+		return fmt.Errorf("fetching %s: %w", what, err)
+	}
+	return draft.Keep(key)
 }
 
 // Path is where the cache keeps what key names.

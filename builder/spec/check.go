@@ -162,6 +162,11 @@ func (c *checker) checkNode(i *Image) {
 	if s := int64(i.StateSize); s < disk.StateInImage || s%disk.MiB != 0 || s > 1<<40 {
 		c.Add("state-size", "%d MiB: want at least %dMiB", s/disk.MiB, int64(disk.StateInImage/disk.MiB))
 	}
+	if i.Inventory != "" {
+		if _, err := os.Stat(i.Path(i.Inventory)); err != nil {
+			c.Add("inventory", "no file %s", i.Inventory)
+		}
+	}
 	for n, key := range i.Keys {
 		if _, err := os.Stat(i.Path(key)); err != nil {
 			c.Add(fmt.Sprintf("keys[%d]", n), "no file %s", key)

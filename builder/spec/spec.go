@@ -67,6 +67,10 @@ type Image struct {
 	// Console opts into a console without a password: root. Default: none;
 	// the console asks for a login that no account has a password for.
 	Console string `yaml:"console"`
+	// Inventory is a file with the node configs of a cluster, without secrets:
+	// every node has the image. What is written to a node's own card counts
+	// over it. Default: none.
+	Inventory string `yaml:"inventory"`
 	// SlotSize is the size of each of the two slots, such as 512MiB.
 	// Default: 1GiB.
 	SlotSize Size `yaml:"slot-size"`

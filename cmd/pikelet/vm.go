@@ -11,11 +11,15 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/pikelet-os/pikelet/internal/desk"
 	"github.com/pikelet-os/pikelet/internal/vm"
 )
 
 type vmOptions struct {
 	vm.Options
+	SSH   int
+	Node  nodeOptions
+	From  string // the node config's file
 	Try   bool
 	Watch bool
 	Login time.Duration
@@ -45,6 +49,9 @@ its login without a hand. What the old one wrote to its card is gone then.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			o.Image = args[0]
 			o.Request.Tryboot = o.Try
+			if err := o.complete(); err != nil {
+				return err
+			}
 			if o.Watch {
 				return watchVM(c.Context(), o)
 			}
@@ -59,8 +66,27 @@ its login without a hand. What the old one wrote to its card is gone then.`,
 	f.BoolVar(&o.Try, "try", false, "boot the slot under trial first")
 	f.IntVar(&o.Request.Partition, "partition", 0, "boot this partition first, as after \"reboot N\"")
 	f.BoolVar(&o.NoWalk, "old-eeprom", false, "behave as an EEPROM from before PARTITION_WALK")
+	f.IntVar(&o.SSH, "ssh", 0, "make the guest's SSH reachable on this port of loopback")
+	f.StringVar(&o.From, "config", "", "put a node config, or with --node one of an inventory, onto the card first")
+	o.Node.addFlags(c)
 	f.DurationVar(&o.Login, "login-within", 2*time.Minute, "without a terminal: how long the login may take")
 	return c
+}
+
+// complete makes options of the machine of those of the command.
+func (o *vmOptions) complete() error {
+	if o.SSH != 0 {
+		o.Forward = map[int]int{o.SSH: 22}
+	}
+	if o.From == "" {
+		return nil
+	}
+	cfg, err := o.Node.load(o.From)
+	if err != nil {
+		return err
+	}
+	o.Prepare = func(card string) error { return desk.Write(card, cfg) }
+	return nil
 }
 
 func runVM(ctx context.Context, o vmOptions) error {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -18,7 +19,9 @@ import (
 )
 
 // Usage is what pikeletd answers to a verb it does not know.
-const Usage = `pikeletd status           how this node came up
+const Usage = `pikeletd status [--json]  how this node came up, and how it is
+pikeletd check            what the node needs, and what of it is missing
+pikeletd reset            forget config and identity, and start over; --volume: the cluster's data too
 pikeletd reboot           restart, into the default slot
 pikeletd reboot --try     restart into the other slot, once
 pikeletd reboot --rescue  restart into the other slot without a trial
@@ -38,7 +41,13 @@ func Run(args []string, out io.Writer) error {
 	case "k3s":
 		return runK3s(out)
 	case "status":
-		return status(out)
+		return status(out, false)
+	case "status --json":
+		return status(out, true)
+	case "check":
+		return check(out)
+	case "reset", "reset --yes", "reset --volume", "reset --volume --yes":
+		return reset(out, slices.Contains(args, "--volume"), slices.Contains(args, "--yes"))
 	case "reboot":
 		return askReboot("")
 	case "reboot --try":
@@ -69,42 +78,6 @@ func readPrepared() (node.Prepared, error) {
 		return node.Prepared{}, err
 	}
 	return node.DecodePrepared(b)
-}
-
-func status(out io.Writer) error {
-	b, err := readBoot()
-	if err != nil {
-		return err
-	}
-	p, err := readPrepared()
-	if err != nil {
-		return err
-	}
-	_, err = io.WriteString(out, describe(b, p))
-	return err
-}
-
-func describe(b node.Boot, p node.Prepared) string {
-	var s strings.Builder
-	fmt.Fprintf(&s, "node    %s\n", p.Hostname)
-	fmt.Fprintf(&s, "image   %s %s (build %s)\n", b.Stream, b.Release, b.BuildID)
-	fmt.Fprintf(&s, "slot    %s, %s, on %s\n", b.Slot, b.Kind, b.Disk)
-	fmt.Fprintf(&s, "root    verified by dm-verity, root hash %s\n", b.Root)
-	fmt.Fprintf(&s, "signed  %s\n", b.Signed)
-	if b.Watchdog != 0 {
-		s.WriteString("guarded by the hardware watchdog\n")
-	}
-	if b.Failed != "" {
-		head := "failed "
-		if b.Kind == slots.Rescue {
-			head = "RESCUE "
-		}
-		fmt.Fprintf(&s, "%s %s\n", head, strings.ReplaceAll(b.Failed, "\n", "\n        "))
-	}
-	for _, text := range p.Problems {
-		fmt.Fprintf(&s, "PROBLEM %s\n", strings.ReplaceAll(text, "\n", "\n        "))
-	}
-	return s.String()
 }
 
 // rebootFile holds what to tell the firmware when the shutdown is done.

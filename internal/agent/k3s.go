@@ -20,6 +20,7 @@ const (
 	k3sData      = "/var/lib/rancher/k3s"
 	imageAirgap  = "/usr/share/k3s/images"
 	imageApplied = "/usr/lib/pikelet/manifests"
+	imageCharts  = "/usr/share/k3s/charts"
 )
 
 // defaultTimeWait is how long k3s waits for the right time: certificates that
@@ -126,9 +127,10 @@ func linkImages() error {
 	return linkInto(k3sData+"/agent/images", imageAirgap)
 }
 
-// placeManifests links the manifests of overlays to where k3s applies them.
+// placeManifests links the manifests of overlays to where k3s applies them,
+// and their charts to where it serves them.
 func placeManifests() error {
-	return linkInto(k3sData+"/server/manifests", imageApplied)
+	return errors.Join(linkInto(k3sData+"/server/manifests", imageApplied), linkInto(k3sData+"/server/static/charts", imageCharts))
 }
 
 // linkInto makes dir hold a link to every file of from, and no other links

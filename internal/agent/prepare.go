@@ -173,6 +173,9 @@ func setClock() error {
 
 // saveClock writes down the time, for the next boot.
 func saveClock() error {
+	if _, err := os.Stat(forgottenFile); err == nil {
+		return nil // nothing is to be left
+	}
 	return keep(node.ClockFile, []byte(time.Now().UTC().Format(time.RFC3339)+"\n"))
 }
 

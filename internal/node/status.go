@@ -88,3 +88,70 @@ func DecodeVolume(b []byte) (VolumeStatus, error) {
 	}
 	return v, nil
 }
+
+// Status is all that pikeletd status says, as JSON with --json.
+type Status struct {
+	Boot     Boot         `json:"boot"`
+	Node     Prepared     `json:"node"`
+	State    Space        `json:"stateSpace"`
+	Volume   VolumeStatus `json:"volume"`
+	Space    Space        `json:"volumeSpace"`
+	Checks   []Check      `json:"checks"`
+	K3s      K3sStatus    `json:"k3s"`
+	Sessions []Session    `json:"iscsi,omitempty"`
+	Firmware Firmware     `json:"firmware"`
+	// CardWritten is how many bytes were written to the card since it was
+	// started.
+	CardWritten int64 `json:"cardWrittenBytes"`
+	// Time says whether a time server keeps the clock right.
+	Synchronised bool `json:"timeSynchronised"`
+}
+
+// Space is how full a filesystem is, in bytes; zeros where there is none.
+type Space struct {
+	Size int64 `json:"size"`
+	Free int64 `json:"free"`
+}
+
+// Check is one thing a node was asked for.
+type Check struct {
+	Name string `json:"name"`
+	OK   bool   `json:"ok"`
+	// Says what is missing and what to do, or, where all is well, what there
+	// is.
+	Says string `json:"says,omitempty"`
+}
+
+// K3sStatus says how k3s is.
+type K3sStatus struct {
+	Role    string `json:"role,omitempty"` // "" for none
+	Running bool   `json:"running"`
+	// Says what the kubelet answers when it is asked for its health.
+	Says string `json:"says,omitempty"`
+}
+
+// Session is one iSCSI session.
+type Session struct {
+	Target string   `json:"target"`
+	State  string   `json:"state"` // the kernel's word: LOGGED_IN, FAILED, FREE
+	Disks  []string `json:"disks,omitempty"`
+}
+
+// Firmware says how old what starts the node is, in seconds since 1970; 0
+// where it does not say.
+type Firmware struct {
+	Bootloader int64  `json:"bootloader,omitempty"`
+	Model      string `json:"model,omitempty"`
+}
+
+// Encode returns the JSON of pikeletd status --json.
+func (s Status) Encode() ([]byte, error) { return json.MarshalIndent(s, "", " ") }
+
+// DecodeStatus reads what pikeletd status --json says.
+func DecodeStatus(b []byte) (Status, error) {
+	var s Status
+	if err := json.Unmarshal(b, &s); err != nil {
+		return s, fmt.Errorf("reading the status of a node: %w", err)
+	}
+	return s, nil
+}

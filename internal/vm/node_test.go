@@ -1,14 +1,24 @@
 package vm_test
 
 import (
+	"bytes"
+	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/pikelet-os/pikelet/boards"
+	"github.com/pikelet-os/pikelet/builder"
+	"github.com/pikelet-os/pikelet/internal/desk"
 	"github.com/pikelet-os/pikelet/internal/disk"
+	"github.com/pikelet-os/pikelet/internal/node"
+	"github.com/pikelet-os/pikelet/internal/node/config"
 	"github.com/pikelet-os/pikelet/internal/slots"
+	"github.com/pikelet-os/pikelet/internal/vm"
 )
 
 // sshKey makes a key and returns its file and its public half.
@@ -25,10 +35,37 @@ func sshKey(t *testing.T) (file, public string) {
 	return file, strings.TrimSpace(string(b))
 }
 
-// configure writes a node config over the one on a card.
+// configOf makes the config of a node of an inventory, as the desk does.
+func configOf(t *testing.T, inventory, name string) *config.Config {
+	t.Helper()
+	d, err := config.Load("nodes.yaml", []byte(inventory), boards.Names(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := desk.Config(d, config.Machine{Name: name}, "", &desk.Keys{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cfg
+}
+
+// configure puts the config of a node onto a card, as text.
 func configure(t *testing.T, card, text string) {
 	t.Helper()
-	overwrite(t, card, control(t, card, slots.NodeFile), []byte(text+strings.Repeat("\n", slots.NodeSize-len(text))))
+	cfg, err := config.Parse("node.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := desk.Write(card, cfg); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// scribble overwrites the node config on a card with any text.
+func scribble(t *testing.T, card, text string) {
+	t.Helper()
+	at := control(t, card, slots.NodeFile)
+	overwrite(t, card, at, []byte(text+strings.Repeat("\n", slots.NodeSize-len(text))))
 }
 
 // control returns where a file of the control partition lies on a card.
@@ -54,6 +91,21 @@ func control(t *testing.T, card, name string) int64 {
 	return at
 }
 
+// readCard returns size bytes of a card.
+func readCard(t *testing.T, card string, at, size int64) []byte {
+	t.Helper()
+	f, err := os.Open(card)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	b := make([]byte, size)
+	if _, err := f.ReadAt(b, at); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
 // enlarge makes a card larger than the image, as real ones are.
 func enlarge(t *testing.T, card string, mib int64) {
 	t.Helper()
@@ -62,17 +114,228 @@ func enlarge(t *testing.T, card string, mib int64) {
 	}
 }
 
-func TestFirstBoot(t *testing.T) {
+// reflash writes an image onto a card as flashing does, with the state of the
+// card kept or not.
+func reflash(t *testing.T, r *builder.Result, card string, keepState bool) {
+	t.Helper()
+	f, err := os.Open(r.Disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	state := partition(t, f, disk.State)
+	end := state.Start + disk.StateClear
+	if keepState {
+		end = state.Start
+	}
+	overwrite(t, card, 0, readCard(t, r.Disk, 0, end))
+}
+
+// freePort returns a port of loopback nobody listens on.
+func freePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// login is a way into a guest over SSH.
+type login struct {
+	t         *testing.T
+	port      int
+	key, host string // files
+	user      string
+}
+
+// sshTo returns a login that trusts one host key only. bootWith makes the
+// guest's SSH reachable.
+func sshTo(t *testing.T, user, key, hostKey string) (l login, bootWith func(*vm.Options)) {
+	t.Helper()
+	l = login{t: t, port: freePort(t), key: key, user: user, host: filepath.Join(t.TempDir(), "known_hosts")}
+	if err := os.WriteFile(l.host, []byte(fmt.Sprintf("[127.0.0.1]:%d %s\n", l.port, hostKey)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return l, func(o *vm.Options) { o.Forward = map[int]int{l.port: 22} }
+}
+
+// run runs a command on the guest. It tries until the server answers.
+func (l login) run(command string, options ...string) (string, error) {
+	args := append([]string{"-F", "/dev/null", "-i", l.key, "-p", fmt.Sprint(l.port), "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes",
+		"-o", "StrictHostKeyChecking=yes", "-o", "UserKnownHostsFile=" + l.host, "-o", "GlobalKnownHostsFile=/dev/null", "-o", "ConnectTimeout=10"}, options...)
+	args = append(args, l.user+"@127.0.0.1", command)
+	for start := time.Now(); ; time.Sleep(500 * time.Millisecond) {
+		out, err := exec.Command("ssh", args...).CombinedOutput()
+		waiting := strings.Contains(string(out), "Connection closed") || strings.Contains(string(out), "Connection reset") || strings.Contains(string(out), "timed out") || strings.Contains(string(out), "kex_exchange")
+		if err == nil || !waiting || time.Since(start) > patience {
+			return string(out), err
+		}
+	}
+}
+
+// must runs a command that has to work, and returns what it said.
+func (l login) must(command string) string {
+	l.t.Helper()
+	out, err := l.run(command)
+	if err != nil {
+		l.t.Fatalf("%s over SSH: %v\n%s", command, err, out)
+	}
+	return out
+}
+
+const clusterSecret = "a secret of a cluster that nobody guesses"
+
+// TestFirstBootMakesANode: a fresh card becomes named, keyed and grown, lets
+// its admin in by key and nobody by password, is the same after a reboot,
+// after a reflash that keeps state, and after one that wipes it.
+func TestFirstBootMakesANode(t *testing.T) {
+	t.Parallel()
+	image := sharedBuild(t, "node.yaml")
+	card := cardOf(t, image)
+	enlarge(t, card, 600)
+	key, public := sshKey(t)
+	inventory := "cluster-secret: " + clusterSecret + "\ndefaults:\n  users: [{name: anna, admin: true, keys: ['" + public + "']}]\n" +
+		"  time: {zone: Asia/Tokyo}\n  files: [{path: /etc/secret, content: hush-hush, secret: true}]\nnodes:\n- {hostname: attic, serial: '52617370'}\n- {hostname: cellar, serial: '00000001'}\n"
+	cfg := configOf(t, inventory, "attic")
+	if err := desk.Write(card, cfg); err != nil {
+		t.Fatal(err)
+	}
+	id, _, err := desk.Identity(cfg, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	anna, with := sshTo(t, "anna", key, id.PublicKey())
+	p := boot(t, card, with)
+	p.expect("this is a first boot", "this is attic, config from the control partition", id.Fingerprint())
+	p.prompt()
+	p.works("[ $(hostname) = attic ] && [ $(cat /etc/machine-id) = " + id.MachineID + " ] && grep -q Tokyo /etc/timezone && date | grep JST")
+	p.works("[ $(stat -c %a /etc/secret) = 600 ] && [ $(stat -c %a /var/lib/pikelet/state/node/node.yaml) = 600 ]")
+	p.works("[ $(df -m /var/lib/rancher | tail -1 | awk '{print $2}') -gt 300 ]") // the card has 600 MiB
+	if got := anna.must("hostname; id -un; cat /etc/machine-id"); got != "attic\nanna\n"+id.MachineID+"\n" {
+		t.Errorf("over SSH: %q", got)
+	}
+	if got := anna.must("doas /usr/sbin/pikeletd status"); !strings.Contains(got, "node    attic, config from the control partition") || !strings.Contains(got, "state   on /dev/vda4") {
+		t.Errorf("pikeletd status says\n%s", got)
+	}
+	for _, command := range []string{"doas id", "doas /bin/sh -c id", "cat /var/lib/pikelet/state/node/node.yaml", "cat /etc/secret", "/usr/sbin/pikeletd reset --yes"} {
+		if out, err := anna.run(command); err == nil {
+			t.Errorf("anna may run %s: %s", command, out)
+		}
+	}
+	if out, err := anna.run("true", "-o", "PubkeyAuthentication=no", "-o", "PreferredAuthentications=password,keyboard-interactive", "-o", "BatchMode=no", "-o", "NumberOfPasswordPrompts=0"); err == nil || !strings.Contains(out, "(publickey)") {
+		t.Errorf("another way in than by key: %v %s", err, out)
+	}
+	p.run("reboot", "this is attic, config from state")
+	p.prompt()
+	p.off()
+	second := p.Output()[strings.LastIndex(p.Output(), "OpenRC")-1000:]
+	if strings.Contains(second, "first boot") || !strings.Contains(second, id.Fingerprint()) {
+		t.Errorf("the second boot: %s", second)
+	}
+	onCard := readCard(t, card, control(t, card, slots.NodeFile), slots.NodeSize)
+	if bytes.Contains(onCard, []byte("hush")) || bytes.Contains(onCard, []byte(cfg.Seed)) || !bytes.HasPrefix(onCard, []byte(config.Taken)) {
+		t.Errorf("the control partition still holds the config: %.300q", onCard)
+	}
+
+	reflash(t, image, card, true)
+	p = boot(t, card, with)
+	p.expect("this is attic, config from state, SSH host key " + id.Fingerprint())
+	p.prompt()
+	anna.must("true")
+	p.works("[ $(df -m /var/lib/rancher | tail -1 | awk '{print $2}') -gt 300 ]")
+	p.off()
+
+	reflash(t, image, card, false)
+	if err := desk.Write(card, cfg); err != nil {
+		t.Fatal(err)
+	}
+	p = boot(t, card, with)
+	p.expect("this is a first boot", "this is attic, config from the control partition, SSH host key "+id.Fingerprint())
+	p.prompt()
+	anna.must("true")
+	p.off()
+}
+
+// TestBrokenConfigIsLeft: a config with mistakes is not taken; the node comes
+// up as it was, and says why on console, card and in its status. A mended one
+// takes effect on the boot that brings it.
+func TestBrokenConfigIsLeft(t *testing.T) {
 	t.Parallel()
 	card := cardOf(t, sharedBuild(t, "node.yaml"))
-	enlarge(t, card, 600)
-	_, public := sshKey(t)
-	configure(t, card, "hostname: attic\nusers:\n- name: anna\n  admin: true\n  keys: ['"+public+"']\ntime: {zone: Europe/Berlin}\n")
+	configure(t, card, "hostname: attic\n")
 	p := boot(t, card)
-	p.expect("this is a first boot", "this is attic, config from the control partition")
+	p.expect("this is attic, config from the control partition")
 	p.prompt()
-	p.run("df -m; mount; cat /run/pikelet/prepare.json; cat /etc/passwd; ls -la /home/anna/.ssh /var/lib/pikelet/state; date; free -m", "Mem:")
-	p.works("[ $(hostname) = attic ]")
 	p.off()
-	t.Log(p.Output())
+	scribble(t, card, "hostname: cellar\nusers:\n- name: eve\n  password: x\n")
+	p = boot(t, card)
+	p.expect("a config was not taken: node.yaml:4: password: there is no such field", "this is attic, config from state")
+	p.prompt()
+	p.run("pikeletd status", "node    attic, config from state", "PROBLEM a config was not taken: node.yaml:4: password")
+	p.off()
+	report := string(readCard(t, card, control(t, card, slots.ReportFile), slots.ReportSize))
+	if !strings.Contains(report, "PROBLEM: a config was not taken: node.yaml:4: password: there is no such field") {
+		t.Errorf("report.txt: %s", strings.TrimSpace(report))
+	}
+	scribble(t, card, "hostname: cellar\nsysctls: {vm.swappiness: '17'}\n")
+	p = boot(t, card)
+	p.expect("this is cellar, config from the control partition")
+	p.prompt()
+	p.works("[ $(cat /proc/sys/vm/swappiness) = 17 ]")
+	p.works("cat /proc/sys/kernel/hostname | grep -x cellar")
+	p.off()
+}
+
+// TestDamagedStateIsLeftAlone: a state that was made and cannot be mounted is
+// never made anew by itself. The node comes up with state in memory.
+func TestDamagedStateIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	card := cardOf(t, sharedBuild(t, "node.yaml"))
+	configure(t, card, "hostname: attic\n")
+	p := boot(t, card)
+	p.prompt()
+	p.off()
+	state := partitionOf(t, card, disk.State)
+	overwrite(t, card, state.Start, bytes.Repeat([]byte("damage! "), 256<<10))
+	p = boot(t, card)
+	p.expect("state is in memory, and forgotten at the next boot", "made once, so it is left as it is")
+	p.prompt()
+	if got := readCard(t, card, state.Start, 8); string(got) != "damage! " {
+		t.Errorf("the damaged state was written to: %q", got)
+	}
+	p.run("pikeletd reset", "pikeletd reset --volume makes it anew")
+	p.run("pikeletd reset --volume", "Say --yes to do it")
+	p.run("pikeletd reset --volume --yes", "this is a first boot")
+	p.prompt()
+	p.works("mount | grep '/dev/vda4 on /var/lib/pikelet/state type ext4'")
+	p.off()
+}
+
+// TestNodeLearnsNothingOfOthers: nothing that one node holds leads to what
+// another derives, nor to the cluster's secret.
+func TestNodeLearnsNothingOfOthers(t *testing.T) {
+	inventory := "cluster-secret: " + clusterSecret + "\nnodes: [{hostname: attic}, {hostname: cellar}]\n"
+	attic, cellar := configOf(t, inventory, "attic"), configOf(t, inventory, "cellar")
+	held, err := attic.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := node.NewIdentity("cellar", cellar.Seed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forged, err := node.NewIdentity("cellar", attic.Seed) // the best root on attic can do
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, text := range map[string]string{"the cluster secret": clusterSecret, "cellar's seed": cellar.Seed, "cellar's password": other.NodePassword} {
+		if bytes.Contains(held, []byte(text)) {
+			t.Errorf("attic holds %s", what)
+		}
+	}
+	if forged.NodePassword == other.NodePassword || forged.PublicKey() == other.PublicKey() || forged.MachineID == other.MachineID || forged.IQN == other.IQN {
+		t.Error("attic's seed makes what is cellar's")
+	}
 }

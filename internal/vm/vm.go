@@ -28,6 +28,13 @@ type Options struct {
 	Request  Request
 	NoWalk   bool   // an EEPROM from before PARTITION_WALK
 	Serial   string // of the board; "" for a fixed one
+	// Forward makes TCP ports of the guest reachable on loopback: from the
+	// port here to the guest's.
+	Forward map[int]int
+
+	// Prepare is given the card before the first boot, the copy of it with
+	// Snapshot; may be nil.
+	Prepare func(card string) error
 
 	Console io.Writer    // sees everything the guest prints; may be nil
 	Log     func(string) // told what the firmware does; may be nil
@@ -78,6 +85,12 @@ func Start(ctx context.Context, o Options) (*Machine, error) {
 	if o.Snapshot {
 		m.image = filepath.Join(dir, "disk.img")
 		if err := CopySparse(o.Image, m.image); err != nil {
+			os.RemoveAll(dir)
+			return nil, err
+		}
+	}
+	if o.Prepare != nil {
+		if err := o.Prepare(m.image); err != nil {
 			os.RemoveAll(dir)
 			return nil, err
 		}
@@ -205,13 +218,17 @@ func (m *Machine) arguments(ctx context.Context, mach machine, s *Handover) ([]s
 	if mach.memory != 0 {
 		args = append(args, "-m", fmt.Sprint(mach.memory))
 	}
+	network := "user,id=net"
+	for here, there := range m.o.Forward {
+		network += fmt.Sprintf(",hostfwd=tcp:127.0.0.1:%d-:%d", here, there)
+	}
 	drive := "file=" + m.image + ",format=raw,cache=unsafe"
 	switch {
 	case mach.name == raspi3b.name:
 		if err := growToPowerOfTwo(m.image); err != nil {
 			return nil, err
 		}
-		args = append(args, "-drive", "if=sd,"+drive, "-netdev", "user,id=net", "-device", "usb-net,netdev=net",
+		args = append(args, "-drive", "if=sd,"+drive, "-netdev", network, "-device", "usb-net,netdev=net",
 			"-chardev", "stdio,id=con,mux=on,signal=off", "-serial", "null", "-serial", "chardev:con", "-mon", "chardev=con,mode=readline")
 	case m.o.Card:
 		args = append(args, "-device", "sdhci-pci", "-drive", "if=none,id=card,"+drive, "-device", "sd-card,drive=card")
@@ -222,7 +239,7 @@ func (m *Machine) arguments(ctx context.Context, mach machine, s *Handover) ([]s
 		args = append(args, "-drive", "if=none,id=card,"+drive, "-device", "virtio-blk-pci,drive=card")
 	}
 	if mach.name == virt.name {
-		args = append(args, "-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile=", "-device", "i6300esb",
+		args = append(args, "-netdev", network, "-device", "virtio-net-pci,netdev=net,romfile=", "-device", "i6300esb",
 			"-action", "watchdog=reset", "-device", "virtio-rng-pci",
 			"-chardev", "stdio,id=con,mux=on,signal=off", "-serial", "chardev:con", "-mon", "chardev=con,mode=readline")
 	}

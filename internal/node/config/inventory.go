@@ -66,11 +66,9 @@ type Document struct {
 // no mistake.
 func Load(file string, b []byte, boards []string, public bool) (*Document, error) {
 	f := &Document{file: file, public: public}
-	var look struct {
-		Nodes    *yaml.Node `yaml:"nodes"`
-		Defaults *yaml.Node `yaml:"defaults"`
-	}
-	if err := yaml.Unmarshal(b, &look); err != nil || look.Nodes == nil && look.Defaults == nil {
+	var look yaml.Node
+	err := yaml.Unmarshal(b, &look)
+	if err != nil || len(look.Content) == 0 || child(look.Content[0], "nodes") == nil && child(look.Content[0], "defaults") == nil {
 		c := &checker{strict.New(file), public}
 		cfg := &Config{}
 		top, ok := c.Decode(b, cfg)

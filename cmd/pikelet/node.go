@@ -1,0 +1,272 @@
+package main
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pikelet-os/pikelet/internal/desk"
+	"github.com/pikelet-os/pikelet/internal/node/config"
+)
+
+//go:embed nodes.yaml
+var startingInventory string
+
+func newNode(say *teller) *cobra.Command {
+	c := &cobra.Command{Use: "node", Short: "Check, show and write what makes each node itself"}
+	c.AddCommand(newNodeInit(say), newNodeCheck(say), newNodeShow(say), newNodeWrite(say), newNodeEncrypt())
+	return c
+}
+
+// nodeOptions say which node of a file is meant.
+type nodeOptions struct {
+	machine  config.Machine
+	stream   string
+	identity string
+}
+
+func (o *nodeOptions) addFlags(c *cobra.Command) {
+	f := c.Flags()
+	f.StringVar(&o.machine.Name, "node", "", "the node of an inventory, by its hostname")
+	f.StringVar(&o.machine.Serial, "serial", "", "the node of an inventory, by its serial number")
+	f.StringVar(&o.machine.MAC, "mac", "", "the node of an inventory, by its Ethernet address")
+	f.StringVar(&o.machine.Board, "board", "", "the node of an inventory, by its board")
+	f.StringVar(&o.stream, "stream", "", "the image's stream, from which nodes without a hostname take their name")
+	f.StringVar(&o.identity, "identity", "", "file with age keys for secrets (default: age.key in pikelet's configuration folder)")
+}
+
+// load reads the file and makes the one node's config.
+func (o *nodeOptions) load(file string) (*config.Config, error) {
+	d, err := desk.Load(file)
+	if err != nil {
+		return nil, err
+	}
+	if d.Inventory != nil && o.machine == (config.Machine{}) {
+		return nil, usageError{fmt.Errorf("%s is an inventory; say which node: --node NAME, --serial, --mac or --board", file)}
+	}
+	o.machine.Serial, o.machine.MAC = strings.ToLower(o.machine.Serial), strings.ToLower(o.machine.MAC)
+	keys, err := o.keys()
+	if err != nil {
+		return nil, err
+	}
+	return desk.Config(d, o.machine, o.stream, keys)
+}
+
+func (o *nodeOptions) keys() (*desk.Keys, error) {
+	if o.identity != "" {
+		if _, err := os.Stat(o.identity); err != nil {
+			return nil, err
+		}
+		return desk.LoadKeys(o.identity)
+	}
+	dir, err := os.UserConfigDir()
+	if err != nil {
+		return nil, err
+	}
+	return desk.LoadKeys(filepath.Join(dir, "pikelet", "age.key"))
+}
+
+func newNodeInit(say *teller) *cobra.Command {
+	return &cobra.Command{
+		Use:   "init [FILE]",
+		Short: "Write a commented inventory to start from",
+		Long: `Write a commented inventory to start from, nodes.yaml unless told otherwise,
+and its JSON schema for editors beside it.`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			file := "nodes.yaml"
+			if len(args) == 1 {
+				file = args[0]
+			}
+			if err := create(file, startingInventory); err != nil {
+				return err
+			}
+			schema := filepath.Join(filepath.Dir(file), "nodes.schema.json")
+			if err := create(schema, string(config.Schema())); err != nil && !errors.Is(err, fs.ErrExist) {
+				return err
+			}
+			say.result(map[string]string{"inventory": file, "schema": schema}, file+"\nChange what is marked, then: pikelet node check "+file)
+			return nil
+		},
+	}
+}
+
+func newNodeCheck(say *teller) *cobra.Command {
+	return &cobra.Command{
+		Use:   "check FILE...",
+		Short: "Say everything that is wrong with node configs or inventories",
+		Long: `Say everything that is wrong with node configs or inventories, each with file,
+line and field. Secrets that are encrypted stay so. Exit status 2: something is.`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usageError{errors.New("want the files to check")}
+			}
+			return nil
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
+			var errs []error
+			nodes := 0
+			for _, file := range args {
+				d, err := desk.Load(file)
+				errs = append(errs, err)
+				if err == nil && d.Inventory != nil {
+					nodes += len(d.Inventory.Nodes)
+				} else {
+					nodes++
+				}
+			}
+			if err := errors.Join(errs...); err != nil {
+				return err
+			}
+			say.result(map[string]int{"nodes": nodes}, fmt.Sprintf("good: %d nodes", nodes))
+			return nil
+		},
+	}
+}
+
+func newNodeShow(say *teller) *cobra.Command {
+	var o nodeOptions
+	var secrets bool
+	c := &cobra.Command{
+		Use:   "show FILE",
+		Short: "Show what one node gets, and who it will be",
+		Long: `Show what one node gets: defaults and its own together, secrets decrypted but
+not shown unless asked for. Where an inventory has a cluster secret, who the
+node will be is known before it starts: its SSH host key goes into known_hosts,
+its IQN into the NAS.`,
+		Args: exactly(1, "a node config or an inventory"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			cfg, err := o.load(args[0])
+			if err != nil {
+				return err
+			}
+			shown := cfg
+			if !secrets {
+				if shown, err = desk.Redacted(cfg); err != nil {
+					return err
+				}
+			}
+			b, err := shown.Encode()
+			if err != nil {
+				return err
+			}
+			out := map[string]string{"config": string(b)}
+			text := string(b)
+			id, known, err := desk.Identity(cfg, "")
+			if err != nil {
+				return err
+			}
+			if known {
+				iqn := id.IQN
+				if cfg.ISCSI.Initiator != "" {
+					iqn = cfg.ISCSI.Initiator
+				}
+				out["hostname"], out["hostKey"], out["fingerprint"], out["iqn"] = id.Hostname, id.PublicKey(), id.Fingerprint(), iqn
+				text += fmt.Sprintf("# known_hosts: %s %s\n# IQN: %s\n", id.Hostname, id.PublicKey(), iqn)
+			}
+			say.result(out, strings.TrimRight(text, "\n"))
+			return nil
+		},
+	}
+	o.addFlags(c)
+	c.Flags().BoolVar(&secrets, "secrets", false, "show secrets too")
+	return c
+}
+
+func newNodeWrite(say *teller) *cobra.Command {
+	var o nodeOptions
+	c := &cobra.Command{
+		Use:   "write FILE CARD",
+		Short: "Write one node's config onto its card, or into a disk image",
+		Long: `Write one node's config onto its card, or into a disk image: over the file that
+is there for it, in place. The node takes it at its next boot, keeps it on its
+state partition, and takes it off the card.`,
+		Args: exactly(2, "a node config or an inventory, and a card or disk image"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			cfg, err := o.load(args[0])
+			if err != nil {
+				return err
+			}
+			if err := desk.Write(args[1], cfg); err != nil {
+				return err
+			}
+			say.result(map[string]string{"card": args[1], "hostname": cfg.Hostname}, "written to "+args[1])
+			return nil
+		},
+	}
+	o.addFlags(c)
+	return c
+}
+
+func newNodeEncrypt() *cobra.Command {
+	var recipients []string
+	c := &cobra.Command{
+		Use:   "encrypt",
+		Short: "Encrypt a secret for an inventory: from standard input to age:...",
+		Args:  cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if len(recipients) == 0 {
+				return usageError{errors.New("want --recipient age1..., the public key that age-keygen prints")}
+			}
+			b, err := io.ReadAll(io.LimitReader(os.Stdin, config.MaxSize))
+			if err != nil {
+				return err
+			}
+			text, err := desk.Encrypt(strings.TrimRight(string(b), "\n"), recipients)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(c.OutOrStdout(), text)
+			return nil
+		},
+	}
+	c.Flags().StringArrayVarP(&recipients, "recipient", "r", nil, "who may decrypt it; more than once for several")
+	return c
+}
+
+func newWipe(say *teller) *cobra.Command {
+	var volume, yes bool
+	c := &cobra.Command{
+		Use:   "wipe HOST",
+		Short: "Have a node forget its config and identity and start over",
+		Long: `Have a node forget its config and identity and start over; with --volume the
+cluster's data too. It runs "doas pikeletd reset" there over your own ssh, so
+your keys, known_hosts and ~/.ssh/config count. Without --yes the node says
+what would be lost, and nothing is.`,
+		Args: exactly(1, "a host, as ssh takes it"),
+		RunE: func(c *cobra.Command, args []string) error {
+			return wipe(c.Context(), args[0], volume, yes)
+		},
+	}
+	c.Flags().BoolVar(&volume, "volume", false, "the data of k3s and pods too")
+	c.Flags().BoolVar(&yes, "yes", false, "do it")
+	return c
+}
+
+func wipe(ctx context.Context, host string, volume, yes bool) error {
+	if strings.HasPrefix(host, "-") {
+		return usageError{fmt.Errorf("%q is no host", host)}
+	}
+	args := []string{host, "doas", "/usr/sbin/pikeletd", "reset"}
+	if volume {
+		args = append(args, "--volume")
+	}
+	if yes {
+		args = append(args, "--yes")
+	}
+	cmd := exec.CommandContext(ctx, "ssh", args...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%s was not wiped: %w", host, err)
+	}
+	return nil
+}
