@@ -6,6 +6,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -61,6 +62,14 @@ func TestMain(m *testing.M) {
 // sharedBuild builds an image of testdata once for all tests.
 func sharedBuild(t *testing.T, file string) *builder.Result {
 	t.Helper()
+	return sharedBuildOf(t, file, func(string) []string { return nil })
+}
+
+// sharedBuildOf is sharedBuild for a spec in which words are replaced. fill
+// gets a folder for files of its own, and returns words and what stands for
+// them in turn.
+func sharedBuildOf(t *testing.T, file string, fill func(dir string) []string) *builder.Result {
+	t.Helper()
 	shared.Lock()
 	var err error
 	if shared.dir == "" {
@@ -75,11 +84,37 @@ func sharedBuild(t *testing.T, file string) *builder.Result {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.once.Do(func() { s.result, s.err = buildImage(filepath.Join("testdata", file), filepath.Join(shared.dir, file)) })
+	s.once.Do(func() {
+		s.err = errors.New("a test before this one failed while it built it")
+		dir := filepath.Join(shared.dir, file)
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		s.result, s.err = buildFilled(t, file, dir, fill(dir))
+	})
 	if s.err != nil {
 		t.Fatalf("building an image that boot tests share: %v", s.err)
 	}
 	return s.result
+}
+
+// buildFilled builds a spec of testdata with words replaced.
+func buildFilled(t *testing.T, file, dir string, words []string) (*builder.Result, error) {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("testdata", file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.CreateTemp("testdata", "variant-*.yaml") // here, because its paths are relative
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
+	if _, err := f.WriteString(strings.NewReplacer(words...).Replace(string(b))); err != nil {
+		t.Fatal(err)
+	}
+	return buildImage(f.Name(), dir)
 }
 
 func buildImage(file, dir string) (*builder.Result, error) {
@@ -110,16 +145,7 @@ func variant(t *testing.T, from, to string) *builder.Result {
 	if !strings.Contains(string(b), from) {
 		t.Fatalf("the spec has no %q", from)
 	}
-	f, err := os.CreateTemp("testdata", "variant-*.yaml") // here, because its paths are relative
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.Remove(f.Name())
-	defer f.Close()
-	if _, err := f.WriteString(strings.Replace(string(b), from, to, 1)); err != nil {
-		t.Fatal(err)
-	}
-	r, err := buildImage(f.Name(), t.TempDir())
+	r, err := buildFilled(t, "small.yaml", t.TempDir(), []string{from, to})
 	if err != nil {
 		t.Fatal(err)
 	}

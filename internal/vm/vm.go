@@ -31,6 +31,8 @@ type Options struct {
 	// Forward makes TCP ports of the guest reachable on loopback: from the
 	// port here to the guest's.
 	Forward map[int]int
+	// Memory is the guest's, in MiB; 0 for what the machine usually has.
+	Memory int
 
 	// Prepare is given the card before the first boot, the copy of it with
 	// Snapshot; may be nil.
@@ -214,6 +216,9 @@ func (m *Machine) arguments(ctx context.Context, mach machine, s *Handover) ([]s
 	args := []string{"-M", mach.name, "-accel", mach.accel, "-display", "none", "-no-reboot", "-nodefaults"}
 	if mach.cpu != "" {
 		args = append(args, "-cpu", mach.cpu)
+	}
+	if m.o.Memory != 0 && mach.memory != 0 {
+		mach.memory = m.o.Memory
 	}
 	if mach.memory != 0 {
 		args = append(args, "-m", fmt.Sprint(mach.memory))
