@@ -135,6 +135,22 @@ func keep(name string, b []byte) error {
 	if err := os.Rename(f.Name(), name); err != nil {
 		return err
 	}
+	return syncFolder(dir)
+}
+
+// forget removes a file on state; it stays removed after a power cut.
+func forget(name string) error {
+	err := os.Remove(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return syncFolder(filepath.Dir(name))
+}
+
+func syncFolder(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return err

@@ -206,28 +206,53 @@ func openVolume(cfg *config.Config, v *node.VolumeStatus) error {
 		return fmt.Errorf("reading %s: %w", dev, err)
 	}
 	id := volumeID(cfg, size)
-	format := cfg.Volume.Format == config.FormatBlank && formatting(id)
+	format := cfg.Volume.Format == config.FormatBlank && formatting(id) && !(c.Ext4 && c.Label == label)
 	if !format {
 		if format, err = c.mayUse(dev, label, cfg.Volume.Format == config.FormatBlank); err != nil {
 			return err
 		}
 	}
 	if format {
-		if err := formatVolume(dev, label, id); err != nil {
+		// The label comes last, when all the rest is on the disk: a power cut
+		// before that leaves what is made again, one after it never.
+		if err := keep(formattingFile, []byte(id)); err != nil {
+			return err
+		}
+		if err := mkfs(dev, makingLabel, "-O", "mmp"); err != nil {
+			return err
+		}
+		if err := flushDevice(dev); err != nil {
 			return err
 		}
 		v.Made = true
 	} else if v.Repaired, err = fsck(dev); err != nil {
 		return err
 	}
-	return mountVolume(func() error {
-		return unix.Mount(dev, node.VolumeDir, "ext4", unix.MS_NOATIME, ext4Options)
+	err = mountVolume(func() error {
+		if err := unix.Mount(dev, node.VolumeDir, "ext4", unix.MS_NOATIME, ext4Options); err != nil {
+			return fmt.Errorf("mounting %s: %w", dev, err)
+		}
+		if !format {
+			return nil
+		}
+		if err := labelExt4(node.VolumeDir, label); err != nil {
+			return errors.Join(err, unix.Unmount(node.VolumeDir, 0))
+		}
+		return nil
 	})
+	if err != nil {
+		return err
+	}
+	return forget(formattingFile)
 }
 
 // formattingFile says which disk is being formatted: after a power cut it is
-// blank no more, and may be formatted all the same.
+// blank no more, and may be formatted all the same, as long as it does not
+// have this node's label.
 const formattingFile = node.StateDir + "/node/formatting"
+
+// makingLabel is the label of a filesystem that is being made.
+const makingLabel = "pikelet-making"
 
 func volumeID(cfg *config.Config, size int64) string {
 	what := cfg.Volume.Device
@@ -242,24 +267,13 @@ func formatting(id string) bool {
 	return err == nil && string(b) == id
 }
 
-// formatVolume makes the filesystem. mmp keeps a second machine from mounting
-// what this one has mounted.
-func formatVolume(dev, label, id string) error {
-	if err := keep(formattingFile, []byte(id)); err != nil {
-		return err
-	}
-	if err := mkfs(dev, label, "-O", "mmp"); err != nil {
-		return err
-	}
+func flushDevice(dev string) error {
 	f, err := os.OpenFile(dev, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	return os.Remove(formattingFile)
+	return f.Sync()
 }
 
 // volumeDevice returns the device the volume is on.

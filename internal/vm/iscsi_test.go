@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -98,14 +100,107 @@ volume: {on: iscsi, lun: 1%s}
 `, hostname, targetName, n.port, chapPassword, more)
 }
 
+// counting is a loop in the guest that appends numbers to a file of the
+// volume, and says each as soon as the disk has it.
+const counting = `(i=$(wc -l < /var/lib/rancher/count 2>/dev/null || echo 0); while :; do i=$((i+1)); echo $i >> /var/lib/rancher/count && sync /var/lib/rancher/count && echo "synced:$i"; done) &`
+
+// lastSynced returns the last number the guest said it had on disk.
+func lastSynced(t *testing.T, console string) int {
+	t.Helper()
+	all := regexp.MustCompile(`synced:(\d+)\r?\n`).FindAllStringSubmatch(console, -1)
+	if len(all) == 0 {
+		t.Fatal("nothing was written")
+	}
+	n, err := strconv.Atoi(all[len(all)-1][1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// counted checks in the guest that the file holds every number up to n at
+// least, in order.
+func (p *pi) counted(n int) {
+	p.t.Helper()
+	p.works(fmt.Sprintf(`awk 'NR != $1 {bad=1} END {exit bad || NR < %d}' /var/lib/rancher/count`, n))
+}
+
+// TestVolumeOnISCSI: a blank LUN is formatted and used with CHAP; what was
+// synced survives a power cut; the stock stop script does not take the disk
+// away; a poweroff under writes ends; another node is refused.
 func TestVolumeOnISCSI(t *testing.T) {
 	t.Parallel()
 	n := newNAS(t, 256)
-	card := cardOf(t, sharedBuild(t, "node.yaml"))
+	image := sharedBuild(t, "node.yaml")
+	card := cardOf(t, image)
 	configure(t, card, n.config("attic", ", format: blank"))
 	p := boot(t, card)
 	p.prompt()
-	p.run("cat /run/pikelet/volume.json; ls -l /dev/disk/by-path; mount | grep /dev/sd; iscsiadm -m session; dmesg | tail -20; free -m", "Mem:")
+	p.run("pikeletd status", "volume  on iscsi, /dev/sda", "LOGGED_IN /dev/sda", "iqn     iqn.2026-11.io.github.pikelet-os:attic-")
+	p.works(fmt.Sprintf("[ -b /dev/disk/by-path/ip-10.0.2.2:%d-iscsi-%s-lun-1 ] && df /var/lib/rancher | grep /dev/sda", n.port, targetName))
+	p.works("blkid /dev/sda | grep 'LABEL=\"attic\"' && dumpe2fs -h /dev/sda 2>/dev/null | grep 'features.* mmp'")
+	p.works("[ $(cat /sys/class/iscsi_session/session1/recovery_tmo) = 86400 ]")
+	p.works("rc-service -D iscsid stop && ls -d /sys/class/iscsi_session/session1 && echo still > /var/lib/rancher/there && sync /var/lib/rancher/there && rc-service -D iscsid start")
+	p.run(counting, "synced:20\r")
+	p.Close() // the plug
+	done := lastSynced(t, p.Output())
+
+	p = boot(t, card)
+	p.prompt()
+	p.counted(done)
+	p.works("[ $(cat /var/lib/rancher/there) = still ]")
+	p.run(counting, fmt.Sprintf("synced:%d\r", done+20))
+	start := time.Now()
 	p.off()
-	t.Log(p.Output())
+	t.Logf("a poweroff under writes took %.0f s", time.Since(start).Seconds())
+	head, err := exec.Command("dumpe2fs", "-h", n.disk).Output()
+	if err != nil || strings.Contains(string(head), "needs_recovery") || !strings.Contains(string(head), "Filesystem state:         clean") || strings.Contains(p.Output(), "giving them up") {
+		t.Errorf("the volume was not closed (%v):\n%s", err, head)
+	}
+	before, _, _ := strings.Cut(p.Output(), "Closing the volume")
+	done = lastSynced(t, before)
+
+	other := cardOf(t, image)
+	configure(t, other, n.config("cellar", ", format: blank"))
+	p = boot(t, other)
+	p.expect(`holds an ext filesystem labelled "attic": it is another node's`)
+	p.prompt()
+	p.works("! mount | grep /dev/sda")
+	p.off()
+
+	p = boot(t, card)
+	p.prompt()
+	p.counted(done)
+	p.off()
+}
+
+// TestNASGoesAway: a target that is down keeps no node from starting; it is
+// used as soon as it is there. When it goes away under writes for minutes,
+// the node neither reboots nor loses anything.
+func TestNASGoesAway(t *testing.T) {
+	t.Parallel()
+	n := newNAS(t, 256)
+	n.stop()
+	card := cardOf(t, sharedBuild(t, "node.yaml"))
+	configure(t, card, n.config("attic", ", format: blank"))
+	p := boot(t, card)
+	p.expect("THE VOLUME IS MISSING", "trying again in the background")
+	p.prompt()
+	p.run("pikeletd status", "volume  MISSING, on iscsi")
+	n.start()
+	p.works("for i in $(seq 60); do mount | grep -q '/dev/sda on /var/lib/rancher' && break; sleep 1; done; mount | grep '/dev/sda on /var/lib/rancher'")
+	p.run(counting, "synced:20\r")
+	n.stop()
+	time.Sleep(3 * time.Minute) // what is tested is that this does nothing
+	p.run("uptime", "load average")
+	before := lastSynced(t, p.Output())
+	n.start()
+	p.expect(fmt.Sprintf("synced:%d\r", before+20))
+	p.run("kill %1", "")
+	p.counted(before + 20)
+	p.works("! mount | grep '/dev/sda.*[(,]ro[,)]' && ! dmesg | grep -i 'remounting filesystem read-only'")
+	if p.Boots() != 1 {
+		t.Errorf("the node was started %d times", p.Boots())
+	}
+	p.off()
 }
