@@ -63,7 +63,8 @@ fuzz: device ## run every fuzz target for FUZZTIME
 
 proof: test ## run the full counts of tests that make test runs short; none yet
 
-soak: test ## run long tests: builds side by side, with the race detector watching
+soak: test ## run long tests: power cuts, and builds side by side with the race detector watching
+	$(GO) test -count=1 -timeout 60m -v -run TestPowerCuts ./internal/vm -cuts 50
 	$(GO) test -race -count=1 -timeout 60m -run TestBuildsShareACache ./cmd/pikelet
 
 test-clients: build starter ## let real clients that are slow to compile judge: crane and cosign

@@ -85,8 +85,8 @@ var environment = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/", "TERM
 // announce says on the console what is running. The hash is the promise: the
 // kernel answers no read with a byte that does not lead to it.
 func (b *boot) announce() {
-	say("%s %s, slot %s (%s), root verified: dm-verity %.16s…, init took %.2f s",
-		b.info.Stream, b.info.Release, b.line.Slot, b.kind, b.boot.Root, b.seconds())
+	say("%s %s, slot %s (%s), root verified: dm-verity %.16s…, init took %.2f s and preparing %.2f s",
+		b.info.Stream, b.info.Release, b.line.Slot, b.kind, b.boot.Root, b.boot.Seconds, b.seconds()-b.boot.Seconds)
 	switch {
 	case b.kind == slots.Rescue && b.boot.Failed != "":
 		say("this is a rescue, because: %s", trimmed(b.boot.Failed))

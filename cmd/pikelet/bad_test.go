@@ -44,6 +44,7 @@ func newShelf(t *testing.T) *shelf {
 	write(t, s.dir+"/shelf.rsa.pub", string(public), 0o644)
 	s.spec("")
 	s.add(apk.Package{Name: "base"}, plain("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"))
+	s.add(apk.Package{Name: "e2fsprogs"}) // the base overlay wants it
 	return s
 }
 
@@ -159,8 +160,8 @@ var badInputs = []struct {
 		s.spoil("shelf.rsa.pub", with("-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEnHT1bGjLsCzLNOgHk7l1m+Ai8o7Z\nu2tNDqWvDYh6S0LkkhKsFVvLYJ0AkT2YuYoZq5Zp8Xz5Xb8mS5w0vQ5T4A==\n-----END PUBLIC KEY-----\n"))
 	}, "reading the key \"shelf.rsa.pub\":"},
 	{"an unknown tag", func(s *shelf) { s.spec("packages: [base, x@edge]\n") }, "no repository has the tag \"edge\""},
-	{"an overlay that is not there", func(s *shelf) { s.spec("overlays: [ghost]\n") }, "overlay \"ghost\": there is none of that name (there are base, ssh)"},
-	{"an overlay without its parameter", func(s *shelf) { s.spec("overlays: [ssh]\n") }, "overlay \"ssh\": with.keys: missing: public keys"},
+	{"an overlay that is not there", func(s *shelf) { s.spec("overlays: [ghost]\n") }, "overlay \"ghost\": there is none of that name (there are base, chrony, iscsi, k3s, metallb, ssh, wifi)"},
+	{"an overlay without its parameter", func(s *shelf) { s.spec("overlays: [metallb]\n") }, "overlay \"metallb\": with.chart: missing: address of the chart"},
 	{"an overlay with a wrong parameter", func(s *shelf) { s.spec("overlays: [{name: ssh, with: {keys: ssh-rsa x, port: many, pot: '1'}}]\n") }, "with.pot: it has no such parameter; it has: keys, port"},
 	{"overlays that clash", func(s *shelf) {
 		for _, o := range []string{"one", "two"} {
@@ -234,7 +235,7 @@ var badInputs = []struct {
 		s.add(apk.Package{Name: "othr"}, plain("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"))
 		b := mustRead(s.t, s.dir+"/repo/aarch64/othr-1-r0.apk")
 		write(s.t, s.dir+"/"+baseFile, b, 0o644)
-		s.index.Packages[0].Identity, s.index.Packages[0].Size = s.index.Packages[1].Identity, int64(len(b))
+		s.index.Packages[0].Identity, s.index.Packages[0].Size = s.index.Packages[2].Identity, int64(len(b))
 		s.writeIndex()
 	}, "inside it calls itself othr-1-r0"},
 	{"a package that climbs", func(s *shelf) {

@@ -24,6 +24,9 @@ import (
 // whatever is wrong with card, state or config, the node comes up and says so.
 func Prepare(out io.Writer) error {
 	start := time.Now()
+	if _, err := os.Stat(node.ReportFile); err == nil {
+		return errors.New("this boot was prepared already; reboot to have it done again")
+	}
 	b, err := readBoot()
 	if err != nil {
 		return err
@@ -99,9 +102,8 @@ func refill(b node.Boot, cfg *config.Config, id node.Identity, p *node.Prepared)
 	if err != nil {
 		return err
 	}
-	_, rtc := os.Stat("/dev/rtc0")
 	files, problems := etc.Files(etc.Input{
-		Config: cfg, Identity: id, Root: os.DirFS("/"), Feeder: b.Watchdog, Consoles: consoles, OpenRoot: isOpen(), RTC: rtc == nil,
+		Config: cfg, Identity: id, Root: os.DirFS("/"), Feeder: b.Watchdog, Consoles: consoles, OpenRoot: isOpen(),
 	})
 	p.Problems = append(p.Problems, problems...)
 	var errs []error

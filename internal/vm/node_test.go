@@ -2,6 +2,7 @@ package vm_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"net"
 	"os"
@@ -216,7 +217,7 @@ func TestFirstBootMakesANode(t *testing.T) {
 	if got := anna.must("hostname; id -un; cat /etc/machine-id"); got != "attic\nanna\n"+id.MachineID+"\n" {
 		t.Errorf("over SSH: %q", got)
 	}
-	if got := anna.must("doas /usr/sbin/pikeletd status"); !strings.Contains(got, "node    attic, config from the control partition") || !strings.Contains(got, "state   on /dev/vda4") {
+	if got := anna.must("doas pikeletd status && doas /usr/sbin/pikeletd check"); !strings.Contains(got, "node    attic, config from the control partition") || !strings.Contains(got, "state   on /dev/vda4") {
 		t.Errorf("pikeletd status says\n%s", got)
 	}
 	for _, command := range []string{"doas id", "doas /bin/sh -c id", "cat /var/lib/pikelet/state/node/node.yaml", "cat /etc/secret", "/usr/sbin/pikeletd reset --yes"} {
@@ -338,4 +339,66 @@ func TestNodeLearnsNothingOfOthers(t *testing.T) {
 	if forged.NodePassword == other.NodePassword || forged.PublicKey() == other.PublicKey() || forged.MachineID == other.MachineID || forged.IQN == other.IQN {
 		t.Error("attic's seed makes what is cellar's")
 	}
+}
+
+// TestClockNeverGoesBack: on a machine that woke up in 2001 it is never before
+// the image was built, nor before the node last knew the time; a time server
+// is believed.
+func TestClockNeverGoesBack(t *testing.T) {
+	t.Parallel()
+	serveTime(t)
+	image := sharedBuild(t, "node.yaml")
+	card := cardOf(t, image)
+	woken := func(o *vm.Options) { o.Clock = "2001-01-01T00:00:00" }
+	configure(t, card, "hostname: attic\ntime: {servers: [127.0.0.1]}\n") // where nobody answers
+	p := boot(t, card, woken)
+	p.prompt()
+	p.works(fmt.Sprintf("[ $(date +%%s) -ge %d ] && [ $(date +%%Y) -lt 2040 ]", image.Manifest.Epoch))
+	p.works("date -s 2040-01-01")
+	p.off() // which saves the time
+	configure(t, card, "hostname: attic\ntime: {servers: [10.0.2.2]}\n")
+	p = boot(t, card, woken)
+	p.expect("config from the control partition")
+	p.prompt()
+	// The server says it is 2042: only from there can the clock have that.
+	p.works("for i in $(seq 60); do [ $(date +%Y) = 2042 ] && break; sleep 1; done; [ $(date +%Y) = 2042 ]")
+	p.works(`for i in $(seq 60); do pikeletd status --json | grep '"timeSynchronised": true' && break; sleep 1; done; pikeletd status --json | grep '"timeSynchronised": true'`)
+	p.off()
+}
+
+// serveTime answers NTP on loopback, which guests find at 10.0.2.2, with a
+// clock that shows the year 2042.
+func serveTime(t *testing.T) {
+	t.Helper()
+	l, err := net.ListenPacket("udp", "127.0.0.1:123")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	ahead := time.Date(2042, 6, 1, 0, 0, 0, 0, time.UTC).Sub(time.Now())
+	stamp := func(b []byte) { // seconds since 1900, in 32.32 bits (RFC 5905 6)
+		now := time.Now().Add(ahead)
+		binary.BigEndian.PutUint32(b, uint32(now.Unix()+2208988800))
+		binary.BigEndian.PutUint32(b[4:], uint32(uint64(now.Nanosecond())<<32/1e9))
+	}
+	go func() {
+		b := make([]byte, 128)
+		for {
+			n, from, err := l.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			if n < 48 {
+				continue
+			}
+			r := make([]byte, 48)
+			r[0], r[1], r[2], r[3] = 0x24, 1, b[2], 0xec // server of version 4, stratum 1, a microsecond
+			copy(r[12:], "TEST")
+			stamp(r[16:])
+			copy(r[24:32], b[40:48]) // what the client sent comes back
+			stamp(r[32:])
+			stamp(r[40:])
+			l.WriteTo(r, from)
+		}
+	}()
 }

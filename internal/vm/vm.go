@@ -34,6 +34,9 @@ type Options struct {
 	// Memory is the guest's, in MiB; 0 for what the machine usually has.
 	Memory int
 
+	// Clock is what the guest's clock shows when it starts, such as
+	// 2001-01-01T00:00:00; "" for the time. virt only: a Pi has none.
+	Clock string
 	// Prepare is given the card before the first boot, the copy of it with
 	// Snapshot; may be nil.
 	Prepare func(card string) error
@@ -247,6 +250,9 @@ func (m *Machine) arguments(ctx context.Context, mach machine, s *Handover) ([]s
 		args = append(args, "-netdev", network, "-device", "virtio-net-pci,netdev=net,romfile=", "-device", "i6300esb",
 			"-action", "watchdog=reset", "-device", "virtio-rng-pci",
 			"-chardev", "stdio,id=con,mux=on,signal=off", "-serial", "chardev:con", "-mon", "chardev=con,mode=readline")
+	}
+	if m.o.Clock != "" {
+		args = append(args, "-rtc", "base="+m.o.Clock)
 	}
 	if m.o.Second != "" {
 		args = append(args, "-drive", "if=none,id=second,format=raw,cache=unsafe,file="+m.o.Second, "-device", "virtio-blk-pci,drive=second")

@@ -34,7 +34,6 @@ type Input struct {
 	Feeder   int   // the process that feeds the watchdog; 0 for none
 	Consoles []string
 	OpenRoot bool // the image lets anybody in at the console
-	RTC      bool // the board keeps time without power
 }
 
 // firstUID is the number of the first user of a config. Packages' accounts
@@ -139,7 +138,9 @@ func (b *builder) accounts() {
 		}
 		b.files = append(b.files, File{Path: home + "/.ssh/authorized_keys", Content: keys + strings.Join(u.Keys, "\n") + "\n", Mode: 0o600, UID: id})
 		if u.Admin && id != 0 {
-			fmt.Fprintf(&admins, "permit nopass %s as root cmd %s\n", u.Name, node.AgentFile)
+			// doas compares what was typed; a name without a path it looks for in
+			// the system's folders only.
+			fmt.Fprintf(&admins, "permit nopass %[1]s as root cmd %[2]s\npermit nopass %[1]s as root cmd %[3]s\n", u.Name, node.AgentFile, path.Base(node.AgentFile))
 		}
 	}
 	if uid != firstUID {
@@ -202,10 +203,9 @@ func (b *builder) time() {
 	}
 	// Whenever the clock is far off it jumps: a node without a battery may
 	// find its network a day after it started.
-	s.WriteString("makestep 1.0 -1\ndriftfile /var/lib/chrony/chrony.drift\ncmdport 0\n")
-	if b.RTC {
-		s.WriteString("rtcsync\n")
-	}
+	// rtcsync is how chronyd tells the kernel that the time is right, which k3s
+	// waits for; without a clock to set it does nothing else.
+	s.WriteString("makestep 1.0 -1\ndriftfile /var/lib/chrony/chrony.drift\ncmdport 0\nrtcsync\n")
 	b.add("/etc/chrony/chrony.conf", s.String(), 0)
 }
 
