@@ -235,6 +235,7 @@ func newNodeEncrypt() *cobra.Command {
 
 func newWipe(say *teller) *cobra.Command {
 	var volume, yes bool
+	var sshConfig string
 	c := &cobra.Command{
 		Use:   "wipe HOST",
 		Short: "Have a node forget its config and identity and start over",
@@ -244,19 +245,23 @@ your keys, known_hosts and ~/.ssh/config count. Without --yes the node says
 what would be lost, and nothing is.`,
 		Args: exactly(1, "a host, as ssh takes it"),
 		RunE: func(c *cobra.Command, args []string) error {
-			return wipe(c.Context(), args[0], volume, yes)
+			return wipe(c.Context(), args[0], sshConfig, volume, yes)
 		},
 	}
 	c.Flags().BoolVar(&volume, "volume", false, "the data of k3s and pods too")
 	c.Flags().BoolVar(&yes, "yes", false, "do it")
+	c.Flags().StringVar(&sshConfig, "ssh-config", "", "a configuration file for ssh (default: your own)")
 	return c
 }
 
-func wipe(ctx context.Context, host string, volume, yes bool) error {
+func wipe(ctx context.Context, host, sshConfig string, volume, yes bool) error {
 	if strings.HasPrefix(host, "-") {
 		return usageError{fmt.Errorf("%q is no host", host)}
 	}
 	args := []string{host, "doas", "/usr/sbin/pikeletd", "reset"}
+	if sshConfig != "" {
+		args = append([]string{"-F", sshConfig}, args...)
+	}
 	if volume {
 		args = append(args, "--volume")
 	}

@@ -11,6 +11,7 @@ import (
 	"filippo.io/age"
 
 	"github.com/pikelet-os/pikelet/internal/slots"
+	"github.com/pikelet-os/pikelet/layers/apk"
 )
 
 // encrypt runs pikelet node encrypt.
@@ -165,5 +166,20 @@ func TestOverlayK3s(t *testing.T) {
 	const right = "ee7c57888717376fbea01debc7344c633ce68bb294e168a61b021689913fad8b"
 	build("overlays: [{name: k3s, with: {release: k3s-arm64, sha256: '"+right+"'}}]\n", 1, "there is no archive in it, as there is in a release of k3s")
 	build("overlays: [{name: k3s, with: {release: k3s-arm64}}]\n", 1, "has no sha256 of 64 hexadecimal digits: what is fetched is pinned")
+	build("overlays: [wifi]\n", 0, "out/disk.img")
+	// Alpine's package, here from a repository made for it.
+	shelf := newShelf(t)
+	shelf.add(apk.Package{Name: "k3s"}, plain("usr/bin/k3s", "#!/bin/sh\n"))
+	two := strings.Replace(string(spec), "packages:", "  - {url: "+shelf.dir+"/repo, keys: ["+shelf.dir+"/shelf.rsa.pub]}\npackages:", 1)
+	write(t, dir+"/image.yaml", two+"overlays: [k3s]\n", 0o644)
+	if out, code := pikelet(t, dir, nil, "build", "--output", "out", "image.yaml"); code != 0 {
+		t.Errorf("with a package k3s: %s", out)
+	}
+	tree := mustRead(t, dir+"/out/tree.txt")
+	for _, want := range []string{"/usr/bin/k3s", "/etc/init.d/pikelet-k3s", "/opt/cni", "/usr/libexec/kubernetes", "/etc/sysctl.d/k3s.conf"} {
+		if !strings.Contains(string(tree), want+" ") && !strings.Contains(string(tree), want+"\n") {
+			t.Errorf("the image has no %s", want)
+		}
+	}
 	build("overlays: [{name: k3s, with: {release: gone, sha256: '"+wrong+"'}}]\n", 1, "gone is not there any more")
 }

@@ -55,6 +55,9 @@ func Prepare(out io.Writer) error {
 	}
 	id, err := takeIdentity(b, cfg, p)
 	problem(err)
+	if cfg.Logs == config.OnState {
+		problem(bindOne(node.Writable{Path: "/var/log", Place: node.State, Mode: 0o755}))
+	}
 	problem(bindWritable(node.Memory))
 	problem(bindWritable(node.State))
 	problem(refill(b, cfg, id, p))

@@ -1,6 +1,7 @@
 package vm_test
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 	"os"
@@ -171,7 +172,28 @@ func TestVolumeOnISCSI(t *testing.T) {
 	p = boot(t, card)
 	p.prompt()
 	p.counted(done)
-	p.off()
+	p.run("pikeletd reset --volume --yes", "and the volume on iscsi", "Restarting system")
+	p.Close()
+	lun := readCard(t, n.disk, 0, 16<<20)
+	if bytes.Count(lun, []byte{0}) != len(lun) {
+		t.Error("the LUN is not blank after a reset")
+	}
+}
+
+// TestDiscovery: a portal is asked which targets it has, and all are logged in
+// to. What the target says its address is leads nowhere in this network, until
+// a way there is made in the guest; the daemon tries again by itself.
+func TestDiscovery(t *testing.T) {
+	t.Parallel()
+	n := newNAS(t, 64)
+	card := cardOf(t, sharedBuild(t, "node.yaml"))
+	configure(t, card, fmt.Sprintf("hostname: attic\niscsi: {discovery: [{portal: '10.0.2.2:%d', chap: {user: attic, password: %s}}]}\n", n.port, chapPassword))
+	p := boot(t, card)
+	p.prompt()
+	p.run("pikeletd status", fmt.Sprintf("iscsi   %s at 127.0.0.1:%d: logging in:", targetName, n.port))
+	p.run(fmt.Sprintf("nc -ll -p %d -e nc 10.0.2.2 %d &", n.port, n.port))
+	p.works(fmt.Sprintf("for i in $(seq 60); do [ -b /dev/disk/by-path/ip-127.0.0.1:%[1]d-iscsi-%[2]s-lun-1 ] && break; sleep 1; done; [ -b /dev/disk/by-path/ip-127.0.0.1:%[1]d-iscsi-%[2]s-lun-1 ]", n.port, targetName))
+	p.run("pikeletd status", targetName+" LOGGED_IN /dev/sda")
 }
 
 // TestNASGoesAway: a target that is down keeps no node from starting; it is

@@ -256,6 +256,25 @@ func TestFirstBootMakesANode(t *testing.T) {
 	p.expect("this is a first boot", "this is attic, config from the control partition, SSH host key "+id.Fingerprint())
 	p.prompt()
 	anna.must("true")
+	wipe := func(options ...string) (string, error) {
+		file := filepath.Join(t.TempDir(), "ssh_config")
+		text := fmt.Sprintf("Host attic\n HostName 127.0.0.1\n Port %d\n User anna\n IdentityFile %s\n IdentitiesOnly yes\n UserKnownHostsFile %s\n", anna.port, key, anna.host)
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		out, err := exec.Command("../../build/pikelet", append([]string{"wipe", "--ssh-config", file, "attic"}, options...)...).CombinedOutput()
+		return string(out), err
+	}
+	if out, err := wipe(); err == nil || !strings.Contains(out, "this forgets the node config, the seed and the clock, and reboots") {
+		t.Errorf("wipe without --yes: %v\n%s", err, out)
+	}
+	p.works("echo kept > /var/lib/rancher/kept && sync /var/lib/rancher/kept")
+	if out, err := wipe("--yes"); err != nil {
+		t.Errorf("wipe: %v\n%s", err, out)
+	}
+	p.expect("this is lab-52617370, config from nowhere")
+	p.prompt()
+	p.works("grep kept /var/lib/rancher/kept") // --volume was not said
 	p.off()
 }
 
@@ -401,4 +420,31 @@ func serveTime(t *testing.T) {
 			l.WriteTo(r, from)
 		}
 	}()
+}
+
+// TestVolumeOnADisk: a USB or NVMe disk that is blank is formatted and used,
+// on the next boot too; logs go to state where the config says so.
+func TestVolumeOnADisk(t *testing.T) {
+	t.Parallel()
+	second := filepath.Join(t.TempDir(), "second.img")
+	if err := os.WriteFile(second, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	enlarge(t, second, 200)
+	with := func(o *vm.Options) { o.Second = second }
+	card := cardOf(t, sharedBuild(t, "node.yaml"))
+	configure(t, card, "hostname: attic\nlogs: state\nvolume: {on: disk, device: /dev/vdb, format: blank}\n")
+	p := boot(t, card, with)
+	p.prompt()
+	p.works("mount | grep '/dev/vdb on /var/lib/rancher type ext4' && mount | grep '/dev/vda4 on /var/log type ext4'")
+	p.works("echo kept > /var/lib/rancher/kept && echo line > /var/log/kept")
+	p.run("reboot", "config from state")
+	p.prompt()
+	p.works("grep kept /var/lib/rancher/kept && grep line /var/log/kept && blkid /dev/vdb | grep attic")
+	p.off()
+	configure(t, card, "hostname: attic\nvolume: {on: memory, size: 32MiB}\n")
+	p = boot(t, card, with)
+	p.prompt()
+	p.works("df -m /var/lib/rancher | grep 'tmpfs *32' && [ ! -e /var/lib/rancher/kept ]")
+	p.off()
 }

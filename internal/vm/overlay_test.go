@@ -11,7 +11,8 @@ import (
 )
 
 // TestOverlays boots an image with the ssh overlay and one of the user's own,
-// and logs in over SSH with the key it was told, and without.
+// logs in over SSH with the key it was told, and without, and is who the
+// inventory in the image says by its serial.
 func TestOverlays(t *testing.T) {
 	t.Parallel()
 	key := filepath.Join(t.TempDir(), "id")
@@ -22,8 +23,9 @@ func TestOverlays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := variant(t, "slot-size: 40MiB", "slot-size: 40MiB\nlayers:\n  - folder: "+filepath.Dir(key)+"\n    to: srv\n    rules: [{path: srv/id, mode: '0600'}]\noverlays:\n  - {name: ./tuned, with: {greeting: good morning}}\n  - {name: ssh, with: {port: '2222', keys: "+strings.TrimSpace(string(public))+"}}")
+	r := variant(t, "slot-size: 40MiB", "slot-size: 40MiB\ninventory: inventory.yaml\nlayers:\n  - folder: "+filepath.Dir(key)+"\n    to: srv\n    rules: [{path: srv/id, mode: '0600'}]\noverlays:\n  - {name: ./tuned, with: {greeting: good morning}}\n  - {name: ssh, with: {port: '2222', keys: "+strings.TrimSpace(string(public))+"}}")
 	p := boot(t, r.Disk, func(o *vm.Options) { o.Snapshot = true })
+	p.expect("this is baked, config from the image's inventory")
 	p.prompt()
 	p.run("cat /etc/greeting", "good morning from an overlay")
 	p.works("[ $(cat /proc/sys/vm/swappiness) = 17 ] && grep ^dummy /proc/modules")

@@ -57,6 +57,9 @@ func (c *checker) check(prefix string, cfg *Config) {
 	if cfg.Console != "" && cfg.Console != "root" {
 		add("console", "%q: want root, or nothing for a console without a way in", cfg.Console)
 	}
+	if cfg.Logs != "" && cfg.Logs != OnMemory && cfg.Logs != OnState {
+		add("logs", "%q: want memory or state", cfg.Logs)
+	}
 	c.users(prefix, cfg.Users)
 	c.network(prefix+"network", cfg.Network)
 	if z := cfg.Time.Zone; z != "" && !zoneForm.MatchString(z) {

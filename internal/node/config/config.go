@@ -32,8 +32,7 @@ type Config struct {
 	// Console opts into a console without a password: root. Default: the
 	// console asks for a login that no account has a password for.
 	Console string `yaml:"console,omitempty" jsonschema:"enum=root"`
-	// Network says how the node reaches others. Default: DHCP on the first
-	// wired interface.
+	// Network says how the node reaches others. Default: DHCP on eth0.
 	Network Network `yaml:"network,omitempty"`
 	// Time is the time zone, and where the time comes from.
 	Time Time `yaml:"time,omitempty"`
@@ -46,6 +45,9 @@ type Config struct {
 	ISCSI ISCSI `yaml:"iscsi,omitempty"`
 	// Volume is where k3s and pods keep their data. Default: on state.
 	Volume Volume `yaml:"volume,omitempty"`
+	// Logs says where system logs are: memory, or state, which wears the card.
+	// Those of pods are on the volume. Default: memory.
+	Logs string `yaml:"logs,omitempty" jsonschema:"enum=memory,enum=state"`
 	// Files are written on each boot, below /etc, /var, /root and /home.
 	Files []File `yaml:"files,omitempty"`
 	// Sysctls are kernel settings, set on each boot.
@@ -123,7 +125,7 @@ type Time struct {
 	// Zone is the time zone, such as Europe/Berlin; the image needs tzdata.
 	// Default: UTC.
 	Zone string `yaml:"zone,omitempty"`
-	// Servers are NTP servers. Default: what DHCP says, and pool.ntp.org.
+	// Servers are NTP servers. Default: pool.ntp.org.
 	Servers []string `yaml:"servers,omitempty"`
 	// Wait is how long k3s waits for the right time before it starts all the
 	// same. Default: 120s.
