@@ -21,12 +21,18 @@
 //     and keep what they hold
 //   - overlays: the bundles that are laid over the layers
 //   - initramfs/archive: packs an initramfs
+//   - internal/desk: makes each node's config of an inventory, and writes it
+//     onto cards
 //   - internal/vm: a virtual Pi, its boot tests, and make bench
+//   - internal/schematest: keeps JSON schemas what the types say, for tests
 //
 // Device side:
 //
 //   - cmd/pikelet-init, initramfs: what /init does
-//   - cmd/pikeletd, internal/agent: what the node's own program does
+//   - cmd/pikeletd, internal/agent: what the node's own program does: prepare
+//     on each boot, the volume, k3s, checks, status
+//   - internal/agent/etc: what a node's config makes of its /etc, as a pure
+//     function
 //   - internal/reboot: restarts with a word for the firmware
 //
 // Shared:
@@ -36,7 +42,10 @@
 //   - internal/slots: a and b, autoboot.txt, records, what a boot was
 //   - internal/verity: dm-verity trees
 //   - internal/artifact: the manifest and its signature
-//   - internal/node: what a node says of itself
+//   - internal/node: who a node is, where it keeps things, what it says of
+//     itself
+//   - internal/node/config: the node config and the inventory
+//   - internal/strict: YAML that people write, with all mistakes at once
 //   - initramfs/cmdline: what /init is told
 //
 // docs/ has the glossary, the boot told as a story, and the decisions.

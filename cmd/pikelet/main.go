@@ -35,7 +35,7 @@ Exit status: 0 done, 1 failed, 2 the command line or the spec is wrong.`,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	say.addFlags(root)
-	root.AddCommand(newInit(say), newBuild(say), newLock(say), newVendor(say), newInspect(say), newDiff(say), newCache(say), newNode(say), newWipe(say), newVM())
+	root.AddCommand(newInit(say), newBuild(say), newLock(say), newVendor(say), newInspect(say), newDiff(say), newCache(say), newNode(say), newWipe(), newVM())
 	root.SetArgs(args)
 	return report(os.Stderr, root.ExecuteContext(ctx))
 }

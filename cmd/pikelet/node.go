@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	_ "embed"
 	"errors"
@@ -23,7 +24,7 @@ var startingInventory string
 
 func newNode(say *teller) *cobra.Command {
 	c := &cobra.Command{Use: "node", Short: "Check, show and write what makes each node itself"}
-	c.AddCommand(newNodeInit(say), newNodeCheck(say), newNodeShow(say), newNodeWrite(say), newNodeEncrypt())
+	c.AddCommand(newNodeInit(say), newNodeCheck(say), newNodeShow(say), newNodeWrite(say), newNodeSend(), newNodeEncrypt())
 	return c
 }
 
@@ -207,6 +208,55 @@ state partition, and takes it off the card.`,
 	return c
 }
 
+func newNodeSend() *cobra.Command {
+	var o nodeOptions
+	var ssh overSSH
+	c := &cobra.Command{
+		Use:   "send FILE HOST",
+		Short: "Send one node's config to it, for its next boot",
+		Long: `Send one node's config to it over your own ssh. The node checks it, keeps it,
+and goes by it from its next boot on; nothing changes before that.`,
+		Args: exactly(2, "a node config or an inventory, and a host as ssh takes it"),
+		RunE: func(c *cobra.Command, args []string) error {
+			cfg, err := o.load(args[0])
+			if err != nil {
+				return err
+			}
+			text, err := cfg.Encode()
+			if err != nil {
+				return err
+			}
+			if err := ssh.run(c.Context(), args[1], bytes.NewReader(text), "config"); err != nil {
+				return fmt.Errorf("%s did not take the config: %w", args[1], err)
+			}
+			return nil
+		},
+	}
+	o.addFlags(c)
+	ssh.addFlags(c)
+	return c
+}
+
+// overSSH runs pikeletd's verbs on a node.
+type overSSH struct{ config string }
+
+func (r *overSSH) addFlags(c *cobra.Command) {
+	c.Flags().StringVar(&r.config, "ssh-config", "", "a configuration file for ssh (default: your own)")
+}
+
+func (r *overSSH) run(ctx context.Context, host string, stdin io.Reader, verb ...string) error {
+	if strings.HasPrefix(host, "-") {
+		return usageError{fmt.Errorf("%q is no host", host)}
+	}
+	args := append([]string{host, "doas", "/usr/sbin/pikeletd"}, verb...)
+	if r.config != "" {
+		args = append([]string{"-F", r.config}, args...)
+	}
+	cmd := exec.CommandContext(ctx, "ssh", args...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, os.Stdout, os.Stderr
+	return cmd.Run()
+}
+
 func newNodeEncrypt() *cobra.Command {
 	var recipients []string
 	c := &cobra.Command{
@@ -233,9 +283,9 @@ func newNodeEncrypt() *cobra.Command {
 	return c
 }
 
-func newWipe(say *teller) *cobra.Command {
+func newWipe() *cobra.Command {
 	var volume, yes bool
-	var sshConfig string
+	var ssh overSSH
 	c := &cobra.Command{
 		Use:   "wipe HOST",
 		Short: "Have a node forget its config and identity and start over",
@@ -245,33 +295,21 @@ your keys, known_hosts and ~/.ssh/config count. Without --yes the node says
 what would be lost, and nothing is.`,
 		Args: exactly(1, "a host, as ssh takes it"),
 		RunE: func(c *cobra.Command, args []string) error {
-			return wipe(c.Context(), args[0], sshConfig, volume, yes)
+			verb := []string{"reset"}
+			if volume {
+				verb = append(verb, "--volume")
+			}
+			if yes {
+				verb = append(verb, "--yes")
+			}
+			if err := ssh.run(c.Context(), args[0], os.Stdin, verb...); err != nil {
+				return fmt.Errorf("%s was not wiped: %w", args[0], err)
+			}
+			return nil
 		},
 	}
 	c.Flags().BoolVar(&volume, "volume", false, "the data of k3s and pods too")
 	c.Flags().BoolVar(&yes, "yes", false, "do it")
-	c.Flags().StringVar(&sshConfig, "ssh-config", "", "a configuration file for ssh (default: your own)")
+	ssh.addFlags(c)
 	return c
-}
-
-func wipe(ctx context.Context, host, sshConfig string, volume, yes bool) error {
-	if strings.HasPrefix(host, "-") {
-		return usageError{fmt.Errorf("%q is no host", host)}
-	}
-	args := []string{host, "doas", "/usr/sbin/pikeletd", "reset"}
-	if sshConfig != "" {
-		args = append([]string{"-F", sshConfig}, args...)
-	}
-	if volume {
-		args = append(args, "--volume")
-	}
-	if yes {
-		args = append(args, "--yes")
-	}
-	cmd := exec.CommandContext(ctx, "ssh", args...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("%s was not wiped: %w", host, err)
-	}
-	return nil
 }

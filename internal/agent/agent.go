@@ -21,7 +21,9 @@ import (
 // Usage is what pikeletd answers to a verb it does not know.
 const Usage = `pikeletd status [--json]  how this node came up, and how it is
 pikeletd check            what the node needs, and what of it is missing
+pikeletd config           take a node config from standard input, for the next boot
 pikeletd reset            forget config and identity, and start over; --volume: the cluster's data too
+pikeletd poweroff         stop, also while a NAS is down: the system's own poweroff flushes all disks first
 pikeletd reboot           restart, into the default slot
 pikeletd reboot --try     restart into the other slot, once
 pikeletd reboot --rescue  restart into the other slot without a trial
@@ -44,6 +46,8 @@ func Run(args []string, out io.Writer) error {
 		return status(out, false)
 	case "status --json":
 		return status(out, true)
+	case "config":
+		return takeSent(os.Stdin, out)
 	case "check":
 		return check(out)
 	case "reset", "reset --yes", "reset --volume", "reset --volume --yes":
@@ -58,6 +62,8 @@ func Run(args []string, out io.Writer) error {
 			return err
 		}
 		return askReboot(fmt.Sprint(b.Slot.Other().Partition()))
+	case "poweroff":
+		return unix.Kill(1, unix.SIGUSR2) // busybox init: run the shutdown actions, then power off
 	case "reboot --now":
 		return rebootNow()
 	}
@@ -93,8 +99,10 @@ func askReboot(argument string) error {
 }
 
 // rebootNow restarts with what askReboot left. Where nothing was left, a
-// poweroff or a reboot somebody else asked for, it does nothing.
+// poweroff or a reboot somebody else asked for, it only takes away iSCSI disks
+// that are still there.
 func rebootNow() error {
+	offlineLUNs()
 	b, err := os.ReadFile(rebootFile)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil

@@ -114,5 +114,8 @@ func wipeVolume(cfg *config.Config) error {
 			}
 		}
 	}
-	return f.Sync()
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	return logoutOurs()
 }

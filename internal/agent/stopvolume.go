@@ -46,12 +46,12 @@ func stopVolume(out io.Writer) error {
 	endUsers(unix.SIGTERM, termTime)
 	endUsers(unix.SIGKILL, 2*time.Second)
 	flushed := make(chan error, 1)
-	go func() { flushed <- unmountVolume() }()
+	go func() { flushed <- errors.Join(unmountVolume(), waitReleased(v)) }()
 	select {
 	case err = <-flushed:
 	case <-time.After(flushTime):
 		fmt.Fprintf(out, "pikelet: the volume did not take its last writes within %v; giving them up\n", flushTime)
-		giveUpSessions()
+		giveUpSessions(out)
 		select {
 		case err = <-flushed:
 		case <-time.After(flushTime / 3):
@@ -170,17 +170,42 @@ func unmountVolume() error {
 	return errors.Join(errs...)
 }
 
+// waitReleased waits until the kernel lets go of the volume's disk. A process
+// that hangs in a write keeps a filesystem alive when its mounts are gone
+// already, and logging out then would lose what it still has to write.
+func waitReleased(v node.VolumeStatus) error {
+	if v.Device == "" {
+		return nil
+	}
+	for {
+		fd, err := unix.Open(v.Device, unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0)
+		if err == nil {
+			return unix.Close(fd)
+		}
+		if err != unix.EBUSY {
+			return nil // it is gone
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+}
+
 // unescape undoes what the kernel does to blanks in mountinfo.
 func unescape(s string) string {
 	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
 }
 
-// giveUpSessions has sessions that are waiting for their target fail what is
-// waiting now, instead of after a day.
-func giveUpSessions() {
-	all, _ := filepath.Glob("/sys/class/iscsi_session/session*/recovery_tmo")
-	for _, name := range all {
-		os.WriteFile(name, []byte("1"), 0)
+// giveUpSessions has sessions that wait for their target fail what is waiting
+// now, instead of after a day: it ends them.
+func giveUpSessions(out io.Writer) {
+	all, _ := filepath.Glob("/sys/class/iscsi_session/session*")
+	for _, s := range all {
+		if readTrimmed(s+"/state") == "LOGGED_IN" {
+			continue // it is slow, not gone
+		}
+		name := readTrimmed(s + "/targetname")
+		if err := iscsiadm("-m", "node", "-T", name, "--logout"); err != nil {
+			fmt.Fprintf(out, "pikelet: ending the session with %s: %v\n", name, err)
+		}
 	}
 }
 
@@ -201,4 +226,13 @@ func logoutOurs() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// offlineLUNs takes disks of iSCSI sessions offline that nobody logged out
+// of. Network and iscsid are gone by now: the kernel would wait for them for
+// as long as the session allows, a day, when it flushes disks before it stops.
+func offlineLUNs() {
+	for _, l := range luns() {
+		os.WriteFile("/sys/block/"+l.device+"/device/state", []byte("offline"), 0)
+	}
 }

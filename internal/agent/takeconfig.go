@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -78,6 +79,44 @@ func takeConfig(c *card, m config.Machine, state node.StateStatus) (*config.Conf
 		refuse(err)
 	}
 	return &config.Config{}, st
+}
+
+// takeSent takes a config that was sent over SSH. It is kept on state when it
+// is good, and counts from the next boot on.
+func takeSent(in io.Reader, out io.Writer) error {
+	text, err := io.ReadAll(io.LimitReader(in, config.MaxSize+1))
+	if err != nil {
+		return err
+	}
+	if len(text) > config.MaxSize {
+		return fmt.Errorf("the config has more than %d bytes", config.MaxSize)
+	}
+	if config.Blank(text) {
+		return errors.New("there is no config in what was sent; to forget the one that is there: pikeletd reset")
+	}
+	inventory, err := readInventory()
+	if err != nil {
+		return err
+	}
+	cfg, err := config.Over(inventory, machine(), slots.NodeFile, text)
+	if err != nil {
+		return err
+	}
+	if err := clearOf(cfg); err != nil {
+		return err
+	}
+	p, err := readPrepared()
+	if err != nil {
+		return err
+	}
+	if p.State.Memory != "" {
+		return errors.New("state is in memory, and would forget it")
+	}
+	if err := keep(node.ConfigFile, text); err != nil {
+		return err
+	}
+	fmt.Fprintln(out, "taken; it counts from the next boot on: pikeletd reboot")
+	return nil
 }
 
 // clearOf refuses secrets that only the desk can decrypt.

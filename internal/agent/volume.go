@@ -114,7 +114,7 @@ func startVolume(out io.Writer) error {
 		if v.Mounted && len(v.Sessions) == 0 {
 			return nil
 		}
-		if time.Since(start) > volumeWait {
+		if time.Since(start) > volumeWait || v.Refused && len(v.Sessions) == 0 {
 			for _, s := range v.Sessions {
 				fmt.Fprintf(out, "pikelet: iSCSI: %s\n", s)
 			}
@@ -166,7 +166,7 @@ func tryVolume() (node.VolumeStatus, error) {
 		v.Sessions = append(v.Sessions, err.Error())
 	}
 	if !v.Mounted && (v.Waiting == "" || v.On == config.OnDisk) {
-		v.Waiting = ""
+		v.Waiting, v.Refused = "", false
 		if err := openVolume(cfg, &v); err != nil {
 			v.Waiting = err.Error()
 		} else {
@@ -209,6 +209,7 @@ func openVolume(cfg *config.Config, v *node.VolumeStatus) error {
 	format := cfg.Volume.Format == config.FormatBlank && formatting(id) && !(c.Ext4 && c.Label == label)
 	if !format {
 		if format, err = c.mayUse(dev, label, cfg.Volume.Format == config.FormatBlank); err != nil {
+			v.Refused = true
 			return err
 		}
 	}

@@ -73,6 +73,9 @@ type VolumeStatus struct {
 	Repaired string `json:"repaired,omitempty"`
 	// Waiting says what is missing, where it is not mounted.
 	Waiting string `json:"waiting,omitempty"`
+	// Refused says that waiting will not help: what is on the disk is not this
+	// node's volume.
+	Refused bool `json:"refused,omitempty"`
 	// Sessions say which other targets could not be logged in to.
 	Sessions []string `json:"sessions,omitempty"`
 }

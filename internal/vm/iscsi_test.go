@@ -103,7 +103,7 @@ volume: {on: iscsi, lun: 1%s}
 
 // counting is a loop in the guest that appends numbers to a file of the
 // volume, and says each as soon as the disk has it.
-const counting = `(i=$(wc -l < /var/lib/rancher/count 2>/dev/null || echo 0); while :; do i=$((i+1)); echo $i >> /var/lib/rancher/count && sync /var/lib/rancher/count && echo "synced:$i"; done) &`
+const counting = `(i=$(wc -l < /var/lib/rancher/count 2>/dev/null || echo 0); while :; do i=$((i+1)); echo $i >> /var/lib/rancher/count && sync /var/lib/rancher/count && echo "synced:$i"; sleep 0.05; done) &`
 
 // lastSynced returns the last number the guest said it had on disk.
 func lastSynced(t *testing.T, console string) int {
@@ -224,5 +224,16 @@ func TestNASGoesAway(t *testing.T) {
 	if p.Boots() != 1 {
 		t.Errorf("the node was started %d times", p.Boots())
 	}
-	p.off()
+	// A shutdown does not wait for a target that is gone.
+	p.run(counting, fmt.Sprintf("synced:%d\r", before+40))
+	n.stop()
+	start := time.Now()
+	p.run("pikeletd poweroff", "reboot: Power down")
+	if err := p.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("a poweroff under writes without the target took %.0f s", time.Since(start).Seconds())
+	if !strings.Contains(p.Output(), "giving them up") {
+		t.Error("the node did not say that it gave up the last writes")
+	}
 }

@@ -256,15 +256,35 @@ func TestFirstBootMakesANode(t *testing.T) {
 	p.expect("this is a first boot", "this is attic, config from the control partition, SSH host key "+id.Fingerprint())
 	p.prompt()
 	anna.must("true")
-	wipe := func(options ...string) (string, error) {
-		file := filepath.Join(t.TempDir(), "ssh_config")
-		text := fmt.Sprintf("Host attic\n HostName 127.0.0.1\n Port %d\n User anna\n IdentityFile %s\n IdentitiesOnly yes\n UserKnownHostsFile %s\n", anna.port, key, anna.host)
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		out, err := exec.Command("../../build/pikelet", append([]string{"wipe", "--ssh-config", file, "attic"}, options...)...).CombinedOutput()
+	sshConfig := filepath.Join(t.TempDir(), "ssh_config")
+	text := fmt.Sprintf("Host attic\n HostName 127.0.0.1\n Port %d\n User anna\n IdentityFile %s\n IdentitiesOnly yes\n UserKnownHostsFile %s\n", anna.port, key, anna.host)
+	if err := os.WriteFile(sshConfig, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	desktop := func(args ...string) (string, error) {
+		out, err := exec.Command("../../build/pikelet", append(args, "--ssh-config", sshConfig)...).CombinedOutput()
 		return string(out), err
 	}
+	wipe := func(options ...string) (string, error) {
+		return desktop(append([]string{"wipe", "attic"}, options...)...)
+	}
+	sent := filepath.Join(t.TempDir(), "sent.yaml")
+	send := func(text string) (string, error) {
+		if err := os.WriteFile(sent, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return desktop("node", "send", sent, "attic")
+	}
+	renamed, err := cfg.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := send(strings.Replace(string(renamed), "hostname: attic", "hostname: roof", 1)); err != nil || !strings.Contains(out, "it counts from the next boot on") {
+		t.Errorf("sending a config: %v\n%s", err, out)
+	}
+	p.works("hostname | grep attic")
+	p.run("reboot", "this is roof, config from state")
+	p.prompt()
 	if out, err := wipe(); err == nil || !strings.Contains(out, "this forgets the node config, the seed and the clock, and reboots") {
 		t.Errorf("wipe without --yes: %v\n%s", err, out)
 	}

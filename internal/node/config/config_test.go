@@ -78,7 +78,7 @@ func TestMistakes(t *testing.T) {
 		"files: [{path: /etc/x, mode: 'rw'}]":                  `n.yaml:1: files[0].mode: "rw": want permissions such as "0644"`,
 		"files: [{path: /etc/x, secret: true, mode: '0644'}]":  "n.yaml:1: files[0].mode: 0644 lets others read what is secret",
 		"files: [{path: /etc/x, owner: eve}]":                  `n.yaml:1: files[0].owner: "eve" is none of users`,
-		"logs: printer": `n.yaml:1: logs: "printer": want memory or state`,
+		"logs: printer":                                        `n.yaml:1: logs: "printer": want memory or state`,
 		"sysctls: {swappiness: '1'}":                           "n.yaml:1: sysctls.swappiness: want a name such as net.ipv4.ip_forward",
 		"modules: ['rm -rf']":                                  `n.yaml:1: modules[0]: "rm -rf": want the name of a kernel module`,
 		"hostname: a\n---\nhostname: b":                        "n.yaml: there is more than one YAML document; want one a file",
