@@ -48,10 +48,10 @@ type Plan struct {
 	// none.
 	Inventory []byte
 	Words     []string // kernel words, without the slot's
-	Keys     []string // PEM public keys that may sign
-	Epoch    int64    // seconds since 1970
-	BuildID  string
-	Notes    []string // what the person who builds should know
+	Keys      []string // PEM public keys that may sign
+	Epoch     int64    // seconds since 1970
+	BuildID   string
+	Notes     []string // what the person who builds should know
 }
 
 // Package is a chosen package and where it is.

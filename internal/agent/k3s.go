@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -72,6 +74,7 @@ func runK3s(out io.Writer) error {
 	if filepath.Dir(filepath.Dir(program)) == "/usr/lib/k3s" {
 		// What the release's own wrapper would do after unpacking itself
 		// (UNVERIFIED: docs/k3s.md).
+		env = slices.DeleteFunc(env, func(v string) bool { return strings.HasPrefix(v, "PATH=") }) // of two, the first counts
 		env = append(env, "PATH=/usr/lib/k3s/bin:/usr/lib/k3s/bin/aux:"+os.Getenv("PATH"), "K3S_DATA_DIR=/usr/lib/k3s")
 	}
 	return unix.Exec(program, []string{"k3s", cfg.K3s.Role}, env)

@@ -39,7 +39,7 @@ func takeConfig(c *card, m config.Machine, state node.StateStatus) (*config.Conf
 		text, err := c.readControl(slots.NodeFile)
 		if err == nil && !config.Blank(text) {
 			var cfg *config.Config
-			if cfg, err = config.Over(inventory, m, slots.NodeFile, text); err == nil {
+			if cfg, err = config.Over(inventory, m, slots.NodeFile, text, false); err == nil {
 				err = clearOf(cfg)
 			}
 			if err == nil {
@@ -56,7 +56,13 @@ func takeConfig(c *card, m config.Machine, state node.StateStatus) (*config.Conf
 	}
 	kept, err := os.ReadFile(node.ConfigFile)
 	if err == nil {
-		cfg, err := config.Over(inventory, m, node.ConfigFile, kept)
+		cfg, err := config.Over(inventory, m, node.ConfigFile, kept, false)
+		if err != nil {
+			refuse(err)
+			// It was good for the image that took it. What this one does not
+			// know it does without, rather than without all of it.
+			cfg, err = config.Over(inventory, m, node.ConfigFile, kept, true)
+		}
 		if err == nil {
 			st.Source = node.FromState
 			if info, err := os.Stat(node.ConfigFile); err == nil {
@@ -64,12 +70,11 @@ func takeConfig(c *card, m config.Machine, state node.StateStatus) (*config.Conf
 			}
 			return cfg, st
 		}
-		refuse(err)
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		refuse(err)
 	}
 	if inventory != nil {
-		cfg, err := config.Over(inventory, m, node.InventoryFile, nil)
+		cfg, err := config.Over(inventory, m, node.InventoryFile, nil, false)
 		if err == nil {
 			if _, err := inventory.Find(m); err == nil {
 				st.Source = node.FromImage
@@ -98,7 +103,7 @@ func takeSent(in io.Reader, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	cfg, err := config.Over(inventory, machine(), slots.NodeFile, text)
+	cfg, err := config.Over(inventory, machine(), slots.NodeFile, text, false)
 	if err != nil {
 		return err
 	}

@@ -136,7 +136,7 @@ func TestK3sAndItsRole(t *testing.T) {
 		"registries: {mirrors: {docker.io: {endpoint: ['https://mirror.lan']}}}\n")
 	p := boot(t, card)
 	p.prompt()
-	p.run("tail -f /var/log/k3s.log & sleep 1", "no time server answered within 1s", "k3s stand-in: agent at 2026", "kubelet-arg:max-pods=30", "node-label:room=attic", "token:a-token",
+	p.run("tail -f /var/log/k3s.log & sleep 1", "no time server answered within 1s", "k3s stand-in: agent at 2026", "path /usr/lib/k3s/bin:", "kubelet-arg:max-pods=30", "node-label:room=attic", "token:a-token",
 		"k3s-airgap-images-arm64.tar.zst", "it has a registries.yaml")
 	p.works("[ $(stat -c %a /etc/rancher/k3s/config.yaml) = 600 ]")
 	p.run("pikeletd status", "k3s     agent, ok")

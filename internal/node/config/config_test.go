@@ -171,12 +171,20 @@ func TestFindAndMerge(t *testing.T) {
 		t.Errorf("two: %+v", two)
 	}
 	// A node's own config lies over the image's inventory, without its seed.
-	over, err := Over(d, Machine{Serial: "100000000000abcd"}, "node.yaml", []byte("k3s: {token: u}\nsysctls: {a.b: '1'}\n"+strings.Repeat("\n", 100)+"\x00\x00"))
+	over, err := Over(d, Machine{Serial: "100000000000abcd"}, "node.yaml", []byte("k3s: {token: u}\nsysctls: {a.b: '1'}\n"+strings.Repeat("\n", 100)+"\x00\x00"), false)
 	if err != nil || over.Hostname != "one" || over.K3s.Token != "u" || over.K3s.Role != "server" || over.Sysctls["a.b"] != "1" || over.Seed != "" {
 		t.Errorf("over: %+v (%v)", over, err)
 	}
-	if _, err := Over(d, Machine{}, "node.yaml", []byte("k3s: {rolle: x}")); err == nil {
+	if _, err := Over(d, Machine{}, "node.yaml", []byte("k3s: {rolle: x}"), false); err == nil {
 		t.Error("a mistake passes")
+	}
+	// What a newer image took, an older one still understands.
+	old, err := Over(nil, Machine{}, "node.yaml", []byte("hostname: attic\nhologram: {on: roof}\nusers: [{name: anna, keys: ['"+key+"'], face: round}]\n"), true)
+	if err != nil || old.Hostname != "attic" || len(old.Users) != 1 {
+		t.Errorf("with fields of the future: %+v (%v)", old, err)
+	}
+	if _, err := Over(nil, Machine{}, "node.yaml", []byte("hostname: Attic\n"), true); err == nil {
+		t.Error("a wrong name passes")
 	}
 }
 

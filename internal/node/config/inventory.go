@@ -389,7 +389,9 @@ func decrypted(n *yaml.Node, decrypt func(string) (string, error)) (*yaml.Node, 
 
 // Over returns a node's own config laid over what an image's inventory says
 // of it: maps are joined, lists and values replaced. inventory may be nil.
-func Over(inventory *Document, m Machine, file string, delivered []byte) (*Config, error) {
+// lenient passes over fields that nothing here knows: a node that went back to
+// an older image must not lose its config over a field of a newer one.
+func Over(inventory *Document, m Machine, file string, delivered []byte, lenient bool) (*Config, error) {
 	var under *yaml.Node
 	if inventory != nil {
 		if i, err := inventory.Find(m); err == nil {
@@ -402,8 +404,11 @@ func Over(inventory *Document, m Machine, file string, delivered []byte) (*Confi
 	}
 	c := &checker{strict.New(file), false}
 	over, ok := c.Decode(bytes.TrimRight(delivered, "\x00"), &Config{})
-	if !ok || c.Err() != nil {
+	if !ok || c.Err() != nil && !lenient {
 		return nil, c.Err()
+	}
+	if lenient {
+		c = &checker{strict.New(file), false}
 	}
 	cfg := &Config{}
 	whole := merge(under, over)

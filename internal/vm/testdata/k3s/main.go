@@ -86,7 +86,7 @@ func run() error {
 			}
 		}
 	}
-	fmt.Printf("k3s stand-in: %s at %s, options %v, images %v, manifests %v\n", role, time.Now().UTC().Format(time.RFC3339), options, images, manifests)
+	fmt.Printf("k3s stand-in: %s at %s, path %s, options %v, images %v, manifests %v\n", role, time.Now().UTC().Format(time.RFC3339), os.Getenv("PATH"), options, images, manifests)
 	if _, err := os.ReadFile("/etc/rancher/k3s/registries.yaml"); err == nil {
 		fmt.Println("k3s stand-in: it has a registries.yaml")
 	}
