@@ -122,3 +122,45 @@ func TestEmbedded(t *testing.T) {
 		}
 	}
 }
+
+// TestMetalLB: the overlay names chart, version and digest, fills in the
+// pools, and lists its images for the store that needs no registry.
+func TestMetalLB(t *testing.T) {
+	digest := strings.Repeat("a", 64)
+	with := map[string]string{"chart": "https://charts.example/metallb-0.1.2.tgz", "version": "0.1.2", "sha256": digest, "pools": "10.0.0.1-10.0.0.9, 10.1.0.0/24",
+		"controller": "registry.example/controller@sha256:" + digest}
+	o, err := Find("metallb", "", with)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree := o.Tree()
+	if got := string(tree["usr/share/k3s/images/metallb.txt"]); got != with["controller"]+"\n" {
+		t.Errorf("images: %q", got)
+	}
+	if len(o.Fetch) != 1 || o.Fetch[0].URL != with["chart"] || o.Fetch[0].SHA256 != digest || o.Fetch[0].To != "usr/share/k3s/charts/metallb-0.1.2.tgz" {
+		t.Errorf("fetch: %+v", o.Fetch)
+	}
+	chart, pools := string(tree[ManifestsFolder+"metallb-metallb.yaml"]), string(tree[ManifestsFolder+"metallb-metallb-pools.yaml"])
+	for text, in := range map[string]string{"kind: HelmChart": chart, "version: 0.1.2": chart, "/static/charts/metallb-0.1.2.tgz": chart, "chart-sha256: " + digest: chart,
+		"    - 10.0.0.1-10.0.0.9\n    - 10.1.0.0/24\n": pools} {
+		if !strings.Contains(in, text) {
+			t.Errorf("no %q in\n%s", text, in)
+		}
+	}
+	other := map[string]string{}
+	for k, v := range with {
+		other[k] = v
+	}
+	other["chart"] = "https://elsewhere.example/metallb.tgz"
+	if again, err := Find("metallb", "", other); err != nil || again.Digest() != o.Digest() {
+		t.Errorf("another address of the same chart is another overlay (%v)", err)
+	}
+	other["sha256"] = strings.Repeat("b", 64)
+	if again, err := Find("metallb", "", other); err != nil || again.Digest() == o.Digest() {
+		t.Errorf("another chart is the same overlay (%v)", err)
+	}
+	other["controller"] = "registry.example/controller:latest"
+	if _, err := Find("metallb", "", other); err == nil || !strings.Contains(err.Error(), "want a reference with its digest") {
+		t.Errorf("an image by its tag: %v", err)
+	}
+}

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"os"
 	"os/exec"
@@ -182,4 +184,41 @@ func TestOverlayK3s(t *testing.T) {
 		}
 	}
 	build("overlays: [{name: k3s, with: {release: gone, sha256: '"+wrong+"'}}]\n", 1, "gone is not there any more")
+}
+
+// TestOverlayFilesAreVendored: what an overlay fetches is in the lock by its
+// digest, and in a vendor folder: the build needs its address no more.
+func TestOverlayFilesAreVendored(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	newSpec(t, dir)
+	spec, err := os.ReadFile(dir + "/image.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, dir+"/chart.tgz", "a chart", 0o644)
+	sum := sha256.Sum256([]byte("a chart"))
+	overlay := "overlays: [{name: metallb, with: {chart: chart.tgz, version: 0.1.2, sha256: '" + hex.EncodeToString(sum[:]) + "', pools: 10.0.0.0/28}}]\n"
+	write(t, dir+"/image.yaml", string(spec)+overlay, 0o644)
+	run := func(args ...string) string {
+		t.Helper()
+		out, code := pikelet(t, dir, nil, args...)
+		if code != 0 {
+			t.Fatalf("pikelet %s: %s", strings.Join(args, " "), out)
+		}
+		return out
+	}
+	run("lock", "image.yaml")
+	run("build", "--output", "one", "image.yaml")
+	run("vendor", "image.yaml", "copies")
+	for _, gone := range []string{"chart.tgz", ".cache"} {
+		if err := os.RemoveAll(dir + "/" + gone); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(t, dir+"/image.yaml", string(spec)+overlay+"vendor: copies\n", 0o644)
+	run("build", "--offline", "--output", "two", "image.yaml")
+	if one, two := mustRead(t, dir+"/one/tree.txt"), mustRead(t, dir+"/two/tree.txt"); string(one) != string(two) || !strings.Contains(string(one), "/usr/share/k3s/charts/metallb-0.1.2.tgz") {
+		t.Error("the vendor's chart makes another image, or none is in it")
+	}
 }

@@ -220,6 +220,11 @@ func TestFirstBootMakesANode(t *testing.T) {
 	if got := anna.must("doas pikeletd status && doas /usr/sbin/pikeletd check"); !strings.Contains(got, "node    attic, config from the control partition") || !strings.Contains(got, "state   on /dev/vda4") {
 		t.Errorf("pikeletd status says\n%s", got)
 	}
+	status, err := node.DecodeStatus([]byte(anna.must("doas pikeletd status --json")))
+	if err != nil || status.Node.Hostname != "attic" || !status.Node.State.Made || !status.Node.State.Grown || !status.Volume.Mounted || status.Boot.Slot != slots.A ||
+		status.Node.HostKey != id.PublicKey() || status.Node.IQN != id.IQN || status.Node.Config.Source != node.FromCard || status.CardWritten == 0 || status.Space.Size < 300e6 {
+		t.Errorf("status --json says %+v (%v)", status, err)
+	}
 	for _, command := range []string{"doas id", "doas /bin/sh -c id", "cat /var/lib/pikelet/state/node/node.yaml", "cat /etc/secret", "/usr/sbin/pikeletd reset --yes"} {
 		if out, err := anna.run(command); err == nil {
 			t.Errorf("anna may run %s: %s", command, out)
@@ -304,26 +309,31 @@ func TestFirstBootMakesANode(t *testing.T) {
 func TestBrokenConfigIsLeft(t *testing.T) {
 	t.Parallel()
 	card := cardOf(t, sharedBuild(t, "node.yaml"))
+	enlarge(t, card, 400)
 	configure(t, card, "hostname: attic\n")
 	p := boot(t, card)
 	p.expect("this is attic, config from the control partition")
 	p.prompt()
 	p.off()
+	enlarge(t, card, 900) // the same card, copied to a larger one
 	scribble(t, card, "hostname: cellar\nusers:\n- name: eve\n  password: x\n")
 	p = boot(t, card)
 	p.expect("a config was not taken: node.yaml:4: password: there is no such field", "this is attic, config from state")
 	p.prompt()
+	p.works("[ $(df -m /var/lib/pikelet/state | tail -1 | awk '{print $2}') -gt 600 ]")
 	p.run("pikeletd status", "node    attic, config from state", "PROBLEM a config was not taken: node.yaml:4: password")
 	p.off()
 	report := string(readCard(t, card, control(t, card, slots.ReportFile), slots.ReportSize))
 	if !strings.Contains(report, "PROBLEM: a config was not taken: node.yaml:4: password: there is no such field") {
 		t.Errorf("report.txt: %s", strings.TrimSpace(report))
 	}
-	scribble(t, card, "hostname: cellar\nsysctls: {vm.swappiness: '17'}\n")
+	scribble(t, card, "hostname: cellar\nsysctls: {vm.swappiness: '17'}\nmodules: [dummy]\nnetwork:\n  interfaces: [{name: eth0, addresses: [10.0.2.77/24, 10.9.9.9/32], gateway: 10.0.2.2}]\n  dns: [10.0.2.3]\n  search: [lan]\n")
 	p = boot(t, card)
 	p.expect("this is cellar, config from the control partition")
 	p.prompt()
-	p.works("[ $(cat /proc/sys/vm/swappiness) = 17 ]")
+	p.works("[ $(cat /proc/sys/vm/swappiness) = 17 ] && grep -q ^dummy /proc/modules")
+	p.works("ip addr show eth0 | grep -q 10.0.2.77/24 && ip addr show eth0 | grep -q 10.9.9.9/32 && ip route | grep 'default via 10.0.2.2'")
+	p.works("grep -x 'nameserver 10.0.2.3' /etc/resolv.conf && ping -c 1 -W 5 10.0.2.2")
 	p.works("cat /proc/sys/kernel/hostname | grep -x cellar")
 	p.off()
 }
