@@ -47,7 +47,7 @@ func TestUnquotedNumbers(t *testing.T) {
 
 func TestMistakes(t *testing.T) {
 	for text, want := range map[string]string{
-		"name: [a]\n":                       ":1: cannot unmarshal",
+		"name: [a]\n":                       ":1: this is a list; want text",
 		"a: b: c\n":                         "mapping values are not allowed",
 		good + "name: again\n":              `"name" already defined`,
 		good + "layers: [{}]\n":             "layers[0]: want one of folder: PATH, tar: FILE and oci: REFERENCE",

@@ -150,7 +150,7 @@ var badInputs = []struct {
 	{"two documents", func(s *shelf) { s.spec("---\nname: other\n") }, "more than one YAML document"},
 	{"a field twice", func(s *shelf) { s.spec("name: again\n") }, "already defined at line"},
 	{"an unknown field", func(s *shelf) { s.spec("pakages: [a]\n") }, "pakages: there is no such field"},
-	{"a wrong type", func(s *shelf) { s.spec("layers: yes\n") }, "cannot unmarshal"},
+	{"a wrong type", func(s *shelf) { s.spec("layers: yes\n") }, "this is text; want a list"},
 	{"a YAML bomb", func(s *shelf) {
 		s.spoil("image.yaml", with("a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: &f [*e,*e,*e,*e,*e,*e,*e,*e,*e]\npackages: [*f,*f,*f,*f,*f,*f,*f,*f,*f]\n"))
 	}, "image.yaml"},

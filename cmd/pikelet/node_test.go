@@ -81,7 +81,7 @@ func TestNodeConfigs(t *testing.T) {
 	contains(run(1, "node", "show", "lab.yaml", "--node", "attic", "--identity", "none.key"), "none.key")
 	contains(run(1, "node", "check", "lab.yaml", "gone.yaml"), "gone.yaml")
 	write(t, dir+"/bad.yaml", "hostname: A\nusers: 7\n", 0o644)
-	contains(run(2, "node", "check", "bad.yaml"), "bad.yaml:1: hostname: ", "bad.yaml:2: cannot unmarshal")
+	contains(run(2, "node", "check", "bad.yaml"), "bad.yaml:1: hostname: ", "bad.yaml:2: this is a number; want a list")
 
 	newSpec(t, dir)
 	run(0, "build", "--output", "out", "image.yaml")

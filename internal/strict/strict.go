@@ -106,8 +106,36 @@ func (c *Checker) Decoding(err error) {
 				line, t = n, text
 			}
 		}
-		c.problems = append(c.problems, problem{line, t})
+		c.problems = append(c.problems, problem{line, plainly(t)})
 	}
+}
+
+// wrongKind is how the YAML library words a value of another kind. It quotes
+// the value, which may be a secret that stands in the wrong place.
+var wrongKind = regexp.MustCompile("^cannot unmarshal !!(\\w+)(?s: `.*`)? into (\\S+)$")
+
+// plainly says what kind of value stands there and which one is wanted.
+func plainly(text string) string {
+	m := wrongKind.FindStringSubmatch(text)
+	if m == nil {
+		return text
+	}
+	is := map[string]string{"str": "text", "seq": "a list", "map": "a map of fields", "int": "a number", "float": "a number", "bool": "true or false"}[m[1]]
+	want := "a map of fields"
+	switch to := strings.TrimPrefix(m[2], "*"); {
+	case strings.HasPrefix(to, "[]"):
+		want = "a list"
+	case to == "string":
+		want = "text"
+	case to == "bool":
+		want = "true or false"
+	case strings.HasPrefix(to, "int") || strings.HasPrefix(to, "uint") || strings.HasPrefix(to, "float"):
+		want = "a number"
+	}
+	if is == "" {
+		return "want " + want
+	}
+	return "this is " + is + "; want " + want
 }
 
 // Add notes a mistake in a field, written as a.b[0].c.
