@@ -47,7 +47,7 @@ test: setup-test build starter ## run all tests, boot tests included
 	$(GO) vet ./...
 	$(GO) test -race -count=1 $(RACED)
 	$(GO) test -race -count=1 -run TestFetchesOverlap ./cmd/pikelet
-	set -o pipefail; $(GO) test -v -count=1 -parallel 2 -timeout 30m ./... | $(GO) run ./internal/vm/testlog
+	set -o pipefail; $(GO) test -v -count=1 -parallel 2 -timeout 60m ./... | $(GO) run ./internal/vm/testlog
 
 bench: setup-test build starter ## measure, side by side with the peers, into bench.json; ALPINE=DIR for solve_ms
 	$(BUILD)/starter-bin -bulk -o $(BUILD)/bulk
