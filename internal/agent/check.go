@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -95,11 +96,7 @@ func cgroupProblem(root string) string {
 	have := strings.Fields(string(b))
 	var missing []string
 	for _, want := range []string{"cpu", "cpuset", "memory", "pids"} {
-		found := false
-		for _, h := range have {
-			found = found || h == want
-		}
-		if !found {
+		if !slices.Contains(have, want) {
 			missing = append(missing, want)
 		}
 	}

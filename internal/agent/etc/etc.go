@@ -6,7 +6,9 @@ package etc
 import (
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -46,7 +48,7 @@ const mark = "# Written on each boot by pikeletd, from the node config.\n"
 // Files returns what a node's config makes of its root, sorted by path, and
 // what could not be done.
 func Files(in Input) (files []File, problems []string) {
-	b := &builder{Input: in}
+	b := &builder{Input: in, uids: map[string]int{}}
 	b.names()
 	b.accounts()
 	b.ssh()
@@ -67,6 +69,7 @@ type builder struct {
 	Input
 	files    []File
 	problems []string
+	uids     map[string]int // of the accounts that were added
 }
 
 func (b *builder) add(name, content string, mode fs.FileMode) {
@@ -122,6 +125,7 @@ func (b *builder) accounts() {
 			}
 			home, id = "/home/"+u.Name, uid
 			uid++
+			b.uids[u.Name] = id
 			passwd += fmt.Sprintf("%s:x:%d:%d::%s:/bin/sh\n", u.Name, id, id, home)
 			group += fmt.Sprintf("%s:x:%d:\n", u.Name, id)
 			// * is no password; ! would make sshd refuse keys too.
@@ -212,13 +216,8 @@ func (b *builder) time() {
 // kernel writes settings and modules.
 func (b *builder) kernel() {
 	if len(b.Config.Sysctls) > 0 {
-		var keys []string
-		for k := range b.Config.Sysctls {
-			keys = append(keys, k)
-		}
-		sort.Strings(keys)
 		s := mark
-		for _, k := range keys {
+		for _, k := range slices.Sorted(maps.Keys(b.Config.Sysctls)) {
 			s += k + " = " + b.Config.Sysctls[k] + "\n"
 		}
 		b.add("/etc/sysctl.d/90-node.conf", s, 0)
@@ -253,19 +252,16 @@ func (b *builder) k3s() {
 	set("token", k.Token)
 	set("agent-token", k.AgentToken)
 	var labels []string
-	for key, value := range k.Labels {
-		labels = append(labels, key+"="+value)
+	for _, key := range slices.Sorted(maps.Keys(k.Labels)) {
+		labels = append(labels, key+"="+k.Labels[key])
 	}
-	sort.Strings(labels)
 	if len(labels) > 0 {
 		m["node-label"] = labels
 	}
 	if len(k.Taints) > 0 {
 		m["node-taint"] = k.Taints
 	}
-	for key, value := range k.Options {
-		m[key] = value
-	}
+	maps.Copy(m, k.Options)
 	b.yaml("/etc/rancher/k3s/config.yaml", m)
 	b.files = append(b.files, File{Path: "/etc/rancher/node", Mode: fs.ModeDir | 0o700})
 	b.add("/etc/rancher/node/password", b.Identity.NodePassword+"\n", 0o600)
@@ -334,16 +330,9 @@ func (b *builder) file(f config.File) {
 	if m, err := strconv.ParseUint(f.Mode, 8, 32); f.Mode != "" && err == nil {
 		mode = fs.FileMode(m)
 	}
-	uid := 0
-	for i, u := range b.Config.Users {
-		if u.Name == f.Owner && f.Owner != "root" {
-			uid = firstUID
-			for _, before := range b.Config.Users[:i] {
-				if before.Name != "root" {
-					uid++
-				}
-			}
-		}
+	uid, added := b.uids[f.Owner]
+	if !added && f.Owner != "" && f.Owner != "root" {
+		b.problem("files: %s was to belong to %s, whose account was left alone; it belongs to root", f.Path, f.Owner)
 	}
 	b.files = append(b.files, File{Path: f.Path, Content: f.Content, Mode: mode, UID: uid})
 }

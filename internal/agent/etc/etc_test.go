@@ -139,6 +139,22 @@ func TestSecretsAreForRootOnly(t *testing.T) {
 	}
 }
 
+// TestFilesGoToTheirOwner: also where an account before it was left alone.
+func TestFilesGoToTheirOwner(t *testing.T) {
+	const key = "keys: ['ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAybm0CJp03lfWCx6KDH+bSOjkyF0vEOKCcIp0ekn+0K']"
+	in := input(t, "users: [{name: chronyd, "+key+"}, {name: anna, "+key+"}, {name: eve, "+key+"}]\n"+
+		"files: [{path: /home/anna/x, owner: anna, secret: true}, {path: /etc/y, owner: chronyd}]")
+	in.Root.(fstest.MapFS)["etc/passwd"].Data = []byte("chronyd:x:300:300::/:/sbin/nologin\n")
+	files, problems := Files(in)
+	uids := map[string]int{}
+	for _, f := range files {
+		uids[f.Path] = f.UID
+	}
+	if uids["/home/anna"] != firstUID || uids["/home/anna/x"] != firstUID || uids["/home/eve"] != firstUID+1 || uids["/etc/y"] != 0 || len(problems) != 2 {
+		t.Errorf("owners %v, problems %q", uids, problems)
+	}
+}
+
 // TestAccountsOfTheImageStay: a config cannot take over an account.
 func TestAccountsOfTheImageStay(t *testing.T) {
 	in := input(t, "users: [{name: chronyd, keys: ['ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAybm0CJp03lfWCx6KDH+bSOjkyF0vEOKCcIp0ekn+0K']}]")
