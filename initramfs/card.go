@@ -128,11 +128,7 @@ func openCard(dev string) (*card, error) {
 		}
 	}
 	c := &card{dev: dev, f: f}
-	mbr := make([]byte, disk.SectorSize)
-	if _, err = f.ReadAt(mbr, 0); err == nil {
-		c.table, err = disk.Decode(mbr)
-	}
-	if err != nil {
+	if c.table, err = disk.ReadTable(f); err != nil {
 		f.Close()
 		return nil, err
 	}

@@ -24,11 +24,7 @@ func openCard(dev string) (*card, error) {
 		return nil, err
 	}
 	c := &card{dev: dev, f: f}
-	mbr := make([]byte, disk.SectorSize)
-	if _, err = f.ReadAt(mbr, 0); err == nil {
-		c.table, err = disk.Decode(mbr)
-	}
-	if err != nil {
+	if c.table, err = disk.ReadTable(f); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("%s: %w", dev, err)
 	}

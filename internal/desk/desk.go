@@ -154,11 +154,7 @@ func Write(card string, c *config.Config) error {
 		return err
 	}
 	defer f.Close()
-	mbr := make([]byte, disk.SectorSize)
-	if _, err := f.ReadAt(mbr, 0); err != nil {
-		return fmt.Errorf("%s is no Pikelet card: %w", card, err)
-	}
-	table, err := disk.Decode(mbr)
+	table, err := disk.ReadTable(f)
 	if err != nil {
 		return fmt.Errorf("%s is no Pikelet card: %w", card, err)
 	}

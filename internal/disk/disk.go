@@ -5,6 +5,7 @@ package disk
 import (
 	"encoding/binary"
 	"fmt"
+	"io"
 )
 
 // SectorSize is the unit of everything here, in bytes. Cards, USB sticks and
@@ -164,6 +165,15 @@ func Decode(s []byte) (Table, error) {
 		t.Partitions[i] = p
 	}
 	return t, nil
+}
+
+// ReadTable reads the partition table of a card.
+func ReadTable(card io.ReaderAt) (Table, error) {
+	mbr := make([]byte, SectorSize)
+	if _, err := card.ReadAt(mbr, 0); err != nil {
+		return Table{}, err
+	}
+	return Decode(mbr)
 }
 
 // PartitionDevice returns what Linux calls a partition of a disk: with a p

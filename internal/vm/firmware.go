@@ -56,11 +56,7 @@ const maxFile = 256 << 20
 
 // Boot walks the card as the firmware would.
 func (f Firmware) Boot(card io.ReaderAt, req Request) (*Handover, error) {
-	mbr := make([]byte, disk.SectorSize)
-	if _, err := card.ReadAt(mbr, 0); err != nil {
-		return nil, err
-	}
-	table, err := disk.Decode(mbr)
+	table, err := disk.ReadTable(card)
 	if err != nil {
 		return nil, err
 	}

@@ -263,11 +263,7 @@ func offset(t *testing.T, card string, l slots.Letter, name string) int64 {
 
 func partition(t *testing.T, r io.ReaderAt, n int) disk.Partition {
 	t.Helper()
-	mbr := make([]byte, disk.SectorSize)
-	if _, err := r.ReadAt(mbr, 0); err != nil {
-		t.Fatal(err)
-	}
-	table, err := disk.Decode(mbr)
+	table, err := disk.ReadTable(r)
 	if err != nil {
 		t.Fatal(err)
 	}

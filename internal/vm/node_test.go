@@ -77,11 +77,7 @@ func control(t *testing.T, card, name string) int64 {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	mbr := make([]byte, disk.SectorSize)
-	if _, err := f.ReadAt(mbr, 0); err != nil {
-		t.Fatal(err)
-	}
-	table, err := disk.Decode(mbr)
+	table, err := disk.ReadTable(f)
 	if err != nil {
 		t.Fatal(err)
 	}
