@@ -137,15 +137,14 @@ func sysctlProblem() string {
 // propagationProblem looks whether mounts of containers are seen by others
 // (FACTS 8.4).
 func propagationProblem() string {
-	b, err := os.ReadFile("/proc/self/mountinfo")
+	list, err := mounts()
 	if err != nil {
 		return err.Error()
 	}
 	private := map[string]bool{"/": true, "/var/lib/kubelet": true}
-	for _, line := range strings.Split(string(b), "\n") {
-		f := strings.Fields(line)
-		if len(f) > 6 && private[f[4]] && strings.Contains(line, " shared:") {
-			delete(private, f[4])
+	for _, m := range list {
+		if m.shared {
+			delete(private, m.path)
 		}
 	}
 	for path := range private {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -76,16 +77,34 @@ func layMemory(w node.Writable) error {
 	return unix.Mount("overlay", w.Path, "overlay", unix.MS_NOSUID|unix.MS_NODEV, fmt.Sprintf("lowerdir=%[1]s,upperdir=%[2]s/upper,workdir=%[2]s/work", w.Path, mem))
 }
 
-// mounted says whether something is mounted on a folder.
-func mounted(path string) bool {
+// mount is one mount this process sees.
+type mount struct {
+	path   string
+	shared bool // others see what is mounted below it
+}
+
+// mounts returns all mounts in their order (proc_pid_mountinfo(5)).
+func mounts() ([]mount, error) {
 	b, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
-		return false
+		return nil, err
 	}
+	var list []mount
 	for _, line := range strings.Split(string(b), "\n") {
-		if f := strings.Fields(line); len(f) > 4 && f[4] == path {
-			return true
+		if f := strings.Fields(line); len(f) > 4 {
+			list = append(list, mount{unescape(f[4]), strings.Contains(line, " shared:")})
 		}
 	}
-	return false
+	return list, nil
+}
+
+// unescape undoes what the kernel does to blanks in mountinfo.
+func unescape(s string) string {
+	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
+}
+
+// mounted says whether something is mounted on a folder.
+func mounted(path string) bool {
+	list, err := mounts()
+	return err == nil && slices.ContainsFunc(list, func(m mount) bool { return m.path == path })
 }

@@ -141,14 +141,14 @@ func volumeUsers() []int {
 // unmountVolume unmounts everything on the volume, innermost first.
 func unmountVolume() error {
 	var errs []error
-	b, err := os.ReadFile("/proc/self/mountinfo")
+	list, err := mounts()
 	if err != nil {
 		return err
 	}
 	var points []string
-	for _, line := range strings.Split(string(b), "\n") {
-		if f := strings.Fields(line); len(f) > 4 && inVolume(unescape(f[4])) {
-			points = append(points, unescape(f[4]))
+	for _, m := range list {
+		if inVolume(m.path) {
+			points = append(points, m.path)
 		}
 	}
 	sort.SliceStable(points, func(i, j int) bool { return len(points[i]) > len(points[j]) })
@@ -187,11 +187,6 @@ func waitReleased(v node.VolumeStatus) error {
 		}
 		time.Sleep(200 * time.Millisecond)
 	}
-}
-
-// unescape undoes what the kernel does to blanks in mountinfo.
-func unescape(s string) string {
-	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
 }
 
 // giveUpSessions has sessions that wait for their target fail what is waiting
