@@ -29,7 +29,8 @@ const builderSource = "pikelet"
 type Assembly struct {
 	Tree     *layers.Tree
 	Kernel   *Kernel
-	Warnings []string // what was left undone, a line each
+	Packages []*apk.Installed // as their files say what they are
+	Warnings []string         // what was left undone, a line each
 }
 
 // Assemble unpacks packages and layers into a tree, does what the packages'
@@ -46,7 +47,7 @@ func Assemble(ctx context.Context, p *Plan, in Inputs, c *contents) (*Assembly, 
 	if err != nil {
 		return nil, err
 	}
-	a := &Assembly{Tree: t}
+	a := &Assembly{Tree: t, Packages: packages}
 	if a.Warnings, err = doScripts(t, packages, p.Image.IDs, epoch); err != nil {
 		return nil, err
 	}

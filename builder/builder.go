@@ -120,7 +120,11 @@ func build(ctx context.Context, img *spec.Image, in Inputs, work string) (*Resul
 	}
 	in.Report(fmt.Sprintf("kernel %s, %d modules in the initramfs", assembly.Kernel.Release, len(boot.Modules)))
 	in.Report(fmt.Sprintf("root %.1f MiB, verity root hash %s", float64(root.Size)/(1<<20), root.Meta.Hash))
-	art, err := Pack(plan, root, boot, in.Key, filepath.Join(work, "artifact"))
+	sbom, err := billOfMaterials(plan, assembly.Packages)
+	if err != nil {
+		return nil, err
+	}
+	art, err := Pack(plan, root, boot, sbom, in.Key, filepath.Join(work, "artifact"))
 	if err != nil {
 		return nil, err
 	}

@@ -153,7 +153,7 @@ func controlLayout(a *Artifact, control disk.Partition) (*fat.Layout, error) {
 			return nil, err
 		}
 	}
-	return a.image().Control(bootcode, control)
+	return a.image().Control(slots.Files{Default: slots.A, Bootcode: bootcode}, control)
 }
 
 // partition writes to a part of a new file of zeros. Whole blocks of zeros are

@@ -2,7 +2,6 @@ package builder
 
 import (
 	"crypto/ecdsa"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -38,8 +37,9 @@ func (a *Artifact) image() slots.Image {
 }
 
 // Pack writes root and boot files as a signed OCI layout into dir, which must
-// not exist. The root is moved, not copied.
-func Pack(p *Plan, root *Root, boot *Boot, key *ecdsa.PrivateKey, dir string) (*Artifact, error) {
+// not exist, with the list of what is in it beside. The root is moved, not
+// copied.
+func Pack(p *Plan, root *Root, boot *Boot, sbom []byte, key *ecdsa.PrivateKey, dir string) (*Artifact, error) {
 	if err := os.MkdirAll(filepath.Join(dir, "blobs", "sha256"), 0o755); err != nil {
 		return nil, err
 	}
@@ -60,7 +60,7 @@ func Pack(p *Plan, root *Root, boot *Boot, key *ecdsa.PrivateKey, dir string) (*
 		return nil, err
 	}
 	a := &Artifact{Dir: dir, Manifest: m, Text: text}
-	return a, a.sign(key)
+	return a, a.sign(sbom, key)
 }
 
 // newManifest describes an image.
@@ -77,9 +77,9 @@ func newManifest(p *Plan, root *Root, boot *Boot) *artifact.Manifest {
 	return m
 }
 
-// sign writes the manifests, the signature as cosign stores it, and the index
-// that names both.
-func (a *Artifact) sign(key *ecdsa.PrivateKey) error {
+// sign writes the manifests, the index over them, the bill of materials that
+// refers to the image, and each one's signature as cosign stores it.
+func (a *Artifact) sign(sbom []byte, key *ecdsa.PrivateKey) error {
 	if _, err := writeBlob(a.Dir, a.Text); err != nil {
 		return err
 	}
@@ -90,72 +90,69 @@ func (a *Artifact) sign(key *ecdsa.PrivateKey) error {
 	if a.Digest, err = writeBlob(a.Dir, oci); err != nil {
 		return err
 	}
-	signed, err := artifact.Sign(oci, key)
+	image := artifact.Descriptor{MediaType: artifact.MediaOCIManifest, ArtifactType: artifact.ArtifactType, Digest: a.Digest, Size: int64(len(oci))}
+	bill, blobs, err := artifact.EncodeReferrer(artifact.MediaSPDX, sbom, image)
 	if err != nil {
 		return err
 	}
-	if a.Signature, err = (artifact.Signature{Manifest: oci, Signatures: []artifact.Signed{signed}}).Encode(); err != nil {
-		return err
+	for _, b := range append(blobs, bill) {
+		if _, err := writeBlob(a.Dir, b); err != nil {
+			return err
+		}
 	}
-	cosign, err := a.cosign(signed)
+	image.Platform = &artifact.Platform{Architecture: a.Manifest.Arch, OS: "linux"}
+	index, err := artifact.EncodeIndex(image)
 	if err != nil {
 		return err
 	}
-	index, err := json.Marshal(artifact.OCIIndex{SchemaVersion: 2, MediaType: artifact.MediaOCIIndex, ArtifactType: artifact.ArtifactType,
-		Manifests: []artifact.Descriptor{{MediaType: artifact.MediaOCIManifest, ArtifactType: artifact.ArtifactType, Digest: a.Digest, Size: int64(len(oci)),
-			Platform: &artifact.Platform{Architecture: a.Manifest.Arch, OS: "linux"}}}})
-	if err != nil {
-		return err
-	}
-	indexDigest, err := writeBlob(a.Dir, index)
-	if err != nil {
-		return err
-	}
-	layout, err := json.Marshal(artifact.OCIIndex{SchemaVersion: 2, MediaType: artifact.MediaOCIIndex, Manifests: []artifact.Descriptor{
-		{MediaType: artifact.MediaOCIIndex, Digest: indexDigest, Size: int64(len(index)),
+	top := []artifact.Descriptor{
+		{MediaType: artifact.MediaOCIIndex, ArtifactType: artifact.ArtifactType, Digest: artifact.DigestOf(index), Size: int64(len(index)),
 			Annotations: map[string]string{artifact.AnnotationRefName: a.Manifest.Release}},
-		cosign,
-	}})
+		{MediaType: artifact.MediaOCIManifest, ArtifactType: artifact.MediaSPDX, Digest: artifact.DigestOf(bill), Size: int64(len(bill))},
+	}
+	if _, err := writeBlob(a.Dir, index); err != nil {
+		return err
+	}
+	for _, digest := range []string{a.Digest, artifact.DigestOf(index), artifact.DigestOf(bill)} {
+		signed, err := artifact.SignDigest(digest, key)
+		if err != nil {
+			return err
+		}
+		if digest == a.Digest {
+			if a.Signature, err = (artifact.Signature{Manifest: oci, Signatures: []artifact.Signed{signed}}).Encode(); err != nil {
+				return err
+			}
+		}
+		d, err := a.cosign(digest, signed)
+		if err != nil {
+			return err
+		}
+		top = append(top, d)
+	}
+	layout, err := json.Marshal(artifact.OCIIndex{SchemaVersion: 2, MediaType: artifact.MediaOCIIndex, Manifests: top})
 	if err != nil {
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(a.Dir, "index.json"), layout, 0o644); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(a.Dir, "oci-layout"), []byte(`{"imageLayoutVersion":"1.0.0"}`), 0o644)
+	return os.WriteFile(filepath.Join(a.Dir, "oci-layout"), []byte(artifact.LayoutText), 0o644)
 }
 
-// Media types and the annotation of cosign's classic signatures (FACTS 10.3).
-const (
-	mediaImageConfig   = "application/vnd.oci.image.config.v1+json"
-	mediaSimpleSigning = "application/vnd.dev.cosign.simplesigning.v1+json"
-	cosignAnnotation   = "dev.cosignproject.cosign/signature"
-)
-
 // cosign stores a signature where cosign looks for it: an image whose tag is
-// made of the signed digest, one layer for each signature.
-func (a *Artifact) cosign(s artifact.Signed) (artifact.Descriptor, error) {
-	var none artifact.Descriptor
-	layer, err := writeBlob(a.Dir, s.Payload)
+// made of the signed digest.
+func (a *Artifact) cosign(digest string, s artifact.Signed) (artifact.Descriptor, error) {
+	m, blobs, err := artifact.EncodeCosign([]artifact.Signed{s})
 	if err != nil {
-		return none, err
+		return artifact.Descriptor{}, err
 	}
-	config := []byte(fmt.Sprintf(`{"architecture":"","created":"0001-01-01T00:00:00Z","history":[{"created":"0001-01-01T00:00:00Z"}],"os":"","rootfs":{"type":"layers","diff_ids":[%q]},"config":{}}`, layer))
-	configDigest, err := writeBlob(a.Dir, config)
-	if err != nil {
-		return none, err
+	for _, b := range append(blobs, m) {
+		if _, err := writeBlob(a.Dir, b); err != nil {
+			return artifact.Descriptor{}, err
+		}
 	}
-	m, err := json.Marshal(artifact.OCIManifest{SchemaVersion: 2, MediaType: artifact.MediaOCIManifest,
-		Config: artifact.Descriptor{MediaType: mediaImageConfig, Digest: configDigest, Size: int64(len(config))},
-		Layers: []artifact.Descriptor{{MediaType: mediaSimpleSigning, Digest: layer, Size: int64(len(s.Payload)),
-			Annotations: map[string]string{cosignAnnotation: base64.StdEncoding.EncodeToString(s.Signature)}}}})
-	if err != nil {
-		return none, err
-	}
-	digest, err := writeBlob(a.Dir, m)
-	tag := strings.Replace(a.Digest, ":", "-", 1) + ".sig"
-	return artifact.Descriptor{MediaType: artifact.MediaOCIManifest, Digest: digest, Size: int64(len(m)),
-		Annotations: map[string]string{artifact.AnnotationRefName: tag}}, err
+	return artifact.Descriptor{MediaType: artifact.MediaOCIManifest, Digest: artifact.DigestOf(m), Size: int64(len(m)),
+		Annotations: map[string]string{artifact.AnnotationRefName: artifact.CosignTag(digest)}}, nil
 }
 
 func blobPath(dir, digest string) string {

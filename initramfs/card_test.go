@@ -31,7 +31,7 @@ func newCard(t *testing.T) *card {
 		t.Fatal(err)
 	}
 	control := table.Partitions[0]
-	layout, err := slots.Image{Manifest: &artifact.Manifest{}}.Control([]byte("code"), control)
+	layout, err := slots.Image{Manifest: &artifact.Manifest{}}.Control(slots.Files{Default: slots.A, Bootcode: []byte("code")}, control)
 	if err != nil {
 		t.Fatal(err)
 	}

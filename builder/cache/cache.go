@@ -27,6 +27,7 @@ type Cache struct {
 const (
 	Packages = "packages" // what was downloaded
 	Made     = "made"     // what was made of it, and can be again
+	Images   = "images"   // images from registries, each a folder
 )
 
 // draft begins the names of files that are not whole.
@@ -138,7 +139,7 @@ func (c *Cache) Prune(limit int64) (Pruned, error) {
 		return p, ErrBusy
 	}
 	var list []item
-	for _, kind := range []string{Packages, Made} {
+	for _, kind := range []string{Packages, Made, Images} {
 		dir := filepath.Join(c.Dir, kind)
 		entries, err := os.ReadDir(dir)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {

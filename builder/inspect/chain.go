@@ -105,6 +105,12 @@ func (s *Slot) checkFiles(work string, problem func(string, ...any)) []byte {
 	return initramfs
 }
 
+// Keys returns the keys an initramfs trusts. One that cannot be read has none.
+func Keys(initramfs []byte) []*ecdsa.PublicKey {
+	keys, _ := keysOf(initramfs)
+	return keys
+}
+
 // keysOf returns the keys an initramfs trusts, and hashes of them. One that
 // cannot be read has none.
 func keysOf(initramfs []byte) ([]*ecdsa.PublicKey, []string) {

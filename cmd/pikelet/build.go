@@ -2,18 +2,11 @@ package main
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -24,6 +17,7 @@ import (
 	"github.com/pikelet-os/pikelet/builder/fetch"
 	"github.com/pikelet-os/pikelet/builder/lock"
 	"github.com/pikelet-os/pikelet/builder/spec"
+	"github.com/pikelet-os/pikelet/internal/artifact/registry"
 )
 
 // inputOptions say where the inputs of builds, locks and vendors come from.
@@ -87,20 +81,13 @@ func (o *inputOptions) vendor(ctx context.Context, img *spec.Image) (fetch.Sourc
 	if st, err := os.Stat(where); err == nil && st.IsDir() {
 		return fetch.Folder(where), nil
 	}
-	if !isReference(where) {
+	if !registry.IsReference(where) {
 		return nil, fmt.Errorf("vendor: no folder %s; pikelet vendor %s %s makes it", where, o.Spec, where)
 	}
 	if o.Offline {
 		return nil, nil
 	}
 	return fetch.OpenRegistry(ctx, where)
-}
-
-// isReference tells a registry's reference from a folder: it begins with a
-// host, which has a dot or a port, or is localhost (and is no drive of Windows).
-func isReference(s string) bool {
-	host, rest, ok := strings.Cut(s, "/")
-	return ok && rest != "" && len(host) > 2 && !strings.HasPrefix(host, ".") && (strings.ContainsAny(host, ".:") || host == "localhost")
 }
 
 type buildOptions struct {
@@ -111,6 +98,8 @@ type buildOptions struct {
 	Fresh  bool
 	Watch  bool
 	Keep   spec.Size
+	Flash  string // device that is flashed too
+	flash  flashOptions
 }
 
 func newBuild(say *teller) *cobra.Command {
@@ -145,6 +134,8 @@ it, pikelet vm run --watch boots what it built.`,
 	c.Flags().BoolVar(&o.Fresh, "fresh", false, "make everything anew, as if no build had been before")
 	c.Flags().BoolVar(&o.Watch, "watch", false, "build again whenever an input on this computer changes")
 	c.Flags().Var(&o.Keep, "cache-size", "how much the cache may hold when the build is done")
+	c.Flags().StringVar(&o.Flash, "flash", "", "write the image onto this device too, as pikelet flash does")
+	o.flash.addFlags(c)
 	o.addFlags(c)
 	return c
 }
@@ -193,68 +184,13 @@ func runBuild(ctx context.Context, o buildOptions, say *teller) error {
 	}
 	say.result(map[string]string{"disk": r.Disk, "artifact": r.Artifact.Dir, "digest": r.Digest, "build": r.Plan.BuildID},
 		fmt.Sprintf("%s\n%s (OCI manifest %s)", r.Disk, r.Artifact.Dir, r.Digest))
+	if o.Flash != "" {
+		return runFlash(ctx, r.Artifact.Dir, o.Flash, o.flash, say)
+	}
 	return nil
 }
 
 func userFolder(base func() (string, error)) (string, error) {
 	dir, err := base()
 	return filepath.Join(dir, "pikelet"), err
-}
-
-// signingKey reads a private key, or the user's development key.
-func signingKey(name string, say *teller) (*ecdsa.PrivateKey, error) {
-	if name == "" {
-		dir, err := userFolder(os.UserConfigDir)
-		if err != nil {
-			return nil, err
-		}
-		name = filepath.Join(dir, "development.key")
-		if _, err := os.Stat(name); errors.Is(err, fs.ErrNotExist) {
-			if err := makeKey(name); err != nil {
-				return nil, err
-			}
-			say.line("made a development key: " + name)
-		}
-		say.line("signing with your development key; use --key for images others rely on")
-	}
-	b, err := os.ReadFile(name)
-	if err != nil {
-		return nil, fmt.Errorf("reading the signing key: %w", err)
-	}
-	block, _ := pem.Decode(b)
-	if block == nil {
-		return nil, fmt.Errorf("reading the signing key %s: it is no PEM file", name)
-	}
-	var key any
-	switch block.Type {
-	case "PRIVATE KEY":
-		key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
-	case "EC PRIVATE KEY":
-		key, err = x509.ParseECPrivateKey(block.Bytes)
-	default:
-		err = fmt.Errorf("a PEM block %q; want an unencrypted PRIVATE KEY", block.Type)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading the signing key %s: %w", name, err)
-	}
-	ec, ok := key.(*ecdsa.PrivateKey)
-	if !ok || ec.Curve != elliptic.P256() {
-		return nil, fmt.Errorf("reading the signing key %s: want an ECDSA key on P-256", name)
-	}
-	return ec, nil
-}
-
-func makeKey(name string) error {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
-		return err
-	}
-	return os.WriteFile(name, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600)
 }

@@ -1,5 +1,5 @@
-// Command pikelet builds images for Raspberry Pi nodes and boots them in a
-// virtual Pi.
+// Command pikelet builds images for Raspberry Pi nodes, ships them, writes them
+// onto cards, and boots them in a virtual Pi.
 package main
 
 import (
@@ -35,7 +35,8 @@ Exit status: 0 done, 1 failed, 2 the command line or the spec is wrong.`,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	say.addFlags(root)
-	root.AddCommand(newInit(say), newBuild(say), newLock(say), newVendor(say), newInspect(say), newDiff(say), newCache(say), newNode(say), newWipe(), newVM())
+	root.AddCommand(newInit(say), newBuild(say), newLock(say), newVendor(say), newKeygen(say), newSign(say), newVerify(say), newPublish(say), newPromote(say), newPull(say), newFlash(say),
+		newInspect(say), newDiff(say), newCache(say), newNode(say), newWipe(), newVM())
 	root.SetArgs(args)
 	return report(os.Stderr, root.ExecuteContext(ctx))
 }

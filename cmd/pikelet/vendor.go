@@ -12,6 +12,8 @@ import (
 	"github.com/pikelet-os/pikelet/builder/fetch"
 	"github.com/pikelet-os/pikelet/builder/lock"
 	"github.com/pikelet-os/pikelet/layers/apk"
+
+	"github.com/pikelet-os/pikelet/internal/artifact/registry"
 )
 
 func newVendor(say *teller) *cobra.Command {
@@ -55,7 +57,7 @@ func runVendor(ctx context.Context, o inputOptions, to string, say *teller) erro
 		return err
 	}
 	dir := to
-	if isReference(to) {
+	if registry.IsReference(to) {
 		if dir, err = os.MkdirTemp("", "pikelet-vendor-"); err != nil {
 			return err
 		}

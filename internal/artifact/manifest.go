@@ -37,6 +37,7 @@ const (
 const (
 	MaxManifest  = 1 << 20
 	MaxSignature = 4 << 20
+	MaxOCI       = 4 << 20 // what registries take as a manifest (FACTS 10.1)
 )
 
 // Format is the version of Manifest's meaning. Readers refuse others.
@@ -164,4 +165,26 @@ func (m *Manifest) check() error {
 		return bad("has no %s of the %d bytes its hash tree asks for", RootFile, want)
 	}
 	return nil
+}
+
+// CompareReleases compares two releases, numbers with dots, number by number:
+// negative where a is lower, 0 where they are the same.
+func CompareReleases(a, b string) int {
+	x, y := strings.Split(a, "."), strings.Split(b, ".")
+	for i := range max(len(x), len(y)) {
+		var m, n string
+		if i < len(x) {
+			m = strings.TrimLeft(x[i], "0")
+		}
+		if i < len(y) {
+			n = strings.TrimLeft(y[i], "0")
+		}
+		if d := len(m) - len(n); d != 0 {
+			return d
+		}
+		if d := strings.Compare(m, n); d != 0 {
+			return d
+		}
+	}
+	return 0
 }

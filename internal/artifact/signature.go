@@ -1,10 +1,8 @@
 package artifact
 
 import (
-	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
-	"crypto/sha256"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
@@ -42,28 +40,10 @@ type payload struct {
 
 const payloadType = "cosign container image signature"
 
-// Payload returns the document to sign for an OCI manifest's digest. The
-// reference is left empty: the address of a registry is no part of trust.
-func Payload(digest string) ([]byte, error) {
-	var p payload
-	p.Critical.Image.DockerManifestDigest = digest
-	p.Critical.Type = payloadType
-	return json.Marshal(p)
-}
-
-// Sign signs an OCI manifest. ECDSA is made deterministic by RFC 6979, which
-// is what a nil source of randomness asks crypto/ecdsa for.
+// Sign signs an OCI manifest. What is signed names no registry: the address
+// an image comes from is no part of trust.
 func Sign(oci []byte, key *ecdsa.PrivateKey) (Signed, error) {
-	p, err := Payload(DigestOf(oci))
-	if err != nil {
-		return Signed{}, err
-	}
-	sum := sha256.Sum256(p)
-	sig, err := key.Sign(nil, sum[:], crypto.SHA256)
-	if err != nil {
-		return Signed{}, fmt.Errorf("signing: %w", err)
-	}
-	return Signed{Payload: p, Signature: sig}, nil
+	return SignDigest(DigestOf(oci), key)
 }
 
 // Encode returns signature.json.
@@ -104,43 +84,26 @@ func EncodePublicKey(k *ecdsa.PublicKey) ([]byte, error) {
 // contents of the files are the caller's to check against the manifest. There
 // is no way to skip a link.
 func Verify(signature, manifest []byte, keys []*ecdsa.PublicKey) (*Manifest, string, error) {
-	var s Signature
-	if len(signature) > MaxSignature {
-		return nil, "", fmt.Errorf("reading %s: %d bytes, more than %d", SignatureFile, len(signature), MaxSignature)
+	s, err := DecodeSignature(signature)
+	if err != nil {
+		return nil, "", err
 	}
-	if err := json.Unmarshal(signature, &s); err != nil {
-		return nil, "", fmt.Errorf("reading %s: %w", SignatureFile, err)
+	digest := DigestOf(s.Manifest)
+	if err := VerifyDigest(digest, s.Signatures, keys); err != nil {
+		return nil, "", fmt.Errorf("%s: the OCI manifest: %w", SignatureFile, err)
 	}
-	if err := s.verify(keys); err != nil {
-		return nil, "", fmt.Errorf("%s: %w", SignatureFile, err)
-	}
-	m, err := checkOCI(s.Manifest, manifest)
-	return m, DigestOf(s.Manifest), err
+	m, err := CheckOCI(s.Manifest, manifest)
+	return m, digest, err
 }
 
-func (s Signature) verify(keys []*ecdsa.PublicKey) error {
-	want := DigestOf(s.Manifest)
-	var problem error = errors.New("it holds no signature")
-	for _, signed := range s.Signatures {
-		sum := sha256.Sum256(signed.Payload)
-		good := false
-		for _, k := range keys {
-			good = good || ecdsa.VerifyASN1(k, sum[:], signed.Signature)
-		}
-		if !good {
-			problem = fmt.Errorf("none of the %d keys this image trusts made its signature, or it was changed", len(keys))
-			continue
-		}
-		var p payload
-		if err := json.Unmarshal(signed.Payload, &p); err != nil {
-			problem = fmt.Errorf("reading what was signed: %w", err)
-			continue
-		}
-		if p.Critical.Type != payloadType || p.Critical.Image.DockerManifestDigest != want {
-			problem = fmt.Errorf("the OCI manifest was changed: its digest is %s, %q was signed", want, p.Critical.Image.DockerManifestDigest)
-			continue
-		}
-		return nil
+// DecodeSignature reads signature.json. What it says is not checked yet.
+func DecodeSignature(b []byte) (Signature, error) {
+	var s Signature
+	if len(b) > MaxSignature {
+		return s, fmt.Errorf("reading %s: %d bytes, more than %d", SignatureFile, len(b), MaxSignature)
 	}
-	return problem
+	if err := json.Unmarshal(b, &s); err != nil {
+		return s, fmt.Errorf("reading %s: %w", SignatureFile, err)
+	}
+	return s, nil
 }

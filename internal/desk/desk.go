@@ -142,10 +142,22 @@ func Identity(c *config.Config, name string) (node.Identity, bool, error) {
 	return id, true, err
 }
 
+// NodeFile returns a config as the control partition of a card holds it.
+func NodeFile(c *config.Config) ([]byte, error) {
+	text, err := c.Encode()
+	if err != nil {
+		return nil, err
+	}
+	if len(text) > slots.NodeSize {
+		return nil, fmt.Errorf("the config has %d bytes, and a card has room for %d", len(text), slots.NodeSize)
+	}
+	return text, nil
+}
+
 // Write puts a node's config onto a card or into a disk image: over the file
 // that is there for it, in place.
 func Write(card string, c *config.Config) error {
-	text, err := c.Encode()
+	text, err := NodeFile(c)
 	if err != nil {
 		return err
 	}

@@ -4,8 +4,10 @@ package disk
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
+	"strings"
 )
 
 // SectorSize is the unit of everything here, in bytes. Cards, USB sticks and
@@ -136,9 +138,43 @@ func (t Table) Encode() []byte {
 	return s
 }
 
+// unfinishedMark begins the first sector of a card that is being written. The
+// sector keeps the partitions of the card's earlier life where an MBR has
+// them, so that state can still be found, but not the two bytes that make it
+// an MBR: no firmware starts such a card.
+const unfinishedMark = "PIKELET FLASH NOT FINISHED\n"
+
+// EncodeUnfinished returns the first sector of a card that is being written,
+// from the sector that is there now.
+func EncodeUnfinished(old []byte) []byte {
+	s := make([]byte, SectorSize)
+	copy(s, unfinishedMark)
+	if len(old) >= SectorSize && (IsUnfinished(old) || old[mbrMagic] == 0x55 && old[mbrMagic+1] == 0xaa) {
+		copy(s[mbrSignature:mbrMagic], old[mbrSignature:mbrMagic])
+	}
+	return s
+}
+
+// IsUnfinished says whether a first sector is that of a card whose writing
+// was interrupted.
+func IsUnfinished(s []byte) bool { return strings.HasPrefix(string(s), unfinishedMark) }
+
+// DecodeUnfinished returns the partitions a card had before its writing was
+// interrupted.
+func DecodeUnfinished(s []byte) (Table, error) {
+	whole := append([]byte(nil), s...)
+	if len(s) >= SectorSize && IsUnfinished(s) {
+		whole[mbrMagic], whole[mbrMagic+1] = 0x55, 0xaa
+	}
+	return Decode(whole)
+}
+
 // Decode reads the first sector of a card. It fails on anything but a sane
 // MBR: no magic, partitions that overlap or begin inside the MBR.
 func Decode(s []byte) (Table, error) {
+	if IsUnfinished(s) && s[mbrMagic] != 0x55 {
+		return Table{}, errors.New("the card was being flashed when that was interrupted; flash it again")
+	}
 	if len(s) < SectorSize || s[mbrMagic] != 0x55 || s[mbrMagic+1] != 0xaa {
 		return Table{}, fmt.Errorf("reading the partition table: no MBR (its last two bytes are not 55 aa)")
 	}

@@ -105,17 +105,28 @@ func blob(name string, b []byte) fat.File {
 		Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }}
 }
 
-// Control lays out the control partition. bootcode may be nil where no board
-// needs it. autoboot.txt lies at least 64 KiB from everything else, so that no
-// erase block of a common card holds both.
-func (i Image) Control(bootcode []byte, p disk.Partition) (*fat.Layout, error) {
-	report := bytes.Repeat([]byte{'\n'}, ReportSize)
-	node := bytes.Repeat([]byte{'\n'}, NodeSize)
-	autoboot := blob(AutobootFile, EncodeAutoboot(A))
+// Files are what the control partition of a card holds beside what every one
+// does.
+type Files struct {
+	Default  Letter // the slot that boots
+	Bootcode []byte // bootcode.bin; nil where no board needs it
+	Node     []byte // the text of node.yaml, at most NodeSize bytes
+	Report   []byte // the text of report.txt, at most ReportSize bytes
+}
+
+// Control lays out the control partition. autoboot.txt lies at least 64 KiB
+// from everything else, so that no erase block of a common card holds both.
+func (i Image) Control(c Files, p disk.Partition) (*fat.Layout, error) {
+	if len(c.Node) > NodeSize || len(c.Report) > ReportSize {
+		return nil, fmt.Errorf("laying out the control partition: %s has %d bytes and room for %d", NodeFile, len(c.Node), NodeSize)
+	}
+	report := append(c.Report[:len(c.Report):len(c.Report)], bytes.Repeat([]byte{'\n'}, ReportSize-len(c.Report))...)
+	node := append(c.Node[:len(c.Node):len(c.Node)], bytes.Repeat([]byte{'\n'}, NodeSize-len(c.Node))...)
+	autoboot := blob(AutobootFile, EncodeAutoboot(c.Default))
 	autoboot.Align, autoboot.Apart = 64<<10, 64<<10
 	list := []fat.File{autoboot}
-	if bootcode != nil {
-		list = append(list, blob(BootcodeFile, bootcode))
+	if c.Bootcode != nil {
+		list = append(list, blob(BootcodeFile, c.Bootcode))
 	}
 	for _, f := range []fat.File{blob(NodeFile, node), blob(ReportFile, report)} {
 		f.Align = 64 << 10

@@ -1,0 +1,252 @@
+package registry
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pikelet-os/pikelet/internal/artifact"
+)
+
+// Progress is told how many more bytes were copied, from several goroutines.
+type Progress func(int64)
+
+// jobs is how many blobs are copied at once.
+const jobs = 4
+
+// copier copies an image with what belongs to it.
+type copier struct {
+	img  *Image
+	to   Target
+	key  *ecdsa.PrivateKey // signs; may be nil
+	tell Progress
+	done sync.Map // digests of blobs that are there
+}
+
+// Copy copies an image to another place: its files, what refers to it, the
+// signatures of all, and, when all of that is there, the tags that name it.
+// With a key it signs what it copies. What is there is not sent again.
+func Copy(ctx context.Context, img *Image, to Target, tags []string, key *ecdsa.PrivateKey, tell Progress) error {
+	c := &copier{img: img, to: to, key: key, tell: tell}
+	manifest, err := artifact.DecodeOCI(img.OCI)
+	if err != nil {
+		return err
+	}
+	if err := c.blobs(ctx, manifest); err != nil {
+		return err
+	}
+	if err := c.manifest(ctx, "", img.OCI); err != nil {
+		return err
+	}
+	referrers, err := img.From.Referrers(ctx, img.Digest)
+	if err != nil {
+		return fmt.Errorf("looking for what refers to %s: %w", img, err)
+	}
+	for _, d := range referrers[:min(len(referrers), maxReferrers)] {
+		if err := c.referrer(ctx, d.Digest); err != nil {
+			return err
+		}
+	}
+	top := img.OCI
+	if img.Index != nil {
+		top = img.Index
+		if err := c.manifest(ctx, "", top); err != nil {
+			return err
+		}
+	}
+	for _, tag := range tags {
+		if err := to.PutManifest(ctx, tag, artifact.Describe(top), top); err != nil {
+			return fmt.Errorf("naming it %s: %w", tag, err)
+		}
+	}
+	return nil
+}
+
+// maxReferrers bounds how much of what others say of an image goes with it.
+const maxReferrers = 64
+
+// manifest copies a manifest and its signatures, which come first: nobody
+// finds it without.
+func (c *copier) manifest(ctx context.Context, tag string, b []byte) error {
+	d := artifact.Describe(b)
+	list, err := signatures(ctx, c.img.From, d.Digest)
+	if err != nil {
+		return err
+	}
+	if c.key != nil {
+		s, err := artifact.SignDigest(d.Digest, c.key)
+		if err != nil {
+			return err
+		}
+		list = artifact.Join(list, []artifact.Signed{s})
+	}
+	if err := addSignatures(ctx, c.to, d.Digest, list); err != nil {
+		return err
+	}
+	return c.to.PutManifest(ctx, tag, d, b)
+}
+
+// referrer copies a manifest that refers to the image.
+func (c *copier) referrer(ctx context.Context, digest string) error {
+	_, b, err := readManifest(ctx, c.img.From, digest)
+	if err != nil {
+		return err
+	}
+	m, err := artifact.DecodeOCI(b)
+	if err != nil {
+		return err
+	}
+	if err := c.blobs(ctx, m); err != nil {
+		return err
+	}
+	return c.manifest(ctx, "", b)
+}
+
+// blobs copies what a manifest lists.
+func (c *copier) blobs(ctx context.Context, m *artifact.OCIManifest) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(jobs)
+	for _, d := range append([]artifact.Descriptor{m.Config}, m.Layers...) {
+		if _, there := c.done.LoadOrStore(d.Digest, true); there {
+			continue
+		}
+		g.Go(func() error {
+			return c.to.PutBlob(ctx, d, func() (io.ReadCloser, error) {
+				return told{newReader(ctx, c.img.From, d.Digest, d.Size), c.tell}, nil
+			})
+		})
+	}
+	return g.Wait()
+}
+
+// told is a reader of a blob that tells how far it is.
+type told struct {
+	*reader
+	tell Progress
+}
+
+func (t told) resume(f io.Reader) error {
+	err := t.reader.resume(f)
+	t.count(t.at)
+	return err
+}
+
+func (t told) count(n int64) {
+	if t.tell != nil {
+		t.tell(n)
+	}
+}
+
+// Read implements io.Reader.
+func (t told) Read(b []byte) (int, error) {
+	n, err := t.reader.Read(b)
+	t.count(int64(n))
+	return n, err
+}
+
+// addSignatures adds signatures of a digest to those a place has.
+func addSignatures(ctx context.Context, to Target, digest string, list []artifact.Signed) error {
+	old, err := signatures(ctx, to, digest)
+	if err != nil {
+		return err
+	}
+	all := artifact.Join(old, list)
+	if len(all) == len(old) {
+		return nil
+	}
+	m, blobs, err := artifact.EncodeCosign(all)
+	if err != nil {
+		return err
+	}
+	for _, b := range blobs {
+		d := artifact.Descriptor{MediaType: "application/octet-stream", Digest: artifact.DigestOf(b), Size: int64(len(b))}
+		if err := to.PutBlob(ctx, d, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }); err != nil {
+			return err
+		}
+	}
+	return to.PutManifest(ctx, artifact.CosignTag(digest), artifact.Describe(m), m)
+}
+
+// Sign adds a key's signatures to an image where it is: to its OCI manifest,
+// the index that leads to it, and what refers to it. It returns the digests
+// that were signed.
+func Sign(ctx context.Context, at Target, ref, arch string, key *ecdsa.PrivateKey) ([]string, error) {
+	img, err := open(ctx, at, ref, arch)
+	if err != nil {
+		return nil, err
+	}
+	digests := []string{img.Digest}
+	if img.Index != nil {
+		digests = append(digests, artifact.DigestOf(img.Index))
+	}
+	referrers, err := at.Referrers(ctx, img.Digest)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range referrers {
+		digests = append(digests, d.Digest)
+	}
+	for _, digest := range digests {
+		s, err := artifact.SignDigest(digest, key)
+		if err != nil {
+			return nil, err
+		}
+		if err := addSignatures(ctx, at, digest, []artifact.Signed{s}); err != nil {
+			return nil, err
+		}
+	}
+	return digests, nil
+}
+
+// Tagged returns the image a tag of a place names, or nil where the tag is not
+// there. Nothing but its form is checked.
+func Tagged(ctx context.Context, p Place, tag, arch string) (*Image, error) {
+	img, err := open(ctx, p, tag, arch)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return img, err
+}
+
+// Move has a channel's tag name an image that is in the same place. A lower
+// release than the channel names takes a key, with which the statement is
+// signed that lets nodes go back to it.
+func Move(ctx context.Context, img *Image, at Target, channel string, allow *ecdsa.PrivateKey) error {
+	if releaseForm.MatchString(channel) || isCosignTag(channel) {
+		return fmt.Errorf("a channel cannot be called %q: numbers are releases", channel)
+	}
+	now, err := Tagged(ctx, at, channel, img.Arch)
+	if err != nil {
+		return fmt.Errorf("looking where channel %s is: %w", channel, err)
+	}
+	if now != nil && now.Digest == img.Digest {
+		return nil
+	}
+	if now != nil && now.Stream != img.Stream {
+		return fmt.Errorf("channel %s is one of stream %q; this image is of %q", channel, now.Stream, img.Stream)
+	}
+	if now != nil && artifact.CompareReleases(img.Release, now.Release) < 0 {
+		if allow == nil {
+			return fmt.Errorf("channel %s is at release %s, and this is %s: nodes do not go back by themselves; say --allow-downgrade and --sign KEY to let them", channel, now.Release, img.Release)
+		}
+		s, err := artifact.SignDowngrade(img.Digest, artifact.Downgrade{Channel: channel, From: now.Release}, allow)
+		if err != nil {
+			return err
+		}
+		if err := addSignatures(ctx, at, img.Digest, []artifact.Signed{s}); err != nil {
+			return err
+		}
+	}
+	top := img.OCI
+	if img.Index != nil {
+		top = img.Index
+	}
+	return at.PutManifest(ctx, channel, artifact.Describe(top), top)
+}

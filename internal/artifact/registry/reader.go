@@ -1,0 +1,110 @@
+package registry
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+)
+
+// tries is how often in a row a download may break off without a single byte
+// in between before it is given up.
+const tries = 6
+
+// patient is a place whose downloads may break off and go on.
+type patient interface{ backoff() time.Duration }
+
+// reader reads a blob. A download that breaks off goes on where it was. The
+// last bytes are followed by io.EOF only if all of them have the digest.
+type reader struct {
+	ctx    context.Context
+	place  Place
+	digest string
+	size   int64
+	at     int64
+	sum    hash.Hash
+	from   io.ReadCloser // nil: to be opened
+	failed int           // in a row
+}
+
+func newReader(ctx context.Context, p Place, digest string, size int64) *reader {
+	return &reader{ctx: ctx, place: p, digest: digest, size: size, sum: sha256.New()}
+}
+
+// Read implements io.Reader.
+func (r *reader) Read(b []byte) (int, error) {
+	for {
+		if r.at == r.size {
+			return 0, r.end()
+		}
+		n, err := r.read(b)
+		if n > 0 {
+			r.sum.Write(b[:n])
+			r.at += int64(n)
+			r.failed = 0
+			return n, nil
+		}
+		if err == nil {
+			continue
+		}
+		if err = r.again(err); err != nil {
+			return 0, err
+		}
+	}
+}
+
+func (r *reader) read(b []byte) (int, error) {
+	if r.from == nil {
+		var err error
+		if r.from, err = r.place.Blob(r.ctx, r.digest, r.size, r.at); err != nil {
+			return 0, err
+		}
+	}
+	return r.from.Read(b[:min(int64(len(b)), r.size-r.at)])
+}
+
+// again waits before the next try, or returns why there is none.
+func (r *reader) again(err error) error {
+	r.Close()
+	if errors.Is(err, io.EOF) {
+		err = fmt.Errorf("it ended after %d of %d bytes: %w", r.at, r.size, io.ErrUnexpectedEOF)
+	}
+	err = fmt.Errorf("reading %s from %s: %w", r.digest, r.place, err)
+	p, ok := r.place.(patient)
+	var status *transport.Error
+	if !ok || r.ctx.Err() != nil || errors.As(err, &status) && !status.Temporary() || errors.Is(err, errRange) {
+		return err
+	}
+	if r.failed++; r.failed == tries {
+		return fmt.Errorf("given up after %d tries: %w", tries, err)
+	}
+	select {
+	case <-time.After(p.backoff() << (r.failed - 1)):
+		return nil
+	case <-r.ctx.Done():
+		return r.ctx.Err()
+	}
+}
+
+func (r *reader) end() error {
+	if got := "sha256:" + hex.EncodeToString(r.sum.Sum(nil)); got != r.digest {
+		return fmt.Errorf("reading %s from %s: %w: they are those of %s", r.digest, r.place, errDigest, got)
+	}
+	return io.EOF
+}
+
+// Close implements io.Closer.
+func (r *reader) Close() error {
+	if r.from == nil {
+		return nil
+	}
+	err := r.from.Close()
+	r.from = nil
+	return err
+}

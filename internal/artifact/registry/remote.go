@@ -1,0 +1,353 @@
+package registry
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/pikelet-os/pikelet/internal/artifact"
+)
+
+// Remote is a repository of a registry.
+type Remote struct {
+	repo    name.Repository
+	options Options
+	base    http.RoundTripper
+
+	mu     sync.Mutex
+	client *http.Client // logged in; nil before the first request
+	pusher *remote.Pusher
+}
+
+// retryCodes are answers that later tries may get a better one than: too many
+// requests, and what servers and proxies say when they are not well.
+var retryCodes = []int{http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout}
+
+// newRemote reads a reference. Nothing is asked of the registry yet.
+func newRemote(ref string, o Options) (*Remote, string, error) {
+	options := []name.Option{name.WithDefaultTag("")}
+	if o.PlainHTTP {
+		options = append(options, name.Insecure)
+	}
+	r, err := name.ParseReference(ref, options...)
+	if err != nil {
+		return nil, "", fmt.Errorf("reading the reference %s: %w", ref, err)
+	}
+	if o.Backoff == 0 {
+		o.Backoff = time.Second
+	}
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	if o.CA != nil {
+		t.TLSClientConfig = &tls.Config{RootCAs: o.CA, MinVersion: tls.VersionTLS12}
+	}
+	return &Remote{repo: r.Context(), options: o, base: guard{t, o.PlainHTTP}}, r.Identifier(), nil
+}
+
+// guard keeps a client from speaking HTTP without TLS where it was not told
+// to: go-containerregistry falls back to it for hosts that look local.
+type guard struct {
+	inner http.RoundTripper
+	plain bool
+}
+
+// errPlain is told where a registry has no TLS.
+var errPlain = errors.New("the registry does not speak TLS; say --plain-http if it should be spoken to without")
+
+// RoundTrip implements http.RoundTripper.
+func (g guard) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.URL.Scheme != "https" && !g.plain {
+		return nil, errPlain
+	}
+	return g.inner.RoundTrip(r)
+}
+
+// String implements Place.
+func (r *Remote) String() string { return r.repo.Name() }
+
+func (r *Remote) backoff() time.Duration { return r.options.Backoff }
+
+// Reference returns how a tag or digest of the repository is written.
+func (r *Remote) Reference(ref string) string {
+	switch {
+	case ref == "":
+		return r.repo.Name()
+	case strings.HasPrefix(ref, "sha256:"):
+		return r.repo.Name() + "@" + ref
+	}
+	return r.repo.Name() + ":" + ref
+}
+
+// retry is when a request is made again, and how long after the one before.
+func (r *Remote) retry() transport.Backoff {
+	return transport.Backoff{Duration: r.options.Backoff, Factor: 2, Jitter: 0.1, Steps: tries - 1}
+}
+
+func (r *Remote) authenticator(ctx context.Context) (authn.Authenticator, error) {
+	if r.options.Keychain == nil {
+		return authn.Anonymous, nil
+	}
+	return authn.Resolve(ctx, r.options.Keychain, r.repo)
+}
+
+// login returns a client that carries what the registry wants to see.
+func (r *Remote) login(ctx context.Context) (*http.Client, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.client != nil {
+		return r.client, nil
+	}
+	auth, err := r.authenticator(ctx)
+	if err != nil {
+		return nil, err
+	}
+	t := transport.NewRetry(r.base, transport.WithRetryBackoff(r.retry()), transport.WithRetryPredicate(temporary), transport.WithRetryStatusCodes(retryCodes...))
+	if r.options.UserAgent != "" {
+		t = transport.NewUserAgent(t, r.options.UserAgent)
+	}
+	logged, err := transport.NewWithContext(ctx, r.repo.Registry, auth, t, []string{r.repo.Scope(transport.PullScope)})
+	if err != nil {
+		return nil, r.explain(err)
+	}
+	r.client = &http.Client{Transport: logged}
+	return r.client, nil
+}
+
+// temporary says whether a request is worth another try: one that failed on
+// the way is, unless somebody gave up or TLS was refused.
+func temporary(err error) bool {
+	var status *transport.Error
+	var bad *tls.CertificateVerificationError
+	switch {
+	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, errPlain), errors.As(err, &bad), isHTTPOnly(err):
+		return false
+	case errors.As(err, &status):
+		return status.Temporary()
+	}
+	var t interface{ Temporary() bool }
+	return errors.As(err, &t) && t.Temporary() || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || isReset(err)
+}
+
+func isHTTPOnly(err error) bool {
+	return strings.Contains(err.Error(), "server gave HTTP response to HTTPS client")
+}
+
+func isReset(err error) bool {
+	text := err.Error()
+	return strings.Contains(text, "connection reset") || strings.Contains(text, "broken pipe") || strings.Contains(text, "server closed")
+}
+
+// explain adds what to do to errors people meet.
+func (r *Remote) explain(err error) error {
+	var status *transport.Error
+	var bad *tls.CertificateVerificationError
+	switch {
+	case isHTTPOnly(err), errors.Is(err, errPlain):
+		return fmt.Errorf("%s: %w", r.repo.Registry, errPlain)
+	case errors.As(err, &bad):
+		return fmt.Errorf("%s: %w; if it has a certificate of your own authority, say --ca FILE.pem", r.repo.Registry, bad)
+	case errors.As(err, &status) && (status.StatusCode == http.StatusUnauthorized || status.StatusCode == http.StatusForbidden):
+		return fmt.Errorf("%s: the registry refuses: %w; log in as for docker: docker login, crane auth login, or a credential helper in ~/.docker/config.json", r, err)
+	}
+	return fmt.Errorf("%s: %w", r, err)
+}
+
+// errRange is an answer to another question than was asked.
+var errRange = errors.New("the registry answered with other bytes of the blob than were asked for")
+
+// get asks for a path below the repository, from an offset on.
+func (r *Remote) get(ctx context.Context, path, accept string, from int64) (*http.Response, error) {
+	client, err := r.login(ctx)
+	if err != nil {
+		return nil, err
+	}
+	url := fmt.Sprintf("%s://%s/v2/%s/%s", r.repo.Scheme(), r.repo.RegistryStr(), r.repo.RepositoryStr(), path)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	if accept != "" {
+		req.Header.Set("Accept", accept)
+	}
+	if from > 0 {
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", from))
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, r.explain(err)
+	}
+	if err := transport.CheckError(resp, http.StatusOK, http.StatusPartialContent); err != nil {
+		resp.Body.Close()
+		if resp.StatusCode == http.StatusNotFound {
+			return nil, fmt.Errorf("%s: %s: %w", r, path, fs.ErrNotExist)
+		}
+		return nil, r.explain(err)
+	}
+	return resp, nil
+}
+
+// Manifest implements Place.
+func (r *Remote) Manifest(ctx context.Context, ref string) (artifact.Descriptor, []byte, error) {
+	var d artifact.Descriptor
+	if ref == "" {
+		return d, nil, fmt.Errorf("%s names a repository; say which image of it: %[1]s:TAG", r)
+	}
+	resp, err := r.get(ctx, "manifests/"+ref, artifact.MediaOCIIndex+", "+artifact.MediaOCIManifest, 0)
+	if err != nil {
+		return d, nil, err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, artifact.MaxOCI+1))
+	if err != nil {
+		return d, nil, fmt.Errorf("%s: reading the manifest %s: %w", r, ref, err)
+	}
+	if len(b) > artifact.MaxOCI {
+		return d, nil, fmt.Errorf("%s: the manifest %s is larger than %d bytes", r, ref, artifact.MaxOCI)
+	}
+	d = artifact.Describe(b)
+	if strings.HasPrefix(ref, "sha256:") && d.Digest != ref {
+		return d, nil, fmt.Errorf("%s returned %s where %s was asked for", r, d.Digest, ref)
+	}
+	return d, b, nil
+}
+
+// Blob implements Place.
+func (r *Remote) Blob(ctx context.Context, digest string, size, from int64) (io.ReadCloser, error) {
+	resp, err := r.get(ctx, "blobs/"+digest, "", from)
+	if err != nil {
+		return nil, err
+	}
+	if from > 0 && resp.StatusCode == http.StatusPartialContent {
+		var first int64
+		if _, err := fmt.Sscanf(resp.Header.Get("Content-Range"), "bytes %d-", &first); err != nil || first != from {
+			resp.Body.Close()
+			return nil, errRange
+		}
+		return resp.Body, nil
+	}
+	// A registry need not know Range (FACTS 10.2): then all of it comes again.
+	if _, err := io.CopyN(io.Discard, resp.Body, from); err != nil {
+		resp.Body.Close()
+		return nil, err
+	}
+	return resp.Body, nil
+}
+
+// Referrers implements Place. A registry that does not keep them has an index
+// of them under a tag that clients write (FACTS 10.2).
+func (r *Remote) Referrers(ctx context.Context, digest string) ([]artifact.Descriptor, error) {
+	var b []byte
+	resp, err := r.get(ctx, "referrers/"+digest, artifact.MediaOCIIndex, 0)
+	var status *transport.Error
+	switch {
+	case err == nil:
+		defer resp.Body.Close()
+		if b, err = io.ReadAll(io.LimitReader(resp.Body, artifact.MaxOCI+1)); err != nil {
+			return nil, r.explain(err)
+		}
+	case errors.Is(err, fs.ErrNotExist), errors.As(err, &status) && (status.StatusCode == http.StatusBadRequest || status.StatusCode == http.StatusNotAcceptable):
+		if _, b, err = r.Manifest(ctx, strings.Replace(digest, ":", "-", 1)); errors.Is(err, fs.ErrNotExist) {
+			return nil, nil
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	i, err := artifact.DecodeIndex(b)
+	if err != nil {
+		return nil, err
+	}
+	return i.Manifests, nil
+}
+
+func (r *Remote) pushOptions(ctx context.Context) ([]remote.Option, error) {
+	auth, err := r.authenticator(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return []remote.Option{remote.WithTransport(r.base), remote.WithAuth(auth), remote.WithUserAgent(r.options.UserAgent),
+		remote.WithRetryBackoff(r.retry()), remote.WithRetryPredicate(temporary), remote.WithRetryStatusCodes(retryCodes...)}, nil
+}
+
+func (r *Remote) push(ctx context.Context) (*remote.Pusher, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.pusher != nil {
+		return r.pusher, nil
+	}
+	options, err := r.pushOptions(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r.pusher, err = remote.NewPusher(options...)
+	return r.pusher, err
+}
+
+// PutBlob implements Target.
+func (r *Remote) PutBlob(ctx context.Context, d artifact.Descriptor, open func() (io.ReadCloser, error)) error {
+	p, err := r.push(ctx)
+	if err != nil {
+		return err
+	}
+	h, err := v1.NewHash(d.Digest)
+	if err != nil {
+		return err
+	}
+	if err := p.Upload(ctx, r.repo, blob{d, h, open}); err != nil {
+		return r.explain(err)
+	}
+	return nil
+}
+
+// PutManifest implements Target.
+func (r *Remote) PutManifest(ctx context.Context, tag string, d artifact.Descriptor, b []byte) error {
+	p, err := r.push(ctx)
+	if err != nil {
+		return err
+	}
+	ref := name.Reference(r.repo.Digest(d.Digest))
+	if tag != "" {
+		ref = r.repo.Tag(tag)
+	}
+	if err := p.Push(ctx, ref, raw{b}); err != nil {
+		return r.explain(err)
+	}
+	return nil
+}
+
+// blob is a blob as go-containerregistry sends it.
+type blob struct {
+	artifact.Descriptor
+	hash v1.Hash
+	open func() (io.ReadCloser, error)
+}
+
+func (b blob) Digest() (v1.Hash, error)             { return b.hash, nil }
+func (b blob) DiffID() (v1.Hash, error)             { return b.hash, nil }
+func (b blob) Compressed() (io.ReadCloser, error)   { return b.open() }
+func (b blob) Uncompressed() (io.ReadCloser, error) { return b.open() }
+func (b blob) Size() (int64, error)                 { return b.Descriptor.Size, nil }
+func (b blob) MediaType() (types.MediaType, error) {
+	return types.MediaType(b.Descriptor.MediaType), nil
+}
+
+// raw is a manifest as go-containerregistry sends it.
+type raw struct{ b []byte }
+
+func (m raw) RawManifest() ([]byte, error) { return m.b, nil }
+func (m raw) MediaType() (types.MediaType, error) {
+	return types.MediaType(artifact.Describe(m.b).MediaType), nil
+}

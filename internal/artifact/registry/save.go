@@ -1,0 +1,127 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/pikelet-os/pikelet/internal/artifact"
+)
+
+// SaveFiles writes an image's files into a folder that is not there yet, under
+// their own names, with manifest.json and signature.json beside them.
+func SaveFiles(ctx context.Context, img *Image, dir string, tell Progress) error {
+	return whole(img, dir, func(part string) error {
+		signature, err := img.Signature()
+		if err != nil {
+			return err
+		}
+		for _, f := range img.Files {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			name := filepath.Join(part, filepath.FromSlash(f.Name))
+			if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+				return err
+			}
+			if st, err := os.Stat(name); err == nil && st.Size() == f.Size {
+				continue // it got its name when it was whole
+			}
+			if err := save(told{newReader(ctx, img.From, f.Digest, f.Size), tell}, name+partSuffix); err != nil {
+				return fmt.Errorf("%s: %w", f.Name, err)
+			}
+			if err := os.Rename(name+partSuffix, name); err != nil {
+				return err
+			}
+		}
+		if err := os.WriteFile(filepath.Join(part, artifact.ManifestFile), img.Text, 0o644); err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(part, artifact.SignatureFile), signature, 0o644)
+	})
+}
+
+// SaveLayout writes an image, with its signatures and what refers to it, as an
+// OCI layout into a folder that is not there yet.
+func SaveLayout(ctx context.Context, img *Image, dir string, tell Progress) error {
+	return whole(img, dir, func(part string) error { return fillLayout(ctx, img, part, tell) })
+}
+
+func fillLayout(ctx context.Context, img *Image, dir string, tell Progress) error {
+	l, err := CreateLayout(dir)
+	if err != nil {
+		return err
+	}
+	if err := Copy(ctx, img, l, []string{img.Release}, nil, tell); err != nil {
+		return err
+	}
+	return l.Finish()
+}
+
+// SaveArchive writes what SaveLayout writes as one file.
+func SaveArchive(ctx context.Context, img *Image, file string, tell Progress) error {
+	return whole(img, file, func(part string) error {
+		if err := fillLayout(ctx, img, part, tell); err != nil {
+			return err
+		}
+		f, err := os.Create(part + partSuffix)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if err := OpenLayout(part).WriteArchive(f); err != nil {
+			os.Remove(f.Name())
+			return err
+		}
+		if err := f.Close(); err != nil {
+			return err
+		}
+		if err := os.RemoveAll(part); err != nil {
+			return err
+		}
+		return os.Rename(f.Name(), part)
+	})
+}
+
+// Keep returns an image whose files are in a layout in a folder: the one that
+// is there, or one that is written now.
+func Keep(ctx context.Context, img *Image, dir string, tell Progress) (*Image, error) {
+	if _, err := os.Stat(filepath.Join(dir, layoutFile)); err != nil {
+		if err := fillLayout(ctx, img, dir, tell); err != nil {
+			return nil, err
+		}
+	}
+	kept := *img
+	kept.From, kept.ctx = OpenLayout(dir), ctx
+	return &kept, nil
+}
+
+// whole has a folder or a file made under another name beside its own, which
+// it gets when it is whole. An attempt that is interrupted leaves the other:
+// the next one goes on with it.
+func whole(img *Image, name string, fill func(part string) error) error {
+	if st, err := os.Stat(name); err == nil && !(st.IsDir() && isEmpty(name)) {
+		return fmt.Errorf("%s is there already; name another, or remove it: %w", name, fs.ErrExist)
+	}
+	part := name + ".partial-" + strings.TrimPrefix(img.Digest, "sha256:")[:12]
+	if err := os.MkdirAll(part, 0o755); err != nil {
+		return err
+	}
+	if err := fill(part); err != nil {
+		os.Remove(part) // where nothing came yet
+		return err
+	}
+	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return os.Rename(part, name)
+}
+
+func isEmpty(dir string) bool {
+	list, err := os.ReadDir(dir)
+	return err == nil && len(list) == 0
+}
