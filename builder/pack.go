@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sort"
 	"strings"
 
 	"github.com/pikelet-os/pikelet/internal/artifact"
@@ -129,6 +130,9 @@ func (a *Artifact) sign(sbom []byte, key *ecdsa.PrivateKey) error {
 		}
 		top = append(top, d)
 	}
+	sort.Slice(top[2:], func(i, j int) bool {
+		return top[2+i].Annotations[artifact.AnnotationRefName] < top[2+j].Annotations[artifact.AnnotationRefName]
+	})
 	layout, err := json.Marshal(artifact.OCIIndex{SchemaVersion: 2, MediaType: artifact.MediaOCIIndex, Manifests: top})
 	if err != nil {
 		return err

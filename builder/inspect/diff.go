@@ -59,6 +59,7 @@ type Diff struct {
 	Files    []string
 	Slot     []string // files beside the root
 	Bytes    [2]int64 // of the slots' files
+	Download int64    // bytes of the files of b that a does not have
 }
 
 // Compare says what differs from a to b.
@@ -76,6 +77,16 @@ func Compare(a, b *Slot) (*Diff, error) {
 		}
 	}
 	d.Slot = changes(before, after)
+	there := map[string]bool{}
+	for _, f := range a.Manifest.Files {
+		there[f.Digest] = true
+	}
+	for _, f := range b.Manifest.Files {
+		if !there[f.Digest] {
+			d.Download += f.Size
+			there[f.Digest] = true // what two files share comes once
+		}
+	}
 	x, err := listing(a.root)
 	if err != nil {
 		return nil, err

@@ -18,6 +18,7 @@ import (
 	"github.com/diskfs/go-diskfs/partition/mbr"
 
 	"github.com/pikelet-os/pikelet/internal/artifact"
+	"github.com/pikelet-os/pikelet/internal/disk"
 	"github.com/pikelet-os/pikelet/internal/slots"
 )
 
@@ -119,6 +120,9 @@ func (img *Image) openFolder(dir string) error {
 var names = []string{"", "control", "slot a", "slot b", "state"}
 
 func (img *Image) openCard(path string) error {
+	if err := finished(path); err != nil {
+		return err
+	}
 	d, err := diskfs.Open(path, diskfs.WithOpenMode(diskfs.ReadOnly))
 	if err != nil {
 		return err
@@ -156,6 +160,21 @@ func (img *Image) openCard(path string) error {
 			s.files = fatFiles{fs}
 		}
 		img.Slots = append(img.Slots, s)
+	}
+	return nil
+}
+
+// finished says whether a card is one whose flashing was interrupted.
+func finished(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	sector := make([]byte, disk.SectorSize)
+	if _, err := io.ReadFull(f, sector); err == nil && disk.IsUnfinished(sector) {
+		_, err = disk.Decode(sector)
+		return err
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
 	"github.com/spf13/cobra"
 
 	"github.com/pikelet-os/pikelet/builder"
@@ -337,4 +338,29 @@ func saveDisk(ctx context.Context, img *registry.Image, out string, tell registr
 		return err
 	}
 	return os.RemoveAll(layout)
+}
+
+// openCompressed opens a disk image that zstd compressed, through a file that
+// has no name any more.
+func openCompressed(name string) (*flash.Source, error) {
+	in, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer in.Close()
+	dec, err := zstd.NewReader(in)
+	if err != nil {
+		return nil, err
+	}
+	defer dec.Close()
+	out, err := os.CreateTemp("", "pikelet-disk-")
+	if err != nil {
+		return nil, err
+	}
+	defer out.Close()
+	defer os.Remove(out.Name())
+	if err := flash.CopySparse(out, dec); err != nil {
+		return nil, fmt.Errorf("decompressing %s: %w", name, err)
+	}
+	return flash.OpenSource(out.Name())
 }

@@ -1,54 +1,78 @@
 package main
 
 import (
-	"crypto/ecdsa"
+	"context"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/pikelet-os/pikelet/builder/inspect"
-	"github.com/pikelet-os/pikelet/internal/artifact"
+	"github.com/pikelet-os/pikelet/internal/artifact/registry"
+	"github.com/pikelet-os/pikelet/internal/cosign"
 )
 
 func newInspect(say *teller) *cobra.Command {
 	var keys []string
 	var packages bool
+	var o placeOptions
 	c := &cobra.Command{
 		Use:   "inspect IMAGE",
 		Short: "Show what an image, a folder or a card holds, and check its chain",
-		Long: `Show what a disk image, a card, a build's folder or an OCI layout holds, and
-check the chain: signature, manifests, every file's digest, verity root.
+		Long: `Show what a disk image, a card, a build's folder, an OCI layout, an archive of one
+or an image in a registry holds, and check the chain: signature, manifests, every
+file's digest, verity root. For that it reads all of it.
 
 Exit status 1 where the chain of a slot does not hold.`,
-		Args: exactly(1, "a disk image, a device, a build's folder or an OCI layout"),
-		RunE: func(_ *cobra.Command, args []string) error { return runInspect(args[0], keys, packages, say) },
+		Args: exactly(1, "a disk image, a device, a build's folder, an OCI layout or a registry's reference"),
+		RunE: func(c *cobra.Command, args []string) error {
+			return runInspect(c.Context(), args[0], keys, packages, o, say)
+		},
 	}
+	o.addFlags(c)
 	c.Flags().StringArrayVar(&keys, "key", nil, "public key that must have signed, PEM; may be given several times (default: the keys the image itself trusts)")
 	c.Flags().BoolVar(&packages, "packages", false, "list the packages")
 	return c
 }
 
-func runInspect(path string, keyFiles []string, packages bool, say *teller) error {
-	var keys []*ecdsa.PublicKey
-	for _, name := range keyFiles {
-		b, err := os.ReadFile(name)
-		if err != nil {
-			return err
-		}
-		k, err := artifact.ParsePublicKey(b)
-		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-		keys = append(keys, k)
+// local returns where on this computer an image is: where it is, or, of an
+// archive or a registry, a copy below work.
+func (o *placeOptions) local(ctx context.Context, ref, work string) (string, error) {
+	if _, err := os.Stat(ref); err == nil && !strings.HasSuffix(ref, ".tar") || !registry.IsReference(ref) && err != nil {
+		return ref, nil
+	}
+	options, err := o.registry()
+	if err != nil {
+		return "", err
+	}
+	place, tag, err := registry.Locate(ref, options)
+	if err != nil {
+		return "", err
+	}
+	img, err := registry.Open(ctx, place, tag, registry.Want{Arch: arch, OwnKeys: inspect.Keys})
+	if err != nil {
+		return "", err
+	}
+	dir := filepath.Join(work, "layout")
+	return dir, registry.SaveLayout(ctx, img, dir, nil)
+}
+
+func runInspect(ctx context.Context, path string, keyFiles []string, packages bool, o placeOptions, say *teller) error {
+	keys, err := cosign.ReadPublicKeys(keyFiles)
+	if err != nil {
+		return err
 	}
 	work, err := os.MkdirTemp("", "pikelet-inspect-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(work)
+	if path, err = o.local(ctx, path, work); err != nil {
+		return err
+	}
 	img, err := inspect.Open(path, work)
 	if err != nil {
 		return err
@@ -109,17 +133,21 @@ func describe(img *inspect.Image, packages bool) string {
 }
 
 func newDiff(say *teller) *cobra.Command {
-	return &cobra.Command{
+	var o placeOptions
+	c := &cobra.Command{
 		Use:   "diff A B",
 		Short: "Show what differs between two images",
 		Long: `Show what differs between two images: packages, files of the root, files beside
-it, sizes and kernel words. Of cards and disk images it compares slot a.`,
+it, sizes and kernel words; and how much a node that runs A downloads for B. Of
+cards and disk images it compares slot a. Images may be in registries.`,
 		Args: exactly(2, "two images"),
-		RunE: func(_ *cobra.Command, args []string) error { return runDiff(args[0], args[1], say) },
+		RunE: func(c *cobra.Command, args []string) error { return runDiff(c.Context(), args[0], args[1], o, say) },
 	}
+	o.addFlags(c)
+	return c
 }
 
-func runDiff(a, b string, say *teller) error {
+func runDiff(ctx context.Context, a, b string, o placeOptions, say *teller) error {
 	work, err := os.MkdirTemp("", "pikelet-diff-")
 	if err != nil {
 		return err
@@ -129,6 +157,10 @@ func runDiff(a, b string, say *teller) error {
 	for i, path := range []string{a, b} {
 		dir := fmt.Sprintf("%s/%d", work, i)
 		if err := os.Mkdir(dir, 0o700); err != nil {
+			return err
+		}
+		path, err := o.local(ctx, path, dir)
+		if err != nil {
 			return err
 		}
 		img, err := inspect.Open(path, dir)
@@ -155,7 +187,8 @@ func runDiff(a, b string, say *teller) error {
 			text.WriteString("  " + l + "\n")
 		}
 	}
-	fmt.Fprintf(&text, "size: %.1f MiB -> %.1f MiB", float64(d.Bytes[0])/(1<<20), float64(d.Bytes[1])/(1<<20))
+	fmt.Fprintf(&text, "size: %.1f MiB -> %.1f MiB\n", float64(d.Bytes[0])/(1<<20), float64(d.Bytes[1])/(1<<20))
+	fmt.Fprintf(&text, "download: %.1f MiB, the files of the slot that differ", float64(d.Download)/(1<<20))
 	say.result(d, text.String())
 	return nil
 }

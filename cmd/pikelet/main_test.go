@@ -27,7 +27,9 @@ func TestMain(m *testing.M) {
 		syscall.Umask(mask)
 		main()
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	os.RemoveAll(fleet.dir)
+	os.Exit(code)
 }
 
 // pikelet runs the command line in dir and returns its output and exit code.
@@ -195,32 +197,88 @@ func judgeSignature(t *testing.T, dir, private string) {
 		t.Fatal(err)
 	}
 	var layout, index artifact.OCIIndex
-	var sig artifact.OCIManifest
-	if err := json.Unmarshal(b, &layout); err != nil || len(layout.Manifests) != 2 {
+	if err := json.Unmarshal(b, &layout); err != nil || len(layout.Manifests) != 5 {
 		t.Fatalf("index.json: %v\n%s", err, b)
 	}
-	read(layout.Manifests[0].Digest, &index)
-	image := index.Manifests[0].Digest
-	if got, want := layout.Manifests[1].Annotations[artifact.AnnotationRefName], strings.Replace(image, ":", "-", 1)+".sig"; got != want {
-		t.Errorf("the signature is tagged %q, cosign looks for %q", got, want)
-	}
-	read(layout.Manifests[1].Digest, &sig)
-	payload := read(sig.Layers[0].Digest, nil)
-	if !strings.Contains(string(payload), image) {
-		t.Errorf("what was signed does not name %s: %s", image, payload)
-	}
-	raw, err := base64.StdEncoding.DecodeString(sig.Layers[0].Annotations["dev.cosignproject.cosign/signature"])
-	if err != nil {
-		t.Fatal(err)
-	}
 	tmp := t.TempDir()
-	write(t, tmp+"/payload", string(payload), 0o600)
-	write(t, tmp+"/sig", string(raw), 0o600)
 	if out, err := exec.Command("openssl", "pkey", "-in", private, "-pubout", "-out", tmp+"/pub").CombinedOutput(); err != nil {
 		t.Fatalf("openssl: %v\n%s", err, out)
 	}
-	if out, err := exec.Command("openssl", "dgst", "-sha256", "-verify", tmp+"/pub", "-signature", tmp+"/sig", tmp+"/payload").CombinedOutput(); err != nil {
-		t.Errorf("openssl: %v\n%s", err, out)
+	read(layout.Manifests[0].Digest, &index)
+	bill := layout.Manifests[1]
+	tagged := map[string]artifact.Descriptor{}
+	for _, d := range layout.Manifests[2:] {
+		tagged[d.Annotations[artifact.AnnotationRefName]] = d
+	}
+	for _, signed := range []string{index.Manifests[0].Digest, layout.Manifests[0].Digest, bill.Digest} {
+		d, ok := tagged[strings.Replace(signed, ":", "-", 1)+".sig"]
+		if !ok {
+			t.Fatalf("cosign finds no signature of %s among %v", signed, tagged)
+		}
+		var sig artifact.OCIManifest
+		read(d.Digest, &sig)
+		payload := read(sig.Layers[0].Digest, nil)
+		if !strings.Contains(string(payload), signed) {
+			t.Errorf("what was signed does not name %s: %s", signed, payload)
+		}
+		raw, err := base64.StdEncoding.DecodeString(sig.Layers[0].Annotations["dev.cosignproject.cosign/signature"])
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(t, tmp+"/payload", string(payload), 0o600)
+		write(t, tmp+"/sig", string(raw), 0o600)
+		if out, err := exec.Command("openssl", "dgst", "-sha256", "-verify", tmp+"/pub", "-signature", tmp+"/sig", tmp+"/payload").CombinedOutput(); err != nil {
+			t.Errorf("openssl: %v\n%s", err, out)
+		}
+	}
+	judgeBill(t, read, bill, index.Manifests[0].Digest)
+}
+
+// judgeBill looks whether the bill of materials refers to the image and lists
+// each of its packages, with a licence and a name that scanners know.
+func judgeBill(t *testing.T, read func(string, any) []byte, d artifact.Descriptor, image string) {
+	var m artifact.OCIManifest
+	read(d.Digest, &m)
+	if m.Subject == nil || m.Subject.Digest != image || m.ArtifactType != "application/spdx+json" || d.ArtifactType != m.ArtifactType {
+		t.Errorf("the bill of materials refers to %+v", m.Subject)
+	}
+	var bill struct {
+		Version  string `json:"spdxVersion"`
+		Packages []struct {
+			ID       string `json:"SPDXID"`
+			Name     string
+			Version  string `json:"versionInfo"`
+			Declared string `json:"licenseDeclared"`
+			External []struct {
+				Locator string `json:"referenceLocator"`
+			} `json:"externalRefs"`
+		}
+		Relationships []struct {
+			To string `json:"relatedSpdxElement"`
+		}
+	}
+	read(m.Layers[0].Digest, &bill)
+	names, ids := map[string]bool{}, map[string]bool{}
+	for _, p := range bill.Packages {
+		names[p.Name+" "+p.Version] = true
+		ids[p.ID] = true
+		if strings.HasPrefix(p.Name, "busybox") && (len(p.External) != 1 || p.External[0].Locator != "pkg:apk/alpine/"+p.Name+"@"+p.Version+"?arch=aarch64&distro=alpine-3.23" || p.Declared == "") {
+			t.Errorf("of busybox it says %+v", p)
+		}
+	}
+	var config artifact.OCIManifest
+	read(image, &config)
+	manifest := read(config.Config.Digest, nil)
+	if bill.Version != "SPDX-2.3" || len(ids) != len(bill.Packages) || len(bill.Relationships) != len(bill.Packages) || len(manifest) == 0 {
+		t.Errorf("version %s, %d packages, %d ids, %d relationships", bill.Version, len(bill.Packages), len(ids), len(bill.Relationships))
+	}
+	for _, want := range []string{"twin 1.0", "files ", "pikelet-init ", "pikeletd "} {
+		if !names[want] {
+			t.Errorf("the bill of materials lists no %q", want)
+		}
+	}
+	if len(names) < 25 {
+		t.Errorf("only %d things are listed", len(names))
 	}
 }
 

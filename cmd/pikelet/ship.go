@@ -20,6 +20,7 @@ import (
 	"github.com/pikelet-os/pikelet/internal/artifact/registry"
 	"github.com/pikelet-os/pikelet/internal/cosign"
 	"github.com/pikelet-os/pikelet/internal/flash"
+	"github.com/pikelet-os/pikelet/internal/slots"
 )
 
 // arch is what images are for, in OCI's words.
@@ -129,7 +130,12 @@ func (o *imageOptions) open(ctx context.Context, ref string) (*registry.Image, e
 
 // locate is registry.Locate that knows cards and disk images too.
 func (o *imageOptions) locate(ref string, options registry.Options) (registry.Place, string, error) {
-	if st, err := os.Stat(ref); err == nil && !st.IsDir() && !strings.HasSuffix(ref, ".tar") {
+	st, err := os.Stat(ref)
+	switch {
+	case err == nil && strings.HasSuffix(ref, ".zst"):
+		s, err := openCompressed(ref)
+		return s, "", err
+	case err == nil && !st.IsDir() && !strings.HasSuffix(ref, ".tar"):
 		s, err := flash.OpenSource(ref)
 		return s, "", err
 	}
@@ -386,7 +392,11 @@ which reads all of it. Exit status 1 where it does not hold.`,
 			read := "signatures and manifests hold; no file was read"
 			if !only {
 				tell, end := meter(say, "reading", size(img.Manifest))
-				err := img.ReadFiles(tell)
+				but := ""
+				if _, card := img.From.(*flash.Source); card {
+					but = slots.Net.CmdlineFile() // no slot holds the words of netboot
+				}
+				err := img.ReadFiles(tell, but)
 				end()
 				if err != nil {
 					return err

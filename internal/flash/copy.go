@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 )
 
 // copySize is what is read, written or compared at once, in bytes: the erase
@@ -128,4 +129,20 @@ func pieces(r io.Reader, use func(b []byte, done int64) error) (int64, error) {
 		free <- p.b
 	}
 	return done, nil
+}
+
+// CopySparse copies r into a new file, with holes where there are only zeros.
+func CopySparse(f *os.File, r io.Reader) error {
+	var none [copySize]byte
+	size, err := pieces(r, func(b []byte, done int64) error {
+		if bytes.Equal(b, none[:len(b)]) {
+			return nil
+		}
+		_, err := f.WriteAt(b, done)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return f.Truncate(size)
 }

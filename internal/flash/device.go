@@ -90,7 +90,7 @@ func (d Device) Refuse(r Rules) error {
 	case !d.Removable && !d.File && d.Serial == "":
 		return fmt.Errorf("%s is not removable, and has no serial by which it could be named: it is left alone", d.Path)
 	case !d.Removable && !d.File && r.Serial != d.Serial:
-		return fmt.Errorf("%s is not removable (%s); if it is meant, name its serial: --serial %s", d.Path, d.Describe(), d.Serial)
+		return fmt.Errorf("%s is not removable (%s); if it is meant, name its serial: --device-serial %s", d.Path, d.Describe(), d.Serial)
 	case r.Serial != "" && d.Serial != r.Serial:
 		return fmt.Errorf("%s has the serial %q, and %q was named", d.Path, d.Serial, r.Serial)
 	}

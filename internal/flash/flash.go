@@ -163,12 +163,12 @@ func (c *Card) each(w placer) error {
 	// What a card's earlier life may have left: records before the first
 	// partition, and a state that belongs to another cluster.
 	if err := zeros(w, disk.SectorSize, control.Start); err != nil {
-		return err
+		return fmt.Errorf("clearing what lies before the partitions: %w", err)
 	}
 	if !c.KeepState {
 		state := c.Table.Partitions[disk.State-1]
 		if err := zeros(w, state.Start, state.Start+disk.StateClear); err != nil {
-			return err
+			return fmt.Errorf("clearing the state partition: %w", err)
 		}
 	}
 	layout, err := c.Image.Control(c.Control, control)

@@ -3,6 +3,7 @@ package flash
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -43,7 +44,9 @@ func OpenSource(name string) (*Source, error) {
 
 func (s *Source) read() error {
 	var err error
-	if s.Table, err = disk.ReadTable(s.f); err != nil {
+	if s.Table, err = disk.ReadTable(s.f); errors.Is(err, io.EOF) {
+		return errors.New("it is no card and no disk image: it is smaller than one sector")
+	} else if err != nil {
 		return err
 	}
 	var problem error

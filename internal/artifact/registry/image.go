@@ -184,9 +184,13 @@ func (img *Image) Signature() ([]byte, error) {
 	return artifact.Signature{Manifest: img.OCI, Signatures: img.Signatures}.Encode()
 }
 
-// ReadFiles reads every file, and so checks that all are whole.
-func (img *Image) ReadFiles(progress func(int64)) error {
+// ReadFiles reads every file but one that its place is known not to hold, and
+// so checks that all are whole.
+func (img *Image) ReadFiles(progress Progress, but string) error {
 	for _, f := range img.Files {
+		if f.Name == but {
+			continue
+		}
 		r, err := img.Open(f.Name)
 		if err != nil {
 			return err
@@ -201,7 +205,7 @@ func (img *Image) ReadFiles(progress func(int64)) error {
 }
 
 // counter is a writer that tells how much it was given.
-type counter func(int64)
+type counter Progress
 
 // Write implements io.Writer.
 func (c counter) Write(b []byte) (int, error) {

@@ -339,24 +339,22 @@ func (l *Layout) Finish() error {
 			children[c.Digest] = true
 		}
 	}
-	slices.SortFunc(names, func(a, b string) int {
-		if isCosignTag(a) != isCosignTag(b) {
-			if isCosignTag(b) {
-				return -1
+	slices.Sort(names)
+	add := func(cosign bool) {
+		for _, n := range names {
+			if isCosignTag(n) == cosign {
+				list = append(list, l.tags[n])
 			}
-			return 1
 		}
-		return strings.Compare(a, b)
-	})
-	for _, n := range names {
-		list = append(list, l.tags[n])
 	}
+	add(false)
 	for _, d := range l.rest {
 		if !children[d.Digest] {
 			children[d.Digest] = true
 			list = append(list, d)
 		}
 	}
+	add(true)
 	b, err := json.Marshal(artifact.OCIIndex{SchemaVersion: 2, MediaType: artifact.MediaOCIIndex, Manifests: list})
 	if err != nil {
 		return err

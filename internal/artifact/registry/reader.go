@@ -78,7 +78,7 @@ func (r *reader) again(err error) error {
 	err = fmt.Errorf("reading %s from %s: %w", r.digest, r.place, err)
 	p, ok := r.place.(patient)
 	var status *transport.Error
-	if !ok || r.ctx.Err() != nil || errors.As(err, &status) && !status.Temporary() || errors.Is(err, errRange) {
+	if !ok || r.ctx.Err() != nil || errors.As(err, &status) && !temporary(err) || errors.Is(err, errRange) {
 		return err
 	}
 	if r.failed++; r.failed == tries {

@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -118,6 +121,9 @@ func (r *Remote) login(ctx context.Context) (*http.Client, error) {
 	if r.options.UserAgent != "" {
 		t = transport.NewUserAgent(t, r.options.UserAgent)
 	}
+	if err := r.greet(ctx, t); err != nil {
+		return nil, r.explain(err)
+	}
 	logged, err := transport.NewWithContext(ctx, r.repo.Registry, auth, t, []string{r.repo.Scope(transport.PullScope)})
 	if err != nil {
 		return nil, r.explain(err)
@@ -126,28 +132,43 @@ func (r *Remote) login(ctx context.Context) (*http.Client, error) {
 	return r.client, nil
 }
 
+// greet looks whether the registry speaks TLS, where go-containerregistry
+// would try without too, and then tell one failure for the other.
+func (r *Remote) greet(ctx context.Context, t http.RoundTripper) error {
+	if r.options.PlainHTTP || r.repo.Scheme() == "https" {
+		return nil
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+r.repo.RegistryStr()+"/v2/", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := (&http.Client{Transport: t}).Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	return transport.CheckError(resp, http.StatusOK, http.StatusUnauthorized)
+}
+
 // temporary says whether a request is worth another try: one that failed on
-// the way is, unless somebody gave up or TLS was refused.
+// the way is, unless somebody gave up, nobody was there, or TLS was refused.
 func temporary(err error) bool {
 	var status *transport.Error
 	var bad *tls.CertificateVerificationError
+	var nobody *net.DNSError
 	switch {
 	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, errPlain), errors.As(err, &bad), isHTTPOnly(err):
 		return false
+	case errors.Is(err, syscall.ECONNREFUSED), errors.As(err, &nobody) && nobody.IsNotFound:
+		return false
 	case errors.As(err, &status):
-		return status.Temporary()
+		return status.Temporary() || slices.Contains(retryCodes, status.StatusCode)
 	}
-	var t interface{ Temporary() bool }
-	return errors.As(err, &t) && t.Temporary() || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || isReset(err)
+	return true
 }
 
 func isHTTPOnly(err error) bool {
 	return strings.Contains(err.Error(), "server gave HTTP response to HTTPS client")
-}
-
-func isReset(err error) bool {
-	text := err.Error()
-	return strings.Contains(text, "connection reset") || strings.Contains(text, "broken pipe") || strings.Contains(text, "server closed")
 }
 
 // explain adds what to do to errors people meet.
@@ -283,6 +304,9 @@ func (r *Remote) pushOptions(ctx context.Context) ([]remote.Option, error) {
 }
 
 func (r *Remote) push(ctx context.Context) (*remote.Pusher, error) {
+	if _, err := r.login(ctx); err != nil { // which says what is wrong better
+		return nil, err
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.pusher != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -112,6 +113,9 @@ func whole(img *Image, name string, fill func(part string) error) error {
 		return err
 	}
 	if err := fill(part); err != nil {
+		if !errors.Is(err, context.Canceled) && !errors.Is(err, io.ErrUnexpectedEOF) {
+			os.RemoveAll(part) // refused, not interrupted: nothing of it is wanted
+		}
 		os.Remove(part) // where nothing came yet
 		return err
 	}
