@@ -82,7 +82,7 @@ func TestDtcReadsOurTrees(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	edited, err := describe(b, &Handover{Partition: 3, Tryboot: true}, "10000000abcdef01")
+	edited, err := describe(b, &Handover{Partition: 3, Tryboot: true}, "10000000abcdef01", true)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,6 +31,9 @@ type Options struct {
 	// Forward makes TCP ports of the guest reachable on loopback: from the
 	// port here to the guest's.
 	Forward map[int]int
+	// KASLR has the firmware pass a seed for it, as a Pi's does: the kernel
+	// then takes longer for everything.
+	KASLR bool
 	// Memory is the guest's, in MiB; 0 for what the machine usually has.
 	Memory int
 
@@ -260,7 +263,7 @@ func (m *Machine) arguments(ctx context.Context, mach machine, s *Handover) ([]s
 	dtb := s.DTB
 	if mach.ownDTB {
 		dump := file("qemu.dtb")
-		if out, err := exec.CommandContext(ctx, qemu, "-M", mach.name+",dumpdtb="+dump, "-cpu", mach.cpu, "-m", fmt.Sprint(mach.memory), "-display", "none", "-nodefaults").CombinedOutput(); err != nil {
+		if out, err := exec.CommandContext(ctx, qemu, "-M", mach.name+",dtb-randomness=off,dumpdtb="+dump, "-cpu", mach.cpu, "-m", fmt.Sprint(mach.memory), "-display", "none", "-nodefaults").CombinedOutput(); err != nil {
 			return nil, fmt.Errorf("asking QEMU for its device tree: %w\n%s", err, out)
 		}
 		var err error
@@ -268,7 +271,7 @@ func (m *Machine) arguments(ctx context.Context, mach machine, s *Handover) ([]s
 			return nil, err
 		}
 	}
-	dtb, err := describe(dtb, s, m.o.Serial)
+	dtb, err := describe(dtb, s, m.o.Serial, m.o.KASLR)
 	if err != nil {
 		return nil, err
 	}
