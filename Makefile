@@ -16,7 +16,7 @@ COMMAND_FLAGS = -trimpath -buildvcs=false -ldflags='-s -w -X main.version=$(VERS
 SOURCES := $(shell find . -name '*.go' -not -path './build/*') go.mod go.sum
 ASSETS  := $(shell find overlays cmd/starter/files -type f)
 
-.PHONY: help build device starter demo test bench fuzz proof soak test-clients oracle lint generate dist setup-run setup-test
+.PHONY: help build device tools starter demo test bench fuzz proof soak test-clients oracle lint generate dist setup-run setup-test setup-clients
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,12 @@ builder/device/pikelet-init builder/device/pikeletd: builder/device/%: $(SOURCES
 $(BUILD)/pikelet: $(SOURCES) $(ASSETS) device
 	CGO_ENABLED=0 $(GO) build $(COMMAND_FLAGS) -o $@ ./cmd/pikelet
 
+# Programs of others that tests and bench run beside ours.
+$(BUILD)/tools/registry: ; CGO_ENABLED=0 GOBIN=$(abspath $(@D)) $(GO) install github.com/distribution/distribution/v3/cmd/registry@v3.1.2
+$(BUILD)/tools/crane: ; CGO_ENABLED=0 GOBIN=$(abspath $(@D)) $(GO) install github.com/google/go-containerregistry/cmd/crane@v0.22.1
+
+tools: $(BUILD)/tools/registry $(BUILD)/tools/crane ## build the registry and the client that tests and bench use
+
 starter: $(BUILD)/starter-bin ## make the starter repository from Debian's packages
 	$(BUILD)/starter-bin -o $(BUILD)/starter
 
@@ -42,14 +48,14 @@ demo: setup-run build starter ## build an image and boot it in a virtual Pi
 	$(BUILD)/pikelet vm run --snapshot $(BUILD)/demo/disk.img
 
 # What works on several cores at once; cgo's compiler is needed for -race.
-RACED := ./builder/... ./layers/... ./internal/slots ./internal/disk/... ./internal/verity
-test: setup-test build starter ## run all tests, boot tests included
+RACED := ./builder/... ./layers/... ./internal/slots ./internal/disk/... ./internal/verity ./internal/artifact/... ./internal/flash
+test: setup-test build starter $(BUILD)/tools/registry ## run all tests, boot tests included
 	$(GO) vet ./...
 	$(GO) test -race -count=1 $(RACED)
 	$(GO) test -race -count=1 -run TestFetchesOverlap ./cmd/pikelet
 	set -o pipefail; $(GO) test -v -count=1 -parallel 2 -timeout 60m ./... | $(GO) run ./internal/vm/testlog
 
-bench: setup-test build starter ## measure, side by side with the peers, into bench.json; ALPINE=DIR for solve_ms
+bench: setup-test build starter tools ## measure, side by side with the peers, into bench.json; ALPINE=DIR for solve_ms
 	$(BUILD)/starter-bin -bulk -o $(BUILD)/bulk
 	$(BUILD)/pikelet build -o $(BUILD)/demo examples/demo.yaml
 	$(GO) build -o $(BUILD)/bench ./internal/vm/bench
@@ -67,8 +73,8 @@ soak: test ## run long tests: power cuts, and builds side by side with the race 
 	$(GO) test -count=1 -timeout 60m -v -run TestPowerCuts ./internal/vm -cuts 50
 	$(GO) test -race -count=1 -timeout 60m -run TestBuildsShareACache ./cmd/pikelet
 
-test-clients: build starter ## let real clients that are slow to compile judge: crane and cosign
-	testdata/clients.sh $(BUILD)/pikelet examples/demo.yaml $(BUILD)/clients
+test-clients: setup-clients build starter $(BUILD)/tools/registry ## let real clients judge: cosign, crane, regctl, skopeo
+	testdata/clients.sh $(abspath $(BUILD)/pikelet) $(abspath $(BUILD)/tools/registry) examples/demo.yaml $(abspath $(BUILD)/clients)
 
 WORLDS ?= 3000
 oracle: build starter ## compare with Alpine's own apk: make oracle ALPINE=DIR, with its minirootfs archives and index
@@ -95,6 +101,9 @@ dist: device ## build the command for every platform, static and reproducible, w
 
 setup-run:
 	@sh internal/vm/install.sh $(RUN_PACKAGES)
+
+setup-clients: setup-run
+	@sh internal/vm/install.sh skopeo
 
 setup-test:
 	@sh internal/vm/install.sh $(TEST_PACKAGES)

@@ -43,6 +43,10 @@ type Board struct {
 	// Compatible is what device trees of the family say they are (FACTS 4).
 	Compatible []string
 
+	// Imager is how Raspberry Pi Imager's lists call the family (the tags of
+	// its own list, os_list_imagingutility_v4.json; not tried here).
+	Imager string
+
 	// Virtual marks boards that are no Pi. They are made for only when a
 	// spec names them.
 	Virtual bool
@@ -88,25 +92,25 @@ var (
 
 var list = []Board{
 	{
-		Name: "rpi3", Title: "Raspberry Pi 3B, 3B+, 3A+, CM3", Filter: "pi3",
+		Name: "rpi3", Title: "Raspberry Pi 3B, 3B+, 3A+, CM3", Filter: "pi3", Imager: "pi3-64bit",
 		Compatible: []string{"raspberrypi,3-model-b", "raspberrypi,3-model-b-plus", "raspberrypi,3-model-a-plus", "raspberrypi,3-compute-module"},
 		DTBs:       []string{"bcm2710-rpi-3-b.dtb", "bcm2710-rpi-3-b-plus.dtb", "bcm2710-rpi-cm3.dtb"},
 		Firmware:   gpu3, Bootcode: true, Modules: bcm2837,
 	},
 	{
-		Name: "zero2w", Title: "Raspberry Pi Zero 2 W", Filter: "pi02",
+		Name: "zero2w", Title: "Raspberry Pi Zero 2 W", Filter: "pi02", Imager: "pi3-64bit",
 		Compatible: []string{"raspberrypi,model-zero-2-w"},
 		DTBs:       []string{"bcm2710-rpi-zero-2-w.dtb", "bcm2710-rpi-zero-2.dtb"},
 		Firmware:   gpu3, Bootcode: true, Modules: bcm2837,
 	},
 	{
-		Name: "rpi4", Title: "Raspberry Pi 4B, 400, CM4", Filter: "pi4",
+		Name: "rpi4", Title: "Raspberry Pi 4B, 400, CM4", Filter: "pi4", Imager: "pi4-64bit",
 		Compatible: []string{"raspberrypi,4-model-b", "raspberrypi,400", "raspberrypi,4-compute-module", "raspberrypi,4s-compute-module"},
 		DTBs:       []string{"bcm2711-rpi-4-b.dtb", "bcm2711-rpi-400.dtb", "bcm2711-rpi-cm4.dtb", "bcm2711-rpi-cm4s.dtb"},
 		Firmware:   gpu4, Modules: bcm2711,
 	},
 	{
-		Name: "rpi5", Title: "Raspberry Pi 5, 500, CM5", Filter: "pi5",
+		Name: "rpi5", Title: "Raspberry Pi 5, 500, CM5", Filter: "pi5", Imager: "pi5-64bit",
 		Compatible: []string{"raspberrypi,5-model-b", "raspberrypi,5-compute-module", "raspberrypi,500"},
 		DTBs: []string{"bcm2712-rpi-5-b.dtb", "bcm2712d0-rpi-5-b.dtb", "bcm2712-rpi-500.dtb",
 			"bcm2712-rpi-cm5-cm5io.dtb", "bcm2712-rpi-cm5-cm4io.dtb", "bcm2712-rpi-cm5l-cm5io.dtb", "bcm2712-rpi-cm5l-cm4io.dtb"},

@@ -42,6 +42,12 @@ func compressDisk(ctx context.Context, image, name string, in Inputs) error {
 	return out.Close()
 }
 
+// CompressDisk writes a disk image compressed with zstd, on so many cores. It
+// is what a build with Inputs.Zstd does.
+func CompressDisk(ctx context.Context, image, name string, workers int, tell func(Progress)) error {
+	return compressDisk(ctx, image, name, Inputs{Workers: workers, Progress: tell})
+}
+
 // frame is a block on its way through an encoder.
 type frame struct {
 	in, out []byte

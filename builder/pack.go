@@ -107,7 +107,7 @@ func (a *Artifact) sign(sbom []byte, key *ecdsa.PrivateKey) error {
 		return err
 	}
 	top := []artifact.Descriptor{
-		{MediaType: artifact.MediaOCIIndex, ArtifactType: artifact.ArtifactType, Digest: artifact.DigestOf(index), Size: int64(len(index)),
+		{MediaType: artifact.MediaOCIIndex, Digest: artifact.DigestOf(index), Size: int64(len(index)),
 			Annotations: map[string]string{artifact.AnnotationRefName: a.Manifest.Release}},
 		{MediaType: artifact.MediaOCIManifest, ArtifactType: artifact.MediaSPDX, Digest: artifact.DigestOf(bill), Size: int64(len(bill))},
 	}

@@ -1,33 +1,86 @@
 #!/bin/sh
-# Let the real crane and cosign read an artifact that pikelet built: push its
-# OCI layout to a registry on loopback, and verify its signature with the right
-# key and with a wrong one. Arguments: pikelet, a spec, a folder to work in.
+# Let real clients judge what pikelet ships, and pikelet what they make: cosign,
+# crane, regctl and skopeo, with distribution as the registry on loopback.
+# Arguments: pikelet, distribution's registry, a spec, a folder to work in.
 # Compiling cosign takes about four minutes the first time.
 set -eu
-pikelet=$1 spec=$2 work=$3
-mkdir -p "$work"
+pikelet=$1 registry=$2 spec=$3 work=$4
+rm -rf "$work/run"
+mkdir -p "$work/run"
 GOBIN=$(cd "$work" && pwd)/bin
 export GOBIN
 go install github.com/google/go-containerregistry/cmd/crane@v0.22.1
+go install github.com/regclient/regclient/cmd/regctl@v0.11.7
 go install github.com/sigstore/cosign/v2/cmd/cosign@v2.6.5
+run=$work/run
+passed=0
+fail() { echo "FAILED: $1"; [ ! -f "$run/log" ] || cat "$run/log"; exit 1; }
+ok() { what=$1; shift; "$@" >"$run/log" 2>&1 || fail "$what"; passed=$((passed + 1)); }
+refused() { what=$1; shift; if "$@" >"$run/log" 2>&1; then fail "$what"; fi; passed=$((passed + 1)); }
 
-key() { openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$work/$1.key" 2>/dev/null && openssl pkey -in "$work/$1.key" -pubout -out "$work/$1.pub"; }
-key right
-key wrong
-"$pikelet" build --key "$work/right.key" -o "$work/out" "$spec"
-
-"$GOBIN/crane" registry serve --address 127.0.0.1:5999 >"$work/registry.log" 2>&1 &
-registry=$!
-trap 'kill $registry' EXIT
-sleep 1
+cat >"$run/registry.yml" <<END
+version: 0.1
+log: {level: error, accesslog: {disabled: true}}
+storage: {filesystem: {rootdirectory: $run/registry}, delete: {enabled: true}}
+http: {addr: 127.0.0.1:5999}
+END
+OTEL_TRACES_EXPORTER=none "$registry" serve "$run/registry.yml" >"$run/registry.log" 2>&1 &
+server=$!
+trap 'kill $server' EXIT
+sleep 2
 repo=127.0.0.1:5999/image
-"$GOBIN/crane" push --index "$work/out/artifact" "$repo:layout"
-image=sha256:$(grep -o 'sha256-[0-9a-f]*\.sig' "$work/out/artifact/index.json" | sed 's/sha256-//; s/\.sig//')
-signature=$("$GOBIN/crane" manifest "$repo:layout" | tr '{' '\n' | grep -B1 '\.sig"' | grep -o 'sha256:[0-9a-f]*' | head -n 1)
-"$GOBIN/crane" copy "$repo@$signature" "$repo:sha256-${image#sha256:}.sig"
+export COSIGN_PASSWORD=secret
+cosign="$GOBIN/cosign"
+verify="$cosign verify --insecure-ignore-tlog=true --allow-insecure-registry"
 
-verify() { "$GOBIN/cosign" verify --key "$work/$1.pub" --insecure-ignore-tlog=true --allow-insecure-registry "$repo@$image" 2>"$work/cosign.log"; }
-verify right || { cat "$work/cosign.log"; echo "cosign does not accept the signature"; exit 1; }
-if verify wrong; then echo "cosign accepts a foreign key, so it judges nothing here"; exit 1; fi
-"$GOBIN/crane" manifest "$repo@$image" | grep -q application/vnd.pikelet.image.v1
-echo "cosign and crane agree: 1 passed, 0 failed"
+# Keys of both, and an image that trusts both.
+(cd "$run" && "$cosign" generate-key-pair >/dev/null 2>&1)
+ok "keygen" "$pikelet" keygen -o "$run/ours"
+ok "keygen of a stranger" "$pikelet" keygen -o "$run/stranger"
+{ grep -v '^#' "$spec" | sed "s|\.\./\.\./\.\./build|$PWD/build|g; s|\.\./build|$PWD/build|g"; printf 'keys: [ours.pub, cosign.pub]\n'; } >"$run/image.yaml"
+ok "build" "$pikelet" build --key "$run/ours.key" -o "$run/out" "$run/image.yaml"
+ok "publish" "$pikelet" publish "$repo" --plain-http --from "$run/out" --channel stable
+release=$(sed -n 's/^release: *"*\([0-9.]*\)"*/\1/p' "$run/image.yaml")
+image=$(grep -o 'sha256:[0-9a-f]*' "$run/out/signature.json" | head -n 1 || true)
+image=$("$GOBIN/crane" manifest --insecure "$repo:$release" | grep -o '"digest":"sha256:[0-9a-f]*"' | head -n 1 | cut -d'"' -f4)
+index=$("$GOBIN/crane" digest --insecure "$repo:$release")
+
+# What we sign, cosign verifies: the index by its tags, the image, the bill.
+for ref in "$repo:$release" "$repo:stable" "$repo@$image" "$repo@$index"; do
+	ok "cosign verifies $ref" $verify --key "$run/ours.pub" "$ref"
+	refused "cosign takes a stranger's key for $ref" $verify --key "$run/stranger.pub" "$ref"
+done
+ok "crane reads the artifact type" sh -c "'$GOBIN/crane' manifest --insecure $repo@$image | grep -q application/vnd.pikelet.image.v1"
+ok "regctl lists the tags" sh -c "'$GOBIN/regctl' --host reg=127.0.0.1:5999,tls=disabled tag ls $repo | grep -qx stable"
+ok "regctl finds the bill of materials" sh -c "'$GOBIN/regctl' --host reg=127.0.0.1:5999,tls=disabled artifact list $repo@$image | grep -q spdx"
+ok "regctl gets a file" sh -c "'$GOBIN/regctl' --host reg=127.0.0.1:5999,tls=disabled artifact get --file config.txt $repo@$image | cmp - $run/out/config.txt"
+
+# skopeo keeps our digests.
+skopeo copy -q --all --src-tls-verify=false "docker://$repo:$release" "oci:$run/skopeo:$release"
+ok "skopeo keeps the index's digest" grep -q "$index" "$run/skopeo/index.json"
+refused "an image without its signatures is taken" "$pikelet" verify --key "$run/ours.pub" "$run/skopeo"
+for digest in "$image" "$index"; do
+	tag=$(echo "$digest" | tr : -).sig
+	skopeo copy -q --src-tls-verify=false "docker://$repo:$tag" "oci:$run/skopeo:$tag"
+done
+ok "what skopeo carried is whole" "$pikelet" verify --key "$run/ours.pub" "$run/skopeo"
+
+# What cosign signs, we verify, and it boots: ours are taken away first.
+for digest in "$image" "$index"; do
+	"$GOBIN/crane" delete --insecure "$repo@$("$GOBIN/crane" digest --insecure "$repo:$(echo "$digest" | tr : -).sig")"
+done
+refused "an image without signatures is taken" "$pikelet" verify --plain-http --key "$run/ours.pub" "$repo:$release"
+ok "cosign signs" "$cosign" sign --key "$run/cosign.key" --tlog-upload=false --allow-insecure-registry --recursive -y "$repo:$release"
+refused "our key still counts" "$pikelet" verify --plain-http --key "$run/ours.pub" "$repo:$release"
+ok "we verify what cosign signed" "$pikelet" verify --plain-http --key "$run/cosign.pub" "$repo:$release"
+ok "it becomes a card" "$pikelet" pull --plain-http --key "$run/cosign.pub" -o "$run/cosign.img" "$repo:$release"
+ok "it boots" sh -c "timeout 240 '$pikelet' vm run --snapshot $run/cosign.img </dev/null 2>&1 | grep -m 1 'root verified: dm-verity'"
+
+# cosign signs with our key, and its downgrade statement is ours.
+ok "cosign signs with our key" "$cosign" sign --key "$run/ours.key" --tlog-upload=false --allow-insecure-registry --recursive -y "$repo:$release"
+ok "we verify that too" "$pikelet" verify --plain-http --key "$run/ours.pub" "$repo:$release"
+ok "sign beside cosign's" "$pikelet" sign --plain-http --key "$run/stranger.key" "$repo:$release"
+for key in ours cosign stranger; do
+	ok "cosign verifies $key beside the others" $verify --key "$run/$key.pub" "$repo@$image"
+done
+echo "clients: $passed passed, 0 failed"

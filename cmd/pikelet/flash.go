@@ -204,7 +204,11 @@ func newCard(img *registry.Image, node []byte) (*flash.Card, error) {
 			node = s.Files().Node
 		}
 	}
-	return flash.NewCard(slots.Image{Manifest: img.Manifest, Text: img.Text, Signature: signature, Digest: img.Digest, Open: img.Open}, state, node)
+	card, err := flash.NewCard(slots.Image{Manifest: img.Manifest, Text: img.Text, Signature: signature, Digest: img.Digest, Open: img.Open}, state, node)
+	if err == nil {
+		card.Unchecked = img.OpenUnchecked
+	}
+	return card, err
 }
 
 // confirm asks for the model of the device, which nobody types by mistake. A
@@ -240,8 +244,17 @@ func writeCard(ctx context.Context, card *flash.Card, d flash.Device, keep bool,
 		}
 	}
 	start := time.Now()
-	tell, end := phases(say, card.Content())
-	err = card.Write(ctx, dev, tell)
+	var flushed, written time.Time // when waiting for the card began, and when it ended
+	show, end := phases(say, card.Content())
+	err = card.Write(ctx, dev, func(phase flash.Phase, n int64) {
+		switch {
+		case phase == flash.Flushing:
+			flushed = time.Now()
+		case phase == flash.Comparing && written.IsZero():
+			written = time.Now()
+		}
+		show(phase, n)
+	})
 	end()
 	if err == nil {
 		err = dev.Close()
@@ -249,9 +262,10 @@ func writeCard(ctx context.Context, card *flash.Card, d flash.Device, keep bool,
 	if err != nil {
 		return fmt.Errorf("flashing %s: %w\nwhat is on it is not whole, and starts nothing; flash it again", d.Path, err)
 	}
-	seconds := time.Since(start).Seconds()
-	say.result(map[string]any{"device": d.Path, "digest": card.Digest, "bytes": card.Content(), "seconds": seconds},
-		fmt.Sprintf("%s is on %s, and reads back as it should: %.0f MB in %.0f s", what, d.Path, float64(card.Content())/1e6, seconds))
+	wrote, compared := written.Sub(start).Seconds(), time.Since(written).Seconds()
+	mb := float64(card.Content()) / 1e6
+	say.result(map[string]any{"device": d.Path, "digest": card.Digest, "bytes": card.Content(), "writeSeconds": wrote, "flushSeconds": written.Sub(flushed).Seconds(), "compareSeconds": compared},
+		fmt.Sprintf("%s is on %s, and reads back as it should: %.0f MB, written with %.0f MB/s and read with %.0f MB/s", what, d.Path, mb, mb/wrote, mb/compared))
 	return nil
 }
 

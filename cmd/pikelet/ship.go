@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 
@@ -185,23 +187,83 @@ image too, which is what nodes follow.
 another registry's reference: that copies an image with all that belongs to it.
 What the registry has is not sent again.
 
+With --imager it writes a compressed disk image and a list of images for
+Raspberry Pi Imager into a folder, to be put onto a web server; then no registry
+need be named.
+
 Whoever is logged in for docker is logged in here.`,
-		Args: exactly(1, "a repository: registry.example/name"),
-		RunE: func(c *cobra.Command, args []string) error { return runPublish(c.Context(), args[0], o, say) },
+		Args: func(_ *cobra.Command, args []string) error {
+			if o.Imager != "" && len(args) == 0 {
+				return nil
+			}
+			return exactly(1, "a repository: registry.example/name")(nil, args)
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			if (o.Imager == "") != (o.ImagerURL == "") {
+				return usageError{errors.New("--imager DIR and --imager-url ADDRESS go together")}
+			}
+			if o.Imager != "" {
+				if err := publishForImager(c.Context(), o, say); err != nil || len(args) == 0 {
+					return err
+				}
+			}
+			return runPublish(c.Context(), args[0], o, say)
+		},
 	}
 	o.addFlags(c)
 	f := c.Flags()
 	f.StringVar(&o.From, "from", "out", "what is published")
 	f.StringVar(&o.Channel, "channel", "", "tag that moves to this release, such as stable")
 	f.StringVar(&o.Sign, "sign", "", "private key that signs what is published too")
+	f.StringVar(&o.Imager, "imager", "", "folder that gets the image and a list for Raspberry Pi Imager")
+	f.StringVar(&o.ImagerURL, "imager-url", "", "the address that folder will have for Raspberry Pi Imager")
 	return c
 }
 
 type publishOptions struct {
 	imageOptions
-	From    string
-	Channel string
-	Sign    string
+	From      string
+	Channel   string
+	Sign      string
+	Imager    string
+	ImagerURL string
+}
+
+// publishForImager writes an image, and a list that names it, as Raspberry Pi
+// Imager takes them.
+func publishForImager(ctx context.Context, o publishOptions, say *teller) error {
+	img, err := o.open(ctx, o.From)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(o.Imager, 0o755); err != nil {
+		return err
+	}
+	file := fmt.Sprintf("%s-%s.img.zst", img.Stream, img.Release)
+	work, err := os.MkdirTemp(o.Imager, ".work-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(work)
+	disk := filepath.Join(work, "disk.img")
+	if err := saveDisk(ctx, img, disk, func(int64) {}); err != nil {
+		return err
+	}
+	p := newProgress(say)
+	err = builder.CompressDisk(ctx, disk, filepath.Join(work, file), runtime.GOMAXPROCS(0), p.show)
+	p.end()
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(filepath.Join(work, file), filepath.Join(o.Imager, file)); err != nil {
+		return err
+	}
+	if err := builder.AddToImager(o.Imager, file, disk, o.ImagerURL, img.Manifest); err != nil {
+		return err
+	}
+	list := filepath.Join(o.Imager, builder.ImagerFile)
+	say.result(map[string]string{"list": list, "image": filepath.Join(o.Imager, file)}, list+"\n"+filepath.Join(o.Imager, file))
+	return nil
 }
 
 func runPublish(ctx context.Context, ref string, o publishOptions, say *teller) error {

@@ -128,9 +128,13 @@ func Describe(b []byte) Descriptor {
 }
 
 // EncodeIndex returns the index over the manifests of an image, one for each
-// architecture.
+// architecture. It has no fields that came with OCI 1.1: tools from before it
+// write an index anew without those, and so under another digest.
 func EncodeIndex(manifests ...Descriptor) ([]byte, error) {
-	return json.Marshal(OCIIndex{SchemaVersion: 2, MediaType: MediaOCIIndex, ArtifactType: ArtifactType, Manifests: manifests})
+	for i := range manifests {
+		manifests[i].ArtifactType = ""
+	}
+	return json.Marshal(OCIIndex{SchemaVersion: 2, MediaType: MediaOCIIndex, Manifests: manifests})
 }
 
 // DecodeIndex reads an index.

@@ -157,7 +157,9 @@ func EncodeUnfinished(old []byte) []byte {
 
 // IsUnfinished says whether a first sector is that of a card whose writing
 // was interrupted.
-func IsUnfinished(s []byte) bool { return strings.HasPrefix(string(s), unfinishedMark) }
+func IsUnfinished(s []byte) bool {
+	return len(s) >= SectorSize && strings.HasPrefix(string(s), unfinishedMark)
+}
 
 // DecodeUnfinished returns the partitions a card had before its writing was
 // interrupted.

@@ -84,3 +84,33 @@ func FuzzTableRoundTrip(f *testing.F) {
 		}
 	})
 }
+
+// FuzzUnfinished: a card that is being written never has a partition table,
+// and keeps the one it had for whoever asks for it.
+func FuzzUnfinished(f *testing.F) {
+	t, err := Card(64*MiB, StateInImage, 7)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(t.Encode())
+	f.Add(EncodeUnfinished(t.Encode()))
+	f.Add(make([]byte, SectorSize))
+	f.Fuzz(func(t *testing.T, old []byte) {
+		s := EncodeUnfinished(old)
+		if !IsUnfinished(s) || len(s) != SectorSize {
+			t.Fatalf("%q", s)
+		}
+		if _, err := Decode(s); err == nil {
+			t.Fatal("a card that is not finished has a partition table")
+		}
+		again := EncodeUnfinished(s)
+		if string(again) != string(s) {
+			t.Fatal("a second interrupted flash loses what the first one kept")
+		}
+		if was, err := Decode(old); err == nil && len(old) >= SectorSize {
+			if kept, err := DecodeUnfinished(s); err != nil || kept != was {
+				t.Fatalf("%+v became %+v (%v)", was, kept, err)
+			}
+		}
+	})
+}

@@ -6,7 +6,21 @@ import (
 )
 
 // file is an open device.
-type file struct{ *os.File }
+type file struct {
+	*os.File
+	behind writeBehind
+}
+
+// WriteAt implements io.WriterAt. What was written goes out to the medium
+// while more is written, and never much of it is on its way: progress is the
+// medium's, and the flush at the end is short.
+func (f *file) WriteAt(b []byte, at int64) (int, error) {
+	n, err := f.File.WriteAt(b, at)
+	if err == nil {
+		err = f.behind.wrote(f.File, at, int64(n))
+	}
+	return n, err
+}
 
 // OpenDevice opens a device to be written. A file is made as large as size
 // bytes where it is smaller; a disk is opened so that nobody can mount it
@@ -31,7 +45,7 @@ func OpenDevice(d Device, size int64) (interface {
 			return nil, err
 		}
 	}
-	return file{f}, nil
+	return &file{File: f}, nil
 }
 
 func hint(err error) string {
@@ -45,7 +59,7 @@ func hint(err error) string {
 }
 
 // Flush implements Disk.
-func (f file) Flush() error { return f.Sync() }
+func (f *file) Flush() error { return f.Sync() }
 
 // Forget implements Disk.
-func (f file) Forget() error { return forget(f.File) }
+func (f *file) Forget() error { return forget(f.File) }

@@ -32,9 +32,11 @@ import (
 	"github.com/pikelet-os/pikelet/internal/vm"
 )
 
-// patience is how long a guest may take for anything: five times what it
-// takes on an idle machine, because tests share theirs.
-const patience = 2 * time.Minute
+// patience is how long a guest may take for anything: many times what it
+// takes on an idle machine, because tests share theirs, and because a volume
+// that another boot did not close is waited for, the longer the slower that
+// one was (ext4 mmp).
+const patience = 5 * time.Minute
 
 // shared are images that several tests boot: each is built by the first that
 // wants a card of it, and copied by each.

@@ -111,21 +111,13 @@ func enlarge(t *testing.T, card string, mib int64) {
 	}
 }
 
-// reflash writes an image onto a card as flashing does, with the state of the
-// card kept or not.
-func reflash(t *testing.T, r *builder.Result, card string, keepState bool) {
+// flashCard writes an image onto a card with pikelet flash.
+func flashCard(t *testing.T, r *builder.Result, card string, more ...string) {
 	t.Helper()
-	f, err := os.Open(r.Disk)
+	out, err := exec.Command("../../build/pikelet", append([]string{"flash", r.Artifact.Dir, card, "--yes"}, more...)...).CombinedOutput()
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("flashing %v: %v\n%s", more, err, out)
 	}
-	defer f.Close()
-	state := partition(t, f, disk.State)
-	end := state.Start + disk.StateClear
-	if keepState {
-		end = state.Start
-	}
-	overwrite(t, card, 0, readCard(t, r.Disk, 0, end))
 }
 
 // freePort returns a port of loopback nobody listens on.
@@ -190,15 +182,19 @@ const clusterSecret = "a secret of a cluster that nobody guesses"
 func TestFirstBootMakesANode(t *testing.T) {
 	t.Parallel()
 	image := sharedBuild(t, "node.yaml")
-	card := cardOf(t, image)
-	enlarge(t, card, 600)
 	key, public := sshKey(t)
 	inventory := "cluster-secret: " + clusterSecret + "\ndefaults:\n  users: [{name: anna, admin: true, keys: ['" + public + "']}]\n" +
 		"  time: {zone: Asia/Tokyo}\n  files: [{path: /etc/secret, content: hush-hush, secret: true}]\nnodes:\n- {hostname: attic, serial: '52617370'}\n- {hostname: cellar, serial: '00000001'}\n"
 	cfg := configOf(t, inventory, "attic")
-	if err := desk.Write(card, cfg); err != nil {
+	nodes, card := filepath.Join(t.TempDir(), "nodes.yaml"), filepath.Join(t.TempDir(), "card")
+	if err := os.WriteFile(nodes, []byte(inventory), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.WriteFile(card, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	enlarge(t, card, 600)
+	flashCard(t, image, card, "--node", nodes, "--name", "attic")
 	id, _, err := desk.Identity(cfg, "")
 	if err != nil {
 		t.Fatal(err)
@@ -241,7 +237,7 @@ func TestFirstBootMakesANode(t *testing.T) {
 		t.Errorf("the control partition still holds the config: %.300q", onCard)
 	}
 
-	reflash(t, image, card, true)
+	flashCard(t, image, card, "--keep-state")
 	p = boot(t, card, with)
 	p.expect("this is attic, config from state, SSH host key " + id.Fingerprint())
 	p.prompt()
@@ -249,10 +245,7 @@ func TestFirstBootMakesANode(t *testing.T) {
 	p.works("[ $(df -m /var/lib/rancher | tail -1 | awk '{print $2}') -gt 300 ]")
 	p.off()
 
-	reflash(t, image, card, false)
-	if err := desk.Write(card, cfg); err != nil {
-		t.Fatal(err)
-	}
+	flashCard(t, image, card, "--node", nodes, "--name", "attic")
 	p = boot(t, card, with)
 	p.expect("this is a first boot", "this is attic, config from the control partition, SSH host key "+id.Fingerprint())
 	p.prompt()

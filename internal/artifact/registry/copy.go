@@ -35,31 +35,44 @@ type copier struct {
 // With a key it signs what it copies. What is there is not sent again.
 func Copy(ctx context.Context, img *Image, to Target, tags []string, key *ecdsa.PrivateKey, tell Progress) error {
 	c := &copier{img: img, to: to, key: key, tell: tell}
-	manifest, err := artifact.DecodeOCI(img.OCI)
-	if err != nil {
-		return err
-	}
-	if err := c.blobs(ctx, manifest); err != nil {
-		return err
-	}
-	if err := c.manifest(ctx, "", img.OCI); err != nil {
-		return err
-	}
-	referrers, err := img.From.Referrers(ctx, img.Digest)
+	list, err := img.From.Referrers(ctx, img.Digest)
 	if err != nil {
 		return fmt.Errorf("looking for what refers to %s: %w", img, err)
 	}
-	for _, d := range referrers[:min(len(referrers), maxReferrers)] {
-		if err := c.referrer(ctx, d.Digest); err != nil {
+	all := [][]byte{img.OCI} // nobody finds a manifest before all it names is there
+	for _, d := range list[:min(len(list), maxReferrers)] {
+		_, b, err := readManifest(ctx, img.From, d.Digest)
+		if err != nil {
+			return err
+		}
+		all = append(all, b)
+	}
+	g, inner := errgroup.WithContext(ctx)
+	g.SetLimit(jobs)
+	for _, b := range all {
+		m, err := artifact.DecodeOCI(b)
+		if err != nil {
+			return err
+		}
+		c.blobs(inner, g, m)
+	}
+	if img.Index != nil {
+		all = append(all, img.Index)
+	}
+	for _, b := range all {
+		g.Go(func() error { return c.signatures(inner, artifact.DigestOf(b)) })
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for _, b := range all {
+		if err := to.PutManifest(ctx, "", artifact.Describe(b), b); err != nil {
 			return err
 		}
 	}
 	top := img.OCI
 	if img.Index != nil {
 		top = img.Index
-		if err := c.manifest(ctx, "", top); err != nil {
-			return err
-		}
 	}
 	for _, tag := range tags {
 		if err := to.PutManifest(ctx, tag, artifact.Describe(top), top); err != nil {
@@ -72,58 +85,40 @@ func Copy(ctx context.Context, img *Image, to Target, tags []string, key *ecdsa.
 // maxReferrers bounds how much of what others say of an image goes with it.
 const maxReferrers = 64
 
-// manifest copies a manifest and its signatures, which come first: nobody
-// finds it without.
-func (c *copier) manifest(ctx context.Context, tag string, b []byte) error {
-	d := artifact.Describe(b)
-	list, err := signatures(ctx, c.img.From, d.Digest)
+// signatures copies the signatures of a manifest, with the key's own.
+func (c *copier) signatures(ctx context.Context, digest string) error {
+	list, err := signatures(ctx, c.img.From, digest)
 	if err != nil {
 		return err
 	}
 	if c.key != nil {
-		s, err := artifact.SignDigest(d.Digest, c.key)
+		s, err := artifact.SignDigest(digest, c.key)
 		if err != nil {
 			return err
 		}
 		list = artifact.Join(list, []artifact.Signed{s})
 	}
-	if err := addSignatures(ctx, c.to, d.Digest, list); err != nil {
-		return err
-	}
-	return c.to.PutManifest(ctx, tag, d, b)
+	return addSignatures(ctx, c.to, digest, list)
 }
 
-// referrer copies a manifest that refers to the image.
-func (c *copier) referrer(ctx context.Context, digest string) error {
-	_, b, err := readManifest(ctx, c.img.From, digest)
-	if err != nil {
-		return err
-	}
-	m, err := artifact.DecodeOCI(b)
-	if err != nil {
-		return err
-	}
-	if err := c.blobs(ctx, m); err != nil {
-		return err
-	}
-	return c.manifest(ctx, "", b)
-}
-
-// blobs copies what a manifest lists.
-func (c *copier) blobs(ctx context.Context, m *artifact.OCIManifest) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(jobs)
+// blobs copies what a manifest lists. A registry checks what it is sent
+// itself; what comes to this computer is checked here.
+func (c *copier) blobs(ctx context.Context, g *errgroup.Group, m *artifact.OCIManifest) {
+	_, checks := c.to.(*Remote)
 	for _, d := range append([]artifact.Descriptor{m.Config}, m.Layers...) {
 		if _, there := c.done.LoadOrStore(d.Digest, true); there {
 			continue
 		}
 		g.Go(func() error {
 			return c.to.PutBlob(ctx, d, func() (io.ReadCloser, error) {
-				return told{newReader(ctx, c.img.From, d.Digest, d.Size), c.tell}, nil
+				r := newReader(ctx, c.img.From, d.Digest, d.Size)
+				if checks {
+					r.sum = nil
+				}
+				return told{r, c.tell}, nil
 			})
 		})
 	}
-	return g.Wait()
 }
 
 // told is a reader of a blob that tells how far it is.
@@ -149,6 +144,11 @@ func (t told) Read(b []byte) (int, error) {
 	n, err := t.reader.Read(b)
 	t.count(int64(n))
 	return n, err
+}
+
+// WriteTo implements io.WriterTo.
+func (t told) WriteTo(w io.Writer) (int64, error) {
+	return t.reader.WriteTo(io.MultiWriter(w, counter(t.tell)))
 }
 
 // addSignatures adds signatures of a digest to those a place has.

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/pikelet-os/pikelet/internal/artifact"
@@ -22,21 +23,26 @@ import (
 
 // shelf is a place in memory that holds whatever it was given, and may lie.
 type shelf struct {
+	sync.Mutex
 	tags  map[string]string // tag to digest
 	blobs map[string][]byte // by what they are asked for
 }
 
-func newShelf() *shelf { return &shelf{map[string]string{}, map[string][]byte{}} }
+func newShelf() *shelf { return &shelf{tags: map[string]string{}, blobs: map[string][]byte{}} }
 
 func (s *shelf) String() string { return "shelf" }
 
 func (s *shelf) put(b []byte) string {
+	s.Lock()
+	defer s.Unlock()
 	d := artifact.DigestOf(b)
 	s.blobs[d] = b
 	return d
 }
 
 func (s *shelf) Manifest(_ context.Context, ref string) (artifact.Descriptor, []byte, error) {
+	s.Lock()
+	defer s.Unlock()
 	if d, ok := s.tags[ref]; ok {
 		ref = d
 	}
@@ -48,6 +54,8 @@ func (s *shelf) Manifest(_ context.Context, ref string) (artifact.Descriptor, []
 }
 
 func (s *shelf) Blob(_ context.Context, digest string, _, from int64) (io.ReadCloser, error) {
+	s.Lock()
+	defer s.Unlock()
 	b, ok := s.blobs[digest]
 	if !ok {
 		return nil, fmt.Errorf("no %s: %w", digest, fs.ErrNotExist)
@@ -69,6 +77,8 @@ func (s *shelf) PutBlob(_ context.Context, _ artifact.Descriptor, open func() (i
 
 func (s *shelf) PutManifest(_ context.Context, tag string, _ artifact.Descriptor, b []byte) error {
 	d := s.put(b)
+	s.Lock()
+	defer s.Unlock()
 	if tag != "" {
 		s.tags[tag] = d
 	}

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/pikelet-os/pikelet/internal/artifact"
 )
@@ -29,6 +30,7 @@ const (
 type Layout struct {
 	name string
 	open func(name string) (section, error)
+	mu   sync.Mutex
 	tags map[string]artifact.Descriptor // of a layout that is being written
 	rest []artifact.Descriptor          // without a tag
 	dir  string                         // "" for an archive
@@ -121,6 +123,8 @@ func (l *Layout) read(name string, limit int64) ([]byte, error) {
 
 // index reads index.json, or lists what a layout that is being written has.
 func (l *Layout) index() ([]artifact.Descriptor, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if l.tags != nil {
 		list := append([]artifact.Descriptor(nil), l.rest...)
 		for _, d := range l.tags {
@@ -286,6 +290,8 @@ func (r *reader) resume(f io.Reader) error {
 
 // PutManifest implements Target.
 func (l *Layout) PutManifest(_ context.Context, tag string, d artifact.Descriptor, b []byte) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	name := filepath.Join(l.dir, filepath.FromSlash(blobName(d.Digest)))
 	if tag != "" {
 		d.Annotations = map[string]string{artifact.AnnotationRefName: tag}

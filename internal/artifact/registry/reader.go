@@ -28,7 +28,7 @@ type reader struct {
 	digest string
 	size   int64
 	at     int64
-	sum    hash.Hash
+	sum    hash.Hash     // nil: whoever gets the bytes checks them
 	from   io.ReadCloser // nil: to be opened
 	failed int           // in a row
 }
@@ -45,7 +45,9 @@ func (r *reader) Read(b []byte) (int, error) {
 		}
 		n, err := r.read(b)
 		if n > 0 {
-			r.sum.Write(b[:n])
+			if r.sum != nil {
+				r.sum.Write(b[:n])
+			}
 			r.at += int64(n)
 			r.failed = 0
 			return n, nil
@@ -93,6 +95,9 @@ func (r *reader) again(err error) error {
 }
 
 func (r *reader) end() error {
+	if r.sum == nil {
+		return io.EOF
+	}
 	if got := "sha256:" + hex.EncodeToString(r.sum.Sum(nil)); got != r.digest {
 		return fmt.Errorf("reading %s from %s: %w: they are those of %s", r.digest, r.place, errDigest, got)
 	}
@@ -108,3 +113,69 @@ func (r *reader) Close() error {
 	r.from = nil
 	return err
 }
+
+// WriteTo implements io.WriterTo: it hashes a piece while that is written and
+// the next one is read, each on a core of its own where there are some.
+func (r *reader) WriteTo(w io.Writer) (int64, error) {
+	sum := r.sum
+	r.sum = nil // Read leaves it to us, and the last word too
+	start := r.at
+	free, full := make(chan []byte, 3), make(chan []byte, 3)
+	for range cap(free) {
+		free <- make([]byte, copySize)
+	}
+	var failed error
+	go func() {
+		defer close(full)
+		for b := range free {
+			n, err := io.ReadFull(readerOnly{r}, b[:copySize])
+			if n > 0 {
+				full <- b[:n]
+			}
+			if err != nil {
+				if err != io.EOF && err != io.ErrUnexpectedEOF { // ReadFull's own words for the end
+					failed = err
+				}
+				return
+			}
+		}
+	}()
+	var bad error
+	for b := range full {
+		if bad == nil {
+			bad = both(func() { sum.Write(b) }, func() error { _, err := w.Write(b); return err }, sum != nil)
+		}
+		if bad != nil && free != nil {
+			close(free) // the other end stops at its next piece
+			free = nil
+		}
+		if free != nil {
+			free <- b
+		}
+	}
+	r.sum = sum
+	if bad == nil {
+		bad = failed
+	}
+	if bad == nil {
+		if bad = r.end(); bad == io.EOF {
+			bad = nil
+		}
+	}
+	return r.at - start, bad
+}
+
+// both does two things at the same time, the first one only if it is wanted.
+func both(one func(), other func() error, wanted bool) error {
+	if !wanted {
+		return other()
+	}
+	done := make(chan struct{})
+	go func() { defer close(done); one() }()
+	err := other()
+	<-done
+	return err
+}
+
+// readerOnly hides WriteTo.
+type readerOnly struct{ io.Reader }

@@ -57,23 +57,30 @@ func newRemote(ref string, o Options) (*Remote, string, error) {
 	if o.CA != nil {
 		t.TLSClientConfig = &tls.Config{RootCAs: o.CA, MinVersion: tls.VersionTLS12}
 	}
-	return &Remote{repo: r.Context(), options: o, base: guard{t, o.PlainHTTP}}, r.Identifier(), nil
+	return &Remote{repo: r.Context(), options: o, base: guard{t, o.PlainHTTP, r.Context().RegistryStr()}}, r.Identifier(), nil
 }
 
 // guard keeps a client from speaking HTTP without TLS where it was not told
-// to: go-containerregistry falls back to it for hosts that look local.
+// to: go-containerregistry falls back to it for hosts that look local. And
+// where it was told to, from waiting for TLS.
 type guard struct {
 	inner http.RoundTripper
 	plain bool
+	host  string // the registry's
 }
 
 // errPlain is told where a registry has no TLS.
 var errPlain = errors.New("the registry does not speak TLS; say --plain-http if it should be spoken to without")
 
+var errTold = errors.New("TLS was not tried, because --plain-http was said")
+
 // RoundTrip implements http.RoundTripper.
 func (g guard) RoundTrip(r *http.Request) (*http.Response, error) {
-	if r.URL.Scheme != "https" && !g.plain {
+	switch {
+	case r.URL.Scheme != "https" && !g.plain:
 		return nil, errPlain
+	case r.URL.Scheme == "https" && g.plain && r.URL.Host == g.host:
+		return nil, errTold
 	}
 	return g.inner.RoundTrip(r)
 }
@@ -157,7 +164,7 @@ func temporary(err error) bool {
 	var bad *tls.CertificateVerificationError
 	var nobody *net.DNSError
 	switch {
-	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, errPlain), errors.As(err, &bad), isHTTPOnly(err):
+	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, errPlain), errors.Is(err, errTold), errors.As(err, &bad), isHTTPOnly(err):
 		return false
 	case errors.Is(err, syscall.ECONNREFUSED), errors.As(err, &nobody) && nobody.IsNotFound:
 		return false

@@ -1,0 +1,109 @@
+package builder
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pikelet-os/pikelet/boards"
+	"github.com/pikelet-os/pikelet/internal/artifact"
+)
+
+// ImagerFile is the list that Raspberry Pi Imager reads: rpi-imager --repo
+// URL/os_list.json.
+const ImagerFile = "os_list.json"
+
+// imagerList is the part of Imager's list that ours has (rpi-imager's
+// doc/json-schema/os-list-schema.json).
+type imagerList struct {
+	Systems []imagerSystem `json:"os_list"`
+}
+
+type imagerSystem struct {
+	Name           string   `json:"name"`
+	Description    string   `json:"description"`
+	Icon           string   `json:"icon"`
+	URL            string   `json:"url"`
+	ExtractSize    int64    `json:"extract_size"`
+	ExtractSHA256  string   `json:"extract_sha256"`
+	DownloadSize   int64    `json:"image_download_size"`
+	DownloadSHA256 string   `json:"image_download_sha256"`
+	Released       string   `json:"release_date"`
+	Init           string   `json:"init_format"`
+	Devices        []string `json:"devices,omitempty"`
+}
+
+// AddToImager adds a disk image, which is in dir compressed as file, to the
+// list for Raspberry Pi Imager in dir. base is the address that dir has for
+// Imager. An older entry of the same name is replaced; newer ones come first.
+func AddToImager(dir, file, image, base string, m *artifact.Manifest) error {
+	address, err := url.Parse(base)
+	if err != nil || address.Host == "" || address.Scheme != "https" && address.Scheme != "http" {
+		return fmt.Errorf("%q is no address that Raspberry Pi Imager can fetch from; want https://...", base)
+	}
+	s := imagerSystem{
+		Name: m.Stream + " " + m.Release, URL: address.JoinPath(file).String(), Released: time.Unix(m.Epoch, 0).UTC().Format(time.DateOnly),
+		// What Imager would write into an image, a user or a Wi-Fi network, nobody
+		// here would read.
+		Init:        "none",
+		Description: "A Pikelet image for " + strings.Join(m.Boards, ", ") + ". Put the config of its node onto the card with pikelet node write.",
+	}
+	for _, name := range m.Boards {
+		b, err := boards.Find(name)
+		if err != nil {
+			return err
+		}
+		if b.Imager != "" && !slices.Contains(s.Devices, b.Imager) {
+			s.Devices = append(s.Devices, b.Imager)
+		}
+	}
+	if s.ExtractSHA256, s.ExtractSize, err = hashFile(image); err != nil {
+		return err
+	}
+	if s.DownloadSHA256, s.DownloadSize, err = hashFile(filepath.Join(dir, file)); err != nil {
+		return err
+	}
+	name := filepath.Join(dir, ImagerFile)
+	var list imagerList
+	b, err := os.ReadFile(name)
+	if err == nil {
+		err = json.Unmarshal(b, &list)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("reading %s: %w", name, err)
+	}
+	systems := []imagerSystem{s}
+	for _, old := range list.Systems {
+		if old.Name != s.Name {
+			systems = append(systems, old)
+		}
+	}
+	if b, err = json.MarshalIndent(imagerList{systems}, "", "  "); err != nil {
+		return err
+	}
+	if err := os.WriteFile(name+".new", append(b, '\n'), 0o644); err != nil {
+		return err
+	}
+	return os.Rename(name+".new", name)
+}
+
+func hashFile(name string) (sum string, size int64, err error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return "", 0, err
+	}
+	defer f.Close()
+	h := sha256.New()
+	size, err = io.CopyBuffer(h, f, make([]byte, 1<<20))
+	return hex.EncodeToString(h.Sum(nil)), size, err
+}
