@@ -44,8 +44,8 @@ func (c *card) table(signature uint32) (disk.Table, error) {
 }
 
 // places returns where on the card the roots of both slots go. Of the manifest
-// only the sizes of files need to be known, and of its signature that it fits
-// into one cluster: the root lies behind all others.
+// only the sizes of files need to be known, and how long its signature will
+// be: the root lies behind all others.
 func (c *card) places(m *artifact.Manifest) ([]*rootPlace, error) {
 	table, err := c.table(0)
 	if err != nil {
@@ -58,7 +58,15 @@ func (c *card) places(m *artifact.Manifest) ([]*rootPlace, error) {
 	if err != nil {
 		return nil, err
 	}
-	image := slots.Image{Manifest: m, Text: text, Signature: make([]byte, 4096)}
+	oci, err := artifact.EncodeOCI(m, text)
+	if err != nil {
+		return nil, err
+	}
+	stand, err := artifact.SignatureLike(oci)
+	if err != nil {
+		return nil, err
+	}
+	image := slots.Image{Manifest: m, Text: text, Signature: stand}
 	c.roots = map[slots.Letter]int64{}
 	var list []*rootPlace
 	for _, l := range []slots.Letter{slots.A, slots.B} {

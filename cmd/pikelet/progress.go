@@ -45,7 +45,7 @@ func (p *progress) show(now builder.Progress) {
 		p.step, p.told = now.Step, -1
 		if p.bars != nil {
 			p.bar = p.bars.AddBar(now.Total, mpb.PrependDecorators(decor.Name(fmt.Sprintf("%-26s", now.Step))),
-				mpb.AppendDecorators(decor.Counters(decor.SizeB1024(0), "% .1f / % .1f")))
+				mpb.AppendDecorators(decor.Counters(decor.SizeB1024(0), "% .1f / % .1f"), decor.AverageSpeed(decor.SizeB1024(0), "  % .1f")))
 		}
 	}
 	tenth := 10 * now.Done / now.Total

@@ -183,6 +183,10 @@ func mirrorAndPromote(t *testing.T, dir, repo string, ca []string) {
 		t.Errorf("sign says %s", out)
 	}
 	ok(t, dir, "verify", to+":1.0", "--plain-http", "--key", "o.pub", "--signatures-only")
+	ok(t, dir, "publish", m.Addr+"/by/two", "--plain-http", "--from", "one", "--sign", "o.key")
+	for _, key := range []string{"o.pub", "ci.pub"} {
+		ok(t, dir, "verify", m.Addr+"/by/two:1.0", "--plain-http", "--key", key)
+	}
 	fails(t, dir, []string{"verify", "two", "--key", "o.pub"}, "none of the 1 keys that are trusted made it")
 	ok(t, dir, "sign", "--key", "o.key", "two/artifact")
 	ok(t, dir, "verify", "two", "--key", "o.pub")

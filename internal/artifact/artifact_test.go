@@ -243,6 +243,18 @@ func mustEncode(t *testing.T) []byte {
 	return b
 }
 
+// TestSignatureLike: what stands for a signature is as long as one.
+func TestSignatureLike(t *testing.T) {
+	sig, man := signed(t, testKey(12345))
+	oci, err := EncodeOCI(sample(), man)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if like, err := SignatureLike(oci); err != nil || len(like) != len(sig) {
+		t.Errorf("%d bytes stand for %d (%v)", len(like), len(sig), err)
+	}
+}
+
 func TestCompareReleases(t *testing.T) {
 	for _, c := range []struct {
 		a, b string

@@ -52,6 +52,22 @@ func (s Signature) Encode() ([]byte, error) {
 	return append(b, '\n'), err
 }
 
+// SignatureLike returns something as long as signature.json with one signature
+// over an OCI manifest of that length, for whoever lays out a slot before its
+// root is there.
+func SignatureLike(oci []byte) ([]byte, error) {
+	var p payload
+	p.Critical.Image.DockerManifestDigest = DigestOf(oci)
+	p.Critical.Type = payloadType
+	b, err := json.Marshal(p)
+	if err != nil {
+		return nil, err
+	}
+	// ECDSA on P-256 in ASN.1 has 72 bytes at most, and as many in base64 when
+	// it has one or two less.
+	return Signature{Manifest: oci, Signatures: []Signed{{Payload: b, Signature: make([]byte, 72)}}}.Encode()
+}
+
 // ParsePublicKey reads a PEM public key, which must be ECDSA on P-256, the
 // kind cosign makes.
 func ParsePublicKey(b []byte) (*ecdsa.PublicKey, error) {
