@@ -5,6 +5,7 @@
 //
 //	image.yaml ─ builder/spec.Load ─▶ spec.Image ─ builder.Resolve ─▶ Plan (= the lock) ─ Assemble ─▶ layers.Tree
 //	    ─ Seal ─▶ Root ─ BootFiles ─▶ Boot ─ Pack ─▶ Artifact ─ card ─▶ disk.img
+//	Artifact ─ publish ─▶ registry ─ pull, flash ─▶ card
 //	disk.img ─▶ firmware ─▶ initramfs (/init) ─▶ internal/agent (pikeletd prepare) ─▶ OpenRC
 //
 // There are three sides, and deps_test.go holds them. Build packages run on a
@@ -23,8 +24,11 @@
 //   - initramfs/archive: packs an initramfs
 //   - internal/desk: makes each node's config of an inventory, and writes it
 //     onto cards
+//   - internal/cosign: key files as cosign keeps them
+//   - internal/flash: finds devices, writes cards and reads them back
 //   - internal/vm: a virtual Pi, its boot tests, and make bench
-//   - internal/schematest: keeps JSON schemas what the types say, for tests
+//   - internal/schematest, internal/registrytest: keep JSON schemas what the
+//     types say, and run a real registry, for tests
 //
 // Device side:
 //
@@ -34,6 +38,11 @@
 //   - internal/agent/etc: what a node's config makes of its /etc, as a pure
 //     function
 //   - internal/reboot: restarts with a word for the firmware
+//
+// Both, and so neither:
+//
+//   - internal/artifact/registry: where artifacts live, and how they are
+//     fetched, checked and copied
 //
 // Shared:
 //

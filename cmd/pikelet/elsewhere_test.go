@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/pikelet-os/pikelet/internal/registrytest"
 )
 
 // TestSameBytesElsewhere builds one image with this machine's assembler, with
@@ -58,8 +60,9 @@ func TestCIExamples(t *testing.T) {
 			steps = append(steps, s.Run)
 		}
 	}
+	s := startRegistry(t, registrytest.Options{TLS: true})
 	for name, script := range map[string]string{"github": strings.Join(steps, "\n"), "gitlab": strings.Join(gitlab.Build.Script, "\n")} {
-		if strings.Count(script, "./pikelet") != 2 {
+		if strings.Count(script, "./pikelet") != 3 {
 			t.Fatalf("%s: the script is\n%s", name, script)
 		}
 		dir := t.TempDir()
@@ -73,10 +76,13 @@ func TestCIExamples(t *testing.T) {
 		cmd := exec.Command("bash", "-e", "-o", "pipefail", "-c", script)
 		cmd.Dir = dir
 		cmd.Env = []string{"BE_PIKELET=1", "HOME=" + dir, "RUNNER_TEMP=" + dir, "PATH=" + os.Getenv("PATH"),
-			"PIKELET_KEY=" + mustRead(t, dir+"/ci.key"), "PIKELET_KEY_FILE=" + dir + "/ci.key"}
+			"REPOSITORY=" + s.Addr + "/" + name, "SSL_CERT_FILE=" + s.CA, "PIKELET_KEY=" + mustRead(t, dir+"/ci.key"), "PIKELET_KEY_FILE=" + dir + "/ci.key"}
 		out, err := cmd.CombinedOutput()
 		if err != nil || strings.Contains(string(out), "development key") || !strings.Contains(string(out), "chain    good") {
 			t.Errorf("%s: %v\n%s", name, err, out)
+		}
+		if !strings.Contains(string(out), s.Addr+"/"+name+":testing (OCI manifest sha256:") {
+			t.Errorf("%s: it was not published:\n%s", name, out)
 		}
 		for _, file := range []string{"disk.img.zst", "disk.img.bmap", "artifact"} {
 			if _, err := os.Stat(dir + "/out/" + file); err != nil {
