@@ -4,20 +4,20 @@
 package inspect
 
 import (
-	"encoding/base64"
-	"encoding/json"
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 
 	diskfs "github.com/diskfs/go-diskfs"
 	"github.com/diskfs/go-diskfs/filesystem"
 	"github.com/diskfs/go-diskfs/partition/mbr"
 
 	"github.com/pikelet-os/pikelet/internal/artifact"
+	"github.com/pikelet-os/pikelet/internal/artifact/registry"
 	"github.com/pikelet-os/pikelet/internal/disk"
 	"github.com/pikelet-os/pikelet/internal/slots"
 )
@@ -202,109 +202,62 @@ func (f fatFiles) open(name string) (io.ReadCloser, int64, error) {
 
 // layoutFiles are the files of an artifact in an OCI layout.
 type layoutFiles struct {
-	dir    string
+	layout *registry.Layout
 	digest string
 	blobs  map[string]artifact.Descriptor // by title
-	extra  map[string][]byte
-}
-
-func (l *layoutFiles) blob(digest string) string {
-	return filepath.Join(l.dir, "blobs", "sha256", filepath.Base(strings.TrimPrefix(digest, "sha256:")))
+	sign   []byte
 }
 
 func (l *layoutFiles) open(name string) (io.ReadCloser, int64, error) {
-	if b, ok := l.extra[name]; ok {
-		return io.NopCloser(strings.NewReader(string(b))), int64(len(b)), nil
+	if name == artifact.SignatureFile {
+		return io.NopCloser(bytes.NewReader(l.sign)), int64(len(l.sign)), nil
 	}
 	d, ok := l.blobs[name]
 	if !ok {
 		return nil, 0, fmt.Errorf("it has no file %s", name)
 	}
-	f, err := os.Open(l.blob(d.Digest))
+	size, err := l.layout.Size(d.Digest)
 	if err != nil {
 		return nil, 0, err
 	}
-	st, err := f.Stat()
-	if err != nil {
-		f.Close()
-		return nil, 0, err
-	}
-	return f, st.Size(), nil
+	r, err := l.layout.Blob(context.Background(), d.Digest, size, 0)
+	return r, size, err
 }
 
-func (l *layoutFiles) readJSON(digest string, to any) ([]byte, error) {
-	b, err := os.ReadFile(l.blob(digest))
-	if err != nil {
-		return nil, err
-	}
-	if got := artifact.DigestOf(b); got != digest {
-		return nil, fmt.Errorf("the blob %s holds %s: it was changed", digest, got)
-	}
-	return b, json.Unmarshal(b, to)
-}
-
-// openLayout finds the image in a layout, and the signature where cosign puts
-// it: under a tag made of the image's digest.
+// openLayout finds the image in a layout, and its signatures. Whether they
+// are good is found out later, as with a card.
 func openLayout(dir string) (*layoutFiles, error) {
-	l := &layoutFiles{dir: dir, blobs: map[string]artifact.Descriptor{}, extra: map[string][]byte{}}
-	b, err := os.ReadFile(filepath.Join(dir, "index.json"))
+	ctx := context.Background()
+	l := &layoutFiles{layout: registry.OpenLayout(dir), blobs: map[string]artifact.Descriptor{}}
+	d, b, err := l.layout.Manifest(ctx, "")
 	if err != nil {
 		return nil, err
 	}
-	var top artifact.OCIIndex
-	if err := json.Unmarshal(b, &top); err != nil {
-		return nil, err
-	}
-	tags := map[string]string{}
-	for _, d := range top.Manifests {
-		tags[d.Annotations[artifact.AnnotationRefName]] = d.Digest
-		if d.MediaType != artifact.MediaOCIIndex {
-			continue
-		}
-		var index artifact.OCIIndex
-		if _, err := l.readJSON(d.Digest, &index); err != nil {
+	if d.MediaType == artifact.MediaOCIIndex {
+		index, err := artifact.DecodeIndex(b)
+		if err != nil {
 			return nil, err
 		}
 		if len(index.Manifests) != 1 {
 			return nil, fmt.Errorf("its index names %d images; want one", len(index.Manifests))
 		}
-		l.digest = index.Manifests[0].Digest
+		if d, b, err = l.layout.Manifest(ctx, index.Manifests[0].Digest); err != nil {
+			return nil, err
+		}
 	}
-	if l.digest == "" {
-		return nil, errors.New("its index names no image")
-	}
-	var m artifact.OCIManifest
-	text, err := l.readJSON(l.digest, &m)
+	m, err := artifact.DecodeOCI(b)
 	if err != nil {
 		return nil, err
 	}
-	for _, d := range m.Layers {
-		l.blobs[d.Annotations[artifact.AnnotationTitle]] = d
+	l.digest = d.Digest
+	for _, f := range m.Layers {
+		l.blobs[f.Annotations[artifact.AnnotationTitle]] = f
 	}
 	l.blobs[artifact.ManifestFile] = m.Config
-	l.extra[artifact.SignatureFile], err = l.signature(text, tags[strings.Replace(l.digest, ":", "-", 1)+".sig"])
-	return l, err
-}
-
-// signature writes signature.json as a slot has it.
-func (l *layoutFiles) signature(manifest []byte, digest string) ([]byte, error) {
-	s := artifact.Signature{Manifest: manifest}
-	if digest != "" {
-		var m artifact.OCIManifest
-		if _, err := l.readJSON(digest, &m); err != nil {
-			return nil, err
-		}
-		for _, d := range m.Layers {
-			payload, err := os.ReadFile(l.blob(d.Digest))
-			if err != nil {
-				return nil, err
-			}
-			sig, err := base64.StdEncoding.DecodeString(d.Annotations["dev.cosignproject.cosign/signature"])
-			if err != nil {
-				return nil, err
-			}
-			s.Signatures = append(s.Signatures, artifact.Signed{Payload: payload, Signature: sig})
-		}
+	list, err := registry.Signatures(ctx, l.layout, l.digest)
+	if err != nil {
+		return nil, err
 	}
-	return s.Encode()
+	l.sign, err = artifact.Signature{Manifest: b, Signatures: list}.Encode()
+	return l, err
 }

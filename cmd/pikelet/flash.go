@@ -127,13 +127,6 @@ func runFlash(ctx context.Context, image, device string, o flashOptions, say *te
 	if err != nil {
 		return err
 	}
-	release := func() {}
-	if _, remote := img.From.(*registry.Remote); remote {
-		if img, release, err = o.fetch(ctx, img, say); err != nil {
-			return err
-		}
-	}
-	defer release()
 	card, err := newCard(img, node)
 	if err != nil {
 		return err
@@ -147,6 +140,16 @@ func runFlash(ctx context.Context, image, device string, o flashOptions, say *te
 	}
 	if err := o.confirm(d, what); err != nil {
 		return err
+	}
+	if _, remote := img.From.(*registry.Remote); remote {
+		kept, release, err := o.fetch(ctx, img, say)
+		if err != nil {
+			return err
+		}
+		defer release()
+		if card, err = newCard(kept, node); err != nil {
+			return err
+		}
 	}
 	return writeCard(ctx, card, d, o.KeepState, what, say)
 }

@@ -87,7 +87,7 @@ const maxReferrers = 64
 
 // signatures copies the signatures of a manifest, with the key's own.
 func (c *copier) signatures(ctx context.Context, digest string) error {
-	list, err := signatures(ctx, c.img.From, digest)
+	list, err := Signatures(ctx, c.img.From, digest)
 	if err != nil {
 		return err
 	}
@@ -153,7 +153,7 @@ func (t told) WriteTo(w io.Writer) (int64, error) {
 
 // addSignatures adds signatures of a digest to those a place has.
 func addSignatures(ctx context.Context, to Target, digest string, list []artifact.Signed) error {
-	old, err := signatures(ctx, to, digest)
+	old, err := Signatures(ctx, to, digest)
 	if err != nil {
 		return err
 	}

@@ -112,7 +112,7 @@ func open(ctx context.Context, p Place, ref, arch string) (*Image, error) {
 	if img.Manifest, err = artifact.CheckOCI(img.OCI, img.Text); err != nil {
 		return nil, fmt.Errorf("%s: %w", img, err)
 	}
-	if img.Signatures, err = signatures(ctx, p, img.Digest); err != nil {
+	if img.Signatures, err = Signatures(ctx, p, img.Digest); err != nil {
 		return nil, err
 	}
 	return img, nil
@@ -127,7 +127,7 @@ func (img *Image) verify(keys []*ecdsa.PublicKey) error {
 		return nil
 	}
 	digest := artifact.DigestOf(img.Index)
-	list, err := signatures(img.ctx, img.From, digest)
+	list, err := Signatures(img.ctx, img.From, digest)
 	if err != nil {
 		return err
 	}

@@ -360,7 +360,7 @@ func renamed(t testing.TB, m *making, stream string) {
 
 func changeSignature(t testing.TB, s *shelf, digest string, change func(artifact.Signed) artifact.Signed) {
 	t.Helper()
-	list, err := signatures(context.Background(), s, digest)
+	list, err := Signatures(context.Background(), s, digest)
 	if err != nil {
 		t.Fatal(err)
 	}

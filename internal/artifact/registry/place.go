@@ -93,9 +93,9 @@ func IsReference(s string) bool {
 	return ok && rest != "" && len(host) > 2 && !strings.HasPrefix(host, ".") && (strings.ContainsAny(host, ".:") || host == "localhost")
 }
 
-// signatures returns what was signed of a digest. It is not checked, but
+// Signatures returns what was signed of a digest. It is not checked, but
 // bounded.
-func signatures(ctx context.Context, p Place, digest string) ([]artifact.Signed, error) {
+func Signatures(ctx context.Context, p Place, digest string) ([]artifact.Signed, error) {
 	_, b, err := p.Manifest(ctx, artifact.CosignTag(digest))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil

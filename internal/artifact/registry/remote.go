@@ -210,6 +210,8 @@ func (r *Remote) get(ctx context.Context, path, accept string, from int64) (*htt
 	if accept != "" {
 		req.Header.Set("Accept", accept)
 	}
+	// What is compressed on its way cannot be gone on with in the middle.
+	req.Header.Set("Accept-Encoding", "identity")
 	if from > 0 {
 		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", from))
 	}
