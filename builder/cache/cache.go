@@ -104,6 +104,21 @@ func (c *Cache) Hold() (release func()) {
 	return func() { f.Close() }
 }
 
+// Own keeps others from making what key names until release is called, after
+// they were waited for. The cache must be held.
+func (c *Cache) Own(kind, key string) (release func(), err error) {
+	name := c.Path(kind, key)
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(filepath.Join(filepath.Dir(name), draft+filepath.Base(name)), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	lockWait(f)
+	return func() { f.Close() }, nil
+}
+
 func (c *Cache) lock() (*os.File, error) {
 	if err := os.MkdirAll(c.Dir, 0o755); err != nil {
 		return nil, err

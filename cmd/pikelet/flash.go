@@ -179,9 +179,15 @@ func (o *flashOptions) fetch(ctx context.Context, img *registry.Image, say *tell
 	}
 	c := &cache.Cache{Dir: o.Cache, Now: time.Now()}
 	release := c.Hold()
+	ours, err := c.Own(cache.Images, img.Digest) // who flashes the same image now waits for our copy
+	if err != nil {
+		release()
+		return nil, nil, err
+	}
 	tell, end := meter(say, "pulling", size(img.Manifest))
 	kept, err := registry.Keep(ctx, img, c.Path(cache.Images, img.Digest), tell)
 	end()
+	ours()
 	if err != nil {
 		release()
 		return nil, nil, err

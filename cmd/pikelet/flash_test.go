@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -38,7 +39,21 @@ func TestFlashOntoFiles(t *testing.T) {
 		}
 		same(card)
 	}
-	s.Stop() // what was pulled once is on this computer
+	// A copy that rotted is fetched again; several cards at once wait for one copy.
+	must(t, dir, `f=$(ls -S .cache/pikelet/images/*/blobs/sha256/* cache/pikelet/images/*/blobs/sha256/* 2>/dev/null | head -n 1) && [ -n "$f" ] && printf x | dd of=$f bs=1 seek=5000 conv=notrunc status=none`)
+	var group sync.WaitGroup
+	for i := range 3 {
+		group.Go(func() {
+			if out, code := pikelet(t, dir, []string{"XDG_CACHE_HOME=" + dir + "/cache"}, append([]string{"flash", s.Addr + "/twin:1.0", fmt.Sprintf("at-once%d", i)}, flags...)...); code != 0 {
+				t.Errorf("three at once: %s", out)
+			}
+		})
+	}
+	group.Wait()
+	for i := range 3 {
+		same(fmt.Sprintf("at-once%d", i))
+	}
+	s.Stop() // without it there is no telling what the tag names
 	fails(t, dir, append([]string{"flash", s.Addr + "/twin:1.0", "again", "--retry-after", "1ms"}, flags...), "connection refused")
 
 	// Onto a card with an earlier life.

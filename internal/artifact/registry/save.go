@@ -89,16 +89,19 @@ func SaveArchive(ctx context.Context, img *Image, file string, tell Progress) er
 }
 
 // Keep returns an image whose files are in a layout in a folder: the one that
-// is there, or one that is written now.
+// is there, if it is still whole, or one that is written now.
 func Keep(ctx context.Context, img *Image, dir string, tell Progress) (*Image, error) {
-	if _, err := os.Stat(filepath.Join(dir, layoutFile)); err != nil {
-		if err := fillLayout(ctx, img, dir, tell); err != nil {
+	kept := *img
+	kept.From, kept.ctx = OpenLayout(dir), ctx
+	if _, err := os.Stat(filepath.Join(dir, layoutFile)); err == nil {
+		if kept.ReadFiles(nil, "") == nil {
+			return &kept, nil
+		}
+		if err := os.RemoveAll(dir); err != nil {
 			return nil, err
 		}
 	}
-	kept := *img
-	kept.From, kept.ctx = OpenLayout(dir), ctx
-	return &kept, nil
+	return &kept, fillLayout(ctx, img, dir, tell)
 }
 
 // whole has a folder or a file made under another name beside its own, which
