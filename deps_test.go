@@ -23,14 +23,14 @@ const module = "github.com/pikelet-os/pikelet"
 var sides = map[string]string{
 	"":              "shared",
 	"boards":        "shared",
-	"internal/disk": "shared", "internal/disk/fat": "shared", "internal/slots": "shared", "internal/verity": "shared",
+	"internal/disk": "shared", "internal/disk/fat": "shared", "internal/disk/medium": "shared", "internal/slots": "shared", "internal/verity": "shared",
 	"internal/artifact": "shared", "internal/node": "shared", "internal/node/config": "shared", "internal/strict": "shared", "initramfs/cmdline": "shared",
 
 	// Desk and nodes both fetch images; this one does things, so it is not
 	// shared.
 	"internal/artifact/registry": "both",
 
-	"initramfs": "device", "internal/agent": "device", "internal/agent/etc": "device", "internal/reboot": "device",
+	"initramfs": "device", "internal/agent": "device", "internal/agent/etc": "device", "internal/agent/updater": "device", "internal/reboot": "device",
 	"cmd/pikelet-init": "device", "cmd/pikeletd": "device",
 
 	"builder": "build", "builder/spec": "build", "builder/fetch": "build", "builder/squashfs": "build", "builder/device": "build", "builder/lock": "build", "builder/inspect": "build", "builder/cache": "build",

@@ -47,7 +47,8 @@
 // Shared:
 //
 //   - boards: the Pi families, as data
-//   - internal/disk (+ fat): how a card is divided; FATs written and read
+//   - internal/disk (+ fat, medium): how a card is divided; FATs written and
+//     read; cards written and read back
 //   - internal/slots: a and b, autoboot.txt, records, what a boot was
 //   - internal/verity: dm-verity trees
 //   - internal/artifact: the manifest and its signature

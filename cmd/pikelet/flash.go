@@ -19,6 +19,7 @@ import (
 	"github.com/pikelet-os/pikelet/internal/artifact/registry"
 	"github.com/pikelet-os/pikelet/internal/desk"
 	"github.com/pikelet-os/pikelet/internal/disk"
+	"github.com/pikelet-os/pikelet/internal/disk/medium"
 	"github.com/pikelet-os/pikelet/internal/flash"
 	"github.com/pikelet-os/pikelet/internal/slots"
 )
@@ -382,7 +383,7 @@ func openCompressed(name string) (*flash.Source, error) {
 	}
 	defer out.Close()
 	defer os.Remove(out.Name())
-	if err := flash.CopySparse(out, dec); err != nil {
+	if err := medium.CopySparse(out, dec); err != nil {
 		return nil, fmt.Errorf("decompressing %s: %w", name, err)
 	}
 	return flash.OpenSource(out.Name())

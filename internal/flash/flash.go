@@ -15,6 +15,7 @@ import (
 
 	"github.com/pikelet-os/pikelet/internal/disk"
 	"github.com/pikelet-os/pikelet/internal/disk/fat"
+	"github.com/pikelet-os/pikelet/internal/disk/medium"
 	"github.com/pikelet-os/pikelet/internal/slots"
 )
 
@@ -57,14 +58,7 @@ func readBootcode(img slots.Image) ([]byte, error) {
 }
 
 // Disk is what is written to.
-type Disk interface {
-	io.ReaderAt
-	io.WriterAt
-	// Flush returns when all that was written is on the medium.
-	Flush() error
-	// Forget has later reads come from the medium.
-	Forget() error
-}
+type Disk = medium.Medium
 
 // Keep takes the state partition of the card that is there: it stays where it
 // is, as long as it grew.
@@ -115,9 +109,6 @@ const (
 // Progress is told what is done, and how many more bytes of it were.
 type Progress func(Phase, int64)
 
-// errDiffers is what a card returns that does not keep what was written.
-var errDiffers = errors.New("the card does not hold what was written to it; try another reader or another card")
-
 // Write writes the card and reads it back. The first sector of an MBR comes
 // last: until then the card starts nothing, and says that it is not finished.
 func (c *Card) Write(ctx context.Context, d Disk, tell Progress) error {
@@ -135,7 +126,7 @@ func (c *Card) Write(ctx context.Context, d Disk, tell Progress) error {
 	if c.Unchecked != nil {
 		unchecked.Image.Open = c.Unchecked
 	}
-	if err := unchecked.each(&writer{ctx: ctx, to: d, tell: func(n int64) { tell(Writing, n) }}); err != nil {
+	if err := unchecked.each(&medium.Writer{Ctx: ctx, To: d, Tell: func(n int64) { tell(Writing, n) }}); err != nil {
 		return err
 	}
 	tell(Flushing, 0)
@@ -145,7 +136,7 @@ func (c *Card) Write(ctx context.Context, d Disk, tell Progress) error {
 	if err := d.Forget(); err != nil {
 		return fmt.Errorf("reading back: %w", err)
 	}
-	if err := c.each(&comparer{ctx: ctx, with: d, tell: func(n int64) { tell(Comparing, n) }}); err != nil {
+	if err := c.each(&medium.Comparer{Ctx: ctx, With: d, Tell: func(n int64) { tell(Comparing, n) }}); err != nil {
 		return err
 	}
 	mbr := c.Table.Encode()
@@ -159,7 +150,7 @@ func (c *Card) Write(ctx context.Context, d Disk, tell Progress) error {
 		return fmt.Errorf("reading back: %w", err)
 	}
 	if _, err := d.ReadAt(old, 0); err != nil || !bytes.Equal(old, mbr) {
-		return fmt.Errorf("the partition table: %w (%v)", errDiffers, err)
+		return fmt.Errorf("the partition table: %w (%v)", medium.ErrDiffers, err)
 	}
 	return nil
 }
@@ -207,8 +198,8 @@ func (c *Card) Repair(ctx context.Context, d Disk, tell Progress) error {
 		return err
 	}
 	for _, w := range []placer{
-		&writer{ctx: ctx, to: d, tell: func(n int64) { tell(Writing, n) }},
-		&comparer{ctx: ctx, with: d, tell: func(n int64) { tell(Comparing, n) }},
+		&medium.Writer{Ctx: ctx, To: d, Tell: func(n int64) { tell(Writing, n) }},
+		&medium.Comparer{Ctx: ctx, With: d, Tell: func(n int64) { tell(Comparing, n) }},
 	} {
 		if err := layout.Write(part{w, control.Start}); err != nil {
 			return fmt.Errorf("the control partition: %w", err)

@@ -5,6 +5,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pikelet-os/pikelet/internal/disk/medium"
 )
 
 // exclusive keeps a disk that is mounted from being opened, and one that is
@@ -36,7 +38,7 @@ type writeBehind struct {
 }
 
 func (w *writeBehind) wrote(f *os.File, at, n int64) error {
-	if n < copySize/4 { // small pieces go out with the next flush
+	if n < medium.CopySize/4 { // small pieces go out with the next flush
 		return nil
 	}
 	fd := int(f.Fd())

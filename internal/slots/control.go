@@ -41,7 +41,8 @@ const (
 // Card is what a node writes down about its card, beside the partitions: in
 // the gap before the first, so that losing state or volume loses none of it.
 type Card struct {
-	State string `json:"state,omitempty"`
+	State  string  `json:"state,omitempty"`
+	Update *Update `json:"update,omitempty"`
 }
 
 // cardRecords are the two places, written in turns: a power cut spoils one at
@@ -56,6 +57,17 @@ func ReadCard(card io.ReaderAt) Card {
 		return Card{}
 	}
 	return c
+}
+
+// ChangeCard changes what the card's record says, and leaves the rest of it.
+// The caller flushes.
+func ChangeCard(card interface {
+	io.ReaderAt
+	io.WriterAt
+}, change func(*Card)) error {
+	c := ReadCard(card)
+	change(&c)
+	return WriteCard(card, c)
 }
 
 // newestRecord returns the valid record with the highest sequence, and the

@@ -1,0 +1,225 @@
+// Package updater replaces the slot a node does not run. At every instant of
+// it a power cut leaves a card that starts a whole image: the slot that runs
+// is not touched, the other one is no filesystem until all of it is there,
+// and what decides between them is one sector.
+//
+// It writes to anything that reads and writes like a card, so that all of it
+// is tested on a desk.
+package updater
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/pikelet-os/pikelet/internal/artifact"
+	"github.com/pikelet-os/pikelet/internal/disk"
+	"github.com/pikelet-os/pikelet/internal/disk/fat"
+	"github.com/pikelet-os/pikelet/internal/disk/medium"
+	"github.com/pikelet-os/pikelet/internal/slots"
+)
+
+// Written says how much of a slot had to be written, in bytes. The rest was
+// there already, and is not worn out.
+type Written struct{ Bytes, Same int64 }
+
+// WriteSlot writes an image into a slot's partition, and reads it back. A slot
+// that holds the image already is left as it is.
+func WriteSlot(ctx context.Context, d medium.Medium, img slots.Image, l slots.Letter, p disk.Partition) (Written, error) {
+	layout, err := img.Slot(l, p)
+	if err != nil {
+		return Written{}, err
+	}
+	if compare(ctx, d, img, l, p, layout) == nil {
+		return Written{}, nil
+	}
+	// A slot that is being written is nothing a firmware walks into: its first
+	// sector, the copy of that, and the two that count its clusters are gone
+	// before anything else of it changes.
+	none := make([]byte, disk.SectorSize)
+	for _, sector := range []int64{0, 1, 6, 7} {
+		if _, err := d.WriteAt(none, p.Start+sector*disk.SectorSize); err != nil {
+			return Written{}, fmt.Errorf("taking slot %s out of use: %w", l, err)
+		}
+	}
+	if err := d.Flush(); err != nil {
+		return Written{}, fmt.Errorf("taking slot %s out of use: %w", l, err)
+	}
+	w := &writer{Writer: medium.Writer{Ctx: ctx, To: d, Tell: func(int64) {}}, d: d, start: p.Start}
+	if err := layout.Write(w); err != nil {
+		return w.Written, fmt.Errorf("writing slot %s: %w", l, err)
+	}
+	// All but the first sector is on the card before that is written.
+	if err := d.Flush(); err != nil {
+		return w.Written, fmt.Errorf("writing slot %s: %w", l, err)
+	}
+	if _, err := d.WriteAt(w.first, p.Start); err != nil {
+		return w.Written, fmt.Errorf("writing slot %s: %w", l, err)
+	}
+	if err := d.Flush(); err != nil {
+		return w.Written, fmt.Errorf("writing slot %s: %w", l, err)
+	}
+	if err := d.Forget(); err != nil {
+		return w.Written, fmt.Errorf("reading slot %s back: %w", l, err)
+	}
+	if err := compare(ctx, d, img, l, p, layout); err != nil {
+		return w.Written, fmt.Errorf("reading slot %s back: %w", l, err)
+	}
+	return w.Written, nil
+}
+
+// writer writes a volume, but for what is there already, and keeps its first
+// sector for later.
+type writer struct {
+	medium.Writer
+	Written
+	d     io.ReaderAt
+	start int64 // of the partition, bytes
+	first []byte
+	buf   []byte
+}
+
+// WriteAt implements io.WriterAt.
+func (w *writer) WriteAt(b []byte, at int64) (int, error) {
+	if at == 0 {
+		w.first = bytes.Clone(b)
+		return len(b), nil
+	}
+	if len(w.buf) < len(b) {
+		w.buf = make([]byte, max(len(b), medium.CopySize))
+	}
+	old := w.buf[:len(b)]
+	if _, err := w.d.ReadAt(old, w.start+at); err != nil {
+		old = nil // what cannot be read is written
+	}
+	for done := 0; done < len(b); {
+		n, same := run(b[done:], old, done)
+		if same {
+			w.Same += int64(n)
+		} else if _, err := w.Writer.WriteAt(b[done:done+n], w.start+at+int64(done)); err != nil {
+			return done, err
+		} else {
+			w.Bytes += int64(n)
+		}
+		done += n
+	}
+	return len(b), nil
+}
+
+// CopyAt implements fat.CopierAt.
+func (w *writer) CopyAt(r io.Reader, at int64) (int64, error) {
+	return medium.Pieces(r, func(b []byte, done int64) error {
+		_, err := w.WriteAt(b, at+done)
+		return err
+	})
+}
+
+// block is what is compared at once, in bytes: the page of a card's
+// controller, below which a write costs a whole one.
+const block = 4096
+
+// run returns how many of b's first bytes are the same as on the card, or
+// differ from it, in whole blocks.
+func run(b, old []byte, done int) (n int, same bool) {
+	if old == nil {
+		return len(b), false
+	}
+	for n < len(b) {
+		end := min(n+block, len(b))
+		now := bytes.Equal(b[n:end], old[done+n:done+end])
+		if n > 0 && now != same {
+			return n, same
+		}
+		same, n = now, end
+	}
+	return n, same
+}
+
+// compare reads a slot and checks that it is the image's: every file by its
+// digest, and all the rest byte by byte.
+func compare(ctx context.Context, d io.ReaderAt, img slots.Image, l slots.Letter, p disk.Partition, layout *fat.Layout) error {
+	there := img
+	there.Open = func(name string) (io.ReadCloser, error) {
+		f, ok := img.Manifest.File(name)
+		if !ok {
+			return nil, fmt.Errorf("the image has no file %q", name)
+		}
+		if name == l.CmdlineFile() {
+			name = slots.CmdlineFile
+		}
+		return &checked{f: f, r: io.NewSectionReader(d, p.Start+layout.Offset(name), f.Size), sum: sha256.New()}, nil
+	}
+	same, err := there.Slot(l, p)
+	if err != nil {
+		return err
+	}
+	return same.Write(part{&medium.Comparer{Ctx: ctx, With: d, Tell: func(int64) {}}, p.Start})
+}
+
+// checked reads a file where it lies on the card, and ends well only if it has
+// its digest.
+type checked struct {
+	f   artifact.File
+	r   io.Reader
+	sum interface {
+		io.Writer
+		Sum([]byte) []byte
+	}
+}
+
+// Read implements io.Reader.
+func (c *checked) Read(b []byte) (int, error) {
+	n, err := c.r.Read(b)
+	c.sum.Write(b[:n])
+	if err == io.EOF {
+		if got := hex.EncodeToString(c.sum.Sum(nil)); got != strings.TrimPrefix(c.f.Digest, "sha256:") {
+			return n, fmt.Errorf("%s: its digest on the card is sha256:%s; the signed manifest says %s", c.f.Name, got, c.f.Digest)
+		}
+	}
+	return n, err
+}
+
+// Close implements io.Closer.
+func (c *checked) Close() error { return nil }
+
+// part is a partition: places in it are counted from its start.
+type part struct {
+	w     fat.CopierAt
+	start int64
+}
+
+// WriteAt implements io.WriterAt.
+func (p part) WriteAt(b []byte, at int64) (int, error) { return p.w.WriteAt(b, p.start+at) }
+
+// CopyAt implements fat.CopierAt.
+func (p part) CopyAt(r io.Reader, at int64) (int64, error) { return p.w.CopyAt(r, p.start+at) }
+
+// Commit makes a slot the default: one sector, in place, read back.
+func Commit(d medium.Medium, t disk.Table, l slots.Letter) error {
+	at, size, err := slots.ControlFile(d, t, slots.AutobootFile)
+	if err != nil {
+		return fmt.Errorf("committing slot %s: %w", l, err)
+	}
+	text := slots.EncodeAutoboot(l)
+	if size != int64(len(text)) {
+		return fmt.Errorf("committing slot %s: autoboot.txt has %d bytes; pikelet flash --repair-control writes it anew", l, size)
+	}
+	if _, err := d.WriteAt(text, at); err != nil {
+		return fmt.Errorf("committing slot %s: %w", l, err)
+	}
+	if err := d.Flush(); err != nil {
+		return fmt.Errorf("committing slot %s: %w", l, err)
+	}
+	if err := d.Forget(); err != nil {
+		return fmt.Errorf("committing slot %s: %w", l, err)
+	}
+	got := make([]byte, len(text))
+	if _, err := d.ReadAt(got, at); err != nil || !bytes.Equal(got, text) {
+		return fmt.Errorf("committing slot %s: %w (%v)", l, medium.ErrDiffers, err)
+	}
+	return nil
+}

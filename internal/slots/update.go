@@ -1,0 +1,83 @@
+package slots
+
+// Update is what the record on the card says of an upgrade: S of the rules
+// that decide what a boot was. It lies beside the partitions, so that losing
+// state or volume never changes which slot boots, or what a trial concludes.
+type Update struct {
+	Step    Step   `json:"step"`
+	Slot    Letter `json:"slot"`    // the one that was written
+	Digest  string `json:"digest"`  // of the OCI manifest that was written there
+	Release string `json:"release"` // of the image that was written there
+	// Starts is how often the trial was asked for and another slot came up.
+	Starts int `json:"starts,omitempty"`
+	// Reason says why the image was left, or why it is about to be.
+	Reason string `json:"reason,omitempty"`
+	// Bad says that the image itself was at fault: a check, a panic or the
+	// watchdog said so. It is refused from then on, unless asked for.
+	Bad bool `json:"bad,omitempty"`
+}
+
+// Step is how far an upgrade is.
+type Step string
+
+// The steps, in their order. Written is told by the slot itself; what is in
+// the record is flushed before the next step begins.
+const (
+	Armed    Step = "armed" // the next boot is the trial
+	Tried    Step = "trial" // the trial has begun
+	Left     Step = "left"  // it was not kept; Reason says why
+	Finished Step = "committed"
+)
+
+// MaxReason is how much of a reason is written down, in bytes: with all the
+// rest a record has room for 3 KiB.
+const MaxReason = 1500
+
+// MaxStarts is how often a trial is asked for before it is given up: a
+// firmware that does not know how starts the default slot each time.
+const MaxStarts = 3
+
+// Verdict is what a boot means for an upgrade.
+type Verdict string
+
+// The verdicts.
+const (
+	Nothing    Verdict = ""            // no upgrade is under way
+	OnTrial    Verdict = "on trial"    // this boot is the trial
+	NotStarted Verdict = "not started" // asked for, and the firmware started the default all the same
+	GaveUp     Verdict = "gave up"     // that, for the last time
+	Failed     Verdict = "failed"      // the trial was, and the image was at fault
+	Cut        Verdict = "interrupted" // the trial was, and nothing says that the image was at fault
+	Kept       Verdict = "kept"        // autoboot.txt names the new slot; only the record does not know yet
+)
+
+// Judge says what a boot was and what it means for an upgrade: from the
+// running slot, the default in autoboot.txt ("" where it can't be read), the
+// firmware's trial mark, the digest of the running image, and the record. It
+// is all there is to that decision.
+func Judge(running, def Letter, tryboot bool, digest string, u *Update) (Kind, Verdict) {
+	kind := What(running, def, tryboot)
+	if running == Net || u == nil || u.Step == Left || u.Step == Finished {
+		return kind, Nothing
+	}
+	ours := u.Slot == running && u.Digest == digest
+	switch {
+	case running == def && u.Slot == running && ours:
+		return Committed, Kept
+	case running == def && u.Slot == running: // the slot was written anew since; what was armed is no more
+		return Committed, Cut
+	case running == def && u.Step == Armed && u.Starts+1 < MaxStarts:
+		return Committed, NotStarted
+	case running == def && u.Step == Armed:
+		return Committed, GaveUp
+	case running == def && u.Bad:
+		return Committed, Failed
+	case running == def:
+		return Committed, Cut
+	case def != "" && ours:
+		return Trial, OnTrial
+	}
+	// Another slot than the default, and not the image that was armed: nobody
+	// asked for this. It is never kept by itself.
+	return Rescue, Nothing
+}

@@ -1,0 +1,68 @@
+package slots
+
+import (
+	"fmt"
+	"testing"
+)
+
+// TestJudge goes through all combinations of what there is to know, and holds
+// the decision to rules that are written another way round.
+func TestJudge(t *testing.T) {
+	const ours, theirs = "sha256:ours", "sha256:theirs"
+	n := 0
+	for _, running := range []Letter{A, B, Net} {
+		for _, def := range []Letter{A, B, ""} {
+			for _, tryboot := range []bool{false, true} {
+				for _, step := range []Step{"", Armed, Tried, Left, Finished} {
+					for _, slot := range []Letter{A, B} {
+						for _, digest := range []string{ours, theirs} {
+							for starts := range MaxStarts + 1 {
+								for _, bad := range []bool{false, true} {
+									var u *Update
+									if step != "" {
+										u = &Update{Step: step, Slot: slot, Digest: digest, Starts: starts, Bad: bad}
+									}
+									kind, verdict := Judge(running, def, tryboot, ours, u)
+									check(t, fmt.Sprintf("running %q, default %q, tryboot %v, %+v: %s, %q", running, def, tryboot, u, kind, verdict),
+										running, def, tryboot, u, u != nil && digest == ours, kind, verdict)
+									n++
+								}
+							}
+						}
+					}
+				}
+			}
+		}
+	}
+	if n < 2000 {
+		t.Errorf("only %d combinations", n)
+	}
+}
+
+func check(t *testing.T, what string, running, def Letter, tryboot bool, u *Update, same bool, kind Kind, verdict Verdict) {
+	t.Helper()
+	active := u != nil && (u.Step == Armed || u.Step == Tried)
+	rules := []struct {
+		says string
+		if_  bool
+		then bool
+	}{
+		{"without a card nothing is on trial", running == Net, kind == Committed && verdict == Nothing},
+		{"the default slot is committed", running == def && running != Net, kind == Committed},
+		{"only an image that was armed, on its slot, is on trial", verdict == OnTrial, active && u.Slot == running && same && running != def && def != ""},
+		{"an image that was armed, on its slot, is on trial", active && running != Net && u.Slot == running && same && running != def && def != "", kind == Trial && verdict == OnTrial},
+		{"what nobody armed is kept by nobody", running != def && running != Net && !(active && u.Slot == running && same), verdict == Nothing && kind != Committed},
+		{"an unreadable default makes a rescue", running != Net && def == "", kind == Rescue},
+		{"what is over says nothing", !active, verdict == Nothing},
+		{"the image is at fault only when the record says so", verdict == Failed, u != nil && u.Bad && u.Step == Tried && running == def},
+		{"a trial that began and was left says why", active && u.Step == Tried && running == def && u.Slot != running, verdict == Failed || verdict == Cut},
+		{"a trial that never began is asked for three times", active && u.Step == Armed && running == def && u.Slot != running,
+			verdict == map[bool]Verdict{true: NotStarted, false: GaveUp}[u != nil && u.Starts < MaxStarts-1]},
+		{"a new default that runs is kept", active && running == def && u.Slot == running && same, verdict == Kept},
+	}
+	for _, r := range rules {
+		if r.if_ && !r.then {
+			t.Errorf("%s: not that %s", what, r.says)
+		}
+	}
+}
