@@ -22,6 +22,7 @@ const prepareTime = 5 * time.Minute
 // mended.
 func (b *boot) prepareNode() error {
 	b.boot.Stream, b.boot.Release, b.boot.BuildID, b.boot.Epoch = b.info.Stream, b.info.Release, b.info.BuildID, b.info.Epoch
+	b.boot.Keys = b.info.Keys
 	b.boot.Slot, b.boot.Kind, b.boot.Disk = b.line.Slot, b.kind, b.card.dev
 	b.boot.Failed = b.card.readRecord().Text
 	b.boot.Seconds = b.seconds()

@@ -23,6 +23,7 @@ const Usage = `pikeletd status [--json]  how this node came up, and how it is
 pikeletd check            what the node needs, and what of it is missing
 pikeletd config           take a node config from standard input, for the next boot
 pikeletd reset            forget config and identity, and start over; --volume: the cluster's data too
+pikeletd upgrade REF      bring an image onto the other slot and try it; it is kept if it is well
 pikeletd poweroff         stop, also while a NAS is down: the system's own poweroff flushes all disks first
 pikeletd reboot           restart, into the default slot
 pikeletd reboot --try     restart into the other slot, once
@@ -31,6 +32,9 @@ pikeletd reboot --rescue  restart into the other slot without a trial
 
 // Run executes one verb.
 func Run(args []string, out io.Writer) error {
+	if len(args) > 0 && args[0] == "upgrade" {
+		return upgrade(args[1:], out)
+	}
 	switch strings.Join(args, " ") {
 	case "prepare":
 		return Prepare(out)

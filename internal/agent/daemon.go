@@ -27,6 +27,8 @@ func daemon() error {
 	if err != nil {
 		return err
 	}
+	concluded := make(chan error, 1)
+	go func() { concluded <- concludeUpgrade() }()
 	clock := time.NewTicker(clockEvery)
 	defer clock.Stop()
 	retry := time.NewTicker(retryEvery)
@@ -38,6 +40,7 @@ func daemon() error {
 		select {
 		case <-stop:
 			return saveClock()
+		case err = <-concluded:
 		case <-clock.C:
 			err = saveClock()
 		case <-disks:

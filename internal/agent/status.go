@@ -39,6 +39,7 @@ func gather() (node.Status, error) {
 	s.K3s = k3sStatus(cfg)
 	s.Sessions = sessions()
 	s.Firmware = firmware()
+	s.Update = lastUpdate(s.Boot.Disk)
 	s.CardWritten = written(s.Boot.Disk)
 	s.Synchronised = synchronised()
 	return s, nil
@@ -95,6 +96,19 @@ func sessions() []node.Session {
 		list = append(list, s)
 	}
 	return list
+}
+
+// lastUpdate reads what the card's record says of an upgrade.
+func lastUpdate(disk string) *slots.Update {
+	if disk == "" {
+		return nil
+	}
+	f, err := os.Open(disk)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	return slots.ReadCard(f).Update
 }
 
 // firmware reads what the bootloader left in the device tree (FACTS 2.3).
@@ -186,6 +200,13 @@ func describeMore(s node.Status) string {
 		fmt.Fprintf(&b, "k3s     %s, %s\n", s.K3s.Role, s.K3s.Says)
 	}
 	fmt.Fprintf(&b, "ssh     host key %s\niqn     %s\n", s.Node.Fingerprint, s.Node.IQN)
+	if u := s.Update; u != nil {
+		fmt.Fprintf(&b, "upgrade to %s in slot %s: %s", u.Release, u.Slot, u.Step)
+		if u.Reason != "" {
+			fmt.Fprintf(&b, ", %s", indent(u.Reason))
+		}
+		b.WriteString("\n")
+	}
 	if s.Firmware.Bootloader != 0 {
 		fmt.Fprintf(&b, "eeprom  of %s\n", time.Unix(s.Firmware.Bootloader, 0).UTC().Format("2006-01-02"))
 	}

@@ -44,6 +44,8 @@ type Boot struct {
 	Disk    string       `json:"disk"`     // the device with the slot, such as /dev/mmcblk0
 	Root    string       `json:"rootHash"` // hex, what dm-verity holds the root to
 	Signed  string       `json:"signed"`   // digest of the OCI manifest whose signature was good
+	// Keys are the public keys, PEM, that this image trusts: for the next one.
+	Keys []string `json:"keys"`
 	// Failed says why boots before this one failed, a line for each slot:
 	// the reason for a rescue, or what became of a trial.
 	Failed string `json:"failed,omitempty"`

@@ -3,6 +3,8 @@ package node
 import (
 	"encoding/json"
 	"fmt"
+
+	"github.com/pikelet-os/pikelet/internal/slots"
 )
 
 // Prepared is what pikeletd prepare found out and did on this boot. The
@@ -103,6 +105,8 @@ type Status struct {
 	K3s      K3sStatus    `json:"k3s"`
 	Sessions []Session    `json:"iscsi,omitempty"`
 	Firmware Firmware     `json:"firmware"`
+	// Update is what the card's record says of the last upgrade.
+	Update *slots.Update `json:"update,omitempty"`
 	// CardWritten is how many bytes were written to the card since it was
 	// started.
 	CardWritten int64 `json:"cardWrittenBytes"`

@@ -128,7 +128,7 @@ func buildImage(file, dir string) (*builder.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	key, err := testKey()
 	if err != nil {
 		return nil, err
 	}
@@ -136,6 +136,9 @@ func buildImage(file, dir string) (*builder.Result, error) {
 		Cache: fetch.New(&cache.Cache{Dir: dir}), Programs: programs, Key: key, Workers: 2, Report: func(string) {},
 	}, filepath.Join(dir, "out"))
 }
+
+// testKey signs all images of these tests: one is an upgrade of another.
+var testKey = sync.OnceValues(func() (*ecdsa.PrivateKey, error) { return ecdsa.GenerateKey(elliptic.P256(), rand.Reader) })
 
 // variant builds the small image with a part of its spec replaced.
 func variant(t *testing.T, from, to string) *builder.Result {

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -307,6 +308,9 @@ func (m *Machine) run(ctx context.Context, args []string) (string, error) {
 	defer control.close()
 	cmd := exec.CommandContext(ctx, qemu, append(args, "-qmp", "unix:"+control.path)...)
 	cmd.WaitDelay = 5 * time.Second
+	tether(cmd)
+	runtime.LockOSThread() // tether says why
+	defer runtime.UnlockOSThread()
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		return "", err
