@@ -35,6 +35,7 @@
 //   - cmd/pikelet-init, initramfs: what /init does
 //   - cmd/pikeletd, internal/agent: what the node's own program does: prepare
 //     on each boot, the volume, k3s, checks, status
+//   - internal/agent/updater: replaces the slot that does not run
 //   - internal/agent/etc: what a node's config makes of its /etc, as a pure
 //     function
 //   - internal/reboot: restarts with a word for the firmware
