@@ -174,7 +174,7 @@ func (c *Card) each(w placer) error {
 	if err != nil {
 		return err
 	}
-	if err := layout.Write(part{w, control.Start}); err != nil {
+	if err := layout.Write(medium.Part{W: w, Start: control.Start}); err != nil {
 		return fmt.Errorf("the control partition: %w", err)
 	}
 	for _, l := range []slots.Letter{slots.A, slots.B} {
@@ -183,7 +183,7 @@ func (c *Card) each(w placer) error {
 		if err != nil {
 			return err
 		}
-		if err := layout.Write(part{w, p.Start}); err != nil {
+		if err := layout.Write(medium.Part{W: w, Start: p.Start}); err != nil {
 			return fmt.Errorf("slot %s: %w", l, err)
 		}
 	}
@@ -201,7 +201,7 @@ func (c *Card) Repair(ctx context.Context, d Disk, tell Progress) error {
 		&medium.Writer{Ctx: ctx, To: d, Tell: func(n int64) { tell(Writing, n) }},
 		&medium.Comparer{Ctx: ctx, With: d, Tell: func(n int64) { tell(Comparing, n) }},
 	} {
-		if err := layout.Write(part{w, control.Start}); err != nil {
+		if err := layout.Write(medium.Part{W: w, Start: control.Start}); err != nil {
 			return fmt.Errorf("the control partition: %w", err)
 		}
 		if err := d.Flush(); err != nil {
@@ -216,18 +216,6 @@ func (c *Card) Repair(ctx context.Context, d Disk, tell Progress) error {
 
 // placer takes bytes for places on a card.
 type placer = fat.CopierAt
-
-// part is a partition: places in it are counted from its start.
-type part struct {
-	w     placer
-	start int64
-}
-
-// WriteAt implements io.WriterAt.
-func (p part) WriteAt(b []byte, at int64) (int, error) { return p.w.WriteAt(b, p.start+at) }
-
-// CopyAt implements fat.CopierAt.
-func (p part) CopyAt(r io.Reader, at int64) (int64, error) { return p.w.CopyAt(r, p.start+at) }
 
 func zeros(w io.WriterAt, from, to int64) error {
 	b := make([]byte, 1<<20)

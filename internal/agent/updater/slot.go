@@ -157,7 +157,7 @@ func compare(ctx context.Context, d io.ReaderAt, img slots.Image, l slots.Letter
 	if err != nil {
 		return err
 	}
-	return same.Write(part{&medium.Comparer{Ctx: ctx, With: d, Tell: func(int64) {}}, p.Start})
+	return same.Write(medium.Part{W: &medium.Comparer{Ctx: ctx, With: d, Tell: func(int64) {}}, Start: p.Start})
 }
 
 // checked reads a file where it lies on the card, and ends well only if it has
@@ -185,18 +185,6 @@ func (c *checked) Read(b []byte) (int, error) {
 
 // Close implements io.Closer.
 func (c *checked) Close() error { return nil }
-
-// part is a partition: places in it are counted from its start.
-type part struct {
-	w     fat.CopierAt
-	start int64
-}
-
-// WriteAt implements io.WriterAt.
-func (p part) WriteAt(b []byte, at int64) (int, error) { return p.w.WriteAt(b, p.start+at) }
-
-// CopyAt implements fat.CopierAt.
-func (p part) CopyAt(r io.Reader, at int64) (int64, error) { return p.w.CopyAt(r, p.start+at) }
 
 // Commit makes a slot the default: one sector, in place, read back.
 func Commit(d medium.Medium, t disk.Table, l slots.Letter) error {

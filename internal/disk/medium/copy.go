@@ -11,6 +11,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+
+	"github.com/pikelet-os/pikelet/internal/disk/fat"
 )
 
 // Medium is a card, or anything else that can be one.
@@ -22,6 +24,18 @@ type Medium interface {
 	// Forget has later reads come from the medium.
 	Forget() error
 }
+
+// Part is a part of a medium: places in it are counted from its start.
+type Part struct {
+	W     fat.CopierAt
+	Start int64 // bytes
+}
+
+// WriteAt implements io.WriterAt.
+func (p Part) WriteAt(b []byte, at int64) (int, error) { return p.W.WriteAt(b, p.Start+at) }
+
+// CopyAt implements fat.CopierAt.
+func (p Part) CopyAt(r io.Reader, at int64) (int64, error) { return p.W.CopyAt(r, p.Start+at) }
 
 // ErrDiffers is what a medium returns that does not keep what was written.
 var ErrDiffers = errors.New("the card does not hold what was written to it; try another reader or another card")
