@@ -160,7 +160,7 @@ func TestFlashKilled(t *testing.T) {
 	ok(t, dir, "flash", "one", "card", "--yes")
 	took := time.Since(start)
 	killed := 0
-	for range 8 {
+	for n := 0; killed < 8 && n < 60; n++ { // one that was done before its moment does not count
 		must(t, dir, "cp two/disk.img card")
 		cmd := exec.Command(os.Args[0], "flash", "one", "card", "--yes")
 		cmd.Dir, cmd.Env = dir, []string{"BE_PIKELET=1", "HOME=" + dir, "PATH=" + os.Getenv("PATH")}
@@ -192,8 +192,8 @@ func TestFlashKilled(t *testing.T) {
 			}
 		}
 	}
-	if killed < 4 {
-		t.Errorf("only %d of 8 flashes were killed", killed)
+	if killed < 8 {
+		t.Errorf("only %d flashes of 60 were killed", killed)
 	}
 	ok(t, dir, "flash", "one", "card", "--yes")
 	must(t, dir, "cmp card one/disk.img")

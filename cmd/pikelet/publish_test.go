@@ -392,8 +392,11 @@ func resumes(t *testing.T, dir string, p *proxy, repo string, flags []string) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	for got.Load() < root/2 {
-		time.Sleep(5 * time.Millisecond)
+	for start := time.Now(); got.Load() < root/2; time.Sleep(5 * time.Millisecond) {
+		if time.Since(start) > 2*time.Minute {
+			cmd.Process.Kill()
+			t.Fatal("half a pull never came")
+		}
 	}
 	cmd.Process.Signal(syscall.SIGKILL)
 	cmd.Wait()
