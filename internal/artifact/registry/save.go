@@ -16,7 +16,7 @@ import (
 // SaveFiles writes an image's files into a folder that is not there yet, under
 // their own names, with manifest.json and signature.json beside them.
 func SaveFiles(ctx context.Context, img *Image, dir string, tell Progress) error {
-	return whole(img, dir, func(part string) error {
+	return whole(img, "files", dir, func(part string) error {
 		signature, err := img.Signature()
 		if err != nil {
 			return err
@@ -49,7 +49,7 @@ func SaveFiles(ctx context.Context, img *Image, dir string, tell Progress) error
 // SaveLayout writes an image, with its signatures and what refers to it, as an
 // OCI layout into a folder that is not there yet.
 func SaveLayout(ctx context.Context, img *Image, dir string, tell Progress) error {
-	return whole(img, dir, func(part string) error { return fillLayout(ctx, img, part, tell) })
+	return whole(img, "layout", dir, func(part string) error { return fillLayout(ctx, img, part, tell) })
 }
 
 func fillLayout(ctx context.Context, img *Image, dir string, tell Progress) error {
@@ -65,7 +65,7 @@ func fillLayout(ctx context.Context, img *Image, dir string, tell Progress) erro
 
 // SaveArchive writes what SaveLayout writes as one file.
 func SaveArchive(ctx context.Context, img *Image, file string, tell Progress) error {
-	return whole(img, file, func(part string) error {
+	return whole(img, "archive", file, func(part string) error {
 		if err := fillLayout(ctx, img, part, tell); err != nil {
 			return err
 		}
@@ -106,12 +106,12 @@ func Keep(ctx context.Context, img *Image, dir string, tell Progress) (*Image, e
 
 // whole has a folder or a file made under another name beside its own, which
 // it gets when it is whole. An attempt that is interrupted leaves the other:
-// the next one goes on with it.
-func whole(img *Image, name string, fill func(part string) error) error {
+// the next one of the same image in the same form goes on with it.
+func whole(img *Image, form, name string, fill func(part string) error) error {
 	if st, err := os.Stat(name); err == nil && !(st.IsDir() && isEmpty(name)) {
 		return fmt.Errorf("%s is there already; name another, or remove it: %w", name, fs.ErrExist)
 	}
-	part := name + ".partial-" + strings.TrimPrefix(img.Digest, "sha256:")[:12]
+	part := name + ".partial-" + form + "-" + strings.TrimPrefix(img.Digest, "sha256:")[:12]
 	if err := os.MkdirAll(part, 0o755); err != nil {
 		return err
 	}
