@@ -410,6 +410,42 @@ func resumes(t *testing.T, dir string, p *proxy, repo string, flags []string) {
 		t.Errorf("after half the root of %d bytes was there, %d more were fetched", root, n)
 	}
 	must(t, dir, "cmp killed/root.squashfs "+rootBlob(t, dir+"/one"))
+
+	// A registry that goes away in the middle, for longer than anybody waits.
+	var away atomic.Bool
+	p.spoil = count(func(r io.ReadCloser) io.ReadCloser {
+		return until{r, func() bool { away.Store(got.Load() > root/2); return away.Load() }}
+	})
+	p.trouble = func(w http.ResponseWriter, _ *http.Request, _ int64) bool {
+		if away.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+		return away.Load()
+	}
+	got.Store(0)
+	fails(t, dir, append([]string{"pull", repo + "/busy:1.0", "-o", "away"}, flags...), "given up after 6 tries")
+	if _, err := os.Stat(dir + "/away"); err == nil {
+		t.Error("half a pull has the name of a whole one")
+	}
+	p.trouble, p.spoil = nil, count(func(r io.ReadCloser) io.ReadCloser { return r })
+	got.Store(0)
+	ok(t, dir, append([]string{"pull", repo + "/busy:1.0", "-o", "away"}, flags...)...)
+	if n := got.Load(); n == 0 || n > root*2/3 {
+		t.Errorf("after the registry was away, %d of the root's %d bytes were fetched again", n, root)
+	}
+}
+
+// until breaks off when it is told to.
+type until struct {
+	io.ReadCloser
+	over func() bool
+}
+
+func (u until) Read(b []byte) (int, error) {
+	if u.over() {
+		return 0, io.ErrUnexpectedEOF
+	}
+	return u.ReadCloser.Read(b[:min(len(b), 32<<10)])
 }
 
 // slow gives a MiB in a fiftieth of a second.

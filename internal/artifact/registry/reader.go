@@ -17,6 +17,9 @@ import (
 // in between before it is given up.
 const tries = 6
 
+// errGivenUp is a download that broke off too often. What came of it is good.
+var errGivenUp = errors.New("given up")
+
 // patient is a place whose downloads may break off and go on.
 type patient interface{ backoff() time.Duration }
 
@@ -84,7 +87,7 @@ func (r *reader) again(err error) error {
 		return err
 	}
 	if r.failed++; r.failed == tries {
-		return fmt.Errorf("given up after %d tries: %w", tries, err)
+		return fmt.Errorf("%w after %d tries: %w", errGivenUp, tries, err)
 	}
 	select {
 	case <-time.After(p.backoff() << (r.failed - 1)):
