@@ -110,11 +110,13 @@ func seeThrough(c *card, b node.Boot, u slots.Update) error {
 				return err
 			}
 			u.Step = slots.Finished
-			if err := c.note(u); err != nil {
-				return err
-			}
 			tell("release %s is committed: all checks held for %s", u.Release, d.Soak)
-			return nowCommitted(b)
+			// Nothing that fails from here on makes it a trial again: the next boot
+			// notes what could not be noted now.
+			if err := errors.Join(c.note(u), nowCommitted(b)); err != nil {
+				tell("release %s is committed, and not all of the node knows: %v", u.Release, err)
+			}
+			return nil
 		case failed != "" && time.Since(start) >= d.Deadline:
 			u.Bad, u.Reason = true, fmt.Sprintf("after %s: %s", d.Deadline, failed)
 			if err := c.note(u); err != nil {
