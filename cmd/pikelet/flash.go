@@ -135,6 +135,9 @@ func runFlash(ctx context.Context, image, device string, o flashOptions, say *te
 	if err := d.Refuse(flash.Rules{Need: card.Size(), Serial: o.Serial}); err != nil {
 		return err
 	}
+	if o.KeepState && d.Size == 0 {
+		return fmt.Errorf("%s is not there yet, so there is no state to keep", d.Path)
+	}
 	what := fmt.Sprintf("%s %s", img.Stream, img.Release)
 	if hostname != "" {
 		what += " for " + hostname
@@ -338,11 +341,13 @@ func saveDisk(ctx context.Context, img *registry.Image, out string, tell registr
 		return fmt.Errorf("%s is there already; name another, or remove it", out)
 	}
 	layout := out + ".partial-layout"
-	local, err := registry.Keep(ctx, img, layout, tell)
-	if err != nil {
-		return err
+	if _, remote := img.From.(*registry.Remote); remote {
+		var err error
+		if img, err = registry.Keep(ctx, img, layout, tell); err != nil {
+			return err
+		}
 	}
-	card, err := newCard(local, nil)
+	card, err := newCard(img, nil)
 	if err != nil {
 		return err
 	}

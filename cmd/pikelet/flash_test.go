@@ -99,6 +99,12 @@ func TestFlashOntoFiles(t *testing.T) {
 		t.Errorf("autoboot.txt of a repaired card: %q", got)
 	}
 	fails(t, dir, []string{"flash", "one", "two", "three"}, "want an image and a device, got 3 arguments")
+	fails(t, dir, []string{"flash", "one", "nothing.img", "--keep-state"}, "there is no state to keep")
+	if _, err := os.Stat(dir + "/nothing.img"); err == nil {
+		t.Error("a flash that was refused left a file")
+	}
+	ok(t, dir, "pull", "card0", "-o", "again.img") // of a card too
+	same("again.img")
 	fails(t, dir, []string{"flash", "one", "."}, "neither a disk nor a file")
 	must(t, dir, "head -c 1M one/disk.img > short")
 	fails(t, dir, []string{"flash", "one", "short", "--yes"}, "short has 1 MB, and the image needs")

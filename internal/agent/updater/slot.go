@@ -34,7 +34,7 @@ func WriteSlot(ctx context.Context, d medium.Medium, img slots.Image, l slots.Le
 	if err != nil {
 		return Written{}, err
 	}
-	if compare(ctx, d, img, l, p, layout) == nil {
+	if compare(ctx, d, img, l, p) == nil {
 		return Written{}, nil
 	}
 	// A slot that is being written is nothing a firmware walks into: its first
@@ -66,7 +66,7 @@ func WriteSlot(ctx context.Context, d medium.Medium, img slots.Image, l slots.Le
 	if err := d.Forget(); err != nil {
 		return w.Written, fmt.Errorf("reading slot %s back: %w", l, err)
 	}
-	if err := compare(ctx, d, img, l, p, layout); err != nil {
+	if err := compare(ctx, d, img, l, p); err != nil {
 		return w.Written, fmt.Errorf("reading slot %s back: %w", l, err)
 	}
 	return w.Written, nil
@@ -141,7 +141,8 @@ func run(b, old []byte, done int) (n int, same bool) {
 
 // compare reads a slot and checks that it is the image's: every file by its
 // digest, and all the rest byte by byte.
-func compare(ctx context.Context, d io.ReaderAt, img slots.Image, l slots.Letter, p disk.Partition, layout *fat.Layout) error {
+func compare(ctx context.Context, d io.ReaderAt, img slots.Image, l slots.Letter, p disk.Partition) error {
+	var layout *fat.Layout
 	there := img
 	there.Open = func(name string) (io.ReadCloser, error) {
 		f, ok := img.Manifest.File(name)
@@ -153,11 +154,11 @@ func compare(ctx context.Context, d io.ReaderAt, img slots.Image, l slots.Letter
 		}
 		return &checked{f: f, r: io.NewSectionReader(d, p.Start+layout.Offset(name), f.Size), sum: sha256.New()}, nil
 	}
-	same, err := there.Slot(l, p)
-	if err != nil {
+	var err error
+	if layout, err = there.Slot(l, p); err != nil {
 		return err
 	}
-	return same.Write(medium.Part{W: &medium.Comparer{Ctx: ctx, With: d, Tell: func(int64) {}}, Start: p.Start})
+	return layout.Write(medium.Part{W: &medium.Comparer{Ctx: ctx, With: d, Tell: func(int64) {}}, Start: p.Start})
 }
 
 // checked reads a file where it lies on the card, and ends well only if it has

@@ -70,10 +70,7 @@ func Copy(ctx context.Context, img *Image, to Target, tags []string, key *ecdsa.
 			return err
 		}
 	}
-	top := img.OCI
-	if img.Index != nil {
-		top = img.Index
-	}
+	top := img.top()
 	for _, tag := range tags {
 		if err := to.PutManifest(ctx, tag, artifact.Describe(top), top); err != nil {
 			return fmt.Errorf("naming it %s: %w", tag, err)
@@ -244,9 +241,6 @@ func Move(ctx context.Context, img *Image, at Target, channel string, allow *ecd
 			return err
 		}
 	}
-	top := img.OCI
-	if img.Index != nil {
-		top = img.Index
-	}
+	top := img.top()
 	return at.PutManifest(ctx, channel, artifact.Describe(top), top)
 }

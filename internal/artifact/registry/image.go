@@ -161,6 +161,14 @@ func (img *Image) ownKeys(read func([]byte) []*ecdsa.PublicKey) ([]*ecdsa.Public
 // with every module of a kernel has 60 MiB.
 const maxInitramfs = 256 << 20
 
+// top returns what tags name: the index, where one led here.
+func (img *Image) top() []byte {
+	if img.Index != nil {
+		return img.Index
+	}
+	return img.OCI
+}
+
 // String is how errors call the image.
 func (img *Image) String() string {
 	if r, ok := img.From.(*Remote); ok {
