@@ -33,6 +33,11 @@ type Board struct {
 	// partition, which no A/B switch covers.
 	Bootcode bool
 
+	// MinEEPROM is the oldest bootloader that starts trials reliably, GoodEEPROM
+	// the first that walks on by itself from a slot that is none; Unix times of
+	// when they were made, 0 for boards without an EEPROM.
+	MinEEPROM, GoodEEPROM int64
+
 	// Modules are the drivers without which /init finds no root. Each is a
 	// list of names of which the kernel must know one.
 	Modules []Want
@@ -107,13 +112,18 @@ var list = []Board{
 		Name: "rpi4", Title: "Raspberry Pi 4B, 400, CM4", Filter: "pi4", Imager: "pi4-64bit",
 		Compatible: []string{"raspberrypi,4-model-b", "raspberrypi,400", "raspberrypi,4-compute-module", "raspberrypi,4s-compute-module"},
 		DTBs:       []string{"bcm2711-rpi-4-b.dtb", "bcm2711-rpi-400.dtb", "bcm2711-rpi-cm4.dtb", "bcm2711-rpi-cm4s.dtb"},
-		Firmware:   gpu4, Modules: bcm2711,
+		// Tryboot of A/B partitions works from here on (PEERS 3.8); walking is on
+		// by default since August 2025 (FACTS 2.4).
+		MinEEPROM: date(2023, 5, 11), GoodEEPROM: date(2025, 8, 13),
+		Firmware: gpu4, Modules: bcm2711,
 	},
 	{
 		Name: "rpi5", Title: "Raspberry Pi 5, 500, CM5", Filter: "pi5", Imager: "pi5-64bit",
 		Compatible: []string{"raspberrypi,5-model-b", "raspberrypi,5-compute-module", "raspberrypi,500"},
 		DTBs: []string{"bcm2712-rpi-5-b.dtb", "bcm2712d0-rpi-5-b.dtb", "bcm2712-rpi-500.dtb",
 			"bcm2712-rpi-cm5-cm5io.dtb", "bcm2712-rpi-cm5-cm4io.dtb", "bcm2712-rpi-cm5l-cm5io.dtb", "bcm2712-rpi-cm5l-cm4io.dtb"},
+		// Earlier ones do not say which partition they started (FACTS 2.3).
+		MinEEPROM: date(2024, 5, 13), GoodEEPROM: date(2025, 8, 13),
 		Modules: bcm2712,
 	},
 	{

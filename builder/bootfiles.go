@@ -140,10 +140,6 @@ func (b *Boot) addKernelConfig(t *layers.Tree, k *Kernel, c *contents) error {
 	return err
 }
 
-// trybootMark is a text inside every bootcode.bin that can start a trial; the
-// one of 2022 lacks it (FACTS 2.1).
-const trybootMark = "tryboot_a_b"
-
 func (b *Boot) addBoard(t *layers.Tree, k *Kernel, board boards.Board) error {
 	take := func(name string) error {
 		data, err := t.ReadFile("boot/"+name, maxBootFile)
@@ -166,9 +162,9 @@ func (b *Boot) addBoard(t *layers.Tree, k *Kernel, board boards.Board) error {
 		if err := take(slots.BootcodeFile); err != nil {
 			return fmt.Errorf("board %s: no package has /boot/bootcode.bin; add raspberrypi-bootloader-common to packages", board.Name)
 		}
-		if !bytes.Contains(b.Files[slots.BootcodeFile], []byte(trybootMark)) {
+		if !bytes.Contains(b.Files[slots.BootcodeFile], []byte(boards.TrybootMark)) {
 			return fmt.Errorf("board %s: this bootcode.bin does not know %s, so upgrades could not be tried; use raspberrypi-bootloader-common of Alpine 3.20 or newer",
-				board.Name, trybootMark)
+				board.Name, boards.TrybootMark)
 		}
 	}
 	return nil

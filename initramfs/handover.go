@@ -59,6 +59,9 @@ func (b *boot) handOver() error {
 		b.clearRecord()
 	}
 	b.card.f.Close()
+	if b.boot.Watchdog > 1 {
+		unix.Kill(b.boot.Watchdog, unix.SIGUSR1) // from here on it waits for pikeletd
+	}
 	// The initramfs stays in memory until its files are gone.
 	os.RemoveAll("/modules")
 	os.Remove("/init")

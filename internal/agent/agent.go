@@ -23,7 +23,9 @@ const Usage = `pikeletd status [--json]  how this node came up, and how it is
 pikeletd check            what the node needs, and what of it is missing
 pikeletd config           take a node config from standard input, for the next boot
 pikeletd reset            forget config and identity, and start over; --volume: the cluster's data too
-pikeletd upgrade REF      bring an image onto the other slot and try it; it is kept if it is well
+pikeletd upgrade REF      bring an image onto the other slot and try it; it is kept if it is well.
+                          --drill: come back however well it went; --again: one that failed here
+pikeletd rollback         try what the other slot holds; it is kept if it is well. --drill as above
 pikeletd poweroff         stop, also while a NAS is down: the system's own poweroff flushes all disks first
 pikeletd reboot           restart, into the default slot
 pikeletd reboot --try     restart into the other slot, once
@@ -32,8 +34,11 @@ pikeletd reboot --rescue  restart into the other slot without a trial
 
 // Run executes one verb.
 func Run(args []string, out io.Writer) error {
-	if len(args) > 0 && args[0] == "upgrade" {
+	switch {
+	case len(args) > 0 && args[0] == "upgrade":
 		return upgrade(args[1:], out)
+	case len(args) > 0 && args[0] == "rollback":
+		return rollback(args[1:], out)
 	}
 	switch strings.Join(args, " ") {
 	case "prepare":

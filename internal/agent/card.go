@@ -3,10 +3,10 @@ package agent
 import (
 	"fmt"
 	"os"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pikelet-os/pikelet/internal/agent/updater"
 	"github.com/pikelet-os/pikelet/internal/disk"
 	"github.com/pikelet-os/pikelet/internal/slots"
 )
@@ -36,59 +36,29 @@ func (c *card) part(n int) string { return disk.PartitionDevice(c.dev, n) }
 
 // readControl returns a file of the control partition.
 func (c *card) readControl(name string) ([]byte, error) {
-	at, size, err := slots.ControlFile(c.f, c.table, name)
+	_, size, err := slots.ControlFile(c.f, c.table, name)
 	if err != nil {
 		return nil, err
 	}
 	if size > maxControl {
 		return nil, fmt.Errorf("%s has %d bytes", name, size)
 	}
-	b := make([]byte, size)
-	_, err = c.f.ReadAt(b, at)
-	return b, err
+	return updater.ReadControl(cardMedium{c.f}, c.table, name)
 }
 
 // maxControl is more than any file of the control partition but firmware has.
 const maxControl = 1 << 20
 
-// writeControl overwrites a file of the control partition in place, with a
-// text padded to the file's length, where it does not hold that already.
+// writeControl overwrites a file of the control partition in place.
 func (c *card) writeControl(name, text string) error {
-	at, size, err := slots.ControlFile(c.f, c.table, name)
-	if err != nil {
-		return err
-	}
-	if int64(len(text)) > size {
-		text = text[:size]
-	}
-	padded := text + strings.Repeat("\n", int(size)-len(text))
-	if old, err := c.readControl(name); err == nil && string(old) == padded {
-		return nil
-	}
-	if _, err := c.f.WriteAt([]byte(padded), at); err != nil {
-		return err
-	}
-	return c.f.Sync()
+	return updater.WriteControl(cardMedium{c.f}, c.table, name, text)
 }
 
-// scrub takes the secrets in a file of the control partition off the card as
-// far as a card allows: zeros over them, then the card is told that it need
-// not keep the blocks, and then a text that says where they went. What a
-// card's own wear levelling keeps elsewhere nobody reaches (docs/security.md).
+// scrub takes the secrets in a file of the control partition off the card.
 func (c *card) scrub(name, text string) error {
-	at, size, err := slots.ControlFile(c.f, c.table, name)
-	if err != nil {
-		return err
-	}
-	if _, err := c.f.WriteAt(make([]byte, size), at); err != nil {
-		return err
-	}
-	if err := c.f.Sync(); err != nil {
-		return err
-	}
-	// Not every card reader passes it on; the zeros are there all the same.
-	discard(c.f, at, size)
-	return c.writeControl(name, text)
+	return updater.Scrub(cardMedium{c.f}, c.table, name, text, func(at, size int64) {
+		discard(c.f, at, size) // not every card reader passes it on; the zeros are there all the same
+	})
 }
 
 // discard tells a disk that bytes of it are not needed any more.

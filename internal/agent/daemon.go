@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"os"
 	"os/signal"
@@ -16,6 +17,7 @@ import (
 const (
 	clockEvery = time.Hour
 	retryEvery = 10 * time.Second
+	endOfTrial = 10 * time.Second // for a round of checks and one record
 )
 
 // daemon watches over the node until it is told to stop. What it does when
@@ -28,7 +30,9 @@ func daemon() error {
 		return err
 	}
 	concluded := make(chan error, 1)
-	go func() { concluded <- concludeUpgrade() }()
+	ctx, end := context.WithCancel(context.Background())
+	defer end()
+	go func() { concluded <- concludeUpgrade(ctx) }()
 	clock := time.NewTicker(clockEvery)
 	defer clock.Stop()
 	retry := time.NewTicker(retryEvery)
@@ -39,8 +43,17 @@ func daemon() error {
 	for {
 		select {
 		case <-stop:
+			end()
+			if concluded != nil {
+				// A trial that is under way writes down that it was not seen through.
+				select {
+				case <-concluded:
+				case <-time.After(endOfTrial):
+				}
+			}
 			return saveClock()
 		case err = <-concluded:
+			concluded = nil
 		case <-clock.C:
 			err = saveClock()
 		case <-disks:

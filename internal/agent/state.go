@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pikelet-os/pikelet/internal/agent/updater"
 	"github.com/pikelet-os/pikelet/internal/disk"
 	"github.com/pikelet-os/pikelet/internal/node"
 	"github.com/pikelet-os/pikelet/internal/slots"
@@ -82,10 +83,8 @@ func cardState(c *card, st *node.StateStatus) error {
 // sectorsOfMBR is where an MBR cannot name anything any more.
 const sectorsOfMBR = 1<<32 - 1
 
-// grow makes the last partition as long as the card allows. Only the length
-// in the MBR changes, four bytes of one sector; whatever mix of old and new a
-// power cut leaves there, the next boot writes the right one. It is done while
-// the kernel reads the root from the same card.
+// grow makes the last partition as long as the card allows, while the kernel
+// reads the root from the same card.
 func grow(c *card) (bool, error) {
 	p, err := c.table.Partition(disk.State)
 	if err != nil {
@@ -102,11 +101,7 @@ func grow(c *card) (bool, error) {
 	if p.Size == end-p.Start {
 		return false, nil
 	}
-	c.table.Partitions[disk.State-1].Size = end - p.Start
-	if _, err := c.f.WriteAt(c.table.Encode(), 0); err != nil {
-		return false, err
-	}
-	if err := c.f.Sync(); err != nil {
+	if c.table, err = updater.Grow(cardMedium{c.f}, c.table, end); err != nil {
 		return false, err
 	}
 	return true, resizePartition(c.f, disk.State, p.Start, end-p.Start)

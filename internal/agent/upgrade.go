@@ -7,34 +7,19 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/pikelet-os/pikelet/boards"
 	"github.com/pikelet-os/pikelet/internal/agent/updater"
 	"github.com/pikelet-os/pikelet/internal/artifact"
 	"github.com/pikelet-os/pikelet/internal/artifact/registry"
-	"github.com/pikelet-os/pikelet/internal/disk/medium"
 	"github.com/pikelet-os/pikelet/internal/node"
-	"github.com/pikelet-os/pikelet/internal/reboot"
 	"github.com/pikelet-os/pikelet/internal/slots"
 )
 
 // arch is what this program runs on, in OCI's words.
 const arch = "arm64"
-
-// cardMedium is the card as it is written to.
-type cardMedium struct{ *os.File }
-
-// Flush implements medium.Medium.
-func (c cardMedium) Flush() error { return c.Sync() }
-
-// Forget implements medium.Medium.
-func (c cardMedium) Forget() error { return unix.IoctlSetInt(int(c.Fd()), unix.BLKFLSBUF, 0) }
-
-var _ medium.Medium = cardMedium{}
 
 // upgrade is the verb: it brings an image onto the other slot, arms it, and
 // restarts into its trial. What refuses does so before anything is written.
@@ -43,13 +28,109 @@ func upgrade(args []string, out io.Writer) error {
 	f.SetOutput(out)
 	plain := f.Bool("plain-http", false, "speak HTTP without TLS to the registry")
 	again := f.Bool("again", false, "take a release that failed here before")
+	drill := f.Bool("drill", false, "try it, and come back however well it went")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
 	if f.NArg() != 1 {
-		return errors.New("want one image: pikeletd upgrade [--plain-http] [--again] registry.example/name:tag")
+		return errors.New("want one image: pikeletd upgrade [--plain-http] [--again] [--drill] registry.example/name:tag, or a folder or archive that pikelet pull wrote")
 	}
-	ctx := context.Background()
+	return withUpdater(func(ctx context.Context, u *updater.Updater, b node.Boot) error {
+		if err := u.MayStart(slots.Image{}, *again); err != nil {
+			return err // before the registry is asked for anything
+		}
+		img, err := findImage(ctx, f.Arg(0), registry.Options{PlainHTTP: *plain, UserAgent: "pikeletd"}, b)
+		if err != nil {
+			return err
+		}
+		image, err := bring(ctx, u, img, *again, out)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(out, "restarting into the trial of release %s\n", img.Release)
+		return u.Arm(ctx, slots.Update{Digest: image.Digest, Drill: *drill})
+	})
+}
+
+// bring writes an image onto the other slot.
+func bring(ctx context.Context, u *updater.Updater, img *registry.Image, again bool, out io.Writer) (slots.Image, error) {
+	signature, err := img.Signature()
+	if err != nil {
+		return slots.Image{}, err
+	}
+	image := slots.Image{Manifest: img.Manifest, Text: img.Text, Signature: signature, Digest: img.Digest, Open: img.Open}
+	if err := u.MayStart(image, again); err != nil {
+		return image, err
+	}
+	if err := firmwareCanTry(u, out); err != nil {
+		return image, err
+	}
+	fmt.Fprintf(out, "%s %s is good, and goes to slot %s\n", img.Stream, img.Release, u.Boot.Slot.Other())
+	w, err := u.Bring(ctx, image)
+	if err != nil {
+		return image, err
+	}
+	fmt.Fprintf(out, "%.1f MB were written, %.1f MB were there already; all of it reads back as it should\n", float64(w.Bytes)/1e6, float64(w.Same)/1e6)
+	return image, nil
+}
+
+// firmwareCanTry refuses where this machine's firmware does not start trials.
+func firmwareCanTry(u *updater.Updater, out io.Writer) error {
+	b, err := boards.Find(board())
+	if err != nil {
+		fmt.Fprintf(out, "which board this is is not known, and so not whether its firmware starts trials\n")
+		return nil
+	}
+	f := boards.Firmware{Built: firmware().Bootloader}
+	if at, size, err := slots.ControlFile(u.Card, u.Table, slots.BootcodeFile); err == nil && size <= maxControl {
+		f.Bootcode = make([]byte, size)
+		if _, err := u.Card.ReadAt(f.Bootcode, at); err != nil {
+			f.Bootcode = nil
+		}
+	}
+	problem, warning := b.CanTry(f)
+	if warning != "" {
+		fmt.Fprintf(out, "note: %s\n", warning)
+	}
+	if problem != "" {
+		return errors.New(problem)
+	}
+	return nil
+}
+
+// rollback is the verb: the other slot, as it is, as a trial.
+func rollback(args []string, out io.Writer) error {
+	f := flag.NewFlagSet("rollback", flag.ContinueOnError)
+	f.SetOutput(out)
+	drill := f.Bool("drill", false, "try it, and come back however well it went")
+	again := f.Bool("again", false, "take a release that failed here before")
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	if f.NArg() != 0 {
+		return errors.New("want no image: pikeletd rollback [--drill] [--again] tries what the other slot holds")
+	}
+	return withUpdater(func(ctx context.Context, u *updater.Updater, b node.Boot) error {
+		m, digest, err := updater.ReadSlot(ctx, u.Card, u.Table, b.Slot.Other(), u.Boot.Keys)
+		if err != nil {
+			return fmt.Errorf("there is nothing to go back to: %w", err)
+		}
+		if err := u.MayStart(slots.Image{Digest: digest}, *again); err != nil {
+			return err
+		}
+		if err := firmwareCanTry(u, out); err != nil {
+			return err
+		}
+		if err := u.Ready(); err != nil {
+			return err
+		}
+		fmt.Fprintf(out, "slot %s holds %s %s, whole and signed\nrestarting into its trial\n", b.Slot.Other(), m.Stream, m.Release)
+		return u.Arm(ctx, slots.Update{Digest: digest, Drill: *drill})
+	})
+}
+
+// withUpdater runs do with the card open and nobody else upgrading.
+func withUpdater(do func(context.Context, *updater.Updater, node.Boot) error) error {
 	unlock, err := lock("/run/pikelet/upgrade.lock")
 	if err != nil {
 		return err
@@ -59,39 +140,15 @@ func upgrade(args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	c, err := openCard(b.Disk)
-	if err != nil {
-		return err
-	}
-	defer c.f.Close()
-	record := slots.ReadCard(c.f)
-	if err := mayUpgrade(b, record.Update); err != nil {
-		return err
-	}
-	img, err := findImage(ctx, f.Arg(0), registry.Options{PlainHTTP: *plain, UserAgent: "pikeletd"}, b)
-	if err != nil {
-		return err
-	}
-	if u := record.Update; u != nil && u.Step == slots.Left && u.Bad && u.Digest == img.Digest && !*again {
-		return fmt.Errorf("release %s failed on this node before: %s; say --again to try it all the same", img.Release, u.Reason)
-	}
-	if err := healthy(); err != nil {
-		return fmt.Errorf("this node is not well, and would not be with the new release: %w", err)
-	}
-	return bringAndArm(ctx, c, b, img, out)
-}
-
-// mayUpgrade says why this is not the moment for an upgrade.
-func mayUpgrade(b node.Boot, u *slots.Update) error {
-	switch {
-	case b.Slot == slots.Net:
+	if b.Slot == slots.Net {
 		return errors.New("this node has no card; it takes another image when it is started with one")
-	case b.Kind == slots.Trial:
-		return errors.New("this boot is a trial; wait until it is committed or left")
-	case u != nil && (u.Step == slots.Armed || u.Step == slots.Tried):
-		return fmt.Errorf("release %s is being tried", u.Release)
 	}
-	return nil
+	u, done, err := newUpdater(b)
+	if err != nil {
+		return err
+	}
+	defer done()
+	return do(context.Background(), u, b)
 }
 
 // findImage finds the image and refuses what this node does not run: what no
@@ -102,13 +159,9 @@ func findImage(ctx context.Context, ref string, o registry.Options, b node.Boot)
 	if err != nil {
 		return nil, err
 	}
-	var keys []*ecdsa.PublicKey
-	for _, text := range b.Keys {
-		k, err := artifact.ParsePublicKey([]byte(text))
-		if err != nil {
-			return nil, err
-		}
-		keys = append(keys, k)
+	keys, err := trusted(b)
+	if err != nil {
+		return nil, err
 	}
 	img, err := registry.Open(ctx, place, tag, registry.Want{Keys: keys, Arch: arch, Stream: b.Stream})
 	if err != nil {
@@ -132,71 +185,4 @@ func allowed(img *registry.Image, release string, keys []*ecdsa.PublicKey) bool 
 	return slices.ContainsFunc(artifact.Downgrades(img.Digest, img.Signatures, keys), func(d artifact.Downgrade) bool {
 		return artifact.CompareReleases(release, d.From) <= 0
 	})
-}
-
-// healthy runs all checks: what fails on the release that runs would fail the
-// next one too.
-func healthy() error {
-	cfg, err := readConfig()
-	if err != nil {
-		return err
-	}
-	if failed := failedChecks(runChecks(cfg)); failed != "" {
-		return errors.New(failed)
-	}
-	return nil
-}
-
-// failedChecks lists checks that fail, on one line; "" where all hold.
-func failedChecks(list []node.Check) string {
-	var failed []string
-	for _, c := range list {
-		if !c.OK {
-			failed = append(failed, c.Name+": "+oneLine(c.Says))
-		}
-	}
-	return strings.Join(failed, "; ")
-}
-
-// bringAndArm writes the other slot and restarts into it, once.
-func bringAndArm(ctx context.Context, c *card, b node.Boot, img *registry.Image, out io.Writer) error {
-	other := b.Slot.Other()
-	p, err := c.table.Partition(other.Partition())
-	if err != nil {
-		return err
-	}
-	d := cardMedium{c.f}
-	if b.Kind == slots.Rescue {
-		// Whatever happens to the other slot, this one runs, so it is the default.
-		if err := updater.Commit(d, c.table, b.Slot); err != nil {
-			return err
-		}
-	}
-	signature, err := img.Signature()
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(out, "%s %s is good, and goes to slot %s\n", img.Stream, img.Release, other)
-	image := slots.Image{Manifest: img.Manifest, Text: img.Text, Signature: signature, Digest: img.Digest, Open: img.Open}
-	w, err := updater.WriteSlot(ctx, d, image, other, p)
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(out, "%.1f MB were written, %.1f MB were there already; all of it reads back as it should\n", float64(w.Bytes)/1e6, float64(w.Same)/1e6)
-	err = c.note(slots.Update{Step: slots.Armed, Slot: other, Digest: img.Digest, Release: img.Release})
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(out, "restarting into the trial of release %s\n", img.Release)
-	return askReboot(reboot.Tryboot)
-}
-
-// note writes down how far an upgrade is, and returns when that is on the
-// card.
-func (c *card) note(u slots.Update) error {
-	u.Reason = u.Reason[:min(len(u.Reason), slots.MaxReason)]
-	if err := slots.ChangeCard(c.f, func(r *slots.Card) { r.Update = &u }); err != nil {
-		return err
-	}
-	return c.f.Sync()
 }

@@ -4,13 +4,10 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"strings"
 	"testing"
 
 	"github.com/pikelet-os/pikelet/internal/artifact"
 	"github.com/pikelet-os/pikelet/internal/artifact/registry"
-	"github.com/pikelet-os/pikelet/internal/node"
-	"github.com/pikelet-os/pikelet/internal/slots"
 )
 
 // TestGoingBack: only a statement about this very image, by a key that counts,
@@ -55,32 +52,4 @@ func newKey(t *testing.T) *ecdsa.PrivateKey {
 		t.Fatal(err)
 	}
 	return k
-}
-
-// TestNotNow: moments at which no upgrade begins.
-func TestNotNow(t *testing.T) {
-	for _, c := range []struct {
-		b    node.Boot
-		u    *slots.Update
-		want string
-	}{
-		{node.Boot{Slot: slots.A, Kind: slots.Committed}, nil, ""},
-		{node.Boot{Slot: slots.A, Kind: slots.Rescue}, nil, ""},
-		{node.Boot{Slot: slots.A, Kind: slots.Committed}, &slots.Update{Step: slots.Left}, ""},
-		{node.Boot{Slot: slots.A, Kind: slots.Committed}, &slots.Update{Step: slots.Finished}, ""},
-		{node.Boot{Slot: slots.B, Kind: slots.Trial}, nil, "this boot is a trial"},
-		{node.Boot{Slot: slots.A, Kind: slots.Committed}, &slots.Update{Step: slots.Armed, Release: "1.2"}, "release 1.2 is being tried"},
-		{node.Boot{Slot: slots.Net, Kind: slots.Committed}, nil, "has no card"},
-	} {
-		err := mayUpgrade(c.b, c.u)
-		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
-			t.Errorf("%+v %+v: %v; want %q", c.b, c.u, err, c.want)
-		}
-	}
-	if got := initSaid("slot a: old\nslot b: checking the slot: it is broken", slots.B); got != "checking the slot: it is broken" {
-		t.Errorf("what /init said of slot b: %q", got)
-	}
-	if got := initSaid("slot a: old", slots.B); got != "" {
-		t.Errorf("what /init never said: %q", got)
-	}
 }

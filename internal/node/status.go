@@ -127,6 +127,9 @@ type Check struct {
 	// Says what is missing and what to do, or, where all is well, what there
 	// is.
 	Says string `json:"says,omitempty"`
+	// Outside says that it is not OK for a reason that lies outside this node:
+	// the network here is well, and what is behind it does not answer.
+	Outside bool `json:"outside,omitempty"`
 }
 
 // K3sStatus says how k3s is.

@@ -2,6 +2,7 @@
 package reboot
 
 import (
+	"errors"
 	"fmt"
 	"unsafe"
 
@@ -20,11 +21,15 @@ func With(argument string) error {
 	if argument == "" {
 		return unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
 	}
+	var flag error
+	if argument == Tryboot {
+		flag = setTryboot()
+	}
 	arg, err := unix.BytePtrFromString(argument)
 	if err != nil {
 		return err
 	}
 	_, _, errno := unix.Syscall6(unix.SYS_REBOOT, unix.LINUX_REBOOT_MAGIC1, unix.LINUX_REBOOT_MAGIC2,
 		unix.LINUX_REBOOT_CMD_RESTART2, uintptr(unsafe.Pointer(arg)), 0, 0)
-	return fmt.Errorf("rebooting with %q: %w", argument, errno)
+	return errors.Join(fmt.Errorf("rebooting with %q: %w", argument, errno), flag)
 }

@@ -1,9 +1,11 @@
 package slots
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/pikelet-os/pikelet/internal/disk"
 	"github.com/pikelet-os/pikelet/internal/disk/fat"
@@ -86,13 +88,37 @@ func newestRecord(card io.ReaderAt) (newest Record, next int64) {
 	return newest, next
 }
 
+// encode returns the record's text. A reason that does not fit beside all the
+// rest is cut: half a text would be no record.
+func (c Card) encode() ([]byte, error) {
+	if c.Update != nil {
+		u := *c.Update // the caller keeps the whole reason
+		c.Update = &u
+	}
+	for {
+		var text bytes.Buffer
+		e := json.NewEncoder(&text)
+		e.SetEscapeHTML(false)
+		if err := e.Encode(c); err != nil {
+			return nil, err
+		}
+		switch {
+		case text.Len() <= MaxRecordText:
+			return bytes.TrimSpace(text.Bytes()), nil
+		case c.Update == nil || c.Update.Reason == "":
+			return nil, fmt.Errorf("writing the card's record: it takes %d bytes, and there is room for %d", text.Len(), MaxRecordText)
+		}
+		c.Update.Reason = strings.ToValidUTF8(c.Update.Reason[:len(c.Update.Reason)*3/4], "?")
+	}
+}
+
 // WriteCard writes the card's record, over the older of the two. The caller
 // flushes.
 func WriteCard(card interface {
 	io.ReaderAt
 	io.WriterAt
 }, c Card) error {
-	text, err := json.Marshal(c)
+	text, err := c.encode()
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package slots
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/pikelet-os/pikelet/internal/disk"
@@ -43,5 +44,38 @@ func TestCardRecord(t *testing.T) {
 	}
 	if got := ReadCard(f).State; got != StateMaking {
 		t.Errorf("after the next write: %q", got)
+	}
+}
+
+// TestLongReasons: a reason of any length and any bytes never costs the rest
+// of the record.
+func TestLongReasons(t *testing.T) {
+	for name, reason := range map[string]string{
+		"quotes": strings.Repeat(`"<&\\`, 400), "zeros": strings.Repeat("\x00", 1500), "no UTF-8": strings.Repeat("\xff\xc3", 700),
+		"very long": strings.Repeat("the volume is away; ", 1000), "short": "the volume is away",
+	} {
+		f, err := os.Create(filepath.Join(t.TempDir(), "card"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if err := f.Truncate(4 << 20); err != nil {
+			t.Fatal(err)
+		}
+		u := Update{Step: Left, Slot: B, Digest: "sha256:" + strings.Repeat("ab", 32), Release: "1.2.3", Reason: reason, Bad: true}
+		if err := WriteCard(f, Card{State: StateMade, Update: &u}); err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		got := ReadCard(f)
+		if got.State != StateMade || got.Update == nil || got.Update.Digest != u.Digest || !got.Update.Bad || got.Update.Reason == "" || u.Reason != reason {
+			t.Errorf("%s: %+v", name, got)
+		}
+		if name == "short" && got.Update.Reason != reason {
+			t.Errorf("a short reason became %q", got.Update.Reason)
+		}
+	}
+	if err := WriteCard(nil, Card{State: strings.Repeat("x", MaxRecordText)}); err == nil {
+		t.Error("a record that does not fit is written")
 	}
 }

@@ -10,6 +10,14 @@ type Update struct {
 	Release string `json:"release"` // of the image that was written there
 	// Starts is how often the trial was asked for and another slot came up.
 	Starts int `json:"starts,omitempty"`
+	// Cuts is how often the trial was cut off without anything that says that
+	// the image was at fault.
+	Cuts int `json:"cuts,omitempty"`
+	// Tries is how often pikeletd began to see the trial through, on one boot.
+	Tries int `json:"tries,omitempty"`
+	// Drill has the node come back from the trial on purpose, however well it
+	// went.
+	Drill bool `json:"drill,omitempty"`
 	// Reason says why the image was left, or why it is about to be.
 	Reason string `json:"reason,omitempty"`
 	// Bad says that the image itself was at fault: a check, a panic or the
@@ -37,6 +45,14 @@ const MaxReason = 1500
 // firmware that does not know how starts the default slot each time.
 const MaxStarts = 3
 
+// MaxCuts is how often a trial is asked for again after its power was cut.
+const MaxCuts = 1
+
+// MaxTries is how often pikeletd may begin on a trial anew: it restarts by
+// itself when it crashes, and a release in which it does so again and again is
+// not well.
+const MaxTries = 5
+
 // Verdict is what a boot means for an upgrade.
 type Verdict string
 
@@ -47,7 +63,8 @@ const (
 	NotStarted Verdict = "not started" // asked for, and the firmware started the default all the same
 	GaveUp     Verdict = "gave up"     // that, for the last time
 	Failed     Verdict = "failed"      // the trial was, and the image was at fault
-	Cut        Verdict = "interrupted" // the trial was, and nothing says that the image was at fault
+	Retry      Verdict = "once more"   // the trial was cut off, and nothing says that the image was at fault
+	Cut        Verdict = "interrupted" // that, for the last time
 	Kept       Verdict = "kept"        // autoboot.txt names the new slot; only the record does not know yet
 )
 
@@ -72,6 +89,8 @@ func Judge(running, def Letter, tryboot bool, digest string, u *Update) (Kind, V
 		return Committed, GaveUp
 	case running == def && u.Bad:
 		return Committed, Failed
+	case running == def && u.Cuts < MaxCuts:
+		return Committed, Retry
 	case running == def:
 		return Committed, Cut
 	case def != "" && ours:

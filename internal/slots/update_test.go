@@ -17,15 +17,17 @@ func TestJudge(t *testing.T) {
 					for _, slot := range []Letter{A, B} {
 						for _, digest := range []string{ours, theirs} {
 							for starts := range MaxStarts + 1 {
-								for _, bad := range []bool{false, true} {
-									var u *Update
-									if step != "" {
-										u = &Update{Step: step, Slot: slot, Digest: digest, Starts: starts, Bad: bad}
+								for cuts := range MaxCuts + 2 {
+									for _, bad := range []bool{false, true} {
+										var u *Update
+										if step != "" {
+											u = &Update{Step: step, Slot: slot, Digest: digest, Starts: starts, Cuts: cuts, Bad: bad}
+										}
+										kind, verdict := Judge(running, def, tryboot, ours, u)
+										check(t, fmt.Sprintf("running %q, default %q, tryboot %v, %+v: %s, %q", running, def, tryboot, u, kind, verdict),
+											running, def, tryboot, u, u != nil && digest == ours, kind, verdict)
+										n++
 									}
-									kind, verdict := Judge(running, def, tryboot, ours, u)
-									check(t, fmt.Sprintf("running %q, default %q, tryboot %v, %+v: %s, %q", running, def, tryboot, u, kind, verdict),
-										running, def, tryboot, u, u != nil && digest == ours, kind, verdict)
-									n++
 								}
 							}
 						}
@@ -34,7 +36,7 @@ func TestJudge(t *testing.T) {
 			}
 		}
 	}
-	if n < 2000 {
+	if n < 8000 {
 		t.Errorf("only %d combinations", n)
 	}
 }
@@ -55,7 +57,9 @@ func check(t *testing.T, what string, running, def Letter, tryboot bool, u *Upda
 		{"an unreadable default makes a rescue", running != Net && def == "", kind == Rescue},
 		{"what is over says nothing", !active, verdict == Nothing},
 		{"the image is at fault only when the record says so", verdict == Failed, u != nil && u.Bad && u.Step == Tried && running == def},
-		{"a trial that began and was left says why", active && u.Step == Tried && running == def && u.Slot != running, verdict == Failed || verdict == Cut},
+		{"a trial that began and was left says why", active && u.Step == Tried && running == def && u.Slot != running, verdict == Failed || verdict == Cut || verdict == Retry},
+		{"a trial that was cut off is asked for once more", active && u.Step == Tried && running == def && u.Slot != running && !u.Bad,
+			verdict == map[bool]Verdict{true: Retry, false: Cut}[u != nil && u.Cuts < MaxCuts]},
 		{"a trial that never began is asked for three times", active && u.Step == Armed && running == def && u.Slot != running,
 			verdict == map[bool]Verdict{true: NotStarted, false: GaveUp}[u != nil && u.Starts < MaxStarts-1]},
 		{"a new default that runs is kept", active && running == def && u.Slot == running && same, verdict == Kept},

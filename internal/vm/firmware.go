@@ -6,8 +6,6 @@ import (
 	"strings"
 
 	"github.com/pikelet-os/pikelet/internal/artifact"
-	"github.com/pikelet-os/pikelet/internal/disk"
-	"github.com/pikelet-os/pikelet/internal/disk/fat"
 )
 
 // Firmware is a model of what a Pi's boot ROM, EEPROM and GPU firmware do
@@ -26,6 +24,9 @@ type Firmware struct {
 	// Walk is PARTITION_WALK: try the partitions behind one that is not
 	// bootable. On by default in EEPROMs since 2025-08-13 (FACTS 2.4).
 	Walk bool
+	// Backup says that a copy of a slot's boot sector counts where the first
+	// sector is none. No Pi is known to look; a node must survive one that does.
+	Backup bool
 	// LineLimit is how much of a line of config.txt is read: 98 characters,
 	// 78 in old firmware.
 	LineLimit int
@@ -45,6 +46,9 @@ type Handover struct {
 	Initramfs []byte
 	DTB       []byte // nil where the board has none on the card
 	Cmdline   string
+	// Watchdog is how many seconds a kernel has until something opens the
+	// watchdog; 0 for ever (FACTS 2.5).
+	Watchdog int
 
 	// What the slot says of itself, for whoever picks the machine.
 	KernelConfig []byte // gzipped; nil where there is none
@@ -56,15 +60,42 @@ const maxFile = 256 << 20
 
 // Boot walks the card as the firmware would.
 func (f Firmware) Boot(card io.ReaderAt, req Request) (*Handover, error) {
-	table, err := disk.ReadTable(card)
+	var s *Handover
+	part, err := f.walk(card, req, func(v *romVolume, n int, config string) (err error) {
+		s, err = f.slot(v, config)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
+	s.Partition, s.Tryboot = part, req.Tryboot && req.Partition == 0
+	return s, nil
+}
+
+// Starts returns the partition that Boot would start, and reads no more of it
+// than the firmware must to choose it.
+func (f Firmware) Starts(card io.ReaderAt, req Request) (int, error) {
+	return f.walk(card, req, func(v *romVolume, n int, config string) error {
+		need := []string{config}
+		if f.Bootcode {
+			need = append(need, "start.elf")
+		}
+		for _, name := range need {
+			if _, _, err := v.find(name); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// walk asks try for one partition after the other that the firmware would try.
+func (f Firmware) walk(card io.ReaderAt, req Request, try func(v *romVolume, n int, config string) error) (int, error) {
 	part, config := req.Partition, "config.txt"
 	if part == 0 {
-		part, config, err = f.autoboot(card, table, req.Tryboot)
-		if err != nil {
-			return nil, err
+		var err error
+		if part, config, err = f.autoboot(card, req.Tryboot); err != nil {
+			return 0, err
 		}
 	}
 	tries := 1
@@ -73,40 +104,33 @@ func (f Firmware) Boot(card io.ReaderAt, req Request) (*Handover, error) {
 	}
 	var first error
 	for range tries {
-		s, err := f.slot(card, table, part, config)
+		v, err := romOpen(card, part, f.Backup)
 		if err == nil {
-			s.Partition, s.Tryboot = part, req.Tryboot && req.Partition == 0
-			return s, nil
+			err = try(v, part, config)
+		}
+		if err == nil {
+			return part, nil
 		}
 		if first == nil {
 			first = fmt.Errorf("partition %d is not bootable: %w", part, err)
 		}
 		part = part%4 + 1 // walking goes on at the front behind the last
 	}
-	return nil, first
-}
-
-// open opens a partition's FAT.
-func open(card io.ReaderAt, table disk.Table, n int) (*fat.Volume, error) {
-	p, err := table.Partition(n)
-	if err != nil {
-		return nil, err
-	}
-	return fat.Open(io.NewSectionReader(card, p.Start, p.Size))
+	return 0, first
 }
 
 // autoboot reads autoboot.txt of the first FAT (FACTS 2.1).
-func (f Firmware) autoboot(card io.ReaderAt, table disk.Table, tryboot bool) (int, string, error) {
-	v, err := open(card, table, 1)
+func (f Firmware) autoboot(card io.ReaderAt, tryboot bool) (int, string, error) {
+	v, err := romOpen(card, 1, f.Backup)
 	if err != nil {
 		return 0, "", fmt.Errorf("the first partition: %w", err)
 	}
 	if f.Bootcode {
-		if _, err := v.Stat("bootcode.bin"); err != nil {
+		if _, _, err := v.find("bootcode.bin"); err != nil {
 			return 0, "", fmt.Errorf("the first partition: %w", err)
 		}
 	}
-	b, err := v.ReadFile("autoboot.txt", disk.SectorSize)
+	b, err := v.read("autoboot.txt", romSector)
 	if err != nil {
 		return 1, "config.txt", nil
 	}
@@ -158,18 +182,14 @@ func settings(text string, active []string, limit int) map[string]string {
 	return values
 }
 
-// slot reads config.txt of a partition and the files it names.
-func (f Firmware) slot(card io.ReaderAt, table disk.Table, n int, config string) (*Handover, error) {
-	v, err := open(card, table, n)
-	if err != nil {
-		return nil, err
-	}
-	text, err := v.ReadFile(config, 64<<10)
+// slot reads config.txt of a volume and the files it names.
+func (f Firmware) slot(v *romVolume, config string) (*Handover, error) {
+	text, err := v.read(config, 64<<10)
 	if err != nil {
 		return nil, err
 	}
 	if f.Bootcode {
-		if _, err := v.Stat("start.elf"); err != nil {
+		if _, _, err := v.find("start.elf"); err != nil {
 			return nil, err
 		}
 	}
@@ -184,26 +204,27 @@ func (f Firmware) slot(card io.ReaderAt, table disk.Table, n int, config string)
 		return nil, fmt.Errorf("config.txt does not say arm_64bit=1, and the kernel is a 64-bit one")
 	}
 	s := &Handover{}
-	if s.Kernel, err = v.ReadFile(name("kernel", "kernel8.img"), maxFile); err != nil {
+	if s.Kernel, err = v.read(name("kernel", "kernel8.img"), maxFile); err != nil {
 		return nil, err
 	}
 	if file, _, _ := strings.Cut(set["initramfs"], " "); file != "" {
-		if s.Initramfs, err = v.ReadFile(file, maxFile); err != nil {
+		if s.Initramfs, err = v.read(file, maxFile); err != nil {
 			return nil, err
 		}
 	}
-	words, err := v.ReadFile(name("cmdline", "cmdline.txt"), 4096)
+	words, err := v.read(name("cmdline", "cmdline.txt"), 4096)
 	if err != nil {
 		return nil, err
 	}
 	line, _, _ := strings.Cut(string(words), "\n")
 	s.Cmdline = strings.TrimSpace(line)
+	fmt.Sscan(set["kernel_watchdog_timeout"], &s.Watchdog)
 	if dtb := name("device_tree", f.DTB); dtb != "" {
-		if s.DTB, err = v.ReadFile(dtb, 4<<20); err != nil {
+		if s.DTB, err = v.read(dtb, 4<<20); err != nil {
 			return nil, err
 		}
 	}
-	s.KernelConfig, _ = v.ReadFile(artifact.KernelConfigFile, 4<<20)
-	s.Manifest, _ = v.ReadFile(artifact.ManifestFile, artifact.MaxManifest)
+	s.KernelConfig, _ = v.read(artifact.KernelConfigFile, 4<<20)
+	s.Manifest, _ = v.read(artifact.ManifestFile, artifact.MaxManifest)
 	return s, nil
 }

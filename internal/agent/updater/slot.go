@@ -14,6 +14,8 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/pikelet-os/pikelet/internal/artifact"
@@ -49,16 +51,19 @@ func WriteSlot(ctx context.Context, d medium.Medium, img slots.Image, l slots.Le
 	if err := d.Flush(); err != nil {
 		return Written{}, fmt.Errorf("taking slot %s out of use: %w", l, err)
 	}
-	w := &writer{Writer: medium.Writer{Ctx: ctx, To: d, Tell: func(int64) {}}, d: d, start: p.Start}
+	w := &writer{Writer: medium.Writer{Ctx: ctx, To: d, Tell: func(int64) {}}, d: d, start: p.Start, last: map[int64][]byte{}}
 	if err := layout.Write(w); err != nil {
 		return w.Written, fmt.Errorf("writing slot %s: %w", l, err)
 	}
-	// All but the first sector is on the card before that is written.
+	// All but the first sector and its copy is on the card before those are
+	// written.
 	if err := d.Flush(); err != nil {
 		return w.Written, fmt.Errorf("writing slot %s: %w", l, err)
 	}
-	if _, err := d.WriteAt(w.first, p.Start); err != nil {
-		return w.Written, fmt.Errorf("writing slot %s: %w", l, err)
+	for _, at := range slices.Backward(slices.Sorted(maps.Keys(w.last))) {
+		if _, err := d.WriteAt(w.last[at], p.Start+at); err != nil {
+			return w.Written, fmt.Errorf("writing slot %s: %w", l, err)
+		}
 	}
 	if err := d.Flush(); err != nil {
 		return w.Written, fmt.Errorf("writing slot %s: %w", l, err)
@@ -72,21 +77,25 @@ func WriteSlot(ctx context.Context, d medium.Medium, img slots.Image, l slots.Le
 	return w.Written, nil
 }
 
-// writer writes a volume, but for what is there already, and keeps its first
-// sector for later.
+// boot are the sectors that make a volume of a partition: the first, and its
+// copy.
+var boot = []int64{0, 6 * disk.SectorSize}
+
+// writer writes a volume, but for what is there already, and keeps the sectors
+// that make a volume of it for later.
 type writer struct {
 	medium.Writer
 	Written
 	d     io.ReaderAt
 	start int64 // of the partition, bytes
-	first []byte
+	last  map[int64][]byte
 	buf   []byte
 }
 
 // WriteAt implements io.WriterAt.
 func (w *writer) WriteAt(b []byte, at int64) (int, error) {
-	if at == 0 {
-		w.first = bytes.Clone(b)
+	if slices.Contains(boot, at) && len(b) == disk.SectorSize {
+		w.last[at] = bytes.Clone(b)
 		return len(b), nil
 	}
 	if len(w.buf) < len(b) {

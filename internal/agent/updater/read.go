@@ -1,0 +1,77 @@
+package updater
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/pikelet-os/pikelet/internal/artifact"
+	"github.com/pikelet-os/pikelet/internal/disk"
+	"github.com/pikelet-os/pikelet/internal/disk/fat"
+	"github.com/pikelet-os/pikelet/internal/slots"
+)
+
+// ReadSlot checks all of a slot, as it lies on a card: the chain from one of
+// the keys down to every byte of every file. It returns the slot's manifest
+// and the digest that was signed.
+func ReadSlot(ctx context.Context, card io.ReaderAt, t disk.Table, l slots.Letter, keys []*ecdsa.PublicKey) (*artifact.Manifest, string, error) {
+	p, err := t.Partition(l.Partition())
+	if err != nil {
+		return nil, "", err
+	}
+	v, err := fat.Open(io.NewSectionReader(card, p.Start, p.Size))
+	if err != nil {
+		return nil, "", fmt.Errorf("slot %s holds no image: %w", l, err)
+	}
+	signature, err := v.ReadFile(artifact.SignatureFile, artifact.MaxSignature)
+	if err != nil {
+		return nil, "", err
+	}
+	text, err := v.ReadFile(artifact.ManifestFile, artifact.MaxManifest)
+	if err != nil {
+		return nil, "", err
+	}
+	m, digest, err := artifact.Verify(signature, text, keys)
+	if err != nil {
+		return nil, "", err
+	}
+	for _, f := range m.Files {
+		name := f.Name
+		switch {
+		case name == l.CmdlineFile():
+			name = slots.CmdlineFile
+		case strings.HasPrefix(name, "cmdline-"):
+			continue // of the other slot, or of none
+		}
+		r, size, err := v.OpenFile(name)
+		if err != nil {
+			return nil, "", err
+		}
+		sum := sha256.New()
+		if _, err := io.Copy(sum, withContext{ctx, r}); err != nil {
+			return nil, "", fmt.Errorf("reading %s: %w", name, err)
+		}
+		if got := "sha256:" + hex.EncodeToString(sum.Sum(nil)); size != f.Size || got != f.Digest {
+			return nil, "", fmt.Errorf("%s: its digest on the card is %s; the signed manifest says %s", name, got, f.Digest)
+		}
+	}
+	return m, digest, nil
+}
+
+// withContext reads until a context ends.
+type withContext struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+// Read implements io.Reader.
+func (c withContext) Read(b []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.r.Read(b)
+}

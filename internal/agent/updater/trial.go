@@ -1,0 +1,245 @@
+package updater
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/pikelet-os/pikelet/internal/node"
+	"github.com/pikelet-os/pikelet/internal/reboot"
+	"github.com/pikelet-os/pikelet/internal/slots"
+)
+
+// Conclude finds out what this boot means for an upgrade, and does what is to
+// be done: it sees a trial through, asks again for one that was not started or
+// was cut off, and notes why one was left. It may be called any number of
+// times on the same boot.
+func (u *Updater) Conclude(ctx context.Context) error {
+	s := slots.ReadCard(u.Card).Update
+	if s == nil || u.Boot.Slot == slots.Net {
+		return nil
+	}
+	u.blame(s)
+	_, verdict := slots.Judge(u.Boot.Slot, u.defaultSlot(), u.Boot.Kind == slots.Trial, u.Boot.Digest, s)
+	switch verdict {
+	case slots.OnTrial:
+		err := u.seeThrough(ctx, *s)
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		u.tell("the trial of release %s cannot be seen through, and is left: %v", s.Release, err)
+		s.Step, s.Reason = slots.Left, fmt.Sprintf("the trial could not be seen through: %v", err)
+		return errors.Join(err, u.note(*s), u.Node.Restart(""))
+	case slots.NotStarted:
+		s.Starts++
+		return u.askAgain(ctx, *s, "was not started")
+	case slots.Retry:
+		s.Cuts, s.Tries, s.Step = s.Cuts+1, 0, slots.Armed
+		return u.askAgain(ctx, *s, "was cut off")
+	case slots.GaveUp:
+		s.Reason = fmt.Sprintf("the trial was asked for %d times, and the firmware or its kernel never got so far", slots.MaxStarts)
+	case slots.Cut:
+		s.Reason = "the trial was cut off more than once, and nothing says that the release was at fault: its power may have been cut"
+	case slots.Failed:
+	case slots.Kept:
+		s.Step = slots.Finished
+		return u.note(*s)
+	default:
+		return nil
+	}
+	s.Step = slots.Left
+	u.tell("release %s was left: %s", s.Release, s.Reason)
+	if err := u.note(*s); err != nil {
+		return err
+	}
+	return u.Node.Report(u.account(*s, nil))
+}
+
+// blame adds what others say of a trial that ended without a word of its own.
+func (u *Updater) blame(s *slots.Update) {
+	if u.Boot.Slot == s.Slot || s.Bad || s.Step != slots.Armed && s.Step != slots.Tried {
+		return
+	}
+	if why := initSaid(u.Boot.Failed, s.Slot); why != "" {
+		s.Step, s.Bad, s.Reason = slots.Tried, true, why
+		return
+	}
+	if s.Step == slots.Tried && s.Reason == "" && u.Boot.Reset == Watchdog {
+		s.Bad, s.Reason = true, "the node was reset in the middle of the trial, and its power was not cut: the kernel panicked, or the watchdog was not fed"
+	}
+}
+
+// initSaid returns what /init, or the feeder of the watchdog, wrote down of a
+// slot that it gave up.
+func initSaid(failed string, l slots.Letter) string {
+	for _, line := range strings.Split(failed, "\n") {
+		if why, ok := strings.CutPrefix(line, "slot "+string(l)+": "); ok {
+			return why
+		}
+	}
+	return ""
+}
+
+// defaultSlot returns the slot autoboot.txt names, "" where it can't be read.
+func (u *Updater) defaultSlot() slots.Letter {
+	at, size, err := slots.ControlFile(u.Card, u.Table, slots.AutobootFile)
+	if err != nil || size > slots.AutobootSize {
+		return ""
+	}
+	b := make([]byte, size)
+	if _, err := u.Card.ReadAt(b, at); err != nil {
+		return ""
+	}
+	def, err := slots.DecodeAutoboot(b)
+	if err != nil {
+		return ""
+	}
+	return def
+}
+
+// askAgain asks for a trial once more, if the slot is still what was armed.
+func (u *Updater) askAgain(ctx context.Context, s slots.Update, why string) error {
+	_, digest, err := ReadSlot(ctx, u.Card, u.Table, s.Slot, u.Boot.Keys)
+	if err == nil && digest != s.Digest {
+		err = fmt.Errorf("it holds another image")
+	}
+	if err != nil {
+		if ctx.Err() != nil {
+			return err
+		}
+		s.Step, s.Reason = slots.Left, fmt.Sprintf("the trial %s, and slot %s is not what was armed any more: %v", why, s.Slot, err)
+		u.tell("release %s was left: %s", s.Release, s.Reason)
+		return errors.Join(u.note(s), u.Node.Report(u.account(s, nil)))
+	}
+	u.tell("the trial of release %s %s; asking for it again", s.Release, why)
+	if err := u.mendAutoboot(); err != nil {
+		return err
+	}
+	if err := u.note(s); err != nil {
+		return err
+	}
+	return u.Node.Restart(reboot.Tryboot)
+}
+
+// seeThrough is a trial: it is committed when all checks held for the soak,
+// and left when they did not before the deadline. The end of ctx is somebody
+// else's shutdown: nothing is held against the release then.
+func (u *Updater) seeThrough(ctx context.Context, s slots.Update) error {
+	s.Step, s.Tries = slots.Tried, s.Tries+1
+	if err := u.note(s); err != nil {
+		return err
+	}
+	if s.Tries > slots.MaxTries {
+		s.Bad, s.Reason = true, fmt.Sprintf("pikeletd ended %d times in the middle of the trial", slots.MaxTries)
+		return u.leave(s, nil)
+	}
+	start := u.Node.Elapsed()
+	since := start
+	for ; ; u.Node.Sleep(checkEvery) {
+		if ctx.Err() != nil {
+			s.Step, s.Reason = slots.Left, "the node was restarted or shut down in the middle of the trial"
+			return errors.Join(ctx.Err(), u.note(s))
+		}
+		u.Node.Alive()
+		list := u.Node.Checks()
+		failed := FailedChecks(list)
+		now := u.Node.Elapsed()
+		switch {
+		case failed == "" && now-since >= u.Soak && s.Drill:
+			s.Reason = fmt.Sprintf("this was a drill: all checks held for %s", u.Soak)
+			return u.leave(s, list)
+		case failed == "" && now-since >= u.Soak:
+			return u.commit(s)
+		case failed != "" && now-start >= u.Deadline:
+			s.Bad = !outside(list)
+			s.Reason = fmt.Sprintf("after %s: %s", u.Deadline, failed)
+			if !s.Bad {
+				s.Reason += "; the cause lies outside this node, and is not held against the release"
+			}
+			return u.leave(s, list)
+		case failed != "":
+			since = now
+		}
+	}
+}
+
+// commit makes the slot that runs the default.
+func (u *Updater) commit(s slots.Update) error {
+	if err := Commit(u.Card, u.Table, u.Boot.Slot); err != nil {
+		return err
+	}
+	s.Step = slots.Finished
+	u.tell("release %s is committed: all checks held for %s", s.Release, u.Soak)
+	// Nothing that fails from here on makes it a trial again: the next boot
+	// notes what could not be noted now.
+	if err := errors.Join(u.note(s), u.Node.Committed()); err != nil {
+		u.tell("release %s is committed, and not all of the node knows: %v", s.Release, err)
+	}
+	return nil
+}
+
+// leave ends a trial that is not kept. What is known of it is kept first.
+func (u *Updater) leave(s slots.Update, list []node.Check) error {
+	if !s.Bad {
+		s.Step = slots.Left // the old slot has nothing to find out
+	}
+	err := errors.Join(u.note(s), u.Node.Report(u.account(s, list)))
+	if err != nil {
+		u.tell("not all of why release %s is left could be written down: %v", s.Release, err)
+	}
+	switch {
+	case s.Drill && !s.Bad:
+		u.tell("%s; going back", s.Reason)
+	default:
+		u.tell("release %s is not well, and is left: %s", s.Release, s.Reason)
+	}
+	return u.Node.Restart("")
+}
+
+// account is what a person reads of a release that was left.
+func (u *Updater) account(s slots.Update, list []node.Check) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "Release %s was tried in slot %s, and left.\n\n%s\n\ndigest %s\n", s.Release, s.Slot, s.Reason, s.Digest)
+	if s.Bad {
+		b.WriteString("This release failed here, and is refused until it is asked for with --again.\n")
+	}
+	if len(list) > 0 {
+		b.WriteString("\nThe checks:\n")
+	}
+	for _, c := range list {
+		word := "ok     "
+		if !c.OK {
+			word = "MISSING"
+		}
+		fmt.Fprintf(&b, "%s %-16s %s\n", word, c.Name, oneLine(c.Says))
+	}
+	if log := u.Node.Log(); log != "" {
+		fmt.Fprintf(&b, "\nThe last lines logged:\n%s\n", log)
+	}
+	return b.String()
+}
+
+// FailedChecks lists checks that fail, on one line; "" where all hold.
+func FailedChecks(list []node.Check) string {
+	var failed []string
+	for _, c := range list {
+		if !c.OK {
+			failed = append(failed, c.Name+": "+oneLine(c.Says))
+		}
+	}
+	return strings.Join(failed, "; ")
+}
+
+// outside says whether all that fails does so for a reason that no image is
+// to blame for.
+func outside(list []node.Check) bool {
+	for _, c := range list {
+		if !c.OK && !c.Outside {
+			return false
+		}
+	}
+	return true
+}
+
+func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
