@@ -98,13 +98,14 @@ func grow(c *card) (bool, error) {
 	if end <= p.Start {
 		return false, fmt.Errorf("the card ends at byte %d, before its last partition begins", size)
 	}
-	if p.Size == end-p.Start {
-		return false, nil
-	}
+	was := p.Size
 	if c.table, err = updater.Grow(cardMedium{c.f}, c.table, end); err != nil {
 		return false, err
 	}
-	return true, resizePartition(c.f, disk.State, p.Start, end-p.Start)
+	if p, err = c.table.Partition(disk.State); err != nil || p.Size == was {
+		return false, err
+	}
+	return true, resizePartition(c.f, disk.State, p.Start, p.Size)
 }
 
 // isBlank says whether the state partition begins with the zeros that every

@@ -66,6 +66,9 @@ func (c *Card) WriteAt(b []byte, at int64) (int, error) {
 	return len(b), nil
 }
 
+// Sub returns a card from a place on.
+func Sub(c *Card, at int64) io.ReaderAt { return io.NewSectionReader(c, at, 1<<62) }
+
 // Op is one thing that was done to a card.
 type Op struct {
 	At    int64  // bytes, of a whole sector

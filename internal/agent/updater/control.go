@@ -58,13 +58,41 @@ func Scrub(d medium.Medium, t disk.Table, name, text string, discard func(at, si
 	return WriteControl(d, t, name, text)
 }
 
-// Grow makes the last partition end at a byte of the card. Only its length in
-// the MBR changes, four bytes of one sector; whatever mix of old and new a
-// power cut leaves there, the next boot writes the right one.
+// Grow makes the last partition end at a byte of the card, or a few MiB before
+// it. Only its length in the MBR changes, four bytes of one sector; whatever
+// mix of old and new a power cut leaves there, the next boot writes the right
+// one. A mix that is zero would be no partition: lengths that allow one are
+// passed over.
 func Grow(d medium.Medium, t disk.Table, end int64) (disk.Table, error) {
-	t.Partitions[disk.State-1].Size = end - t.Partitions[disk.State-1].Start
+	p := &t.Partitions[disk.State-1]
+	size := end - p.Start
+	for range growTries {
+		if !mayMixToZero(uint32(p.Size/disk.SectorSize), uint32(size/disk.SectorSize)) || size <= p.Size+disk.MiB {
+			break
+		}
+		size -= disk.MiB
+	}
+	if p.Size == size {
+		return t, nil
+	}
+	p.Size = size
 	if _, err := d.WriteAt(t.Encode(), 0); err != nil {
 		return t, err
 	}
 	return t, d.Flush()
+}
+
+// growTries bounds how much of a card is given up, in MiB: a byte of a length
+// in sectors changes every 32 MiB.
+const growTries = 33
+
+// mayMixToZero says whether some bytes of one number and the others of another
+// can make 0.
+func mayMixToZero(a, b uint32) bool {
+	for ; a != 0 || b != 0; a, b = a>>8, b>>8 {
+		if a&0xff != 0 && b&0xff != 0 {
+			return false
+		}
+	}
+	return true
 }

@@ -29,7 +29,7 @@ type record struct {
 }
 
 // each is how many states are made of an epoch, by what it writes.
-var each = map[string]int{"commit": 40, "mbr": 60, "arm": 30, "control": 60, "init": 20, "slot a": 60, "slot b": 60}
+var each = map[string]int{"commit": 40, "mbr": 40, "arm": 22, "control": 60, "init": 20, "slot a": 40, "slot b": 40}
 
 // lived lets a node live: it takes its config, grows its state, is upgraded to
 // releases that are well and to some that are not, drills, goes back, and
@@ -57,9 +57,9 @@ func lived(t testing.TB, number int, seed uint64, mutate func(*life)) []record {
 		}
 	}
 	l.settle(random)
-	for n := 1; n <= 8; n++ {
-		img := l.add(image(t, release(10*number+n)), random.IntN(4) > 0)
-		cut := random.IntN(3) == 0
+	for n := 1; n <= 12; n++ {
+		img := l.add(image(t, release(20*number+n)), random.IntN(5) > 0)
+		cut := random.IntN(4) == 0
 		if cut {
 			left := 1 + random.IntN(60)
 			l.card.Fail = func(at int64, _ int) error {
@@ -115,7 +115,7 @@ func (l *life) grow(random *rand.Rand) error {
 
 // event is something that happens in a node's life.
 func (l *life) event(img slots.Image, random *rand.Rand) error {
-	switch random.IntN(8) {
+	switch random.IntN(14) {
 	case 0:
 		return l.grow(random)
 	case 1:

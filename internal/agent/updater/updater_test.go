@@ -362,3 +362,35 @@ func rootOf(t *testing.T, img slots.Image, p disk.Partition) int64 {
 	}
 	return p.Start + layout.Offset(artifact.RootFile)
 }
+
+// TestNoMixIsNoPartition: whatever bytes of the old and the new length of the
+// last partition a power cut leaves, they make a partition.
+func TestNoMixIsNoPartition(t *testing.T) {
+	_, table := newCard(t, image(t, "1.0"))
+	for size := int64(16); size < 300_000; size += 97 {
+		card := crash.Record(crash.NewCard())
+		grown, err := Grow(card, table, table.Partitions[disk.State-1].Start+size*disk.MiB)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := Grow(card, grown, table.Partitions[disk.State-1].Start+size*disk.MiB); err != nil || again.Partitions[disk.State-1].Size > size*disk.MiB {
+			t.Fatalf("grown once more: %+v (%v)", again, err)
+		} else if third, _ := Grow(card, again, table.Partitions[disk.State-1].Start+size*disk.MiB); third != again {
+			t.Fatalf("it never comes to rest: %+v, %+v", again, third)
+		}
+		was, is := table.Partitions[disk.State-1].Size, grown.Partitions[disk.State-1].Size
+		for mask := range 16 {
+			var mix uint32
+			for i := range 4 {
+				from := uint32(was / disk.SectorSize)
+				if mask>>i&1 == 1 {
+					from = uint32(is / disk.SectorSize)
+				}
+				mix |= from & (0xff << (8 * i))
+			}
+			if mix == 0 || is > size*disk.MiB || is < size*disk.MiB-34*disk.MiB {
+				t.Fatalf("from %d to %d bytes, of %d MiB: bytes of both may make %d", was, is, size, mix)
+			}
+		}
+	}
+}
