@@ -151,9 +151,7 @@ func makeState(c *card) error {
 }
 
 func noteState(c *card, state string) error {
-	r := slots.ReadCard(c.f)
-	r.State = state
-	if err := slots.WriteCard(c.f, r); err != nil {
+	if err := slots.ChangeCard(c.f, func(r *slots.Card) { r.State = state }); err != nil {
 		return err
 	}
 	return c.f.Sync()

@@ -51,41 +51,55 @@ type Card struct {
 // most, and the other still holds what was.
 var cardRecords = [2]int64{disk.UpdateRecord0, disk.UpdateRecord1}
 
-// ReadCard returns what the card's record says; nothing, where there is none.
+// ReadCard returns what the card's record says; nothing, where there is none
+// or it can't be read.
 func ReadCard(card io.ReaderAt) Card {
-	newest, _ := newestRecord(card)
-	var c Card
-	if err := json.Unmarshal([]byte(newest.Text), &c); err != nil {
+	c, _, _, err := readCard(card)
+	if err != nil {
 		return Card{}
 	}
 	return c
 }
 
 // ChangeCard changes what the card's record says, and leaves the rest of it.
+// A record that can't be read is not written over: what it says would be lost.
 // The caller flushes.
 func ChangeCard(card interface {
 	io.ReaderAt
 	io.WriterAt
 }, change func(*Card)) error {
-	c := ReadCard(card)
+	c, newest, next, err := readCard(card)
+	if err != nil {
+		return fmt.Errorf("writing the card's record: %w", err)
+	}
 	change(&c)
-	return WriteCard(card, c)
+	text, err := c.encode()
+	if err != nil {
+		return err
+	}
+	_, err = card.WriteAt(Record{Sequence: newest + 1, Text: string(text)}.Encode(), next)
+	return err
 }
 
-// newestRecord returns the valid record with the highest sequence, and the
+// readCard returns the valid record with the highest sequence, that, and the
 // place to write the next one to.
-func newestRecord(card io.ReaderAt) (newest Record, next int64) {
+func readCard(card io.ReaderAt) (c Card, newest uint32, next int64, err error) {
 	next = cardRecords[0]
 	for i, at := range cardRecords {
 		b := make([]byte, disk.RecordSize)
 		if _, err := card.ReadAt(b, at); err != nil {
+			return Card{}, 0, 0, err
+		}
+		r, err := DecodeRecord(b)
+		if err != nil || r.Sequence < newest {
 			continue
 		}
-		if r, err := DecodeRecord(b); err == nil && r.Sequence >= newest.Sequence {
-			newest, next = r, cardRecords[1-i]
+		var said Card
+		if json.Unmarshal([]byte(r.Text), &said) == nil {
+			c, newest, next = said, r.Sequence, cardRecords[1-i]
 		}
 	}
-	return newest, next
+	return c, newest, next, nil
 }
 
 // encode returns the record's text. A reason that does not fit beside all the
@@ -110,19 +124,4 @@ func (c Card) encode() ([]byte, error) {
 		}
 		c.Update.Reason = strings.ToValidUTF8(c.Update.Reason[:len(c.Update.Reason)*3/4], "?")
 	}
-}
-
-// WriteCard writes the card's record, over the older of the two. The caller
-// flushes.
-func WriteCard(card interface {
-	io.ReaderAt
-	io.WriterAt
-}, c Card) error {
-	text, err := c.encode()
-	if err != nil {
-		return err
-	}
-	newest, next := newestRecord(card)
-	_, err = card.WriteAt(Record{Sequence: newest.Sequence + 1, Text: string(text)}.Encode(), next)
-	return err
 }

@@ -1,6 +1,7 @@
 package slots
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -24,7 +25,7 @@ func TestCardRecord(t *testing.T) {
 		t.Errorf("an empty card says %+v", got)
 	}
 	for i, state := range []string{StateMaking, StateMade, StateMaking, StateMade, StateMaking} {
-		if err := WriteCard(f, Card{State: state}); err != nil {
+		if err := ChangeCard(f, func(c *Card) { c.State = state }); err != nil {
 			t.Fatal(err)
 		}
 		if got := ReadCard(f).State; got != state {
@@ -39,7 +40,7 @@ func TestCardRecord(t *testing.T) {
 	if got := ReadCard(f).State; got != StateMade {
 		t.Errorf("after a torn write: %q", got)
 	}
-	if err := WriteCard(f, Card{State: StateMaking}); err != nil {
+	if err := ChangeCard(f, func(c *Card) { c.State = StateMaking }); err != nil {
 		t.Fatal(err)
 	}
 	if got := ReadCard(f).State; got != StateMaking {
@@ -63,7 +64,7 @@ func TestLongReasons(t *testing.T) {
 			t.Fatal(err)
 		}
 		u := Update{Step: Left, Slot: B, Digest: "sha256:" + strings.Repeat("ab", 32), Release: "1.2.3", Reason: reason, Bad: true}
-		if err := WriteCard(f, Card{State: StateMade, Update: &u}); err != nil {
+		if err := ChangeCard(f, func(c *Card) { *c = Card{State: StateMade, Update: &u} }); err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
@@ -75,7 +76,54 @@ func TestLongReasons(t *testing.T) {
 			t.Errorf("a short reason became %q", got.Update.Reason)
 		}
 	}
-	if err := WriteCard(nil, Card{State: strings.Repeat("x", MaxRecordText)}); err == nil {
+	f, err := os.Create(filepath.Join(t.TempDir(), "card"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(4 << 20); err != nil {
+		t.Fatal(err)
+	}
+	if err := ChangeCard(f, func(c *Card) { c.State = strings.Repeat("x", MaxRecordText) }); err == nil {
 		t.Error("a record that does not fit is written")
+	}
+}
+
+// unreadable is a card of which a record can't be read.
+type unreadable struct {
+	*os.File
+	at int64
+}
+
+func (u unreadable) ReadAt(b []byte, at int64) (int, error) {
+	if at == u.at {
+		return 0, errors.New("input/output error")
+	}
+	return u.File.ReadAt(b, at)
+}
+
+// TestUnreadableRecord: where a record can't be read, none is written: what it
+// says, such as that there is a state partition to be kept, would be lost.
+func TestUnreadableRecord(t *testing.T) {
+	f, err := os.Create(filepath.Join(t.TempDir(), "card"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(4 << 20); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := ChangeCard(f, func(c *Card) { c.State = StateMade }); err != nil {
+			t.Fatal(err)
+		}
+		for _, at := range cardRecords {
+			if err := ChangeCard(unreadable{f, at}, func(c *Card) { c.Update = &Update{Step: Armed} }); err == nil {
+				t.Error("a record was written over one that can't be read")
+			}
+		}
+	}
+	if got := ReadCard(f); got.State != StateMade || got.Update != nil {
+		t.Errorf("%+v", got)
 	}
 }

@@ -138,6 +138,9 @@ type life struct {
 	reports []string
 	kill    func(step string) // may panic with killed
 	full    bool              // state is full
+
+	unreachable bool // the registry is
+	opened      int  // files of the image
 }
 
 // killed is what a process ends with that is killed.
@@ -293,6 +296,7 @@ func (l *life) upgrade(img slots.Image, drill bool) (Written, error) {
 	u := l.updater()
 	var w Written
 	err, dead := survive(func() error {
+		l.step("idle")
 		err := u.MayStart(img, l.again)
 		if err != nil {
 			return err

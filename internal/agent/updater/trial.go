@@ -66,7 +66,7 @@ func (u *Updater) blame(s *slots.Update) {
 		return
 	}
 	if s.Step == slots.Tried && s.Reason == "" && u.Boot.Reset == Watchdog {
-		s.Bad, s.Reason = true, "the node was reset in the middle of the trial, and its power was not cut: the kernel panicked, or the watchdog was not fed"
+		s.Bad, s.Reason = true, "the node was reset in the middle of the trial, and its power was not cut: the kernel panicked, the watchdog was not fed, or the card could not be written to"
 	}
 }
 
@@ -184,7 +184,10 @@ func (u *Updater) leave(s slots.Update, list []node.Check) error {
 	if !s.Bad {
 		s.Step = slots.Left // the old slot has nothing to find out
 	}
-	err := errors.Join(u.note(s), u.Node.Report(u.account(s, list)))
+	err := u.note(s)
+	if s.Tries <= slots.MaxTries+1 { // beyond that, this is where pikeletd ended
+		err = errors.Join(err, u.Node.Report(u.account(s, list)))
+	}
 	if err != nil {
 		u.tell("not all of why release %s is left could be written down: %v", s.Release, err)
 	}

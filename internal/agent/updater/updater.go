@@ -78,9 +78,12 @@ const checkEvery = 2 * time.Second
 func (u *Updater) note(s slots.Update) error {
 	s.Reason = s.Reason[:min(len(s.Reason), slots.MaxReason)]
 	if err := slots.ChangeCard(u.Card, func(c *slots.Card) { c.Update = &s }); err != nil {
-		return err
+		return fmt.Errorf("writing down how far the upgrade is: %w", err)
 	}
-	return u.Card.Flush()
+	if err := u.Card.Flush(); err != nil {
+		return fmt.Errorf("writing down how far the upgrade is: %w", err)
+	}
+	return nil
 }
 
 func (u *Updater) tell(format string, args ...any) { u.Node.Tell(fmt.Sprintf(format, args...)) }
@@ -133,7 +136,10 @@ func (u *Updater) Bring(ctx context.Context, img slots.Image) (Written, error) {
 // middle of a commit, which may leave both names the same.
 func (u *Updater) mendAutoboot() error {
 	text, err := ReadControl(u.Card, u.Table, slots.AutobootFile)
-	if err == nil && bytes.Equal(text, slots.EncodeAutoboot(u.Boot.Slot)) {
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", slots.AutobootFile, err)
+	}
+	if bytes.Equal(text, slots.EncodeAutoboot(u.Boot.Slot)) {
 		return nil
 	}
 	return Commit(u.Card, u.Table, u.Boot.Slot)

@@ -209,7 +209,7 @@ func TestHowATrialEnded(t *testing.T) {
 		l.start("", Watchdog)
 		l.run()
 		l.is(slots.A, "1.0", slots.Left)
-		if u := l.record(); !u.Bad || !strings.Contains(u.Reason, "panicked, or the watchdog") {
+		if u := l.record(); !u.Bad || !strings.Contains(u.Reason, "the kernel panicked, the watchdog") {
 			t.Errorf("the record says %+v", u)
 		}
 	})
