@@ -40,9 +40,7 @@ func (s *State) Others(dir string, l slots.Letter) error {
 		return fmt.Errorf("go-diskfs: %w", err)
 	}
 	mtools := func(file string, _ int64) ([]byte, error) {
-		cmd := exec.Command("mcopy", "-i", fmt.Sprintf("%s@@%d", name, p.Start), "::"+file, "-")
-		cmd.Env = append(os.Environ(), "MTOOLS_SKIP_CHECK=1")
-		out, err := cmd.Output()
+		out, err := exec.Command("env", "MTOOLS_SKIP_CHECK=1", "mcopy", "-i", fmt.Sprintf("%s@@%d", name, p.Start), "::"+file, "-").Output()
 		var exit *exec.ExitError
 		if errors.As(err, &exit) {
 			err = fmt.Errorf("%w: %s", err, exit.Stderr)
