@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -45,6 +46,12 @@ func runChecks(cfg *config.Config) []node.Check {
 		}
 		list = append(list, c)
 	}
+	// beyond is add for what lies behind the network: where that is fine here,
+	// it is no fault of this node's.
+	beyond := func(name, good string, problem string) {
+		add(name, good, problem)
+		list[len(list)-1].Outside = problem != "" && networkFine()
+	}
 	p, err := readPrepared()
 	switch {
 	case err != nil:
@@ -58,11 +65,15 @@ func runChecks(cfg *config.Config) []node.Check {
 	switch {
 	case err != nil:
 		add("volume", "", err.Error())
+	case !v.Mounted && v.On == "iscsi" && !v.Refused:
+		beyond("volume", "", v.Waiting)
 	case !v.Mounted:
 		add("volume", "", v.Waiting)
 	default:
 		add("volume", "on "+v.On, "")
 	}
+	add("network", "there is an interface with a carrier and an address", networkProblem())
+	list = append(list, ownChecks(checksDir, checkTime)...)
 	if cfg.K3s.Role == "" {
 		return list
 	}
@@ -75,13 +86,21 @@ func runChecks(cfg *config.Config) []node.Check {
 	if synchronised() {
 		add("time", "kept by a time server", "")
 	} else {
-		add("time", "", "no time server has answered yet; is chrony in the image, and can its servers be reached?")
+		beyond("time", "", "no time server has answered yet; is chrony in the image, and can its servers be reached?")
 	}
 	k := k3sStatus(cfg)
 	if k.Running {
 		add("kubelet", k.Says, "")
 	} else {
 		add("kubelet", "", k.Says+"; /var/log/k3s.log says more")
+	}
+	switch err := nodeReady(kubeletConfig, p.Hostname, readTrimmed("/proc/sys/kernel/random/boot_id")); {
+	case err == nil:
+		add("node", "the API server sees it as Ready", "")
+	case errors.Is(err, errUnreachable) && cfg.K3s.Role != "server":
+		beyond("node", "", err.Error())
+	default:
+		add("node", "", err.Error())
 	}
 	return list
 }
