@@ -188,6 +188,9 @@ func configTxt(img *spec.Image, list []boards.Board, files map[string][]byte) ([
 	}
 	w.WriteString("# Written by pikelet build. Change the image spec instead of this file.\n[all]\n" +
 		"arm_64bit=1\nenable_uart=1\nkernel=" + artifact.KernelFile + "\ninitramfs " + artifact.InitramfsFile + " followkernel\n")
+	if watchdogSeconds(img) != 0 {
+		fmt.Fprintf(&w, "kernel_watchdog_timeout=%d\n", kernelWatchdog)
+	}
 	if err := add("all", img.Config["all"]); err != nil {
 		return nil, err
 	}
@@ -208,6 +211,12 @@ func configTxt(img *spec.Image, list []boards.Board, files map[string][]byte) ([
 	}
 	return w.Bytes(), nil
 }
+
+// kernelWatchdog is how long a kernel has until /init opens the watchdog, in
+// seconds. Firmware that knows the word starts the hardware before the kernel,
+// and the kernel feeds it until then (FACTS 2.5). A slow card takes half a
+// minute to check a large slot.
+const kernelWatchdog = 120
 
 // initramfs packs /init, what it is told, and exactly the modules it loads.
 func (b *Boot) initramfs(p *Plan, t *layers.Tree, k *Kernel, list []boards.Board, c *contents) ([]byte, error) {

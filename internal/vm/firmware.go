@@ -36,12 +36,14 @@ type Firmware struct {
 type Request struct {
 	Partition int  // of "reboot N"; 0 for none
 	Tryboot   bool // the one-shot flag
+	Reset     bool // there was power before: a reset, not a start
 }
 
 // Handover is what the firmware hands to the kernel.
 type Handover struct {
 	Partition int
 	Tryboot   bool
+	Reset     bool // this is no start after power came
 	Kernel    []byte
 	Initramfs []byte
 	DTB       []byte // nil where the board has none on the card
@@ -68,7 +70,7 @@ func (f Firmware) Boot(card io.ReaderAt, req Request) (*Handover, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.Partition, s.Tryboot = part, req.Tryboot && req.Partition == 0
+	s.Partition, s.Tryboot, s.Reset = part, req.Tryboot && req.Partition == 0, req.Reset
 	return s, nil
 }
 
@@ -218,7 +220,9 @@ func (f Firmware) slot(v *romVolume, config string) (*Handover, error) {
 	}
 	line, _, _ := strings.Cut(string(words), "\n")
 	s.Cmdline = strings.TrimSpace(line)
-	fmt.Sscan(set["kernel_watchdog_timeout"], &s.Watchdog)
+	if fmt.Sscan(set["kernel_watchdog_timeout"], &s.Watchdog); s.Watchdog > 0 {
+		s.Cmdline += fmt.Sprintf(" watchdog.open_timeout=%d", s.Watchdog)
+	}
 	if dtb := name("device_tree", f.DTB); dtb != "" {
 		if s.DTB, err = v.read(dtb, 4<<20); err != nil {
 			return nil, err

@@ -111,5 +111,17 @@ func describe(dtb []byte, s *Handover, serial string, kaslr bool) ([]byte, error
 	if s.Tryboot {
 		b.setUint32("tryboot", 1)
 	}
+	status := uint32(hadPowerOn)
+	if s.Reset {
+		status |= hadWatchdog // which is how a Pi's kernel restarts it too
+	}
+	b.setUint32("rsts", status)
 	return t.encode(), nil
 }
+
+// Bits of the SoC's reset status, PM_RSTS, as the firmware passes it on
+// (FACTS 2.3; include/linux/mfd/bcm2835-pm.h).
+const (
+	hadPowerOn  = 0x1000
+	hadWatchdog = 0x20
+)

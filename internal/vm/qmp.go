@@ -9,16 +9,17 @@ import (
 	"sync"
 )
 
-// qmp is the host's end of QEMU's control socket. It is only listened to: the
-// exit code of QEMU is 0 for a poweroff and for a reset alike, and the event
-// SHUTDOWN alone says which it was.
+// qmp is the host's end of QEMU's control socket. The exit code of QEMU is 0
+// for a poweroff and for a reset alike, and the event SHUTDOWN alone says which
+// it was.
 type qmp struct {
 	path     string
 	listener net.Listener
 	done     chan struct{}
 
-	mu  sync.Mutex
-	why string
+	mu   sync.Mutex
+	why  string
+	conn net.Conn
 }
 
 func listenQMP(path string) (*qmp, error) {
@@ -39,6 +40,9 @@ func (q *qmp) read() {
 		return
 	}
 	defer c.Close()
+	q.mu.Lock()
+	q.conn = c
+	q.mu.Unlock()
 	if _, err := io.WriteString(c, `{"execute":"qmp_capabilities"}`+"\n"); err != nil {
 		return
 	}
@@ -53,6 +57,15 @@ func (q *qmp) read() {
 			q.why = event.Data.Reason
 			q.mu.Unlock()
 		}
+	}
+}
+
+// reset presses the reset button.
+func (q *qmp) reset() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.conn != nil {
+		io.WriteString(q.conn, `{"execute":"system_reset"}`+"\n") // a machine that has just ended needs none
 	}
 }
 

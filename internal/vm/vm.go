@@ -138,6 +138,7 @@ func (m *Machine) loop(ctx context.Context) error {
 			return err
 		}
 		req = next
+		req.Reset = true
 	}
 }
 
@@ -157,14 +158,14 @@ func (m *Machine) once(ctx context.Context, req Request) (next Request, again bo
 	from := m.output.Len()
 	m.boots++
 	m.mu.Unlock()
-	reason, err := m.run(ctx, args)
+	reason, err := m.run(ctx, args, start.Watchdog, from)
 	if err != nil {
 		return next, false, err
 	}
 	m.mu.Lock()
 	console := string(m.output.Bytes()[from:])
 	m.mu.Unlock()
-	return parseRestart(console), reason == "guest-reset", nil
+	return parseRestart(console), reason == "guest-reset" || reason == "host-qmp-system-reset", nil
 }
 
 // restarting is what every kernel prints before it restarts with an argument,
@@ -300,7 +301,7 @@ func growToPowerOfTwo(name string) error {
 
 // run runs QEMU once and returns why it ended, as QMP says it: guest-reset,
 // guest-shutdown, host-qmp-quit.
-func (m *Machine) run(ctx context.Context, args []string) (string, error) {
+func (m *Machine) run(ctx context.Context, args []string, watchdog, from int) (string, error) {
 	control, err := listenQMP(filepath.Join(m.dir, "qmp"))
 	if err != nil {
 		return "", err
@@ -320,6 +321,9 @@ func (m *Machine) run(ctx context.Context, args []string) (string, error) {
 	m.mu.Lock()
 	m.input = stdin
 	m.mu.Unlock()
+	if watchdog > 0 {
+		defer m.guard(control, time.Duration(watchdog)*time.Second, from).Stop()
+	}
 	err = cmd.Run()
 	if ctx.Err() != nil {
 		return "", errors.New("the machine was stopped")
@@ -328,6 +332,26 @@ func (m *Machine) run(ctx context.Context, args []string) (string, error) {
 		return "", fmt.Errorf("QEMU: %w\n%s", err, complaints.String())
 	}
 	return control.reason(), nil
+}
+
+// opened is what /init says when it has come past opening the watchdog, or
+// says why it never will.
+const opened = "pikelet: "
+
+// guard is the watchdog that firmware starts before the kernel (FACTS 2.5): a
+// kernel that does not get to the point of somebody opening it is reset. QEMU
+// has no watchdog that runs from the start, so this one watches the console,
+// from a place in the output on.
+func (m *Machine) guard(control *qmp, limit time.Duration, from int) *time.Timer {
+	return time.AfterFunc(limit, func() {
+		m.mu.Lock()
+		said := bytes.Contains(m.output.Bytes()[from:], []byte(opened))
+		m.mu.Unlock()
+		if !said {
+			m.o.Log("the watchdog that the firmware started resets the machine")
+			control.reset()
+		}
+	})
 }
 
 // console takes what the guest prints.
