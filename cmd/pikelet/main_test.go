@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 		main()
 	}
 	code := m.Run()
-	os.RemoveAll(fleet.dir)
+	os.RemoveAll(shipped.dir)
 	os.Exit(code)
 }
 

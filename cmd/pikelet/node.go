@@ -245,16 +245,24 @@ func (r *overSSH) addFlags(c *cobra.Command) {
 }
 
 func (r *overSSH) run(ctx context.Context, host string, stdin io.Reader, verb ...string) error {
+	cmd, err := r.command(ctx, host, verb)
+	if err != nil {
+		return err
+	}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, os.Stdout, os.Stderr
+	return cmd.Run()
+}
+
+// command is ssh with a verb of pikeletd's.
+func (r *overSSH) command(ctx context.Context, host string, verb []string) (*exec.Cmd, error) {
 	if strings.HasPrefix(host, "-") {
-		return usageError{fmt.Errorf("%q is no host", host)}
+		return nil, usageError{fmt.Errorf("%q is no host", host)}
 	}
 	args := append([]string{host, "doas", "/usr/sbin/pikeletd"}, verb...)
 	if r.config != "" {
 		args = append([]string{"-F", r.config}, args...)
 	}
-	cmd := exec.CommandContext(ctx, "ssh", args...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, os.Stdout, os.Stderr
-	return cmd.Run()
+	return exec.CommandContext(ctx, "ssh", args...), nil
 }
 
 func newNodeEncrypt() *cobra.Command {

@@ -24,9 +24,9 @@ import (
 	"github.com/pikelet-os/pikelet/internal/registrytest"
 )
 
-// fleet is a folder with a key and two releases, which tests share and do not
+// shipped is a folder with a key and two releases, which tests share and do not
 // change.
-var fleet struct {
+var shipped struct {
 	sync.Once
 	dir string
 }
@@ -35,8 +35,8 @@ var fleet struct {
 // releases: ci.key, ci.pub, one, two.
 func shippedIn(t *testing.T) string {
 	t.Helper()
-	fleet.Do(func() {
-		dir, err := os.MkdirTemp("", "pikelet-fleet-")
+	shipped.Do(func() {
+		dir, err := os.MkdirTemp("", "pikelet-shipped-")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -51,13 +51,13 @@ func shippedIn(t *testing.T) string {
 		made("build", "--key", "ci.key", "-o", "one", "image.yaml")
 		edit(t, dir+"/image.yaml", `release: "1.0"`, `release: "1.1"`)
 		made("build", "--key", "ci.key", "-o", "two", "image.yaml")
-		fleet.dir = dir
+		shipped.dir = dir
 	})
-	if fleet.dir == "" {
+	if shipped.dir == "" {
 		t.Fatal("a test before this one failed to build what they share")
 	}
 	dir := t.TempDir()
-	must(t, dir, "cp -r "+fleet.dir+"/ci.* "+fleet.dir+"/one "+fleet.dir+"/two .")
+	must(t, dir, "cp -r "+shipped.dir+"/ci.* "+shipped.dir+"/one "+shipped.dir+"/two .")
 	return dir
 }
 

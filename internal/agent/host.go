@@ -114,7 +114,11 @@ func (m host) Log() string { return lastLines() }
 
 // Report implements updater.Node.
 func (m host) Report(text string) error {
-	err := m.card.writeControl(slots.ReportFile, text)
+	old, err := m.card.readControl(slots.ReportFile)
+	if err == nil {
+		head, _, _ := strings.Cut(string(old), updater.Heading)
+		err = m.card.writeControl(slots.ReportFile, strings.TrimRight(head, "\n\x00")+"\n\n"+updater.Heading+"\n"+text)
+	}
 	if mounted(node.StateDir) {
 		err = errors.Join(err, replaceFile(node.StateDir+"/report.txt", []byte(text), 0o644))
 	}
@@ -173,12 +177,24 @@ func lastLines() string {
 	}
 	buf := make([]byte, 256<<10)
 	if n, err := unix.Klogctl(unix.SYSLOG_ACTION_READ_ALL, buf); err == nil {
-		add("the kernel", string(buf[:n]))
+		add("the kernel", kernelLines(string(buf[:n])))
 	}
 	for _, name := range []string{"/var/log/messages", "/var/log/k3s.log"} {
 		add(name, endOf(name))
 	}
 	return b.String()
+}
+
+// kernelLines returns the kernel's log without its debugging, and without the
+// level in front of each line.
+func kernelLines(text string) string {
+	var list []string
+	for _, line := range strings.Split(text, "\n") {
+		if level, rest, ok := strings.Cut(line, ">"); ok && level != "<7" {
+			list = append(list, rest)
+		}
+	}
+	return strings.Join(list, "\n")
 }
 
 // endOf returns the end of a file.

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pikelet-os/pikelet/internal/agent/etc"
+	"github.com/pikelet-os/pikelet/internal/agent/updater"
 	"github.com/pikelet-os/pikelet/internal/node"
 	"github.com/pikelet-os/pikelet/internal/node/config"
 	"github.com/pikelet-os/pikelet/internal/slots"
@@ -188,6 +189,21 @@ func saveClock() error {
 // it stays there until another one does.
 const failure = "Pikelet could not start.\n"
 
+// earlier returns the part of report.txt that a boot leaves as it is: why an
+// earlier one failed, and what became of the last upgrade.
+func earlier(report string) string {
+	at := len(report)
+	for _, heading := range []string{failure, updater.Heading} {
+		if i := strings.Index(report, heading); i >= 0 {
+			at = min(at, i)
+		}
+	}
+	if at == len(report) {
+		return ""
+	}
+	return "\nWhat follows is of an earlier boot.\n\n" + strings.TrimRight(report[at:], "\n\x00") + "\n"
+}
+
 // writeReport puts onto the control partition, which any computer reads, how
 // this boot went. It says nothing that changes from boot to boot, so that a
 // card is written only when there is something new.
@@ -199,9 +215,7 @@ func writeReport(c *card, b node.Boot, p node.Prepared) error {
 		fmt.Fprintf(&s, "\nPROBLEM: %s\n", text)
 	}
 	if old, err := c.readControl(slots.ReportFile); err == nil {
-		if _, text, found := strings.Cut(string(old), failure); found {
-			s.WriteString("\nWhat follows is of an earlier boot.\n\n" + failure + strings.TrimRight(text, "\n\x00") + "\n")
-		}
+		s.WriteString(earlier(string(old)))
 	}
 	return c.writeControl(slots.ReportFile, s.String())
 }

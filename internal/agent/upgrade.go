@@ -40,6 +40,10 @@ func upgrade(args []string, out io.Writer) error {
 			return err // before the registry is asked for anything
 		}
 		img, err := findImage(ctx, f.Arg(0), registry.Options{PlainHTTP: *plain, UserAgent: "pikeletd"}, b)
+		if errors.Is(err, errRuns) {
+			fmt.Fprintf(out, "release %s is what this node runs\n", img.Release)
+			return nil
+		}
 		if err != nil {
 			return err
 		}
@@ -47,7 +51,7 @@ func upgrade(args []string, out io.Writer) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(out, "restarting into the trial of release %s\n", img.Release)
+		fmt.Fprintf(out, "%s%s\n", node.Restarting, img.Release)
 		return u.Arm(ctx, slots.Update{Digest: image.Digest, Drill: *drill})
 	})
 }
@@ -124,7 +128,7 @@ func rollback(args []string, out io.Writer) error {
 		if err := u.Ready(); err != nil {
 			return err
 		}
-		fmt.Fprintf(out, "slot %s holds %s %s, whole and signed\nrestarting into its trial\n", b.Slot.Other(), m.Stream, m.Release)
+		fmt.Fprintf(out, "slot %s holds %s %s, whole and signed\n%s%s\n", b.Slot.Other(), m.Stream, m.Release, node.Restarting, m.Release)
 		return u.Arm(ctx, slots.Update{Digest: digest, Drill: *drill})
 	})
 }
@@ -151,6 +155,9 @@ func withUpdater(do func(context.Context, *updater.Updater, node.Boot) error) er
 	return do(context.Background(), u, b)
 }
 
+// errRuns is what an image is that runs already.
+var errRuns = errors.New("this node runs it")
+
 // findImage finds the image and refuses what this node does not run: what no
 // key of the running image signed, another stream, another board, a lower
 // release without a statement that allows it.
@@ -170,7 +177,7 @@ func findImage(ctx context.Context, ref string, o registry.Options, b node.Boot)
 	board := board()
 	switch {
 	case img.Digest == b.Signed:
-		return nil, fmt.Errorf("release %s is what this node runs", img.Release)
+		return img, errRuns
 	case board != "" && !slices.Contains(img.Boards, board):
 		return nil, fmt.Errorf("release %s is for %s, and this is a %s", img.Release, strings.Join(img.Boards, ", "), board)
 	case artifact.CompareReleases(img.Release, b.Release) < 0 && !allowed(img, b.Release, keys):

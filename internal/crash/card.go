@@ -12,6 +12,7 @@ import (
 	"hash/maphash"
 	"io"
 	"math/rand/v2"
+	"os"
 )
 
 // SectorSize is what a card writes whole or not at all, but for the one that
@@ -64,6 +65,31 @@ func (c *Card) WriteAt(b []byte, at int64) (int, error) {
 		c.pages[pos/pageSize] = p
 	}
 	return len(b), nil
+}
+
+// Load reads a card from a file.
+func Load(name string) (*Card, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	c := NewCard()
+	buf := make([]byte, 1<<20)
+	for at := int64(0); ; at += int64(len(buf)) {
+		n, err := io.ReadFull(f, buf)
+		for off := 0; off < n; off += pageSize {
+			if b := buf[off:min(off+pageSize, n)]; len(bytes.Trim(b, "\x00")) > 0 {
+				c.WriteAt(b, at+int64(off))
+			}
+		}
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			return c, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
 }
 
 // Sub returns a card from a place on.

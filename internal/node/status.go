@@ -94,6 +94,10 @@ func DecodeVolume(b []byte) (VolumeStatus, error) {
 	return v, nil
 }
 
+// Restarting is how pikeletd upgrade's last line begins: whoever asked for it
+// over the network knows then that the connection will end.
+const Restarting = "restarting into the trial of release "
+
 // Status is all that pikeletd status says, as JSON with --json.
 type Status struct {
 	Boot     Boot         `json:"boot"`

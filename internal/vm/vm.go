@@ -32,6 +32,10 @@ type Options struct {
 	// Forward makes TCP ports of the guest reachable on loopback: from the
 	// port here to the guest's.
 	Forward map[int]int
+	// Writes names files that every write and flush to the card is recorded in,
+	// one for each boot: Writes.1, Writes.2, as QEMU's blklogwrites keeps them;
+	// "" for none. virt only.
+	Writes string
 	// KASLR has the firmware pass a seed for it, as a Pi's does: the kernel
 	// then takes longer for everything.
 	KASLR bool
@@ -248,6 +252,15 @@ func (m *Machine) arguments(ctx context.Context, mach machine, s *Handover) ([]s
 		if err := growToPowerOfTwo(m.image); err != nil {
 			return nil, err
 		}
+	case m.o.Writes != "":
+		log := fmt.Sprintf("%s.%d", m.o.Writes, m.Boots()+1)
+		if err := os.WriteFile(log, nil, 0o600); err != nil {
+			return nil, err
+		}
+		args = append(args, "-blockdev", "driver=file,node-name=image,filename="+m.image+",cache.no-flush=on",
+			"-blockdev", "driver=file,node-name=log,filename="+log+",cache.no-flush=on",
+			"-blockdev", "driver=blklogwrites,node-name=card,file=image,log=log,log-sector-size=512,log-super-update-interval=64",
+			"-device", "virtio-blk-pci,drive=card")
 	default:
 		args = append(args, "-drive", "if=none,id=card,"+drive, "-device", "virtio-blk-pci,drive=card")
 	}
@@ -322,7 +335,7 @@ func (m *Machine) run(ctx context.Context, args []string, watchdog, from int) (s
 	m.input = stdin
 	m.mu.Unlock()
 	if watchdog > 0 {
-		defer m.guard(control, time.Duration(watchdog)*time.Second, from).Stop()
+		defer m.guard(control, time.Duration(watchdog)*slowness*time.Second, from).Stop()
 	}
 	err = cmd.Run()
 	if ctx.Err() != nil {
@@ -337,6 +350,9 @@ func (m *Machine) run(ctx context.Context, args []string, watchdog, from int) (s
 // opened is what /init says when it has come past opening the watchdog, or
 // says why it never will.
 const opened = "pikelet: "
+
+// slowness is how much longer an emulated machine may take than a real one.
+const slowness = 2
 
 // guard is the watchdog that firmware starts before the kernel (FACTS 2.5): a
 // kernel that does not get to the point of somebody opening it is reset. QEMU

@@ -20,7 +20,7 @@ func (u *Updater) Conclude(ctx context.Context) error {
 	if s == nil || u.Boot.Slot == slots.Net {
 		return nil
 	}
-	u.blame(s)
+	blamed := u.blame(s)
 	_, verdict := slots.Judge(u.Boot.Slot, u.defaultSlot(), u.Boot.Kind == slots.Trial, u.Boot.Digest, s)
 	switch verdict {
 	case slots.OnTrial:
@@ -53,21 +53,35 @@ func (u *Updater) Conclude(ctx context.Context) error {
 	if err := u.note(*s); err != nil {
 		return err
 	}
+	if text, err := ReadControl(u.Card, u.Table, slots.ReportFile); err == nil && !blamed && strings.Contains(string(text), title(*s)) {
+		return nil // the trial itself knew more
+	}
 	return u.Node.Report(u.account(*s, nil))
 }
 
-// blame adds what others say of a trial that ended without a word of its own.
-func (u *Updater) blame(s *slots.Update) {
+// Heading is in front of what report.txt says of the last upgrade.
+const Heading = "What became of the last upgrade:\n"
+
+// title is how what a person reads of a release that was left begins.
+func title(s slots.Update) string {
+	return fmt.Sprintf("Release %s was tried in slot %s, and left.\n", s.Release, s.Slot)
+}
+
+// blame adds what others say of a trial that ended without a word of its own,
+// and returns whether they say anything.
+func (u *Updater) blame(s *slots.Update) bool {
 	if u.Boot.Slot == s.Slot || s.Bad || s.Step != slots.Armed && s.Step != slots.Tried {
-		return
+		return false
 	}
 	if why := initSaid(u.Boot.Failed, s.Slot); why != "" {
 		s.Step, s.Bad, s.Reason = slots.Tried, true, why
-		return
+		return true
 	}
 	if s.Step == slots.Tried && s.Reason == "" && u.Boot.Reset == Watchdog {
 		s.Bad, s.Reason = true, "the node was reset in the middle of the trial, and its power was not cut: the kernel panicked, the watchdog was not fed, or the card could not be written to"
+		return true
 	}
+	return false
 }
 
 // initSaid returns what /init, or the feeder of the watchdog, wrote down of a
@@ -203,7 +217,7 @@ func (u *Updater) leave(s slots.Update, list []node.Check) error {
 // account is what a person reads of a release that was left.
 func (u *Updater) account(s slots.Update, list []node.Check) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "Release %s was tried in slot %s, and left.\n\n%s\n\ndigest %s\n", s.Release, s.Slot, s.Reason, s.Digest)
+	fmt.Fprintf(&b, "%s\n%s\n\ndigest %s\n", title(s), s.Reason, s.Digest)
 	if s.Bad {
 		b.WriteString("This release failed here, and is refused until it is asked for with --again.\n")
 	}

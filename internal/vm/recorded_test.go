@@ -1,0 +1,244 @@
+package vm_test
+
+import (
+	"crypto/ecdsa"
+	"flag"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/pikelet-os/pikelet/internal/crash"
+	"github.com/pikelet-os/pikelet/internal/desk"
+	"github.com/pikelet-os/pikelet/internal/disk"
+	"github.com/pikelet-os/pikelet/internal/registrytest"
+	"github.com/pikelet-os/pikelet/internal/slots"
+	"github.com/pikelet-os/pikelet/internal/vm"
+)
+
+var (
+	crashStates = flag.Int("crash-states", 1, "times as many states of the recorded runs are judged")
+	bootStates  = flag.Int("boot-states", 2, "how many of them are booted")
+	crashSeed   = flag.Uint64("crash-seed", 0, "repeats an earlier choice of states; 0 takes one by chance")
+	crashState  = flag.Int("crash-state", -1, "with -crash-replay and -crash-seed: judge one state, by its number")
+	crashReplay = flag.String("crash-replay", "", "a folder with what an earlier run recorded")
+)
+
+// recording is what was done to a card in a virtual Pi, and the card before.
+type recording struct {
+	dir    string // holds card, and writes.1, writes.2 of its boots
+	random uint64
+}
+
+// card is the file the recording begins with, writes the name of its logs.
+func (r recording) card() string   { return filepath.Join(r.dir, "card") }
+func (r recording) writes() string { return filepath.Join(r.dir, "writes") }
+
+// run reads the recording.
+func (r recording) run(t *testing.T) crash.Run {
+	t.Helper()
+	base, err := crash.Load(r.card())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ops []crash.Op
+	logs, err := filepath.Glob(r.writes() + ".*")
+	if err != nil || len(logs) == 0 {
+		t.Fatalf("nothing was recorded (%v)", err)
+	}
+	for _, name := range logs {
+		f, err := os.Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		list, err := crash.ReadLog(f)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		ops = append(append(ops, list...), crash.Op{Flush: true}) // the machine went through a reset
+	}
+	parts, err := crash.CardParts(base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := *crashStates
+	return crash.Run{Base: base, Ops: ops, Parts: parts, Seed: r.random, Only: *crashState, Other: 2 * n,
+		Each: map[string]int{"commit": 60 * n, "mbr": 60 * n, "arm": 40 * n, "init": 40 * n, "control": 40 * n, "slot a": 30 * n, "slot b": 30 * n}}
+}
+
+// judged judges all states of a run, and prints them by their phases.
+func judged(t *testing.T, r recording, run crash.Run, judge func(*crash.State) []string) {
+	t.Helper()
+	phases, distinct, states, bad := map[string]int{}, map[string]map[uint64]bool{}, 0, 0
+	err := run.States(func(s *crash.State) error {
+		states++
+		phases[s.Phase]++
+		if distinct[s.Phase] == nil {
+			distinct[s.Phase] = map[uint64]bool{}
+		}
+		distinct[s.Phase][s.Key] = true
+		problems := judge(s)
+		if len(problems) == 0 {
+			return nil
+		}
+		if bad++; bad <= 3 {
+			t.Errorf("%s:\n\t%s\nrepeat with: go test ./internal/vm -run %s -crash-replay %s -crash-seed %d -crash-state %d",
+				s, strings.Join(problems, "\n\t"), t.Name(), r.keep(t), r.random, s.Number)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, phase := range slices.Sorted(maps.Keys(phases)) {
+		t.Logf("%-10s %6d states, %6d distinct", phase, phases[phase], len(distinct[phase]))
+	}
+	t.Logf("crash states: %d, unbootable: %d, seed: %d", states, bad, r.random)
+}
+
+// keep copies the recording to where it is not taken away.
+func (r recording) keep(t *testing.T) string {
+	if r.dir == *crashReplay {
+		return r.dir
+	}
+	dir := filepath.Join("..", "..", "build", fmt.Sprintf("crash-%d", r.random))
+	if err := os.CopyFS(dir, os.DirFS(r.dir)); err != nil {
+		t.Log(err) // it may be there already
+	}
+	dir, _ = filepath.Abs(dir)
+	return dir
+}
+
+// newRecording returns where to record, or what -crash-replay names.
+func newRecording(t *testing.T) (r recording, again bool) {
+	r = recording{dir: t.TempDir(), random: *crashSeed}
+	if r.random == 0 {
+		r.random = rand.Uint64() >> 12
+	}
+	if *crashReplay != "" {
+		r.dir = *crashReplay
+		return r, true
+	}
+	return r, false
+}
+
+// TestRecordedUpgrade records what a node does to its card from its first boot
+// to the commit of an upgrade: it takes and scrubs its config, grows and makes
+// state, writes the other slot, arms, tries and commits. At any moment of it a
+// power cut leaves a card from which every firmware starts a whole image; some
+// of those cards are started.
+func TestRecordedUpgrade(t *testing.T) {
+	t.Parallel()
+	first := variant(t, "console: root\n", "console: root\nhealth: {soak: 5s, deadline: 40s}\n")
+	second := variant(t, "release: \"1.2\"\n", "release: \"1.3\"\nhealth: {soak: 5s, deadline: 40s}\n")
+	r, again := newRecording(t)
+	if !again {
+		recordUpgrade(t, r, first.Disk, second.Artifact.Dir)
+	}
+	run := r.run(t)
+	secret := seedOn(t, run.Base)
+	at, size, err := slots.ControlFile(run.Base, must(disk.ReadTable(run.Base)), slots.NodeFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := -1
+	for i, o := range run.Ops {
+		if o.At >= at && o.At < at+size && o.Data != nil {
+			last = i
+		}
+	}
+	if last < 0 {
+		t.Fatal("the config was never scrubbed")
+	}
+	flushed := last + slices.IndexFunc(run.Ops[last:], func(o crash.Op) bool { return o.Flush })
+	run.Ops = slices.Insert(run.Ops, flushed+1, crash.Op{Fact: crash.Scrubbed})
+	key, err := testKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	j := &crash.Judge{Keys: []*ecdsa.PublicKey{&key.PublicKey}, Well: []string{first.Digest, second.Digest}, Secret: secret}
+	if again {
+		j.Well = nil // they are of another build; that something was never well says nothing here
+	}
+	seen := map[string]int{}
+	var cards []string
+	random := rand.New(rand.NewPCG(r.random, 9))
+	judged(t, r, run, func(s *crash.State) []string {
+		seen[s.Phase]++
+		if len(cards) < *bootStates && random.IntN(600) == 0 {
+			cards = append(cards, filepath.Join(t.TempDir(), "disk.img"))
+			if err := s.Dump(cards[len(cards)-1], 512<<20); err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("to be booted: %s", s)
+		}
+		return j.State(s, run.Parts)
+	})
+	for _, phase := range []string{"commit", "mbr", "arm", "control", "slot b", "state"} {
+		if seen[phase] == 0 && *crashState < 0 {
+			t.Errorf("nothing was recorded of phase %s", phase)
+		}
+	}
+	for _, card := range cards {
+		p := boot(t, card)
+		if got, err := p.ExpectAny([]string{"small 1.2, slot a (committed), root verified", "small 1.3, slot b (committed), root verified"}, patience); err != nil {
+			t.Errorf("%s %v", got, err)
+		}
+		p.Close()
+		os.Remove(card)
+	}
+	t.Logf("%d of the states were booted", len(cards))
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// seedOn returns the node's seed, a secret, from a card's node.yaml.
+func seedOn(t *testing.T, card *crash.Card) []byte {
+	t.Helper()
+	at, size, err := slots.ControlFile(card, must(disk.ReadTable(card)), slots.NodeFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, size)
+	card.ReadAt(b, at)
+	seed := regexp.MustCompile(`[0-9a-f]{64}`).Find(b)
+	if seed == nil {
+		t.Fatalf("there is no seed in node.yaml: %.200s", b)
+	}
+	return seed
+}
+
+// recordUpgrade is the run.
+func recordUpgrade(t *testing.T, r recording, image, next string) {
+	t.Helper()
+	s, err := registrytest.Start("../../build/tools/registry", t.TempDir(), registrytest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Stop)
+	published(t, s, next)
+	if err := vm.CopySparse(image, r.card()); err != nil {
+		t.Fatal(err)
+	}
+	enlarge(t, r.card(), 300)
+	cfg := configOf(t, "cluster-secret: "+clusterSecret+"\nnodes: [{hostname: attic}]\n", "attic")
+	if err := desk.Write(r.card(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	p := boot(t, r.card(), func(o *vm.Options) { o.Writes, o.Snapshot = r.writes(), true })
+	p.prompt()
+	p.run("pikeletd upgrade --plain-http 10.0.2.2"+s.Addr[strings.LastIndexByte(s.Addr, ':'):]+"/small:1.3",
+		"small 1.3, slot b (trial), root verified", "release 1.3 is committed: all checks held for 5s")
+	p.off()
+}
