@@ -54,6 +54,9 @@ func daemon() error {
 			return saveClock()
 		case err = <-concluded:
 			concluded = nil
+			if err == nil {
+				err = watchChannel(ctx)
+			}
 		case <-clock.C:
 			err = saveClock()
 		case <-disks:
@@ -65,6 +68,27 @@ func daemon() error {
 			os.Stderr.WriteString("pikeletd: " + err.Error() + "\n")
 		}
 	}
+}
+
+// watchChannel begins to look for new releases, where the node is told to.
+func watchChannel(ctx context.Context) error {
+	b, err := readBoot()
+	if err != nil {
+		return err
+	}
+	cfg, err := readConfig()
+	if err != nil {
+		return err
+	}
+	d, err := readDefaults()
+	if err != nil {
+		return err
+	}
+	p, err := newPoller(b, cfg, d)
+	if p != nil && err == nil {
+		go p.run(ctx)
+	}
+	return err
 }
 
 // retryVolume tries again what the volume service could not do.

@@ -39,7 +39,15 @@ func upgrade(args []string, out io.Writer) error {
 		if err := u.MayStart(slots.Image{}, *again); err != nil {
 			return err // before the registry is asked for anything
 		}
-		img, err := findImage(ctx, f.Arg(0), registry.Options{PlainHTTP: *plain, UserAgent: "pikeletd"}, b)
+		cfg, err := readConfig()
+		if err != nil {
+			return err
+		}
+		o, err := registryOptions(cfg, f.Arg(0), *plain)
+		if err != nil {
+			return err
+		}
+		img, err := findImage(ctx, f.Arg(0), o, b)
 		if errors.Is(err, errRuns) {
 			fmt.Fprintf(out, "release %s is what this node runs\n", img.Release)
 			return nil

@@ -115,7 +115,7 @@ func TestTrialsThatHang(t *testing.T) {
 		t.Errorf("it did not hang")
 	}
 
-	arm(t, card, bad(t, trouble("sleep 4; pkill -STOP -f 'pikeletd run'"), nil), slots.Update{})
+	arm(t, card, bad(t, trouble("sleep 2; kill -STOP $(pidof pikeletd)"), nil), slots.Update{})
 	p = trying(t, card)
 	p.expect("small 1.3, slot b (trial), root verified", "this trial is over: pikeletd gave no sign of life for 1m0s")
 	p.left("pikeletd gave no sign of life for 1m0s")
@@ -139,7 +139,7 @@ func TestTrialsThatFail(t *testing.T) {
 	if err != nil || !strings.Contains(string(report), "MISSING fan") || !strings.Contains(string(report), "ok      network") || !strings.Contains(string(report), "-- the kernel") {
 		t.Errorf("report.txt says (%v):\n%.600s", err, report)
 	}
-	try(bad(t, trouble("while sleep 4; do pkill -KILL -f 'pikeletd run'; done"), nil), "pikeletd ended 5 times in the middle of the trial")
+	try(bad(t, trouble("while sleep 4; do kill -KILL $(pidof pikeletd); done"), nil), "pikeletd ended 5 times in the middle of the trial")
 }
 
 // TestCutBeforeTheTrial: the power goes between arming and the trial: it is

@@ -1,10 +1,15 @@
 package vm_test
 
 import (
+	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/pikelet-os/pikelet/builder"
+	"github.com/pikelet-os/pikelet/internal/desk"
 	"github.com/pikelet-os/pikelet/internal/registrytest"
 )
 
@@ -17,10 +22,11 @@ func published(t *testing.T, s *registrytest.Server, artifact string) {
 	}
 }
 
-// TestUpgrade: from a registry, a to b: tried, well for as long as it takes,
-// committed, and still the default after a power cut. Then b to a, with an
-// image whose volume never comes: left, with the reason, and refused the next
-// time.
+// TestUpgrade: from the desk over SSH, out of a registry, a to b: tried, well
+// for as long as it takes, committed, and still the default after a power cut.
+// A host whose key is another one is not touched. Then back to a, to what it
+// still holds. Then a release whose own check fails: left, with the reason, and
+// refused the next time.
 func TestUpgrade(t *testing.T) {
 	t.Parallel()
 	s, err := registrytest.Start("../../build/tools/registry", t.TempDir(), registrytest.Options{})
@@ -28,29 +34,70 @@ func TestUpgrade(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Stop)
-	first := variant(t, "console: root\n", "console: root\nhealth: {soak: 5s, deadline: 40s}\n")
-	second := variant(t, "release: \"1.2\"\nboards: [rpi3, vm]", "release: \"1.3\"\nboards: [rpi3, vm]\nhealth: {soak: 5s, deadline: 40s}")
-	third := variant(t, "release: \"1.2\"\nboards: [rpi3, vm]", "release: \"1.4\"\nboards: [rpi3, vm]\nhealth: {soak: 5s, deadline: 20s}\ninventory: unwell.yaml")
-	published(t, s, second.Artifact.Dir)
-	published(t, s, third.Artifact.Dir)
+	release := func(number, more string) *builder.Result {
+		return variant(t, "release: \"1.2\"\n", "release: \""+number+"\"\nhealth: {soak: 5s, deadline: 20s}\noverlays: [ssh]\n"+more)
+	}
+	sick := filepath.Join(t.TempDir(), "usr/lib/pikelet/checks.d")
+	if err := os.MkdirAll(sick, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(sick, "fan"), []byte("#!/bin/sh\necho the fan stands still\nexit 1\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	first := release("1.2", "")
+	published(t, s, release("1.3", "").Artifact.Dir)
+	published(t, s, release("1.4", "layers: [{folder: "+strings.TrimSuffix(sick, "/usr/lib/pikelet/checks.d")+"}]\n").Artifact.Dir)
 	at := "10.0.2.2" + s.Addr[strings.LastIndexByte(s.Addr, ':'):] + "/small"
 
+	key, public := sshKey(t)
 	card := cardOf(t, first)
-	p := boot(t, card)
+	cfg := configOf(t, "cluster-secret: "+clusterSecret+"\ndefaults: {users: [{name: anna, admin: true, keys: ['"+public+"']}]}\nnodes: [{hostname: attic}]\n", "attic")
+	if err := desk.Write(card, cfg); err != nil {
+		t.Fatal(err)
+	}
+	id, _, err := desk.Identity(cfg, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	anna, with := sshTo(t, "anna", key, id.PublicKey())
+	upgrade := func(known, more string) (string, error) {
+		config := filepath.Join(t.TempDir(), "config")
+		text := fmt.Sprintf("Host attic\nHostName 127.0.0.1\nPort %d\nUser anna\nIdentityFile %s\nIdentitiesOnly yes\nBatchMode yes\nStrictHostKeyChecking yes\nUserKnownHostsFile %s\nGlobalKnownHostsFile /dev/null\nConnectTimeout 10\n", anna.port, key, known)
+		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		out, err := exec.Command("../../build/pikelet", "upgrade", "--ssh-config", config, "--plain-http", "attic", at+more).CombinedOutput()
+		return string(out), err
+	}
+	p := boot(t, card, with)
 	p.prompt()
-	p.run("pikeletd upgrade "+at+":1.3", "say --plain-http")
-	p.run("pikeletd upgrade --plain-http "+at+":1.3", "small 1.3 is good, and goes to slot b", "all of it reads back as it should", "restarting into the trial of release 1.3",
-		"small 1.3, slot b (trial), root verified", "release 1.3 is committed: all checks held for 5s")
+	anna.must("true") // the server answers
+	stranger := filepath.Join(t.TempDir(), "known_hosts")
+	_, other := sshKey(t)
+	if err := os.WriteFile(stranger, []byte(fmt.Sprintf("[127.0.0.1]:%d %s\n", anna.port, other)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := upgrade(stranger, ":1.3"); err == nil || !strings.Contains(out, "attic: ") {
+		t.Errorf("a host with another key: %v\n%s", err, out)
+	}
+	if out, err := upgrade(anna.host, ":1.3"); err != nil || !strings.Contains(out, "attic: 1.2 -> 1.3, committed") {
+		t.Errorf("upgrading over SSH: %v\n%s", err, out)
+	}
+	p.expect("small 1.3, slot b (trial), root verified", "release 1.3 is committed: all checks held for 5s")
 	p.run("pikeletd status", "upgrade to 1.3 in slot b: committed")
-	p.run("pikeletd upgrade --plain-http "+at+":1.3", "release 1.3 is what this node runs")
+	if out, err := upgrade(anna.host, ":1.3"); err != nil || !strings.Contains(out, "attic: runs 1.3 already") {
+		t.Errorf("once more: %v\n%s", err, out)
+	}
 	p.Close() // the plug
 	p = boot(t, card)
 	p.expect("small 1.3, slot b (committed), root verified")
 	p.prompt()
-	p.run("pikeletd upgrade --plain-http "+at+":1.4", "small 1.4, slot a (trial), root verified", "release 1.4 is not well, and is left: volume: ",
-		"small 1.3, slot b (committed), root verified", "release 1.4 was left: after 20s: volume: ")
+	p.run("pikeletd upgrade "+at+":1.4", "say --plain-http")
+	p.run("pikeletd rollback", "slot a holds small 1.2, whole and signed", "small 1.2, slot a (trial), root verified", "release 1.2 is committed")
+	p.run("pikeletd upgrade --plain-http "+at+":1.4", "small 1.4 is good, and goes to slot b", "all of it reads back as it should", "small 1.4, slot b (trial), root verified",
+		"release 1.4 is not well, and is left: after 20s: fan: the fan stands still", "small 1.2, slot a (committed), root verified", "release 1.4 was left: after 20s: fan")
 	p.prompt()
-	p.run("pikeletd status", "upgrade to 1.4 in slot a: left, after 20s: volume: ")
+	p.run("pikeletd status", "upgrade to 1.4 in slot b: left, after 20s: fan: the fan stands still")
 	p.run("pikeletd upgrade --plain-http "+at+":1.4", "release 1.4 failed on this node before", "say --again")
 	p.off()
 }

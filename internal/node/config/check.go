@@ -13,6 +13,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/pikelet-os/pikelet/internal/strict"
 )
@@ -69,6 +70,23 @@ func (c *checker) check(prefix string, cfg *Config) {
 		if !isHost(s) {
 			add(fmt.Sprintf("time.servers[%d]", i), "%q: want a name or an address", s)
 		}
+	}
+	if w := cfg.Upgrades.Window; w != "" {
+		if _, err := ParseWindow(w); err != nil {
+			add("upgrades.window", "%v", err)
+		}
+	}
+	if ch := cfg.Upgrades.Channel; strings.ContainsAny(ch, " \t\n") || strings.Contains(ch, "://") {
+		add("upgrades.channel", "%q: want a reference such as registry.example/homelab:stable", ch)
+	}
+	if p := time.Duration(cfg.Upgrades.Poll); p != 0 && p < time.Second {
+		add("upgrades.poll", "%v is too often; want a span of time such as 6h", p)
+	}
+	if cfg.Datastore.Copies < 0 || cfg.Datastore.Copies > 20 {
+		add("datastore.copies", "%d: want 1 to 20", cfg.Datastore.Copies)
+	}
+	if o := cfg.Datastore.OnLeft; o != "" && o != OnLeftRestore && o != OnLeftKeep {
+		add("datastore.onLeft", "%q: want restore or keep", o)
 	}
 	c.k3s(prefix+"k3s", cfg.K3s)
 	c.registries(prefix+"registries", cfg.Registries)

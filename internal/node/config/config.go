@@ -45,6 +45,10 @@ type Config struct {
 	ISCSI ISCSI `yaml:"iscsi,omitempty"`
 	// Volume is where k3s and pods keep their data. Default: on state.
 	Volume Volume `yaml:"volume,omitempty"`
+	// Upgrades says whether the node looks for new releases by itself.
+	Upgrades Upgrades `yaml:"upgrades,omitempty"`
+	// Datastore says how a k3s server keeps its datastore over an upgrade.
+	Datastore Datastore `yaml:"datastore,omitempty"`
 	// Logs says where system logs are: memory, or state, which wears the card.
 	// Those of pods are on the volume. Default: memory.
 	Logs string `yaml:"logs,omitempty" jsonschema:"enum=memory,enum=state"`
@@ -54,6 +58,40 @@ type Config struct {
 	Sysctls map[string]string `yaml:"sysctls,omitempty"`
 	// Modules are kernel modules, loaded on each boot.
 	Modules []string `yaml:"modules,omitempty"`
+}
+
+// Upgrades says whether the node looks for new releases by itself. What
+// registries says of a registry counts for these too.
+type Upgrades struct {
+	// Poll is how often the channel is asked, such as 6h; nodes do so at
+	// different moments. Default: never.
+	Poll Duration `yaml:"poll,omitempty"`
+	// Channel is the reference that is watched, such as
+	// registry.example/homelab:stable. Default: the image's own channel.
+	Channel string `yaml:"channel,omitempty"`
+	// Window is the time of day in which a new release is tried, such as
+	// 02:00-05:00, in the node's time zone; it is fetched before. Default: at
+	// once.
+	Window string `yaml:"window,omitempty" jsonschema:"pattern=^[0-2][0-9]:[0-5][0-9]-[0-2][0-9]:[0-5][0-9]$"`
+	// PlainHTTP speaks HTTP without TLS to the registry. Default: false.
+	PlainHTTP bool `yaml:"plain-http,omitempty"`
+}
+
+// What becomes of a datastore when a release with another k3s is left.
+const (
+	OnLeftRestore = "restore"
+	OnLeftKeep    = "keep"
+)
+
+// Datastore says how a k3s server keeps its datastore over an upgrade: a copy
+// is made just before the node restarts into a new release.
+type Datastore struct {
+	// Copies is how many are kept, 1 to 20. Default: 3.
+	Copies int `yaml:"copies,omitempty" jsonschema:"minimum=1,maximum=20"`
+	// OnLeft says what becomes of it when a release with another minor version
+	// of k3s is left: restore puts the copy back, and what was written since
+	// aside; keep goes on with it as it is. Default: restore.
+	OnLeft string `yaml:"onLeft,omitempty" jsonschema:"enum=restore,enum=keep"`
 }
 
 // User may log in over SSH.
