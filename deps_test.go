@@ -30,7 +30,7 @@ var sides = map[string]string{
 	// shared.
 	"internal/artifact/registry": "both",
 
-	"initramfs": "device", "internal/agent": "device", "internal/agent/etc": "device", "internal/agent/updater": "device", "internal/reboot": "device",
+	"initramfs": "device", "internal/agent": "device", "internal/agent/etc": "device", "internal/agent/datastore": "device", "internal/agent/updater": "device", "internal/reboot": "device",
 	"cmd/pikelet-init": "device", "cmd/pikeletd": "device",
 
 	"builder": "build", "builder/spec": "build", "builder/fetch": "build", "builder/squashfs": "build", "builder/device": "build", "builder/lock": "build", "builder/inspect": "build", "builder/cache": "build",

@@ -126,7 +126,7 @@ func (m host) Report(text string) error {
 }
 
 // BeforeArming implements updater.Node.
-func (m host) BeforeArming(slots.Update) error { return nil }
+func (m host) BeforeArming(u slots.Update) error { return saveDatastore(m.cfg, m.boot, u) }
 
 // Alive implements updater.Node.
 func (m host) Alive() { m.tellFeeder(unix.SIGUSR1) }

@@ -40,15 +40,9 @@ func runK3s(out io.Writer) error {
 	if cfg.K3s.Role == "" {
 		return errors.New("the node config gives this node no part in a cluster: k3s.role")
 	}
-	program := ""
-	for _, p := range k3sPrograms {
-		if _, err := os.Stat(p); err == nil {
-			program = p
-			break
-		}
-	}
-	if program == "" {
-		return fmt.Errorf("the image has no k3s at %v", k3sPrograms)
+	program, err := k3sProgram()
+	if err != nil {
+		return err
 	}
 	if err := waitVolume(out); err != nil {
 		return err
@@ -69,6 +63,9 @@ func runK3s(out io.Writer) error {
 		if err := placeManifests(); err != nil {
 			return err
 		}
+		if err := startDatastore(cfg, program); err != nil {
+			return err
+		}
 	}
 	env := os.Environ()
 	if filepath.Dir(filepath.Dir(program)) == "/usr/lib/k3s" {
@@ -78,6 +75,16 @@ func runK3s(out io.Writer) error {
 		env = append(env, "PATH=/usr/lib/k3s/bin:/usr/lib/k3s/bin/aux:"+os.Getenv("PATH"), "K3S_DATA_DIR=/usr/lib/k3s")
 	}
 	return unix.Exec(program, []string{"k3s", cfg.K3s.Role}, env)
+}
+
+// k3sProgram returns where the image has k3s.
+func k3sProgram() (string, error) {
+	for _, p := range k3sPrograms {
+		if _, err := os.Stat(p); err == nil {
+			return p, nil
+		}
+	}
+	return "", fmt.Errorf("the image has no k3s at %v", k3sPrograms)
 }
 
 // waitVolume waits for the volume, however long it takes: k3s on the memory

@@ -40,6 +40,7 @@ func gather() (node.Status, error) {
 	s.Sessions = sessions()
 	s.Firmware = firmware()
 	s.Update = lastUpdate(s.Boot.Disk)
+	s.Datastore = readTrimmed(datastoreFile)
 	s.CardWritten = written(s.Boot.Disk)
 	s.Synchronised = synchronised()
 	return s, nil
@@ -206,6 +207,9 @@ func describeMore(s node.Status) string {
 			fmt.Fprintf(&b, ", %s", indent(u.Reason))
 		}
 		b.WriteString("\n")
+	}
+	if s.Datastore != "" {
+		fmt.Fprintf(&b, "DATA    %s\n", indent(s.Datastore))
 	}
 	if s.Firmware.Bootloader != 0 {
 		fmt.Fprintf(&b, "eeprom  of %s\n", time.Unix(s.Firmware.Bootloader, 0).UTC().Format("2006-01-02"))

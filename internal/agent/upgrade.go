@@ -60,7 +60,7 @@ func upgrade(args []string, out io.Writer) error {
 			return err
 		}
 		fmt.Fprintf(out, "%s%s\n", node.Restarting, img.Release)
-		return u.Arm(ctx, slots.Update{Digest: image.Digest, Drill: *drill})
+		return arm(ctx, u, slots.Update{Digest: image.Digest, Drill: *drill})
 	})
 }
 
@@ -110,6 +110,16 @@ func firmwareCanTry(u *updater.Updater, out io.Writer) error {
 	return nil
 }
 
+// arm restarts into a trial. Where that fails, k3s runs on: it was stopped for
+// a copy of its datastore.
+func arm(ctx context.Context, u *updater.Updater, s slots.Update) error {
+	err := u.Arm(ctx, s)
+	if err != nil {
+		startK3s()
+	}
+	return err
+}
+
 // rollback is the verb: the other slot, as it is, as a trial.
 func rollback(args []string, out io.Writer) error {
 	f := flag.NewFlagSet("rollback", flag.ContinueOnError)
@@ -137,7 +147,7 @@ func rollback(args []string, out io.Writer) error {
 			return err
 		}
 		fmt.Fprintf(out, "slot %s holds %s %s, whole and signed\n%s%s\n", b.Slot.Other(), m.Stream, m.Release, node.Restarting, m.Release)
-		return u.Arm(ctx, slots.Update{Digest: digest, Drill: *drill})
+		return arm(ctx, u, slots.Update{Digest: digest, Drill: *drill})
 	})
 }
 

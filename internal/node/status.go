@@ -111,6 +111,9 @@ type Status struct {
 	Firmware Firmware     `json:"firmware"`
 	// Update is what the card's record says of the last upgrade.
 	Update *slots.Update `json:"update,omitempty"`
+	// Datastore says what became of k3s' datastore when a release was left that
+	// had written to it; "" for nothing.
+	Datastore string `json:"datastore,omitempty"`
 	// CardWritten is how many bytes were written to the card since it was
 	// started.
 	CardWritten int64 `json:"cardWrittenBytes"`
