@@ -26,7 +26,7 @@ func (s *State) Others(dir string, l slots.Letter) error {
 	}
 	p := t.Partitions[l.Partition()-1]
 	name := filepath.Join(dir, "card")
-	if err := s.Card().dump(name, t.End()); err != nil {
+	if err := s.Card().Dump(name, t.End()); err != nil {
 		return err
 	}
 	defer os.Remove(name)
@@ -89,10 +89,8 @@ func (s *State) Others(dir string, l slots.Letter) error {
 	return nil
 }
 
-// Dump writes the card into a file of some length, zeros as holes.
-func (s *State) Dump(name string, size int64) error { return s.Card().dump(name, size) }
-
-func (c *Card) dump(name string, size int64) error {
+// Dump writes a card into a file of some length, zeros as holes.
+func (c *Card) Dump(name string, size int64) error {
 	f, err := os.Create(name)
 	if err != nil {
 		return err

@@ -104,23 +104,6 @@ func TestEverythingTheStarterBrings(t *testing.T) {
 	}
 }
 
-func TestSnapshotLeavesTheFileUntouched(t *testing.T) {
-	t.Parallel()
-	card := newCard(t)
-	flip(t, card, offset(t, card, slots.A, artifact.ConfigFile)) // makes /init write a record and a report
-	before, err := os.ReadFile(card)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := boot(t, card, func(o *vm.Options) { o.Snapshot = true })
-	p.expect("slot b (rescue)")
-	p.Close()
-	after, err := os.ReadFile(card)
-	if err != nil || !bytes.Equal(before, after) {
-		t.Errorf("the image changed under a snapshot (%v)", err)
-	}
-}
-
 func TestTrialOfSlotBThenBackToA(t *testing.T) {
 	t.Parallel()
 	p := boot(t, newCard(t))

@@ -17,9 +17,10 @@ type qmp struct {
 	listener net.Listener
 	done     chan struct{}
 
-	mu   sync.Mutex
-	why  string
-	conn net.Conn
+	mu      sync.Mutex
+	why     string
+	conn    net.Conn
+	answers chan json.RawMessage // to what ask asks
 }
 
 func listenQMP(path string) (*qmp, error) {
@@ -28,7 +29,7 @@ func listenQMP(path string) (*qmp, error) {
 	if err != nil {
 		return nil, err
 	}
-	q := &qmp{path: path, listener: l, done: make(chan struct{})}
+	q := &qmp{path: path, listener: l, done: make(chan struct{}), answers: make(chan json.RawMessage, 8)}
 	go q.read()
 	return q, nil
 }
@@ -49,13 +50,23 @@ func (q *qmp) read() {
 	sc := bufio.NewScanner(c)
 	for sc.Scan() {
 		var event struct {
-			Event string
-			Data  struct{ Reason string }
+			Event  string
+			Data   struct{ Reason string }
+			Return json.RawMessage
 		}
-		if json.Unmarshal(sc.Bytes(), &event) == nil && event.Event == "SHUTDOWN" {
+		if json.Unmarshal(sc.Bytes(), &event) != nil {
+			continue
+		}
+		if event.Event == "SHUTDOWN" {
 			q.mu.Lock()
 			q.why = event.Data.Reason
 			q.mu.Unlock()
+		}
+		if len(event.Return) > 2 { // {} is the answer to what asks for nothing
+			select {
+			case q.answers <- event.Return:
+			default:
+			}
 		}
 	}
 }
@@ -66,6 +77,36 @@ func (q *qmp) reset() {
 	defer q.mu.Unlock()
 	if q.conn != nil {
 		io.WriteString(q.conn, `{"execute":"system_reset"}`+"\n") // a machine that has just ended needs none
+	}
+}
+
+// cardWrites returns how many writes to the card QEMU has seen since it
+// started.
+func (q *qmp) cardWrites() (int64, error) {
+	q.mu.Lock()
+	conn := q.conn
+	q.mu.Unlock()
+	if conn == nil {
+		return 0, nil
+	}
+	if _, err := io.WriteString(conn, `{"execute":"query-blockstats"}`+"\n"); err != nil {
+		return 0, err
+	}
+	select {
+	case b := <-q.answers:
+		var list []struct {
+			Stats struct {
+				Writes int64 `json:"wr_operations"`
+			}
+		}
+		err := json.Unmarshal(b, &list)
+		var n int64
+		for _, d := range list {
+			n = max(n, d.Stats.Writes)
+		}
+		return n, err
+	case <-q.done:
+		return 0, net.ErrClosed
 	}
 }
 

@@ -1,6 +1,7 @@
 package vm_test
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"flag"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/pikelet-os/pikelet/internal/artifact"
 	"github.com/pikelet-os/pikelet/internal/crash"
 	"github.com/pikelet-os/pikelet/internal/desk"
 	"github.com/pikelet-os/pikelet/internal/disk"
@@ -167,16 +169,16 @@ func TestRecordedUpgrade(t *testing.T) {
 		j.Well = nil // they are of another build; that something was never well says nothing here
 	}
 	seen := map[string]int{}
-	var cards []string
-	random := rand.New(rand.NewPCG(r.random, 9))
+	var cards []*crash.Card // some of the states, each as likely as any other
+	var names []string
+	random, number := rand.New(rand.NewPCG(r.random, 9)), 0
 	judged(t, r, run, func(s *crash.State) []string {
 		seen[s.Phase]++
-		if len(cards) < *bootStates && random.IntN(600) == 0 {
-			cards = append(cards, filepath.Join(t.TempDir(), "disk.img"))
-			if err := s.Dump(cards[len(cards)-1], 512<<20); err != nil {
-				t.Fatal(err)
-			}
-			t.Logf("to be booted: %s", s)
+		number++
+		if i := random.IntN(number); len(cards) < *bootStates {
+			cards, names = append(cards, s.Card()), append(names, s.String())
+		} else if i < *bootStates {
+			cards[i], names[i] = s.Card(), s.String()
 		}
 		return j.State(s, run.Parts)
 	})
@@ -185,11 +187,16 @@ func TestRecordedUpgrade(t *testing.T) {
 			t.Errorf("nothing was recorded of phase %s", phase)
 		}
 	}
-	for _, card := range cards {
+	for i, c := range cards {
+		card := filepath.Join(t.TempDir(), "disk.img")
+		if err := c.Dump(card, 300<<20); err != nil {
+			t.Fatal(err)
+		}
 		p := boot(t, card)
 		if got, err := p.ExpectAny([]string{"small 1.2, slot a (committed), root verified", "small 1.3, slot b (committed), root verified"}, patience); err != nil {
-			t.Errorf("%s %v", got, err)
+			t.Errorf("%s: %s %v", names[i], got, err)
 		}
+		t.Logf("booted: %s", names[i])
 		p.Close()
 		os.Remove(card)
 	}
@@ -241,4 +248,56 @@ func recordUpgrade(t *testing.T, r recording, image, next string) {
 	p.run("pikeletd upgrade --plain-http 10.0.2.2"+s.Addr[strings.LastIndexByte(s.Addr, ':'):]+"/small:1.3",
 		"small 1.3, slot b (trial), root verified", "release 1.3 is committed: all checks held for 5s")
 	p.off()
+}
+
+// TestRecordedRescue records what is done to a card whose default slot is
+// damaged: /init writes why, and the other slot comes up as a rescue. At any
+// moment of it the firmware still starts what it started before, the slot that
+// is whole stays it, and what the records say is not lost. The image's file,
+// under a snapshot, is as it was.
+func TestRecordedRescue(t *testing.T) {
+	t.Parallel()
+	r, again := newRecording(t)
+	if !again {
+		card := newCard(t)
+		flip(t, card, offset(t, card, slots.A, artifact.ConfigFile)) // makes /init write a record and a report
+		if err := vm.CopySparse(card, r.card()); err != nil {
+			t.Fatal(err)
+		}
+		p := boot(t, card, func(o *vm.Options) { o.Snapshot, o.Writes = true, r.writes() })
+		p.expect("slot b (rescue), root verified")
+		p.prompt()
+		p.off()
+		if before, err := os.ReadFile(r.card()); err != nil || !bytes.Equal(before, must(os.ReadFile(card))) {
+			t.Errorf("the image changed under a snapshot (%v)", err)
+		}
+	}
+	run := r.run(t)
+	key, err := testKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	judged(t, r, run, func(s *crash.State) (problems []string) {
+		seen[s.Phase] = true
+		for _, f := range crash.Firmwares {
+			for req, want := range map[vm.Request]int{{}: 2, {Partition: 3}: 3} {
+				if n, err := f.Starts(s, req); n != want {
+					problems = append(problems, fmt.Sprintf("%s starts partition %d, not %d (%v)", f.Name, n, want, err))
+				}
+			}
+			if _, err := crash.Whole(s, slots.B, []*ecdsa.PublicKey{&key.PublicKey}, f.Firmware); err != nil && !again {
+				problems = append(problems, "slot b: "+err.Error())
+			}
+		}
+		if slots.ReadCard(run.Base).State != slots.ReadCard(s).State && slots.ReadCard(s).State == "" {
+			problems = append(problems, "the card's record is lost")
+		}
+		return problems
+	})
+	for _, phase := range []string{"init", "control"} {
+		if !seen[phase] && *crashState < 0 {
+			t.Errorf("nothing was recorded of phase %s", phase)
+		}
+	}
 }

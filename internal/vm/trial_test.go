@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pikelet-os/pikelet/builder"
 	"github.com/pikelet-os/pikelet/internal/agent/updater"
@@ -72,11 +73,16 @@ func bad(t *testing.T, more string, files map[string]string) *builder.Result {
 // left expects that the old slot is back, and says why.
 func (p *pi) left(reason string) {
 	p.t.Helper()
-	p.expect("small 1.2, slot a (committed), root verified", "release 1.3 was left: ")
-	p.expect(reason)
+	p.expect("small 1.2, slot a (committed), root verified")
+	from := len(p.Output())
 	p.prompt()
-	p.run("pikeletd status", "upgrade to 1.3 in slot b: left, ")
-	p.expect(reason)
+	// It is said before the prompt or behind it.
+	for start := time.Now(); !strings.Contains(p.Output()[from:], "release 1.3 was left: "+reason); time.Sleep(100 * time.Millisecond) {
+		if time.Since(start) > patience {
+			p.t.Fatalf("nothing says that it was left because %s", reason)
+		}
+	}
+	p.run("pikeletd status", "upgrade to 1.3 in slot b: left, "+reason)
 	p.off()
 }
 
@@ -133,7 +139,7 @@ func TestTrialsThatFail(t *testing.T) {
 		p.expect("small 1.3, slot b (trial), root verified", "is left: ")
 		p.left(reason)
 	}
-	try(bad(t, "inventory: lost.yaml", nil), "network: eth0 has no")
+	try(bad(t, "inventory: lost.yaml", nil), "after 20s: network: eth0 has no")
 	try(bad(t, "", map[string]string{"usr/lib/pikelet/checks.d/fan": "#!/bin/sh\necho the fan stands still\nexit 3\n"}), "after 20s: fan: the fan stands still")
 	report, err := os.ReadFile(filepath.Join(dumpControl(t, card), slots.ReportFile))
 	if err != nil || !strings.Contains(string(report), "MISSING fan") || !strings.Contains(string(report), "ok      network") || !strings.Contains(string(report), "-- the kernel") {
@@ -184,4 +190,15 @@ func tableOf(t *testing.T, f *os.File) disk.Table {
 		t.Fatal(err)
 	}
 	return table
+}
+
+// openFile opens a card for reading, until the test ends.
+func openFile(t *testing.T, name string) *os.File {
+	t.Helper()
+	f, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
 }

@@ -70,6 +70,9 @@ type Machine struct {
 	seen    int // how much of output Expect has passed
 	input   io.Writer
 	boots   int
+	control *qmp  // of the QEMU that runs
+	writes  int64 // to the card, of those that ran before
+	ofThis  int64 // and of the one that runs, as far as was asked
 	ended   bool
 	err     error
 
@@ -332,12 +335,15 @@ func (m *Machine) run(ctx context.Context, args []string, watchdog, from int) (s
 	var complaints bytes.Buffer
 	cmd.Stdout, cmd.Stderr = console{m}, &complaints
 	m.mu.Lock()
-	m.input = stdin
+	m.input, m.control = stdin, control
 	m.mu.Unlock()
 	if watchdog > 0 {
 		defer m.guard(control, time.Duration(watchdog)*slowness*time.Second, from).Stop()
 	}
 	err = cmd.Run()
+	m.mu.Lock()
+	m.writes, m.ofThis, m.control = m.writes+m.ofThis, 0, nil
+	m.mu.Unlock()
 	if ctx.Err() != nil {
 		return "", errors.New("the machine was stopped")
 	}
@@ -435,6 +441,25 @@ func (m *Machine) Output() string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.output.String()
+}
+
+// CardWrites returns how many writes to the card there were since the machine
+// was started, over all its boots.
+func (m *Machine) CardWrites() int64 {
+	m.mu.Lock()
+	control, before := m.control, m.writes
+	m.mu.Unlock()
+	if control == nil {
+		return before
+	}
+	n, err := control.cardWrites()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err != nil || m.control != control {
+		return m.writes // it has just ended
+	}
+	m.ofThis = max(m.ofThis, n)
+	return m.writes + m.ofThis
 }
 
 // Boots returns how often the firmware has started a kernel.

@@ -40,10 +40,15 @@ func main() {
 	flag.StringVar(&o.bulk, "bulk", "build/bulk", "repository of large packages")
 	flag.StringVar(&o.alpine, "alpine", "", "folder with alpine-minirootfs-*-x86_64.tar.gz and APKINDEX-*-x86_64.tar.gz, for solve_ms")
 	flag.IntVar(&o.rounds, "rounds", 5, "how often each is measured; figures are medians")
-	flag.StringVar(&o.only, "only", "", "measure only these groups: boot, node, build, loop, solve, ship")
+	flag.StringVar(&o.only, "only", "", "measure only these groups: boot, node, build, loop, solve, ship, update")
 	pack := flag.String("squash", "", "only pack this folder into the file -o, as the builder's writer does")
+	card := flag.String("slot-b", "", "only write the image -ref onto slot b of this card")
+	ref := flag.String("ref", "", "with -slot-b: a reference, whose key is ship.pub here")
 	flag.Parse()
 	err := func() error {
+		if *card != "" {
+			return slotB(context.Background(), *card, *ref, "ship.pub")
+		}
 		if *pack != "" {
 			return squash(*pack, o.out)
 		}
@@ -78,7 +83,7 @@ func run(o options) (err error) {
 	for _, group := range []struct {
 		name    string
 		measure func(context.Context, options, map[string]float64) error
-	}{{"boot", boots}, {"node", node}, {"build", builds}, {"loop", loop}, {"solve", solve}, {"ship", ship}} {
+	}{{"boot", boots}, {"node", node}, {"build", builds}, {"loop", loop}, {"solve", solve}, {"ship", ship}, {"update", update}} {
 		if o.only == "" || strings.Contains(","+o.only+",", ","+group.name+",") {
 			if err := group.measure(ctx, o, figures); err != nil {
 				return fmt.Errorf("%s: %w", group.name, err)

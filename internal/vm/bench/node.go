@@ -73,7 +73,7 @@ func node(ctx context.Context, o options, figures map[string]float64) error {
 	if err != nil {
 		return err
 	}
-	rss, err := ask(m, "grep VmRSS /proc/$(cat /run/pikeletd.pid)/status", `VmRSS:\s+([0-9]+) kB`)
+	rss, err := ask(m, "grep VmRSS /proc/$(pidof pikeletd)/status", `VmRSS:\s+([0-9]+) kB`)
 	if err != nil {
 		return err
 	}
