@@ -70,9 +70,13 @@ fuzz: device ## run every fuzz target for FUZZTIME
 	  $(GO) test -list '^Fuzz' $$p | grep '^Fuzz' | while read f; do \
 	    echo "== $$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p; done; done
 
-proof: test ## run the full counts of tests that make test runs short; none yet
+proof: setup-test build starter $(BUILD)/tools/registry ## judge 120,000 states that power cuts leave, and those of recorded runs; boot 20 of them
+	$(GO) test -count=1 -timeout 60m -v -run 'TestProof|TestMutants|TestKillTable' ./internal/agent/updater -states 120000
+	$(GO) test -count=1 -timeout 60m -v -run TestRecorded ./internal/vm -crash-states 15 -boot-states 20
 
-soak: test ## run long tests: power cuts, and builds side by side with the race detector watching
+soak: setup-test build starter $(BUILD)/tools/registry ## run long tests: power cuts, killed upgrades, and builds side by side with the race detector watching
+	$(GO) test -count=1 -timeout 60m -v -run TestSoak ./internal/agent/updater -upgrades 2000
+	$(GO) test -count=1 -timeout 180m -v -run TestUpgradeKilled ./internal/vm -kills 60
 	$(GO) test -count=1 -timeout 60m -v -run TestPowerCuts ./internal/vm -cuts 50
 	$(GO) test -race -count=1 -timeout 60m -run TestBuildsShareACache ./cmd/pikelet
 
