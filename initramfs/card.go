@@ -186,6 +186,21 @@ func (c *card) defaultSlot() slots.Letter {
 	return def
 }
 
+// empty says why a slot holds no image; nil where it may hold one. Whether it
+// is whole its own /init finds out.
+func (c *card) empty(l slots.Letter) error {
+	p, err := c.table.Partition(l.Partition())
+	if err != nil {
+		return err
+	}
+	v, err := fat.Open(io.NewSectionReader(c.f, p.Start, p.Size))
+	if err != nil {
+		return err
+	}
+	_, err = v.Stat(artifact.ManifestFile)
+	return err
+}
+
 // readRecord returns the record that only /init writes; an empty one where
 // there is none.
 func (c *card) readRecord() slots.Record {

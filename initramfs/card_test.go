@@ -11,6 +11,7 @@ import (
 	"github.com/pikelet-os/pikelet/initramfs/cmdline"
 	"github.com/pikelet-os/pikelet/internal/artifact"
 	"github.com/pikelet-os/pikelet/internal/disk"
+	"github.com/pikelet-os/pikelet/internal/disk/fat"
 	"github.com/pikelet-os/pikelet/internal/slots"
 )
 
@@ -118,5 +119,58 @@ func TestWritesStayInPlace(t *testing.T) {
 		if before[i] != after[i] && !inReport && !inRecord {
 			t.Fatalf("byte %d changed, outside report.txt and the record", i)
 		}
+	}
+}
+
+// TestEmptySlot: a slot that holds nothing is nowhere to go to.
+func TestEmptySlot(t *testing.T) {
+	c := newCard(t)
+	if c.empty(slots.A) == nil || c.empty(slots.B) == nil {
+		t.Error("a slot without a filesystem holds an image")
+	}
+	write := func(l slots.Letter, name string) {
+		t.Helper()
+		p := c.table.Partitions[l.Partition()-1]
+		layout, err := fat.Plan([]fat.File{{Name: name, Open: func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("")), nil }}}, fat.Options{Size: p.Size})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := layout.Write(io.NewOffsetWriter(c.f, p.Start)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(slots.A, "config.txt")
+	write(slots.B, artifact.ManifestFile)
+	if c.empty(slots.A) == nil || c.empty(slots.B) != nil {
+		t.Errorf("a filesystem without a manifest: %v; one with: %v", c.empty(slots.A), c.empty(slots.B))
+	}
+}
+
+// TestTrialWithoutAMark: firmware that leaves no mark of a trial; the record
+// says that the slot that runs was armed, or that it was not.
+func TestTrialWithoutAMark(t *testing.T) {
+	c := newCard(t)
+	b := &boot{card: c, line: cmdline.Line{Slot: slots.B}}
+	for _, x := range []struct {
+		u    *slots.Update
+		want slots.Kind
+	}{
+		{nil, slots.Rescue},
+		{&slots.Update{Step: slots.Armed, Slot: slots.B}, slots.Trial},
+		{&slots.Update{Step: slots.Tried, Slot: slots.B}, slots.Trial},
+		{&slots.Update{Step: slots.Armed, Slot: slots.A}, slots.Rescue},
+		{&slots.Update{Step: slots.Left, Slot: slots.B}, slots.Rescue},
+		{&slots.Update{Step: slots.Finished, Slot: slots.B}, slots.Rescue},
+	} {
+		if err := slots.ChangeCard(c.f, func(r *slots.Card) { r.Update = x.u }); err != nil {
+			t.Fatal(err)
+		}
+		if got := b.what(); got != x.want {
+			t.Errorf("%+v: %s, want %s", x.u, got, x.want)
+		}
+	}
+	b.line.Slot = slots.A
+	if got := b.what(); got != slots.Committed {
+		t.Errorf("the default slot is %s", got)
 	}
 }

@@ -45,6 +45,10 @@ func (b *boot) fail(err error) {
 	case failedBefore(b.card.readRecord(), b.line.Slot.Other()):
 		b.note(err)
 		b.retry(fmt.Sprintf("slot %s failed before", b.line.Slot.Other()))
+	case b.card.empty(b.line.Slot.Other()) != nil:
+		// Firmware that does not walk on would wait there for ever.
+		b.note(err)
+		b.retry(fmt.Sprintf("slot %s is none to go to: %v", b.line.Slot.Other(), b.card.empty(b.line.Slot.Other())))
 	default:
 		b.note(err)
 		other := b.line.Slot.Other()
@@ -56,8 +60,7 @@ func (b *boot) fail(err error) {
 // trial says whether this boot was one, also when it failed before judge.
 func (b *boot) trial() bool {
 	if b.kind == "" {
-		tryboot, _ := firmware("tryboot")
-		b.kind = slots.What(b.line.Slot, b.card.defaultSlot(), tryboot == 1)
+		b.kind = b.what()
 	}
 	return b.kind == slots.Trial
 }

@@ -167,10 +167,22 @@ func firmware(name string) (value uint32, ok bool) {
 
 // judge compares the running slot with the default and the firmware's mark.
 func (b *boot) judge() error {
-	tryboot, _ := firmware("tryboot")
 	b.def = b.card.defaultSlot()
-	b.kind = slots.What(b.line.Slot, b.def, tryboot == 1)
+	b.kind = b.what()
 	return nil
+}
+
+// what says what this boot is. Firmware that leaves no mark of a trial is known
+// by the record: the slot that was armed runs, and is not the default. Whether
+// it is the image that was armed pikeletd finds out.
+func (b *boot) what() slots.Kind {
+	tryboot, _ := firmware("tryboot")
+	kind := slots.What(b.line.Slot, b.card.defaultSlot(), tryboot == 1)
+	u := slots.ReadCard(b.card.f).Update
+	if kind == slots.Rescue && b.card.defaultSlot() != "" && u != nil && u.Slot == b.line.Slot && (u.Step == slots.Armed || u.Step == slots.Tried) {
+		return slots.Trial
+	}
+	return kind
 }
 
 func (b *boot) keys() ([]*ecdsa.PublicKey, error) {

@@ -98,7 +98,10 @@ func (b *boot) leaveWatchdog(dev *os.File) error {
 		defer console.Close()
 	}
 	cmd.Stdout = console
-	cmd.ExtraFiles = []*os.File{dev, b.card.f}
+	cmd.ExtraFiles = []*os.File{dev, null}
+	if b.kind == slots.Trial {
+		cmd.ExtraFiles[1] = b.card.f
+	}
 	cmd.SysProcAttr = &unix.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		return err
@@ -133,11 +136,13 @@ func feed() {
 	w := newWatch(os.Args[1:])
 	tick := time.NewTicker(feedEvery)
 	start := time.Now()
+	hungry := false
 	for {
 		if why := w.late(time.Since(start)); why != "" {
 			w.giveUp(os.NewFile(4, "card"), why)
 		}
-		if _, err := dev.Write([]byte{0}); err != nil {
+		if _, err := dev.Write([]byte{0}); err != nil && !hungry {
+			hungry = true
 			say("the watchdog can't be fed: %v", err)
 		}
 		select {

@@ -220,6 +220,14 @@ func TestBothSlotsBadStaysUpAndTriesAgain(t *testing.T) {
 	if report := controlFile(t, card, slots.ReportFile); !strings.Contains(report, "slot a: ") || !strings.Contains(report, "slot b: ") {
 		t.Errorf("report.txt names not both slots:\n%s", report)
 	}
+
+	// A slot that holds nothing is not gone to at all: old firmware would wait
+	// there for ever.
+	card = newCard(t)
+	flip(t, card, offset(t, card, slots.A, artifact.SignatureFile)+3000)
+	overwrite(t, card, partitionOf(t, card, slots.B.Partition()).Start, make([]byte, 512))
+	p = boot(t, card, func(o *vm.Options) { o.NoWalk = true })
+	p.expect("THIS BOOT FAILED", "slot b is none to go to: reading a FAT32 boot sector", "trying again in")
 }
 
 func TestHalfWrittenSlotIsWalkedOver(t *testing.T) {

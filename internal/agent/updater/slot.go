@@ -39,6 +39,9 @@ func WriteSlot(ctx context.Context, d medium.Medium, img slots.Image, l slots.Le
 	if compare(ctx, d, img, l, p) == nil {
 		return Written{}, nil
 	}
+	if layout, err = reusing(d, img, l, p, layout).Slot(l, p); err != nil {
+		return Written{}, err
+	}
 	// A slot that is being written is nothing a firmware walks into: its first
 	// sector, the copy of that, and the two that count its clusters are gone
 	// before anything else of it changes.
@@ -75,6 +78,55 @@ func WriteSlot(ctx context.Context, d medium.Medium, img slots.Image, l slots.Le
 		return w.Written, fmt.Errorf("reading slot %s back: %w", l, err)
 	}
 	return w.Written, nil
+}
+
+// reusing has files of an image come from the slot itself, where they lie there
+// already: those that an earlier image had in the same place, and what an
+// upgrade that was cut off had brought. They need not be fetched again. What is
+// there counts by its digest alone.
+func reusing(d io.ReaderAt, img slots.Image, l slots.Letter, p disk.Partition, layout *fat.Layout) slots.Image {
+	digests, known := earlier(d, p)
+	open := img.Open
+	img.Open = func(name string) (io.ReadCloser, error) {
+		f, _ := img.Manifest.File(name)
+		if known && !digests[f.Digest] {
+			return open(name)
+		}
+		on := name
+		if name == l.CmdlineFile() {
+			on = slots.CmdlineFile
+		}
+		there := func() io.Reader { return io.NewSectionReader(d, p.Start+layout.Offset(on), f.Size) }
+		sum := sha256.New()
+		if _, err := io.Copy(sum, there()); err != nil || "sha256:"+hex.EncodeToString(sum.Sum(nil)) != f.Digest {
+			return open(name)
+		}
+		return io.NopCloser(there()), nil
+	}
+	return img
+}
+
+// earlier returns the digests of the files of the image that a slot holds. Of
+// one that is no filesystem, such as one that was being written, nothing is
+// known.
+func earlier(d io.ReaderAt, p disk.Partition) (digests map[string]bool, known bool) {
+	v, err := fat.Open(io.NewSectionReader(d, p.Start, p.Size))
+	if err != nil {
+		return nil, false
+	}
+	text, err := v.ReadFile(artifact.ManifestFile, artifact.MaxManifest)
+	if err != nil {
+		return nil, false
+	}
+	m, err := artifact.DecodeManifest(text)
+	if err != nil {
+		return nil, false
+	}
+	digests = map[string]bool{}
+	for _, f := range m.Files {
+		digests[f.Digest] = true
+	}
+	return digests, true
 }
 
 // boot are the sectors that make a volume of a partition: the first, and its

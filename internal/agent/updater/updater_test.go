@@ -290,6 +290,59 @@ func TestWhatIsThereIsNotWritten(t *testing.T) {
 	}
 }
 
+// TestWhatIsThereIsNotFetched: of a second release only the files that differ
+// are fetched; of an upgrade that was cut off, those that had not come.
+func TestWhatIsThereIsNotFetched(t *testing.T) {
+	old, now := image(t, "1.0"), image(t, "1.1")
+	base, table := newCard(t, old)
+	card := crash.Record(base)
+	p := table.Partitions[disk.SlotB-1]
+	fetched := map[string]int{}
+	asked := now
+	asked.Open = func(name string) (io.ReadCloser, error) {
+		fetched[name]++
+		return now.Open(name)
+	}
+	write := func(img slots.Image) error {
+		_, err := WriteSlot(context.Background(), card, img, slots.B, p)
+		return err
+	}
+	if err := write(old); err != nil {
+		t.Fatal(err)
+	}
+	full := card.Card.Clone()
+	if err := write(asked); err != nil {
+		t.Fatal(err)
+	}
+	if len(fetched) != 3 || fetched["cmdline-b.txt"] == 0 || fetched["vmlinuz"] == 0 || fetched["root.squashfs"] == 0 {
+		t.Errorf("fetched %v", fetched)
+	}
+	card, fetched = crash.Record(full), map[string]int{}
+	card.Fail = func(at int64, _ int) error {
+		if at >= rootOf(t, now, p) && at < rootOf(t, now, p)+1<<20 {
+			return errors.New("the power goes")
+		}
+		return nil
+	}
+	if write(asked) == nil || fetched["vmlinuz"] == 0 {
+		t.Fatalf("it was not cut off: %v", fetched)
+	}
+	card.Fail, fetched = nil, map[string]int{}
+	if err := write(asked); err != nil {
+		t.Fatal(err)
+	}
+	if len(fetched) != 1 || fetched["root.squashfs"] == 0 {
+		t.Errorf("after it was cut off %v were fetched", fetched)
+	}
+	// An image that does not fit is refused before anything is written.
+	large := image(t, "1.2")
+	large.Manifest.Files = append(large.Manifest.Files, artifact.File{Name: "large", Size: p.Size, Digest: artifact.DigestOf(nil)})
+	card.Ops = nil
+	if err := write(large); err == nil || len(card.Ops) != 0 {
+		t.Errorf("an image too large: %v, %d writes", err, len(card.Ops))
+	}
+}
+
 // TestCardsThatFail: an error, and a card that does not keep what it is given,
 // leave the default slot as it was and the other one not to be armed.
 func TestCardsThatFail(t *testing.T) {

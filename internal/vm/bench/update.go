@@ -20,6 +20,7 @@ import (
 	"github.com/pikelet-os/pikelet/internal/artifact"
 	"github.com/pikelet-os/pikelet/internal/artifact/registry"
 	"github.com/pikelet-os/pikelet/internal/disk"
+	"github.com/pikelet-os/pikelet/internal/disk/fat"
 	"github.com/pikelet-os/pikelet/internal/slots"
 	"github.com/pikelet-os/pikelet/internal/vm"
 )
@@ -199,7 +200,7 @@ func updates(ctx context.Context, o options, ref string, figures map[string]floa
 	var slot pair
 	peak := u.MiB
 	for i := range o.rounds {
-		if err := noise(dir+"/card", int64(len(before))); err != nil {
+		if err := noise(dir + "/card"); err != nil {
 			return err
 		}
 		ours := func() error {
@@ -223,7 +224,7 @@ func updates(ctx context.Context, o options, ref string, figures map[string]floa
 				return err
 			}
 			slot = pair{}
-			if err := noise(dir+"/card", int64(len(before))); err != nil {
+			if err := noise(dir + "/card"); err != nil {
 				return err
 			}
 		}
@@ -256,8 +257,9 @@ func slotBytes(card string) ([]byte, error) {
 	return b, err
 }
 
-// noise fills slot b with bytes that no image has, and has them on the disk.
-func noise(card string, size int64) error {
+// noise fills the files of slot b with bytes that no image has, and has them on
+// the disk: an image of another stream would look like that.
+func noise(card string) error {
 	f, err := os.OpenFile(card, os.O_RDWR, 0)
 	if err != nil {
 		return err
@@ -267,9 +269,30 @@ func noise(card string, size int64) error {
 	if err != nil {
 		return err
 	}
-	source := rand.NewChaCha8([32]byte{1})
-	if _, err := io.CopyN(io.NewOffsetWriter(f, table.Partitions[disk.SlotB-1].Start), source, size); err != nil {
+	p := table.Partitions[disk.SlotB-1]
+	v, err := fat.Open(io.NewSectionReader(f, p.Start, p.Size))
+	if err != nil {
 		return err
+	}
+	text, err := v.ReadFile(artifact.ManifestFile, artifact.MaxManifest)
+	if err != nil {
+		return err
+	}
+	m, err := artifact.DecodeManifest(text)
+	if err != nil {
+		return err
+	}
+	source := rand.NewChaCha8([32]byte{1})
+	for _, file := range m.Files {
+		_, runs, err := v.Extents(file.Name)
+		if err != nil {
+			continue // kernel words of other slots
+		}
+		for _, r := range runs {
+			if _, err := io.CopyN(io.NewOffsetWriter(f, p.Start+r.Offset), source, r.Size); err != nil {
+				return err
+			}
+		}
 	}
 	c := &timed{File: f}
 	if err := c.Flush(); err != nil {
