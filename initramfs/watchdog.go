@@ -26,10 +26,14 @@ const (
 )
 
 // In a trial the feeder also wants to hear from pikeletd: from the hand-over on
-// within the image's own deadline, and then, as long as the trial goes on, at
-// least every lifeSign. pikeletd runs its checks every two seconds, and each
-// may take a while.
-const lifeSign = time.Minute
+// within the image's own deadline, or beginTime where that is longer, because
+// the services before pikeletd wait for disks and networks; and then, as long
+// as the trial goes on, at least every lifeSign. pikeletd runs its checks every
+// two seconds, and each may take a while.
+const (
+	beginTime = 5 * time.Minute
+	lifeSign  = time.Minute
+)
 
 // feederName is what the feeder is called in a list of processes. /init runs
 // itself under this name.
@@ -168,6 +172,7 @@ func newWatch(args []string) *watch {
 		w.trial, w.slot = slots.Kind(args[0]) == slots.Trial, slots.Letter(args[1])
 		w.deadline, _ = time.ParseDuration(args[2])
 	}
+	w.deadline = max(w.deadline, beginTime)
 	return w
 }
 

@@ -22,8 +22,10 @@ func TestWatchOfATrial(t *testing.T) {
 	}{
 		{"preparing takes its time", trial, nil, 0, 350, ""},
 		{"preparing never ends", trial, nil, 0, 361, "preparing"},
-		{"pikeletd takes its time", trial, []float64{100}, 0, 139, ""},
-		{"pikeletd never begins", trial, []float64{100}, 0, 141, "did not begin within 40s"},
+		{"pikeletd takes its time", trial, []float64{100}, 0, 399, ""},
+		{"pikeletd never begins", trial, []float64{100}, 0, 401, "did not begin within 5m0s"},
+		{"a long deadline", []string{"trial", "b", "20m"}, []float64{100}, 0, 1299, ""},
+		{"a long deadline passes", []string{"trial", "b", "20m"}, []float64{100}, 0, 1301, "did not begin within 20m0s"},
 		{"pikeletd runs", trial, []float64{100, 102, 104}, 0, 160, ""},
 		{"pikeletd hangs", trial, []float64{100, 102, 104}, 0, 165, "no sign of life for 1m0s"},
 		{"it is over", trial, []float64{100, 102}, 110, 9999, ""},
