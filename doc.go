@@ -26,6 +26,8 @@
 //     onto cards
 //   - internal/cosign: key files as cosign keeps them
 //   - internal/flash: finds devices, writes cards and reads them back
+//   - internal/fleet: upgrades nodes in order, over SSH
+//   - internal/crash: what a power cut leaves of a card, judged; for tests
 //   - internal/vm: a virtual Pi, its boot tests, and make bench
 //   - internal/schematest, internal/registrytest: keep JSON schemas what the
 //     types say, and run a real registry, for tests
@@ -35,7 +37,9 @@
 //   - cmd/pikelet-init, initramfs: what /init does
 //   - cmd/pikeletd, internal/agent: what the node's own program does: prepare
 //     on each boot, the volume, k3s, checks, status
-//   - internal/agent/updater: replaces the slot that does not run
+//   - internal/agent/updater: replaces the slot that does not run, tries it, and
+//     keeps it or goes back
+//   - internal/agent/datastore: copies of k3s' datastore over upgrades
 //   - internal/agent/etc: what a node's config makes of its /etc, as a pure
 //     function
 //   - internal/reboot: restarts with a word for the firmware

@@ -23,7 +23,7 @@ func boardsNamed(t *testing.T, names ...string) []boards.Board {
 }
 
 func TestConfigTxtGolden(t *testing.T) {
-	img := &spec.Image{Config: map[string]spec.Config{
+	img := &spec.Image{Watchdog: "15s", Config: map[string]spec.Config{
 		"all":  {Lines: []string{"disable_splash=1"}},
 		"rpi3": {Lines: []string{"force_turbo=1"}},
 		"rpi4": {Overlays: []string{"rpi-poe,poe_fan_temp0=50000"}},
@@ -35,6 +35,10 @@ func TestConfigTxtGolden(t *testing.T) {
 	want, err := os.ReadFile("testdata/config.txt")
 	if err != nil || !bytes.Equal(got, want) {
 		t.Errorf("testdata/config.txt differs (%v); got\n%s", err, got)
+	}
+	img.Watchdog = "off"
+	if off, err := configTxt(img, boardsNamed(t, "vm"), map[string][]byte{"overlays/rpi-poe.dtbo": {1}}); err != nil || strings.Contains(string(off), "watchdog") {
+		t.Errorf("without a watchdog (%v):\n%s", err, off)
 	}
 	for _, line := range strings.Split(string(got), "\n") {
 		if len(line) > 78 {

@@ -99,5 +99,6 @@ func TestUpgrade(t *testing.T) {
 	p.prompt()
 	p.run("pikeletd status", "upgrade to 1.4 in slot b: left, after 20s: fan: the fan stands still")
 	p.run("pikeletd upgrade --plain-http "+at+":1.4", "release 1.4 failed on this node before", "say --again")
+	p.works("grep -q 'MISSING fan .* the fan stands still' /var/lib/pikelet/state/report.txt")
 	p.off()
 }

@@ -157,6 +157,23 @@ func TestTornCommit(t *testing.T) {
 	}
 }
 
+// TestCommittedStaysUp: on a committed boot nobody asks how the node is, and
+// nothing that is missing or away restarts it.
+func TestCommittedStaysUp(t *testing.T) {
+	l := newLife(t, image(t, "1.0"))
+	l.start("", PowerOn)
+	l.kill = func(step string) { t.Errorf("a committed boot: %s", step) }
+	for _, u := range []*slots.Update{nil, {Step: slots.Finished, Slot: slots.A, Digest: l.boot.Digest}, {Step: slots.Left, Slot: slots.B, Bad: true}} {
+		if err := slots.ChangeCard(l.card, func(c *slots.Card) { c.Update = u }); err != nil {
+			t.Fatal(err)
+		}
+		l.well[l.boot.Digest] = false
+		if err := l.updater().Conclude(context.Background()); err != nil || l.asked != nil {
+			t.Errorf("%+v: it restarts (%v)", u, err)
+		}
+	}
+}
+
 // TestHowATrialEnded: in the middle of one, the power goes, once and twice; the
 // node is reset without a power cut; /init gives the slot up; somebody restarts
 // the node.
