@@ -28,7 +28,15 @@ func (c cardMedium) Flush() error { return c.Sync() }
 // Forget implements medium.Medium.
 func (c cardMedium) Forget() error { return unix.IoctlSetInt(int(c.Fd()), unix.BLKFLSBUF, 0) }
 
-var _ medium.Medium = cardMedium{}
+// StartWriting implements medium.Starter.
+func (c cardMedium) StartWriting(at, n int64) {
+	_ = unix.SyncFileRange(int(c.Fd()), at, n, unix.SYNC_FILE_RANGE_WRITE) // what is not begun now the flush does
+}
+
+var _ interface {
+	medium.Medium
+	medium.Starter
+} = cardMedium{}
 
 // host is this machine, as the updater sees it.
 type host struct {

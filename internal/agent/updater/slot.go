@@ -150,12 +150,9 @@ func (w *writer) WriteAt(b []byte, at int64) (int, error) {
 		w.last[at] = bytes.Clone(b)
 		return len(b), nil
 	}
-	if len(w.buf) < len(b) {
-		w.buf = make([]byte, max(len(b), medium.CopySize))
-	}
-	old := w.buf[:len(b)]
-	if _, err := w.d.ReadAt(old, w.start+at); err != nil {
-		old = nil // what cannot be read is written
+	old := w.old(b, at)
+	if s, ok := w.d.(medium.Starter); ok {
+		defer s.StartWriting(w.start+at, int64(len(b)))
 	}
 	for done := 0; done < len(b); {
 		n, same := run(b[done:], old, done)
@@ -169,6 +166,34 @@ func (w *writer) WriteAt(b []byte, at int64) (int, error) {
 		done += n
 	}
 	return len(b), nil
+}
+
+// probeEvery is how far apart blocks are that are compared first, in bytes.
+const probeEvery = 256 << 10
+
+// old returns what is on the card where b is to be written; nil where nothing
+// of it is to be kept: it cannot be read, or every block that was looked at
+// differs. Reading all of a card costs a third of writing it, and where one
+// file moved none of what is behind it is the same.
+func (w *writer) old(b []byte, at int64) []byte {
+	if len(w.buf) < len(b) {
+		w.buf = make([]byte, max(len(b), medium.CopySize))
+	}
+	old := w.buf[:len(b)]
+	for off := 0; off < len(b); off += probeEvery {
+		end := min(off+block, len(b))
+		if _, err := w.d.ReadAt(old[off:end], w.start+at+int64(off)); err != nil {
+			return nil
+		}
+		if !bytes.Equal(old[off:end], b[off:end]) {
+			continue
+		}
+		if _, err := w.d.ReadAt(old, w.start+at); err != nil {
+			return nil
+		}
+		return old
+	}
+	return nil
 }
 
 // CopyAt implements fat.CopierAt.

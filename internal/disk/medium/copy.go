@@ -25,6 +25,13 @@ type Medium interface {
 	Forget() error
 }
 
+// Starter is a medium that can be told that some of it is complete: it begins
+// to write that to the card, and does not wait. Otherwise much of an image
+// waits in memory for the flush, while the card has nothing to do.
+type Starter interface {
+	StartWriting(at, n int64)
+}
+
 // Part is a part of a medium: places in it are counted from its start.
 type Part struct {
 	W     fat.CopierAt

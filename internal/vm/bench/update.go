@@ -13,8 +13,9 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/pikelet-os/pikelet/internal/agent/updater"
 	"github.com/pikelet-os/pikelet/internal/artifact"
@@ -48,14 +49,14 @@ func (c *timed) Flush() error {
 	return err
 }
 
+// StartWriting implements medium.Starter, as pikeletd does.
+func (c *timed) StartWriting(at, n int64) {
+	_ = unix.SyncFileRange(int(c.Fd()), at, n, unix.SYNC_FILE_RANGE_WRITE)
+}
+
 // Forget implements medium.Medium: pages that are on the disk leave memory.
 func (c *timed) Forget() error {
-	const dontNeed = 4 // POSIX_FADV_DONTNEED
-	_, _, errno := syscall.Syscall6(syscall.SYS_FADVISE64, c.Fd(), 0, 0, dontNeed, 0, 0)
-	if errno != 0 {
-		return errno
-	}
-	return nil
+	return unix.Fadvise(int(c.Fd()), 0, 0, unix.FADV_DONTNEED)
 }
 
 // updated is what writing one slot took.
@@ -103,11 +104,20 @@ func slotB(ctx context.Context, card, ref, key string) error {
 	if _, err := updater.WriteSlot(ctx, c, image, slots.B, table.Partitions[disk.SlotB-1]); err != nil {
 		return err
 	}
-	var use syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &use); err != nil {
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
 		return err
 	}
-	u = updated{c.last.Sub(c.first).Seconds(), c.bytes, float64(use.Maxrss) / 1024}
+	// Not what getrusage says: that begins with what the parent held.
+	peak := regexp.MustCompile(`VmHWM:\s+([0-9]+) kB`).FindSubmatch(status)
+	if peak == nil {
+		return fmt.Errorf("/proc/self/status does not say VmHWM")
+	}
+	kib, err := strconv.ParseFloat(string(peak[1]), 64)
+	u = updated{c.last.Sub(c.first).Seconds(), c.bytes, kib / 1024}
+	if err != nil {
+		return err
+	}
 	return json.NewEncoder(os.Stdout).Encode(u)
 }
 
@@ -200,11 +210,18 @@ func updates(ctx context.Context, o options, ref string, figures map[string]floa
 	var slot pair
 	peak := u.MiB
 	for i := range o.rounds {
-		if err := noise(dir + "/card"); err != nil {
+		// Release 1 is there, and of its files no byte is left.
+		other := func() error {
+			if _, err := upgradeOnce(ctx, o, dir+"/shipped"); err != nil {
+				return err
+			}
+			return noise(dir + "/card")
+		}
+		if err := other(); err != nil {
 			return err
 		}
 		ours := func() error {
-			w, err := upgradeOnce(ctx, o, ref+":2")
+			w, err := upgradeOnce(ctx, o, dir+"/next")
 			slot.ours, peak, u = append(slot.ours, w.Seconds), max(peak, w.MiB), w
 			return err
 		}
@@ -224,7 +241,7 @@ func updates(ctx context.Context, o options, ref string, figures map[string]floa
 				return err
 			}
 			slot = pair{}
-			if err := noise(dir + "/card"); err != nil {
+			if err := other(); err != nil {
 				return err
 			}
 		}
@@ -318,7 +335,7 @@ func fileOf(name string, b []byte, first bool) error {
 			return err
 		}
 	}
-	syscall.Sync()
+	unix.Sync()
 	return (&timed{File: f}).Forget()
 }
 
