@@ -42,13 +42,8 @@ func main() {
 	flag.IntVar(&o.rounds, "rounds", 5, "how often each is measured; figures are medians")
 	flag.StringVar(&o.only, "only", "", "measure only these groups: boot, node, build, loop, solve, ship, update")
 	pack := flag.String("squash", "", "only pack this folder into the file -o, as the builder's writer does")
-	card := flag.String("slot-b", "", "only write the image -ref onto slot b of this card")
-	ref := flag.String("ref", "", "with -slot-b: a reference, whose key is ship.pub here")
 	flag.Parse()
 	err := func() error {
-		if *card != "" {
-			return slotB(context.Background(), *card, *ref, "ship.pub")
-		}
 		if *pack != "" {
 			return squash(*pack, o.out)
 		}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/ecdsa"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -17,7 +16,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/pikelet-os/pikelet/internal/agent/updater"
 	"github.com/pikelet-os/pikelet/internal/artifact"
 	"github.com/pikelet-os/pikelet/internal/artifact/registry"
 	"github.com/pikelet-os/pikelet/internal/disk"
@@ -26,39 +24,6 @@ import (
 	"github.com/pikelet-os/pikelet/internal/vm"
 )
 
-// timed is a card in a file that knows when it was written to.
-type timed struct {
-	*os.File
-	first, last time.Time
-	bytes       int64
-}
-
-// WriteAt implements medium.Medium.
-func (c *timed) WriteAt(b []byte, at int64) (int, error) {
-	if c.first.IsZero() {
-		c.first = time.Now()
-	}
-	c.bytes += int64(len(b))
-	return c.File.WriteAt(b, at)
-}
-
-// Flush implements medium.Medium.
-func (c *timed) Flush() error {
-	err := c.File.Sync()
-	c.last = time.Now()
-	return err
-}
-
-// StartWriting implements medium.Starter, as pikeletd does.
-func (c *timed) StartWriting(at, n int64) {
-	_ = unix.SyncFileRange(int(c.Fd()), at, n, unix.SYNC_FILE_RANGE_WRITE)
-}
-
-// Forget implements medium.Medium: pages that are on the disk leave memory.
-func (c *timed) Forget() error {
-	return unix.Fadvise(int(c.Fd()), 0, 0, unix.FADV_DONTNEED)
-}
-
 // updated is what writing one slot took.
 type updated struct {
 	Seconds float64 // from the first write to the end of the last flush
@@ -66,66 +31,14 @@ type updated struct {
 	MiB     float64 // held at most
 }
 
-// slotB writes an image of a registry onto slot b of a card, as pikeletd does.
-// It is run in a process of its own, so that what it holds is its own.
-func slotB(ctx context.Context, card, ref, key string) error {
-	var u updated
-	text, err := os.ReadFile(key)
-	if err != nil {
-		return err
-	}
-	k, err := artifact.ParsePublicKey(text)
-	if err != nil {
-		return err
-	}
-	place, tag, err := registry.Locate(ref, registry.Options{PlainHTTP: true})
-	if err != nil {
-		return err
-	}
-	img, err := registry.Open(ctx, place, tag, registry.Want{Keys: []*ecdsa.PublicKey{k}, Arch: "arm64"})
-	if err != nil {
-		return err
-	}
-	signature, err := img.Signature()
-	if err != nil {
-		return err
-	}
-	f, err := os.OpenFile(card, os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	table, err := disk.ReadTable(f)
-	if err != nil {
-		return err
-	}
-	c := &timed{File: f}
-	image := slots.Image{Manifest: img.Manifest, Text: img.Text, Signature: signature, Digest: img.Digest, Open: img.Open}
-	if _, err := updater.WriteSlot(ctx, c, image, slots.B, table.Partitions[disk.SlotB-1]); err != nil {
-		return err
-	}
-	status, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		return err
-	}
-	// Not what getrusage says: that begins with what the parent held.
-	peak := regexp.MustCompile(`VmHWM:\s+([0-9]+) kB`).FindSubmatch(status)
-	if peak == nil {
-		return fmt.Errorf("/proc/self/status does not say VmHWM")
-	}
-	kib, err := strconv.ParseFloat(string(peak[1]), 64)
-	u = updated{c.last.Sub(c.first).Seconds(), c.bytes, kib / 1024}
-	if err != nil {
-		return err
-	}
-	return json.NewEncoder(os.Stdout).Encode(u)
-}
-
 // update measures an upgrade's writing: how much more is written than differs
 // from what was there, how fast a slot is written that differs altogether,
 // against dd of the same bytes with fsync, and how much memory it takes; and
 // how long a node takes from being armed to the commit.
 func update(ctx context.Context, o options, figures map[string]float64) error {
+	if _, _, err := command(ctx, ".", "go", "test", "-c", "-o", "build/updater.test", "./internal/agent/updater"); err != nil {
+		return err
+	}
 	if err := prepareBulk(ctx, o); err != nil {
 		return err
 	}
@@ -158,20 +71,25 @@ func update(ctx context.Context, o options, figures map[string]float64) error {
 	return armToCommit(ctx, o, figures)
 }
 
-// upgradeOnce runs slotB in a process of its own.
+// upgradeOnce writes an image onto slot b of the card, in a process of its own:
+// pikeletd's part of it is a program for nodes, so it is the test binary of
+// that package which does it (internal/agent/updater, BenchmarkSlotB).
 func upgradeOnce(ctx context.Context, o options, ref string) (u updated, err error) {
-	self, err := os.Executable()
+	program, err := filepath.Abs("build/updater.test")
 	if err != nil {
 		return u, err
 	}
-	cmd := exec.CommandContext(ctx, self, "-slot-b", "card", "-ref", ref)
+	cmd := exec.CommandContext(ctx, program, "-test.run", "^$", "-test.bench", "^BenchmarkSlotB$", "-test.benchtime", "1x", "-slot-card", "card", "-slot-ref", ref, "-slot-key", "ship.pub", "-slot-out", "slot.json")
 	cmd.Dir = o.scratch
 	cmd.Stderr = os.Stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return u, fmt.Errorf("writing slot b: %w", err)
+	if out, err := cmd.Output(); err != nil {
+		return u, fmt.Errorf("writing slot b: %w\n%s", err, out)
 	}
-	return u, json.Unmarshal(out, &u)
+	b, err := os.ReadFile(o.scratch + "/slot.json")
+	if err != nil {
+		return u, err
+	}
+	return u, json.Unmarshal(b, &u)
 }
 
 func updates(ctx context.Context, o options, ref string, figures map[string]float64) error {
@@ -311,11 +229,15 @@ func noise(card string) error {
 			}
 		}
 	}
-	c := &timed{File: f}
-	if err := c.Flush(); err != nil {
+	return onDisk(f)
+}
+
+// onDisk has a file on the disk, and not in memory.
+func onDisk(f *os.File) error {
+	if err := f.Sync(); err != nil {
 		return err
 	}
-	return c.Forget()
+	return unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
 }
 
 // fileOf writes a file, and the first time another of the same size that is
@@ -336,7 +258,7 @@ func fileOf(name string, b []byte, first bool) error {
 		}
 	}
 	unix.Sync()
-	return (&timed{File: f}).Forget()
+	return onDisk(f)
 }
 
 // announced is what /init says it took, and preparing the node.
