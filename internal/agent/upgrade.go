@@ -59,8 +59,7 @@ func upgrade(args []string, out io.Writer) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(out, "%s%s\n", node.Restarting, img.Release)
-		return arm(ctx, u, slots.Update{Digest: image.Digest, Drill: *drill})
+		return arm(ctx, u, slots.Update{Digest: image.Digest, Drill: *drill}, img.Release, out)
 	})
 }
 
@@ -112,12 +111,13 @@ func firmwareCanTry(u *updater.Updater, out io.Writer) error {
 
 // arm restarts into a trial. Where that fails, k3s runs on: it was stopped for
 // a copy of its datastore.
-func arm(ctx context.Context, u *updater.Updater, s slots.Update) error {
-	err := u.Arm(ctx, s)
-	if err != nil {
+func arm(ctx context.Context, u *updater.Updater, s slots.Update, release string, out io.Writer) error {
+	if err := u.Arm(ctx, s); err != nil {
 		startK3s()
+		return err
 	}
-	return err
+	fmt.Fprintf(out, "%s%s\n", node.Restarting, release)
+	return nil
 }
 
 // rollback is the verb: the other slot, as it is, as a trial.
@@ -146,8 +146,8 @@ func rollback(args []string, out io.Writer) error {
 		if err := u.Ready(); err != nil {
 			return err
 		}
-		fmt.Fprintf(out, "slot %s holds %s %s, whole and signed\n%s%s\n", b.Slot.Other(), m.Stream, m.Release, node.Restarting, m.Release)
-		return arm(ctx, u, slots.Update{Digest: digest, Drill: *drill})
+		fmt.Fprintf(out, "slot %s holds %s %s, whole and signed\n", b.Slot.Other(), m.Stream, m.Release)
+		return arm(ctx, u, slots.Update{Digest: digest, Drill: *drill}, m.Release, out)
 	})
 }
 
