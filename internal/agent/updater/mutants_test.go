@@ -110,7 +110,7 @@ var mutants = map[string]mutant{
 		dir[entry] = 0xe5
 		return slices.Insert(ops, 0, crash.Op{At: v, Data: dir}, crash.Op{Flush: true})
 	}},
-	"arm before verify": {want: "is armed, and is not whole", life: func(l *life) {
+	"arm before verify": {want: "slot b is armed, and ", life: func(l *life) {
 		// The card does not keep a byte of the new root, and nobody looks.
 		img := l.add(image(l.t, "1.1"), true)
 		p := l.table().Partitions[disk.SlotB-1]

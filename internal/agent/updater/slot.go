@@ -12,6 +12,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -36,7 +37,7 @@ func WriteSlot(ctx context.Context, d medium.Medium, img slots.Image, l slots.Le
 	if err != nil {
 		return Written{}, err
 	}
-	if compare(ctx, d, img, l, p) == nil {
+	if compare(ctx, d, img, l, p, nil) == nil {
 		return Written{}, nil
 	}
 	if layout, err = reusing(d, img, l, p, layout).Slot(l, p); err != nil {
@@ -58,24 +59,27 @@ func WriteSlot(ctx context.Context, d medium.Medium, img slots.Image, l slots.Le
 	if err := layout.Write(w); err != nil {
 		return w.Written, fmt.Errorf("writing slot %s: %w", l, err)
 	}
-	// All but the first sector and its copy is on the card before those are
-	// written.
-	if err := d.Flush(); err != nil {
+	// All but the first sector and its copy is on the card, and read back, before
+	// those are written: what is a filesystem is whole.
+	if err := settle(d); err != nil {
 		return w.Written, fmt.Errorf("writing slot %s: %w", l, err)
+	}
+	if err := compare(ctx, d, img, l, p, boot); err != nil {
+		return w.Written, fmt.Errorf("reading slot %s back: %w", l, err)
 	}
 	for _, at := range slices.Backward(slices.Sorted(maps.Keys(w.last))) {
 		if _, err := d.WriteAt(w.last[at], p.Start+at); err != nil {
 			return w.Written, fmt.Errorf("writing slot %s: %w", l, err)
 		}
 	}
-	if err := d.Flush(); err != nil {
+	if err := settle(d); err != nil {
 		return w.Written, fmt.Errorf("writing slot %s: %w", l, err)
 	}
-	if err := d.Forget(); err != nil {
-		return w.Written, fmt.Errorf("reading slot %s back: %w", l, err)
-	}
-	if err := compare(ctx, d, img, l, p); err != nil {
-		return w.Written, fmt.Errorf("reading slot %s back: %w", l, err)
+	got := make([]byte, disk.SectorSize)
+	for at, want := range w.last {
+		if _, err := d.ReadAt(got, p.Start+at); err != nil || !bytes.Equal(got, want) {
+			return w.Written, fmt.Errorf("reading slot %s back: sector %d: %w", l, at/disk.SectorSize, errors.Join(medium.ErrDiffers, err))
+		}
 	}
 	return w.Written, nil
 }
@@ -127,6 +131,15 @@ func earlier(d io.ReaderAt, p disk.Partition) (digests map[string]bool, known bo
 		digests[f.Digest] = true
 	}
 	return digests, true
+}
+
+// settle returns when all that was written is on the card, and later reads come
+// from there.
+func settle(d medium.Medium) error {
+	if err := d.Flush(); err != nil {
+		return err
+	}
+	return d.Forget()
 }
 
 // boot are the sectors that make a volume of a partition: the first, and its
@@ -226,8 +239,8 @@ func run(b, old []byte, done int) (n int, same bool) {
 }
 
 // compare reads a slot and checks that it is the image's: every file by its
-// digest, and all the rest byte by byte.
-func compare(ctx context.Context, d io.ReaderAt, img slots.Image, l slots.Letter, p disk.Partition) error {
+// digest, and all the rest byte by byte, but for some sectors.
+func compare(ctx context.Context, d io.ReaderAt, img slots.Image, l slots.Letter, p disk.Partition, but []int64) error {
 	var layout *fat.Layout
 	there := img
 	there.Open = func(name string) (io.ReadCloser, error) {
@@ -244,7 +257,22 @@ func compare(ctx context.Context, d io.ReaderAt, img slots.Image, l slots.Letter
 	if layout, err = there.Slot(l, p); err != nil {
 		return err
 	}
-	return layout.Write(medium.Part{W: &medium.Comparer{Ctx: ctx, With: d, Tell: func(int64) {}}, Start: p.Start})
+	with := medium.Part{W: &medium.Comparer{Ctx: ctx, With: d, Tell: func(int64) {}}, Start: p.Start}
+	return layout.Write(leaving{with, but})
+}
+
+// leaving compares all but sectors that begin at some places.
+type leaving struct {
+	medium.Part
+	out []int64
+}
+
+// WriteAt implements io.WriterAt.
+func (c leaving) WriteAt(b []byte, at int64) (int, error) {
+	if slices.Contains(c.out, at) && len(b) == disk.SectorSize {
+		return len(b), nil
+	}
+	return c.Part.WriteAt(b, at)
 }
 
 // checked reads a file where it lies on the card, and ends well only if it has
