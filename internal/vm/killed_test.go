@@ -18,9 +18,10 @@ var (
 )
 
 // TestUpgradeKilled ends QEMU at a random write to the card while a node
-// upgrades itself: while the slot is written, armed, tried, committed. The next
-// boot is of a whole slot, and goes on from there; the release is never held
-// to have failed.
+// upgrades itself: while the slot is written, armed, tried, committed; the
+// first time right behind arming, before the trial. The next boot is of a whole
+// slot, and goes on from there: what was armed is asked for again, what was cut
+// off before is written anew. The release is never held to have failed.
 func TestUpgradeKilled(t *testing.T) {
 	t.Parallel()
 	seed := *killSeed
@@ -37,56 +38,70 @@ func TestUpgradeKilled(t *testing.T) {
 	first := sharedBuild(t, "small.yaml")
 	published(t, s, bad(t, "", nil).Artifact.Dir) // nothing is bad about it
 	at := "10.0.2.2" + s.Addr[strings.LastIndexByte(s.Addr, ':'):] + "/small:1.3"
-	upgrade := func(p *pi) {
-		t.Helper()
-		p.prompt()
-		if _, err := io.WriteString(p, "pikeletd upgrade --plain-http "+at+"\n"); err != nil {
-			t.Fatal(err)
-		}
-	}
-	const committed = "release 1.3 is committed: all checks held for 5s"
+	const (
+		old, next = "small 1.2, slot a (committed), root verified", "small 1.3, slot b (committed), root verified"
+		committed = "release 1.3 is committed: all checks held for 5s"
+		restarts  = "restarting into the trial of release 1.3"
+	)
+	// An upgrade of these images is some 50 writes from the first to the commit.
+	const writes = 50
 	when := map[slots.Step]int{}
-	var whole int64 // writes of an upgrade nothing happens to
-	for i := range *kills + 1 {
-		card := cardOf(t, first)
+	card := cardOf(t, first)
+	for i := range *kills {
 		p := boot(t, card)
-		upgrade(p)
-		p.expect("small 1.3 is good")
-		before := p.CardWrites()
-		target := int64(1 << 40)
-		if i > 0 {
-			target = before + 1 + random.Int63n(whole)
+		got, err := p.ExpectAny([]string{old, next}, patience)
+		if err != nil {
+			t.Fatalf("before kill %d: %v\n%s", i, err, p.Output())
 		}
-		for start := time.Now(); p.CardWrites() < target && !strings.Contains(p.Output(), committed); time.Sleep(5 * time.Millisecond) {
+		u := recordOn(t, card)
+		if u != nil && (u.Bad || u.Step == slots.Left) {
+			t.Fatalf("before kill %d: the record says %+v", i, *u)
+		}
+		if got == next {
+			// It was committed; another node.
+			p.Close()
+			card = cardOf(t, first)
+			p = boot(t, card)
+			p.expect(old)
+			u = nil
+		}
+		if u == nil {
+			p.prompt()
+			if _, err := io.WriteString(p, "pikeletd upgrade --plain-http "+at+"\n"); err != nil {
+				t.Fatal(err)
+			}
+			p.expect("small 1.3 is good")
+		} else {
+			p.expect("asking for it again") // nobody has to tell it
+		}
+		target := p.CardWrites() + 1 + random.Int63n(writes)
+		enough := func() bool { return p.CardWrites() >= target || strings.Contains(p.Output(), committed) }
+		if i == 0 {
+			enough = func() bool { return strings.Contains(p.Output(), restarts) }
+		}
+		for start := time.Now(); !enough(); time.Sleep(5 * time.Millisecond) {
 			if time.Since(start) > patience {
 				t.Fatalf("the upgrade does not end:\n%s", p.Output())
 			}
 		}
-		writes := p.CardWrites()
 		p.Close() // the plug
-		if i == 0 {
-			whole = writes - before
-			continue
-		}
 		step := slots.Step("written")
 		if u := recordOn(t, card); u != nil {
 			step = u.Step
 		}
 		when[step]++
-		p = boot(t, card)
-		got, err := p.ExpectAny([]string{"small 1.2, slot a (committed), root verified", "small 1.3, slot b (committed), root verified"}, patience)
-		if err != nil {
-			t.Fatalf("kill %d, at write %d of %d: %v\n%s", i, writes-before, whole, err, p.Output())
-		}
-		if step == slots.Armed || step == slots.Tried && strings.HasPrefix(got, "small 1.2") {
-			p.expect(committed) // it was asked for, and is asked for again
-		}
-		p.Close()
-		if u := recordOn(t, card); u != nil && (u.Bad || u.Step == slots.Left) {
-			t.Errorf("kill %d, at write %d of %d: the record says %+v", i, writes-before, whole, *u)
+		if i == 0 && step != slots.Armed {
+			t.Errorf("right behind arming the record says %s", step)
 		}
 	}
-	t.Logf("an upgrade is %d writes; the power went at: %v", whole, when)
+	p := boot(t, card)
+	if got, err := p.ExpectAny([]string{old, next}, patience); err != nil {
+		t.Fatalf("in the end: %s %v\n%s", got, err, p.Output())
+	}
+	if u := recordOn(t, card); u != nil && (u.Bad || u.Step == slots.Left) {
+		t.Errorf("in the end the record says %+v", *u)
+	}
+	t.Logf("the power went at: %v", when)
 }
 
 // recordOn returns what a card's record says of an upgrade.

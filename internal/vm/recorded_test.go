@@ -25,7 +25,7 @@ import (
 
 var (
 	crashStates = flag.Int("crash-states", 1, "times as many states of the recorded runs are judged")
-	bootStates  = flag.Int("boot-states", 2, "how many of them are booted")
+	bootStates  = flag.Int("boot-states", 1, "how many of them are booted")
 	crashSeed   = flag.Uint64("crash-seed", 0, "repeats an earlier choice of states; 0 takes one by chance")
 	crashState  = flag.Int("crash-state", -1, "with -crash-replay and -crash-seed: judge one state, by its number")
 	crashReplay = flag.String("crash-replay", "", "a folder with what an earlier run recorded")

@@ -91,15 +91,15 @@ func trouble(command string) string {
 	return "overlays: [{name: ./trouble, with: {command: \"" + command + "\"}}]"
 }
 
-// TestTrialsThatPanic: a kernel that panics before /init is asked for three
-// times, and then left.
+// TestTrialsThatPanic: a kernel that panics before /init is asked for again,
+// and then left. Of the three times the first is taken as done.
 func TestTrialsThatPanic(t *testing.T) {
 	t.Parallel()
 	r := bad(t, "kernel: {words: [rdinit=/none]}", nil)
 	card := newCard(t)
-	arm(t, card, r, slots.Update{})
+	arm(t, card, r, slots.Update{Starts: 1})
 	p := trying(t, card)
-	for range slots.MaxStarts - 1 {
+	for range slots.MaxStarts - 2 {
 		p.expect("Kernel panic", "small 1.2, slot a (committed), root verified", "the trial of release 1.3 was not started; asking for it again")
 	}
 	p.expect("Kernel panic")
@@ -127,8 +127,9 @@ func TestTrialsThatHang(t *testing.T) {
 	p.left("pikeletd gave no sign of life for 1m0s")
 }
 
-// TestTrialsThatFail: an image that comes up without network, one whose own
-// check fails, and one whose pikeletd crashes are left, with the reason.
+// TestTrialsThatFail: an image that comes up without network and one whose
+// pikeletd crashes are left, with the reason. One whose own check fails is in
+// TestUpgrade.
 func TestTrialsThatFail(t *testing.T) {
 	t.Parallel()
 	card := newCard(t)
@@ -140,24 +141,7 @@ func TestTrialsThatFail(t *testing.T) {
 		p.left(reason)
 	}
 	try(bad(t, "inventory: lost.yaml", nil), "after 20s: network: eth0 has no")
-	try(bad(t, "", map[string]string{"usr/lib/pikelet/checks.d/fan": "#!/bin/sh\necho the fan stands still\nexit 3\n"}), "after 20s: fan: the fan stands still")
-	report, err := os.ReadFile(filepath.Join(dumpControl(t, card), slots.ReportFile))
-	if err != nil || !strings.Contains(string(report), "MISSING fan") || !strings.Contains(string(report), "ok      network") || !strings.Contains(string(report), "-- the kernel") {
-		t.Errorf("report.txt says (%v):\n%.600s", err, report)
-	}
 	try(bad(t, trouble("while sleep 4; do kill -KILL $(pidof pikeletd); done"), nil), "pikeletd ended 5 times in the middle of the trial")
-}
-
-// TestCutBeforeTheTrial: the power goes between arming and the trial: it is
-// asked for again, and kept.
-func TestCutBeforeTheTrial(t *testing.T) {
-	t.Parallel()
-	card := newCard(t)
-	arm(t, card, bad(t, "", nil), slots.Update{}) // nothing is bad about it
-	p := boot(t, card)
-	p.expect("small 1.2, slot a (committed), root verified", "the trial of release 1.3 was not started; asking for it again",
-		"small 1.3, slot b (trial), root verified", "release 1.3 is committed: all checks held for 5s")
-	p.off()
 }
 
 // dumpControl writes the files of a card's control partition into a folder.

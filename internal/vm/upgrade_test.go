@@ -11,6 +11,7 @@ import (
 	"github.com/pikelet-os/pikelet/builder"
 	"github.com/pikelet-os/pikelet/internal/desk"
 	"github.com/pikelet-os/pikelet/internal/registrytest"
+	"github.com/pikelet-os/pikelet/internal/slots"
 )
 
 // published puts an image into a registry of the test's, as people do.
@@ -101,4 +102,8 @@ func TestUpgrade(t *testing.T) {
 	p.run("pikeletd upgrade --plain-http "+at+":1.4", "release 1.4 failed on this node before", "say --again")
 	p.works("grep -q 'MISSING fan .* the fan stands still' /var/lib/pikelet/state/report.txt")
 	p.off()
+	report, err := os.ReadFile(filepath.Join(dumpControl(t, card), slots.ReportFile))
+	if err != nil || !strings.Contains(string(report), "MISSING fan") || !strings.Contains(string(report), "ok      network") || !strings.Contains(string(report), "-- the kernel") {
+		t.Errorf("report.txt says (%v):\n%.600s", err, report)
+	}
 }

@@ -47,6 +47,8 @@ func main() {
 			}
 			block = nil
 			fmt.Println(line)
+		case strings.Contains(line, "crash states: "):
+			fmt.Println(strings.TrimSpace(line)) // a figure, and the seed it is of
 		case strings.HasPrefix(line, "ok "):
 			block = nil
 			fmt.Println(line)
