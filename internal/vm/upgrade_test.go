@@ -24,9 +24,9 @@ func published(t *testing.T, s *registrytest.Server, artifact string) {
 }
 
 // TestUpgrade: from the desk over SSH, out of a registry, a to b: tried, well
-// for as long as it takes, and committed. A host whose key is another one is not touched. Then back to a, to what it
-// still holds. Then a release whose own check fails: left, with the reason, and
-// refused the next time.
+// for as long as it takes, and committed. A host whose key is another one is
+// not touched. Then back to a, to what it still holds. Then a release whose own
+// check fails: left, with the reason, and refused the next time.
 func TestUpgrade(t *testing.T) {
 	t.Parallel()
 	s, err := registrytest.Start("../../build/tools/registry", t.TempDir(), registrytest.Options{})
