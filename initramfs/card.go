@@ -149,11 +149,7 @@ func (b *boot) look(dev string) (c *card, same bool, err error) {
 }
 
 func (b *boot) inspect(c *card) (same bool, err error) {
-	p, err := c.table.Partition(b.line.Slot.Partition())
-	if err != nil {
-		return false, err
-	}
-	if c.slot, err = fat.Open(io.NewSectionReader(c.f, p.Start, p.Size)); err != nil {
+	if c.slot, err = c.volume(b.line.Slot); err != nil {
 		return false, err
 	}
 	text, err := c.slot.ReadFile(artifact.ManifestFile, artifact.MaxManifest)
@@ -163,6 +159,15 @@ func (b *boot) inspect(c *card) (same bool, err error) {
 	return strings.Contains(string(text), b.info.BuildID), nil
 }
 
+// volume opens the filesystem of a slot.
+func (c *card) volume(l slots.Letter) (*fat.Volume, error) {
+	p, err := c.table.Partition(l.Partition())
+	if err != nil {
+		return nil, err
+	}
+	return fat.Open(io.NewSectionReader(c.f, p.Start, p.Size))
+}
+
 // controlFile returns where a file of the control partition lies.
 func (c *card) controlFile(name string) (offset, size int64, err error) {
 	return slots.ControlFile(c.f, c.table, name)
@@ -170,30 +175,12 @@ func (c *card) controlFile(name string) (offset, size int64, err error) {
 
 // defaultSlot returns the slot autoboot.txt names, or "" where it can't be
 // read.
-func (c *card) defaultSlot() slots.Letter {
-	at, size, err := c.controlFile(slots.AutobootFile)
-	if err != nil || size > slots.AutobootSize {
-		return ""
-	}
-	b := make([]byte, size)
-	if _, err := c.f.ReadAt(b, at); err != nil {
-		return ""
-	}
-	def, err := slots.DecodeAutoboot(b)
-	if err != nil {
-		return ""
-	}
-	return def
-}
+func (c *card) defaultSlot() slots.Letter { return slots.Default(c.f, c.table) }
 
 // empty says why a slot holds no image; nil where it may hold one. Whether it
 // is whole its own /init finds out.
 func (c *card) empty(l slots.Letter) error {
-	p, err := c.table.Partition(l.Partition())
-	if err != nil {
-		return err
-	}
-	v, err := fat.Open(io.NewSectionReader(c.f, p.Start, p.Size))
+	v, err := c.volume(l)
 	if err != nil {
 		return err
 	}

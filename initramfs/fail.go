@@ -45,13 +45,14 @@ func (b *boot) fail(err error) {
 	case failedBefore(b.card.readRecord(), b.line.Slot.Other()):
 		b.note(err)
 		b.retry(fmt.Sprintf("slot %s failed before", b.line.Slot.Other()))
-	case b.card.empty(b.line.Slot.Other()) != nil:
-		// Firmware that does not walk on would wait there for ever.
-		b.note(err)
-		b.retry(fmt.Sprintf("slot %s is none to go to: %v", b.line.Slot.Other(), b.card.empty(b.line.Slot.Other())))
 	default:
 		b.note(err)
 		other := b.line.Slot.Other()
+		if why := b.card.empty(other); why != nil {
+			// Firmware that does not walk on would wait there for ever.
+			b.retry(fmt.Sprintf("slot %s is none to go to: %v", other, why))
+			return
+		}
 		say("starting slot %s instead", other)
 		restart(fmt.Sprint(other.Partition()), readable)
 	}

@@ -179,7 +179,7 @@ func (b *boot) what() slots.Kind {
 	tryboot, _ := firmware("tryboot")
 	kind := slots.What(b.line.Slot, b.card.defaultSlot(), tryboot == 1)
 	u := slots.ReadCard(b.card.f).Update
-	if kind == slots.Rescue && b.card.defaultSlot() != "" && u != nil && u.Slot == b.line.Slot && (u.Step == slots.Armed || u.Step == slots.Tried) {
+	if kind == slots.Rescue && b.card.defaultSlot() != "" && u.UnderWay() && u.Slot == b.line.Slot {
 		return slots.Trial
 	}
 	return kind

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -85,15 +87,22 @@ func become(r fleet.Result) string {
 	return fmt.Sprintf("left, runs %s: %s", r.After, r.Reason)
 }
 
-// quiet is run with its output elsewhere. ssh's own complaints stay visible.
+// quiet is run with its output elsewhere. What ssh complains of is shown, but
+// for status, which is asked again and again of a node that restarts: there it
+// is in the error.
 func (r *overSSH) quiet(ctx context.Context, host string, out io.Writer, verb ...string) error {
 	cmd, err := r.command(ctx, host, verb)
 	if err != nil {
 		return err
 	}
 	cmd.Stdout, cmd.Stderr = out, io.MultiWriter(out, os.Stderr)
-	if verb[0] == "status" {
-		cmd.Stderr = nil // a node that restarts is asked again and again
+	if verb[0] != "status" {
+		return cmd.Run()
 	}
-	return cmd.Run()
+	var complaints bytes.Buffer
+	cmd.Stderr = &complaints
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("asking how it is: %s (%w); does ssh %s doas pikeletd status work?", strings.TrimSpace(complaints.String()), err, host)
+	}
+	return nil
 }

@@ -23,12 +23,10 @@ func check(out io.Writer) error {
 	}
 	failed := 0
 	for _, c := range runChecks(cfg) {
-		word := "ok     "
 		if !c.OK {
-			word = "MISSING"
 			failed++
 		}
-		fmt.Fprintf(out, "%s %-16s %s\n", word, c.Name, c.Says)
+		fmt.Fprintln(out, c)
 	}
 	if failed > 0 {
 		return fmt.Errorf("%d of the checks failed", failed)

@@ -136,7 +136,7 @@ func (j *Judge) other(s *State, parts []Part, name string, f vm.Firmware, def sl
 	if err == nil && broken != nil {
 		bad("%s: slot %s is half written, and the firmware starts it: %v", name, other, broken)
 	}
-	if u == nil || u.Slot != other || u.Step != slots.Armed && u.Step != slots.Tried {
+	if !u.UnderWay() || u.Slot != other {
 		return
 	}
 	if s.Torn >= parts[0].Start/SectorSize && s.Torn < parts[0].End/SectorSize {
@@ -213,11 +213,8 @@ func Whole(card reader, l slots.Letter, keys []*ecdsa.PublicKey, f vm.Firmware) 
 		return "", err
 	}
 	for _, f := range m.Files {
-		name := f.Name
-		switch {
-		case name == l.CmdlineFile():
-			name = slots.CmdlineFile
-		case strings.HasPrefix(name, "cmdline-"):
+		name, ok := l.OnSlot(f.Name)
+		if !ok {
 			continue
 		}
 		b, err := read(name, f.Size)

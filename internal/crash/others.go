@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 
 	diskfs "github.com/diskfs/go-diskfs"
 
@@ -70,11 +69,8 @@ func (s *State) Others(dir string, l slots.Letter) error {
 		},
 	} {
 		for _, f := range m.Files {
-			file := f.Name
-			switch {
-			case file == l.CmdlineFile():
-				file = slots.CmdlineFile
-			case strings.HasPrefix(file, "cmdline-"):
+			file, ok := l.OnSlot(f.Name)
+			if !ok {
 				continue
 			}
 			b, err := read(file, f.Size)

@@ -58,10 +58,8 @@ func Upgrade(ctx context.Context, hosts []string, run Run, o Options) ([]Result,
 			agents = append(agents, &list[i])
 		}
 	}
-	ok := turns(ctx, servers, 1, run, o)
-	if !turns(ctx, agents, skipIf(!ok, max(o.Parallel, 1)), run, o) {
-		ok = false
-	}
+	ok := turns(ctx, servers, 1, true, run, o)
+	ok = turns(ctx, agents, max(o.Parallel, 1), ok, run, o)
 	var ordered []Result
 	for _, r := range append(servers, agents...) {
 		ordered = append(ordered, *r)
@@ -70,14 +68,6 @@ func Upgrade(ctx context.Context, hosts []string, run Run, o Options) ([]Result,
 		return ordered, errors.New("not all nodes run the new release")
 	}
 	return ordered, nil
-}
-
-// skipIf returns 0, for nobody at all, where others failed before.
-func skipIf(failed bool, n int) int {
-	if failed {
-		return 0
-	}
-	return n
 }
 
 // ask asks every host how it is.
@@ -96,7 +86,7 @@ func ask(ctx context.Context, hosts []string, run Run) ([]Result, error) {
 			switch {
 			case err != nil:
 				errs[i] = fmt.Errorf("%s: %w", host, err)
-			case s.Boot.Kind == slots.Trial || s.Update != nil && (s.Update.Step == slots.Armed || s.Update.Step == slots.Tried):
+			case s.Boot.Kind == slots.Trial || s.Update.UnderWay():
 				errs[i] = fmt.Errorf("%s is in the middle of an upgrade; ask again when it is over", host)
 			}
 		})
@@ -114,17 +104,16 @@ func status(ctx context.Context, host string, run Run) (node.Status, error) {
 	return node.DecodeStatus(out.Bytes())
 }
 
-// turns upgrades some hosts, so many at once, until one fails. It returns
-// whether all of them run the new release.
-func turns(ctx context.Context, list []*Result, at int, run Run, o Options) bool {
+// turns upgrades some hosts, so many at once, until one fails; none where ok
+// says that others failed before. It returns whether all is well still.
+func turns(ctx context.Context, list []*Result, at int, ok bool, run Run, o Options) bool {
 	var mu sync.Mutex
-	failed := at == 0 && len(list) > 0
-	places := make(chan struct{}, max(at, 1))
+	places := make(chan struct{}, at)
 	var group sync.WaitGroup
 	for _, r := range list {
 		places <- struct{}{}
 		mu.Lock()
-		stop := failed || ctx.Err() != nil
+		stop := !ok || ctx.Err() != nil
 		mu.Unlock()
 		if stop {
 			r.Untouched, r.After = true, r.Before
@@ -135,12 +124,12 @@ func turns(ctx context.Context, list []*Result, at int, run Run, o Options) bool
 			defer func() { <-places }()
 			one(ctx, r, run, o)
 			mu.Lock()
-			failed = failed || !r.Kept
+			ok = ok && r.Kept
 			mu.Unlock()
 		})
 	}
 	group.Wait()
-	return !failed && ctx.Err() == nil
+	return ok && ctx.Err() == nil
 }
 
 // one upgrades a host and waits for what becomes of it.
@@ -166,7 +155,7 @@ func one(ctx context.Context, r *Result, run Run, o Options) {
 		case <-time.After(o.Poll):
 		}
 		s, err := status(ctx, r.Host, run)
-		if err != nil || s.Update == nil || s.Update.Step == slots.Armed || s.Update.Step == slots.Tried {
+		if err != nil || s.Update == nil || s.Update.UnderWay() {
 			continue // it restarts, or is being tried
 		}
 		r.After, r.Kept, r.Reason = s.Boot.Release, s.Update.Step == slots.Finished, s.Update.Reason

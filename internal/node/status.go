@@ -139,6 +139,15 @@ type Check struct {
 	Outside bool `json:"outside,omitempty"`
 }
 
+// String is a line of a list of checks.
+func (c Check) String() string {
+	word := "ok     "
+	if !c.OK {
+		word = "MISSING"
+	}
+	return fmt.Sprintf("%s %-16s %s", word, c.Name, c.Says)
+}
+
 // K3sStatus says how k3s is.
 type K3sStatus struct {
 	Role    string `json:"role,omitempty"` // "" for none

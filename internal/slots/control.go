@@ -34,6 +34,24 @@ func ControlFile(card io.ReaderAt, t disk.Table, name string) (offset, size int6
 	return p.Start + runs[0].Offset, size, nil
 }
 
+// Default returns the slot that a card's autoboot.txt names; "" where that
+// can't be read.
+func Default(card io.ReaderAt, t disk.Table) Letter {
+	at, size, err := ControlFile(card, t, AutobootFile)
+	if err != nil || size > AutobootSize {
+		return ""
+	}
+	b := make([]byte, size)
+	if _, err := card.ReadAt(b, at); err != nil {
+		return ""
+	}
+	def, err := DecodeAutoboot(b)
+	if err != nil {
+		return ""
+	}
+	return def
+}
+
 // What a card's own record says of the state partition.
 const (
 	StateMaking = "making" // a filesystem is being made; what is there counts for nothing

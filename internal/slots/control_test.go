@@ -10,17 +10,24 @@ import (
 	"github.com/pikelet-os/pikelet/internal/disk"
 )
 
-// TestCardRecord: the newer record wins, writes take turns, and a torn one
-// leaves what was before.
-func TestCardRecord(t *testing.T) {
+// emptyCard returns a card of zeros, in a file.
+func emptyCard(t *testing.T) *os.File {
+	t.Helper()
 	f, err := os.Create(filepath.Join(t.TempDir(), "card"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	t.Cleanup(func() { f.Close() })
 	if err := f.Truncate(4 << 20); err != nil {
 		t.Fatal(err)
 	}
+	return f
+}
+
+// TestCardRecord: the newer record wins, writes take turns, and a torn one
+// leaves what was before.
+func TestCardRecord(t *testing.T) {
+	f := emptyCard(t)
 	if got := ReadCard(f); got != (Card{}) {
 		t.Errorf("an empty card says %+v", got)
 	}
@@ -55,14 +62,7 @@ func TestLongReasons(t *testing.T) {
 		"quotes": strings.Repeat(`"<&\\`, 400), "zeros": strings.Repeat("\x00", 1500), "no UTF-8": strings.Repeat("\xff\xc3", 700),
 		"very long": strings.Repeat("the volume is away; ", 1000), "short": "the volume is away",
 	} {
-		f, err := os.Create(filepath.Join(t.TempDir(), "card"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		if err := f.Truncate(4 << 20); err != nil {
-			t.Fatal(err)
-		}
+		f := emptyCard(t)
 		u := Update{Step: Left, Slot: B, Digest: "sha256:" + strings.Repeat("ab", 32), Release: "1.2.3", Reason: reason, Bad: true}
 		if err := ChangeCard(f, func(c *Card) { *c = Card{State: StateMade, Update: &u} }); err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -76,14 +76,7 @@ func TestLongReasons(t *testing.T) {
 			t.Errorf("a short reason became %q", got.Update.Reason)
 		}
 	}
-	f, err := os.Create(filepath.Join(t.TempDir(), "card"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if err := f.Truncate(4 << 20); err != nil {
-		t.Fatal(err)
-	}
+	f := emptyCard(t)
 	if err := ChangeCard(f, func(c *Card) { c.State = strings.Repeat("x", MaxRecordText) }); err == nil {
 		t.Error("a record that does not fit is written")
 	}
@@ -105,14 +98,7 @@ func (u unreadable) ReadAt(b []byte, at int64) (int, error) {
 // TestUnreadableRecord: where a record can't be read, none is written: what it
 // says, such as that there is a state partition to be kept, would be lost.
 func TestUnreadableRecord(t *testing.T) {
-	f, err := os.Create(filepath.Join(t.TempDir(), "card"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if err := f.Truncate(4 << 20); err != nil {
-		t.Fatal(err)
-	}
+	f := emptyCard(t)
 	for range 2 {
 		if err := ChangeCard(f, func(c *Card) { c.State = StateMade }); err != nil {
 			t.Fatal(err)

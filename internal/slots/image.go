@@ -56,11 +56,8 @@ type Image struct {
 func (i Image) Slot(l Letter, p disk.Partition) (*fat.Layout, error) {
 	var list []fat.File
 	for _, f := range i.Manifest.Files {
-		name := f.Name
-		switch {
-		case name == l.CmdlineFile():
-			name = CmdlineFile
-		case strings.HasPrefix(name, "cmdline-"):
+		name, ok := l.OnSlot(f.Name)
+		if !ok {
 			continue
 		}
 		entry := fat.File{Name: name, Size: f.Size, Open: func() (io.ReadCloser, error) { return i.Open(f.Name) }}

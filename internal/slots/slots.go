@@ -43,6 +43,19 @@ func (l Letter) Partition() int {
 // CmdlineFile returns the name the slot's kernel words have in an artifact.
 func (l Letter) CmdlineFile() string { return "cmdline-" + string(l) + ".txt" }
 
+// OnSlot returns the name that a file of an artifact has on the slot: the
+// slot's own kernel words have the one the firmware reads. ok is false for
+// those of other slots, which are not there.
+func (l Letter) OnSlot(name string) (on string, ok bool) {
+	switch {
+	case name == l.CmdlineFile():
+		return CmdlineFile, true
+	case strings.HasPrefix(name, "cmdline-"):
+		return "", false
+	}
+	return name, true
+}
+
 // ParseLetter reads a slot's name.
 func ParseLetter(s string) (Letter, error) {
 	switch l := Letter(s); l {

@@ -25,6 +25,10 @@ type Update struct {
 	Bad bool `json:"bad,omitempty"`
 }
 
+// UnderWay says whether an upgrade is armed or being tried; that there is none
+// at all says no.
+func (u *Update) UnderWay() bool { return u != nil && (u.Step == Armed || u.Step == Tried) }
+
 // Step is how far an upgrade is.
 type Step string
 
@@ -74,7 +78,7 @@ const (
 // is all there is to that decision.
 func Judge(running, def Letter, tryboot bool, digest string, u *Update) (Kind, Verdict) {
 	kind := What(running, def, tryboot)
-	if running == Net || u == nil || u.Step == Left || u.Step == Finished {
+	if running == Net || !u.UnderWay() {
 		return kind, Nothing
 	}
 	ours := u.Slot == running && u.Digest == digest

@@ -63,7 +63,7 @@ const maxFile = 256 << 20
 // Boot walks the card as the firmware would.
 func (f Firmware) Boot(card io.ReaderAt, req Request) (*Handover, error) {
 	var s *Handover
-	part, err := f.walk(card, req, func(v *romVolume, n int, config string) (err error) {
+	part, err := f.walk(card, req, func(v *romVolume, config string) (err error) {
 		s, err = f.slot(v, config)
 		return err
 	})
@@ -77,7 +77,7 @@ func (f Firmware) Boot(card io.ReaderAt, req Request) (*Handover, error) {
 // Starts returns the partition that Boot would start, and reads no more of it
 // than the firmware must to choose it.
 func (f Firmware) Starts(card io.ReaderAt, req Request) (int, error) {
-	return f.walk(card, req, func(v *romVolume, n int, config string) error {
+	return f.walk(card, req, func(v *romVolume, config string) error {
 		need := []string{config}
 		if f.Bootcode {
 			need = append(need, "start.elf")
@@ -92,7 +92,7 @@ func (f Firmware) Starts(card io.ReaderAt, req Request) (int, error) {
 }
 
 // walk asks try for one partition after the other that the firmware would try.
-func (f Firmware) walk(card io.ReaderAt, req Request, try func(v *romVolume, n int, config string) error) (int, error) {
+func (f Firmware) walk(card io.ReaderAt, req Request, try func(v *romVolume, config string) error) (int, error) {
 	part, config := req.Partition, "config.txt"
 	if part == 0 {
 		var err error
@@ -108,7 +108,7 @@ func (f Firmware) walk(card io.ReaderAt, req Request, try func(v *romVolume, n i
 	for range tries {
 		v, err := romOpen(card, part, f.Backup)
 		if err == nil {
-			err = try(v, part, config)
+			err = try(v, config)
 		}
 		if err == nil {
 			return part, nil

@@ -96,20 +96,20 @@ func TestKillTable(t *testing.T) {
 				u := l.record()
 				says := fmt.Sprintf("%v %s %s", err, u.Step, u.Reason)
 				switch {
-				case l.boot.Release == "1.1" && u.Step != slots.Finished:
+				case l.release == "1.1" && u.Step != slots.Finished:
 					t.Errorf("it runs 1.1, and the record says %+v", u)
-				case l.boot.Release == "1.0" && err == nil && (u.Step != slots.Left || u.Reason == ""):
+				case l.release == "1.0" && err == nil && (u.Step != slots.Left || u.Reason == ""):
 					t.Errorf("it runs 1.0, and says nothing of why: %s", says)
 				case happens == 0:
 					t.Errorf("nothing happened")
 				}
-				row = append(row, l.boot.Release)
-				t.Logf("it runs %s: %s", l.boot.Release, says)
+				row = append(row, l.release)
+				t.Logf("it runs %s: %s", l.release, says)
 
 				// The trouble is over.
 				l.kill, l.full, l.unreachable, l.again = nil, false, false, true
 				l.well[next.Digest] = true
-				if l.boot.Release == "1.0" {
+				if l.release == "1.0" {
 					if err := l.through(next); err != nil {
 						t.Errorf("afterwards: %v", err)
 					}

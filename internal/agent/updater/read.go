@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/pikelet-os/pikelet/internal/artifact"
 	"github.com/pikelet-os/pikelet/internal/disk"
@@ -40,26 +39,30 @@ func ReadSlot(ctx context.Context, card io.ReaderAt, t disk.Table, l slots.Lette
 		return nil, "", err
 	}
 	for _, f := range m.Files {
-		name := f.Name
-		switch {
-		case name == l.CmdlineFile():
-			name = slots.CmdlineFile
-		case strings.HasPrefix(name, "cmdline-"):
-			continue // of the other slot, or of none
+		name, ok := l.OnSlot(f.Name)
+		if !ok {
+			continue
 		}
 		r, size, err := v.OpenFile(name)
 		if err != nil {
 			return nil, "", err
 		}
-		sum := sha256.New()
-		if _, err := io.Copy(sum, withContext{ctx, r}); err != nil {
+		got, err := digestOf(withContext{ctx, r})
+		if err != nil {
 			return nil, "", fmt.Errorf("reading %s: %w", name, err)
 		}
-		if got := "sha256:" + hex.EncodeToString(sum.Sum(nil)); size != f.Size || got != f.Digest {
+		if size != f.Size || got != f.Digest {
 			return nil, "", fmt.Errorf("%s: its digest on the card is %s; the signed manifest says %s", name, got, f.Digest)
 		}
 	}
 	return m, digest, nil
+}
+
+// digestOf returns the digest of all that a reader holds.
+func digestOf(r io.Reader) (string, error) {
+	sum := sha256.New()
+	_, err := io.Copy(sum, r)
+	return "sha256:" + hex.EncodeToString(sum.Sum(nil)), err
 }
 
 // withContext reads until a context ends.

@@ -96,13 +96,9 @@ func reusing(d io.ReaderAt, img slots.Image, l slots.Letter, p disk.Partition, l
 		if known && !digests[f.Digest] {
 			return open(name)
 		}
-		on := name
-		if name == l.CmdlineFile() {
-			on = slots.CmdlineFile
-		}
+		on, _ := l.OnSlot(name)
 		there := func() io.Reader { return io.NewSectionReader(d, p.Start+layout.Offset(on), f.Size) }
-		sum := sha256.New()
-		if _, err := io.Copy(sum, there()); err != nil || "sha256:"+hex.EncodeToString(sum.Sum(nil)) != f.Digest {
+		if got, err := digestOf(there()); err != nil || got != f.Digest {
 			return open(name)
 		}
 		return io.NopCloser(there()), nil
@@ -248,10 +244,8 @@ func compare(ctx context.Context, d io.ReaderAt, img slots.Image, l slots.Letter
 		if !ok {
 			return nil, fmt.Errorf("the image has no file %q", name)
 		}
-		if name == l.CmdlineFile() {
-			name = slots.CmdlineFile
-		}
-		return &checked{f: f, r: io.NewSectionReader(d, p.Start+layout.Offset(name), f.Size), sum: sha256.New()}, nil
+		on, _ := l.OnSlot(name)
+		return &checked{f: f, r: io.NewSectionReader(d, p.Start+layout.Offset(on), f.Size), sum: sha256.New()}, nil
 	}
 	var err error
 	if layout, err = there.Slot(l, p); err != nil {

@@ -80,5 +80,5 @@ func TestSoak(t *testing.T) {
 		}
 		l.card = crash.Record(l.card.Card)
 	}
-	t.Logf("%d upgrades, unbootable: 0, seed: %d; what happened in them: %v; it runs %s", *upgrades, *seed, happened, l.boot.Release)
+	t.Logf("%d upgrades, unbootable: 0, seed: %d; what happened in them: %v; it runs %s", *upgrades, *seed, happened, l.release)
 }

@@ -21,7 +21,7 @@ func (u *Updater) Conclude(ctx context.Context) error {
 		return nil
 	}
 	blamed := u.blame(s)
-	_, verdict := slots.Judge(u.Boot.Slot, u.defaultSlot(), u.Boot.Kind == slots.Trial, u.Boot.Digest, s)
+	_, verdict := slots.Judge(u.Boot.Slot, slots.Default(u.Card, u.Table), u.Boot.Kind == slots.Trial, u.Boot.Digest, s)
 	switch verdict {
 	case slots.OnTrial:
 		err := u.seeThrough(ctx, *s)
@@ -70,7 +70,7 @@ func title(s slots.Update) string {
 // blame adds what others say of a trial that ended without a word of its own,
 // and returns whether they say anything.
 func (u *Updater) blame(s *slots.Update) bool {
-	if u.Boot.Slot == s.Slot || s.Bad || s.Step != slots.Armed && s.Step != slots.Tried {
+	if u.Boot.Slot == s.Slot || s.Bad || !s.UnderWay() {
 		return false
 	}
 	if why := initSaid(u.Boot.Failed, s.Slot); why != "" {
@@ -93,23 +93,6 @@ func initSaid(failed string, l slots.Letter) string {
 		}
 	}
 	return ""
-}
-
-// defaultSlot returns the slot autoboot.txt names, "" where it can't be read.
-func (u *Updater) defaultSlot() slots.Letter {
-	at, size, err := slots.ControlFile(u.Card, u.Table, slots.AutobootFile)
-	if err != nil || size > slots.AutobootSize {
-		return ""
-	}
-	b := make([]byte, size)
-	if _, err := u.Card.ReadAt(b, at); err != nil {
-		return ""
-	}
-	def, err := slots.DecodeAutoboot(b)
-	if err != nil {
-		return ""
-	}
-	return def
 }
 
 // askAgain asks for a trial once more, if the slot is still what was armed.
@@ -225,11 +208,8 @@ func (u *Updater) account(s slots.Update, list []node.Check) string {
 		b.WriteString("\nThe checks:\n")
 	}
 	for _, c := range list {
-		word := "ok     "
-		if !c.OK {
-			word = "MISSING"
-		}
-		fmt.Fprintf(&b, "%s %-16s %s\n", word, c.Name, oneLine(c.Says))
+		c.Says = oneLine(c.Says)
+		fmt.Fprintln(&b, c)
 	}
 	if log := u.Node.Log(); log != "" {
 		fmt.Fprintf(&b, "\nThe last lines logged:\n%s\n", log)

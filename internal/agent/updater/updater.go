@@ -16,13 +16,12 @@ import (
 
 // Boot is what is known of the boot that runs.
 type Boot struct {
-	Slot    slots.Letter
-	Kind    slots.Kind
-	Digest  string // of the OCI manifest whose signature was good
-	Release string
-	Keys    []*ecdsa.PublicKey // what the running image trusts
-	Failed  string             // what /init wrote down of slots that it gave up, a line each
-	Reset   Reset
+	Slot   slots.Letter
+	Kind   slots.Kind
+	Digest string             // of the OCI manifest whose signature was good
+	Keys   []*ecdsa.PublicKey // what the running image trusts
+	Failed string             // what /init wrote down of slots that it gave up, a line each
+	Reset  Reset
 }
 
 // Reset is how the boot that runs came to be.
@@ -99,7 +98,7 @@ func (u *Updater) MayStart(img slots.Image, again bool) error {
 		return fmt.Errorf("this boot is a trial; wait until it is committed or left")
 	case record == nil:
 		return nil
-	case record.Step == slots.Armed || record.Step == slots.Tried:
+	case record.UnderWay():
 		return fmt.Errorf("release %s is being tried", record.Release)
 	case record.Step == slots.Left && record.Bad && record.Digest == img.Digest && !again:
 		return fmt.Errorf("release %s failed on this node before: %s; say --again to try it all the same", record.Release, record.Reason)
@@ -167,6 +166,6 @@ func (u *Updater) Arm(ctx context.Context, s slots.Update) error {
 	if err := u.note(s); err != nil {
 		return err
 	}
-	u.tell("restarting into the trial of release %s", s.Release)
+	u.tell("%s%s", node.Restarting, s.Release)
 	return u.Node.Restart(reboot.Tryboot)
 }

@@ -269,7 +269,7 @@ func TestRescueBecomesTheDefault(t *testing.T) {
 	if _, err := l.upgrade(l.add(image(t, "1.2"), true), false); err != nil {
 		t.Fatal(err)
 	}
-	if got := l.updater().defaultSlot(); got != slots.A {
+	if got := slots.Default(l.card, l.table()); got != slots.A {
 		t.Errorf("the default is slot %q", got)
 	}
 	at, _, err := slots.ControlFile(l.card, l.table(), slots.AutobootFile)
