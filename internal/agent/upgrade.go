@@ -69,7 +69,7 @@ func bring(ctx context.Context, u *updater.Updater, img *registry.Image, again b
 	if err != nil {
 		return slots.Image{}, err
 	}
-	image := slots.Image{Manifest: img.Manifest, Text: img.Text, Signature: signature, Digest: img.Digest, Open: img.Open}
+	image := slots.Image{Manifest: img.Manifest, Text: img.Text, Signature: signature, Digest: img.Digest, Open: img.OpenUnchecked}
 	if err := u.MayStart(image, again); err != nil {
 		return image, err
 	}

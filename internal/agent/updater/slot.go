@@ -14,10 +14,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/pikelet-os/pikelet/internal/artifact"
 	"github.com/pikelet-os/pikelet/internal/disk"
@@ -31,7 +31,9 @@ import (
 type Written struct{ Bytes, Same int64 }
 
 // WriteSlot writes an image into a slot's partition, and reads it back. A slot
-// that holds the image already is left as it is.
+// that holds the image already is left as it is. What the image's files are
+// opened as need not be checked by whoever opens them: every byte is checked
+// where it lies on the card, before the slot is one.
 func WriteSlot(ctx context.Context, d medium.Medium, img slots.Image, l slots.Letter, p disk.Partition) (Written, error) {
 	layout, err := img.Slot(l, p)
 	if err != nil {
@@ -43,6 +45,8 @@ func WriteSlot(ctx context.Context, d medium.Medium, img slots.Image, l slots.Le
 	if layout, err = reusing(d, img, l, p, layout).Slot(l, p); err != nil {
 		return Written{}, err
 	}
+	seed := maphash.MakeSeed()
+	was := probe(d, p, seed)
 	// A slot that is being written is nothing a firmware walks into: its first
 	// sector, the copy of that, and the two that count its clusters are gone
 	// before anything else of it changes.
@@ -55,7 +59,7 @@ func WriteSlot(ctx context.Context, d medium.Medium, img slots.Image, l slots.Le
 	if err := d.Flush(); err != nil {
 		return Written{}, fmt.Errorf("taking slot %s out of use: %w", l, err)
 	}
-	w := &writer{Writer: medium.Writer{Ctx: ctx, To: d, Tell: func(int64) {}}, d: d, start: p.Start, last: map[int64][]byte{}}
+	w := &writer{Writer: medium.Writer{Ctx: ctx, To: d, Tell: func(int64) {}}, d: d, start: p.Start, last: map[int64][]byte{}, seed: seed, probes: was}
 	if err := layout.Write(w); err != nil {
 		return w.Written, fmt.Errorf("writing slot %s: %w", l, err)
 	}
@@ -65,7 +69,7 @@ func WriteSlot(ctx context.Context, d medium.Medium, img slots.Image, l slots.Le
 		return w.Written, fmt.Errorf("writing slot %s: %w", l, err)
 	}
 	if err := compare(ctx, d, img, l, p, boot); err != nil {
-		return w.Written, fmt.Errorf("reading slot %s back: %w", l, err)
+		return w.Written, fmt.Errorf("reading slot %s back: %w", l, whose(err, img))
 	}
 	for _, at := range slices.Backward(slices.Sorted(maps.Keys(w.last))) {
 		if _, err := d.WriteAt(w.last[at], p.Start+at); err != nil {
@@ -151,6 +155,8 @@ type writer struct {
 	start int64 // of the partition, bytes
 	last  map[int64][]byte
 	buf   []byte
+	seed  maphash.Seed
+	probes
 }
 
 // WriteAt implements io.WriterAt.
@@ -159,10 +165,10 @@ func (w *writer) WriteAt(b []byte, at int64) (int, error) {
 		w.last[at] = bytes.Clone(b)
 		return len(b), nil
 	}
-	old := w.old(b, at)
 	if s, ok := w.d.(medium.Starter); ok {
 		defer s.StartWriting(w.start+at, int64(len(b)))
 	}
+	old := w.old(b, at)
 	for done := 0; done < len(b); {
 		n, same := run(b[done:], old, done)
 		if same {
@@ -177,32 +183,55 @@ func (w *writer) WriteAt(b []byte, at int64) (int, error) {
 	return len(b), nil
 }
 
-// probeEvery is how far apart blocks are that are compared first, in bytes.
-const probeEvery = 256 << 10
+// probeEvery is how far apart blocks are that are looked at before anything is
+// written, in bytes: half a second for a gigabyte of card.
+const probeEvery = 1 << 20
+
+// probes are the blocks of a partition that lie probeEvery apart, as they were.
+// They say where it may be worth reading what was there. Reading all of a card
+// costs a third of writing it, and where one file moved none of what is behind
+// it is the same; and a read in the midst of writing waits for the writes
+// before it, which made a slot take twice as long.
+type probes map[int64]uint64
+
+// probe looks at a partition. Blocks that cannot be read are left out.
+func probe(d io.ReaderAt, p disk.Partition, seed maphash.Seed) probes {
+	if s, ok := d.(medium.Starter); ok {
+		for at := int64(0); at+block <= p.Size; at += probeEvery {
+			s.StartReading(p.Start+at, block)
+		}
+	}
+	found, buf := probes{}, make([]byte, block)
+	for at := int64(0); at+block <= p.Size; at += probeEvery {
+		if _, err := d.ReadAt(buf, p.Start+at); err == nil {
+			found[at] = maphash.Bytes(seed, buf)
+		}
+	}
+	return found
+}
 
 // old returns what is on the card where b is to be written; nil where nothing
 // of it is to be kept: it cannot be read, or every block that was looked at
-// differs. Reading all of a card costs a third of writing it, and where one
-// file moved none of what is behind it is the same.
+// differs. Less than lies between two of those is read.
 func (w *writer) old(b []byte, at int64) []byte {
+	first := (at + probeEvery - 1) / probeEvery * probeEvery
+	looked, same := false, false
+	for q := first; q+block <= at+int64(len(b)); q += probeEvery {
+		was, ok := w.probes[q]
+		looked = true
+		same = same || ok && was == maphash.Bytes(w.seed, b[q-at:q-at+block])
+	}
+	if looked && !same {
+		return nil
+	}
 	if len(w.buf) < len(b) {
 		w.buf = make([]byte, max(len(b), medium.CopySize))
 	}
 	old := w.buf[:len(b)]
-	for off := 0; off < len(b); off += probeEvery {
-		end := min(off+block, len(b))
-		if _, err := w.d.ReadAt(old[off:end], w.start+at+int64(off)); err != nil {
-			return nil
-		}
-		if !bytes.Equal(old[off:end], b[off:end]) {
-			continue
-		}
-		if _, err := w.d.ReadAt(old, w.start+at); err != nil {
-			return nil
-		}
-		return old
+	if _, err := w.d.ReadAt(old, w.start+at); err != nil {
+		return nil
 	}
-	return nil
+	return old
 }
 
 // CopyAt implements fat.CopierAt.
@@ -237,6 +266,8 @@ func run(b, old []byte, done int) (n int, same bool) {
 // compare reads a slot and checks that it is the image's: every file by its
 // digest, and all the rest byte by byte, but for some sectors.
 func compare(ctx context.Context, d io.ReaderAt, img slots.Image, l slots.Letter, p disk.Partition, but []int64) error {
+	with := medium.Part{W: &medium.Comparer{Ctx: ctx, With: d, Tell: func(int64) {}}, Start: p.Start}
+	c := &comparer{Part: with, ctx: ctx, out: but}
 	var layout *fat.Layout
 	there := img
 	there.Open = func(name string) (io.ReadCloser, error) {
@@ -245,55 +276,86 @@ func compare(ctx context.Context, d io.ReaderAt, img slots.Image, l slots.Letter
 			return nil, fmt.Errorf("the image has no file %q", name)
 		}
 		on, _ := l.OnSlot(name)
-		return &checked{f: f, r: io.NewSectionReader(d, p.Start+layout.Offset(on), f.Size), sum: sha256.New()}, nil
+		c.file = &f
+		return io.NopCloser(io.NewSectionReader(d, p.Start+layout.Offset(on), f.Size)), nil
 	}
 	var err error
 	if layout, err = there.Slot(l, p); err != nil {
 		return err
 	}
-	with := medium.Part{W: &medium.Comparer{Ctx: ctx, With: d, Tell: func(int64) {}}, Start: p.Start}
-	return layout.Write(leaving{with, but})
+	return layout.Write(c)
 }
 
-// leaving compares all but sectors that begin at some places.
-type leaving struct {
+// comparer compares all that is no file byte by byte, but for sectors that
+// begin at some places, and files, which it is given as they lie on the card,
+// by their digests.
+type comparer struct {
 	medium.Part
-	out []int64
+	ctx  context.Context
+	out  []int64
+	file *artifact.File // of the manifest, that was opened last and not read yet
 }
 
 // WriteAt implements io.WriterAt.
-func (c leaving) WriteAt(b []byte, at int64) (int, error) {
+func (c *comparer) WriteAt(b []byte, at int64) (int, error) {
 	if slices.Contains(c.out, at) && len(b) == disk.SectorSize {
 		return len(b), nil
 	}
 	return c.Part.WriteAt(b, at)
 }
 
-// checked reads a file where it lies on the card, and ends well only if it has
-// its digest.
-type checked struct {
-	f   artifact.File
-	r   io.Reader
-	sum interface {
-		io.Writer
-		Sum([]byte) []byte
+// CopyAt implements fat.CopierAt. The next piece is read while the digest of
+// one is made.
+func (c *comparer) CopyAt(r io.Reader, at int64) (int64, error) {
+	if c.file == nil { // the manifest, and its signature
+		return c.Part.CopyAt(r, at)
 	}
+	file, sum := *c.file, sha256.New()
+	c.file = nil
+	n, err := medium.Pieces(r, func(b []byte, _ int64) error {
+		sum.Write(b)
+		return c.ctx.Err()
+	})
+	if err != nil {
+		return n, err
+	}
+	if got := "sha256:" + hex.EncodeToString(sum.Sum(nil)); got != file.Digest {
+		return n, &wrongFile{file, got}
+	}
+	return n, nil
 }
 
-// Read implements io.Reader.
-func (c *checked) Read(b []byte) (int, error) {
-	n, err := c.r.Read(b)
-	c.sum.Write(b[:n])
-	if err == io.EOF {
-		if got := hex.EncodeToString(c.sum.Sum(nil)); got != strings.TrimPrefix(c.f.Digest, "sha256:") {
-			return n, fmt.Errorf("%s: its digest on the card is sha256:%s; the signed manifest says %s", c.f.Name, got, c.f.Digest)
-		}
-	}
-	return n, err
+// wrongFile is a file on the card that has not the digest it should have.
+type wrongFile struct {
+	artifact.File
+	got string
 }
 
-// Close implements io.Closer.
-func (c *checked) Close() error { return nil }
+// Error implements error.
+func (w *wrongFile) Error() string {
+	return fmt.Sprintf("%s: its digest on the card is %s; the signed manifest says %s", w.Name, w.got, w.Digest)
+}
+
+// whose finds out whether a file that is wrong on the card came that way: it
+// reads it once more from where it came.
+func whose(err error, img slots.Image) error {
+	var wrong *wrongFile
+	if !errors.As(err, &wrong) {
+		return err
+	}
+	r, openErr := img.Open(wrong.Name)
+	if openErr != nil {
+		return err
+	}
+	defer r.Close()
+	switch got, readErr := digestOf(r); {
+	case readErr != nil:
+		return err
+	case got != wrong.Digest:
+		return fmt.Errorf("%w; it comes like that from where the image is: publish the image there again", err)
+	}
+	return fmt.Errorf("%w; where the image is it has that one: %w", err, medium.ErrDiffers)
+}
 
 // Commit makes a slot the default: one sector, in place, read back.
 func Commit(d medium.Medium, t disk.Table, l slots.Letter) error {

@@ -1,6 +1,7 @@
 package updater
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"github.com/pikelet-os/pikelet/internal/artifact"
 	"github.com/pikelet-os/pikelet/internal/crash"
 	"github.com/pikelet-os/pikelet/internal/disk"
+	"github.com/pikelet-os/pikelet/internal/disk/fat"
 	"github.com/pikelet-os/pikelet/internal/slots"
 )
 
@@ -421,6 +423,43 @@ func TestCardsThatFail(t *testing.T) {
 	l.card.Rots = at + 3
 	if err := Commit(l.card, l.table(), slots.B); err == nil || !strings.Contains(err.Error(), "does not hold what was written") {
 		t.Errorf("a commit that was not kept: %v", err)
+	}
+}
+
+// TestWhoseFault: a file that is wrong on the card is said to be the card's
+// fault, or that of where the image came from, which nobody checks on the way;
+// and either way the slot is no filesystem.
+func TestWhoseFault(t *testing.T) {
+	old, now := image(t, "1.0"), image(t, "1.1")
+	base, table := newCard(t, old)
+	p := table.Partitions[disk.SlotB-1]
+	write := func(rots int64, img slots.Image) string {
+		card := crash.Record(base.Clone())
+		card.Rots = rots
+		_, err := WriteSlot(context.Background(), card, img, slots.B, p)
+		if err == nil {
+			t.Fatal("no error")
+		}
+		if _, err := fat.Open(io.NewSectionReader(card, p.Start, p.Size)); err == nil {
+			t.Error("the slot is a filesystem")
+		}
+		return err.Error()
+	}
+	bad := now
+	bad.Open = func(name string) (io.ReadCloser, error) {
+		r, err := now.Open(name)
+		if err != nil || name != artifact.RootFile {
+			return r, err
+		}
+		b, err := io.ReadAll(r)
+		b[len(b)/2] ^= 1
+		return io.NopCloser(bytes.NewReader(b)), err
+	}
+	if got := write(0, bad); !strings.Contains(got, "publish the image there again") || strings.Contains(got, "another card") {
+		t.Error(got)
+	}
+	if got := write(rootOf(t, now, p)+100_000, now); strings.Contains(got, "publish") || !strings.Contains(got, "another card") {
+		t.Error(got)
 	}
 }
 

@@ -30,6 +30,8 @@ type Medium interface {
 // waits in memory for the flush, while the card has nothing to do.
 type Starter interface {
 	StartWriting(at, n int64)
+	// StartReading has bytes read that are wanted soon.
+	StartReading(at, n int64)
 }
 
 // Part is a part of a medium: places in it are counted from its start.

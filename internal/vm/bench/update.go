@@ -26,14 +26,16 @@ import (
 
 // updated is what writing one slot took.
 type updated struct {
-	Seconds float64 // from the first write to the end of the last flush
-	Bytes   int64   // written
-	MiB     float64 // held at most
+	Seconds  float64 // from the first write to the end of the last flush
+	Readback float64 // seconds of those that went into reading back
+	Bytes    int64   // written
+	MiB      float64 // held at most
 }
 
 // update measures an upgrade's writing: how much more is written than differs
 // from what was there, how fast a slot is written that differs altogether,
-// against dd of the same bytes with fsync, and how much memory it takes; and
+// against dd of the same bytes with fsync, alone and with reading it back, and
+// how much memory it takes; and
 // how long a node takes from being armed to the commit.
 func update(ctx context.Context, o options, figures map[string]float64) error {
 	if _, _, err := command(ctx, ".", "go", "test", "-c", "-o", "build/updater.test", "./internal/agent/updater"); err != nil {
@@ -125,7 +127,7 @@ func updates(ctx context.Context, o options, ref string, figures map[string]floa
 
 	// A slot of noise differs altogether. dd writes as many bytes over a file
 	// of noise.
-	var slot pair
+	var slot, whole pair // written, as dd does; and read back too
 	peak := u.MiB
 	for i := range o.rounds {
 		// Release 1 is there, and of its files no byte is left.
@@ -140,7 +142,8 @@ func updates(ctx context.Context, o options, ref string, figures map[string]floa
 		}
 		ours := func() error {
 			w, err := upgradeOnce(ctx, o, dir+"/next")
-			slot.ours, peak, u = append(slot.ours, w.Seconds), max(peak, w.MiB), w
+			slot.ours, whole.ours = append(slot.ours, w.Seconds-w.Readback), append(whole.ours, w.Seconds)
+			peak, u = max(peak, w.MiB), w
 			return err
 		}
 		theirs := func() error {
@@ -158,7 +161,7 @@ func updates(ctx context.Context, o options, ref string, figures map[string]floa
 			if err := theirs(); err != nil {
 				return err
 			}
-			slot = pair{}
+			slot, whole = pair{}, pair{}
 			if err := other(); err != nil {
 				return err
 			}
@@ -170,8 +173,10 @@ func updates(ctx context.Context, o options, ref string, figures map[string]floa
 			return err
 		}
 	}
-	o.progress(fmt.Sprintf("a slot of %.0f MB: %v", float64(u.Bytes)/1e6, slot))
+	whole.peers = slot.peers
+	o.progress(fmt.Sprintf("a slot of %.0f MB: %v; with reading back, which dd does not do: %v", float64(u.Bytes)/1e6, slot, whole))
 	figures["update_throughput_ratio"], figures["update_peak_mib"] = 1/slot.ratio(), peak
+	figures["update_verified_throughput_ratio"] = 1 / whole.ratio()
 	return nil
 }
 
