@@ -24,7 +24,7 @@ var sides = map[string]string{
 	"":              "shared",
 	"boards":        "shared",
 	"internal/disk": "shared", "internal/disk/fat": "shared", "internal/disk/medium": "shared", "internal/slots": "shared", "internal/verity": "shared",
-	"internal/artifact": "shared", "internal/node": "shared", "internal/node/config": "shared", "internal/strict": "shared", "initramfs/cmdline": "shared",
+	"internal/artifact": "shared", "internal/netboot/plane": "shared", "internal/node": "shared", "internal/node/config": "shared", "internal/strict": "shared", "initramfs/cmdline": "shared",
 
 	// Desk and nodes both fetch images; this one does things, so it is not
 	// shared.
@@ -35,6 +35,7 @@ var sides = map[string]string{
 
 	"builder": "build", "builder/spec": "build", "builder/fetch": "build", "builder/squashfs": "build", "builder/device": "build", "builder/lock": "build", "builder/inspect": "build", "builder/cache": "build",
 	"layers": "build", "layers/apk": "build", "layers/kmod": "build", "layers/oci": "build", "layers/store": "build", "overlays": "build", "initramfs/archive": "build",
+	"internal/netboot": "build", "internal/netboot/dhcp": "build", "internal/netboot/tftp": "build",
 	"internal/desk": "build", "internal/crash": "build", "internal/fleet": "build", "internal/cosign": "build", "internal/flash": "build", "internal/registrytest": "build", "internal/schematest": "build", "internal/vm": "build", "internal/vm/testlog": "build", "internal/vm/bench": "build",
 	"cmd/pikelet": "build", "cmd/starter": "build",
 }

@@ -42,6 +42,10 @@ type Board struct {
 	// list of names of which the kernel must know one.
 	Modules []Want
 
+	// Net are the drivers without which a boot without a card reaches no
+	// network. They are loaded on such boots only.
+	Net []Want
+
 	// Config are lines for the board's section of config.txt.
 	Config []string
 
@@ -72,6 +76,11 @@ var Everywhere = []Want{
 	{Any: []string{"overlay"}, For: "/etc and /var"},
 }
 
+// EverywhereNet are the drivers every boot without a card needs.
+var EverywhereNet = []Want{
+	{Any: []string{"loop"}, For: "a root in memory"},
+}
+
 // gpu4 and gpu3 are the firmware of the families with a GPU that boots
 // (FACTS 1.1).
 var (
@@ -84,6 +93,15 @@ var (
 		{Any: []string{"bcm2835_sdhost", "bcm2835"}, For: "the SD card"},
 		{Any: []string{"bcm2835_wdt"}, For: "reboots and the watchdog"},
 	}
+	// Ethernet of the 3B hangs on USB, that of the 3B+ too; the 4 and the 5
+	// have it in the SoC and in RP1.
+	ethernet3 = []Want{
+		{Any: []string{"smsc95xx"}, For: "booting a 3B without a card"},
+		{Any: []string{"lan78xx"}, For: "booting a 3B+ without a card"},
+	}
+	ethernet4 = []Want{{Any: []string{"genet"}, For: "booting without a card"}, {Any: []string{"broadcom"}, For: "booting without a card"}}
+	ethernet5 = []Want{{Any: []string{"macb"}, For: "booting without a card"}, {Any: []string{"broadcom"}, For: "booting without a card"}}
+
 	bcm2711 = []Want{
 		{Any: []string{"sdhci_iproc"}, For: "the SD card"},
 		{Any: []string{"bcm2835_wdt"}, For: "reboots and the watchdog"},
@@ -100,7 +118,7 @@ var list = []Board{
 		Name: "rpi3", Title: "Raspberry Pi 3B, 3B+, 3A+, CM3", Filter: "pi3", Imager: "pi3-64bit",
 		Compatible: []string{"raspberrypi,3-model-b", "raspberrypi,3-model-b-plus", "raspberrypi,3-model-a-plus", "raspberrypi,3-compute-module"},
 		DTBs:       []string{"bcm2710-rpi-3-b.dtb", "bcm2710-rpi-3-b-plus.dtb", "bcm2710-rpi-cm3.dtb"},
-		Firmware:   gpu3, Bootcode: true, Modules: bcm2837,
+		Firmware:   gpu3, Bootcode: true, Modules: bcm2837, Net: ethernet3,
 	},
 	{
 		Name: "zero2w", Title: "Raspberry Pi Zero 2 W", Filter: "pi02", Imager: "pi3-64bit",
@@ -115,7 +133,7 @@ var list = []Board{
 		// Tryboot of A/B partitions works from here on (PEERS 3.8); walking is on
 		// by default since August 2025 (FACTS 2.4).
 		MinEEPROM: date(2023, 5, 11), GoodEEPROM: date(2025, 8, 13),
-		Firmware: gpu4, Modules: bcm2711,
+		Firmware: gpu4, Modules: bcm2711, Net: ethernet4,
 	},
 	{
 		Name: "rpi5", Title: "Raspberry Pi 5, 500, CM5", Filter: "pi5", Imager: "pi5-64bit",
@@ -124,7 +142,7 @@ var list = []Board{
 			"bcm2712-rpi-cm5-cm5io.dtb", "bcm2712-rpi-cm5-cm4io.dtb", "bcm2712-rpi-cm5l-cm5io.dtb", "bcm2712-rpi-cm5l-cm4io.dtb"},
 		// Earlier ones do not say which partition they started (FACTS 2.3).
 		MinEEPROM: date(2024, 5, 13), GoodEEPROM: date(2025, 8, 13),
-		Modules: bcm2712,
+		Modules: bcm2712, Net: ethernet5,
 	},
 	{
 		// What QEMU's machine "virt" needs beside what is there for a Pi.
@@ -136,6 +154,7 @@ var list = []Board{
 			{Any: []string{"sdhci_pci"}, For: "a virtual SD card"},
 			{Any: []string{"i6300esb"}, For: "the virtual watchdog"},
 		},
+		Net: []Want{{Any: []string{"virtio_net"}, For: "booting without a card"}},
 	},
 }
 

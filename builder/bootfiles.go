@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"fmt"
 	"path"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -220,19 +221,19 @@ const kernelWatchdog = 120
 
 // initramfs packs /init, what it is told, and exactly the modules it loads.
 func (b *Boot) initramfs(p *Plan, t *layers.Tree, k *Kernel, list []boards.Board, c *contents) ([]byte, error) {
-	order, err := b.choose(k, list)
+	always, net, err := b.choose(k, list)
 	if err != nil {
 		return nil, err
 	}
 	info := cmdline.Info{Stream: p.Image.Stream, Release: p.Image.Release, BuildID: p.BuildID, Epoch: p.Epoch, Keys: p.Keys, Watchdog: watchdogSeconds(p.Image)}
 	var modules []archive.File
-	for i, m := range order {
+	for i, m := range slices.Concat(always, net) {
 		data, err := keptModule(t, "lib/modules/"+k.Release+"/"+m.Path, c)
 		if err != nil {
 			return nil, err
 		}
 		name := fmt.Sprintf("modules/%02d-%s.ko", i, m.Name)
-		info.Modules = append(info.Modules, cmdline.Module{Path: "/" + name, Digest: artifact.DigestOf(data)})
+		info.Modules = append(info.Modules, cmdline.Module{Path: "/" + name, Digest: artifact.DigestOf(data), Net: i >= len(always)})
 		modules = append(modules, archive.File{Name: name, Mode: 0o644, Data: data})
 		b.Modules = append(b.Modules, m.Name)
 	}
@@ -257,30 +258,49 @@ func watchdogSeconds(img *spec.Image) int {
 	return int(d.Seconds())
 }
 
-// choose returns the modules of the boards in the order they load. A driver
-// the kernel has under no name is an error where every board needs it, and a
-// warning where one board will do less.
-func (b *Boot) choose(k *Kernel, list []boards.Board) ([]*kmod.Module, error) {
+// choose returns the modules of the boards in the order they load, and behind
+// them those that only a boot without a card needs. A driver the kernel has
+// under no name is an error where every board needs it, and a warning where
+// one board will do less.
+func (b *Boot) choose(k *Kernel, list []boards.Board) (always, net []*kmod.Module, err error) {
 	var names []string
 	for _, w := range boards.Everywhere {
 		name := firstOf(k, w)
 		if name == "" {
-			return nil, fmt.Errorf("kernel %s of package %s has no driver %s, without which %s cannot work",
+			return nil, nil, fmt.Errorf("kernel %s of package %s has no driver %s, without which %s cannot work",
 				k.Release, k.Package, strings.Join(w.Any, " or "), w.For)
 		}
 		names = append(names, name)
 	}
-	for _, board := range list {
-		for _, w := range board.Modules {
+	want := func(board string, wants []boards.Want) {
+		for _, w := range wants {
 			if name := firstOf(k, w); name != "" {
 				names = append(names, name)
 				continue
 			}
 			b.Warnings = append(b.Warnings, fmt.Sprintf("board %s: kernel %s has no driver %s, so %s will not work there",
-				board.Name, k.Release, strings.Join(w.Any, " or "), w.For))
+				board, k.Release, strings.Join(w.Any, " or "), w.For))
 		}
 	}
-	return k.Modules.Order(names...)
+	for _, board := range list {
+		want(board.Name, board.Modules)
+	}
+	if always, err = k.Modules.Order(names...); err != nil {
+		return nil, nil, err
+	}
+	for _, board := range list {
+		if len(board.Net) > 0 {
+			want(board.Name, boards.EverywhereNet)
+			want(board.Name, board.Net)
+		}
+	}
+	all, err := k.Modules.Order(names...)
+	for _, m := range all {
+		if !slices.Contains(always, m) {
+			net = append(net, m)
+		}
+	}
+	return always, net, err
 }
 
 func firstOf(k *Kernel, w boards.Want) string {

@@ -65,20 +65,30 @@ func TestChoosePacksExactlyWhatIsNeeded(t *testing.T) {
 		modular.Modules.Modules[name] = &kmod.Module{Name: name, Depends: []string{"helper"}}
 		builtin.Modules.Builtin[name] = true
 	}
+	var nets []string
+	for _, w := range append(append(append([]boards.Want(nil), boards.EverywhereNet...), list[0].Net...), list[1].Net...) {
+		nets = append(nets, w.Any[0])
+		modular.Modules.Modules[w.Any[0]] = &kmod.Module{Name: w.Any[0], Depends: []string{"helper", "netcore"}}
+		builtin.Modules.Builtin[w.Any[0]] = true
+	}
+	modular.Modules.Modules["netcore"] = &kmod.Module{Name: "netcore"}
 	b := &Boot{}
-	got, err := b.choose(modular, list)
+	got, net, err := b.choose(modular, list)
+	if len(net) != len(nets)+1 || net[0].Name != "netcore" {
+		t.Errorf("for the network %d are packed, want %d and what they need", len(net), len(nets))
+	}
 	if err != nil || len(got) != len(all)+1 || got[0].Name != "helper" || len(b.Warnings) != 0 {
 		t.Errorf("all modules: %d packed, want %d and the one they need (%v, %v)", len(got), len(all), err, b.Warnings)
 	}
-	if got, err := b.choose(builtin, list); err != nil || len(got) != 0 {
+	if got, net, err := b.choose(builtin, list); err != nil || len(got)+len(net) != 0 {
 		t.Errorf("all built in: %d packed (%v)", len(got), err)
 	}
 	delete(modular.Modules.Modules, "sdhci_iproc")
-	if _, err := b.choose(modular, list); err != nil || len(b.Warnings) != 1 || !strings.Contains(b.Warnings[0], "board rpi4: kernel  has no driver sdhci_iproc, so the SD card will not work there") {
+	if _, _, err := b.choose(modular, list); err != nil || len(b.Warnings) != 1 || !strings.Contains(b.Warnings[0], "board rpi4: kernel  has no driver sdhci_iproc, so the SD card will not work there") {
 		t.Errorf("a board's driver is missing: %v, %v", err, b.Warnings)
 	}
 	delete(modular.Modules.Modules, "dm_verity")
-	if _, err := b.choose(modular, list); err == nil || !strings.Contains(err.Error(), "no driver dm_verity, without which the verified root cannot work") {
+	if _, _, err := b.choose(modular, list); err == nil || !strings.Contains(err.Error(), "no driver dm_verity, without which the verified root cannot work") {
 		t.Errorf("dm_verity is missing: %v", err)
 	}
 }

@@ -1,7 +1,6 @@
 package initramfs
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -39,7 +38,7 @@ const (
 // chain can say what is wrong with it, and write it down.
 func (b *boot) findSlot() error {
 	if b.line.Slot == slots.Net {
-		return errors.New("booting without a card is not there yet; write the image to a card")
+		return b.findServer()
 	}
 	for start := time.Now(); ; time.Sleep(20 * time.Millisecond) {
 		exact, other, reasons := b.search()

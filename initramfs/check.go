@@ -16,9 +16,8 @@ import (
 // checkSlot checks the chain from a key of this image down to every file of
 // the slot but the root, which the kernel checks block by block.
 func (b *boot) checkSlot() error {
-	keys, err := b.keys()
-	if err != nil {
-		return err
+	if b.net != nil {
+		return b.checkServed()
 	}
 	signature, err := b.card.slot.ReadFile(artifact.SignatureFile, artifact.MaxSignature)
 	if err != nil {
@@ -28,18 +27,30 @@ func (b *boot) checkSlot() error {
 	if err != nil {
 		return err
 	}
+	if err := b.verify(signature, text); err != nil {
+		return err
+	}
+	for _, f := range b.image.Files {
+		if err := b.checkFile(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// verify checks a manifest, and that it is of this build.
+func (b *boot) verify(signature, text []byte) error {
+	keys, err := b.keys()
+	if err != nil {
+		return err
+	}
 	m, digest, err := artifact.Verify(signature, text, keys)
 	if err != nil {
 		return err
 	}
 	if m.BuildID != b.info.BuildID || m.Stream != b.info.Stream {
-		return fmt.Errorf("the slot holds build %s of stream %q, the initramfs is build %s of stream %q",
+		return fmt.Errorf("the manifest is of build %s of stream %q, the initramfs is build %s of stream %q",
 			m.BuildID, m.Stream, b.info.BuildID, b.info.Stream)
-	}
-	for _, f := range m.Files {
-		if err := b.checkFile(f); err != nil {
-			return err
-		}
 	}
 	b.image = m
 	b.boot.Signed = digest

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pikelet-os/pikelet/internal/netboot/plane"
 	"github.com/pikelet-os/pikelet/internal/reboot"
 	"github.com/pikelet-os/pikelet/internal/slots"
 )
@@ -26,11 +27,15 @@ const (
 func (b *boot) fail(err error) {
 	say("")
 	say("THIS BOOT FAILED: %v", err)
-	if b.card == nil {
+	b.tell(plane.Report{Stage: plane.Failed, Error: trimmed(err.Error())})
+	if b.card == nil && b.line.Slot != slots.Net {
 		b.card = anyCard()
 	}
 	switch {
-	case b.line.Slot == "" || b.line.Slot == slots.Net:
+	case b.line.Slot == slots.Net:
+		say("trying again in %v, from the firmware on", backOff)
+		restart("", backOff)
+	case b.line.Slot == "":
 		b.retry("there is no other slot to go to")
 	case b.card == nil:
 		// Nothing can be written down, so nothing says whether the other

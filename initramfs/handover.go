@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pikelet-os/pikelet/internal/netboot/plane"
 	"github.com/pikelet-os/pikelet/internal/node"
 	"github.com/pikelet-os/pikelet/internal/slots"
 )
@@ -23,8 +24,13 @@ const prepareTime = 5 * time.Minute
 func (b *boot) prepareNode() error {
 	b.boot.Stream, b.boot.Release, b.boot.BuildID, b.boot.Epoch = b.info.Stream, b.info.Release, b.info.BuildID, b.info.Epoch
 	b.boot.Keys = b.info.Keys
-	b.boot.Slot, b.boot.Kind, b.boot.Disk = b.line.Slot, b.kind, b.card.dev
-	b.boot.Failed = b.card.readRecord().Text
+	b.boot.Slot, b.boot.Kind = b.line.Slot, b.kind
+	if b.card != nil {
+		b.boot.Disk, b.boot.Failed = b.card.dev, b.card.readRecord().Text
+	}
+	if b.net != nil {
+		b.boot.Server, b.boot.Device = b.net.server, b.net.device
+	}
 	b.boot.Seconds = b.seconds()
 	text, err := b.boot.Encode()
 	if err != nil {
@@ -55,10 +61,18 @@ func (b *boot) prepareNode() error {
 // Kubernetes' mounts must be seen by containers (FACTS 8.4).
 func (b *boot) handOver() error {
 	b.announce()
-	if b.kind == slots.Committed {
-		b.clearRecord()
+	if b.card != nil {
+		if b.kind == slots.Committed {
+			b.clearRecord()
+		}
+		b.card.f.Close()
 	}
-	b.card.f.Close()
+	if b.net != nil {
+		b.tell(plane.Report{Stage: plane.Started})
+		if err := b.net.giveUp(); err != nil {
+			say("%v", err)
+		}
+	}
 	if b.boot.Watchdog > 1 {
 		unix.Kill(b.boot.Watchdog, unix.SIGUSR1) // from here on it waits for pikeletd
 	}

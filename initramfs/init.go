@@ -28,7 +28,8 @@ type boot struct {
 	start time.Time
 	info  cmdline.Info
 	line  cmdline.Line
-	card  *card
+	card  *card    // nil without one
+	net   *network // nil with a card
 	kind  slots.Kind
 	def   slots.Letter
 	image *artifact.Manifest
@@ -136,6 +137,9 @@ func (b *boot) readWords() error {
 func (b *boot) loadModules() error {
 	var problems []error
 	for _, m := range b.info.Modules {
+		if m.Net && b.line.Slot != slots.Net {
+			continue
+		}
 		name := filepath.Base(m.Path)
 		data, err := os.ReadFile(m.Path)
 		if err != nil {
@@ -167,7 +171,9 @@ func firmware(name string) (value uint32, ok bool) {
 
 // judge compares the running slot with the default and the firmware's mark.
 func (b *boot) judge() error {
-	b.def = b.card.defaultSlot()
+	if b.card != nil {
+		b.def = b.card.defaultSlot()
+	}
 	b.kind = b.what()
 	return nil
 }
@@ -176,6 +182,9 @@ func (b *boot) judge() error {
 // by the record: the slot that was armed runs, and is not the default. Whether
 // it is the image that was armed pikeletd finds out.
 func (b *boot) what() slots.Kind {
+	if b.card == nil {
+		return slots.What(b.line.Slot, "", false)
+	}
 	tryboot, _ := firmware("tryboot")
 	kind := slots.What(b.line.Slot, b.card.defaultSlot(), tryboot == 1)
 	u := slots.ReadCard(b.card.f).Update

@@ -33,37 +33,21 @@ func (b *boot) openRoot() error {
 	if err != nil {
 		return err
 	}
-	size, runs, err := b.card.slot.Extents(artifact.RootFile)
-	if err != nil {
-		return err
-	}
-	if f, _ := b.image.File(artifact.RootFile); f.Size != size {
-		return fmt.Errorf("%s has %d bytes, the signed manifest says %d", artifact.RootFile, size, f.Size)
-	}
-	var st unix.Stat_t
-	part := disk.PartitionDevice(b.card.dev, b.line.Slot.Partition())
-	if err := unix.Stat(part, &st); err != nil {
-		return err
-	}
-	var targets []dm.Target
-	var at uint64
-	for _, x := range runs {
-		n := uint64(x.Size) / disk.SectorSize
-		targets = append(targets, dm.Target{SectorStart: at, Length: n, Type: "linear",
-			Params: fmt.Sprintf("%d:%d %d", unix.Major(st.Rdev), unix.Minor(st.Rdev), x.Offset/disk.SectorSize)})
-		at += n
-	}
 	ctl, err := openControl()
 	if err != nil {
 		return err
 	}
 	defer ctl.Close()
-	linear, err := device(ctl, linearName, targets)
+	data := b.fetchRoot
+	if b.card != nil {
+		data = func() (string, error) { return b.linear(ctl) }
+	}
+	from, err := data()
 	if err != nil {
 		return err
 	}
 	sectors := params.DataBlocks * 4096 / disk.SectorSize
-	root, err := device(ctl, verityName, []dm.Target{{Length: sectors, Type: "verity", Params: params.Table(linear)}})
+	root, err := device(ctl, verityName, []dm.Target{{Length: sectors, Type: "verity", Params: params.Table(from)}})
 	if err != nil {
 		return err
 	}
@@ -75,6 +59,31 @@ func (b *boot) openRoot() error {
 		return fmt.Errorf("mounting the root: %w: dm-verity found a block that is not what was signed, or the device can't be read", err)
 	}
 	return nil
+}
+
+// linear makes one device of the extents of the root in the slot.
+func (b *boot) linear(ctl *dm.Control) (string, error) {
+	size, runs, err := b.card.slot.Extents(artifact.RootFile)
+	if err != nil {
+		return "", err
+	}
+	if f, _ := b.image.File(artifact.RootFile); f.Size != size {
+		return "", fmt.Errorf("%s has %d bytes, the signed manifest says %d", artifact.RootFile, size, f.Size)
+	}
+	var st unix.Stat_t
+	part := disk.PartitionDevice(b.card.dev, b.line.Slot.Partition())
+	if err := unix.Stat(part, &st); err != nil {
+		return "", err
+	}
+	var targets []dm.Target
+	var at uint64
+	for _, x := range runs {
+		n := uint64(x.Size) / disk.SectorSize
+		targets = append(targets, dm.Target{SectorStart: at, Length: n, Type: "linear",
+			Params: fmt.Sprintf("%d:%d %d", unix.Major(st.Rdev), unix.Minor(st.Rdev), x.Offset/disk.SectorSize)})
+		at += n
+	}
+	return device(ctl, linearName, targets)
 }
 
 // openControl opens the device-mapper's control node, making it where

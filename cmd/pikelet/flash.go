@@ -175,28 +175,35 @@ func (o *flashOptions) nodeFile(stream string) (text []byte, hostname string, er
 // fetch brings an image from a registry onto this computer, all of it, before
 // anything is written.
 func (o *flashOptions) fetch(ctx context.Context, img *registry.Image, say *teller) (*registry.Image, func(), error) {
-	if o.Cache == "" {
-		var err error
-		if o.Cache, err = userFolder(os.UserCacheDir); err != nil {
-			return nil, nil, err
+	kept, _, release, err := keep(ctx, img, o.Cache, say)
+	return kept, release, err
+}
+
+// keep brings an image into the cache, and returns the layout it has there.
+// Until release is called nothing of it is pruned.
+func keep(ctx context.Context, img *registry.Image, dir string, say *teller) (kept *registry.Image, layout string, release func(), err error) {
+	if dir == "" {
+		if dir, err = userFolder(os.UserCacheDir); err != nil {
+			return nil, "", nil, err
 		}
 	}
-	c := &cache.Cache{Dir: o.Cache, Now: time.Now()}
-	release := c.Hold()
+	c := &cache.Cache{Dir: dir, Now: time.Now()}
+	release = c.Hold()
 	ours, err := c.Own(cache.Images, img.Digest) // who flashes the same image now waits for our copy
 	if err != nil {
 		release()
-		return nil, nil, err
+		return nil, "", nil, err
 	}
 	tell, end := meter(say, "pulling", size(img.Manifest))
-	kept, err := registry.Keep(ctx, img, c.Path(cache.Images, img.Digest), tell)
+	layout = c.Path(cache.Images, img.Digest)
+	kept, err = registry.Keep(ctx, img, layout, tell)
 	end()
 	ours()
 	if err != nil {
 		release()
-		return nil, nil, err
+		return nil, "", nil, err
 	}
-	return kept, release, nil
+	return kept, layout, release, nil
 }
 
 // newCard returns the card of an image. A disk image's own config and size of

@@ -103,6 +103,8 @@ type Info struct {
 type Module struct {
 	Path   string `json:"path"`
 	Digest string `json:"digest"` // sha256:hex
+	// Net says that only a boot without a card needs it.
+	Net bool `json:"net,omitempty"`
 }
 
 // EncodeInfo returns the bytes of InfoFile.

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pikelet-os/pikelet/internal/slots"
 )
 
 // How often the daemon looks: the time is written down so that a node whose
@@ -73,7 +75,7 @@ func daemon() error {
 // watchChannel begins to look for new releases, where the node is told to.
 func watchChannel(ctx context.Context) error {
 	b, err := readBoot()
-	if err != nil {
+	if err != nil || b.Slot == slots.Net {
 		return err
 	}
 	cfg, err := readConfig()

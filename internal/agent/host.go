@@ -67,6 +67,9 @@ func newUpdater(b node.Boot) (*updater.Updater, func(), error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	if b.Slot == slots.Net {
+		return nil, nil, errors.New("this node has no card: what it runs its boot server says, and it restarts into it")
+	}
 	c, err := openCard(b.Disk)
 	if err != nil {
 		return nil, nil, err

@@ -38,14 +38,19 @@ func Prepare(out io.Writer) error {
 			p.Problems = append(p.Problems, err.Error())
 		}
 	}
-	c, err := openCard(b.Disk)
-	problem(err)
+	var c *card
+	if b.Slot == slots.Net {
+		p.State, err = memoryState("this node has no card")
+	} else {
+		c, err = openCard(b.Disk)
+		problem(err)
+		p.State, err = mountState(c)
+	}
 	if c != nil {
 		defer c.f.Close()
 	}
-	p.State, err = mountState(c)
 	problem(err)
-	if p.State.Memory != "" {
+	if p.State.Memory != "" && b.Slot != slots.Net {
 		problem(fmt.Errorf("state is in memory, and forgotten at the next boot: %s", p.State.Memory))
 	}
 	problem(setClock())

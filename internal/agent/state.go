@@ -38,7 +38,15 @@ func mountState(c *card) (node.StateStatus, error) {
 	if err == nil {
 		return st, nil
 	}
-	st.Memory = err.Error()
+	return memoryState(err.Error())
+}
+
+// memoryState has state in memory on this boot, and says why.
+func memoryState(why string) (node.StateStatus, error) {
+	st := node.StateStatus{Memory: why}
+	if err := os.MkdirAll(node.StateDir, 0o700); err != nil {
+		return st, err
+	}
 	return st, unix.Mount("tmpfs", node.StateDir, "tmpfs", unix.MS_NOATIME, "mode=0700,size=50%")
 }
 

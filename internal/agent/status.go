@@ -143,7 +143,11 @@ func describe(b node.Boot, p node.Prepared) string {
 	var s strings.Builder
 	fmt.Fprintf(&s, "node    %s, config from %s\n", p.Hostname, age(p.Config))
 	fmt.Fprintf(&s, "image   %s %s (build %s)\n", b.Stream, b.Release, b.BuildID)
-	fmt.Fprintf(&s, "slot    %s, %s, on %s\n", b.Slot, b.Kind, b.Disk)
+	if b.Slot == slots.Net {
+		fmt.Fprintf(&s, "slot    none: started without a card, by the boot server %s\n", b.Server)
+	} else {
+		fmt.Fprintf(&s, "slot    %s, %s, on %s\n", b.Slot, b.Kind, b.Disk)
+	}
 	fmt.Fprintf(&s, "root    verified by dm-verity, root hash %s\n", b.Root)
 	fmt.Fprintf(&s, "signed  %s\n", b.Signed)
 	if b.Watchdog != 0 {

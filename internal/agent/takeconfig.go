@@ -35,6 +35,18 @@ func takeConfig(c *card, m config.Machine, state node.StateStatus) (*config.Conf
 	if err != nil {
 		refuse(err)
 	}
+	if text, err := os.ReadFile(node.ServedFile); err == nil {
+		// A node without a card has what its server says, and nothing older.
+		cfg, err := config.Over(inventory, m, "the config of the boot server", text, false)
+		if err == nil {
+			err = clearOf(cfg)
+		}
+		if err == nil {
+			st.Source, st.Taken = node.FromServer, time.Now().Unix()
+			return cfg, st
+		}
+		refuse(err)
+	}
 	if c != nil {
 		text, err := c.readControl(slots.NodeFile)
 		if err == nil && !config.Blank(text) {

@@ -41,9 +41,11 @@ type Boot struct {
 	Epoch   int64        `json:"epoch"`
 	Slot    slots.Letter `json:"slot"`
 	Kind    slots.Kind   `json:"kind"`
-	Disk    string       `json:"disk"`     // the device with the slot, such as /dev/mmcblk0
-	Root    string       `json:"rootHash"` // hex, what dm-verity holds the root to
-	Signed  string       `json:"signed"`   // digest of the OCI manifest whose signature was good
+	Disk    string       `json:"disk"`             // the device with the slot, such as /dev/mmcblk0
+	Server  string       `json:"server,omitempty"` // host:port of the boot server, where there is no disk
+	Device  string       `json:"device,omitempty"` // and the Ethernet device that leads there
+	Root    string       `json:"rootHash"`         // hex, what dm-verity holds the root to
+	Signed  string       `json:"signed"`           // digest of the OCI manifest whose signature was good
 	// Keys are the public keys, PEM, that this image trusts: for the next one.
 	Keys []string `json:"keys"`
 	// Failed says why boots before this one failed, a line for each slot:

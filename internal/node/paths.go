@@ -16,6 +16,8 @@ const (
 	ClockFile = StateDir + "/node/clock"
 	// InventoryFile is the inventory an image may hold.
 	InventoryFile = "/usr/lib/pikelet/inventory.yaml"
+	// ServedFile is the config the boot server gave to a node without a card.
+	ServedFile = "/run/pikelet/served.yaml"
 	// ReportFile is what prepare found out, for the daemon and for status.
 	ReportFile = "/run/pikelet/prepare.json"
 	// VolumeFile says what became of the volume.

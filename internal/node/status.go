@@ -36,10 +36,11 @@ type StateStatus struct {
 
 // Where a config came from.
 const (
-	FromCard  = "the control partition"
-	FromState = "state"
-	FromImage = "the image's inventory"
-	FromNone  = "nowhere: there is none"
+	FromCard   = "the control partition"
+	FromServer = "the boot server"
+	FromState  = "state"
+	FromImage  = "the image's inventory"
+	FromNone   = "nowhere: there is none"
 )
 
 // ConfigStatus says which config this boot goes by.

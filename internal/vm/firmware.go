@@ -44,6 +44,7 @@ type Handover struct {
 	Partition int
 	Tryboot   bool
 	Reset     bool // this is no start after power came
+	Network   bool // it came over Ethernet
 	Kernel    []byte
 	Initramfs []byte
 	DTB       []byte // nil where the board has none on the card
@@ -64,6 +65,11 @@ const maxFile = 256 << 20
 func (f Firmware) Boot(card io.ReaderAt, req Request) (*Handover, error) {
 	var s *Handover
 	part, err := f.walk(card, req, func(v *romVolume, config string) (err error) {
+		if f.Bootcode {
+			if _, _, err := v.find("start.elf"); err != nil {
+				return err
+			}
+		}
 		s, err = f.slot(v, config)
 		return err
 	})
@@ -184,16 +190,16 @@ func settings(text string, active []string, limit int) map[string]string {
 	return values
 }
 
-// slot reads config.txt of a volume and the files it names.
-func (f Firmware) slot(v *romVolume, config string) (*Handover, error) {
+// source is where the firmware reads files: a volume, or a server.
+type source interface {
+	read(name string, limit int64) ([]byte, error)
+}
+
+// slot reads config.txt and the files it names.
+func (f Firmware) slot(v source, config string) (*Handover, error) {
 	text, err := v.read(config, 64<<10)
 	if err != nil {
 		return nil, err
-	}
-	if f.Bootcode {
-		if _, _, err := v.find("start.elf"); err != nil {
-			return nil, err
-		}
 	}
 	set := settings(string(text), append([]string{"all"}, f.Filters...), f.LineLimit)
 	name := func(key, otherwise string) string {

@@ -85,7 +85,10 @@ func (m machine) words(line string) string {
 }
 
 // Boot modes of the firmware (FACTS 2.3).
-const bootModeSD = 1
+const (
+	bootModeSD  = 1
+	bootModeNet = 2
+)
 
 // describe adds what the firmware tells a kernel through its device tree.
 func describe(dtb []byte, s *Handover, serial string, kaslr bool) ([]byte, error) {
@@ -106,7 +109,11 @@ func describe(dtb []byte, s *Handover, serial string, kaslr bool) ([]byte, error
 	}
 	b := chosen.child("bootloader")
 	b.setUint32("partition", uint32(s.Partition))
-	b.setUint32("boot-mode", bootModeSD)
+	mode := uint32(bootModeSD)
+	if s.Network {
+		mode = bootModeNet
+	}
+	b.setUint32("boot-mode", mode)
 	b.setUint32("tryboot", 0)
 	if s.Tryboot {
 		b.setUint32("tryboot", 1)

@@ -21,7 +21,7 @@ import (
 
 // Options say which virtual Pi runs what.
 type Options struct {
-	Image    string // path of a disk image
+	Image    string // path of a disk image; "" with Net
 	Snapshot bool   // leave the file untouched
 	Machine  string // virt or raspi3b; "" picks by the image's kernel
 	Second   string // path of a second disk; virt only
@@ -29,6 +29,11 @@ type Options struct {
 	Request  Request
 	NoWalk   bool   // an EEPROM from before PARTITION_WALK
 	Serial   string // of the board; "" for a fixed one
+	// Net is the firmware of a machine without a card, and Tap the device by
+	// which QEMU's is in the same network, in the namespace Namespace; virt only.
+	Net       *NetROM
+	Tap       string
+	Namespace string
 	// Forward makes TCP ports of the guest reachable on loopback: from the
 	// port here to the guest's.
 	Forward map[int]int
@@ -152,7 +157,7 @@ func (m *Machine) loop(ctx context.Context) error {
 // once boots the card one time and says whether the guest rebooted, and with
 // which words to the firmware.
 func (m *Machine) once(ctx context.Context, req Request) (next Request, again bool, err error) {
-	mach, start, err := m.firmware(req)
+	mach, start, err := m.firmware(ctx, req)
 	if err != nil {
 		return next, false, fmt.Errorf("the firmware found nothing to boot: %w", err)
 	}
@@ -198,13 +203,20 @@ func parseRestart(console string) Request {
 }
 
 // firmware runs the model, first to pick the machine, then as that machine's.
-func (m *Machine) firmware(req Request) (machine, *Handover, error) {
+func (m *Machine) firmware(ctx context.Context, req Request) (machine, *Handover, error) {
+	mach := virt
+	if m.o.Net != nil {
+		start, err := m.o.Net.Boot(ctx)
+		if err == nil {
+			start.Network, start.Reset = true, req.Reset
+		}
+		return mach, start, err
+	}
 	f, err := os.Open(m.image)
 	if err != nil {
 		return machine{}, nil, err
 	}
 	defer f.Close()
-	mach := virt
 	if m.o.Machine != "" {
 		if mach, err = machineByName(m.o.Machine); err != nil {
 			return mach, nil, err
@@ -238,7 +250,10 @@ func (m *Machine) arguments(ctx context.Context, mach machine, s *Handover) ([]s
 	if mach.memory != 0 {
 		args = append(args, "-m", fmt.Sprint(mach.memory))
 	}
-	network := "user,id=net"
+	network, mac := "user,id=net", ""
+	if m.o.Net != nil {
+		network, mac = "tap,id=net,script=no,downscript=no,ifname="+m.o.Tap, ",mac="+m.o.Net.MAC.String()
+	}
 	for here, there := range m.o.Forward {
 		network += fmt.Sprintf(",hostfwd=tcp:127.0.0.1:%d-:%d", here, there)
 	}
@@ -250,6 +265,7 @@ func (m *Machine) arguments(ctx context.Context, mach machine, s *Handover) ([]s
 		}
 		args = append(args, "-drive", "if=sd,"+drive, "-netdev", network, "-device", "usb-net,netdev=net",
 			"-chardev", "stdio,id=con,mux=on,signal=off", "-serial", "null", "-serial", "chardev:con", "-mon", "chardev=con,mode=readline")
+	case m.o.Net != nil: // no card
 	case m.o.Card:
 		args = append(args, "-device", "sdhci-pci", "-drive", "if=none,id=card,"+drive, "-device", "sd-card,drive=card")
 		if err := growToPowerOfTwo(m.image); err != nil {
@@ -268,7 +284,7 @@ func (m *Machine) arguments(ctx context.Context, mach machine, s *Handover) ([]s
 		args = append(args, "-drive", "if=none,id=card,"+drive, "-device", "virtio-blk-pci,drive=card")
 	}
 	if mach.name == virt.name {
-		args = append(args, "-netdev", network, "-device", "virtio-net-pci,netdev=net,romfile=", "-device", "i6300esb",
+		args = append(args, "-netdev", network, "-device", "virtio-net-pci,netdev=net,romfile="+mac, "-device", "i6300esb",
 			"-action", "watchdog=reset", "-device", "virtio-rng-pci",
 			"-chardev", "stdio,id=con,mux=on,signal=off", "-serial", "chardev:con", "-mon", "chardev=con,mode=readline")
 	}
@@ -323,7 +339,11 @@ func (m *Machine) run(ctx context.Context, args []string, watchdog, from int) (s
 		return "", err
 	}
 	defer control.close()
-	cmd := exec.CommandContext(ctx, qemu, append(args, "-qmp", "unix:"+control.path)...)
+	program := qemu
+	if m.o.Namespace != "" {
+		program, args = "ip", append([]string{"netns", "exec", m.o.Namespace, qemu}, args...)
+	}
+	cmd := exec.CommandContext(ctx, program, append(args, "-qmp", "unix:"+control.path)...)
 	cmd.WaitDelay = 5 * time.Second
 	tether(cmd)
 	runtime.LockOSThread() // tether says why

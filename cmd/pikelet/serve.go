@@ -1,0 +1,220 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pikelet-os/pikelet/internal/desk"
+	"github.com/pikelet-os/pikelet/internal/netboot"
+	"github.com/pikelet-os/pikelet/internal/netboot/plane"
+	"github.com/pikelet-os/pikelet/internal/node/config"
+)
+
+type serveOptions struct {
+	imageOptions
+	node   nodeOptions
+	Nodes  string
+	Device string
+	Cache  string
+	Proxy  bool
+	Pool   string
+	Router string
+	DNS    []string
+	Port   uint16
+}
+
+func newServe(say *teller) *cobra.Command {
+	var o serveOptions
+	c := &cobra.Command{
+		Use:   "serve REFERENCE",
+		Short: "Start Pis that have no card, over the network",
+		Long: `Start Pis that have no card, over the network: DHCP, TFTP and HTTP, from an image
+in a registry, a layout or an archive. Who is started is who an inventory lists,
+by serial or by Ethernet address, and each gets its own node config from there.
+Pis that it does not list wait; what they are is said here.
+
+With --proxy it stands beside the network's DHCP server, gives no addresses, and
+is silent to machines that are no Pis. Otherwise it is that server, and gives
+addresses of --pool.`,
+		Args: exactly(1, "the image: a folder, or registry.example/name:tag"),
+		RunE: func(c *cobra.Command, args []string) error { return runServe(c.Context(), args[0], o, say) },
+	}
+	o.imageOptions.addFlags(c)
+	f := c.Flags()
+	f.StringVar(&o.Nodes, "nodes", "", "the inventory: who is started, and each one's config (required)")
+	f.StringVar(&o.node.identity, "identity", "", "file with age keys for the inventory's secrets (default: age.key in pikelet's configuration folder)")
+	f.StringVar(&o.Device, "interface", "", "the network device the Pis are behind, such as eth0 (required)")
+	f.BoolVar(&o.Proxy, "proxy", false, "another server gives the addresses")
+	f.StringVar(&o.Pool, "pool", "", "the addresses to give, as 192.168.7.100-192.168.7.200")
+	f.StringVar(&o.Router, "router", "", "the router to name to those that get an address")
+	f.StringArrayVar(&o.DNS, "dns", nil, "a name server to name to them; may be given several times")
+	f.Uint16Var(&o.Port, "port", plane.Port, "TCP port for nodes' requests; beside another DHCP server it must be the usual one")
+	f.StringVar(&o.Cache, "cache", "", "folder for images from registries (default: pikelet in your cache folder)")
+	return c
+}
+
+// roster is an inventory as a boot server sees it.
+type roster struct {
+	doc    *config.Document
+	stream string
+	keys   *desk.Keys
+}
+
+// boardOf names the board that firmware calls itself (FACTS 3.2).
+var boardOf = map[string]string{"RPi4": "rpi4", "RPi5": "rpi5"}
+
+func machineOf(m netboot.Machine) config.Machine {
+	return config.Machine{Serial: m.Serial, MAC: m.MAC, Board: boardOf[m.Model]}
+}
+
+// Known implements netboot.Roster.
+func (r roster) Known(m netboot.Machine) (mac string, ok bool) {
+	i, err := r.doc.Find(machineOf(m))
+	if err != nil {
+		return "", false
+	}
+	return r.doc.Inventory.Nodes[i].MAC, true
+}
+
+// Config implements netboot.Roster.
+func (r roster) Config(m netboot.Machine) ([]byte, error) {
+	cfg, err := desk.Config(r.doc, machineOf(m), r.stream, r.keys)
+	if err != nil {
+		return nil, err
+	}
+	return desk.NodeFile(cfg)
+}
+
+func runServe(ctx context.Context, ref string, o serveOptions, say *teller) error {
+	switch {
+	case o.Nodes == "":
+		return usageError{errors.New("--nodes is missing: pikelet node init writes an inventory to start from")}
+	case o.Device == "":
+		return usageError{errors.New("--interface is missing: the network device the Pis are behind")}
+	case o.Proxy == (o.Pool != ""):
+		return usageError{errors.New("want either --proxy, where another server gives the addresses, or --pool FIRST-LAST")}
+	case o.Proxy && o.Port != plane.Port:
+		return usageError{fmt.Errorf("beside another DHCP server the port must be %d", plane.Port)}
+	}
+	doc, err := desk.Load(o.Nodes)
+	if err != nil {
+		return err
+	}
+	if doc.Inventory == nil {
+		return usageError{fmt.Errorf("%s is the config of one node; want an inventory", o.Nodes)}
+	}
+	keys, err := o.node.keys()
+	if err != nil {
+		return err
+	}
+	own, err := ownAddress(o.Device)
+	if err != nil {
+		return err
+	}
+	s := &netboot.Server{IP: own.Addr(), Port: o.Port, Now: time.Now, MACOf: netboot.Neighbour, Log: say.line}
+	if !o.Proxy {
+		if s.Pool, err = o.pool(own); err != nil {
+			return err
+		}
+	}
+	img, err := o.open(ctx, ref)
+	if err != nil {
+		return err
+	}
+	signature, err := img.Signature()
+	if err != nil {
+		return err
+	}
+	_, layout, release, err := keep(ctx, img, o.Cache, say)
+	if err != nil {
+		return err
+	}
+	defer release()
+	s.Image = &netboot.Image{Manifest: img.Manifest, Text: img.Text, Signature: signature, Digest: img.Digest, Blobs: filepath.Join(layout, "blobs", "sha256")}
+	s.Roster = roster{doc, img.Stream, keys}
+	l, err := o.listen(s.IP)
+	if err != nil {
+		return err
+	}
+	say.line(fmt.Sprintf("serving %s %s to the %d nodes of %s, on %s (%s)", img.Stream, img.Release, len(doc.Inventory.Nodes), o.Nodes, o.Device, s.IP))
+	return s.Serve(ctx, l)
+}
+
+// ownAddress returns this machine's first IPv4 address on a device, with its
+// network.
+func ownAddress(device string) (netip.Prefix, error) {
+	i, err := net.InterfaceByName(device)
+	if err != nil {
+		return netip.Prefix{}, fmt.Errorf("--interface %s: %w", device, err)
+	}
+	list, err := i.Addrs()
+	if err != nil {
+		return netip.Prefix{}, err
+	}
+	for _, a := range list {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Is4() {
+			return p, nil
+		}
+	}
+	return netip.Prefix{}, fmt.Errorf("--interface %s: it has no IPv4 address; give it one that stays", device)
+}
+
+// pool reads the addresses that are given away.
+func (o serveOptions) pool(own netip.Prefix) (*netboot.Pool, error) {
+	bad := func(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+	first, last, ok := strings.Cut(o.Pool, "-")
+	p := &netboot.Pool{Bits: own.Bits()}
+	var err1, err2 error
+	p.First, err1 = netip.ParseAddr(first)
+	p.Last, err2 = netip.ParseAddr(last)
+	if !ok || err1 != nil || err2 != nil || !p.First.Is4() || !p.Last.Is4() || p.Last.Less(p.First) {
+		return nil, bad("--pool %q: want two addresses, as 192.168.7.100-192.168.7.200", o.Pool)
+	}
+	if !own.Contains(p.First) || !own.Contains(p.Last) {
+		return nil, bad("--pool %s: it is not in the network of --interface %s, %s", o.Pool, o.Device, own.Masked())
+	}
+	if !own.Addr().Less(p.First) && !p.Last.Less(own.Addr()) {
+		return nil, bad("--pool %s: it holds %s, which is this machine's own", o.Pool, own.Addr())
+	}
+	if o.Router != "" {
+		if p.Router, err1 = netip.ParseAddr(o.Router); err1 != nil || !own.Contains(p.Router) {
+			return nil, bad("--router %q: want an address in %s", o.Router, own.Masked())
+		}
+	}
+	for _, d := range o.DNS {
+		a, err := netip.ParseAddr(d)
+		if err != nil || !a.Is4() {
+			return nil, bad("--dns %q: want an IPv4 address", d)
+		}
+		p.DNS = append(p.DNS, a)
+	}
+	return p, nil
+}
+
+// listen opens the sockets of a server.
+func (o serveOptions) listen(ip netip.Addr) (l netboot.Listeners, err error) {
+	why := func(what string, err error) error {
+		return fmt.Errorf("listening for %s: %w; is another server running here, and may you open ports below 1024 (root, or CAP_NET_BIND_SERVICE and CAP_NET_RAW)?", what, err)
+	}
+	if l.DHCP, err = netboot.ListenDHCP(o.Device); err != nil {
+		return l, why("DHCP", err)
+	}
+	if l.TFTP, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(ip, 69))); err != nil {
+		l.DHCP.Close()
+		return l, why("TFTP", err)
+	}
+	if l.HTTP, err = net.Listen("tcp4", netip.AddrPortFrom(ip, o.Port).String()); err != nil {
+		l.DHCP.Close()
+		l.TFTP.Close()
+		return l, why("HTTP", err)
+	}
+	return l, nil
+}

@@ -1,0 +1,267 @@
+package initramfs
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"golang.org/x/sys/unix"
+
+	"github.com/pikelet-os/pikelet/internal/netboot/plane"
+)
+
+// network is how this machine reaches its boot server.
+type network struct {
+	device string
+	mac    string // lower case, with colons
+	serial string // of the board: asked while /proc is still here
+	addr   net.IPNet
+	router net.IP // nil for none
+	server string // host:port of the boot plane
+}
+
+// wired returns the Ethernet devices, sorted: of type 1, with hardware behind
+// them, and no radio, which needs a password first.
+func wired() []string {
+	all, _ := filepath.Glob("/sys/class/net/*")
+	var list []string
+	for _, dir := range all {
+		kind, _ := os.ReadFile(dir + "/type")
+		_, radio := os.Stat(dir + "/wireless")
+		_, hardware := os.Stat(dir + "/device")
+		if strings.TrimSpace(string(kind)) == "1" && radio != nil && hardware == nil {
+			list = append(list, filepath.Base(dir))
+		}
+	}
+	return list
+}
+
+// up switches a device on, and says whether its cable leads anywhere yet.
+func up(device string) (carrier bool, err error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return false, err
+	}
+	defer unix.Close(fd)
+	r, err := unix.NewIfreq(device)
+	if err != nil {
+		return false, err
+	}
+	if err := unix.IoctlIfreq(fd, unix.SIOCGIFFLAGS, r); err != nil {
+		return false, err
+	}
+	r.SetUint16(r.Uint16() | unix.IFF_UP)
+	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, r); err != nil {
+		return false, fmt.Errorf("switching %s on: %w", device, err)
+	}
+	b, _ := os.ReadFile("/sys/class/net/" + device + "/carrier")
+	return strings.TrimSpace(string(b)) == "1", nil
+}
+
+// How long /init waits for answers to one DISCOVER or REQUEST. A boot server
+// beside another DHCP server may be a little later than that.
+const (
+	dhcpWait  = 4 * time.Second
+	proxyWait = time.Second
+)
+
+// errNobody is a network on which nothing came that a node can boot with.
+var errNobody = errors.New("nobody answered")
+
+// ask has a device get an address and a boot server: from one that gives both,
+// or from two.
+func ask(device string) (*network, error) {
+	i, err := net.InterfaceByName(device)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := listenDHCP(device)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	want := []dhcpv4.Modifier{
+		dhcpv4.WithBroadcast(true), // there is no address yet that could be answered
+		dhcpv4.WithOption(dhcpv4.OptClassIdentifier(plane.Class)),
+		dhcpv4.WithRequestedOptions(dhcpv4.OptionSubnetMask, dhcpv4.OptionRouter, dhcpv4.OptionVendorSpecificInformation,
+			dhcpv4.OptionClassIdentifier, dhcpv4.OptionTFTPServerName),
+	}
+	discover, err := dhcpv4.NewDiscovery(i.HardwareAddr, want...)
+	if err != nil {
+		return nil, err
+	}
+	var lease, server *dhcpv4.DHCPv4
+	deadline := time.Now().Add(dhcpWait)
+	err = exchange(conn, discover, func() time.Time { return deadline }, func(m *dhcpv4.DHCPv4) bool {
+		if m.MessageType() != dhcpv4.MessageTypeOffer {
+			return false
+		}
+		if serverOf(m) != "" && (server == nil || m.ClassIdentifier() == plane.Class) {
+			server = m
+		}
+		if !m.YourIPAddr.IsUnspecified() && lease == nil {
+			lease = m
+			if early := time.Now().Add(proxyWait); server != nil && early.Before(deadline) {
+				deadline = early // one that knows nodes is better than one that only names a server
+			}
+		}
+		return lease != nil && server != nil && server.ClassIdentifier() == plane.Class
+	})
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case lease == nil && server == nil:
+		return nil, errNobody
+	case lease == nil:
+		return nil, fmt.Errorf("boot server %s gives no addresses, and nobody else does", serverOf(server))
+	}
+	request, err := dhcpv4.NewRequestFromOffer(lease, want...)
+	if err != nil {
+		return nil, err
+	}
+	var ack *dhcpv4.DHCPv4
+	deadline = time.Now().Add(dhcpWait)
+	if err := exchange(conn, request, func() time.Time { return deadline }, func(m *dhcpv4.DHCPv4) bool {
+		switch m.MessageType() {
+		case dhcpv4.MessageTypeNak:
+			return true
+		case dhcpv4.MessageTypeAck:
+			ack = m
+		}
+		return ack != nil
+	}); err != nil {
+		return nil, err
+	}
+	if ack == nil {
+		return nil, fmt.Errorf("%s offered %s, and then did not give it", lease.ServerIdentifier(), lease.YourIPAddr)
+	}
+	if server == nil {
+		server = ack
+	}
+	n := &network{device: device, mac: i.HardwareAddr.String(), serial: serialNumber(), addr: net.IPNet{IP: ack.YourIPAddr.To4(), Mask: ack.SubnetMask()}, server: serverOf(server)}
+	if n.addr.Mask == nil {
+		n.addr.Mask = n.addr.IP.DefaultMask()
+	}
+	if r := ack.Router(); len(r) > 0 {
+		n.router = r[0]
+	}
+	if n.server == "" {
+		return nil, fmt.Errorf("%s gave the address %s, but nobody named a boot server: is pikelet serve running in this network?", ack.ServerIdentifier(), n.addr.IP)
+	}
+	return n, nil
+}
+
+// serverOf returns the boot plane that a message names: siaddr, else option 66
+// where that is an address (FACTS 3.3); at the port it says, else the usual one.
+func serverOf(m *dhcpv4.DHCPv4) string {
+	ip := m.ServerIPAddr
+	if ip == nil || ip.IsUnspecified() {
+		if ip = net.ParseIP(m.TFTPServerName()); ip == nil {
+			return ""
+		}
+	}
+	port := uint16(plane.Port)
+	if m.ClassIdentifier() == plane.Class {
+		if p, ok := plane.DecodePort(m.Options.Get(dhcpv4.OptionVendorSpecificInformation)); ok {
+			port = p
+		}
+	}
+	return net.JoinHostPort(ip.String(), fmt.Sprint(port))
+}
+
+// listenDHCP opens a socket that hears broadcasts on one device before that
+// has an address.
+func listenDHCP(device string) (net.PacketConn, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), "dhcp")
+	defer f.Close() // FilePacketConn has its own
+	if err := errors.Join(
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BROADCAST, 1),
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1),
+		unix.BindToDevice(fd, device),
+		unix.Bind(fd, &unix.SockaddrInet4{Port: dhcpv4.ClientPort}),
+	); err != nil {
+		return nil, fmt.Errorf("opening a socket on %s: %w", device, err)
+	}
+	return net.FilePacketConn(f)
+}
+
+// exchange sends a message and hands take what answers it, until take has
+// enough or the deadline, which take may bring forward.
+func exchange(conn net.PacketConn, m *dhcpv4.DHCPv4, deadline func() time.Time, take func(*dhcpv4.DHCPv4) bool) error {
+	if _, err := conn.WriteTo(m.ToBytes(), &net.UDPAddr{IP: net.IPv4bcast, Port: dhcpv4.ServerPort}); err != nil {
+		return err
+	}
+	buf := make([]byte, 1500)
+	for {
+		if err := conn.SetReadDeadline(deadline()); err != nil {
+			return err
+		}
+		n, _, err := conn.ReadFrom(buf)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		got, err := dhcpv4.FromBytes(buf[:n])
+		if err != nil || got.OpCode != dhcpv4.OpcodeBootReply || got.TransactionID != m.TransactionID {
+			continue
+		}
+		if take(got) {
+			return nil
+		}
+	}
+}
+
+// use gives the device its address, and the way out.
+func (n *network) use() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	for _, set := range []struct {
+		what uint
+		ip   net.IP
+	}{{unix.SIOCSIFADDR, n.addr.IP}, {unix.SIOCSIFNETMASK, net.IP(n.addr.Mask)}} {
+		r, err := unix.NewIfreq(n.device)
+		if err != nil {
+			return err
+		}
+		if err := r.SetInet4Addr(set.ip.To4()); err != nil {
+			return err
+		}
+		if err := unix.IoctlIfreq(fd, set.what, r); err != nil {
+			return fmt.Errorf("giving %s the address %v: %w", n.device, n.addr.IP, err)
+		}
+	}
+	return nil
+}
+
+// giveUp takes the address away again: what the node is to have in the end its
+// own config says.
+func (n *network) giveUp() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	r, err := unix.NewIfreq(n.device)
+	if err != nil {
+		return err
+	}
+	if err := r.SetInet4Addr(net.IPv4zero.To4()); err != nil {
+		return err
+	}
+	return unix.IoctlIfreq(fd, unix.SIOCSIFADDR, r)
+}

@@ -1,0 +1,124 @@
+package netboot
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"path"
+	"regexp"
+	"strings"
+
+	"github.com/pikelet-os/pikelet/internal/artifact"
+	"github.com/pikelet-os/pikelet/internal/netboot/tftp"
+	"github.com/pikelet-os/pikelet/internal/slots"
+)
+
+// Prefixes a Pi puts before names (FACTS 3.4, 3.5): its serial, or its address
+// with dashes.
+var (
+	serialPrefix = regexp.MustCompile(`^([0-9a-f]{8})/`)
+	macPrefix    = regexp.MustCompile(`^([0-9a-f]{2}(?:-[0-9a-f]{2}){5})/`)
+)
+
+// never are names of an EEPROM's update: bootloaders flash themselves with what
+// they find under them (FACTS 3.5).
+var never = regexp.MustCompile(`^(pieeprom\..*|recovery\.bin)$`)
+
+// firstStage is what the boot ROM of a Pi 3 asks for, without a prefix: not even
+// its DHCP said who it is.
+const firstStage = "bootcode.bin"
+
+// asked splits what a client asks for into who it is, as far as its prefix
+// says, and the file's name.
+func asked(name string) (m Machine, file string) {
+	name = strings.TrimLeft(name, "/")
+	if p := serialPrefix.FindStringSubmatch(name); p != nil {
+		return Machine{Serial: p[1]}, name[len(p[0]):]
+	}
+	if p := macPrefix.FindStringSubmatch(name); p != nil {
+		return Machine{MAC: strings.ReplaceAll(p[1], "-", ":")}, name[len(p[0]):]
+	}
+	return Machine{}, name
+}
+
+// onNet returns the file of an artifact that firmware asks for by a name; ok
+// is false for what there is not, and for what firmware has no business with.
+func onNet(m *artifact.Manifest, name string) (artifact.File, bool) {
+	if name == slots.CmdlineFile {
+		name = slots.Net.CmdlineFile()
+	} else if strings.HasPrefix(name, "cmdline-") {
+		return artifact.File{}, false
+	}
+	if name == artifact.RootFile || never.MatchString(path.Base(name)) {
+		return artifact.File{}, false
+	}
+	return m.File(name)
+}
+
+// open opens what a client of TFTP asks for.
+func (s *Server) open(client netip.Addr, name string) (tftp.File, int64, error) {
+	m, file := asked(name)
+	if mac := s.MACOf(client); m.MAC == "" {
+		m.MAC = mac
+	}
+	if !fs.ValidPath(file) {
+		return nil, 0, &tftp.Error{Code: tftp.CodeDenied, Message: "there is no such place"}
+	}
+	s.mu.Lock()
+	if known := s.find(m); known != nil && m.Serial == "" {
+		m.Serial = known.Serial
+	}
+	var served bool
+	if m != (Machine{}) {
+		n := s.seen(m, "asks for "+file)
+		n.IP, served = client.String(), n.Adopted
+	}
+	s.mu.Unlock()
+	if m.Serial == "" && file == firstStage {
+		served = true // the serial comes with what it asks for next
+	}
+	if !served {
+		return nil, 0, fmt.Errorf("it is not adopted")
+	}
+	f, ok := onNet(s.Image.Manifest, file)
+	if !ok {
+		return nil, 0, fs.ErrNotExist
+	}
+	opened, err := s.Image.open(f)
+	if err != nil {
+		s.Log(err.Error())
+		return nil, 0, err
+	}
+	return opened, f.Size, nil
+}
+
+func (s *Server) serveTFTP(ctx context.Context, conn *net.UDPConn) error {
+	server := tftp.Server{Open: s.open, Done: s.sent, Now: s.Now}
+	return server.Serve(ctx, conn)
+}
+
+// sent notes what a transfer came to. A boot is served when the firmware has
+// all of the initramfs, and a new one begins with that.
+func (s *Server) sent(t tftp.Transfer) {
+	m, file := asked(t.Name)
+	if m.MAC == "" {
+		m.MAC = s.MACOf(t.Client)
+	}
+	whole := t.Err == nil && t.Aborted == "" && t.Sent == t.Size
+	s.mu.Lock()
+	if n := s.find(m); n != nil && whole {
+		n.Stage = "has " + file
+		if file == artifact.InitramfsFile {
+			n.served, n.from, n.claimed, n.Error = s.Now(), t.Client, false, ""
+		}
+	}
+	s.mu.Unlock()
+	switch {
+	case whole:
+		s.Log(fmt.Sprintf("tftp: %s has %s: %d bytes in %.2f s, %d packets again", t.Client, t.Name, t.Size, t.Took.Seconds(), t.Again))
+	case t.Aborted == "" && t.Sent > 0:
+		s.Log(fmt.Sprintf("tftp: %s: %s ended after %d of %d bytes: %v", t.Client, t.Name, t.Sent, t.Size, t.Err))
+	}
+}

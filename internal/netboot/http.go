@@ -1,0 +1,148 @@
+package netboot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"github.com/pikelet-os/pikelet/internal/netboot/plane"
+)
+
+// Bounds of the boot plane: what a slow or hostile client may hold, and how
+// long.
+const (
+	headTime  = 10 * time.Second
+	idleTime  = 30 * time.Second
+	maxHeader = 8 << 10 // bytes
+)
+
+func (s *Server) serveHTTP(ctx context.Context, l net.Listener) error {
+	h := &http.Server{Handler: s.Plane(), ReadHeaderTimeout: headTime, ReadTimeout: idleTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader}
+	defer context.AfterFunc(ctx, func() { h.Close() })()
+	if err := h.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// Plane returns the boot plane: what nodes ask for, and nothing else.
+func (s *Server) Plane() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := s.answer(w, r); err != nil {
+			s.Log(fmt.Sprintf("http: %s %s: %v", r.RemoteAddr, r.URL.Path, err))
+		}
+	})
+}
+
+// refuse answers with a reason, on one line of text.
+func refuse(w http.ResponseWriter, status int, err error) error {
+	text := err.Error() + "\n"
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Content-Length", strconv.Itoa(len(text)))
+	w.WriteHeader(status)
+	io.WriteString(w, text)
+	return err
+}
+
+func (s *Server) answer(w http.ResponseWriter, r *http.Request) error {
+	q, err := plane.DecodeRequest(r.URL.Path, r.URL.RawQuery)
+	if err != nil {
+		return refuse(w, http.StatusNotFound, err)
+	}
+	if post := q.Kind == plane.Progress; post != (r.Method == http.MethodPost) || !post && r.Method != http.MethodGet {
+		return refuse(w, http.StatusMethodNotAllowed, fmt.Errorf("%s is not done here", r.Method))
+	}
+	from, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return refuse(w, http.StatusBadRequest, err)
+	}
+	client := from.Addr().Unmap()
+	if q.Build != s.Image.BuildID {
+		return refuse(w, http.StatusNotFound, fmt.Errorf("build %s is not served here any more, but %s %s, build %s: restart", q.Build, s.Image.Stream, s.Image.Release, s.Image.BuildID))
+	}
+	switch q.Kind {
+	case plane.Manifest:
+		return send(w, s.Image.Text)
+	case plane.Signature:
+		return send(w, s.Image.Signature)
+	case plane.Blob:
+		return s.blob(w, r, q.Digest)
+	case plane.Config:
+		return s.config(w, q.Machine, client)
+	}
+	return s.progress(w, r, q.Machine, client)
+}
+
+func send(w http.ResponseWriter, b []byte) error {
+	w.Header().Set("Content-Length", strconv.Itoa(len(b)))
+	_, err := w.Write(b)
+	return err
+}
+
+// blob sends a file of the image, or a part of it. Files are public: any
+// registry has them.
+func (s *Server) blob(w http.ResponseWriter, r *http.Request, digest string) error {
+	for _, f := range s.Image.Files {
+		if f.Digest != digest {
+			continue
+		}
+		file, err := s.Image.open(f)
+		if err != nil {
+			return refuse(w, http.StatusInternalServerError, err)
+		}
+		defer file.Close()
+		w.Header().Set("Content-Type", "application/octet-stream")
+		w.Header().Set("ETag", `"`+digest+`"`)
+		http.ServeContent(w, r, "", time.Time{}, file)
+		return nil
+	}
+	return refuse(w, http.StatusNotFound, fmt.Errorf("%s is no file of %s %s", digest, s.Image.Stream, s.Image.Release))
+}
+
+// config sends a node its config, by the rule of claim.
+func (s *Server) config(w http.ResponseWriter, m plane.Machine, client netip.Addr) error {
+	if err := s.claim(m, client); err != nil {
+		return refuse(w, http.StatusForbidden, err)
+	}
+	text, err := s.Roster.Config(Machine{Serial: short(m.Serial), MAC: m.MAC})
+	if err != nil {
+		return refuse(w, http.StatusInternalServerError, err)
+	}
+	if text == nil {
+		return refuse(w, http.StatusNotFound, errors.New("there is none for this node"))
+	}
+	s.Log(fmt.Sprintf("config: serial %s at %s has its config", short(m.Serial), client))
+	return send(w, text)
+}
+
+// progress notes how far a node is. It counts only from where its boot was
+// served.
+func (s *Server) progress(w http.ResponseWriter, r *http.Request, m plane.Machine, client netip.Addr) error {
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, plane.MaxReport))
+	if err != nil {
+		return refuse(w, http.StatusRequestEntityTooLarge, err)
+	}
+	report, err := plane.DecodeReport(b)
+	if err != nil {
+		return refuse(w, http.StatusBadRequest, err)
+	}
+	s.mu.Lock()
+	n := s.nodes[short(m.Serial)]
+	known := n != nil && n.from == client
+	if known {
+		n.Stage, n.Release, n.Error, n.Last = string(report.Stage), report.Release, report.Error, s.Now()
+	}
+	s.mu.Unlock()
+	if !known {
+		return refuse(w, http.StatusForbidden, errors.New("no boot of this node was served to this address"))
+	}
+	s.Log(fmt.Sprintf("node: serial %s at %s: %s %s", short(m.Serial), client, report.Stage, report.Error))
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}

@@ -1,0 +1,183 @@
+package vm_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/pikelet-os/pikelet/internal/vm"
+)
+
+// lan is a network of a test's own: a namespace with a bridge, which is where
+// servers and QEMU are, and one for the Ethernet of each Pi.
+type lan struct {
+	t    *testing.T
+	name string
+	pis  int
+}
+
+var lans atomic.Int32
+
+// newLAN makes a network in which this side is 10.77.0.1.
+func newLAN(t *testing.T) *lan {
+	t.Helper()
+	l := &lan{t: t, name: fmt.Sprintf("pikelet-%d-%d", os.Getpid(), lans.Add(1))}
+	l.namespace(l.name)
+	l.in(l.name, "ip", "link", "set", "lo", "up")
+	l.in(l.name, "ip", "link", "add", "br0", "type", "bridge")
+	l.in(l.name, "ip", "addr", "add", "10.77.0.1/24", "dev", "br0")
+	l.in(l.name, "ip", "link", "set", "br0", "up")
+	return l
+}
+
+func (l *lan) namespace(name string) {
+	l.t.Helper()
+	if out, err := exec.Command("ip", "netns", "add", name).CombinedOutput(); err != nil {
+		l.t.Fatalf("ip netns add: %v: %s", err, out)
+	}
+	l.t.Cleanup(func() { exec.Command("ip", "netns", "del", name).Run() })
+}
+
+// in runs a command in a namespace.
+func (l *lan) in(name string, command ...string) {
+	l.t.Helper()
+	if out, err := exec.Command("ip", append([]string{"netns", "exec", name}, command...)...).CombinedOutput(); err != nil {
+		l.t.Fatalf("%v: %v: %s", command, err, out)
+	}
+}
+
+// pi plugs a machine in: its firmware in a namespace of its own, and a tap for
+// what QEMU goes on with.
+func (l *lan) pi(model string, serial uint32) (*vm.NetROM, string) {
+	l.t.Helper()
+	l.pis++
+	mac := net.HardwareAddr{0xd8, 0x3a, 0xdd, 0, byte(serial >> 8), byte(serial)}
+	name, port, tap := fmt.Sprintf("%s-%d", l.name, l.pis), fmt.Sprintf("port%d", l.pis), fmt.Sprintf("tap%d", l.pis)
+	l.namespace(name)
+	l.in(l.name, "ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", name)
+	l.in(l.name, "ip", "link", "set", port, "master", "br0", "up")
+	l.in(name, "ip", "link", "set", "eth0", "address", mac.String(), "up")
+	l.in(l.name, "ip", "tuntap", "add", tap, "mode", "tap")
+	l.in(l.name, "ip", "link", "set", tap, "master", "br0", "up")
+	return &vm.NetROM{Model: model, Serial: serial, MAC: mac, Namespace: name, Device: "eth0"}, tap
+}
+
+// server is a pikelet serve in a network.
+type server struct {
+	t   *testing.T
+	cmd *exec.Cmd
+	mu  sync.Mutex
+	out bytes.Buffer
+}
+
+func (s *server) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.out.Write(b)
+}
+
+func (s *server) said() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.out.String()
+}
+
+// says waits for text in what the server prints.
+func (s *server) says(text string) {
+	s.t.Helper()
+	for start := time.Now(); time.Since(start) < patience; time.Sleep(20 * time.Millisecond) {
+		if strings.Contains(s.said(), text) {
+			return
+		}
+	}
+	s.t.Fatalf("the server did not say %q", text)
+}
+
+func (s *server) stop() {
+	s.cmd.Process.Kill()
+	s.cmd.Wait()
+}
+
+// serve starts a server for an inventory.
+func (l *lan) serve(image, nodes string, more ...string) *server {
+	l.t.Helper()
+	dir := l.t.TempDir()
+	file := filepath.Join(dir, "nodes.yaml")
+	if err := os.WriteFile(file, []byte(nodes), 0o600); err != nil {
+		l.t.Fatal(err)
+	}
+	s := &server{t: l.t}
+	args := append([]string{"netns", "exec", l.name, "../../build/pikelet", "serve", image, "--nodes", file, "--interface", "br0", "--cache", dir}, more...)
+	s.cmd = exec.Command("ip", args...)
+	s.cmd.Stdout, s.cmd.Stderr = s, s
+	if err := s.cmd.Start(); err != nil {
+		l.t.Fatal(err)
+	}
+	l.t.Cleanup(func() {
+		s.stop()
+		if l.t.Failed() {
+			l.t.Logf("the server said:\n%s", s.said())
+		}
+	})
+	s.says("serving ")
+	return s
+}
+
+var servedBoards = []string{"boards: [rpi3, vm]", "boards: [rpi3, rpi4, rpi5, vm]"}
+
+// bootNet starts a machine without a card.
+func (l *lan) bootNet(rom *vm.NetROM, tap string) *pi {
+	l.t.Helper()
+	return boot(l.t, "", func(o *vm.Options) {
+		o.Net, o.Tap, o.Namespace = rom, tap, l.name
+		o.Serial = fmt.Sprintf("10000000%08x", rom.Serial)
+	})
+}
+
+// TestNetboot: a Pi without a card, to a login with its own name.
+func TestNetboot(t *testing.T) {
+	t.Parallel()
+	r := variant(t, servedBoards[0], servedBoards[1])
+	l := newLAN(t)
+	rom, tap := l.pi("4", 0x52617370)
+	s := l.serve(r.Artifact.Dir, "cluster-secret: "+clusterSecret+"\nnodes: [{serial: '52617370', hostname: attic}]\n", "--pool", "10.77.0.50-10.77.0.99")
+	p := l.bootNet(rom, tap)
+	p.expect("the boot server is 10.77.0.1:8069", "this is attic, config from the boot server", "slot net (committed), root verified")
+	p.prompt()
+	s.says(": started")
+	p.run("pikeletd status", "started without a card, by the boot server 10.77.0.1:8069")
+	p.off()
+}
+
+// TestNetROMs: the firmware of each model has all it asks for, and no more.
+func TestNetROMs(t *testing.T) {
+	t.Parallel()
+	r := variant(t, servedBoards[0], servedBoards[1])
+	l := newLAN(t)
+	l.serve(r.Artifact.Dir, "nodes: [{serial: '00000003'}, {serial: '00000033'}, {serial: '00000004'}, {serial: '00000005'}, {mac: 'd8:3a:dd:00:00:44'}]\n", "--pool", "10.77.0.50-10.77.0.99")
+	for _, rom := range []vm.NetROM{
+		{Model: "3", Serial: 0x3}, {Model: "3+", Serial: 0x33}, {Model: "4", Serial: 0x4}, {Model: "5", Serial: 0x5},
+		{Model: "4", Serial: 0x44, MACPrefix: true, OldEEPROM: true},
+	} {
+		t.Run(fmt.Sprintf("%s %x", rom.Model, rom.Serial), func(t *testing.T) {
+			in, _ := l.pi(rom.Model, rom.Serial)
+			in.MACPrefix, in.OldEEPROM = rom.MACPrefix, rom.OldEEPROM
+			got, err := in.Boot(context.Background())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(got.Kernel) == 0 || len(got.Initramfs) == 0 || !strings.Contains(got.Cmdline, "pikelet.slot=net") {
+				t.Errorf("%d bytes of kernel, %d of initramfs, words %q", len(got.Kernel), len(got.Initramfs), got.Cmdline)
+			}
+		})
+	}
+}
