@@ -139,6 +139,8 @@ func motd(b node.Boot, p node.Prepared, open bool) string {
 	switch {
 	case b.Kind == slots.Trial:
 		s += "\nThis is a trial of slot " + string(b.Slot) + ": any reboot goes back to slot " + string(b.Slot.Other()) + ".\n"
+	case open && b.Slot == slots.Net:
+		s += "\nTry: pikeletd status; touch /usr/x; poweroff\n"
 	case open:
 		s += "\nTry: pikeletd status; pikeletd reboot --try (slot " + string(b.Slot.Other()) + ", once); touch /usr/x; poweroff\n"
 	}

@@ -125,8 +125,16 @@ func (s *Server) serveDHCP(ctx context.Context, conn net.PacketConn) error {
 // lease answers one message; nil for none.
 func (s *Server) lease(m *dhcpv4.DHCPv4) (*dhcpv4.DHCPv4, error) {
 	c := dhcp.Identify(m)
+	server := dhcp.Server{IP: s.IP.AsSlice(), Port: s.Port}
 	if c.Kind == dhcp.Other {
-		return nil, nil
+		if s.Pool == nil {
+			return nil, nil
+		}
+		ip, err := s.Pool.Give(Machine{MAC: c.MAC}, s.Now())
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", c.MAC, err)
+		}
+		return dhcp.Answer(m, c, server, s.Pool.address(ip))
 	}
 	machine := Machine{Serial: c.Serial, MAC: c.MAC, Model: c.Model}
 	s.mu.Lock()
@@ -140,7 +148,6 @@ func (s *Server) lease(m *dhcpv4.DHCPv4) (*dhcpv4.DHCPv4, error) {
 	if !adopted && whole.Serial != "" {
 		return nil, nil
 	}
-	server := dhcp.Server{IP: s.IP.AsSlice(), Port: s.Port}
 	if s.Pool == nil {
 		return dhcp.Answer(m, c, server, nil)
 	}

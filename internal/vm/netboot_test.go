@@ -155,6 +155,8 @@ func TestNetboot(t *testing.T) {
 	p.prompt()
 	s.says(": started")
 	p.run("pikeletd status", "started without a card, by the boot server 10.77.0.1:8069")
+	// The address it has now its own config asked for.
+	p.works("until ip -4 addr show dev eth0 | grep -q 10.77.0.; do sleep 1; done")
 	p.off()
 }
 

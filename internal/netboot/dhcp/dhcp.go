@@ -92,9 +92,10 @@ func menu() []byte {
 }
 
 // Answer returns the answer to a message, nil for none. a is nil in proxy
-// mode, and for a client that gets no address.
+// mode, and for a client that gets no address. Who is no Pi gets an address
+// where there is one to give, and hears nothing of booting.
 func Answer(m *dhcpv4.DHCPv4, c Client, s Server, a *Address) (*dhcpv4.DHCPv4, error) {
-	if c.Kind == Other || m.OpCode != dhcpv4.OpcodeBootRequest {
+	if c.Kind == Other && a == nil || m.OpCode != dhcpv4.OpcodeBootRequest {
 		return nil, nil
 	}
 	kind := dhcpv4.MessageTypeOffer
@@ -118,17 +119,18 @@ func Answer(m *dhcpv4.DHCPv4, c Client, s Server, a *Address) (*dhcpv4.DHCPv4, e
 	default:
 		return nil, nil
 	}
-	with := []dhcpv4.Modifier{
-		dhcpv4.WithMessageType(kind), dhcpv4.WithServerIP(s.IP), dhcpv4.WithOption(dhcpv4.OptServerIdentifier(s.IP)),
-	}
+	with := []dhcpv4.Modifier{dhcpv4.WithMessageType(kind), dhcpv4.WithOption(dhcpv4.OptServerIdentifier(s.IP))}
 	if kind == dhcpv4.MessageTypeNak {
-		return dhcpv4.NewReplyFromRequest(m, with[0], with[2])
+		return dhcpv4.NewReplyFromRequest(m, with...)
 	}
-	with = append(with, dhcpv4.WithOption(dhcpv4.OptTFTPServerName(s.IP.String())))
-	if c.Kind == Node {
+	if c.Kind != Other {
+		with = append(with, dhcpv4.WithServerIP(s.IP), dhcpv4.WithOption(dhcpv4.OptTFTPServerName(s.IP.String())))
+	}
+	switch c.Kind {
+	case Node:
 		with = append(with, dhcpv4.WithOption(dhcpv4.OptClassIdentifier(plane.Class)),
 			dhcpv4.WithOption(dhcpv4.OptGeneric(dhcpv4.OptionVendorSpecificInformation, plane.EncodePort(s.Port))))
-	} else {
+	case Firmware:
 		with = append(with, dhcpv4.WithOption(dhcpv4.OptClassIdentifier("PXEClient")),
 			dhcpv4.WithOption(dhcpv4.OptGeneric(dhcpv4.OptionVendorSpecificInformation, menu())))
 		if id := m.Options.Get(dhcpv4.OptionClientMachineIdentifier); id != nil {
