@@ -63,12 +63,8 @@ func up(device string) (carrier bool, err error) {
 	return strings.TrimSpace(string(b)) == "1", nil
 }
 
-// How long /init waits for answers to one DISCOVER or REQUEST. A boot server
-// beside another DHCP server may be a little later than that.
-const (
-	dhcpWait  = 4 * time.Second
-	proxyWait = time.Second
-)
+// dhcpWait is how long /init waits for answers to one DISCOVER or REQUEST.
+const dhcpWait = 4 * time.Second
 
 // errNobody is a network on which nothing came that a node can boot with.
 var errNobody = errors.New("nobody answered")
@@ -97,20 +93,17 @@ func ask(device string) (*network, error) {
 	}
 	var lease, server *dhcpv4.DHCPv4
 	deadline := time.Now().Add(dhcpWait)
-	err = exchange(conn, discover, func() time.Time { return deadline }, func(m *dhcpv4.DHCPv4) bool {
+	err = exchange(conn, discover, deadline, func(m *dhcpv4.DHCPv4) bool {
 		if m.MessageType() != dhcpv4.MessageTypeOffer {
 			return false
 		}
-		if serverOf(m) != "" && (server == nil || m.ClassIdentifier() == plane.Class) {
+		if serverOf(m) != "" && server == nil {
 			server = m
 		}
 		if !m.YourIPAddr.IsUnspecified() && lease == nil {
 			lease = m
-			if early := time.Now().Add(proxyWait); server != nil && early.Before(deadline) {
-				deadline = early // one that knows nodes is better than one that only names a server
-			}
 		}
-		return lease != nil && server != nil && server.ClassIdentifier() == plane.Class
+		return lease != nil && server != nil
 	})
 	if err != nil {
 		return nil, err
@@ -127,7 +120,7 @@ func ask(device string) (*network, error) {
 	}
 	var ack *dhcpv4.DHCPv4
 	deadline = time.Now().Add(dhcpWait)
-	if err := exchange(conn, request, func() time.Time { return deadline }, func(m *dhcpv4.DHCPv4) bool {
+	if err := exchange(conn, request, deadline, func(m *dhcpv4.DHCPv4) bool {
 		switch m.MessageType() {
 		case dhcpv4.MessageTypeNak:
 			return true
@@ -157,9 +150,14 @@ func ask(device string) (*network, error) {
 	return n, nil
 }
 
-// serverOf returns the boot plane that a message names: siaddr, else option 66
-// where that is an address (FACTS 3.3); at the port it says, else the usual one.
+// serverOf returns the boot plane that a message names, "" for none: siaddr, else
+// option 66 where that is an address (FACTS 3.3); at the port it says, else the
+// usual one. Many DHCP servers name themselves as siaddr, so what counts is that
+// the class is ours.
 func serverOf(m *dhcpv4.DHCPv4) string {
+	if m.ClassIdentifier() != plane.Class {
+		return ""
+	}
 	ip := m.ServerIPAddr
 	if ip == nil || ip.IsUnspecified() {
 		if ip = net.ParseIP(m.TFTPServerName()); ip == nil {
@@ -167,10 +165,8 @@ func serverOf(m *dhcpv4.DHCPv4) string {
 		}
 	}
 	port := uint16(plane.Port)
-	if m.ClassIdentifier() == plane.Class {
-		if p, ok := plane.DecodePort(m.Options.Get(dhcpv4.OptionVendorSpecificInformation)); ok {
-			port = p
-		}
+	if p, ok := plane.DecodePort(m.Options.Get(dhcpv4.OptionVendorSpecificInformation)); ok {
+		port = p
 	}
 	return net.JoinHostPort(ip.String(), fmt.Sprint(port))
 }
@@ -196,16 +192,16 @@ func listenDHCP(device string) (net.PacketConn, error) {
 }
 
 // exchange sends a message and hands take what answers it, until take has
-// enough or the deadline, which take may bring forward.
-func exchange(conn net.PacketConn, m *dhcpv4.DHCPv4, deadline func() time.Time, take func(*dhcpv4.DHCPv4) bool) error {
+// enough or the deadline.
+func exchange(conn net.PacketConn, m *dhcpv4.DHCPv4, deadline time.Time, take func(*dhcpv4.DHCPv4) bool) error {
 	if _, err := conn.WriteTo(m.ToBytes(), &net.UDPAddr{IP: net.IPv4bcast, Port: dhcpv4.ServerPort}); err != nil {
 		return err
 	}
 	buf := make([]byte, 1500)
+	if err := conn.SetReadDeadline(deadline); err != nil {
+		return err
+	}
 	for {
-		if err := conn.SetReadDeadline(deadline()); err != nil {
-			return err
-		}
 		n, _, err := conn.ReadFrom(buf)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return nil

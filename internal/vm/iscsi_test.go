@@ -14,11 +14,13 @@ import (
 	"time"
 )
 
-// nas is a real iSCSI target on loopback; a guest finds it at 10.0.2.2.
+// nas is a real iSCSI target on loopback, where a guest finds it at 10.0.2.2, or
+// in a network of the test's own.
 type nas struct {
 	t      *testing.T
 	port   int
 	socket string
+	lan    *lan // nil for loopback
 	disk   string
 	cmd    *exec.Cmd
 	setup  [][]string
@@ -32,11 +34,16 @@ const (
 // newNAS starts a target with one blank LUN of mib MiB that wants CHAP.
 func newNAS(t *testing.T, mib int64) *nas {
 	t.Helper()
+	return newNASIn(t, mib, nil)
+}
+
+func newNASIn(t *testing.T, mib int64, at *lan) *nas {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &nas{t: t, port: l.Addr().(*net.TCPAddr).Port, disk: filepath.Join(t.TempDir(), "lun.img")}
+	n := &nas{t: t, lan: at, port: l.Addr().(*net.TCPAddr).Port, disk: filepath.Join(t.TempDir(), "lun.img")}
 	l.Close()
 	// tgtd and tgtadm meet at a socket whose name holds this number.
 	n.socket = fmt.Sprint(n.port % 30000)
@@ -61,7 +68,12 @@ func newNAS(t *testing.T, mib int64) *nas {
 // start starts the target, again after a stop.
 func (n *nas) start() {
 	n.t.Helper()
-	n.cmd = exec.Command("tgtd", "-f", "-d", "0", "-C", n.socket, "--iscsi", fmt.Sprintf("portal=127.0.0.1:%d", n.port))
+	args, here := []string{"tgtd", "-f", "-d", "0", "-C", n.socket, "--iscsi"}, "127.0.0.1"
+	if n.lan != nil {
+		args, here = append([]string{"ip", "netns", "exec", n.lan.name}, args...), "10.77.0.1"
+	}
+	args = append(args, fmt.Sprintf("portal=%s:%d", here, n.port))
+	n.cmd = exec.Command(args[0], args[1:]...)
 	var said strings.Builder
 	n.cmd.Stderr = &said
 	if err := n.cmd.Start(); err != nil {
@@ -91,14 +103,18 @@ func (n *nas) stop() {
 
 // config is a node config with its volume on the LUN.
 func (n *nas) config(hostname, more string) string {
+	there := "10.0.2.2"
+	if n.lan != nil {
+		there = "10.77.0.1"
+	}
 	return fmt.Sprintf(`hostname: %s
 iscsi:
   targets:
   - name: %s
-    portals: ['10.0.2.2:%d']
+    portals: ['%s:%d']
     chap: {user: attic, password: %s}
 volume: {on: iscsi, lun: 1%s}
-`, hostname, targetName, n.port, chapPassword, more)
+`, hostname, targetName, there, n.port, chapPassword, more)
 }
 
 // counting is a loop in the guest that appends numbers to a file of the

@@ -160,6 +160,61 @@ func TestNetboot(t *testing.T) {
 	p.off()
 }
 
+// router is another machine of the network: its DHCP server, dnsmasq, which
+// knows nothing of booting.
+func (l *lan) router() {
+	l.t.Helper()
+	name := l.name + "-router"
+	l.namespace(name)
+	l.in(l.name, "ip", "link", "add", "router", "type", "veth", "peer", "name", "eth0", "netns", name)
+	l.in(l.name, "ip", "link", "set", "router", "master", "br0", "up")
+	l.in(name, "ip", "addr", "add", "10.77.0.254/24", "dev", "eth0")
+	l.in(name, "ip", "link", "set", "eth0", "up")
+	cmd := exec.Command("ip", "netns", "exec", name, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--interface=eth0", "--pid-file=",
+		"--dhcp-leasefile="+filepath.Join(l.t.TempDir(), "leases"), "--dhcp-range=10.77.0.100,10.77.0.120,1h", "--no-ping", "--user=root", "--log-facility=-")
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	if err := cmd.Start(); err != nil {
+		l.t.Fatal(err)
+	}
+	l.t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+		if l.t.Failed() {
+			l.t.Logf("dnsmasq said:\n%s", said.String())
+		}
+	})
+}
+
+// TestNetbootBesideDHCP: another server gives the addresses. The node's volume
+// is on a NAS, and is the same one after the next boot. A server that dies in
+// the midst of a boot costs that boot, and no more.
+func TestNetbootBesideDHCP(t *testing.T) {
+	t.Parallel()
+	r, err := buildFilled(t, "node.yaml", t.TempDir(), []string{"boards: [rpi3, vm]", "boards: [rpi5, vm]"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := newLAN(t)
+	l.router()
+	rom, tap := l.pi("5", 0x52617370)
+	n := newNASIn(t, 64, l)
+	nodes := "nodes:\n- serial: '52617370'\n  " + strings.ReplaceAll(strings.TrimSpace(n.config("attic", ", format: blank")), "\n", "\n  ") + "\n"
+	s := l.serve(r.Artifact.Dir, nodes, "--proxy")
+	p := l.bootNet(rom, tap)
+	p.expect("eth0 has 10.77.0.1", "the boot server is 10.77.0.1:8069", "this is attic, config from the boot server")
+	p.prompt()
+	p.works("mount | grep '/dev/sda on /var/lib/rancher' && echo still > /var/lib/rancher/there && sync")
+	p.run("reboot", "the boot server is 10.77.0.1:8069")
+	s.stop()
+	p.expect("waiting for ")
+	s = l.serve(r.Artifact.Dir, nodes, "--proxy")
+	p.expect("THIS BOOT FAILED", "no boot of serial 52617370 was served from here", "trying again in 1m0s", "this is attic, config from the boot server")
+	p.prompt()
+	p.works("[ $(cat /var/lib/rancher/there) = still ]")
+	p.off()
+}
+
 // TestNetROMs: the firmware of each model has all it asks for, and no more.
 func TestNetROMs(t *testing.T) {
 	t.Parallel()

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"os"
 	"os/exec"
 	"strings"
 	"time"
@@ -219,6 +220,7 @@ func parseOffer(b []byte, xid uint32, mac net.HardwareAddr) (o offer, ok bool) {
 	if len(b) < 241 || b[0] != 2 || binary.BigEndian.Uint32(b[4:]) != xid || !bytes.Equal(b[28:34], mac) {
 		return o, false
 	}
+	b = bytes.Clone(b) // the next packet goes where this one is
 	o = offer{ip: net.IP(b[16:20]), next: net.IP(b[20:24]), options: map[byte][]byte{}}
 	for rest := b[240:]; len(rest) > 0 && rest[0] != 255; {
 		if rest[0] == 0 {
@@ -267,7 +269,7 @@ func (b *netBoot) dhcp(rom bool) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
+	defer conn.close()
 	xid, again, tries := rand.Uint32(), romDHCPAgain, int(romDHCPTimeout/romDHCPAgain)
 	if rom {
 		xid, again, tries = 0x26f30339, rom3Again, rom3Tries
@@ -279,11 +281,11 @@ func (b *netBoot) dhcp(rom bool) error {
 			return false
 		}
 		if s := b.boots(o, rom); s != nil {
-			b.server = bytes.Clone(s)
+			b.server = s
 		}
 		if !o.ip.Equal(net.IPv4zero) {
 			lease = o
-			b.ip = bytes.Clone(o.ip)
+			b.ip = o.ip
 		}
 		return b.ip != nil && b.server != nil
 	}
@@ -325,26 +327,22 @@ func (b *netBoot) dhcp(rom bool) error {
 
 // exchange sends a message and hands on what answers it, until take has enough
 // or time is up.
-func (b *netBoot) exchange(conn net.PacketConn, out []byte, xid uint32, wait time.Duration, take func(offer) bool) error {
+func (b *netBoot) exchange(conn *dhcpConn, out []byte, xid uint32, wait time.Duration, take func(offer) bool) error {
 	if !b.lost() {
-		if _, err := conn.WriteTo(out, &net.UDPAddr{IP: net.IPv4bcast, Port: 67}); err != nil {
+		if err := conn.send(out); err != nil {
 			return err
 		}
 	}
-	if err := conn.SetReadDeadline(time.Now().Add(wait)); err != nil {
-		return err
-	}
-	buf := make([]byte, 2048)
+	buf, deadline := make([]byte, 2048), time.Now().Add(wait)
 	for b.ctx.Err() == nil {
-		n, _, err := conn.ReadFrom(buf)
-		var late net.Error
-		if errors.As(err, &late) && late.Timeout() {
+		m, err := conn.read(buf, deadline)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		if o, ok := parseOffer(buf[:n], xid, b.MAC); ok && !b.lost() && take(o) {
+		if o, ok := parseOffer(m, xid, b.MAC); ok && !b.lost() && take(o) {
 			return nil
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -34,8 +35,19 @@ func inNamespace(name string, do func() error) error {
 	return <-done
 }
 
-// dhcpSocket opens the socket of a DHCP client.
-func dhcpSocket(device string) (net.PacketConn, error) {
+// dhcpConn is a DHCP client that has no address yet. Servers may send to the one
+// they offer: it is read from the frames (RFC 2131 4.1).
+type dhcpConn struct {
+	out net.PacketConn
+	in  *os.File
+}
+
+// dhcpSocket opens the sockets of a DHCP client on a device.
+func dhcpSocket(device string) (*dhcpConn, error) {
+	i, err := net.InterfaceByName(device)
+	if err != nil {
+		return nil, err
+	}
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
@@ -50,5 +62,51 @@ func dhcpSocket(device string) (net.PacketConn, error) {
 	); err != nil {
 		return nil, err
 	}
-	return net.FilePacketConn(f)
+	const ip = unix.ETH_P_IP<<8&0xff00 | unix.ETH_P_IP>>8 // in the order of the network
+	raw, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, ip)
+	if err != nil {
+		return nil, err
+	}
+	c := &dhcpConn{in: os.NewFile(uintptr(raw), "frames")}
+	if err := unix.Bind(raw, &unix.SockaddrLinklayer{Protocol: ip, Ifindex: i.Index}); err != nil {
+		c.in.Close()
+		return nil, err
+	}
+	if c.out, err = net.FilePacketConn(f); err != nil {
+		c.in.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// read returns the next message to a DHCP client.
+func (c *dhcpConn) read(b []byte, deadline time.Time) ([]byte, error) {
+	if err := c.in.SetReadDeadline(deadline); err != nil {
+		return nil, err
+	}
+	for {
+		n, err := c.in.Read(b)
+		if err != nil {
+			return nil, err
+		}
+		// An IPv4 head says how long it is; UDP's has eight bytes, its target
+		// port the third and fourth.
+		p := b[:n]
+		if len(p) < 28 || p[0]>>4 != 4 || p[9] != unix.IPPROTO_UDP {
+			continue
+		}
+		if p = p[4*int(p[0]&15):]; len(p) >= 8 && p[2] == 0 && p[3] == 68 {
+			return p[8:], nil
+		}
+	}
+}
+
+func (c *dhcpConn) send(b []byte) error {
+	_, err := c.out.WriteTo(b, &net.UDPAddr{IP: net.IPv4bcast, Port: 67})
+	return err
+}
+
+func (c *dhcpConn) close() {
+	c.out.Close()
+	c.in.Close()
 }

@@ -4,11 +4,19 @@ package vm
 
 import (
 	"errors"
-	"net"
+	"time"
 )
 
 var errLinux = errors.New("a virtual Pi without a card works on Linux only")
 
 func inNamespace(string, func() error) error { return errLinux }
 
-func dhcpSocket(string) (net.PacketConn, error) { return nil, errLinux }
+type dhcpConn struct{}
+
+func dhcpSocket(string) (*dhcpConn, error) { return nil, errLinux }
+
+func (*dhcpConn) read([]byte, time.Time) ([]byte, error) { return nil, errLinux }
+
+func (*dhcpConn) send([]byte) error { return errLinux }
+
+func (*dhcpConn) close() {}
