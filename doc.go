@@ -26,6 +26,7 @@
 //     onto cards
 //   - internal/cosign: key files as cosign keeps them
 //   - internal/flash: finds devices, writes cards and reads them back
+//   - internal/netboot (+ dhcp, tftp): starts machines that have no card
 //   - internal/fleet: upgrades nodes in order, over SSH
 //   - internal/crash: what a power cut leaves of a card, judged; for tests
 //   - internal/vm: a virtual Pi, its boot tests, and make bench
@@ -57,6 +58,7 @@
 //   - internal/slots: a and b, autoboot.txt, records, what a boot was
 //   - internal/verity: dm-verity trees
 //   - internal/artifact: the manifest and its signature
+//   - internal/netboot/plane: what a node without a card and its server say
 //   - internal/node: who a node is, where it keeps things, what it says of
 //     itself
 //   - internal/node/config: the node config and the inventory

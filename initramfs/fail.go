@@ -17,6 +17,7 @@ const (
 	readable   = 5 * time.Second
 	backOff    = time.Minute
 	backOffMax = 30 * time.Minute
+	netBackOff = 15 * time.Second // nothing wears out
 )
 
 // fail is the one place that decides what failure looks like. A trial goes
@@ -33,8 +34,8 @@ func (b *boot) fail(err error) {
 	}
 	switch {
 	case b.line.Slot == slots.Net:
-		say("trying again in %v, from the firmware on", backOff)
-		restart("", backOff)
+		say("trying again in %v, from the firmware on", netBackOff)
+		restart("", netBackOff)
 	case b.line.Slot == "":
 		b.retry("there is no other slot to go to")
 	case b.card == nil:

@@ -60,7 +60,7 @@ func FuzzWordsRoundTrip(f *testing.F) {
 }
 
 func FuzzInfoRoundTrip(f *testing.F) {
-	b, _ := EncodeInfo(Info{Stream: "s", Release: "1", BuildID: "b", Epoch: 5, Keys: []string{"k"}, Modules: []Module{{"/m.ko", "sha256:x"}}})
+	b, _ := EncodeInfo(Info{Stream: "s", Release: "1", BuildID: "b", Epoch: 5, Keys: []string{"k"}, Modules: []Module{{"/m.ko", "sha256:x", true}}})
 	f.Add(b)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		i, err := DecodeInfo(b)

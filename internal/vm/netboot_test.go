@@ -209,7 +209,7 @@ func TestNetbootBesideDHCP(t *testing.T) {
 	s.stop()
 	p.expect("waiting for ")
 	s = l.serve(r.Artifact.Dir, nodes, "--proxy")
-	p.expect("THIS BOOT FAILED", "no boot of serial 52617370 was served from here", "trying again in 1m0s", "this is attic, config from the boot server")
+	p.expect("THIS BOOT FAILED", "no boot of serial 52617370 was served from here", "trying again in 15s", "this is attic, config from the boot server")
 	p.prompt()
 	p.works("[ $(cat /var/lib/rancher/there) = still ]")
 	p.off()

@@ -388,3 +388,40 @@ func FuzzRequest(f *testing.F) {
 		parseAck(b)
 	})
 }
+
+// BenchmarkTransfer is one client, without loss, at the block size of today's
+// EEPROMs.
+func BenchmarkTransfer(b *testing.B) {
+	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	data := noise(32 << 20)
+	s := &Server{Now: time.Now, Open: func(netip.Addr, string) (File, int64, error) {
+		return memory{bytes.NewReader(data)}, int64(len(data)), nil
+	}}
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	go s.Serve(ctx, conn)
+	b.SetBytes(int64(len(data)))
+	for b.Loop() {
+		c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+		if err != nil {
+			b.Fatal(err)
+		}
+		c.WriteToUDP([]byte(rrq("f", "tsize", "0", "blksize", "1468")), conn.LocalAddr().(*net.UDPAddr))
+		buf, out := make([]byte, 2000), []byte{0, opAck, 0, 0}
+		for got := 0; got < len(data); {
+			n, from, err := c.ReadFromUDPAddrPort(buf)
+			if err != nil {
+				b.Fatal(err)
+			}
+			if buf[1] == opData {
+				got += n - 4
+				copy(out[2:], buf[2:4])
+			}
+			c.WriteToUDPAddrPort(out, from)
+		}
+		c.Close()
+	}
+}
