@@ -83,6 +83,7 @@ soak: setup-test build starter $(BUILD)/tools/registry ## run long tests: power 
 	$(GO) test -count=1 -timeout 60m -v -run TestSoak ./internal/agent/updater -upgrades 2000
 	$(GO) test -count=1 -timeout 180m -v -run TestUpgradeKilled ./internal/vm -kills 60
 	$(GO) test -count=1 -timeout 60m -v -run TestPowerCuts ./internal/vm -cuts 50
+	$(GO) test -count=1 -timeout 60m -v -run TestBootStorm ./internal/vm -storm 100 -lossy-storm 20
 	$(GO) test -race -count=1 -timeout 60m -run TestBuildsShareACache ./cmd/pikelet
 
 test-clients: setup-clients build starter $(BUILD)/tools/registry ## let real clients judge: cosign, crane, regctl, skopeo

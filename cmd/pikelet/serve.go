@@ -29,6 +29,7 @@ type serveOptions struct {
 	Router string
 	DNS    []string
 	Port   uint16
+	Most   int
 }
 
 func newServe(say *teller) *cobra.Command {
@@ -57,6 +58,7 @@ addresses of --pool.`,
 	f.StringVar(&o.Router, "router", "", "the router to name to those that get an address")
 	f.StringArrayVar(&o.DNS, "dns", nil, "a name server to name to them; may be given several times")
 	f.Uint16Var(&o.Port, "port", plane.Port, "TCP port for nodes' requests; beside another DHCP server it must be the usual one")
+	f.IntVar(&o.Most, "at-once", 10, "how many Pis boot at a time, when many ask; 0 is no bound")
 	f.StringVar(&o.Cache, "cache", "", "folder for images from registries (default: pikelet in your cache folder)")
 	return c
 }
@@ -119,7 +121,7 @@ func runServe(ctx context.Context, ref string, o serveOptions, say *teller) erro
 	if err != nil {
 		return err
 	}
-	s := &netboot.Server{IP: own.Addr(), Port: o.Port, Now: time.Now, MACOf: netboot.Neighbour, Log: say.line}
+	s := &netboot.Server{IP: own.Addr(), Port: o.Port, Most: o.Most, Now: time.Now, MACOf: netboot.Neighbour, Log: say.line}
 	if !o.Proxy {
 		if s.Pool, err = o.pool(own); err != nil {
 			return err

@@ -143,7 +143,17 @@ func (s *Server) lease(m *dhcpv4.DHCPv4) (*dhcpv4.DHCPv4, error) {
 	if !adopted {
 		n.Stage = "waits to be adopted"
 	}
+	admitted := true
+	if (adopted || whole.Serial == "") && c.Kind == dhcp.Firmware && m.MessageType() == dhcpv4.MessageTypeDiscover {
+		n.kernel, n.initramfs = false, false
+		if admitted = s.line.admit(whole.MAC, s.Most, s.Now()); !admitted {
+			n.Stage = "waits for its turn"
+		}
+	}
 	s.mu.Unlock()
+	if !admitted {
+		return nil, nil
+	}
 	// A ROM that does not say its serial says it to TFTP.
 	if !adopted && whole.Serial != "" {
 		return nil, nil

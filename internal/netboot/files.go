@@ -74,6 +74,7 @@ func (s *Server) open(client netip.Addr, name string) (tftp.File, int64, error) 
 	if m != (Machine{}) {
 		n := s.seen(m, "asks for "+file)
 		n.IP, served = client.String(), n.Adopted
+		s.line.heard(n.MAC, s.Now())
 	}
 	s.mu.Unlock()
 	if m.Serial == "" && file == firstStage {
@@ -109,9 +110,17 @@ func (s *Server) sent(t tftp.Transfer) {
 	whole := t.Err == nil && t.Aborted == "" && t.Sent == t.Size
 	s.mu.Lock()
 	if n := s.find(m); n != nil && whole {
+		s.line.heard(n.MAC, s.Now())
 		n.Stage = "has " + file
+		n.kernel = n.kernel || file == artifact.KernelFile
 		if file == artifact.InitramfsFile {
 			n.served, n.from, n.claimed, n.Error = s.Now(), t.Client, false, ""
+			n.initramfs = true
+		}
+		// Which of the two comes last differs; what comes then is small.
+		if n.kernel && n.initramfs {
+			n.kernel, n.initramfs = false, false
+			s.line.done(n.MAC)
 		}
 	}
 	s.mu.Unlock()

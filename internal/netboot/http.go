@@ -136,6 +136,7 @@ func (s *Server) progress(w http.ResponseWriter, r *http.Request, m plane.Machin
 	n := s.nodes[short(m.Serial)]
 	known := n != nil && n.from == client
 	if known {
+		s.line.done(n.MAC) // its firmware has no more to fetch
 		n.Stage, n.Release, n.Error, n.Last = string(report.Stage), report.Release, report.Error, s.Now()
 	}
 	s.mu.Unlock()

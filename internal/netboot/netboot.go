@@ -70,6 +70,7 @@ type Server struct {
 	IP     netip.Addr // where it is reached in the network it serves
 	Port   uint16     // of the boot plane, TCP
 	Pool   *Pool      // nil beside another DHCP server
+	Most   int        // boots at a time; 0 is no bound
 
 	Now func() time.Time
 	// MACOf returns the hardware address of a neighbour; "" where it is not
@@ -79,6 +80,7 @@ type Server struct {
 
 	mu    sync.Mutex
 	nodes map[string]*Node // by serial, or by MAC until the serial is known
+	line  line
 }
 
 // Node is what the server knows of a machine.
@@ -94,6 +96,8 @@ type Node struct {
 	served  time.Time // when its firmware had all of the initramfs
 	from    netip.Addr
 	claimed bool // on this boot
+	// Whether its firmware has them, of what makes a boot a large one.
+	kernel, initramfs bool
 }
 
 // maxNodes bounds what is remembered of machines nobody knows.

@@ -48,7 +48,7 @@ type Server struct {
 // its bound of 1 s is for the Internet, a Pi's cable is shorter.
 const (
 	firstWait = 500 * time.Millisecond
-	minWait   = 50 * time.Millisecond
+	minWait   = 20 * time.Millisecond
 	maxWait   = 4 * time.Second
 	tries     = 8 // of one packet: 20 s at least, a Pi's own patience for a file is 30 s
 )

