@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/pikelet-os/pikelet/internal/desk"
 	"github.com/pikelet-os/pikelet/internal/netboot"
@@ -30,6 +33,9 @@ type serveOptions struct {
 	DNS    []string
 	Port   uint16
 	Most   int
+	State  string
+	Admin  string
+	Token  string // the file
 }
 
 func newServe(say *teller) *cobra.Command {
@@ -40,7 +46,8 @@ func newServe(say *teller) *cobra.Command {
 		Long: `Start Pis that have no card, over the network: DHCP, TFTP and HTTP, from an image
 in a registry, a layout or an archive. Who is started is who an inventory lists,
 by serial or by Ethernet address, and each gets its own node config from there.
-Pis that it does not list wait; what they are is said here.
+Pis that it does not list wait until they are adopted, on the status page or with
+pikelet nodes adopt.
 
 With --proxy it stands beside the network's DHCP server, gives no addresses, and
 is silent to machines that are no Pis. Otherwise it is that server, and gives
@@ -59,15 +66,19 @@ addresses of --pool.`,
 	f.StringArrayVar(&o.DNS, "dns", nil, "a name server to name to them; may be given several times")
 	f.Uint16Var(&o.Port, "port", plane.Port, "TCP port for nodes' requests; beside another DHCP server it must be the usual one")
 	f.IntVar(&o.Most, "at-once", 10, "how many Pis boot at a time, when many ask; 0 is no bound")
+	f.StringVar(&o.State, "state", "/var/lib/pikelet-serve", "folder for what the server must remember: who was adopted; fit for git")
+	f.StringVar(&o.Admin, "admin", defaultAdmin, "where the status page, pikelet nodes and metrics are answered; off for nowhere")
+	f.StringVar(&o.Token, "admin-token", "", "file with the token that they must be asked with; required where --admin is not loopback")
 	f.StringVar(&o.Cache, "cache", "", "folder for images from registries (default: pikelet in your cache folder)")
 	return c
 }
 
 // roster is an inventory as a boot server sees it.
 type roster struct {
-	doc    *config.Document
-	stream string
-	keys   *desk.Keys
+	doc     *config.Document
+	adopted *netboot.Adopted
+	stream  string
+	keys    *desk.Keys
 }
 
 // boardOf names the board that firmware calls itself (FACTS 3.2).
@@ -79,6 +90,9 @@ func machineOf(m netboot.Machine) config.Machine {
 
 // Known implements netboot.Roster.
 func (r roster) Known(m netboot.Machine) (mac string, ok bool) {
+	if a, ok := r.adopted.Find(m.Serial); ok {
+		return a.MAC, true
+	}
 	i, err := r.doc.Find(machineOf(m))
 	if err != nil {
 		return "", false
@@ -88,11 +102,51 @@ func (r roster) Known(m netboot.Machine) (mac string, ok bool) {
 
 // Config implements netboot.Roster.
 func (r roster) Config(m netboot.Machine) ([]byte, error) {
-	cfg, err := desk.Config(r.doc, machineOf(m), r.stream, r.keys)
+	machine := machineOf(m)
+	if a, ok := r.adopted.Find(m.Serial); ok {
+		if machine.Name = a.As; a.As == "" {
+			if _, err := r.doc.Find(machine); err != nil {
+				return nil, nil // it was adopted as nobody of the inventory
+			}
+		}
+	}
+	cfg, err := desk.Config(r.doc, machine, r.stream, r.keys)
 	if err != nil {
 		return nil, err
 	}
 	return desk.NodeFile(cfg)
+}
+
+// free returns the names of entries that say of no machine that it is theirs,
+// and that none was adopted as.
+func (r roster) free() []string {
+	var names []string
+	for _, n := range r.doc.Inventory.Nodes {
+		if n.Hostname != "" && n.Serial == "" && n.MAC == "" && r.adopted.By(n.Hostname) == "" {
+			names = append(names, n.Hostname)
+		}
+	}
+	return names
+}
+
+// adopt takes a machine. An entry is one machine's: two with one identity and
+// one volume would destroy it.
+func (r roster) adopt(m netboot.Machine, as string) error {
+	if as != "" && !slices.Contains(r.free(), as) {
+		for _, n := range r.doc.Inventory.Nodes {
+			switch {
+			case n.Hostname != as:
+			case r.adopted.By(as) == m.Serial:
+				return r.adopted.Adopt(m.Serial, netboot.Adoption{As: as, MAC: m.MAC})
+			case r.adopted.By(as) != "":
+				return fmt.Errorf("%s is serial %s already; remove its file from the server's state to have another take its place", as, r.adopted.By(as))
+			default:
+				return fmt.Errorf("the inventory says itself which machine %s is", as)
+			}
+		}
+		return fmt.Errorf("the inventory has no node %q", as)
+	}
+	return r.adopted.Adopt(m.Serial, netboot.Adoption{As: as, MAC: m.MAC})
 }
 
 func runServe(ctx context.Context, ref string, o serveOptions, say *teller) error {
@@ -141,13 +195,28 @@ func runServe(ctx context.Context, ref string, o serveOptions, say *teller) erro
 	}
 	defer release()
 	s.Image = &netboot.Image{Manifest: img.Manifest, Text: img.Text, Signature: signature, Digest: img.Digest, Blobs: filepath.Join(layout, "blobs", "sha256")}
-	s.Roster = roster{doc, img.Stream, keys}
+	r := roster{doc, &netboot.Adopted{Dir: filepath.Join(o.State, "adopted")}, img.Stream, keys}
+	if err := r.adopted.Load(); err != nil {
+		return err
+	}
+	s.Roster = r
 	l, err := o.listen(s.IP)
 	if err != nil {
 		return err
 	}
+	admin, token, err := o.admin()
+	if err != nil {
+		return err
+	}
 	say.line(fmt.Sprintf("serving %s %s to the %d nodes of %s, on %s (%s)", img.Stream, img.Release, len(doc.Inventory.Nodes), o.Nodes, o.Device, s.IP))
-	return s.Serve(ctx, l)
+	if admin == nil {
+		return s.Serve(ctx, l)
+	}
+	a := &netboot.Admin{Server: s, Token: token, Adopt: r.adopt, Free: r.free}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.Serve(ctx, l) })
+	group.Go(func() error { return a.ServeAdmin(ctx, admin) })
+	return group.Wait()
 }
 
 // ownAddress returns this machine's first IPv4 address on a device, with its
@@ -199,6 +268,45 @@ func (o serveOptions) pool(own netip.Prefix) (*netboot.Pool, error) {
 		p.DNS = append(p.DNS, a)
 	}
 	return p, nil
+}
+
+// admin opens the listener of the admin's pages; nil for none.
+func (o serveOptions) admin() (net.Listener, string, error) {
+	if o.Admin == "off" {
+		return nil, "", nil
+	}
+	at, err := netip.ParseAddrPort(o.Admin)
+	if err != nil {
+		return nil, "", usageError{fmt.Errorf("--admin %q: want an address and a port, such as %s", o.Admin, defaultAdmin)}
+	}
+	token, err := readToken(o.Token)
+	if err != nil {
+		return nil, "", err
+	}
+	if token == "" && !at.Addr().IsLoopback() {
+		return nil, "", usageError{fmt.Errorf("--admin %s: others reach it there; name a file with a token by --admin-token (openssl rand -hex 32)", o.Admin)}
+	}
+	l, err := net.Listen("tcp", o.Admin)
+	return l, token, err
+}
+
+// minToken is how many characters a token has at least.
+const minToken = 16
+
+// readToken reads a file with a token; "" for no file.
+func readToken(file string) (string, error) {
+	if file == "" {
+		return "", nil
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return "", err
+	}
+	token := strings.TrimSpace(string(b))
+	if len(token) < minToken || strings.ContainsAny(token, " \t\n") {
+		return "", fmt.Errorf("%s: want one word of at least %d characters that nobody guesses: openssl rand -hex 32", file, minToken)
+	}
+	return token, nil
 }
 
 // listen opens the sockets of a server.

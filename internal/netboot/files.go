@@ -109,6 +109,11 @@ func (s *Server) sent(t tftp.Transfer) {
 	}
 	whole := t.Err == nil && t.Aborted == "" && t.Sent == t.Size
 	s.mu.Lock()
+	s.counts.bytes += t.Sent
+	s.counts.again += int64(t.Again)
+	if !whole && t.Aborted == "" && t.Sent > 0 {
+		s.counts.failed++
+	}
 	if n := s.find(m); n != nil && whole {
 		s.line.heard(n.MAC, s.Now())
 		n.Stage = "has " + file
@@ -121,6 +126,7 @@ func (s *Server) sent(t tftp.Transfer) {
 		if n.kernel && n.initramfs {
 			n.kernel, n.initramfs = false, false
 			s.line.done(n.MAC)
+			s.counts.boots++
 		}
 	}
 	s.mu.Unlock()

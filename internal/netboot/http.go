@@ -22,8 +22,8 @@ const (
 	maxHeader = 8 << 10 // bytes
 )
 
-func (s *Server) serveHTTP(ctx context.Context, l net.Listener) error {
-	h := &http.Server{Handler: s.Plane(), ReadHeaderTimeout: headTime, ReadTimeout: idleTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader}
+func serveHTTP(ctx context.Context, l net.Listener, handler http.Handler) error {
+	h := &http.Server{Handler: handler, ReadHeaderTimeout: headTime, ReadTimeout: idleTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader}
 	defer context.AfterFunc(ctx, func() { h.Close() })()
 	if err := h.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return err
@@ -107,7 +107,15 @@ func (s *Server) blob(w http.ResponseWriter, r *http.Request, digest string) err
 
 // config sends a node its config, by the rule of claim.
 func (s *Server) config(w http.ResponseWriter, m plane.Machine, client netip.Addr) error {
-	if err := s.claim(m, client); err != nil {
+	err := s.claim(m, client)
+	s.mu.Lock()
+	if err == nil {
+		s.counts.configs++
+	} else {
+		s.counts.refused++
+	}
+	s.mu.Unlock()
+	if err != nil {
 		return refuse(w, http.StatusForbidden, err)
 	}
 	text, err := s.Roster.Config(Machine{Serial: short(m.Serial), MAC: m.MAC})

@@ -44,9 +44,9 @@ func (i *Image) open(f artifact.File) (*os.File, error) {
 
 // Machine is what a boot shows of the machine, as far as it goes.
 type Machine struct {
-	Serial string // eight hexadecimal digits in lower case, or ""
-	MAC    string // lower case, with colons, or ""
-	Model  string // such as RPi4, or ""
+	Serial string `json:"serial,omitempty"` // eight hexadecimal digits in lower case
+	MAC    string `json:"mac,omitempty"`    // lower case, with colons
+	Model  string `json:"model,omitempty"`  // such as RPi4
 }
 
 // Roster says which machines are served, and what makes each one itself.
@@ -78,20 +78,21 @@ type Server struct {
 	MACOf func(netip.Addr) string
 	Log   func(string)
 
-	mu    sync.Mutex
-	nodes map[string]*Node // by serial, or by MAC until the serial is known
-	line  line
+	mu     sync.Mutex
+	nodes  map[string]*Node // by serial, or by MAC until the serial is known
+	line   line
+	counts counts
 }
 
 // Node is what the server knows of a machine.
 type Node struct {
 	Machine
-	IP      string    `json:",omitempty"`
-	Adopted bool      `json:",omitempty"`
-	Stage   string    // what it did last
-	Release string    `json:",omitempty"` // that it reported
-	Error   string    `json:",omitempty"`
-	Last    time.Time // when it was heard of
+	IP      string    `json:"ip,omitempty"`
+	Adopted bool      `json:"adopted"`
+	Stage   string    `json:"stage"`             // what it did last
+	Release string    `json:"release,omitempty"` // that it reported
+	Error   string    `json:"error,omitempty"`
+	Last    time.Time `json:"last"` // when it was heard of
 
 	served  time.Time // when its firmware had all of the initramfs
 	from    netip.Addr
@@ -230,7 +231,7 @@ func (s *Server) Serve(ctx context.Context, l Listeners) error {
 	defer stop()
 	parts := []func() error{
 		func() error { return s.serveTFTP(ctx, l.TFTP) },
-		func() error { return s.serveHTTP(ctx, l.HTTP) },
+		func() error { return serveHTTP(ctx, l.HTTP, s.Plane()) },
 	}
 	if l.DHCP != nil {
 		parts = append(parts, func() error { return s.serveDHCP(ctx, l.DHCP) })

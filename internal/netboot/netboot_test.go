@@ -388,3 +388,10 @@ func FuzzNames(f *testing.F) {
 		}
 	})
 }
+
+// configOf asks for the config of the Pi, with a hardware address.
+func configOf(mac string) plane.Request {
+	m := pi
+	m.MAC = mac
+	return plane.Request{Kind: plane.Config, Machine: m}
+}

@@ -118,7 +118,7 @@ func (l *lan) serve(image, nodes string, more ...string) *server {
 		l.t.Fatal(err)
 	}
 	s := &server{t: l.t}
-	args := append([]string{"netns", "exec", l.name, "../../build/pikelet", "serve", image, "--nodes", file, "--interface", "br0", "--cache", dir}, more...)
+	args := append([]string{"netns", "exec", l.name, "../../build/pikelet", "serve", image, "--nodes", file, "--interface", "br0", "--cache", dir, "--state", filepath.Join(dir, "state")}, more...)
 	s.cmd = exec.Command("ip", args...)
 	s.cmd.Stdout, s.cmd.Stderr = s, s
 	if err := s.cmd.Start(); err != nil {
@@ -284,7 +284,7 @@ func TestNetROMs(t *testing.T) {
 	t.Parallel()
 	r := variant(t, servedBoards[0], servedBoards[1])
 	l := newLAN(t)
-	l.serve(r.Artifact.Dir, "nodes: [{serial: '00000003'}, {serial: '00000033'}, {serial: '00000004'}, {serial: '00000005'}, {mac: 'd8:3a:dd:00:00:44'}]\n", "--pool", "10.77.0.50-10.77.0.99")
+	s := l.serve(r.Artifact.Dir, "nodes: [{hostname: cellar}, {serial: '00000003'}, {serial: '00000033'}, {serial: '00000004'}, {serial: '00000005'}, {mac: 'd8:3a:dd:00:00:44'}]\n", "--pool", "10.77.0.50-10.77.0.99")
 	for _, rom := range []vm.NetROM{
 		{Model: "3", Serial: 0x3}, {Model: "3+", Serial: 0x33}, {Model: "4", Serial: 0x4}, {Model: "5", Serial: 0x5},
 		{Model: "4", Serial: 0x44, MACPrefix: true, OldEEPROM: true},
@@ -301,4 +301,32 @@ func TestNetROMs(t *testing.T) {
 			}
 		})
 	}
+	// One that the inventory does not list waits, and boots when it is adopted.
+	t.Run("adopted", func(t *testing.T) {
+		rom, _ := l.pi("5", 0xff)
+		booted := make(chan error, 1)
+		go func() {
+			_, err := rom.Boot(context.Background())
+			booted <- err
+		}()
+		pikelet := func(args ...string) string {
+			out, err := exec.Command("ip", append([]string{"netns", "exec", l.name, "../../build/pikelet", "nodes"}, args...)...).CombinedOutput()
+			if err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			return string(out)
+		}
+		for start := time.Now(); !strings.Contains(pikelet(), "waits to be adopted"); time.Sleep(100 * time.Millisecond) {
+			if time.Since(start) > patience {
+				t.Fatalf("it is not shown:\n%s", pikelet())
+			}
+		}
+		if got := pikelet("adopt", "10000000000000FF", "--as", "cellar"); !strings.Contains(got, "000000ff is adopted") {
+			t.Error(got)
+		}
+		if err := <-booted; err != nil {
+			t.Error(err)
+		}
+		s.says("adopted: serial 000000ff as \"cellar\"")
+	})
 }
