@@ -206,6 +206,17 @@ func keep(ctx context.Context, img *registry.Image, dir string, say *teller) (ke
 	return kept, layout, release, nil
 }
 
+// cachedImage returns where the cache keeps an image, there or not.
+func cachedImage(dir, digest string) (string, error) {
+	if dir == "" {
+		var err error
+		if dir, err = userFolder(os.UserCacheDir); err != nil {
+			return "", err
+		}
+	}
+	return (&cache.Cache{Dir: dir}).Path(cache.Images, digest), nil
+}
+
 // newCard returns the card of an image. A disk image's own config and size of
 // state are kept where nothing else was said.
 func newCard(img *registry.Image, node []byte) (*flash.Card, error) {

@@ -36,6 +36,7 @@ type serveOptions struct {
 	State  string
 	Admin  string
 	Token  string // the file
+	Poll   time.Duration
 }
 
 func newServe(say *teller) *cobra.Command {
@@ -48,6 +49,10 @@ in a registry, a layout or an archive. Who is started is who an inventory lists,
 by serial or by Ethernet address, and each gets its own node config from there.
 Pis that it does not list wait until they are adopted, on the status page or with
 pikelet nodes adopt.
+
+Where the reference moves, as a channel does, nodes restart into the new release.
+One that is not healthy on some node is not served to it again; that node goes
+back to the last one that was.
 
 With --proxy it stands beside the network's DHCP server, gives no addresses, and
 is silent to machines that are no Pis. Otherwise it is that server, and gives
@@ -67,6 +72,7 @@ addresses of --pool.`,
 	f.Uint16Var(&o.Port, "port", plane.Port, "TCP port for nodes' requests; beside another DHCP server it must be the usual one")
 	f.IntVar(&o.Most, "at-once", 10, "how many Pis boot at a time, when many ask; 0 is no bound")
 	f.StringVar(&o.State, "state", "/var/lib/pikelet-serve", "folder for what the server must remember: who was adopted; fit for git")
+	f.DurationVar(&o.Poll, "poll", time.Minute, "how often the reference is looked at; when it moves, nodes restart into the new release, each in its window")
 	f.StringVar(&o.Admin, "admin", defaultAdmin, "where the status page, pikelet nodes and metrics are answered; off for nowhere")
 	f.StringVar(&o.Token, "admin-token", "", "file with the token that they must be asked with; required where --admin is not loopback")
 	f.StringVar(&o.Cache, "cache", "", "folder for images from registries (default: pikelet in your cache folder)")
@@ -76,7 +82,7 @@ addresses of --pool.`,
 // roster is an inventory as a boot server sees it.
 type roster struct {
 	doc     *config.Document
-	adopted *netboot.Adopted
+	adopted *netboot.Records[netboot.Adoption]
 	stream  string
 	keys    *desk.Keys
 }
@@ -122,7 +128,7 @@ func (r roster) Config(m netboot.Machine) ([]byte, error) {
 func (r roster) free() []string {
 	var names []string
 	for _, n := range r.doc.Inventory.Nodes {
-		if n.Hostname != "" && n.Serial == "" && n.MAC == "" && r.adopted.By(n.Hostname) == "" {
+		if n.Hostname != "" && n.Serial == "" && n.MAC == "" && netboot.AdoptedAs(r.adopted, n.Hostname) == "" {
 			names = append(names, n.Hostname)
 		}
 	}
@@ -136,17 +142,17 @@ func (r roster) adopt(m netboot.Machine, as string) error {
 		for _, n := range r.doc.Inventory.Nodes {
 			switch {
 			case n.Hostname != as:
-			case r.adopted.By(as) == m.Serial:
-				return r.adopted.Adopt(m.Serial, netboot.Adoption{As: as, MAC: m.MAC})
-			case r.adopted.By(as) != "":
-				return fmt.Errorf("%s is serial %s already; remove its file from the server's state to have another take its place", as, r.adopted.By(as))
+			case netboot.AdoptedAs(r.adopted, as) == m.Serial:
+				return r.adopted.Put(m.Serial, netboot.Adoption{As: as, MAC: m.MAC})
+			case netboot.AdoptedAs(r.adopted, as) != "":
+				return fmt.Errorf("%s is serial %s already; remove its file from the server's state to have another take its place", as, netboot.AdoptedAs(r.adopted, as))
 			default:
 				return fmt.Errorf("the inventory says itself which machine %s is", as)
 			}
 		}
 		return fmt.Errorf("the inventory has no node %q", as)
 	}
-	return r.adopted.Adopt(m.Serial, netboot.Adoption{As: as, MAC: m.MAC})
+	return r.adopted.Put(m.Serial, netboot.Adoption{As: as, MAC: m.MAC})
 }
 
 func runServe(ctx context.Context, ref string, o serveOptions, say *teller) error {
@@ -181,21 +187,19 @@ func runServe(ctx context.Context, ref string, o serveOptions, say *teller) erro
 			return err
 		}
 	}
-	img, err := o.open(ctx, ref)
+	s.Images, s.Health = &netboot.Images{}, &netboot.Records[netboot.Health]{Dir: filepath.Join(o.State, "health")}
+	if err := s.Health.Load(); err != nil {
+		return err
+	}
+	lib := &library{open: o.open, cache: o.Cache, say: say, images: s.Images}
+	defer lib.close()
+	img, err := lib.fetch(ctx, ref)
 	if err != nil {
 		return err
 	}
-	signature, err := img.Signature()
-	if err != nil {
-		return err
-	}
-	_, layout, release, err := keep(ctx, img, o.Cache, say)
-	if err != nil {
-		return err
-	}
-	defer release()
-	s.Image = &netboot.Image{Manifest: img.Manifest, Text: img.Text, Signature: signature, Digest: img.Digest, Blobs: filepath.Join(layout, "blobs", "sha256")}
-	r := roster{doc, &netboot.Adopted{Dir: filepath.Join(o.State, "adopted")}, img.Stream, keys}
+	s.Images.Set(img)
+	lib.former(ctx, s.Health)
+	r := roster{doc, &netboot.Records[netboot.Adoption]{Dir: filepath.Join(o.State, "adopted")}, img.Stream, keys}
 	if err := r.adopted.Load(); err != nil {
 		return err
 	}
@@ -209,13 +213,16 @@ func runServe(ctx context.Context, ref string, o serveOptions, say *teller) erro
 		return err
 	}
 	say.line(fmt.Sprintf("serving %s %s to the %d nodes of %s, on %s (%s)", img.Stream, img.Release, len(doc.Inventory.Nodes), o.Nodes, o.Device, s.IP))
-	if admin == nil {
-		return s.Serve(ctx, l)
-	}
-	a := &netboot.Admin{Server: s, Token: token, Adopt: r.adopt, Free: r.free}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.Serve(ctx, l) })
-	group.Go(func() error { return a.ServeAdmin(ctx, admin) })
+	if admin != nil {
+		a := &netboot.Admin{Server: s, Token: token, Adopt: r.adopt, Free: r.free}
+		group.Go(func() error { return a.ServeAdmin(ctx, admin) })
+	}
+	group.Go(func() error {
+		lib.watch(ctx, ref, o.Poll)
+		return nil
+	})
 	return group.Wait()
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/pikelet-os/pikelet/internal/node"
 	"github.com/pikelet-os/pikelet/internal/node/config"
+	"github.com/pikelet-os/pikelet/internal/slots"
 )
 
 // check is the verb: all checks, a line each. It fails where one does.
@@ -32,6 +33,12 @@ func check(out io.Writer) error {
 		return fmt.Errorf("%d of the checks failed", failed)
 	}
 	return nil
+}
+
+// cardless says that this boot had no card.
+func cardless() bool {
+	b, err := readBoot()
+	return err == nil && b.Slot == slots.Net
 }
 
 // runChecks asks for what a node needs, and what k3s needs where it runs.
@@ -54,6 +61,8 @@ func runChecks(cfg *config.Config) []node.Check {
 	switch {
 	case err != nil:
 		add("prepare", "", "the node was not prepared: "+err.Error())
+	case p.State.Memory != "" && cardless():
+		add("state", "in memory: "+p.State.Memory, "")
 	case p.State.Memory != "":
 		add("state", "", "state is in memory: "+p.State.Memory)
 	default:

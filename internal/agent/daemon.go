@@ -57,7 +57,7 @@ func daemon() error {
 		case err = <-concluded:
 			concluded = nil
 			if err == nil {
-				err = watchChannel(ctx)
+				err = errors.Join(watchChannel(ctx), liveServed(ctx))
 			}
 		case <-clock.C:
 			err = saveClock()

@@ -145,7 +145,7 @@ func (s *Server) lease(m *dhcpv4.DHCPv4) (*dhcpv4.DHCPv4, error) {
 	}
 	admitted := true
 	if (adopted || whole.Serial == "") && c.Kind == dhcp.Firmware && m.MessageType() == dhcpv4.MessageTypeDiscover {
-		n.kernel, n.initramfs = false, false
+		n.build, n.complete, n.kernel, n.initramfs = "", false, false, false // a boot begins
 		if admitted = s.line.admit(whole.MAC, s.Most, s.Now()); !admitted {
 			n.Stage = "waits for its turn"
 		}

@@ -85,7 +85,7 @@ func loopback(host string) bool {
 
 func (a *Admin) page(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	img := a.Server.Image
+	img := a.Server.Images.Current()
 	err := page.Execute(w, map[string]any{
 		"Stream": img.Stream, "Release": img.Release, "Digest": img.Digest, "Nodes": a.Server.Nodes(), "Now": a.Server.Now(), "Free": a.Free(),
 	})

@@ -14,7 +14,7 @@ import (
 )
 
 // keeper is a roster of what was adopted.
-type keeper struct{ *Adopted }
+type keeper struct{ *Records[Adoption] }
 
 func (k keeper) Known(m Machine) (string, bool) {
 	a, ok := k.Find(m.Serial)
@@ -28,13 +28,13 @@ func (k keeper) Config(m Machine) ([]byte, error) {
 
 func newAdmin(t *testing.T) (*stage, *Admin) {
 	s := newStage(t)
-	k := keeper{&Adopted{Dir: filepath.Join(t.TempDir(), "adopted")}}
+	k := keeper{&Records[Adoption]{Dir: filepath.Join(t.TempDir(), "adopted")}}
 	s.Roster = k
 	return s, &Admin{Server: s.Server, Free: func() []string { return []string{"attic", "<script>"} }, Adopt: func(m Machine, as string) error {
 		if as == "taken" {
 			return errors.New("taken is another's")
 		}
-		return k.Adopt(m.Serial, Adoption{As: as, MAC: m.MAC})
+		return k.Put(m.Serial, Adoption{As: as, MAC: m.MAC})
 	}}
 }
 
@@ -131,23 +131,23 @@ func TestWhoMayAsk(t *testing.T) {
 
 func TestAdoptedAreKept(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "state", "adopted")
-	a := &Adopted{Dir: dir}
+	a := &Records[Adoption]{Dir: dir}
 	if err := a.Load(); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.Adopt("52617370", Adoption{As: "attic", MAC: piMAC}); err != nil {
+	if err := a.Put("52617370", Adoption{As: "attic", MAC: piMAC}); err != nil {
 		t.Fatal(err)
 	}
 	for _, bad := range []string{"", "../x", "5261737", "5261737G", "52617370/x"} {
-		if err := a.Adopt(bad, Adoption{}); err == nil {
+		if err := a.Put(bad, Adoption{}); err == nil {
 			t.Errorf("%q was adopted", bad)
 		}
 	}
-	b := &Adopted{Dir: dir}
+	b := &Records[Adoption]{Dir: dir}
 	if err := b.Load(); err != nil {
 		t.Fatal(err)
 	}
-	if one, ok := b.Find("52617370"); !ok || one != (Adoption{"attic", piMAC}) || b.By("attic") != "52617370" || b.By("cellar") != "" {
+	if one, ok := b.Find("52617370"); !ok || one != (Adoption{"attic", piMAC}) || AdoptedAs(b, "attic") != "52617370" || AdoptedAs(b, "cellar") != "" {
 		t.Errorf("%+v %v", one, ok)
 	}
 	text, err := os.ReadFile(filepath.Join(dir, "52617370.yaml"))

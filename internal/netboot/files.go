@@ -9,6 +9,7 @@ import (
 	"path"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/pikelet-os/pikelet/internal/artifact"
 	"github.com/pikelet-os/pikelet/internal/netboot/tftp"
@@ -57,7 +58,13 @@ func onNet(m *artifact.Manifest, name string) (artifact.File, bool) {
 	return m.File(name)
 }
 
-// open opens what a client of TFTP asks for.
+// betweenBoots is how long after a boot was complete what its firmware asks for
+// is another's: where DHCP is seen, that tells a new boot, but a Pi may be told
+// its server by its EEPROM.
+const betweenBoots = 20 * time.Second
+
+// open opens what a client of TFTP asks for. All files of a boot are of one
+// image, whatever becomes the current one meanwhile.
 func (s *Server) open(client netip.Addr, name string) (tftp.File, int64, error) {
 	m, file := asked(name)
 	if mac := s.MACOf(client); m.MAC == "" {
@@ -71,10 +78,15 @@ func (s *Server) open(client netip.Addr, name string) (tftp.File, int64, error) 
 		m.Serial = known.Serial
 	}
 	var served bool
+	img := s.Images.Current()
 	if m != (Machine{}) {
 		n := s.seen(m, "asks for "+file)
 		n.IP, served = client.String(), n.Adopted
 		s.line.heard(n.MAC, s.Now())
+		if n.build == "" || n.complete && s.Now().Sub(n.served) > betweenBoots {
+			n.build, n.complete, n.kernel, n.initramfs = s.imageFor(n.Serial).BuildID, false, false, false
+		}
+		img = s.Images.built(n.build)
 	}
 	s.mu.Unlock()
 	if m.Serial == "" && file == firstStage {
@@ -83,11 +95,11 @@ func (s *Server) open(client netip.Addr, name string) (tftp.File, int64, error) 
 	if !served {
 		return nil, 0, fmt.Errorf("it is not adopted")
 	}
-	f, ok := onNet(s.Image.Manifest, file)
+	f, ok := onNet(img.Manifest, file)
 	if !ok {
 		return nil, 0, fs.ErrNotExist
 	}
-	opened, err := s.Image.open(f)
+	opened, err := img.open(f)
 	if err != nil {
 		s.Log(err.Error())
 		return nil, 0, err
@@ -108,6 +120,7 @@ func (s *Server) sent(t tftp.Transfer) {
 		m.MAC = s.MACOf(t.Client)
 	}
 	whole := t.Err == nil && t.Aborted == "" && t.Sent == t.Size
+	var began, digest string
 	s.mu.Lock()
 	s.counts.bytes += t.Sent
 	s.counts.again += int64(t.Again)
@@ -124,12 +137,18 @@ func (s *Server) sent(t tftp.Transfer) {
 		}
 		// Which of the two comes last differs; what comes then is small.
 		if n.kernel && n.initramfs {
-			n.kernel, n.initramfs = false, false
+			n.kernel, n.initramfs, n.complete = false, false, true
 			s.line.done(n.MAC)
 			s.counts.boots++
+			if img := s.Images.built(n.build); img != nil {
+				began, digest = n.Serial, img.Digest
+			}
 		}
 	}
 	s.mu.Unlock()
+	if began != "" {
+		s.note(began, func(h Health) Health { return h.started(digest) })
+	}
 	switch {
 	case whole:
 		s.Log(fmt.Sprintf("tftp: %s has %s: %d bytes in %.2f s, %d packets again", t.Client, t.Name, t.Size, t.Took.Seconds(), t.Again))

@@ -63,20 +63,27 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) error {
 		return refuse(w, http.StatusBadRequest, err)
 	}
 	client := from.Addr().Unmap()
-	if q.Build != s.Image.BuildID {
-		return refuse(w, http.StatusNotFound, fmt.Errorf("build %s is not served here any more, but %s %s, build %s: restart", q.Build, s.Image.Stream, s.Image.Release, s.Image.BuildID))
+	img := s.Images.built(q.Build)
+	if img == nil && q.Kind != plane.Current {
+		now := s.Images.Current()
+		return refuse(w, http.StatusNotFound, fmt.Errorf("build %s is not served here any more, but %s %s, build %s: restart", q.Build, now.Stream, now.Release, now.BuildID))
 	}
 	switch q.Kind {
 	case plane.Manifest:
-		return send(w, s.Image.Text)
+		return send(w, img.Text)
 	case plane.Signature:
-		return send(w, s.Image.Signature)
+		return send(w, img.Signature)
 	case plane.Blob:
-		return s.blob(w, r, q.Digest)
+		return img.blob(w, r, q.Digest)
 	case plane.Config:
 		return s.config(w, q.Machine, client)
+	case plane.Current:
+		serial := short(q.Serial)
+		h, _ := s.Health.Find(serial)
+		want := s.imageFor(serial)
+		return send(w, plane.Wanted{Build: want.BuildID, Release: want.Release, Good: img != nil && img.Digest == h.Good}.Encode())
 	}
-	return s.progress(w, r, q.Machine, client)
+	return s.progress(w, r, q.Machine, client, img)
 }
 
 func send(w http.ResponseWriter, b []byte) error {
@@ -87,12 +94,12 @@ func send(w http.ResponseWriter, b []byte) error {
 
 // blob sends a file of the image, or a part of it. Files are public: any
 // registry has them.
-func (s *Server) blob(w http.ResponseWriter, r *http.Request, digest string) error {
-	for _, f := range s.Image.Files {
+func (i *Image) blob(w http.ResponseWriter, r *http.Request, digest string) error {
+	for _, f := range i.Files {
 		if f.Digest != digest {
 			continue
 		}
-		file, err := s.Image.open(f)
+		file, err := i.open(f)
 		if err != nil {
 			return refuse(w, http.StatusInternalServerError, err)
 		}
@@ -102,7 +109,7 @@ func (s *Server) blob(w http.ResponseWriter, r *http.Request, digest string) err
 		http.ServeContent(w, r, "", time.Time{}, file)
 		return nil
 	}
-	return refuse(w, http.StatusNotFound, fmt.Errorf("%s is no file of %s %s", digest, s.Image.Stream, s.Image.Release))
+	return refuse(w, http.StatusNotFound, fmt.Errorf("%s is no file of %s %s", digest, i.Stream, i.Release))
 }
 
 // config sends a node its config, by the rule of claim.
@@ -131,7 +138,7 @@ func (s *Server) config(w http.ResponseWriter, m plane.Machine, client netip.Add
 
 // progress notes how far a node is. It counts only from where its boot was
 // served.
-func (s *Server) progress(w http.ResponseWriter, r *http.Request, m plane.Machine, client netip.Addr) error {
+func (s *Server) progress(w http.ResponseWriter, r *http.Request, m plane.Machine, client netip.Addr, img *Image) error {
 	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, plane.MaxReport))
 	if err != nil {
 		return refuse(w, http.StatusRequestEntityTooLarge, err)
@@ -142,7 +149,7 @@ func (s *Server) progress(w http.ResponseWriter, r *http.Request, m plane.Machin
 	}
 	s.mu.Lock()
 	n := s.nodes[short(m.Serial)]
-	known := n != nil && n.from == client
+	known := n != nil && s.MACOf(client) == n.MAC && n.build == m.Build
 	if known {
 		s.line.done(n.MAC) // its firmware has no more to fetch
 		n.Stage, n.Release, n.Error, n.Last = string(report.Stage), report.Release, report.Error, s.Now()
@@ -150,6 +157,12 @@ func (s *Server) progress(w http.ResponseWriter, r *http.Request, m plane.Machin
 	s.mu.Unlock()
 	if !known {
 		return refuse(w, http.StatusForbidden, errors.New("no boot of this node was served to this address"))
+	}
+	switch report.Stage {
+	case plane.Healthy:
+		s.note(short(m.Serial), func(h Health) Health { return h.healthy(img.Digest) })
+	case plane.Unhealthy:
+		s.note(short(m.Serial), func(h Health) Health { return h.unhealthy(img.Digest) })
 	}
 	s.Log(fmt.Sprintf("node: serial %s at %s: %s %s", short(m.Serial), client, report.Stage, report.Error))
 	w.WriteHeader(http.StatusNoContent)

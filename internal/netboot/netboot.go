@@ -65,7 +65,8 @@ const claimTime = 120 * time.Second
 
 // Server is a boot server. Its fields do not change while it runs.
 type Server struct {
-	Image  *Image
+	Images *Images
+	Health *Records[Health]
 	Roster Roster
 	IP     netip.Addr // where it is reached in the network it serves
 	Port   uint16     // of the boot plane, TCP
@@ -99,6 +100,8 @@ type Node struct {
 	claimed bool // on this boot
 	// Whether its firmware has them, of what makes a boot a large one.
 	kernel, initramfs bool
+	complete          bool   // and it had both
+	build             string // that it is served, from its firmware's first file on
 }
 
 // maxNodes bounds what is remembered of machines nobody knows.

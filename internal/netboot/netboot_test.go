@@ -69,10 +69,11 @@ func newStage(t *testing.T) *stage {
 		}
 	}
 	s.Server = &Server{
-		Image:  &Image{Manifest: m, Text: []byte("the manifest"), Signature: []byte("its signature"), Blobs: dir},
+		Images: &Images{}, Health: &Records[Health]{Dir: t.TempDir()},
 		Roster: some{}, IP: netip.MustParseAddr("10.0.0.1"), Port: plane.Port,
 		Now: func() time.Time { return s.now }, MACOf: func(a netip.Addr) string { return s.macs[a] }, Log: func(text string) { s.log = append(s.log, text) },
 	}
+	s.Images.Set(&Image{Manifest: m, Text: []byte("the manifest"), Signature: []byte("its signature"), Digest: "sha256:first", Blobs: dir})
 	return s
 }
 
@@ -97,6 +98,7 @@ func (s *stage) fetch(client netip.Addr, name string) (string, error) {
 // boots has the Pi's firmware fetch what it needs.
 func (s *stage) boots() {
 	s.t.Helper()
+	s.now = s.now.Add(5 * time.Minute)
 	for _, name := range []string{"config.txt", "vmlinuz", "initramfs", "cmdline.txt"} {
 		if _, err := s.fetch(piIP, "52617370/"+name); err != nil {
 			s.t.Fatal(name, err)
@@ -109,10 +111,19 @@ var pi = plane.Machine{Serial: "1000000052617370", MAC: piMAC, Build: "build1"}
 // asks is what the boot plane answers.
 func (s *stage) asks(from netip.Addr, q plane.Request, head ...string) (int, string) {
 	s.t.Helper()
-	method, body := http.MethodGet, ""
 	if q.Kind == plane.Progress {
-		method, body = http.MethodPost, string(plane.Report{Stage: plane.Started, Release: "1.2"}.Encode())
+		return s.post(from, q, string(plane.Report{Stage: plane.Started, Release: "1.2"}.Encode()))
 	}
+	return s.does(http.MethodGet, from, q, "", head...)
+}
+
+func (s *stage) post(from netip.Addr, q plane.Request, body string) (int, string) {
+	s.t.Helper()
+	return s.does(http.MethodPost, from, q, body)
+}
+
+func (s *stage) does(method string, from netip.Addr, q plane.Request, body string, head ...string) (int, string) {
+	s.t.Helper()
 	r := httptest.NewRequest(method, q.Encode(), strings.NewReader(body))
 	r.RemoteAddr = netip.AddrPortFrom(from, 40000).String()
 	for i := 0; i+1 < len(head); i += 2 {
@@ -249,8 +260,8 @@ func TestBootPlane(t *testing.T) {
 // were.
 func TestDamagedBlob(t *testing.T) {
 	s := newStage(t)
-	f, _ := s.Image.File("vmlinuz")
-	if err := os.Truncate(filepath.Join(s.Image.Blobs, strings.TrimPrefix(f.Digest, "sha256:")), 10); err != nil {
+	f, _ := s.Images.Current().File("vmlinuz")
+	if err := os.Truncate(filepath.Join(s.Images.Current().Blobs, strings.TrimPrefix(f.Digest, "sha256:")), 10); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.fetch(piIP, "52617370/vmlinuz"); err == nil || !strings.Contains(strings.Join(s.log, "\n"), "vmlinuz of small 1.2 is damaged") {

@@ -279,6 +279,51 @@ func TestNetbootBesideDHCP(t *testing.T) {
 	p.off()
 }
 
+// TestNetbootReleases: the reference moves, and the node restarts into the new
+// release by itself. That is not well there: the node says why, goes back to the
+// last one that was, and stays there.
+func TestNetbootReleases(t *testing.T) {
+	t.Parallel()
+	sick := filepath.Join(t.TempDir(), "usr/lib/pikelet/checks.d")
+	if err := os.MkdirAll(sick, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(sick, "fan"), []byte("#!/bin/sh\necho the fan stands still\nexit 1\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	channel := filepath.Join(t.TempDir(), "stable")
+	release := func(number, more string) {
+		t.Helper()
+		r, err := buildFilled(t, "small.yaml", t.TempDir(), append([]string{"release: \"1.2\"\n", "release: \"" + number + "\"\nhealth: {soak: 5s, deadline: 15s}\n" + more}, servedBoards...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(r.Artifact.Dir, channel+".new"); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(channel+".new", channel); err != nil {
+			t.Fatal(err)
+		}
+	}
+	release("1.2", "")
+	l := newLAN(t)
+	rom, tap := l.pi("4", 0x52617370)
+	s := l.serve(channel, "nodes: [{serial: '52617370', hostname: attic, upgrades: {poll: 2s}}]\n", "--pool", "10.77.0.50-10.77.0.99", "--poll", "1s")
+	p := l.bootNet(rom, tap)
+	p.expect("small 1.2, slot net")
+	s.says(": healthy")
+	release("1.3", "layers: [{folder: "+strings.TrimSuffix(sick, "/usr/lib/pikelet/checks.d")+"}]\n")
+	p.expect("the boot server has release 1.3 for this node; restarting into it", "small 1.3, slot net",
+		"this release is not well here: after 15s: fan: the fan stands still", "the boot server has release 1.2 for this node; restarting into it", "small 1.2, slot net")
+	p.prompt()
+	boots := p.Boots()
+	time.Sleep(10 * time.Second) // what is tested is that it stays there
+	if p.Boots() != boots || boots != 3 {
+		t.Errorf("it was started %d times, and then %d more", boots, p.Boots()-boots)
+	}
+	p.off()
+}
+
 // TestNetROMs: the firmware of each model has all it asks for, and no more.
 func TestNetROMs(t *testing.T) {
 	t.Parallel()

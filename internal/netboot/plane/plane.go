@@ -66,6 +66,7 @@ const (
 	Blob      Kind = "blob"      // a file of it, by digest, in parts too
 	Config    Kind = "config"    // the node config, once on each boot
 	Progress  Kind = "progress"  // how far the node is, posted
+	Current   Kind = "current"   // which image the node is to run
 )
 
 // Request is one question of a node.
@@ -105,7 +106,7 @@ func DecodeRequest(path, query string) (Request, error) {
 			return r, fmt.Errorf("%q is no digest", digest)
 		}
 		r.Digest = digest
-	case Manifest, Signature, Config, Progress:
+	case Manifest, Signature, Config, Progress, Current:
 		if more {
 			return r, fmt.Errorf("%q is no path of the boot plane", path)
 		}
@@ -133,11 +134,12 @@ type Stage string
 
 // The stages, in their order. The server sees those before itself.
 const (
-	Verified Stage = "verified" // the chain holds
-	Fetching Stage = "fetching" // the root comes
-	Started  Stage = "started"  // the root is verified, and its init begins
-	Healthy  Stage = "healthy"  // all checks held
-	Failed   Stage = "failed"
+	Verified  Stage = "verified"  // the chain holds
+	Fetching  Stage = "fetching"  // the root comes
+	Started   Stage = "started"   // the root is verified, and its init begins
+	Healthy   Stage = "healthy"   // all checks held for the soak
+	Unhealthy Stage = "unhealthy" // they did not, until the deadline
+	Failed    Stage = "failed"    // /init did not get to the root
 )
 
 // Report is what a node posts as its progress.
@@ -166,8 +168,35 @@ func DecodeReport(b []byte) (Report, error) {
 		return r, fmt.Errorf("reading a report: %w", err)
 	}
 	switch r.Stage {
-	case Verified, Fetching, Started, Healthy, Failed:
+	case Verified, Fetching, Started, Healthy, Unhealthy, Failed:
 		return r, nil
 	}
 	return r, fmt.Errorf("reading a report: there is no stage %s", strconv.Quote(string(r.Stage)))
+}
+
+// Wanted is which image a node is to run.
+type Wanted struct {
+	Build   string `json:"build"`
+	Release string `json:"release"`
+	// Good says that this node was healthy with the build it asks as. One that
+	// was never restarts because of its checks.
+	Good bool `json:"good"`
+}
+
+// Encode returns the bytes of an answer.
+func (w Wanted) Encode() []byte {
+	b, _ := json.Marshal(w) // of strings and a bool
+	return append(b, '\n')
+}
+
+// DecodeWanted reads an answer.
+func DecodeWanted(b []byte) (Wanted, error) {
+	var w Wanted
+	if err := json.Unmarshal(b, &w); err != nil {
+		return w, fmt.Errorf("reading what the boot server wants: %w", err)
+	}
+	if !buildForm.MatchString(w.Build) {
+		return w, fmt.Errorf("reading what the boot server wants: %q is no id of a build", w.Build)
+	}
+	return w, nil
 }

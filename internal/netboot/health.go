@@ -1,0 +1,146 @@
+package netboot
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+)
+
+// Health is what became of releases on one machine. Images go by the digest of
+// their OCI manifest.
+type Health struct {
+	Good   string   `yaml:"good,omitempty"`   // the last one that was healthy
+	Bad    []string `yaml:"bad,omitempty"`    // those that were not, and are not served to it again
+	Trying string   `yaml:"trying,omitempty"` // one that has started, and said nothing of its health yet
+	Starts int      `yaml:"starts,omitempty"` // how often
+}
+
+// maxStarts is how often an image is started that never says that it is
+// healthy, nor that it is not: its power may have been cut.
+const maxStarts = 3
+
+// maxBad bounds what is remembered of images that were not healthy.
+const maxBad = 20
+
+// started returns the health after the machine's firmware had an image.
+func (h Health) started(digest string) Health {
+	switch {
+	case h.Good == digest:
+		if h.Starts >= maxStarts {
+			return h.unhealthy(h.Trying)
+		}
+		h.Trying, h.Starts = "", 0
+	case h.Trying == digest:
+		h.Starts = min(h.Starts+1, maxStarts)
+	default:
+		h.Trying, h.Starts = digest, 1
+	}
+	return h
+}
+
+// healthy returns the health after an image said that it is.
+func (h Health) healthy(digest string) Health {
+	h.Good, h.Trying, h.Starts = digest, "", 0
+	h.Bad = slices.DeleteFunc(slices.Clone(h.Bad), func(d string) bool { return d == digest })
+	return h
+}
+
+// unhealthy returns the health after an image said that it is not.
+func (h Health) unhealthy(digest string) Health {
+	if h.Good == digest {
+		return h // it was once, so it is not the image that changed
+	}
+	if !slices.Contains(h.Bad, digest) {
+		h.Bad = append(slices.Clone(h.Bad), digest)
+		h.Bad = h.Bad[max(0, len(h.Bad)-maxBad):]
+	}
+	h.Trying, h.Starts = "", 0
+	return h
+}
+
+// refuses says whether an image is not to be served to the machine again.
+func (h Health) refuses(digest string) bool {
+	return h.Good != digest && (slices.Contains(h.Bad, digest) || h.Trying == digest && h.Starts >= maxStarts)
+}
+
+// Images are those a server has at hand: the one that is to run, and others
+// that some machine runs, or was healthy with last.
+type Images struct {
+	mu      sync.Mutex
+	current *Image
+	all     []*Image // the current one too
+}
+
+// Set makes an image the one that is to run.
+func (l *Images) Set(i *Image) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.current = i
+	l.add(i)
+}
+
+// Add has an image at hand.
+func (l *Images) Add(i *Image) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.add(i)
+}
+
+func (l *Images) add(i *Image) {
+	if !slices.ContainsFunc(l.all, func(o *Image) bool { return o.Digest == i.Digest }) {
+		l.all = append(l.all, i)
+	}
+}
+
+// Current returns the image that is to run.
+func (l *Images) Current() *Image {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.current
+}
+
+// find returns the image of a digest; nil where it is not at hand.
+func (l *Images) find(digest string) *Image {
+	return l.where(func(i *Image) bool { return i.Digest == digest })
+}
+
+// built returns the image of a build.
+func (l *Images) built(id string) *Image {
+	return l.where(func(i *Image) bool { return i.BuildID == id })
+}
+
+func (l *Images) where(is func(*Image) bool) *Image {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if at := slices.IndexFunc(l.all, is); at >= 0 {
+		return l.all[at]
+	}
+	return nil
+}
+
+// imageFor returns what a machine is to run: the current image, or, where that
+// was not healthy there, the last one that was.
+func (s *Server) imageFor(serial string) *Image {
+	current := s.Images.Current()
+	h, _ := s.Health.Find(serial)
+	if !h.refuses(current.Digest) {
+		return current
+	}
+	if good := s.Images.find(h.Good); good != nil {
+		return good
+	}
+	return current // there is nothing better: it may be well the next time
+}
+
+// note changes what is known of a machine's health, and writes it down where
+// it did.
+func (s *Server) note(serial string, change func(Health) Health) {
+	was, _ := s.Health.Find(serial)
+	is := change(was)
+	if was.Good == is.Good && was.Trying == is.Trying && was.Starts == is.Starts && slices.Equal(was.Bad, is.Bad) {
+		return
+	}
+	if err := s.Health.Put(serial, is); err != nil {
+		s.Log(fmt.Sprintf("health of serial %s: %v", serial, err))
+	}
+}

@@ -1,0 +1,141 @@
+package netboot
+
+import (
+	"encoding/json"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/pikelet-os/pikelet/internal/artifact"
+	"github.com/pikelet-os/pikelet/internal/netboot/plane"
+)
+
+// TestReleases: a new release goes to a machine; one that is not healthy there
+// goes to it no more, and the last good one does; a power cut is not held
+// against a release, and one that never says anything is given up.
+func TestReleases(t *testing.T) {
+	s := newStage(t)
+	first := s.Images.Current()
+	next := func(release string) *Image {
+		m := *first.Manifest
+		m.Release, m.BuildID = release, "build-of-"+release
+		i := &Image{Manifest: &m, Text: []byte(release), Digest: artifact.DigestOf([]byte(release)), Blobs: first.Blobs}
+		s.Images.Set(i)
+		return i
+	}
+	says := func(stage plane.Stage) {
+		t.Helper()
+		m := pi
+		m.Build = s.Nodes()[0].build
+		r := plane.Report{Stage: stage, Error: "the fan stands still"}
+		if status, text := s.post(piIP, plane.Request{Kind: plane.Progress, Machine: m}, string(r.Encode())); status != http.StatusNoContent {
+			t.Fatalf("%d %s", status, text)
+		}
+	}
+	runs := func(want *Image) {
+		t.Helper()
+		s.boots()
+		if got := s.Nodes()[0].build; got != want.BuildID {
+			t.Fatalf("it runs %s, want %s", got, want.BuildID)
+		}
+	}
+	told := func(want *Image, good bool) {
+		t.Helper()
+		m := pi
+		m.Build = s.Nodes()[0].build
+		status, text := s.asks(piIP, plane.Request{Kind: plane.Current, Machine: m})
+		got, err := plane.DecodeWanted([]byte(text))
+		if status != 200 || err != nil || got != (plane.Wanted{Build: want.BuildID, Release: want.Release, Good: good}) {
+			t.Errorf("%d %s (%v), want %s, good %v", status, text, err, want.BuildID, good)
+		}
+	}
+	runs(first)
+	told(first, false)
+	says(plane.Healthy)
+	told(first, true)
+	second := next("1.3")
+	told(second, true)
+	runs(second)
+	told(second, false)
+	says(plane.Unhealthy)
+	told(first, false)
+	runs(first)
+	told(first, true)
+	// Another release: its power is cut twice, then it is well.
+	third := next("1.4")
+	for range maxStarts - 1 {
+		runs(third)
+	}
+	runs(third)
+	says(plane.Healthy)
+	told(third, true)
+	for range 2 * maxStarts {
+		runs(third)
+	}
+	// What was good once stays good: the network is not the image's fault.
+	says(plane.Unhealthy)
+	runs(third)
+	// One that never comes so far as to say anything.
+	fourth := next("1.5")
+	for range maxStarts {
+		runs(fourth)
+	}
+	runs(third)
+	// A server that is started again knows all this.
+	again := &Records[Health]{Dir: s.Health.Dir}
+	if err := again.Load(); err != nil {
+		t.Fatal(err)
+	}
+	if h, _ := again.Find("52617370"); h.Good != third.Digest || !h.refuses(fourth.Digest) || !h.refuses(second.Digest) {
+		t.Errorf("%+v", h)
+	}
+	if h, ok := again.Find("99999999"); ok {
+		t.Errorf("%+v", h)
+	}
+}
+
+// TestNothingBetter: where the only image is not healthy, it is served all the
+// same: whoever waits for it to be well has nothing else.
+func TestNothingBetter(t *testing.T) {
+	s := newStage(t)
+	for range 2 * maxStarts {
+		s.boots()
+	}
+	if got := s.Nodes()[0].build; got != "build1" {
+		t.Error(got)
+	}
+}
+
+func TestOneBootOneImage(t *testing.T) {
+	s := newStage(t)
+	if _, err := s.fetch(piIP, "52617370/config.txt"); err != nil {
+		t.Fatal(err)
+	}
+	m := *s.Images.Current().Manifest
+	m.BuildID = "build2"
+	s.Images.Set(&Image{Manifest: &m, Digest: "other", Blobs: filepath.Join(s.Images.Current().Blobs, "nowhere")})
+	// The files of the other are nowhere, so one of them would be an error.
+	for _, name := range []string{"vmlinuz", "initramfs", "cmdline.txt"} {
+		if _, err := s.fetch(piIP, "52617370/"+name); err != nil {
+			t.Errorf("%s: a boot that began with one image went on with another: %v", name, err)
+		}
+	}
+	status, text := s.asks(piIP, plane.Request{Kind: plane.Manifest, Machine: pi})
+	if status != 200 || text != "the manifest" {
+		t.Errorf("its /init got %d %q", status, text)
+	}
+}
+
+func TestWantedRoundTrip(t *testing.T) {
+	w := plane.Wanted{Build: "b", Release: "1.2", Good: true}
+	if got, err := plane.DecodeWanted(w.Encode()); err != nil || got != w {
+		t.Errorf("%+v %v", got, err)
+	}
+	if b, _ := json.Marshal(w); !strings.Contains(string(w.Encode()), string(b)) {
+		t.Errorf("%s", b)
+	}
+	if _, err := plane.DecodeWanted([]byte("{}")); err == nil {
+		t.Error("nothing was taken for something")
+	}
+}
