@@ -207,23 +207,6 @@ func (l *lan) bootNet(rom *vm.NetROM, tap string) *pi {
 	})
 }
 
-// TestNetboot: a Pi without a card, to a login with its own name.
-func TestNetboot(t *testing.T) {
-	t.Parallel()
-	r := variant(t, servedBoards[0], servedBoards[1])
-	l := newLAN(t)
-	rom, tap := l.pi("4", 0x52617370)
-	s := l.serve(r.Artifact.Dir, "cluster-secret: "+clusterSecret+"\nnodes: [{serial: '52617370', hostname: attic}]\n", "--pool", "10.77.0.50-10.77.0.99")
-	p := l.bootNet(rom, tap)
-	p.expect("the boot server is 10.77.0.1:8069", "this is attic, config from the boot server", "slot net (committed), root verified")
-	p.prompt()
-	s.says(": started")
-	p.run("pikeletd status", "started without a card, by the boot server 10.77.0.1:8069")
-	// The address it has now its own config asked for.
-	p.works("until ip -4 addr show dev eth0 | grep -q 10.77.0.; do sleep 1; done")
-	p.off()
-}
-
 // router is another machine of the network: its DHCP server, dnsmasq, which
 // knows nothing of booting.
 func (l *lan) router() {
@@ -279,10 +262,11 @@ func TestNetbootBesideDHCP(t *testing.T) {
 	p.off()
 }
 
-// TestNetbootReleases: the reference moves, and the node restarts into the new
+// TestNetboot: a Pi without a card, to a login with its own name and an address
+// its own config asked for. Then the reference moves, and the node restarts into the new
 // release by itself. That is not well there: the node says why, goes back to the
 // last one that was, and stays there.
-func TestNetbootReleases(t *testing.T) {
+func TestNetboot(t *testing.T) {
 	t.Parallel()
 	sick := filepath.Join(t.TempDir(), "usr/lib/pikelet/checks.d")
 	if err := os.MkdirAll(sick, 0o755); err != nil {
@@ -310,7 +294,10 @@ func TestNetbootReleases(t *testing.T) {
 	rom, tap := l.pi("4", 0x52617370)
 	s := l.serve(channel, "nodes: [{serial: '52617370', hostname: attic, upgrades: {poll: 2s}}]\n", "--pool", "10.77.0.50-10.77.0.99", "--poll", "1s")
 	p := l.bootNet(rom, tap)
-	p.expect("small 1.2, slot net")
+	p.expect("the boot server is 10.77.0.1:8069", "this is attic, config from the boot server", "small 1.2, slot net (committed), root verified")
+	p.prompt()
+	p.run("pikeletd status", "started without a card, by the boot server 10.77.0.1:8069")
+	p.works("until ip -4 addr show dev eth0 | grep -q 10.77.0.; do sleep 1; done")
 	s.says(": healthy")
 	release("1.3", "layers: [{folder: "+strings.TrimSuffix(sick, "/usr/lib/pikelet/checks.d")+"}]\n")
 	p.expect("the boot server has release 1.3 for this node; restarting into it", "small 1.3, slot net",
