@@ -136,12 +136,13 @@ func (s *stage) does(method string, from netip.Addr, q plane.Request, body strin
 
 func TestFirmwareGetsItsFiles(t *testing.T) {
 	s := newStage(t)
-	for name, want := range map[string]string{
-		"52617370/config.txt": "arm_64bit=1\n", "52617370/cmdline.txt": "pikelet.slot=net\n", "d8-3a-dd-01-02-03/cmdline.txt": "pikelet.slot=net\n",
-		"/52617370/overlays/x.dtbo": "an overlay", "config.txt": "arm_64bit=1\n", "bootcode.bin": "first stage",
+	// In this order: what has no prefix is known by the address it comes from.
+	for _, c := range []struct{ name, want string }{
+		{"52617370/config.txt", "arm_64bit=1\n"}, {"52617370/cmdline.txt", "pikelet.slot=net\n"}, {"d8-3a-dd-01-02-03/cmdline.txt", "pikelet.slot=net\n"},
+		{"/52617370/overlays/x.dtbo", "an overlay"}, {"config.txt", "arm_64bit=1\n"}, {"bootcode.bin", "first stage"},
 	} {
-		if got, err := s.fetch(piIP, name); err != nil || got != want {
-			t.Errorf("%s: %.20q, %v; want %q", name, got, err, want)
+		if got, err := s.fetch(piIP, c.name); err != nil || got != c.want {
+			t.Errorf("%s: %.20q, %v; want %q", c.name, got, err, c.want)
 		}
 	}
 	for _, name := range []string{
