@@ -49,6 +49,8 @@
 //
 //   - internal/artifact/registry: where artifacts live, and how they are
 //     fetched, checked and copied
+//   - internal/netboot/bound: sockets of DHCP
+//   - internal/whole: files that are whole or not there
 //
 // Shared:
 //

@@ -12,6 +12,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"golang.org/x/sys/unix"
 
+	"github.com/pikelet-os/pikelet/internal/netboot/bound"
 	"github.com/pikelet-os/pikelet/internal/netboot/plane"
 )
 
@@ -21,7 +22,6 @@ type network struct {
 	mac    string // lower case, with colons
 	serial string // of the board: asked while /proc is still here
 	addr   net.IPNet
-	router net.IP // nil for none
 	server string // host:port of the boot plane
 }
 
@@ -76,7 +76,7 @@ func ask(device string) (*network, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn, err := listenDHCP(device)
+	conn, err := bound.Listen(device, dhcpv4.ClientPort)
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +84,7 @@ func ask(device string) (*network, error) {
 	want := []dhcpv4.Modifier{
 		dhcpv4.WithBroadcast(true), // there is no address yet that could be answered
 		dhcpv4.WithOption(dhcpv4.OptClassIdentifier(plane.Class)),
-		dhcpv4.WithRequestedOptions(dhcpv4.OptionSubnetMask, dhcpv4.OptionRouter, dhcpv4.OptionVendorSpecificInformation,
+		dhcpv4.WithRequestedOptions(dhcpv4.OptionSubnetMask, dhcpv4.OptionVendorSpecificInformation,
 			dhcpv4.OptionClassIdentifier, dhcpv4.OptionTFTPServerName),
 	}
 	discover, err := dhcpv4.NewDiscovery(i.HardwareAddr, want...)
@@ -141,9 +141,6 @@ func ask(device string) (*network, error) {
 	if n.addr.Mask == nil {
 		n.addr.Mask = n.addr.IP.DefaultMask()
 	}
-	if r := ack.Router(); len(r) > 0 {
-		n.router = r[0]
-	}
 	if n.server == "" {
 		return nil, fmt.Errorf("%s gave the address %s, but nobody named a boot server: is pikelet serve running in this network?", ack.ServerIdentifier(), n.addr.IP)
 	}
@@ -169,26 +166,6 @@ func serverOf(m *dhcpv4.DHCPv4) string {
 		port = p
 	}
 	return net.JoinHostPort(ip.String(), fmt.Sprint(port))
-}
-
-// listenDHCP opens a socket that hears broadcasts on one device before that
-// has an address.
-func listenDHCP(device string) (net.PacketConn, error) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	f := os.NewFile(uintptr(fd), "dhcp")
-	defer f.Close() // FilePacketConn has its own
-	if err := errors.Join(
-		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BROADCAST, 1),
-		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1),
-		unix.BindToDevice(fd, device),
-		unix.Bind(fd, &unix.SockaddrInet4{Port: dhcpv4.ClientPort}),
-	); err != nil {
-		return nil, fmt.Errorf("opening a socket on %s: %w", device, err)
-	}
-	return net.FilePacketConn(f)
 }
 
 // exchange sends a message and hands take what answers it, until take has
@@ -219,7 +196,7 @@ func exchange(conn net.PacketConn, m *dhcpv4.DHCPv4, deadline time.Time, take fu
 	}
 }
 
-// use gives the device its address, and the way out.
+// use gives the device its address. A server behind a router is not reached.
 func (n *network) use() error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

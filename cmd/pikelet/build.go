@@ -50,10 +50,8 @@ func (o *inputOptions) inputs(ctx context.Context, say *teller) (*spec.Image, bu
 	if in.Key, err = signingKey(o.Key, say); err != nil {
 		return nil, in, err
 	}
-	if o.Cache == "" {
-		if o.Cache, err = userFolder(os.UserCacheDir); err != nil {
-			return nil, in, err
-		}
+	if o.Cache, err = cacheFolder(o.Cache); err != nil {
+		return nil, in, err
 	}
 	in.Made = &cache.Cache{Dir: o.Cache, Now: time.Now()}
 	in.Cache = fetch.New(in.Made)

@@ -44,12 +44,19 @@ is downloaded and made again.`,
 	return c
 }
 
+// cacheFolder returns the folder of the cache: the one that was named, or pikelet
+// in the user's own.
+func cacheFolder(named string) (string, error) {
+	if named != "" {
+		return named, nil
+	}
+	return userFolder(os.UserCacheDir)
+}
+
 func prune(dir string, keep int64, say *teller) error {
-	if dir == "" {
-		var err error
-		if dir, err = userFolder(os.UserCacheDir); err != nil {
-			return err
-		}
+	dir, err := cacheFolder(dir)
+	if err != nil {
+		return err
 	}
 	p, err := (&cache.Cache{Dir: dir, Now: time.Now()}).Prune(keep)
 	if errors.Is(err, cache.ErrBusy) {

@@ -182,10 +182,8 @@ func (o *flashOptions) fetch(ctx context.Context, img *registry.Image, say *tell
 // keep brings an image into the cache, and returns the layout it has there.
 // Until release is called nothing of it is pruned.
 func keep(ctx context.Context, img *registry.Image, dir string, say *teller) (kept *registry.Image, layout string, release func(), err error) {
-	if dir == "" {
-		if dir, err = userFolder(os.UserCacheDir); err != nil {
-			return nil, "", nil, err
-		}
+	if dir, err = cacheFolder(dir); err != nil {
+		return nil, "", nil, err
 	}
 	c := &cache.Cache{Dir: dir, Now: time.Now()}
 	release = c.Hold()
@@ -208,11 +206,9 @@ func keep(ctx context.Context, img *registry.Image, dir string, say *teller) (ke
 
 // cachedImage returns where the cache keeps an image, there or not.
 func cachedImage(dir, digest string) (string, error) {
-	if dir == "" {
-		var err error
-		if dir, err = userFolder(os.UserCacheDir); err != nil {
-			return "", err
-		}
+	dir, err := cacheFolder(dir)
+	if err != nil {
+		return "", err
 	}
 	return (&cache.Cache{Dir: dir}).Path(cache.Images, digest), nil
 }

@@ -81,13 +81,14 @@ func (l *library) watch(ctx context.Context, ref string, every time.Duration) {
 			return
 		case <-t.C:
 		}
-		err := l.look(ctx, ref)
-		if err != nil && ctx.Err() == nil && err.Error() != said {
-			l.say.line(fmt.Sprintf("looking at %s: %v", ref, err))
+		says := ""
+		if err := l.look(ctx, ref); err != nil && ctx.Err() == nil {
+			says = fmt.Sprintf("looking at %s: %v", ref, err)
 		}
-		if said = ""; err != nil {
-			said = err.Error()
+		if says != "" && says != said {
+			l.say.line(says)
 		}
+		said = says
 	}
 }
 

@@ -12,11 +12,13 @@ import (
 	"strings"
 	"time"
 
+	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/pikelet-os/pikelet/internal/desk"
 	"github.com/pikelet-os/pikelet/internal/netboot"
+	"github.com/pikelet-os/pikelet/internal/netboot/bound"
 	"github.com/pikelet-os/pikelet/internal/netboot/plane"
 	"github.com/pikelet-os/pikelet/internal/node/config"
 )
@@ -321,7 +323,7 @@ func (o serveOptions) listen(ip netip.Addr) (l netboot.Listeners, err error) {
 	why := func(what string, err error) error {
 		return fmt.Errorf("listening for %s: %w; is another server running here, and may you open ports below 1024 (root, or CAP_NET_BIND_SERVICE and CAP_NET_RAW)?", what, err)
 	}
-	if l.DHCP, err = netboot.ListenDHCP(o.Device); err != nil {
+	if l.DHCP, err = bound.Listen(o.Device, dhcpv4.ServerPort); err != nil {
 		return l, why("DHCP", err)
 	}
 	if l.TFTP, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(ip, 69))); err != nil {

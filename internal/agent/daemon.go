@@ -57,7 +57,7 @@ func daemon() error {
 		case err = <-concluded:
 			concluded = nil
 			if err == nil {
-				err = errors.Join(watchChannel(ctx), liveServed(ctx))
+				err = watchReleases(ctx)
 			}
 		case <-clock.C:
 			err = saveClock()
@@ -72,10 +72,11 @@ func daemon() error {
 	}
 }
 
-// watchChannel begins to look for new releases, where the node is told to.
-func watchChannel(ctx context.Context) error {
+// watchReleases begins to look for new releases: on a channel, where the node
+// is told to; without a card, at the boot server.
+func watchReleases(ctx context.Context) error {
 	b, err := readBoot()
-	if err != nil || b.Slot == slots.Net {
+	if err != nil {
 		return err
 	}
 	cfg, err := readConfig()
@@ -84,6 +85,13 @@ func watchChannel(ctx context.Context) error {
 	}
 	d, err := readDefaults()
 	if err != nil {
+		return err
+	}
+	if b.Slot == slots.Net {
+		s, err := newServed(b, cfg, d)
+		if err == nil {
+			go s.run(ctx)
+		}
 		return err
 	}
 	p, err := newPoller(b, cfg, d)

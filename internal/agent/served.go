@@ -16,7 +16,6 @@ import (
 	"github.com/pikelet-os/pikelet/internal/netboot/plane"
 	"github.com/pikelet-os/pikelet/internal/node"
 	"github.com/pikelet-os/pikelet/internal/node/config"
-	"github.com/pikelet-os/pikelet/internal/slots"
 )
 
 // served is the life of a node without a card after its boot: it tells its boot
@@ -61,19 +60,18 @@ func (s *served) run(ctx context.Context) {
 	}
 	said := ""
 	for told := false; ; {
-		err := error(nil)
+		var err error
 		if !told {
-			if err = s.report(ctx, verdict); err == nil {
-				told = true
-			}
+			err = s.report(ctx, verdict)
+			told = err == nil
 		}
-		if err == nil {
-			var done bool
-			if done, err = s.look(ctx, good); done {
-				return
-			}
+		// A server that was started again knows nothing of this boot, and wants
+		// no word of it; what the node is to run it says all the same.
+		done, lookErr := s.look(ctx, good)
+		if done {
+			return
 		}
-		if err != nil && ctx.Err() == nil && err.Error() != said {
+		if err = cmp.Or(err, lookErr); err != nil && ctx.Err() == nil && err.Error() != said {
 			said = err.Error()
 			s.tell("asking the boot server: " + said)
 		}
@@ -119,8 +117,8 @@ func (s *served) look(ctx context.Context, good bool) (done bool, err error) {
 }
 
 // newServed makes it of this boot.
-func newServed(b node.Boot, cfg *config.Config, d node.Defaults, serial string) (*served, error) {
-	mac := strings.TrimSpace(readTrimmed("/sys/class/net/" + b.Device + "/address"))
+func newServed(b node.Boot, cfg *config.Config, d node.Defaults) (*served, error) {
+	serial, mac := serial(), strings.TrimSpace(readTrimmed("/sys/class/net/"+b.Device+"/address"))
 	if b.Server == "" || serial == "" || mac == "" {
 		return nil, fmt.Errorf("this boot says no boot server (%q), serial (%q) or address (%q)", b.Server, serial, mac)
 	}
@@ -179,29 +177,4 @@ func askServer(ctx context.Context, server string, q plane.Request, post []byte)
 		err = errors.New("the boot server says: " + oneLine(string(b)))
 	}
 	return b, err
-}
-
-// liveServed begins it where this boot had no card.
-func liveServed(ctx context.Context) error {
-	b, err := readBoot()
-	if err != nil || b.Slot != slots.Net {
-		return err
-	}
-	cfg, err := readConfig()
-	if err != nil {
-		return err
-	}
-	d, err := readDefaults()
-	if err != nil {
-		return err
-	}
-	p, err := readPrepared()
-	if err != nil {
-		return err
-	}
-	s, err := newServed(b, cfg, d, p.Serial)
-	if err == nil {
-		go s.run(ctx)
-	}
-	return err
 }

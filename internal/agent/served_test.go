@@ -84,6 +84,17 @@ func TestServed(t *testing.T) {
 			},
 			want: []string{"1m0s asking the boot server: connection refused", "3h0m0s healthy"},
 		},
+		"the server was started again, and knows nothing of this boot": {
+			well:    func(time.Duration) bool { return true },
+			reports: func(time.Duration) error { return gone },
+			wanted: func(d time.Duration) (string, error) {
+				if d < time.Hour {
+					return "runs", nil
+				}
+				return "next", nil
+			},
+			want: []string{"1m0s asking the boot server: connection refused", "1h0m0s the boot server has release 2 for this node; restarting into it", "1h0m0s restart"},
+		},
 		"the server is gone for good": {
 			well:   func(time.Duration) bool { return true },
 			wanted: func(time.Duration) (string, error) { return "", gone },

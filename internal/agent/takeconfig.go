@@ -17,6 +17,7 @@ import (
 	"github.com/pikelet-os/pikelet/internal/node"
 	"github.com/pikelet-os/pikelet/internal/node/config"
 	"github.com/pikelet-os/pikelet/internal/slots"
+	"github.com/pikelet-os/pikelet/internal/whole"
 )
 
 // takeConfig finds out what this node is to be: what the desk wrote on the
@@ -173,25 +174,10 @@ func keepConfig(c *card, text []byte, state node.StateStatus) error {
 // keep writes a file on state that only root reads: whole or not at all, and
 // on the card when it returns.
 func keep(name string, b []byte) error {
-	dir := filepath.Dir(name)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(name+".new", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if _, err := f.Write(b); err != nil {
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), name); err != nil {
-		return err
-	}
-	return syncFolder(dir)
+	return whole.Write(name, b, 0o600)
 }
 
 // forget removes a file on state; it stays removed after a power cut.
@@ -203,16 +189,7 @@ func forget(name string) error {
 	if err != nil {
 		return err
 	}
-	return syncFolder(filepath.Dir(name))
-}
-
-func syncFolder(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+	return whole.Sync(filepath.Dir(name))
 }
 
 // takeSeed returns the seed this node's identity is made of, and where it

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"net"
 	"net/netip"
 	"sync"
@@ -66,12 +67,10 @@ func (p *Pool) Give(m Machine, now time.Time) (netip.Addr, error) {
 	if p.leases == nil {
 		p.leases = map[netip.Addr]lease{}
 	}
-	hash := uint32(2166136261) // FNV-1a, 32 bits
-	for i := range len(m.MAC) {
-		hash = (hash ^ uint32(m.MAC[i])) * 16777619
-	}
+	hash := fnv.New32a()
+	hash.Write([]byte(m.MAC))
 	for i := range p.size() {
-		a := addr(number(p.First) + uint32((uint64(hash)+uint64(i))%uint64(p.size())))
+		a := addr(number(p.First) + uint32((uint64(hash.Sum32())+uint64(i))%uint64(p.size())))
 		if l, taken := p.leases[a]; !taken || l.mac == m.MAC || now.After(l.end) {
 			p.leases[a] = lease{m.MAC, now.Add(leaseTime)}
 			return a, nil

@@ -13,6 +13,8 @@ import (
 	"sync"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/pikelet-os/pikelet/internal/whole"
 )
 
 // Records are what a server remembers of machines: a folder with a small file
@@ -97,19 +99,7 @@ func (r *Records[T]) Put(serial string, one T) error {
 	if err := os.MkdirAll(r.Dir, 0o755); err != nil {
 		return err
 	}
-	name := filepath.Join(r.Dir, serial+".yaml")
-	f, err := os.OpenFile(name+".new", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o644)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if _, err := f.Write(b); err != nil {
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), name); err != nil {
+	if err := whole.Write(filepath.Join(r.Dir, serial+".yaml"), b, 0o644); err != nil {
 		return err
 	}
 	if r.list == nil {

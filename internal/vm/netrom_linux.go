@@ -1,7 +1,6 @@
 package vm
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -9,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pikelet-os/pikelet/internal/netboot/bound"
 )
 
 // inNamespace does something in a network namespace: on a thread that is thrown
@@ -48,32 +49,19 @@ func dhcpSocket(device string) (*dhcpConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	const ip = unix.ETH_P_IP<<8&0xff00 | unix.ETH_P_IP>>8 // in the order of the network
+	out, err := bound.Listen(device, 68)
 	if err != nil {
 		return nil, err
 	}
-	f := os.NewFile(uintptr(fd), "dhcp")
-	defer f.Close() // FilePacketConn has its own
-	if err := errors.Join(
-		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BROADCAST, 1),
-		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1),
-		unix.BindToDevice(fd, device),
-		unix.Bind(fd, &unix.SockaddrInet4{Port: 68}),
-	); err != nil {
-		return nil, err
-	}
-	const ip = unix.ETH_P_IP<<8&0xff00 | unix.ETH_P_IP>>8 // in the order of the network
 	raw, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, ip)
 	if err != nil {
+		out.Close()
 		return nil, err
 	}
-	c := &dhcpConn{in: os.NewFile(uintptr(raw), "frames")}
+	c := &dhcpConn{out: out, in: os.NewFile(uintptr(raw), "frames")}
 	if err := unix.Bind(raw, &unix.SockaddrLinklayer{Protocol: ip, Ifindex: i.Index}); err != nil {
-		c.in.Close()
-		return nil, err
-	}
-	if c.out, err = net.FilePacketConn(f); err != nil {
-		c.in.Close()
+		c.close()
 		return nil, err
 	}
 	return c, nil
