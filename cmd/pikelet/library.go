@@ -2,12 +2,18 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"time"
 
+	"go.yaml.in/yaml/v3"
+
 	"github.com/pikelet-os/pikelet/internal/artifact/registry"
 	"github.com/pikelet-os/pikelet/internal/netboot"
+	"github.com/pikelet-os/pikelet/internal/whole"
 )
 
 // library brings images into the cache for a boot server, and keeps them there
@@ -17,7 +23,76 @@ type library struct {
 	cache  string
 	say    *teller
 	images *netboot.Images
+	memory string // the file that says what each reference was last
 	held   []func()
+}
+
+// start brings what is served. What can't be had is what it was last, from the
+// cache: when power comes back, the registry may be on a node that boots from
+// here. Only the first reference must be there.
+func (l *library) start(ctx context.Context, first string, references []string) error {
+	last, err := l.remembered()
+	if err != nil {
+		return err
+	}
+	for _, ref := range references {
+		img, err := l.fetch(ctx, ref)
+		if err != nil && last[ref] != "" && ctx.Err() == nil {
+			var layout string
+			var again error
+			if layout, again = cachedImage(l.cache, last[ref]); again == nil {
+				img, again = l.fetch(ctx, layout)
+			}
+			if again == nil {
+				l.say.warning(fmt.Sprintf("%v; serving what %s was last, %s %s", err, ref, img.Stream, img.Release))
+				err = nil
+			}
+		}
+		if err != nil && ref == first {
+			return err
+		}
+		if err != nil {
+			l.say.warning(fmt.Sprintf("%s: %v; its nodes can't start until it is there", ref, err))
+			continue
+		}
+		if err := l.set(ref, img); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// remembered reads what each reference was last.
+func (l *library) remembered() (map[string]string, error) {
+	b, err := os.ReadFile(l.memory)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	last := map[string]string{}
+	if err := yaml.Unmarshal(b, &last); err != nil {
+		return nil, fmt.Errorf("%s: %w; mend it, or remove it", l.memory, err)
+	}
+	return last, nil
+}
+
+// set makes an image what a reference names, and writes that down.
+func (l *library) set(ref string, img *netboot.Image) error {
+	l.images.Set(ref, img)
+	last := map[string]string{}
+	for ref, img := range l.images.Served() {
+		last[ref] = img.Digest
+	}
+	b, err := yaml.Marshal(last)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(l.memory), 0o755); err != nil {
+		return err
+	}
+	return whole.Write(l.memory, b, 0o644)
 }
 
 func (l *library) close() {
@@ -51,7 +126,10 @@ func (l *library) keep(ctx context.Context, img *registry.Image) (*netboot.Image
 // former has the images at hand that nodes were healthy with last, as far as
 // they are still in the cache. Where one is not, its node gets what is current.
 func (l *library) former(ctx context.Context, health *netboot.Records[netboot.Health]) {
-	seen := map[string]bool{l.images.Current().Digest: true}
+	seen := map[string]bool{}
+	for _, img := range l.images.Served() {
+		seen[img.Digest] = true
+	}
 	for serial, h := range health.All() {
 		if h.Good == "" || seen[h.Good] {
 			continue
@@ -70,9 +148,10 @@ func (l *library) former(ctx context.Context, health *netboot.Records[netboot.He
 	}
 }
 
-// watch makes what the reference names the current image, whenever it moves.
-func (l *library) watch(ctx context.Context, ref string, every time.Duration) {
-	said := ""
+// watch makes what a reference names the image that is to run, whenever it
+// moves.
+func (l *library) watch(ctx context.Context, references []string, every time.Duration) {
+	said := map[string]string{}
 	for {
 		t := time.NewTimer(every)
 		select {
@@ -81,30 +160,38 @@ func (l *library) watch(ctx context.Context, ref string, every time.Duration) {
 			return
 		case <-t.C:
 		}
-		says := ""
-		if err := l.look(ctx, ref); err != nil && ctx.Err() == nil {
-			says = fmt.Sprintf("looking at %s: %v", ref, err)
+		for _, ref := range references {
+			says := ""
+			if err := l.look(ctx, ref); err != nil && ctx.Err() == nil {
+				says = fmt.Sprintf("looking at %s: %v", ref, err)
+			}
+			if says != "" && says != said[ref] {
+				l.say.line(says)
+			}
+			said[ref] = says
 		}
-		if says != "" && says != said {
-			l.say.line(says)
-		}
-		said = says
 	}
 }
 
 func (l *library) look(ctx context.Context, ref string) error {
 	img, err := l.open(ctx, ref)
-	if err != nil || img.Digest == l.images.Current().Digest {
+	if err != nil {
 		return err
 	}
-	if now := l.images.Current(); img.Stream != now.Stream {
+	now := l.images.Current(ref)
+	switch {
+	case now != nil && img.Digest == now.Digest:
+		return nil
+	case now != nil && img.Stream != now.Stream:
 		return fmt.Errorf("it names stream %q now; this serves %q", img.Stream, now.Stream)
 	}
 	kept, err := l.keep(ctx, img)
 	if err != nil {
 		return err
 	}
-	l.images.Set(kept)
+	if err := l.set(ref, kept); err != nil {
+		return err
+	}
 	l.say.line(fmt.Sprintf("serving %s %s from now on", kept.Stream, kept.Release))
 	return nil
 }

@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -20,25 +19,25 @@ import (
 	"github.com/pikelet-os/pikelet/internal/netboot"
 	"github.com/pikelet-os/pikelet/internal/netboot/bound"
 	"github.com/pikelet-os/pikelet/internal/netboot/plane"
-	"github.com/pikelet-os/pikelet/internal/node/config"
 )
 
 type serveOptions struct {
 	imageOptions
-	node   nodeOptions
-	Nodes  string
-	Device string
-	Cache  string
-	Proxy  bool
-	Pool   string
-	Router string
-	DNS    []string
-	Port   uint16
-	Most   int
-	State  string
-	Admin  string
-	Token  string // the file
-	Poll   time.Duration
+	node     nodeOptions
+	Nodes    string
+	Unlisted bool
+	Device   string
+	Cache    string
+	Proxy    bool
+	Pool     string
+	Router   string
+	DNS      []string
+	Port     uint16
+	Most     int
+	State    string
+	Admin    string
+	Token    string // the file
+	Poll     time.Duration
 }
 
 func newServe(say *teller) *cobra.Command {
@@ -50,9 +49,10 @@ func newServe(say *teller) *cobra.Command {
 in a registry, a layout or an archive. Who is started is who an inventory lists,
 by serial or by Ethernet address, and each gets its own node config from there.
 Pis that it does not list wait until they are adopted, on the status page or with
-pikelet nodes adopt.
+pikelet nodes adopt; with --unlisted they boot too, with the inventory's defaults.
 
-Where the reference moves, as a channel does, nodes restart into the new release.
+A node whose config has upgrades.channel is started from that instead. A node that
+its config gives an address on eth0 has it from its firmware on. Where a reference moves, as a channel does, nodes restart into the new release.
 One that is not healthy on some node is not served to it again; that node goes
 back to the last one that was.
 
@@ -66,6 +66,7 @@ addresses of --pool.`,
 	f := c.Flags()
 	f.StringVar(&o.Nodes, "nodes", "", "the inventory: who is started, and each one's config (required)")
 	f.StringVar(&o.node.identity, "identity", "", "file with age keys for the inventory's secrets (default: age.key in pikelet's configuration folder)")
+	f.BoolVar(&o.Unlisted, "unlisted", false, "start Pis too that the inventory does not list, each with its defaults: whoever plugs one in has what is secret in them")
 	f.StringVar(&o.Device, "interface", "", "the network device the Pis are behind, such as eth0 (required)")
 	f.BoolVar(&o.Proxy, "proxy", false, "another server gives the addresses")
 	f.StringVar(&o.Pool, "pool", "", "the addresses to give, as 192.168.7.100-192.168.7.200")
@@ -79,82 +80,6 @@ addresses of --pool.`,
 	f.StringVar(&o.Token, "admin-token", "", "file with the token that they must be asked with; required where --admin is not loopback")
 	f.StringVar(&o.Cache, "cache", "", "folder for images from registries (default: pikelet in your cache folder)")
 	return c
-}
-
-// roster is an inventory as a boot server sees it.
-type roster struct {
-	doc     *config.Document
-	adopted *netboot.Records[netboot.Adoption]
-	stream  string
-	keys    *desk.Keys
-}
-
-// boardOf names the board that firmware calls itself (FACTS 3.2).
-var boardOf = map[string]string{"RPi4": "rpi4", "RPi5": "rpi5"}
-
-func machineOf(m netboot.Machine) config.Machine {
-	return config.Machine{Serial: m.Serial, MAC: m.MAC, Board: boardOf[m.Model]}
-}
-
-// Known implements netboot.Roster.
-func (r roster) Known(m netboot.Machine) (mac string, ok bool) {
-	if a, ok := r.adopted.Find(m.Serial); ok {
-		return a.MAC, true
-	}
-	i, err := r.doc.Find(machineOf(m))
-	if err != nil {
-		return "", false
-	}
-	return r.doc.Inventory.Nodes[i].MAC, true
-}
-
-// Config implements netboot.Roster.
-func (r roster) Config(m netboot.Machine) ([]byte, error) {
-	machine := machineOf(m)
-	if a, ok := r.adopted.Find(m.Serial); ok {
-		if machine.Name = a.As; a.As == "" {
-			if _, err := r.doc.Find(machine); err != nil {
-				return nil, nil // it was adopted as nobody of the inventory
-			}
-		}
-	}
-	cfg, err := desk.Config(r.doc, machine, r.stream, r.keys)
-	if err != nil {
-		return nil, err
-	}
-	return desk.NodeFile(cfg)
-}
-
-// free returns the names of entries that say of no machine that it is theirs,
-// and that none was adopted as.
-func (r roster) free() []string {
-	var names []string
-	for _, n := range r.doc.Inventory.Nodes {
-		if n.Hostname != "" && n.Serial == "" && n.MAC == "" && netboot.AdoptedAs(r.adopted, n.Hostname) == "" {
-			names = append(names, n.Hostname)
-		}
-	}
-	return names
-}
-
-// adopt takes a machine. An entry is one machine's: two with one identity and
-// one volume would destroy it.
-func (r roster) adopt(m netboot.Machine, as string) error {
-	if as != "" && !slices.Contains(r.free(), as) {
-		for _, n := range r.doc.Inventory.Nodes {
-			switch {
-			case n.Hostname != as:
-			case netboot.AdoptedAs(r.adopted, as) == m.Serial:
-				return r.adopted.Put(m.Serial, netboot.Adoption{As: as, MAC: m.MAC})
-			case netboot.AdoptedAs(r.adopted, as) != "":
-				return fmt.Errorf("%s is serial %s already; remove its file from the server's state to have another take its place", as, netboot.AdoptedAs(r.adopted, as))
-			default:
-				return fmt.Errorf("the inventory says itself which machine %s is", as)
-			}
-		}
-		return fmt.Errorf("the inventory has no node %q", as)
-	}
-	return r.adopted.Put(m.Serial, netboot.Adoption{As: as, MAC: m.MAC})
 }
 
 func runServe(ctx context.Context, ref string, o serveOptions, say *teller) error {
@@ -183,7 +108,7 @@ func runServe(ctx context.Context, ref string, o serveOptions, say *teller) erro
 	if err != nil {
 		return err
 	}
-	s := &netboot.Server{IP: own.Addr(), Port: o.Port, Most: o.Most, Now: time.Now, MACOf: netboot.Neighbour, Log: say.line}
+	s := &netboot.Server{Reference: ref, IP: own.Addr(), Port: o.Port, Most: o.Most, Now: time.Now, MACOf: netboot.Neighbour, Log: say.line}
 	if !o.Proxy {
 		if s.Pool, err = o.pool(own); err != nil {
 			return err
@@ -193,19 +118,24 @@ func runServe(ctx context.Context, ref string, o serveOptions, say *teller) erro
 	if err := s.Health.Load(); err != nil {
 		return err
 	}
-	lib := &library{open: o.open, cache: o.Cache, say: say, images: s.Images}
-	defer lib.close()
-	img, err := lib.fetch(ctx, ref)
-	if err != nil {
-		return err
-	}
-	s.Images.Set(img)
-	lib.former(ctx, s.Health)
-	r := roster{doc, &netboot.Records[netboot.Adoption]{Dir: filepath.Join(o.State, "adopted")}, img.Stream, keys}
+	r := &roster{doc: doc, keys: keys, reference: ref, images: s.Images, unlisted: o.Unlisted,
+		adopted: &netboot.Records[netboot.Adoption]{Dir: filepath.Join(o.State, "adopted")}}
 	if err := r.adopted.Load(); err != nil {
 		return err
 	}
+	if err := r.read(own); err != nil {
+		return err
+	}
+	lib := &library{open: o.open, cache: o.Cache, say: say, images: s.Images, memory: filepath.Join(o.State, "served.yaml")}
+	defer lib.close()
+	if err := lib.start(ctx, ref, r.references()); err != nil {
+		return err
+	}
+	lib.former(ctx, s.Health)
 	s.Roster = r
+	if s.Pool != nil {
+		s.Pool.Fixed, s.Pool.Taken = r.fixed, r.taken
+	}
 	l, err := o.listen(s.IP)
 	if err != nil {
 		return err
@@ -214,6 +144,7 @@ func runServe(ctx context.Context, ref string, o serveOptions, say *teller) erro
 	if err != nil {
 		return err
 	}
+	img := s.Images.Current(ref)
 	say.line(fmt.Sprintf("serving %s %s to the %d nodes of %s, on %s (%s)", img.Stream, img.Release, len(doc.Inventory.Nodes), o.Nodes, o.Device, s.IP))
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.Serve(ctx, l) })
@@ -222,7 +153,7 @@ func runServe(ctx context.Context, ref string, o serveOptions, say *teller) erro
 		group.Go(func() error { return a.ServeAdmin(ctx, admin) })
 	}
 	group.Go(func() error {
-		lib.watch(ctx, ref, o.Poll)
+		lib.watch(ctx, r.references(), o.Poll)
 		return nil
 	})
 	return group.Wait()

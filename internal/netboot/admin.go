@@ -85,12 +85,11 @@ func loopback(host string) bool {
 
 func (a *Admin) page(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	img := a.Server.Images.Current()
 	err := page.Execute(w, map[string]any{
-		"Stream": img.Stream, "Release": img.Release, "Digest": img.Digest, "Nodes": a.Server.Nodes(), "Now": a.Server.Now(), "Free": a.Free(),
+		"Served": a.Server.Images.Served(), "Nodes": a.Server.Nodes(), "Now": a.Server.Now(), "Free": a.Free(),
 	})
 	if err != nil {
-		a.Server.Log("page: " + err.Error())
+		a.Server.tell("page", err.Error())
 	}
 }
 
@@ -138,7 +137,7 @@ func (a *Admin) adopt(w http.ResponseWriter, r *http.Request) {
 func (s *Server) adopted(m Machine) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if n := s.find(m); n != nil {
+	if n := s.nodes.find(m); n != nil {
 		_, n.Adopted = s.Roster.Known(n.Machine)
 	}
 }

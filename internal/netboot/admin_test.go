@@ -26,6 +26,8 @@ func (k keeper) Config(m Machine) ([]byte, error) {
 	return []byte("hostname: " + a.As + "\n"), nil
 }
 
+func (k keeper) Reference(Machine) string { return "" }
+
 func newAdmin(t *testing.T) (*stage, *Admin) {
 	s := newStage(t)
 	k := keeper{&Records[Adoption]{Dir: filepath.Join(t.TempDir(), "adopted")}}

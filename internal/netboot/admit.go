@@ -1,6 +1,9 @@
 package netboot
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // A boot storm is power coming back: every Pi asks at once, and where all are
 // answered none has its files in time (TFTP gives a file 30 s). So only some
@@ -15,20 +18,26 @@ const silentBoot = 30 * time.Second
 // line: firmware asks every 4 or 5 s.
 const awayFromLine = 12 * time.Second
 
+// maxWaiting bounds a line. Who comes then asks again, as everybody does.
+const maxWaiting = 1024
+
 // line are the boots under way, and who waits for one, by hardware address.
 type line struct {
 	underWay map[string]time.Time // when each was last heard of
-	waiting  []waiter             // in the order they came
+	waiting  []waiter             // in the order they are let in
 }
 
 type waiter struct {
-	mac  string
-	last time.Time // when it asked
+	mac   string
+	hurry bool
+	last  time.Time // when it asked
 }
 
 // admit says whether a boot may begin now, with so many at a time; 0 is no
-// bound. Those that waited longest come first.
-func (l *line) admit(mac string, most int, now time.Time) bool {
+// bound. Those in a hurry come first, and then those that waited longest: a Pi
+// 3 asks five times, 5 s apart, and then not again until it is given power anew
+// (FACTS 3.3); others ask for ever.
+func (l *line) admit(mac string, hurry bool, most int, now time.Time) bool {
 	if l.underWay == nil {
 		l.underWay = map[string]time.Time{}
 	}
@@ -56,11 +65,16 @@ func (l *line) admit(mac string, most int, now time.Time) bool {
 		here = append(here, w)
 	}
 	if l.waiting = here; at < 0 {
-		if len(l.waiting) >= maxNodes {
+		if len(l.waiting) >= maxWaiting {
 			return false
 		}
-		at = len(l.waiting)
-		l.waiting = append(l.waiting, waiter{mac, now})
+		if at = len(l.waiting); hurry {
+			at = 0
+			for at < len(l.waiting) && l.waiting[at].hurry {
+				at++
+			}
+		}
+		l.waiting = slices.Insert(l.waiting, at, waiter{mac, hurry, now})
 	}
 	if at >= most-len(l.underWay) {
 		return false
@@ -70,11 +84,25 @@ func (l *line) admit(mac string, most int, now time.Time) bool {
 	return true
 }
 
+// has says whether a boot is under way.
+func (l *line) has(mac string) bool {
+	_, ok := l.underWay[mac]
+	return ok
+}
+
 // heard notes that a boot goes on.
 func (l *line) heard(mac string, now time.Time) {
-	if _, ok := l.underWay[mac]; ok {
+	if l.has(mac) {
 		l.underWay[mac] = now
 	}
+}
+
+// begin notes a boot that is under way already.
+func (l *line) begin(mac string, now time.Time) {
+	if l.underWay == nil {
+		l.underWay = map[string]time.Time{}
+	}
+	l.underWay[mac] = now
 }
 
 // done notes that a boot has all it needs of the firmware's part.

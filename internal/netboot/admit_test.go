@@ -49,7 +49,7 @@ func TestStorm(t *testing.T) {
 					p.first = asked
 				}
 				p.asks = now.Add(4 * time.Second)
-				if l.admit(p.mac, most, now) {
+				if l.admit(p.mac, false, most, now) {
 					p.admitted = now
 					order = append(order, p.first)
 					booting++
@@ -77,7 +77,7 @@ func TestStorm(t *testing.T) {
 func TestNobodyWaitsWithoutABound(t *testing.T) {
 	var l line
 	for i := range 1000 {
-		if !l.admit(fmt.Sprint(i), 0, time.Unix(1, 0)) {
+		if !l.admit(fmt.Sprint(i), false, 0, time.Unix(1, 0)) {
 			t.Fatal(i)
 		}
 	}
@@ -87,17 +87,17 @@ func TestNobodyWaitsWithoutABound(t *testing.T) {
 func TestGoneFromTheLine(t *testing.T) {
 	var l line
 	now := time.Unix(1700000000, 0)
-	if !l.admit("a", 1, now) || l.admit("b", 1, now) || l.admit("c", 1, now) {
+	if !l.admit("a", false, 1, now) || l.admit("b", false, 1, now) || l.admit("c", false, 1, now) {
 		t.Fatal("one at a time")
 	}
 	l.done("a")
-	if l.admit("c", 1, now.Add(time.Second)) {
+	if l.admit("c", false, 1, now.Add(time.Second)) {
 		t.Error("c went before b, which has just asked")
 	}
-	if !l.admit("c", 1, now.Add(awayFromLine+time.Second)) {
+	if !l.admit("c", false, 1, now.Add(awayFromLine+time.Second)) {
 		t.Error("c waits for b, which is gone")
 	}
-	if !l.admit("c", 1, now.Add(awayFromLine+2*time.Second)) {
+	if !l.admit("c", false, 1, now.Add(awayFromLine+2*time.Second)) {
 		t.Error("c asked twice, and must not wait for itself")
 	}
 }

@@ -74,17 +74,20 @@ func (s *Server) open(client netip.Addr, name string) (tftp.File, int64, error) 
 		return nil, 0, &tftp.Error{Code: tftp.CodeDenied, Message: "there is no such place"}
 	}
 	s.mu.Lock()
-	if known := s.find(m); known != nil && m.Serial == "" {
+	if known := s.nodes.find(m); known != nil && m.Serial == "" {
 		m.Serial = known.Serial
 	}
 	var served bool
-	img := s.Images.Current()
+	img := s.Images.Current(s.Reference)
 	if m != (Machine{}) {
 		n := s.seen(m, "asks for "+file)
 		n.IP, served = client.String(), n.Adopted
 		s.line.heard(n.MAC, s.Now())
 		if n.build == "" || n.complete && s.Now().Sub(n.served) > betweenBoots {
-			n.build, n.complete, n.kernel, n.initramfs = s.imageFor(n.Serial).BuildID, false, false, false
+			n.build, n.complete, n.kernel, n.initramfs = "", false, false, false
+			if is := s.imageFor(n.Machine); is != nil {
+				n.build = is.BuildID
+			}
 		}
 		img = s.Images.built(n.build)
 	}
@@ -95,13 +98,16 @@ func (s *Server) open(client netip.Addr, name string) (tftp.File, int64, error) 
 	if !served {
 		return nil, 0, fmt.Errorf("it is not adopted")
 	}
+	if img == nil {
+		return nil, 0, fmt.Errorf("what it is to run is not at hand")
+	}
 	f, ok := onNet(img.Manifest, file)
 	if !ok {
 		return nil, 0, fs.ErrNotExist
 	}
 	opened, err := img.open(f)
 	if err != nil {
-		s.Log(err.Error())
+		s.tell("tftp", err.Error())
 		return nil, 0, err
 	}
 	return opened, f.Size, nil
@@ -127,7 +133,7 @@ func (s *Server) sent(t tftp.Transfer) {
 	if !whole && t.Aborted == "" && t.Sent > 0 {
 		s.counts.failed++
 	}
-	if n := s.find(m); n != nil && whole {
+	if n := s.nodes.find(m); n != nil && whole {
 		s.line.heard(n.MAC, s.Now())
 		n.Stage = "has " + file
 		n.kernel = n.kernel || file == artifact.KernelFile
@@ -151,8 +157,8 @@ func (s *Server) sent(t tftp.Transfer) {
 	}
 	switch {
 	case whole:
-		s.Log(fmt.Sprintf("tftp: %s has %s: %d bytes in %.2f s, %d packets again", t.Client, t.Name, t.Size, t.Took.Seconds(), t.Again))
+		s.tell("tftp", fmt.Sprintf("%s has %s: %d bytes in %.2f s, %d packets again", t.Client, t.Name, t.Size, t.Took.Seconds(), t.Again))
 	case t.Aborted == "" && t.Sent > 0:
-		s.Log(fmt.Sprintf("tftp: %s: %s ended after %d of %d bytes: %v", t.Client, t.Name, t.Sent, t.Size, t.Err))
+		s.tell("tftp", fmt.Sprintf("%s: %s ended after %d of %d bytes: %v", t.Client, t.Name, t.Sent, t.Size, t.Err))
 	}
 }

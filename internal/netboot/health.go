@@ -2,6 +2,7 @@ package netboot
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 )
@@ -63,19 +64,23 @@ func (h Health) refuses(digest string) bool {
 	return h.Good != digest && (slices.Contains(h.Bad, digest) || h.Trying == digest && h.Starts >= maxStarts)
 }
 
-// Images are those a server has at hand: the one that is to run, and others
-// that some machine runs, or was healthy with last.
+// Images are those a server has at hand: those that are to run, by the
+// reference that names each, and others that some machine runs, or was healthy
+// with last.
 type Images struct {
 	mu      sync.Mutex
-	current *Image
-	all     []*Image // the current one too
+	current map[string]*Image
+	all     []*Image // those too
 }
 
-// Set makes an image the one that is to run.
-func (l *Images) Set(i *Image) {
+// Set makes an image the one that a reference names.
+func (l *Images) Set(reference string, i *Image) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.current = i
+	if l.current == nil {
+		l.current = map[string]*Image{}
+	}
+	l.current[reference] = i
 	l.add(i)
 }
 
@@ -92,11 +97,19 @@ func (l *Images) add(i *Image) {
 	}
 }
 
-// Current returns the image that is to run.
-func (l *Images) Current() *Image {
+// Current returns the image that a reference names; nil where it is not at
+// hand.
+func (l *Images) Current(reference string) *Image {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.current
+	return l.current[reference]
+}
+
+// Served returns the images that are to run, by their references.
+func (l *Images) Served() map[string]*Image {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return maps.Clone(l.current)
 }
 
 // find returns the image of a digest; nil where it is not at hand.
@@ -118,12 +131,17 @@ func (l *Images) where(is func(*Image) bool) *Image {
 	return nil
 }
 
-// imageFor returns what a machine is to run: the current image, or, where that
-// was not healthy there, the last one that was.
-func (s *Server) imageFor(serial string) *Image {
-	current := s.Images.Current()
-	h, _ := s.Health.Find(serial)
-	if !h.refuses(current.Digest) {
+// imageFor returns what a machine is to run: the image that its reference
+// names, or, where that was not healthy there, the last one that was. It is nil
+// where the reference could not be had.
+func (s *Server) imageFor(m Machine) *Image {
+	reference := s.Roster.Reference(m)
+	if reference == "" {
+		reference = s.Reference
+	}
+	current := s.Images.Current(reference)
+	h, _ := s.Health.Find(m.Serial)
+	if current != nil && !h.refuses(current.Digest) {
 		return current
 	}
 	if good := s.Images.find(h.Good); good != nil {
@@ -141,6 +159,6 @@ func (s *Server) note(serial string, change func(Health) Health) {
 		return
 	}
 	if err := s.Health.Put(serial, is); err != nil {
-		s.Log(fmt.Sprintf("health of serial %s: %v", serial, err))
+		s.tell("health", fmt.Sprintf("serial %s: %v", serial, err))
 	}
 }

@@ -16,12 +16,12 @@ import (
 // against a release, and one that never says anything is given up.
 func TestReleases(t *testing.T) {
 	s := newStage(t)
-	first := s.Images.Current()
+	first := s.Images.Current("stable")
 	next := func(release string) *Image {
 		m := *first.Manifest
 		m.Release, m.BuildID = release, "build-of-"+release
 		i := &Image{Manifest: &m, Text: []byte(release), Digest: artifact.DigestOf([]byte(release)), Blobs: first.Blobs}
-		s.Images.Set(i)
+		s.Images.Set("stable", i)
 		return i
 	}
 	says := func(stage plane.Stage) {
@@ -112,9 +112,9 @@ func TestOneBootOneImage(t *testing.T) {
 	if _, err := s.fetch(piIP, "52617370/config.txt"); err != nil {
 		t.Fatal(err)
 	}
-	m := *s.Images.Current().Manifest
+	m := *s.Images.Current("stable").Manifest
 	m.BuildID = "build2"
-	s.Images.Set(&Image{Manifest: &m, Digest: "other", Blobs: filepath.Join(s.Images.Current().Blobs, "nowhere")})
+	s.Images.Set("stable", &Image{Manifest: &m, Digest: "other", Blobs: filepath.Join(s.Images.Current("stable").Blobs, "nowhere")})
 	// The files of the other are nowhere, so one of them would be an error.
 	for _, name := range []string{"vmlinuz", "initramfs", "cmdline.txt"} {
 		if _, err := s.fetch(piIP, "52617370/"+name); err != nil {

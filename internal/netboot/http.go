@@ -35,7 +35,7 @@ func serveHTTP(ctx context.Context, l net.Listener, handler http.Handler) error 
 func (s *Server) Plane() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := s.answer(w, r); err != nil {
-			s.Log(fmt.Sprintf("http: %s %s: %v", r.RemoteAddr, r.URL.Path, err))
+			s.tell("http", fmt.Sprintf("%s %s: %v", r.RemoteAddr, r.URL.Path, err))
 		}
 	})
 }
@@ -65,8 +65,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) error {
 	client := from.Addr().Unmap()
 	img := s.Images.built(q.Build)
 	if img == nil && q.Kind != plane.Current {
-		now := s.Images.Current()
-		return refuse(w, http.StatusNotFound, fmt.Errorf("build %s is not served here any more, but %s %s, build %s: restart", q.Build, now.Stream, now.Release, now.BuildID))
+		return refuse(w, http.StatusNotFound, fmt.Errorf("build %s is not served here any more: restart", q.Build))
 	}
 	switch q.Kind {
 	case plane.Manifest:
@@ -80,7 +79,10 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) error {
 	case plane.Current:
 		serial := short(q.Serial)
 		h, _ := s.Health.Find(serial)
-		want := s.imageFor(serial)
+		want := s.imageFor(s.machine(serial))
+		if want == nil {
+			return refuse(w, http.StatusNotFound, errors.New("what this node is to run is not at hand"))
+		}
 		return send(w, plane.Wanted{Build: want.BuildID, Release: want.Release, Good: img != nil && img.Digest == h.Good}.Encode())
 	}
 	return s.progress(w, r, q.Machine, client, img)
@@ -132,7 +134,7 @@ func (s *Server) config(w http.ResponseWriter, m plane.Machine, client netip.Add
 	if text == nil {
 		return refuse(w, http.StatusNotFound, errors.New("there is none for this node"))
 	}
-	s.Log(fmt.Sprintf("config: serial %s at %s has its config", short(m.Serial), client))
+	s.tell("config", fmt.Sprintf("serial %s at %s has its config", short(m.Serial), client))
 	return send(w, text)
 }
 
@@ -148,7 +150,7 @@ func (s *Server) progress(w http.ResponseWriter, r *http.Request, m plane.Machin
 		return refuse(w, http.StatusBadRequest, err)
 	}
 	s.mu.Lock()
-	n := s.nodes[short(m.Serial)]
+	n := s.nodes.bySerial(short(m.Serial))
 	known := n != nil && s.MACOf(client) == n.MAC && n.build == m.Build
 	if known {
 		s.line.done(n.MAC) // its firmware has no more to fetch
@@ -164,7 +166,7 @@ func (s *Server) progress(w http.ResponseWriter, r *http.Request, m plane.Machin
 	case plane.Unhealthy:
 		s.note(short(m.Serial), func(h Health) Health { return h.unhealthy(img.Digest) })
 	}
-	s.Log(fmt.Sprintf("node: serial %s at %s: %s %s", short(m.Serial), client, report.Stage, report.Error))
+	s.tell("node", fmt.Sprintf("serial %s at %s: %s %s", short(m.Serial), client, report.Stage, report.Error))
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }

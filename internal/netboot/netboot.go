@@ -11,7 +11,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -56,6 +55,9 @@ type Roster interface {
 	Known(Machine) (mac string, ok bool)
 	// Config returns the config of one machine; nil where it has none.
 	Config(Machine) ([]byte, error)
+	// Reference names the image that a machine is to run; "" for the server's
+	// own.
+	Reference(Machine) string
 }
 
 // claimTime is how long after its firmware had the last file a node may ask
@@ -65,13 +67,14 @@ const claimTime = 120 * time.Second
 
 // Server is a boot server. Its fields do not change while it runs.
 type Server struct {
-	Images *Images
-	Health *Records[Health]
-	Roster Roster
-	IP     netip.Addr // where it is reached in the network it serves
-	Port   uint16     // of the boot plane, TCP
-	Pool   *Pool      // nil beside another DHCP server
-	Most   int        // boots at a time; 0 is no bound
+	Reference string // of what is served to those that are to run nothing else
+	Images    *Images
+	Health    *Records[Health]
+	Roster    Roster
+	IP        netip.Addr // where it is reached in the network it serves
+	Port      uint16     // of the boot plane, TCP
+	Pool      *Pool      // nil beside another DHCP server
+	Most      int        // boots at a time; 0 is no bound
 
 	Now func() time.Time
 	// MACOf returns the hardware address of a neighbour; "" where it is not
@@ -79,108 +82,12 @@ type Server struct {
 	MACOf func(netip.Addr) string
 	Log   func(string)
 
-	mu     sync.Mutex
-	nodes  map[string]*Node // by serial, or by MAC until the serial is known
-	line   line
-	counts counts
-}
-
-// Node is what the server knows of a machine.
-type Node struct {
-	Machine
-	IP      string    `json:"ip,omitempty"`
-	Adopted bool      `json:"adopted"`
-	Stage   string    `json:"stage"`             // what it did last
-	Release string    `json:"release,omitempty"` // that it reported
-	Error   string    `json:"error,omitempty"`
-	Last    time.Time `json:"last"` // when it was heard of
-
-	served  time.Time // when its firmware had all of the initramfs
-	from    netip.Addr
-	claimed bool // on this boot
-	// Whether its firmware has them, of what makes a boot a large one.
-	kernel, initramfs bool
-	complete          bool   // and it had both
-	build             string // that it is served, from its firmware's first file on
-}
-
-// maxNodes bounds what is remembered of machines nobody knows.
-const maxNodes = 4096
-
-// seen notes that a machine was heard of, and returns what is known of it. The
-// caller holds the lock.
-func (s *Server) seen(m Machine, stage string) *Node {
-	if s.nodes == nil {
-		s.nodes = map[string]*Node{}
-	}
-	n := s.find(m)
-	if n == nil {
-		if len(s.nodes) >= maxNodes {
-			s.forget()
-		}
-		n = &Node{Machine: m}
-	}
-	delete(s.nodes, n.key())
-	if m.Serial != "" {
-		n.Serial = m.Serial
-	}
-	if m.MAC != "" {
-		n.MAC = m.MAC
-	}
-	if m.Model != "" {
-		n.Model = m.Model
-	}
-	_, n.Adopted = s.Roster.Known(n.Machine)
-	n.Last, n.Stage = s.Now(), stage
-	s.nodes[n.key()] = n
-	return n
-}
-
-func (n *Node) key() string {
-	if n.Serial != "" {
-		return n.Serial
-	}
-	return n.MAC
-}
-
-// find returns a machine by its serial, else by its address.
-func (s *Server) find(m Machine) *Node {
-	if n := s.nodes[m.Serial]; n != nil && m.Serial != "" {
-		return n
-	}
-	if m.MAC == "" {
-		return nil
-	}
-	for _, n := range s.nodes {
-		if n.MAC == m.MAC && (m.Serial == "" || n.Serial == "" || n.Serial == m.Serial) {
-			return n
-		}
-	}
-	return nil
-}
-
-// forget drops the machine that was heard of least lately, of those that are
-// not adopted where there are some.
-func (s *Server) forget() {
-	var oldest *Node
-	for _, n := range s.nodes {
-		if oldest == nil || oldest.Adopted && !n.Adopted || oldest.Adopted == n.Adopted && n.Last.Before(oldest.Last) {
-			oldest = n
-		}
-	}
-	delete(s.nodes, oldest.key())
-}
-
-// Nodes returns what is known of each machine, by serial.
-func (s *Server) Nodes() []Node {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var list []Node
-	for _, n := range s.nodes {
-		list = append(list, *n)
-	}
-	slices.SortFunc(list, func(a, b Node) int { return strings.Compare(a.key(), b.key()) })
-	return list
+	mu      sync.Mutex
+	nodes   book
+	line    line
+	unknown line // of firmware that nothing is known of yet, not even a serial
+	counts  counts
+	teller  teller
 }
 
 // claim decides whether a node gets its config: it is adopted, it asks from
@@ -191,7 +98,7 @@ func (s *Server) claim(m plane.Machine, from netip.Addr) error {
 	defer s.mu.Unlock()
 	machine := Machine{Serial: short(m.Serial), MAC: m.MAC}
 	mac, ok := s.Roster.Known(machine)
-	n := s.nodes[machine.Serial]
+	n := s.nodes.bySerial(machine.Serial)
 	err := func() error {
 		actual := s.MACOf(from)
 		switch {
@@ -234,7 +141,7 @@ func (s *Server) Serve(ctx context.Context, l Listeners) error {
 	defer stop()
 	parts := []func() error{
 		func() error { return s.serveTFTP(ctx, l.TFTP) },
-		func() error { return serveHTTP(ctx, l.HTTP, s.Plane()) },
+		func() error { return serveHTTP(ctx, bounded(l.HTTP, s.Now), s.Plane()) },
 	}
 	if l.DHCP != nil {
 		parts = append(parts, func() error { return s.serveDHCP(ctx, l.DHCP) })

@@ -32,6 +32,8 @@ func (s some) Config(m Machine) ([]byte, error) {
 	return []byte("hostname: attic\nseed: \"" + m.Serial + "\"\n"), nil
 }
 
+func (s some) Reference(Machine) string { return "" }
+
 const (
 	piMAC    = "d8:3a:dd:01:02:03"
 	otherMAC = "d8:3a:dd:0a:0b:0c"
@@ -69,11 +71,11 @@ func newStage(t *testing.T) *stage {
 		}
 	}
 	s.Server = &Server{
-		Images: &Images{}, Health: &Records[Health]{Dir: t.TempDir()},
+		Reference: "stable", Images: &Images{}, Health: &Records[Health]{Dir: t.TempDir()},
 		Roster: some{}, IP: netip.MustParseAddr("10.0.0.1"), Port: plane.Port,
 		Now: func() time.Time { return s.now }, MACOf: func(a netip.Addr) string { return s.macs[a] }, Log: func(text string) { s.log = append(s.log, text) },
 	}
-	s.Images.Set(&Image{Manifest: m, Text: []byte("the manifest"), Signature: []byte("its signature"), Digest: "sha256:first", Blobs: dir})
+	s.Images.Set("stable", &Image{Manifest: m, Text: []byte("the manifest"), Signature: []byte("its signature"), Digest: "sha256:first", Blobs: dir})
 	return s
 }
 
@@ -228,7 +230,7 @@ func TestBootPlane(t *testing.T) {
 		{root, []string{"Range", "bytes=249990-"}, 206, string(s.files["root.squashfs"][249990:])},
 		{root, []string{"Range", "bytes=999999-"}, 416, "invalid range: failed to overlap\n"},
 		{plane.Request{Kind: plane.Blob, Machine: pi, Digest: artifact.DigestOf(nil)}, nil, 404, artifact.DigestOf(nil) + " is no file of small 1.2\n"},
-		{plane.Request{Kind: plane.Manifest, Machine: plane.Machine{Serial: "1", MAC: piMAC, Build: "old"}}, nil, 404, "build old is not served here any more, but small 1.2, build build1: restart\n"},
+		{plane.Request{Kind: plane.Manifest, Machine: plane.Machine{Serial: "1", MAC: piMAC, Build: "old"}}, nil, 404, "build old is not served here any more: restart\n"},
 		{plane.Request{Kind: plane.Progress, Machine: pi}, nil, 204, ""},
 	} {
 		if status, text := s.asks(piIP, c.q, c.head...); status != c.status || text != c.want {
@@ -261,8 +263,8 @@ func TestBootPlane(t *testing.T) {
 // were.
 func TestDamagedBlob(t *testing.T) {
 	s := newStage(t)
-	f, _ := s.Images.Current().File("vmlinuz")
-	if err := os.Truncate(filepath.Join(s.Images.Current().Blobs, strings.TrimPrefix(f.Digest, "sha256:")), 10); err != nil {
+	f, _ := s.Images.Current("stable").File("vmlinuz")
+	if err := os.Truncate(filepath.Join(s.Images.Current("stable").Blobs, strings.TrimPrefix(f.Digest, "sha256:")), 10); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.fetch(piIP, "52617370/vmlinuz"); err == nil || !strings.Contains(strings.Join(s.log, "\n"), "vmlinuz of small 1.2 is damaged") {
@@ -330,7 +332,7 @@ func TestPool(t *testing.T) {
 	p, had := pool(), map[netip.Addr]int{}
 	for i := range 10 {
 		m := Machine{MAC: fmt.Sprintf("d8:3a:dd:00:00:%02x", i)}
-		a, err := p.Give(m, now)
+		a, err := p.Give(m, false, true, now)
 		if err != nil || a.Less(p.First) || p.Last.Less(a) {
 			t.Fatal(a, err)
 		}
@@ -338,24 +340,24 @@ func TestPool(t *testing.T) {
 			t.Errorf("%v was given twice", a)
 		}
 		had[a] = i
-		if again, err := p.Give(m, now.Add(time.Hour)); err != nil || again != a {
+		if again, err := p.Give(m, false, true, now.Add(time.Hour)); err != nil || again != a {
 			t.Errorf("%v, and then %v (%v)", a, again, err)
 		}
 	}
 	late := Machine{MAC: "d8:3a:dd:00:00:ff"}
-	if a, err := p.Give(late, now.Add(2*time.Hour)); err == nil {
+	if a, err := p.Give(late, false, true, now.Add(2*time.Hour)); err == nil {
 		t.Errorf("an eleventh got %v", a)
 	}
-	if _, err := p.Give(late, now.Add(2*leaseTime)); err != nil {
+	if _, err := p.Give(late, false, true, now.Add(2*leaseTime)); err != nil {
 		t.Errorf("leases do not end: %v", err)
 	}
-	first, _ := pool().Give(late, now)
-	if again, _ := pool().Give(late, now); again != first {
+	first, _ := pool().Give(late, false, true, now)
+	if again, _ := pool().Give(late, false, true, now); again != first {
 		t.Errorf("a server that forgot gave %v instead of %v", again, first)
 	}
 	fixed := pool()
 	fixed.Fixed = func(m Machine) (netip.Addr, bool) { return netip.MustParseAddr("10.0.0.7"), m.Serial == "52617370" }
-	if a, err := fixed.Give(Machine{Serial: "52617370"}, now); err != nil || a.String() != "10.0.0.7" {
+	if a, err := fixed.Give(Machine{Serial: "52617370"}, false, true, now); err != nil || a.String() != "10.0.0.7" {
 		t.Errorf("%v %v", a, err)
 	}
 }
@@ -379,7 +381,7 @@ func TestStrangersAreForgotten(t *testing.T) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if n := s.nodes["52617370"]; n == nil || n.served.IsZero() {
+	if n := s.nodes.bySerial("52617370"); n == nil || n.served.IsZero() {
 		t.Error("the adopted one was forgotten")
 	}
 }

@@ -47,6 +47,8 @@ type Machine struct {
 	MAC    string // lower case, with colons
 	Board  string // of package boards
 	Name   string // asks for an entry by its hostname; "" for any
+	// Unlisted has a machine that no entry fits take the defaults.
+	Unlisted bool
 }
 
 // Document is a node config or an inventory, as it was read and checked.
@@ -307,11 +309,14 @@ func (f *Document) Find(m Machine) (int, error) {
 // of it; name is what the node is called where its config does not say.
 func (f *Document) For(m Machine, name string, decrypt func(string) (string, error)) (*Config, error) {
 	i, err := f.Find(m)
-	if err != nil {
+	if err != nil && !m.Unlisted {
 		return nil, err
 	}
 	whole := f.top
-	if f.Inventory != nil {
+	switch {
+	case err != nil:
+		whole = resolve(f.defaults)
+	case f.Inventory != nil:
 		whole = merge(f.defaults, strip(f.nodes[i]))
 	}
 	cfg := &Config{}

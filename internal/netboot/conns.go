@@ -1,0 +1,124 @@
+package netboot
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// Bounds of connections to the boot plane. A node has one, and a second one
+// while it asks for something beside; whoever opens more, or reads so slowly
+// that it holds one for ever, gets no further.
+const (
+	maxConns    = 1024 // in all: a few hundred nodes at once
+	maxOfClient = 8
+	slowPart    = 1 << 20          // bytes that must be taken
+	slowTime    = 30 * time.Second // in this: 35 kB/s, of a cable that does 10 MB/s
+)
+
+// bounded has a listener hang up on whoever has enough connections already.
+func bounded(l net.Listener, now func() time.Time) net.Listener {
+	return &boundedListener{Listener: l, now: now, of: map[netip.Addr]int{}}
+}
+
+type boundedListener struct {
+	net.Listener
+	now func() time.Time
+	mu  sync.Mutex
+	of  map[netip.Addr]int
+	all int
+}
+
+// Accept implements net.Listener.
+func (l *boundedListener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		tcp, ok := c.(*net.TCPConn)
+		if !ok {
+			c.Close()
+			return nil, errors.New("the boot plane is for TCP")
+		}
+		client := tcp.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
+		if l.take(client) {
+			return &boundedConn{TCPConn: tcp, now: l.now, end: sync.OnceFunc(func() { l.give(client) })}, nil
+		}
+		tcp.SetLinger(0) // nothing of it stays behind
+		tcp.Close()
+	}
+}
+
+func (l *boundedListener) take(client netip.Addr) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.all >= maxConns || l.of[client] >= maxOfClient {
+		return false
+	}
+	l.all++
+	l.of[client]++
+	return true
+}
+
+func (l *boundedListener) give(client netip.Addr) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.all--
+	if l.of[client]--; l.of[client] == 0 {
+		delete(l.of, client)
+	}
+}
+
+// boundedConn is a connection whose every part must be taken in time. net/http
+// sends files by ReadFrom, which has the kernel do it.
+type boundedConn struct {
+	*net.TCPConn
+	now func() time.Time
+	end func()
+}
+
+// Close implements net.Conn.
+func (c *boundedConn) Close() error {
+	c.end()
+	return c.TCPConn.Close()
+}
+
+// Write implements net.Conn.
+func (c *boundedConn) Write(b []byte) (int, error) {
+	done := 0
+	for {
+		if err := c.SetWriteDeadline(c.now().Add(slowTime)); err != nil {
+			return done, err
+		}
+		n, err := c.TCPConn.Write(b[done:min(len(b), done+slowPart)])
+		if done += n; err != nil || done == len(b) {
+			return done, err
+		}
+	}
+}
+
+// ReadFrom implements io.ReaderFrom.
+func (c *boundedConn) ReadFrom(r io.Reader) (int64, error) {
+	limited, ok := r.(*io.LimitedReader)
+	if !ok {
+		limited = &io.LimitedReader{R: r, N: 1<<63 - 1}
+	}
+	var done int64
+	for limited.N > 0 {
+		if err := c.SetWriteDeadline(c.now().Add(slowTime)); err != nil {
+			return done, err
+		}
+		part := &io.LimitedReader{R: limited.R, N: min(limited.N, slowPart)}
+		n, err := c.TCPConn.ReadFrom(part)
+		done += n
+		limited.N -= n
+		if err != nil || part.N > 0 { // the end of what there is to read
+			return done, err
+		}
+	}
+	return done, nil
+}

@@ -1,0 +1,221 @@
+package netboot
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"github.com/pikelet-os/pikelet/internal/netboot/plane"
+)
+
+const pxe = "PXEClient:Arch:00000:UNDI:002001"
+
+// stranger sends message number i of a flood: a Pi with a serial of its own, a
+// boot ROM that says none, or a PC.
+func (s *stage) stranger(i int) (*dhcpv4.DHCPv4, error) {
+	s.t.Helper()
+	mac := net.HardwareAddr{0x02, 0, byte(i >> 24), byte(i >> 16), byte(i >> 8), byte(i)}
+	with := []dhcpv4.Modifier{dhcpv4.WithOption(dhcpv4.OptClassIdentifier(pxe))}
+	switch id := make([]byte, 17); i % 3 {
+	case 0:
+		copy(id[1:], "RPi4")
+		binary.LittleEndian.PutUint32(id[13:], uint32(i))
+		with = append(with, dhcpv4.WithOption(dhcpv4.OptGeneric(dhcpv4.OptionClientMachineIdentifier, id)))
+	case 1:
+		copy(id[1:], strings.Repeat("D", 16))
+		with = append(with, dhcpv4.WithOption(dhcpv4.OptGeneric(dhcpv4.OptionClientMachineIdentifier, id)))
+	}
+	m, err := dhcpv4.NewDiscovery(mac, with...)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return s.lease(m)
+}
+
+// TestFlood: somebody asks thirty thousand times, each time as another
+// machine, in three seconds. What that costs in memory is bounded, and a Pi that
+// is adopted has an address and its turn at once, also where its model is in no
+// packet.
+func TestFlood(t *testing.T) {
+	s := newStage(t)
+	s.Roster, s.Most = some{piMAC}, 2
+	s.Pool = &Pool{First: netip.MustParseAddr("10.0.0.50"), Last: netip.MustParseAddr("10.0.0.250"), Bits: 24}
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	full := 0
+	for i := range 30_000 {
+		s.now = s.now.Add(100 * time.Microsecond)
+		if _, err := s.stranger(i); err != nil {
+			full++
+			s.tell("dhcp", err.Error())
+		}
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > 8<<20 {
+		t.Errorf("%d bytes more are in use", grown)
+	}
+	if full < 9_000 {
+		t.Errorf("only %d found no address", full)
+	}
+	if n := len(s.log); n > burst+2*4*rate {
+		t.Errorf("%d lines were said", n)
+	}
+	for name, id := range map[string]string{
+		"a Pi 4":        "\x00RPi4\x14\x31\xc0\x00\xdd\x01\x02\x03\x70\x73\x61\x52",
+		"the ROM of 3B": "\x00" + strings.Repeat("D", 16),
+	} {
+		if got := offer(t, s, piMAC, id, pxe); got == nil || got.YourIPAddr.IsUnspecified() {
+			t.Errorf("%s got %v", name, got)
+		}
+		s.now = s.now.Add(silentBoot + time.Second)
+	}
+	if _, err := s.fetch(piIP, "52617370/config.txt"); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestSilenceIsCounted: what was left out is said, as a number.
+func TestSilenceIsCounted(t *testing.T) {
+	s := newStage(t)
+	for range burst + 50 {
+		s.tell("dhcp", "x")
+	}
+	s.tell("config", "of another kind")
+	s.now = s.now.Add(time.Second)
+	s.tell("dhcp", "y")
+	if got := s.log[len(s.log)-3:]; got[0] != "config: of another kind" || got[1] != "dhcp: 50 lines were left out" || got[2] != "dhcp: y" {
+		t.Errorf("%q", got)
+	}
+}
+
+// TestOffersAreBrief: who only asks has an address for a minute; who takes it
+// for longer, and nobody gets it from him; one that somebody else has is left
+// alone.
+func TestOffersAreBrief(t *testing.T) {
+	now := time.Unix(1700000000, 0)
+	one := netip.MustParseAddr("10.0.0.50")
+	p := &Pool{First: one, Last: one, Bits: 24}
+	a, b, pi := Machine{MAC: "a"}, Machine{MAC: "b"}, Machine{MAC: "pi"}
+	gives := func(m Machine, stranger, keeps, want bool) {
+		t.Helper()
+		if _, err := p.Give(m, stranger, keeps, now); (err == nil) != want {
+			t.Errorf("%s: %v", m.MAC, err)
+		}
+	}
+	gives(a, true, false, true)
+	gives(b, true, false, false)
+	now = now.Add(offerTime + time.Second)
+	gives(b, true, false, true)
+	gives(pi, false, false, true) // an adopted one comes first
+	gives(b, true, true, false)
+	now = now.Add(offerTime + time.Second)
+	gives(b, true, true, true)
+	gives(pi, false, false, false)
+	p.Released("b")
+	gives(pi, false, true, true)
+	p.Declined("pi", now)
+	gives(pi, false, true, false)
+	now = now.Add(declinedTime + time.Second)
+	gives(pi, false, true, true)
+}
+
+// TestPi3First: it gives up soon, so it does not wait behind those that never
+// do; nor is it held up a second time on one boot.
+func TestPi3First(t *testing.T) {
+	var l line
+	now := time.Unix(1700000000, 0)
+	l.admit("x", false, 1, now)
+	for _, mac := range []string{"a", "b"} {
+		l.admit(mac, false, 1, now)
+	}
+	if l.admit("pi3", true, 1, now) {
+		t.Fatal("two at a time")
+	}
+	l.done("x")
+	if l.admit("a", false, 1, now) {
+		t.Error("a went before the Pi 3")
+	}
+	if !l.admit("pi3", true, 1, now) {
+		t.Error("the Pi 3 waits")
+	}
+	l.done("pi3")
+	if !l.admit("a", false, 1, now) {
+		t.Error("a is passed by")
+	}
+
+	s := newStage(t)
+	s.Most = 1
+	rom := "\x00" + strings.Repeat("D", 16)
+	if offer(t, s, piMAC, rom, pxe) == nil {
+		t.Fatal("a ROM that nothing is known of is not answered")
+	}
+	if offer(t, s, otherMAC, rom, pxe) != nil {
+		t.Error("a second one did not wait")
+	}
+	s.line.begin("another", s.now) // the line of those that are known is full
+	if offer(t, s, piMAC, "\x00"+strings.Repeat("\x70\x73\x61\x52", 4), pxe) == nil {
+		t.Error("held up in the midst of a boot")
+	}
+}
+
+// TestConnectionsAreBounded: one client has so many connections and no more;
+// another's are not its affair. What is sent by parts arrives as it is.
+func TestConnectionsAreBounded(t *testing.T) {
+	s := newStage(t)
+	big := &boundedListener{of: map[netip.Addr]int{}}
+	for i := range maxConns {
+		if !big.take(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})) {
+			t.Fatal(i)
+		}
+	}
+	if big.take(piIP) {
+		t.Error("there is no bound")
+	}
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := t.Context()
+	go serveHTTP(ctx, bounded(l, time.Now), s.Plane())
+	var conns []net.Conn
+	for i := range maxOfClient + 1 {
+		c, err := net.Dial("tcp4", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		conns = append(conns, c)
+		ask := fmt.Sprintf("GET %s HTTP/1.1\r\nHost: x\r\n\r\n", plane.Request{Kind: plane.Manifest, Machine: pi}.Encode())
+		io.WriteString(c, ask)
+		c.SetReadDeadline(time.Now().Add(5 * time.Second))
+		if _, err := c.Read(make([]byte, 1)); (err == nil) != (i < maxOfClient) {
+			t.Errorf("connection %d: %v", i, err)
+		}
+	}
+	conns[0].Close()
+	for start := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		c, err := net.Dial("tcp4", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+		_, err = c.Read(make([]byte, 1))
+		c.Close()
+		if err == nil {
+			break
+		}
+		if time.Since(start) > 10*time.Second {
+			t.Fatal("a place that is free again is not given")
+		}
+	}
+}

@@ -1,0 +1,57 @@
+package netboot
+
+import (
+	"fmt"
+	"sync"
+	"time"
+)
+
+// What a server says is bounded, for anybody can have it say something: this
+// many lines of a kind at once, and then so many a second.
+const (
+	burst = 200
+	rate  = 10
+)
+
+// teller counts lines by kind.
+type teller struct {
+	mu    sync.Mutex
+	kinds map[string]*bucket
+}
+
+type bucket struct {
+	left    float64 // lines that may be said now
+	last    time.Time
+	dropped int
+}
+
+// tell says a line of a kind, such as dhcp, unless there were too many of it.
+func (s *Server) tell(kind, text string) {
+	s.teller.mu.Lock()
+	if s.teller.kinds == nil {
+		s.teller.kinds = map[string]*bucket{}
+	}
+	now := s.Now()
+	b := s.teller.kinds[kind]
+	if b == nil {
+		b = &bucket{left: burst, last: now}
+		s.teller.kinds[kind] = b
+	}
+	b.left = min(burst, b.left+rate*now.Sub(b.last).Seconds())
+	b.last = now
+	dropped, say := b.dropped, b.left >= 1
+	if say {
+		b.left--
+		b.dropped = 0
+	} else {
+		b.dropped++
+	}
+	s.teller.mu.Unlock()
+	if !say {
+		return
+	}
+	if dropped > 0 {
+		s.Log(fmt.Sprintf("%s: %d lines were left out", kind, dropped))
+	}
+	s.Log(kind + ": " + text)
+}
