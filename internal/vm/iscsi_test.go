@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/pikelet-os/pikelet/internal/vm"
 )
 
 // nas is a real iSCSI target on loopback, where a guest finds it at 10.0.2.2, or
@@ -70,7 +72,7 @@ func (n *nas) start() {
 	n.t.Helper()
 	args, here := []string{"tgtd", "-f", "-d", "0", "-C", n.socket, "--iscsi"}, "127.0.0.1"
 	if n.lan != nil {
-		args, here = append([]string{"ip", "netns", "exec", n.lan.name}, args...), "10.77.0.1"
+		args, here = append([]string{"ip", "netns", "exec", n.lan.Name}, args...), vm.LANAddress
 	}
 	args = append(args, fmt.Sprintf("portal=%s:%d", here, n.port))
 	n.cmd = exec.Command(args[0], args[1:]...)

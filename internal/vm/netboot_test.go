@@ -6,7 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,58 +18,48 @@ import (
 	"github.com/pikelet-os/pikelet/internal/vm"
 )
 
-// lan is a network of a test's own: a namespace with a bridge, which is where
-// servers and QEMU are, and one for the Ethernet of each Pi.
+// lan is a network of a test's own.
 type lan struct {
-	t    *testing.T
-	name string
-	pis  int
+	t *testing.T
+	*vm.LAN
 }
 
-var lans atomic.Int32
-
-// newLAN makes a network in which this side is 10.77.0.1.
 func newLAN(t *testing.T) *lan {
 	t.Helper()
-	l := &lan{t: t, name: fmt.Sprintf("pikelet-%d-%d", os.Getpid(), lans.Add(1))}
-	l.namespace(l.name)
-	l.in(l.name, "ip", "link", "set", "lo", "up")
-	l.in(l.name, "ip", "link", "add", "br0", "type", "bridge")
-	l.in(l.name, "ip", "addr", "add", "10.77.0.1/24", "dev", "br0")
-	l.in(l.name, "ip", "link", "set", "br0", "up")
-	return l
-}
-
-func (l *lan) namespace(name string) {
-	l.t.Helper()
-	if out, err := exec.Command("ip", "netns", "add", name).CombinedOutput(); err != nil {
-		l.t.Fatalf("ip netns add: %v: %s", err, out)
+	l, err := vm.NewLAN()
+	if err != nil {
+		t.Fatal(err)
 	}
-	l.t.Cleanup(func() { exec.Command("ip", "netns", "del", name).Run() })
+	t.Cleanup(l.Close)
+	return &lan{t, l}
 }
 
 // in runs a command in a namespace.
 func (l *lan) in(name string, command ...string) {
 	l.t.Helper()
-	if out, err := exec.Command("ip", append([]string{"netns", "exec", name}, command...)...).CombinedOutput(); err != nil {
-		l.t.Fatalf("%v: %v: %s", command, err, out)
+	if err := l.In(name, command...); err != nil {
+		l.t.Fatal(err)
 	}
 }
 
-// pi plugs a machine in: its firmware in a namespace of its own, and a tap for
-// what QEMU goes on with.
+// pi plugs a machine in.
 func (l *lan) pi(model string, serial uint32) (*vm.NetROM, string) {
 	l.t.Helper()
-	l.pis++
-	mac := net.HardwareAddr{0xd8, 0x3a, 0xdd, 0, byte(serial >> 8), byte(serial)}
-	name, port, tap := fmt.Sprintf("%s-%d", l.name, l.pis), fmt.Sprintf("port%d", l.pis), fmt.Sprintf("tap%d", l.pis)
-	l.namespace(name)
-	l.in(l.name, "ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", name)
-	l.in(l.name, "ip", "link", "set", port, "master", "br0", "up")
-	l.in(name, "ip", "link", "set", "eth0", "address", mac.String(), "up")
-	l.in(l.name, "ip", "tuntap", "add", tap, "mode", "tap")
-	l.in(l.name, "ip", "link", "set", tap, "master", "br0", "up")
-	return &vm.NetROM{Model: model, Serial: serial, MAC: mac, Namespace: name, Device: "eth0"}, tap
+	rom, tap, err := l.Pi(model, serial)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return rom, tap
+}
+
+// joins plugs another machine in, and returns its namespace.
+func (l *lan) joins() string {
+	l.t.Helper()
+	name, err := l.Join(nil)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return name
 }
 
 // server is a pikelet serve in a network.
@@ -118,8 +107,7 @@ func (l *lan) serve(image, nodes string, more ...string) *server {
 		l.t.Fatal(err)
 	}
 	s := &server{t: l.t}
-	args := append([]string{"netns", "exec", l.name, "../../build/pikelet", "serve", image, "--nodes", file, "--interface", "br0", "--cache", dir, "--state", filepath.Join(dir, "state")}, more...)
-	s.cmd = exec.Command("ip", args...)
+	s.cmd = l.Command(l.Name, append([]string{"../../build/pikelet", "serve", image, "--nodes", file, "--interface", "br0", "--cache", dir, "--state", filepath.Join(dir, "state")}, more...)...)
 	s.cmd.Stdout, s.cmd.Stderr = s, s
 	if err := s.cmd.Start(); err != nil {
 		l.t.Fatal(err)
@@ -202,7 +190,7 @@ var servedBoards = []string{"boards: [rpi3, vm]", "boards: [rpi3, rpi4, rpi5, vm
 func (l *lan) bootNet(rom *vm.NetROM, tap string) *pi {
 	l.t.Helper()
 	return boot(l.t, "", func(o *vm.Options) {
-		o.Net, o.Tap, o.Namespace = rom, tap, l.name
+		o.Net, o.Tap, o.Namespace = rom, tap, l.Name
 		o.Serial = fmt.Sprintf("10000000%08x", rom.Serial)
 	})
 }
@@ -211,13 +199,9 @@ func (l *lan) bootNet(rom *vm.NetROM, tap string) *pi {
 // knows nothing of booting.
 func (l *lan) router() {
 	l.t.Helper()
-	name := l.name + "-router"
-	l.namespace(name)
-	l.in(l.name, "ip", "link", "add", "router", "type", "veth", "peer", "name", "eth0", "netns", name)
-	l.in(l.name, "ip", "link", "set", "router", "master", "br0", "up")
+	name := l.joins()
 	l.in(name, "ip", "addr", "add", "10.77.0.254/24", "dev", "eth0")
-	l.in(name, "ip", "link", "set", "eth0", "up")
-	cmd := exec.Command("ip", "netns", "exec", name, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--interface=eth0", "--pid-file=",
+	cmd := l.Command(name, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--interface=eth0", "--pid-file=",
 		"--dhcp-leasefile="+filepath.Join(l.t.TempDir(), "leases"), "--dhcp-range=10.77.0.100,10.77.0.120,1h", "--no-ping", "--user=root", "--log-facility=-")
 	var said bytes.Buffer
 	cmd.Stderr = &said
@@ -342,7 +326,7 @@ func TestNetROMs(t *testing.T) {
 			booted <- err
 		}()
 		pikelet := func(args ...string) string {
-			out, err := exec.Command("ip", append([]string{"netns", "exec", l.name, "../../build/pikelet", "nodes"}, args...)...).CombinedOutput()
+			out, err := l.Command(l.Name, append([]string{"../../build/pikelet", "nodes"}, args...)...).CombinedOutput()
 			if err != nil {
 				t.Fatalf("%v: %s", err, out)
 			}

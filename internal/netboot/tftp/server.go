@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -43,19 +42,15 @@ type Server struct {
 	Now func() time.Time
 }
 
-// How long an answer is waited for before a packet is sent again: at first, and
-// between which bounds what is measured counts. RFC 6298 has the arithmetic;
-// its bound of 1 s is for the Internet, a Pi's cable is shorter.
-const (
-	firstWait = 500 * time.Millisecond
-	minWait   = 20 * time.Millisecond
-	maxWait   = 4 * time.Second
-	tries     = 8 // of one packet: 20 s at least, a Pi's own patience for a file is 30 s
-)
-
 // Serve answers until ctx ends. Each transfer has a port of its own, on the
-// address that was asked.
+// address that was asked. It runs on Linux.
 func (s *Server) Serve(ctx context.Context, conn *net.UDPConn) error {
+	e, err := newEngine(s.Now)
+	if err != nil {
+		return err
+	}
+	ctx, end := context.WithCancel(ctx)
+	defer end()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 	limit := s.Max
@@ -65,7 +60,10 @@ func (s *Server) Serve(ctx context.Context, conn *net.UDPConn) error {
 	slots := make(chan struct{}, limit)
 	var running sync.Map // of clients' ports that have a transfer: a request that came twice is one
 	var all sync.WaitGroup
+	all.Go(func() { e.run(ctx) })
 	defer all.Wait()
+	defer end()
+	local := conn.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap()
 	buf := make([]byte, 64<<10)
 	for {
 		n, client, err := conn.ReadFromUDPAddrPort(buf)
@@ -96,147 +94,48 @@ func (s *Server) Serve(ctx context.Context, conn *net.UDPConn) error {
 			conn.WriteToUDPAddrPort((&Error{CodeOther, "too many transfers"}).encode(), client)
 			continue
 		}
-		all.Add(1)
-		local, _ := conn.LocalAddr().(*net.UDPAddr)
-		go func() {
-			defer all.Done()
-			defer func() { running.Delete(client); <-slots }()
-			s.transfer(ctx, local.IP, client, r)
-		}()
+		all.Go(func() {
+			ended := make(chan struct{})
+			s.begin(e, local, client, r, func() { close(ended) })
+			<-ended
+			running.Delete(client)
+			<-slots
+		})
 	}
 }
 
-// transfer sends one file.
-func (s *Server) transfer(ctx context.Context, local net.IP, client netip.AddrPort, r request) {
-	conn, err := net.DialUDP("udp4", &net.UDPAddr{IP: local}, net.UDPAddrFromAddrPort(client))
-	if err != nil {
+// begin opens what is asked for and has the engine send it, or tells the client
+// why not. It calls ended when all is over.
+func (s *Server) begin(e *engine, local netip.Addr, client netip.AddrPort, r request, ended func()) {
+	file, size, err := s.Open(client.Addr(), r.name)
+	f := &flight{t: Transfer{Client: client.Addr(), Name: r.name, Size: size}, start: s.Now()}
+	done := func() {
+		f.t.Took = s.Now().Sub(f.start)
+		if s.Done != nil {
+			s.Done(f.t)
+		}
+		ended()
+	}
+	if err == nil {
+		f.open(file, r)
+		if err = f.t.Err; err != nil {
+			file.Close()
+		}
+	}
+	if err == nil {
+		e.add(local, client, f, func() {
+			file.Close()
+			done()
+		})
 		return
 	}
-	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })()
-	file, size, err := s.Open(client.Addr(), r.name)
-	t := Transfer{Client: client.Addr(), Name: r.name, Size: size}
-	start := s.Now()
-	if err != nil {
-		var own *Error
-		if !errors.As(err, &own) {
-			own = &Error{CodeNotFound, "there is no such file"}
-		}
-		conn.Write(own.encode())
-		t.Err = err
-	} else {
-		f := &flight{conn: conn, now: s.Now, wait: firstWait, t: &t, in: make([]byte, 1500)}
-		t.Err = f.send(ctx, file, r)
-		var aborted *Error
-		if errors.As(t.Err, &aborted) {
-			t.Aborted, t.Err = fmt.Sprintf("%d %s", aborted.Code, aborted.Message), nil
-		}
-		file.Close()
+	var own *Error
+	if !errors.As(err, &own) {
+		own = &Error{CodeNotFound, "there is no such file"}
 	}
-	t.Took = s.Now().Sub(start)
-	if s.Done != nil {
-		s.Done(t)
+	f.t.Err = err
+	if err := e.once(local, client, own.encode()); err != nil {
+		f.t.Err = errors.Join(f.t.Err, err)
 	}
-}
-
-// flight is a transfer under way.
-type flight struct {
-	conn      *net.UDPConn
-	now       func() time.Time
-	t         *Transfer
-	in        []byte
-	wait      time.Duration
-	srtt, dev time.Duration // smoothed round trip, and how far it varies
-}
-
-// send sends the OACK, and then block after block.
-func (f *flight) send(ctx context.Context, file File, r request) error {
-	if r.options {
-		if err := f.until(ctx, r.oack(f.t.Size), 0); err != nil {
-			return err
-		}
-	}
-	// The first block is number 1, and after 65535 comes 0 (FACTS 3.5).
-	out := make([]byte, 4+r.block)
-	out[1] = opData
-	for block, at := uint16(1), int64(0); ; block, at = block+1, at+int64(r.block) {
-		n, err := file.ReadAt(out[4:], at)
-		if err != nil && !errors.Is(err, io.EOF) {
-			f.conn.Write((&Error{CodeOther, "the file can't be read"}).encode())
-			return fmt.Errorf("reading at byte %d: %w", at, err)
-		}
-		binary.BigEndian.PutUint16(out[2:], block)
-		if err := f.until(ctx, out[:4+n], block); err != nil {
-			return err
-		}
-		f.t.Sent = at + int64(n)
-		if n < r.block {
-			return nil
-		}
-	}
-}
-
-// until sends a packet until it is acknowledged. What acknowledges an earlier
-// one is passed over, and not answered: to answer it would send every block
-// twice from there on (RFC 1123 4.2.3.1).
-func (f *flight) until(ctx context.Context, out []byte, block uint16) error {
-	for try := 1; ; try++ {
-		sent := f.now()
-		if _, err := f.conn.Write(out); err != nil {
-			return fmt.Errorf("sending: %w", err)
-		}
-		if try > 1 {
-			f.t.Again++
-		}
-		err := f.acknowledged(ctx, sent, block)
-		if err == nil {
-			if try == 1 { // of one that was sent twice nobody knows which was answered (Karn)
-				f.measured(f.now().Sub(sent))
-			}
-			return nil
-		}
-		var quiet net.Error
-		if ctx.Err() != nil || !errors.As(err, &quiet) || !quiet.Timeout() {
-			return err
-		}
-		if try == tries {
-			return fmt.Errorf("no answer to block %d, which was sent %d times", block, tries)
-		}
-		f.wait = min(2*f.wait, maxWait)
-	}
-}
-
-func (f *flight) acknowledged(ctx context.Context, sent time.Time, block uint16) error {
-	if err := f.conn.SetReadDeadline(sent.Add(f.wait)); err != nil {
-		return err
-	}
-	if ctx.Err() != nil { // which had set an earlier one
-		return ctx.Err()
-	}
-	for {
-		n, err := f.conn.Read(f.in)
-		if err != nil {
-			return err
-		}
-		got, aborted, err := parseAck(f.in[:n])
-		switch {
-		case err != nil: // noise
-		case aborted != nil:
-			return aborted
-		case got == block:
-			return nil
-		}
-	}
-}
-
-// measured learns from one round trip how long to wait for the next (RFC 6298
-// 2).
-func (f *flight) measured(r time.Duration) {
-	if f.srtt == 0 {
-		f.srtt, f.dev = r, r/2
-	} else {
-		f.dev += ((f.srtt - r).Abs() - f.dev) / 4
-		f.srtt += (r - f.srtt) / 8
-	}
-	f.wait = min(max(f.srtt+4*f.dev, minWait), maxWait)
+	done()
 }

@@ -40,7 +40,7 @@ func main() {
 	flag.StringVar(&o.bulk, "bulk", "build/bulk", "repository of large packages")
 	flag.StringVar(&o.alpine, "alpine", "", "folder with alpine-minirootfs-*-x86_64.tar.gz and APKINDEX-*-x86_64.tar.gz, for solve_ms")
 	flag.IntVar(&o.rounds, "rounds", 5, "how often each is measured; figures are medians")
-	flag.StringVar(&o.only, "only", "", "measure only these groups: boot, node, build, loop, solve, ship, update")
+	flag.StringVar(&o.only, "only", "", "measure only these groups: boot, node, build, loop, solve, ship, update, netboot")
 	pack := flag.String("squash", "", "only pack this folder into the file -o, as the builder's writer does")
 	flag.Parse()
 	err := func() error {
@@ -78,7 +78,7 @@ func run(o options) (err error) {
 	for _, group := range []struct {
 		name    string
 		measure func(context.Context, options, map[string]float64) error
-	}{{"boot", boots}, {"node", node}, {"build", builds}, {"loop", loop}, {"solve", solve}, {"ship", ship}, {"update", update}} {
+	}{{"boot", boots}, {"node", node}, {"build", builds}, {"loop", loop}, {"solve", solve}, {"ship", ship}, {"update", update}, {"netboot", netboot}} {
 		if o.only == "" || strings.Contains(","+o.only+",", ","+group.name+",") {
 			if err := group.measure(ctx, o, figures); err != nil {
 				return fmt.Errorf("%s: %w", group.name, err)

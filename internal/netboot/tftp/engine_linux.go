@@ -1,0 +1,259 @@
+package tftp
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"runtime"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// engine sends all transfers, on one thread that waits for all of their sockets
+// together. TFTP turns around for every block, so that a goroutine of each
+// transfer is woken for every block: that costs more than the packets do
+// (docs/decisions/0010-tftp.md has the figures).
+type engine struct {
+	now   func() time.Time
+	poll  int // epoll
+	wake  int // eventfd: something is in fresh, or ctx ended
+	mu    sync.Mutex
+	fresh []*transfer
+	over  bool // nothing is added any more
+
+	flights map[int]*transfer // by socket
+}
+
+// transfer is a flight with its socket.
+type transfer struct {
+	*flight
+	fd    int
+	ended func()
+}
+
+func newEngine(now func() time.Time) (*engine, error) {
+	e := &engine{now: now, flights: map[int]*transfer{}}
+	var err error
+	if e.poll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("epoll: %w", err)
+	}
+	if e.wake, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err == nil {
+		err = e.watch(e.wake)
+	}
+	if err != nil {
+		unix.Close(e.poll)
+		return nil, fmt.Errorf("eventfd: %w", err)
+	}
+	return e, nil
+}
+
+// watch has poll tell when something comes to a socket, once for each time
+// something does: it is not looked at again until then.
+func (e *engine) watch(fd int) error {
+	return unix.EpollCtl(e.poll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: int32(fd)})
+}
+
+// socket returns one that talks to a client, and to nobody else.
+func socket(local netip.Addr, client netip.AddrPort) (int, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return 0, err
+	}
+	if err := errors.Join(
+		unix.Bind(fd, &unix.SockaddrInet4{Addr: local.As4()}),
+		unix.Connect(fd, &unix.SockaddrInet4{Addr: client.Addr().As4(), Port: int(client.Port())}),
+	); err != nil {
+		unix.Close(fd)
+		return 0, err
+	}
+	return fd, nil
+}
+
+// once sends a single packet from a port of its own.
+func (e *engine) once(local netip.Addr, client netip.AddrPort, out []byte) error {
+	fd, err := socket(local, client)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	_, err = unix.Write(fd, out)
+	return err
+}
+
+// add has a flight begin. ended is called when it is over, on a goroutine of
+// its own.
+func (e *engine) add(local netip.Addr, client netip.AddrPort, f *flight, ended func()) {
+	fd, err := socket(local, client)
+	if err != nil {
+		f.broken(err)
+		ended()
+		return
+	}
+	t := &transfer{f, fd, ended}
+	e.mu.Lock()
+	over := e.over
+	if !over {
+		e.fresh = append(e.fresh, t)
+	}
+	e.mu.Unlock()
+	if over {
+		f.broken(context.Canceled)
+		unix.Close(fd)
+		ended()
+		return
+	}
+	e.rouse()
+}
+
+// rouse ends the wait of run.
+func (e *engine) rouse() {
+	unix.Write(e.wake, binary.NativeEndian.AppendUint64(nil, 1))
+}
+
+// run sends what there is until ctx ends.
+func (e *engine) run(ctx context.Context) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	stop := context.AfterFunc(ctx, e.rouse)
+	defer e.close(stop)
+	events, in := make([]unix.EpollEvent, 128), make([]byte, 1500)
+	now, due := e.now(), time.Time{} // of the packet that is sent again first, or earlier
+	for ctx.Err() == nil {
+		n, err := unix.EpollWait(e.poll, events, e.patience(now, due))
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return
+		}
+		now = e.now()
+		for _, event := range events[:max(n, 0)] {
+			fd := int(event.Fd)
+			if fd == e.wake {
+				unix.Read(e.wake, in[:8])
+				e.admit(now)
+				due = now // there are others to wait for
+				continue
+			}
+			if t := e.flights[fd]; t != nil {
+				e.read(t, in, now)
+			}
+		}
+		if !now.Before(due) {
+			due = e.again(in, now)
+		}
+	}
+}
+
+// patience is how long to wait for a packet, in milliseconds; -1 for ever.
+func (e *engine) patience(now, due time.Time) int {
+	if len(e.flights) == 0 {
+		return -1
+	}
+	return int(max(due.Sub(now)+time.Millisecond-1, 0) / time.Millisecond)
+}
+
+// admit begins what was added.
+func (e *engine) admit(now time.Time) {
+	e.mu.Lock()
+	fresh := e.fresh
+	e.fresh = nil
+	e.mu.Unlock()
+	for _, t := range fresh {
+		e.flights[t.fd] = t
+		if err := e.watch(t.fd); err != nil {
+			e.end(t, err)
+			continue
+		}
+		e.send(t, now)
+	}
+}
+
+// read takes packets of a client up to the one that was waited for. What may be
+// behind that is old, and read before the next one.
+func (e *engine) read(t *transfer, in []byte, now time.Time) {
+	for {
+		n, err := unix.Read(t.fd, in)
+		switch {
+		case errors.Is(err, unix.EAGAIN):
+			return
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil: // nobody listens there
+			e.end(t, err)
+			return
+		}
+		if send, done := t.heard(in[:n], now); send || done {
+			e.step(t, now, send, done)
+			return
+		}
+	}
+}
+
+// step does as a flight says.
+func (e *engine) step(t *transfer, now time.Time, send, done bool) {
+	if send && !e.send(t, now) {
+		return
+	}
+	if done {
+		e.end(t, nil)
+	}
+}
+
+// send sends the packet of a flight; what the kernel has no room for is lost, as
+// on the way.
+func (e *engine) send(t *transfer, now time.Time) bool {
+	if err := unix.Send(t.fd, t.out, 0); err != nil && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.ENOBUFS) {
+		e.end(t, err)
+		return false
+	}
+	t.flown(now)
+	return true
+}
+
+// again sends what was not answered in time, and returns when to look next.
+func (e *engine) again(in []byte, now time.Time) time.Time {
+	next := now.Add(maxWait)
+	for fd, t := range e.flights {
+		if !now.Before(t.due) {
+			sent := t.sent
+			if e.read(t, in, now); e.flights[fd] == t && t.sent.Equal(sent) {
+				send, done := t.quiet()
+				e.step(t, now, send, done)
+			}
+		}
+		// A wait may become shorter before its packet is due.
+		if soon := now.Add(max(t.due.Sub(now)/2, minWait/2)); soon.Before(next) {
+			next = soon
+		}
+	}
+	return next
+}
+
+// end takes a flight down; err is what broke it.
+func (e *engine) end(t *transfer, err error) {
+	if err != nil {
+		t.broken(err)
+	}
+	delete(e.flights, t.fd)
+	unix.Close(t.fd)
+	go t.ended()
+}
+
+// close ends everything.
+func (e *engine) close(stop func() bool) {
+	e.mu.Lock()
+	e.over = true
+	fresh := e.fresh
+	e.mu.Unlock()
+	for _, t := range fresh {
+		e.end(t, context.Canceled)
+	}
+	for _, t := range e.flights {
+		e.end(t, context.Canceled)
+	}
+	stop()
+	unix.Close(e.poll)
+	unix.Close(e.wake)
+}
