@@ -58,7 +58,7 @@ var errNoFile = errors.New("file not found")
 func (r NetROM) Boot(ctx context.Context) (*Handover, error) {
 	b := &netBoot{NetROM: r, ctx: ctx}
 	var s *Handover
-	err := inNamespace(r.Namespace, func() (err error) {
+	err := InNamespace(r.Namespace, func() (err error) {
 		s, err = b.boot()
 		return err
 	})

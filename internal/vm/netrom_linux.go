@@ -12,9 +12,9 @@ import (
 	"github.com/pikelet-os/pikelet/internal/netboot/bound"
 )
 
-// inNamespace does something in a network namespace: on a thread that is thrown
+// InNamespace does something in a network namespace: on a thread that is thrown
 // away afterwards. What it starts and opens stays there.
-func inNamespace(name string, do func() error) error {
+func InNamespace(name string, do func() error) error {
 	if name == "" {
 		return do()
 	}

@@ -9,7 +9,8 @@ import (
 
 var errLinux = errors.New("a virtual Pi without a card works on Linux only")
 
-func inNamespace(string, func() error) error { return errLinux }
+// InNamespace is there on Linux only.
+func InNamespace(string, func() error) error { return errLinux }
 
 type dhcpConn struct{}
 

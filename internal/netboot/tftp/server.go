@@ -57,8 +57,7 @@ func (s *Server) Serve(ctx context.Context, conn *net.UDPConn) error {
 	if limit == 0 {
 		limit = 256
 	}
-	slots := make(chan struct{}, limit)
-	var running sync.Map // of clients' ports that have a transfer: a request that came twice is one
+	places := places{limit: limit, running: map[netip.AddrPort]bool{}, of: map[netip.Addr]int{}}
 	var all sync.WaitGroup
 	all.Go(func() { e.run(ctx) })
 	defer all.Wait()
@@ -84,13 +83,10 @@ func (s *Server) Serve(ctx context.Context, conn *net.UDPConn) error {
 			}
 			continue
 		}
-		if _, twice := running.LoadOrStore(client, true); twice {
+		switch took, twice := places.take(client); {
+		case twice:
 			continue
-		}
-		select {
-		case slots <- struct{}{}:
-		default:
-			running.Delete(client)
+		case !took:
 			conn.WriteToUDPAddrPort((&Error{CodeOther, "too many transfers"}).encode(), client)
 			continue
 		}
@@ -98,9 +94,45 @@ func (s *Server) Serve(ctx context.Context, conn *net.UDPConn) error {
 			ended := make(chan struct{})
 			s.begin(e, local, client, r, func() { close(ended) })
 			<-ended
-			running.Delete(client)
-			<-slots
+			places.give(client)
 		})
+	}
+}
+
+// maxOfClient is how many transfers one address may have: firmware has one, and
+// one that it gave up without a word.
+const maxOfClient = 16
+
+// places are the transfers there may be.
+type places struct {
+	mu      sync.Mutex
+	limit   int
+	running map[netip.AddrPort]bool
+	of      map[netip.Addr]int
+}
+
+// take takes a place for a client's port; twice says that it has one: a request
+// that came twice is one.
+func (p *places) take(client netip.AddrPort) (took, twice bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.running[client] {
+		return false, true
+	}
+	if len(p.running) >= p.limit || p.of[client.Addr()] >= maxOfClient {
+		return false, false
+	}
+	p.running[client] = true
+	p.of[client.Addr()]++
+	return true, false
+}
+
+func (p *places) give(client netip.AddrPort) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.running, client)
+	if p.of[client.Addr()]--; p.of[client.Addr()] == 0 {
+		delete(p.of, client.Addr())
 	}
 }
 

@@ -270,6 +270,17 @@ func TestTooMany(t *testing.T) {
 	c := newClient(t, at)
 	c.send(rrq("f", "tsize", "0"))
 	c.expect("\x00\x05\x00\x00too many transfers\x00")
+
+	// Nor are all of them one machine's.
+	at, _ = serving(t, map[string][]byte{"f": noise(2000)}, 0)
+	for range maxOfClient {
+		c := newClient(t, at)
+		c.send(rrq("f", "tsize", "0"))
+		c.expect("\x00\x06tsize\x002000\x00")
+	}
+	c = newClient(t, at)
+	c.send(rrq("f", "tsize", "0"))
+	c.expect("\x00\x05\x00\x00too many transfers\x00")
 }
 
 // TestRequestTwice: a request that was sent again because the answer was late
@@ -326,7 +337,7 @@ func TestMany(t *testing.T) {
 		go func() {
 			defer all.Done()
 			r := rand.New(rand.NewPCG(7, uint64(i)))
-			if got, err := lossy(at, "f", r); err != nil || !bytes.Equal(got, want) {
+			if got, err := lossy(net.IPv4(127, 0, 1, byte(i/10)), at, "f", r); err != nil || !bytes.Equal(got, want) {
 				t.Errorf("client %d: %d bytes, %v", i, len(got), err)
 			}
 		}()
@@ -334,8 +345,12 @@ func TestMany(t *testing.T) {
 	all.Wait()
 	again := 0
 	for range 100 {
-		x := <-done
-		again += x.Again
+		select {
+		case x := <-done:
+			again += x.Again
+		case <-time.After(30 * time.Second):
+			t.Fatal("some transfers do not end")
+		}
 	}
 	if again == 0 {
 		t.Error("nothing was sent again, so nothing was lost")
@@ -344,8 +359,8 @@ func TestMany(t *testing.T) {
 
 // lossy fetches a file as a client does that loses packets, and never says
 // twice what it has said: it leaves sending again to the server.
-func lossy(at *net.UDPAddr, name string, r *rand.Rand) ([]byte, error) {
-	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+func lossy(from net.IP, at *net.UDPAddr, name string, r *rand.Rand) ([]byte, error) {
+	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: from})
 	if err != nil {
 		return nil, err
 	}
