@@ -26,7 +26,7 @@
 //     onto cards
 //   - internal/cosign: key files as cosign keeps them
 //   - internal/flash: finds devices, writes cards and reads them back
-//   - internal/netboot (+ dhcp, tftp): starts machines that have no card
+//   - internal/netboot (+ dhcp, tftp, eeprom): starts machines that have no card
 //   - internal/fleet: upgrades nodes in order, over SSH
 //   - internal/crash: what a power cut leaves of a card, judged; for tests
 //   - internal/vm: a virtual Pi, its boot tests, and make bench

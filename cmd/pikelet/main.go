@@ -35,7 +35,7 @@ Exit status: 0 done, 1 failed, 2 the command line or the spec is wrong.`,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	say.addFlags(root)
-	root.AddCommand(newInit(say), newBuild(say), newLock(say), newVendor(say), newKeygen(say), newSign(say), newVerify(say), newPublish(say), newPromote(say), newPull(say), newFlash(say), newUpgrade(say), newServe(say), newNodes(say),
+	root.AddCommand(newInit(say), newBuild(say), newLock(say), newVendor(say), newKeygen(say), newSign(say), newVerify(say), newPublish(say), newPromote(say), newPull(say), newFlash(say), newUpgrade(say), newServe(say), newNodes(say), newEEPROM(say),
 		newInspect(say), newDiff(say), newCache(say), newNode(say), newWipe(), newVM())
 	root.SetArgs(args)
 	return report(os.Stderr, root.ExecuteContext(ctx))

@@ -29,6 +29,7 @@ type serveOptions struct {
 	Device   string
 	Cache    string
 	Proxy    bool
+	NoDHCP   bool
 	Pool     string
 	Router   string
 	DNS      []string
@@ -69,6 +70,7 @@ addresses of --pool.`,
 	f.BoolVar(&o.Unlisted, "unlisted", false, "start Pis too that the inventory does not list, each with its defaults: whoever plugs one in has what is secret in them")
 	f.StringVar(&o.Device, "interface", "", "the network device the Pis are behind, such as eth0 (required)")
 	f.BoolVar(&o.Proxy, "proxy", false, "another server gives the addresses")
+	f.BoolVar(&o.NoDHCP, "no-dhcp", false, "another server gives the addresses and names this one: see pikelet eeprom --dnsmasq")
 	f.StringVar(&o.Pool, "pool", "", "the addresses to give, as 192.168.7.100-192.168.7.200")
 	f.StringVar(&o.Router, "router", "", "the router to name to those that get an address")
 	f.StringArrayVar(&o.DNS, "dns", nil, "a name server to name to them; may be given several times")
@@ -88,9 +90,9 @@ func runServe(ctx context.Context, ref string, o serveOptions, say *teller) erro
 		return usageError{errors.New("--nodes is missing: pikelet node init writes an inventory to start from")}
 	case o.Device == "":
 		return usageError{errors.New("--interface is missing: the network device the Pis are behind")}
-	case o.Proxy == (o.Pool != ""):
-		return usageError{errors.New("want either --proxy, where another server gives the addresses, or --pool FIRST-LAST")}
-	case o.Proxy && o.Port != plane.Port:
+	case one(o.Proxy, o.NoDHCP, o.Pool != "") != 1:
+		return usageError{errors.New("want one of --proxy, where another server gives the addresses, --no-dhcp, where that one names this server too, and --pool FIRST-LAST")}
+	case o.Pool == "" && o.Port != plane.Port:
 		return usageError{fmt.Errorf("beside another DHCP server the port must be %d", plane.Port)}
 	}
 	doc, err := desk.Load(o.Nodes)
@@ -109,7 +111,7 @@ func runServe(ctx context.Context, ref string, o serveOptions, say *teller) erro
 		return err
 	}
 	s := &netboot.Server{Reference: ref, IP: own.Addr(), Port: o.Port, Most: o.Most, Now: time.Now, MACOf: netboot.Neighbour, Log: say.line}
-	if !o.Proxy {
+	if o.Pool != "" {
 		if s.Pool, err = o.pool(own); err != nil {
 			return err
 		}
@@ -157,6 +159,16 @@ func runServe(ctx context.Context, ref string, o serveOptions, say *teller) erro
 		return nil
 	})
 	return group.Wait()
+}
+
+// one counts what is true.
+func one(list ...bool) (n int) {
+	for _, is := range list {
+		if is {
+			n++
+		}
+	}
+	return n
 }
 
 // ownAddress returns this machine's first IPv4 address on a device, with its
@@ -254,15 +266,22 @@ func (o serveOptions) listen(ip netip.Addr) (l netboot.Listeners, err error) {
 	why := func(what string, err error) error {
 		return fmt.Errorf("listening for %s: %w; is another server running here, and may you open ports below 1024 (root, or CAP_NET_BIND_SERVICE and CAP_NET_RAW)?", what, err)
 	}
-	if l.DHCP, err = bound.Listen(o.Device, dhcpv4.ServerPort); err != nil {
-		return l, why("DHCP", err)
+	close := func() {
+		if l.DHCP != nil {
+			l.DHCP.Close()
+		}
+	}
+	if !o.NoDHCP {
+		if l.DHCP, err = bound.Listen(o.Device, dhcpv4.ServerPort); err != nil {
+			return l, why("DHCP", err)
+		}
 	}
 	if l.TFTP, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(ip, 69))); err != nil {
-		l.DHCP.Close()
+		close()
 		return l, why("TFTP", err)
 	}
 	if l.HTTP, err = net.Listen("tcp4", netip.AddrPortFrom(ip, o.Port).String()); err != nil {
-		l.DHCP.Close()
+		close()
 		l.TFTP.Close()
 		return l, why("HTTP", err)
 	}

@@ -9,12 +9,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/pikelet-os/pikelet/internal/netboot/plane"
 	"github.com/pikelet-os/pikelet/internal/vm"
 )
 
@@ -195,13 +197,33 @@ func (l *lan) bootNet(rom *vm.NetROM, tap string) *pi {
 	})
 }
 
+// udhcpc is what a machine that joins is told by DHCP: busybox' client, and
+// what it hands to its script.
+func (l *lan) udhcpc(more ...string) string {
+	l.t.Helper()
+	script := filepath.Join(l.t.TempDir(), "script")
+	if err := os.WriteFile(script, []byte("#!/bin/sh\n[ $1 != bound ] || set\n"), 0o755); err != nil {
+		l.t.Fatal(err)
+	}
+	args := append([]string{"udhcpc", "-i", "eth0", "-f", "-q", "-n", "-O", "43", "-s", script}, more...)
+	out, err := l.Command(l.joins(), args...).Output()
+	if err != nil {
+		l.t.Errorf("%v: %v: %s", args, err, out)
+	}
+	return string(out)
+}
+
 // router is another machine of the network: its DHCP server, dnsmasq, which
-// knows nothing of booting.
-func (l *lan) router() {
+// knows nothing of booting but what lines say.
+func (l *lan) router(lines string) {
 	l.t.Helper()
 	name := l.joins()
 	l.in(name, "ip", "addr", "add", "10.77.0.254/24", "dev", "eth0")
-	cmd := l.Command(name, "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--interface=eth0", "--pid-file=",
+	conf := filepath.Join(l.t.TempDir(), "dnsmasq.conf")
+	if err := os.WriteFile(conf, []byte(lines), 0o644); err != nil {
+		l.t.Fatal(err)
+	}
+	cmd := l.Command(name, "dnsmasq", "--keep-in-foreground", "--conf-file="+conf, "--port=0", "--interface=eth0", "--pid-file=",
 		"--dhcp-leasefile="+filepath.Join(l.t.TempDir(), "leases"), "--dhcp-range=10.77.0.100,10.77.0.120,1h", "--no-ping", "--user=root", "--log-facility=-")
 	var said bytes.Buffer
 	cmd.Stderr = &said
@@ -227,7 +249,7 @@ func TestNetbootBesideDHCP(t *testing.T) {
 		t.Fatal(err)
 	}
 	l := newLAN(t)
-	l.router()
+	l.router("")
 	rom, tap := l.pi("5", 0x52617370)
 	n := newNASIn(t, 64, l)
 	nodes := "nodes:\n- serial: '52617370'\n  " + strings.ReplaceAll(strings.TrimSpace(n.config("attic", ", format: blank")), "\n", "\n  ") + "\n"
@@ -317,6 +339,36 @@ func TestNetROMs(t *testing.T) {
 			}
 		})
 	}
+	// With dnsmasq as what names the server, in its own way.
+	t.Run("dnsmasq names it", func(t *testing.T) {
+		l := newLAN(t)
+		lines, err := exec.Command("../../build/pikelet", "eeprom", "--dnsmasq", "--server", vm.LANAddress).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.router(string(lines))
+		l.serve(r.Artifact.Dir, "nodes: [{serial: '00000003'}, {serial: '00000005'}]\n", "--no-dhcp")
+		for _, model := range []string{"3", "5"} {
+			serial, _ := strconv.Atoi(model)
+			rom, _ := l.pi(model, uint32(serial))
+			if got, err := rom.Boot(context.Background()); err != nil || len(got.Kernel) == 0 {
+				t.Error(err)
+			}
+		}
+		if got := l.udhcpc("-V", plane.Class); !strings.Contains(got, "siaddr='"+vm.LANAddress+"'") || !strings.Contains(got, "opt43='01021f85'") {
+			t.Errorf("a node's /init is told\n%s", got)
+		}
+	})
+	// A stock client gets an address, keeps it, and is told what it needs.
+	t.Run("udhcpc", func(t *testing.T) {
+		got := l.udhcpc()
+		if !strings.Contains(got, "ip='10.77.0.") || !strings.Contains(got, "mask='24'") || !strings.Contains(got, "lease='43200'") || strings.Contains(got, "boot") {
+			t.Errorf("it is told\n%s", got)
+		}
+		if again := l.udhcpc("-V", plane.Class); !strings.Contains(again, "siaddr='"+vm.LANAddress+"'") || !strings.Contains(again, "opt43='01021f85'") {
+			t.Errorf("a node's /init is told\n%s", again)
+		}
+	})
 	// One that the inventory does not list waits, and boots when it is adopted.
 	t.Run("adopted", func(t *testing.T) {
 		rom, _ := l.pi("5", 0xff)
