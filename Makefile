@@ -6,7 +6,7 @@ GO    ?= go
 BUILD := build
 # Debian packages: what make itself needs, and what only tests do.
 RUN_PACKAGES  := qemu-system-arm
-TEST_PACKAGES := $(RUN_PACKAGES) mtools dosfstools squashfs-tools cryptsetup-bin fdisk zstd cpio device-tree-compiler openssl kmod bmap-tools openssh-client qemu-user-static gcc libc6-dev tgt e2fsprogs iproute2 dnsmasq-base tftp-hpa curl udhcpc nginx-light atftpd
+TEST_PACKAGES := $(RUN_PACKAGES) mtools dosfstools squashfs-tools cryptsetup-bin fdisk zstd cpio device-tree-compiler openssl kmod bmap-tools openssh-client qemu-user-static gcc libc6-dev tgt e2fsprogs iproute2 dnsmasq-base tftp-hpa curl udhcpc nginx-light atftpd chromium-headless-shell
 
 # Device programs are small, static and the same on every machine.
 DEVICE_FLAGS := -trimpath -buildvcs=false -ldflags='-s -w'
