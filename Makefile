@@ -57,6 +57,7 @@ RACED := ./internal/netboot/... ./builder/... ./layers/... ./internal/slots ./in
 # usually waits, for a NAS that is away or for a filesystem of another boot.
 VMS := 3
 test: setup-test build starter $(BUILD)/tools/registry ## run all tests, boot tests included
+	@$(MAKE) --no-print-directory dist DIST=$(BUILD)/seed PLATFORMS=linux/arm64
 	$(GO) vet ./...
 	$(GO) test -race -count=1 -run TestFetchesOverlap ./cmd/pikelet
 	set -o pipefail; { $(GO) test -race -v -count=1 -skip '$(LONG)' $(RACED) && \
@@ -101,16 +102,17 @@ lint: ## vet and check formatting
 generate: ## rewrite generated files: schemas, and tables of fields
 	-$(GO) test ./builder/spec ./internal/node/config -run Fresh -update
 
+DIST := $(BUILD)/dist
 PLATFORMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 dist: device ## build the command for every platform, static and reproducible, with checksums
-	rm -rf $(BUILD)/dist && mkdir -p $(BUILD)/dist
+	rm -rf $(DIST) && mkdir -p $(DIST)
 	@set -e; for p in $(PLATFORMS); do os=$${p%/*} arch=$${p#*/}; name=pikelet-$(VERSION)-$$os-$$arch; \
-	  exe=pikelet; [ $$os != windows ] || exe=pikelet.exe; mkdir -p $(BUILD)/dist/$$name; echo "$$p"; \
-	  CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch $(GO) build $(COMMAND_FLAGS) -o $(BUILD)/dist/$$name/$$exe ./cmd/pikelet; \
-	  cp README.md LICENSE $(BUILD)/dist/$$name/; \
-	  tar -C $(BUILD)/dist --sort=name --owner=0 --group=0 --numeric-owner --mode=go=rX,u+rw,a-s --mtime=@0 -cf - $$name | gzip -n > $(BUILD)/dist/$$name.tar.gz; \
-	  rm -r $(BUILD)/dist/$$name; done
-	cd $(BUILD)/dist && sha256sum *.tar.gz > SHA256SUMS
+	  exe=pikelet; [ $$os != windows ] || exe=pikelet.exe; mkdir -p $(DIST)/$$name; echo "$$p"; \
+	  CGO_ENABLED=0 GOOS=$$os GOARCH=$$arch $(GO) build $(COMMAND_FLAGS) -o $(DIST)/$$name/$$exe ./cmd/pikelet; \
+	  cp README.md LICENSE $(DIST)/$$name/; \
+	  tar -C $(DIST) --sort=name --owner=0 --group=0 --numeric-owner --mode=go=rX,u+rw,a-s --mtime=@0 -cf - $$name | gzip -n > $(DIST)/$$name.tar.gz; \
+	  rm -r $(DIST)/$$name; done
+	cd $(DIST) && sha256sum *.tar.gz > SHA256SUMS
 
 setup-run:
 	@sh internal/vm/install.sh $(RUN_PACKAGES)

@@ -22,7 +22,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-//go:embed all:base all:chrony all:iscsi all:k3s all:metallb all:ssh all:wifi
+//go:embed all:base all:chrony all:iscsi all:k3s all:metallb all:seed-node all:ssh all:wifi
 var embedded embed.FS
 
 // Overlay is one bundle.

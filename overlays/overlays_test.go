@@ -99,7 +99,7 @@ func TestClash(t *testing.T) {
 
 // TestEmbedded: what is shipped loads, and ssh lets nobody in by password.
 func TestEmbedded(t *testing.T) {
-	if got := strings.Join(Names(), " "); got != "base chrony iscsi k3s metallb ssh wifi" {
+	if got := strings.Join(Names(), " "); got != "base chrony iscsi k3s metallb seed-node ssh wifi" {
 		t.Errorf("embedded: %s", got)
 	}
 	if _, err := Base(); err != nil {

@@ -62,6 +62,7 @@ func WritablePaths() []Writable {
 		{"/var/lib/containerd", Volume, 0o711, "containerd without k3s"},
 		{"/var/lib/longhorn", Volume, 0o755, "where Longhorn keeps its replicas"},
 		{"/var/log/pods", Volume, 0o755, "pods' logs, which can be large"},
+		{"/var/lib/pikelet-serve", Volume, 0o700, "a boot server: who was adopted, and the images it serves"},
 		{"/var/lib/cni", Volume, 0o755, "addresses given to pods"},
 		{"/opt/cni", Volume, 0o755, "network plugins that Calico, Cilium and multus install"},
 		{"/usr/libexec/kubernetes", Volume, 0o755, "the kubelet's flexvolume plugins"},

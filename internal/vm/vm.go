@@ -30,7 +30,8 @@ type Options struct {
 	NoWalk   bool   // an EEPROM from before PARTITION_WALK
 	Serial   string // of the board; "" for a fixed one
 	// Net is the firmware of a machine without a card, and Tap the device by
-	// which QEMU's is in the same network, in the namespace Namespace; virt only.
+	// which QEMU's is in the same network, in the namespace Namespace; virt
+	// only. Tap without Net has a machine with a card be in that network.
 	Net       *NetROM
 	Tap       string
 	Namespace string
@@ -251,8 +252,11 @@ func (m *Machine) arguments(ctx context.Context, mach machine, s *Handover) ([]s
 		args = append(args, "-m", fmt.Sprint(mach.memory))
 	}
 	network, mac := "user,id=net", ""
+	if m.o.Tap != "" {
+		network = "tap,id=net,script=no,downscript=no,ifname=" + m.o.Tap
+	}
 	if m.o.Net != nil {
-		network, mac = "tap,id=net,script=no,downscript=no,ifname="+m.o.Tap, ",mac="+m.o.Net.MAC.String()
+		mac = ",mac=" + m.o.Net.MAC.String()
 	}
 	for here, there := range m.o.Forward {
 		network += fmt.Sprintf(",hostfwd=tcp:127.0.0.1:%d-:%d", here, there)
