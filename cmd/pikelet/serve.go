@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -96,6 +97,9 @@ func runServe(ctx context.Context, ref string, o serveOptions, say *teller) erro
 		return usageError{fmt.Errorf("beside another DHCP server the port must be %d", plane.Port)}
 	}
 	doc, err := desk.Load(o.Nodes)
+	if errors.Is(err, fs.ErrNotExist) {
+		return usageError{fmt.Errorf("--nodes: %w; pikelet node init writes an inventory to start from", err)}
+	}
 	if err != nil {
 		return err
 	}
@@ -176,7 +180,7 @@ func one(list ...bool) (n int) {
 func ownAddress(device string) (netip.Prefix, error) {
 	i, err := net.InterfaceByName(device)
 	if err != nil {
-		return netip.Prefix{}, fmt.Errorf("--interface %s: %w", device, err)
+		return netip.Prefix{}, usageError{fmt.Errorf("--interface %s: %w; this machine has %s", device, err, strings.Join(devices(), ", "))}
 	}
 	list, err := i.Addrs()
 	if err != nil {
@@ -188,6 +192,15 @@ func ownAddress(device string) (netip.Prefix, error) {
 		}
 	}
 	return netip.Prefix{}, fmt.Errorf("--interface %s: it has no IPv4 address; give it one that stays", device)
+}
+
+// devices are the names of this machine's network devices.
+func devices() (names []string) {
+	list, _ := net.Interfaces() // it is for a hint
+	for _, i := range list {
+		names = append(names, i.Name)
+	}
+	return names
 }
 
 // pool reads the addresses that are given away.

@@ -21,13 +21,14 @@ const (
 
 // bounded has a listener hang up on whoever has enough connections already.
 func bounded(l net.Listener, now func() time.Time) net.Listener {
-	return &boundedListener{Listener: l, now: now, of: map[netip.Addr]int{}}
+	return &boundedListener{Listener: l, now: now, slow: slowTime, of: map[netip.Addr]int{}}
 }
 
 type boundedListener struct {
 	net.Listener
-	now func() time.Time
-	mu  sync.Mutex
+	now  func() time.Time
+	slow time.Duration
+	mu   sync.Mutex
 	of  map[netip.Addr]int
 	all int
 }
@@ -46,7 +47,7 @@ func (l *boundedListener) Accept() (net.Conn, error) {
 		}
 		client := tcp.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
 		if l.take(client) {
-			return &boundedConn{TCPConn: tcp, now: l.now, end: sync.OnceFunc(func() { l.give(client) })}, nil
+			return &boundedConn{TCPConn: tcp, now: l.now, slow: l.slow, end: sync.OnceFunc(func() { l.give(client) })}, nil
 		}
 		tcp.SetLinger(0) // nothing of it stays behind
 		tcp.Close()
@@ -77,8 +78,9 @@ func (l *boundedListener) give(client netip.Addr) {
 // sends files by ReadFrom, which has the kernel do it.
 type boundedConn struct {
 	*net.TCPConn
-	now func() time.Time
-	end func()
+	now  func() time.Time
+	slow time.Duration
+	end  func()
 }
 
 // Close implements net.Conn.
@@ -91,7 +93,7 @@ func (c *boundedConn) Close() error {
 func (c *boundedConn) Write(b []byte) (int, error) {
 	done := 0
 	for {
-		if err := c.SetWriteDeadline(c.now().Add(slowTime)); err != nil {
+		if err := c.SetWriteDeadline(c.now().Add(c.slow)); err != nil {
 			return done, err
 		}
 		n, err := c.TCPConn.Write(b[done:min(len(b), done+slowPart)])
@@ -109,7 +111,7 @@ func (c *boundedConn) ReadFrom(r io.Reader) (int64, error) {
 	}
 	var done int64
 	for limited.N > 0 {
-		if err := c.SetWriteDeadline(c.now().Add(slowTime)); err != nil {
+		if err := c.SetWriteDeadline(c.now().Add(c.slow)); err != nil {
 			return done, err
 		}
 		part := &io.LimitedReader{R: limited.R, N: min(limited.N, slowPart)}

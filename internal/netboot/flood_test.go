@@ -2,10 +2,14 @@ package netboot
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -216,6 +220,69 @@ func TestConnectionsAreBounded(t *testing.T) {
 		}
 		if time.Since(start) > 10*time.Second {
 			t.Fatal("a place that is free again is not given")
+		}
+	}
+}
+
+// TestSlowReaders: who asks for much and reads nothing is hung up on, whichever
+// way it is sent; who reads has all of it.
+func TestSlowReaders(t *testing.T) {
+	big := make([]byte, 32<<20)
+	name := filepath.Join(t.TempDir(), "big")
+	if err := os.WriteFile(name, big, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 2)
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		err := func() error {
+			if r.URL.Path == "/bytes" {
+				_, err := w.Write(big)
+				return err
+			}
+			f, err := os.Open(name)
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			w.Header().Set("Content-Length", fmt.Sprint(len(big)))
+			_, err = io.Copy(w, f)
+			return err
+		}()
+		ended <- err
+	})
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := bounded(l, time.Now).(*boundedListener)
+	b.slow = 200 * time.Millisecond
+	go serveHTTP(t.Context(), b, handler)
+	for _, path := range []string{"/bytes", "/file"} {
+		c, err := net.Dial("tcp4", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", path)
+		select {
+		case err := <-ended:
+			if !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("%s to one that reads nothing ended with %v", path, err)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatalf("%s to one that reads nothing does not end", path)
+		}
+		r, err := http.Get("http://" + l.Addr().String() + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := io.Copy(io.Discard, r.Body)
+		r.Body.Close()
+		if n != int64(len(big)) || err != nil {
+			t.Errorf("%s: %d bytes, %v", path, n, err)
+		}
+		if err := <-ended; err != nil {
+			t.Errorf("%s: %v", path, err)
 		}
 	}
 }

@@ -139,3 +139,37 @@ func TestWantedRoundTrip(t *testing.T) {
 		t.Error("nothing was taken for something")
 	}
 }
+
+// channels is a roster in which one machine is to run something else.
+type channels struct{ some }
+
+func (channels) Reference(m Machine) string {
+	return map[string]string{"52617370": "beta"}[m.Serial]
+}
+
+// TestChannelOfItsOwn: a machine that is to run something else is started from
+// that, and told of its releases; where it can't be had it is not started from
+// what others run.
+func TestChannelOfItsOwn(t *testing.T) {
+	s := newStage(t)
+	s.Roster = channels{}
+	if _, err := s.fetch(piIP, "52617370/config.txt"); err == nil {
+		t.Error("it is started from another image than its own")
+	}
+	stable := s.Images.Current("stable")
+	m := *stable.Manifest
+	m.Release, m.BuildID = "2.0", "build2"
+	s.Images.Set("beta", &Image{Manifest: &m, Text: []byte("beta's"), Digest: "sha256:second", Blobs: stable.Blobs})
+	s.boots()
+	if status, got := s.asks(piIP, plane.Request{Kind: plane.Current, Machine: pi}); status != http.StatusOK || !strings.Contains(got, "2.0") {
+		t.Errorf("it is to run %d %s", status, got)
+	}
+	mine := pi
+	mine.Build = "build2"
+	if status, got := s.asks(piIP, plane.Request{Kind: plane.Config, Machine: mine}); status != http.StatusOK {
+		t.Errorf("its config: %d %s", status, got)
+	}
+	if n := s.Nodes(); len(n) != 1 || n[0].build != "build2" {
+		t.Errorf("%+v", n)
+	}
+}

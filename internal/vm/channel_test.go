@@ -38,5 +38,4 @@ func TestChannel(t *testing.T) {
 	if p.Boots() != boots || boots != 2 {
 		t.Errorf("it was started %d times, and %d without a network", boots, p.Boots()-boots)
 	}
-	p.off()
 }

@@ -152,7 +152,6 @@ func TestK3sAndItsRole(t *testing.T) {
 	p = boot(t, card)
 	p.prompt()
 	p.run("tail -f /var/log/k3s.log & sleep 1", "flag provided but not defined: -no-such-option")
-	p.off()
 }
 
 // TestContainersRun: containerd and runc start a container from an archive on

@@ -265,7 +265,6 @@ func TestNetbootBesideDHCP(t *testing.T) {
 	p.expect("THIS BOOT FAILED", "no boot of serial 52617370 was served from here", "trying again in 15s", "this is attic, config from the boot server")
 	p.prompt()
 	p.works("[ $(cat /var/lib/rancher/there) = still ]")
-	p.off()
 }
 
 // TestNetboot: a Pi without a card, to a login with its own name and an address
@@ -314,7 +313,6 @@ func TestNetboot(t *testing.T) {
 	if p.Boots() != boots || boots != 3 {
 		t.Errorf("it was started %d times, and then %d more", boots, p.Boots()-boots)
 	}
-	p.off()
 }
 
 // TestNetROMs: the firmware of each model has all it asks for, and no more.
@@ -322,7 +320,7 @@ func TestNetROMs(t *testing.T) {
 	t.Parallel()
 	r := variant(t, servedBoards[0], servedBoards[1])
 	l := newLAN(t)
-	s := l.serve(r.Artifact.Dir, "nodes: [{hostname: cellar}, {serial: '00000003'}, {serial: '00000033'}, {serial: '00000004'}, {serial: '00000005'}, {mac: 'd8:3a:dd:00:00:44'}]\n", "--pool", "10.77.0.50-10.77.0.99")
+	s := l.serve(r.Artifact.Dir, "nodes: [{hostname: cellar}, {serial: '00000003'}, {serial: '00000033'}, {serial: '00000004', network: {interfaces: [{name: eth0, addresses: [10.77.0.20/24]}]}}, {serial: '00000005'}, {mac: 'd8:3a:dd:00:00:44'}]\n", "--pool", "10.77.0.50-10.77.0.99")
 	for _, rom := range []vm.NetROM{
 		{Model: "3", Serial: 0x3}, {Model: "3+", Serial: 0x33}, {Model: "4", Serial: 0x4}, {Model: "5", Serial: 0x5},
 		{Model: "4", Serial: 0x44, MACPrefix: true, OldEEPROM: true},
@@ -339,6 +337,7 @@ func TestNetROMs(t *testing.T) {
 			}
 		})
 	}
+	s.says("tftp: 10.77.0.20 has 00000004/")
 	// With dnsmasq as what names the server, in its own way.
 	t.Run("dnsmasq names it", func(t *testing.T) {
 		l := newLAN(t)

@@ -289,7 +289,6 @@ func TestFirstBootMakesANode(t *testing.T) {
 	p.expect("this is lab-52617370, config from nowhere")
 	p.prompt()
 	p.works("grep kept /var/lib/rancher/kept") // --volume was not said
-	p.off()
 }
 
 // TestBrokenConfigIsLeft: a config with mistakes is not taken; the node comes
@@ -324,7 +323,6 @@ func TestBrokenConfigIsLeft(t *testing.T) {
 	p.works("ip addr show eth0 | grep -q 10.0.2.77/24 && ip addr show eth0 | grep -q 10.9.9.9/32 && ip route | grep 'default via 10.0.2.2'")
 	p.works("grep -x 'nameserver 10.0.2.3' /etc/resolv.conf && ping -c 1 -W 5 10.0.2.2")
 	p.works("cat /proc/sys/kernel/hostname | grep -x cellar")
-	p.off()
 }
 
 // TestDamagedStateIsLeftAlone: a state that was made and cannot be mounted is
@@ -349,7 +347,6 @@ func TestDamagedStateIsLeftAlone(t *testing.T) {
 	p.run("pikeletd reset --volume --yes", "this is a first boot")
 	p.prompt()
 	p.works("mount | grep '/dev/vda4 on /var/lib/pikelet/state type ext4'")
-	p.off()
 }
 
 // TestNodeLearnsNothingOfOthers: nothing that one node holds leads to what
@@ -401,7 +398,6 @@ func TestClockNeverGoesBack(t *testing.T) {
 	// The server says it is 2042: only from there can the clock have that.
 	p.works("for i in $(seq 60); do [ $(date +%Y) = 2042 ] && break; sleep 1; done; [ $(date +%Y) = 2042 ]")
 	p.works(`for i in $(seq 60); do pikeletd status --json | grep '"timeSynchronised": true' && break; sleep 1; done; pikeletd status --json | grep '"timeSynchronised": true'`)
-	p.off()
 }
 
 // serveTime answers NTP on loopback, which guests find at 10.0.2.2, with a
@@ -465,5 +461,4 @@ func TestVolumeOnADisk(t *testing.T) {
 	p = boot(t, card, with)
 	p.prompt()
 	p.works("df -m /var/lib/rancher | grep 'tmpfs *32' && [ ! -e /var/lib/rancher/kept ]")
-	p.off()
 }

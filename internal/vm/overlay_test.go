@@ -32,5 +32,4 @@ func TestOverlays(t *testing.T) {
 	p.works("dropbearconvert openssh dropbear /srv/id /tmp/id")
 	p.works(`[ "$(dbclient -y -y -p 2222 -i /tmp/id root@127.0.0.1 'echo in' </dev/null)" = in ]`)
 	p.works("! DROPBEAR_PASSWORD=x dbclient -y -y -p 2222 root@127.0.0.1 true </dev/null")
-	p.off()
 }

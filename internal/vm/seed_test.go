@@ -55,7 +55,6 @@ func TestSeedNode(t *testing.T) {
 	p.run("reboot", "this is seed")
 	p.prompt()
 	p.works("grep cellar /var/lib/pikelet-serve/state/adopted/000000ff.yaml")
-	p.off()
 }
 
 // grown is a copy of a card, with the node's config on it, and so many MiB more.

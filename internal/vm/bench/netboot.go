@@ -328,9 +328,16 @@ func netbooted(ctx context.Context, o options, figures map[string]float64) error
 	if err != nil {
 		return err
 	}
+	// An image that weighs what a node of k3s does, with the memory of a small
+	// Pi: it runs, and this is what is left.
+	_, _, left, err := netbootOnce(ctx, o, o.scratch+"/shipped/artifact", 1024)
+	if err != nil {
+		return fmt.Errorf("1 GiB: %w", err)
+	}
+	figures["netboot_1gib_available_mib"] = left
 	var took, before []float64
 	for range 3 {
-		seconds, bytes, err := netbootOnce(ctx, o, artifactDir)
+		seconds, bytes, _, err := netbootOnce(ctx, o, artifactDir, 0)
 		if err != nil {
 			return err
 		}
@@ -341,25 +348,25 @@ func netbooted(ctx context.Context, o options, figures map[string]float64) error
 	return nil
 }
 
-func netbootOnce(ctx context.Context, o options, image string) (seconds, before float64, err error) {
+func netbootOnce(ctx context.Context, o options, image string, memory int) (seconds, before, left float64, err error) {
 	l, err := vm.NewLAN()
 	if err != nil {
-		return 0, 0, err
+		return 0, 0, 0, err
 	}
 	defer l.Close()
 	rom, tap, err := l.Pi("4", 0x52617370)
 	if err != nil {
-		return 0, 0, err
+		return 0, 0, 0, err
 	}
 	if err := os.WriteFile(o.scratch+"/one.yaml", []byte("nodes: [{serial: '52617370', console: root}]\n"), 0o644); err != nil {
-		return 0, 0, err
+		return 0, 0, 0, err
 	}
 	var said bytes.Buffer
 	cmd := l.Command(l.Name, o.pikelet, "serve", image, "--nodes", o.scratch+"/one.yaml", "--interface", l.Device, "--pool", "10.77.0.50-10.77.0.99",
 		"--cache", o.scratch+"/cache", "--state", o.scratch+"/netbooted")
 	cmd.Stdout, cmd.Stderr = &said, &said
 	if err := cmd.Start(); err != nil {
-		return 0, 0, err
+		return 0, 0, 0, err
 	}
 	defer func() { cmd.Process.Kill(); cmd.Wait() }()
 	metrics := func() (string, error) {
@@ -367,25 +374,29 @@ func netbootOnce(ctx context.Context, o options, image string) (seconds, before 
 		return string(b), err
 	}
 	if _, err := metrics(); err != nil {
-		return 0, 0, fmt.Errorf("%w: %s", err, said.String())
+		return 0, 0, 0, fmt.Errorf("%w: %s", err, said.String())
 	}
 	start := time.Now()
-	m, err := vm.Start(ctx, vm.Options{Net: rom, Tap: tap, Namespace: l.Name, Serial: "1000000052617370"})
+	m, err := vm.Start(ctx, vm.Options{Net: rom, Tap: tap, Namespace: l.Name, Serial: "1000000052617370", Memory: memory})
 	if err != nil {
-		return 0, 0, err
+		return 0, 0, 0, err
 	}
 	defer m.Close()
 	if err := m.Expect(":~# ", 3*time.Minute); err != nil {
-		return 0, 0, fmt.Errorf("%w\n%s\n%s", err, m.Output(), said.String())
+		return 0, 0, 0, fmt.Errorf("%w\n%s\n%s", err, m.Output(), said.String())
 	}
 	seconds = time.Since(start).Seconds()
+	if left, err = ask(m, `awk '/MemAvailable/ {print "left=" $2}' /proc/meminfo`, `left=([0-9]+)`); err != nil {
+		return 0, 0, 0, err
+	}
+	left /= 1024
 	text, err := metrics()
 	if err != nil {
-		return 0, 0, err
+		return 0, 0, 0, err
 	}
 	found := regexp.MustCompile(`(?m)^pikelet_serve_tftp_bytes_total (\d+)$`).FindStringSubmatch(text)
 	if found == nil {
-		return 0, 0, fmt.Errorf("%w: the bytes sent over TFTP", errMissing)
+		return 0, 0, 0, fmt.Errorf("%w: the bytes sent over TFTP", errMissing)
 	}
 	before, err = strconv.ParseFloat(found[1], 64)
 	for _, name := range []string{"manifest.json", "signature.json"} { // which /init fetches first
@@ -395,5 +406,5 @@ func netbootOnce(ctx context.Context, o options, image string) (seconds, before 
 			err = e
 		}
 	}
-	return seconds, before, err
+	return seconds, before, left, err
 }
