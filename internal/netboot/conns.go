@@ -29,8 +29,8 @@ type boundedListener struct {
 	now  func() time.Time
 	slow time.Duration
 	mu   sync.Mutex
-	of  map[netip.Addr]int
-	all int
+	of   map[netip.Addr]int
+	all  int
 }
 
 // Accept implements net.Listener.

@@ -41,8 +41,10 @@ func netboot(ctx context.Context, o options, figures map[string]float64) error {
 	for range 4 {
 		often = append(often, files...)
 	}
-	for range o.rounds {
-		for _, s := range peersOf(o, dir, image) {
+	for round := range 2 * o.rounds {
+		list := peersOf(o, dir, image)
+		for i := range list {
+			s := list[(round+i)%len(list)] // whoever goes first has no advantage of it
 			stop, err := s.start(ctx)
 			if err != nil {
 				return fmt.Errorf("%s: %w", s.name, err)
