@@ -42,14 +42,13 @@ func (r *roster) read(own netip.Prefix) error {
 				continue
 			}
 			for _, a := range i.Addresses {
-				if p, err := netip.ParsePrefix(a); err == nil && own.Contains(p.Addr()) {
-					e.address = p.Addr()
-					break
+				p, err := netip.ParsePrefix(a)
+				if err != nil || !own.Contains(p.Addr()) || p.Addr() == own.Addr() { // that is this machine's entry
+					continue
 				}
+				e.address = p.Addr()
+				break
 			}
-		}
-		if e.address == own.Addr() {
-			return entry{}, fmt.Errorf("a node has the address %s, which is this machine's own", own.Addr())
 		}
 		return e, nil
 	}
