@@ -28,7 +28,7 @@ var sides = map[string]string{
 
 	// Desk and nodes both fetch images; this one does things, so it is not
 	// shared.
-	"internal/artifact/registry": "both", "internal/netboot/bound": "both", "internal/whole": "both",
+	"internal/artifact/registry": "both", "internal/delta": "both", "internal/netboot/bound": "both", "internal/whole": "both",
 
 	"initramfs": "device", "internal/agent": "device", "internal/agent/etc": "device", "internal/agent/datastore": "device", "internal/agent/updater": "device", "internal/reboot": "device",
 	"cmd/pikelet-init": "device", "cmd/pikeletd": "device",

@@ -49,6 +49,8 @@
 //
 //   - internal/artifact/registry: where artifacts live, and how they are
 //     fetched, checked and copied
+//   - internal/delta: patches, which turn one file into another; nothing makes
+//     or takes one yet
 //   - internal/netboot/bound: sockets of DHCP
 //   - internal/whole: files that are whole or not there
 //
