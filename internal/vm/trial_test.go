@@ -83,6 +83,7 @@ func (p *pi) left(reason string) {
 		}
 	}
 	p.run("pikeletd status", "upgrade to 1.3 in slot b: left, "+reason)
+	p.off()
 }
 
 // trouble has a service of the image's run a command in the background.
