@@ -212,7 +212,7 @@ func (e *engine) admit(now time.Time) {
 // behind that is old, and read before the next one.
 func (e *engine) read(t *transfer, in []byte, now time.Time) {
 	for {
-		n, err := unix.Read(t.fd, in)
+		n, err := receive(t.fd, in)
 		switch {
 		case errors.Is(err, unix.EAGAIN):
 			return
@@ -243,7 +243,7 @@ func (e *engine) step(t *transfer, now time.Time, send, done bool) {
 // send sends the packet of a flight; what the kernel has no room for is lost, as
 // on the way.
 func (e *engine) send(t *transfer, now time.Time) bool {
-	if err := unix.Send(t.fd, t.out, 0); err != nil && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.ENOBUFS) {
+	if err := send(t.fd, t.out); err != nil && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.ENOBUFS) {
 		e.end(t, err)
 		return false
 	}
