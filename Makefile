@@ -6,7 +6,9 @@ GO    ?= go
 BUILD := build
 # Debian packages: what make itself needs, and what only tests do.
 RUN_PACKAGES  := qemu-system-arm
-TEST_PACKAGES := $(RUN_PACKAGES) mtools dosfstools squashfs-tools cryptsetup-bin fdisk zstd cpio device-tree-compiler openssl kmod bmap-tools openssh-client qemu-user-static gcc libc6-dev tgt e2fsprogs iproute2 dnsmasq-base tftp-hpa curl udhcpc nginx-light atftpd chromium-headless-shell
+TEST_PACKAGES := $(RUN_PACKAGES) mtools dosfstools squashfs-tools cryptsetup-bin fdisk zstd cpio device-tree-compiler openssl kmod bmap-tools openssh-client qemu-user-static gcc libc6-dev tgt e2fsprogs iproute2 dnsmasq-base tftp-hpa curl udhcpc chromium-headless-shell
+# Servers that bench measures beside ours.
+BENCH_PACKAGES := nginx-light atftpd
 
 # Device programs are small, static and the same on every machine.
 DEVICE_FLAGS := -trimpath -buildvcs=false -ldflags='-s -w'
@@ -16,7 +18,7 @@ COMMAND_FLAGS = -trimpath -buildvcs=false -ldflags='-s -w -X main.version=$(VERS
 SOURCES := $(shell find . -name '*.go' -not -path './build/*') go.mod go.sum
 ASSETS  := $(shell find overlays cmd/starter/files -type f)
 
-.PHONY: help build device tools starter demo test bench fuzz proof soak test-clients oracle lint generate dist setup-run setup-test setup-clients
+.PHONY: help build device tools starter demo test bench fuzz proof soak test-clients oracle lint generate dist setup-run setup-test setup-bench setup-clients
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,7 +66,7 @@ test: setup-test build starter $(BUILD)/tools/registry ## run all tests, boot te
 	  $(GO) test -v -count=1 -run '$(LONG)' ./builder/squashfs && \
 	  $(GO) test -v -count=1 -parallel $(VMS) -timeout 60m $$(comm -23 <($(GO) list ./... | sort) <($(GO) list $(RACED) | sort)); } | $(GO) run ./internal/vm/testlog
 
-bench: setup-test build starter tools ## measure, side by side with the peers, into bench.json; ALPINE=DIR for solve_ms
+bench: setup-bench build starter tools ## measure, side by side with the peers, into bench.json; ALPINE=DIR for solve_ms
 	$(BUILD)/starter-bin -bulk -o $(BUILD)/bulk
 	$(BUILD)/pikelet build -o $(BUILD)/demo examples/demo.yaml
 	$(GO) build -o $(BUILD)/bench ./internal/vm/bench
@@ -122,3 +124,6 @@ setup-clients: setup-run
 
 setup-test:
 	@sh internal/vm/install.sh $(TEST_PACKAGES)
+
+setup-bench: setup-test
+	@sh internal/vm/install.sh $(BENCH_PACKAGES)

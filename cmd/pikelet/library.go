@@ -23,7 +23,8 @@ type library struct {
 	cache  string
 	say    *teller
 	images *netboot.Images
-	memory string // the file that says what each reference was last
+	memory string            // the file that says what each reference was last
+	last   map[string]string // what it says: digests
 	held   []func()
 }
 
@@ -31,16 +32,15 @@ type library struct {
 // cache: when power comes back, the registry may be on a node that boots from
 // here. Only the first reference must be there.
 func (l *library) start(ctx context.Context, first string, references []string) error {
-	last, err := l.remembered()
-	if err != nil {
+	if err := l.remember(); err != nil {
 		return err
 	}
 	for _, ref := range references {
 		img, err := l.fetch(ctx, ref)
-		if err != nil && last[ref] != "" && ctx.Err() == nil {
+		if err != nil && l.last[ref] != "" && ctx.Err() == nil {
 			var layout string
 			var again error
-			if layout, again = cachedImage(l.cache, last[ref]); again == nil {
+			if layout, again = cachedImage(l.cache, l.last[ref]); again == nil {
 				img, again = l.fetch(ctx, layout)
 			}
 			if again == nil {
@@ -62,30 +62,27 @@ func (l *library) start(ctx context.Context, first string, references []string) 
 	return nil
 }
 
-// remembered reads what each reference was last.
-func (l *library) remembered() (map[string]string, error) {
+// remember reads what each reference was last.
+func (l *library) remember() error {
 	b, err := os.ReadFile(l.memory)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
-	if err != nil {
-		return nil, err
+	if err := yaml.Unmarshal(b, &l.last); err != nil {
+		return fmt.Errorf("%s: %w; mend it, or remove it", l.memory, err)
 	}
-	last := map[string]string{}
-	if err := yaml.Unmarshal(b, &last); err != nil {
-		return nil, fmt.Errorf("%s: %w; mend it, or remove it", l.memory, err)
+	if l.last == nil {
+		l.last = map[string]string{}
 	}
-	return last, nil
+	return nil
 }
 
-// set makes an image what a reference names, and writes that down.
+// set makes an image what a reference names, and writes that down; what others
+// were last stays.
 func (l *library) set(ref string, img *netboot.Image) error {
 	l.images.Set(ref, img)
-	last := map[string]string{}
-	for ref, img := range l.images.Served() {
-		last[ref] = img.Digest
-	}
-	b, err := yaml.Marshal(last)
+	l.last[ref] = img.Digest
+	b, err := yaml.Marshal(l.last)
 	if err != nil {
 		return err
 	}

@@ -130,6 +130,10 @@ func TestRegistryAway(t *testing.T) {
 	if !strings.Contains(say.out.(*strings.Builder).String(), "its nodes can't start until it is there") {
 		t.Errorf("said %q", say.out)
 	}
+	// What another reference was last is not forgotten by that.
+	if err := os.WriteFile(dir+"/state/served.yaml", []byte(dir+"/one: "+was+"\n"+dir+"/nowhere: sha256:gone\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	away = true
 	if l, err = start(dir + "/state"); err != nil {
 		t.Fatal(err)
@@ -137,6 +141,9 @@ func TestRegistryAway(t *testing.T) {
 	defer l.close()
 	if got := l.images.Current(dir + "/one"); got == nil || got.Digest != was {
 		t.Errorf("%v is served, not %s", got, was)
+	}
+	if b, err := os.ReadFile(dir + "/state/served.yaml"); err != nil || !strings.Contains(string(b), "sha256:gone") {
+		t.Errorf("it remembers\n%s%v", b, err)
 	}
 	if !strings.Contains(say.out.(*strings.Builder).String(), "serving what") {
 		t.Errorf("said %q", say.out)

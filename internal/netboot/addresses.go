@@ -239,7 +239,7 @@ func (s *Server) asks(m Machine, kind dhcp.Kind, message dhcpv4.MessageType) (Ma
 	if kind != dhcp.Firmware || message != dhcpv4.MessageTypeDiscover {
 		return m, true
 	}
-	n.build, n.complete, n.kernel, n.initramfs = "", false, false, false // a boot begins
+	n.begins()
 	var admitted bool
 	switch hurry := m.Model == ""; { // only a Pi 3 does not say its model
 	case !n.Adopted: // anybody can be that

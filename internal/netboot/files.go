@@ -84,7 +84,7 @@ func (s *Server) open(client netip.Addr, name string) (tftp.File, int64, error) 
 		n.IP, served = client.String(), n.Adopted
 		s.line.heard(n.MAC, s.Now())
 		if n.build == "" || n.complete && s.Now().Sub(n.served) > betweenBoots {
-			n.build, n.complete, n.kernel, n.initramfs = "", false, false, false
+			n.begins()
 			if is := s.imageFor(n.Machine); is != nil {
 				n.build = is.BuildID
 			}

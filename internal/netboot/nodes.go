@@ -27,6 +27,11 @@ type Node struct {
 	build             string // that it is served, from its firmware's first file on
 }
 
+// begins notes that a boot begins.
+func (n *Node) begins() {
+	n.build, n.complete, n.kernel, n.initramfs = "", false, false, false
+}
+
 // maxNodes bounds what is remembered of machines nobody knows.
 const maxNodes = 4096
 

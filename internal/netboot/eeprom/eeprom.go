@@ -52,7 +52,7 @@ func (o Options) settings() ([]setting, error) {
 		{"TFTP_PREFIX", "0", "names begin with the serial, which the boot server knows it by"},
 		{"NET_BOOT_MAX_RETRIES", "-1", "for ever: the server may start later than this Pi"},
 	}
-	if !strings.HasSuffix(o.Order, "f") && o.Order[2] != 'f' {
+	if !strings.Contains(o.Order[2:], "f") {
 		list[len(list)-1].why += "; the order has no f, so nothing else is tried after it"
 	}
 	if o.Server.IsValid() {

@@ -315,7 +315,7 @@ func peakOf(pid int) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	found := regexp.MustCompile(`VmHWM:\s+(\d+) kB`).FindSubmatch(b)
+	found := highWater.FindSubmatch(b)
 	if found == nil {
 		return 0, fmt.Errorf("%w: VmHWM", errMissing)
 	}
