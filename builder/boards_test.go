@@ -67,7 +67,7 @@ func TestBoardsSayWhatIsMissing(t *testing.T) {
 	}
 }
 
-func TestKernelIsGzippedOnce(t *testing.T) {
+func TestKernelIsGzippedByUs(t *testing.T) {
 	raw := strings.Repeat("kernel ", 1000)
 	k := &Kernel{Image: "boot/vmlinuz-rpi"}
 	packed, err := kernelImage(treeOf(t, map[string]string{"boot/vmlinuz-rpi": raw}), k, newContents(t))
@@ -77,9 +77,17 @@ func TestKernelIsGzippedOnce(t *testing.T) {
 	if _, err := gzip.NewReader(bytes.NewReader(packed)); err != nil {
 		t.Error(err)
 	}
-	again, err := kernelImage(treeOf(t, map[string]string{"boot/vmlinuz-rpi": string(packed)}), k, newContents(t))
+	// Whoever gzipped it before: nodes can only do again what we did.
+	var others bytes.Buffer
+	w, err := gzip.NewWriterLevel(&others, gzip.HuffmanOnly)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Write([]byte(raw))
+	w.Close()
+	again, err := kernelImage(treeOf(t, map[string]string{"boot/vmlinuz-rpi": others.String()}), k, newContents(t))
 	if err != nil || !bytes.Equal(again, packed) {
-		t.Errorf("a gzipped kernel is packed again (%v)", err)
+		t.Errorf("a kernel that was gzipped by others is another one (%v)", err)
 	}
 }
 

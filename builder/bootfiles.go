@@ -4,13 +4,12 @@ import (
 	"archive/tar"
 	"bytes"
 	"fmt"
+	"io"
 	"path"
 	"slices"
 	"sort"
 	"strings"
 	"time"
-
-	"github.com/klauspost/compress/gzip"
 
 	"github.com/pikelet-os/pikelet/boards"
 	"github.com/pikelet-os/pikelet/builder/spec"
@@ -18,6 +17,7 @@ import (
 	"github.com/pikelet-os/pikelet/initramfs/archive"
 	"github.com/pikelet-os/pikelet/initramfs/cmdline"
 	"github.com/pikelet-os/pikelet/internal/artifact"
+	"github.com/pikelet-os/pikelet/internal/packing"
 	"github.com/pikelet-os/pikelet/internal/slots"
 	"github.com/pikelet-os/pikelet/layers"
 	"github.com/pikelet-os/pikelet/layers/kmod"
@@ -96,28 +96,37 @@ func kernelImage(t *layers.Tree, k *Kernel, c *contents) ([]byte, error) {
 	return gzipped(t, k.Image, maxKernel, c)
 }
 
-// kernelLevel is gzip's level for what the firmware unpacks. Of Debian's kernel
-// 7 makes 14.2 MB in 0.6 s, 9 makes 0.7 % less in 3.1 s.
-func kernelLevel(c squashfs.Compression) int {
+// gzipForm is how what the firmware unpacks is gzipped: so that nodes can do it
+// again, when a patch changes what is in it.
+func gzipForm(c squashfs.Compression) packing.Form {
 	if c.Name == squashfs.Small().Name {
-		return gzip.BestCompression
+		return packing.GzipSmall
 	}
-	return 7
+	return packing.Gzip
 }
 
-// gzipped returns a file of the tree, compressed if it is not yet.
+// gzipped returns a file of the tree, gzipped by us, whoever did it before.
 func gzipped(t *layers.Tree, name string, limit int64, c *contents) ([]byte, error) {
 	e := t.Lookup(name)
 	if e == nil || e.Content == nil {
 		return nil, fmt.Errorf("the tree has no file %q", name)
 	}
-	return c.blob(c.key("gzip", e.Content.Sum), func() ([]byte, error) {
+	return c.blob(c.key("gzip", packing.Generation, e.Content.Sum), func() ([]byte, error) {
 		b, err := t.ReadFile(name, limit)
-		if err != nil || bytes.HasPrefix(b, []byte{0x1f, 0x8b}) {
-			return b, err
+		if err != nil {
+			return nil, err
+		}
+		if bytes.HasPrefix(b, []byte{0x1f, 0x8b}) {
+			r, err := packing.NewReader(bytes.NewReader(b), packing.Gzip, maxUngzipped)
+			if err != nil {
+				return nil, fmt.Errorf("unpacking %s: %w", name, err)
+			}
+			if b, err = io.ReadAll(r); err != nil {
+				return nil, fmt.Errorf("unpacking %s: %w", name, err)
+			}
 		}
 		var out bytes.Buffer
-		w, err := gzip.NewWriterLevel(&out, kernelLevel(c.pool.Compression))
+		w, err := packing.NewWriter(&out, gzipForm(c.pool.Compression))
 		if err != nil {
 			return nil, err
 		}
@@ -128,6 +137,9 @@ func gzipped(t *layers.Tree, name string, limit int64, c *contents) ([]byte, err
 		return out.Bytes(), err
 	})
 }
+
+// maxUngzipped bounds a kernel, bytes: Debian's for arm64 has 38 MB.
+const maxUngzipped = 512 << 20
 
 // addKernelConfig puts the kernel's options into the slot, where its package
 // ships them: whoever holds a card can see what its kernel can do.

@@ -39,7 +39,7 @@ ok "keygen" "$pikelet" keygen -o "$run/ours"
 ok "keygen of a stranger" "$pikelet" keygen -o "$run/stranger"
 { grep -v '^#' "$spec" | sed "s|\.\./\.\./\.\./build|$PWD/build|g; s|\.\./build|$PWD/build|g"; printf 'keys: [ours.pub, cosign.pub]\n'; } >"$run/image.yaml"
 ok "build" "$pikelet" build --key "$run/ours.key" -o "$run/out" "$run/image.yaml"
-ok "publish" "$pikelet" publish "$repo" --plain-http --from "$run/out" --channel stable
+ok "publish" "$pikelet" publish "$repo" --plain-http --image "$run/out" --channel stable
 release=$(sed -n 's/^release: *"*\([0-9.]*\)"*/\1/p' "$run/image.yaml")
 image=$(grep -o 'sha256:[0-9a-f]*' "$run/out/signature.json" | head -n 1 || true)
 image=$("$GOBIN/crane" manifest --insecure "$repo:$release" | grep -o '"digest":"sha256:[0-9a-f]*"' | head -n 1 | cut -d'"' -f4)

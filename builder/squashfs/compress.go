@@ -2,6 +2,7 @@ package squashfs
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 
@@ -156,20 +157,29 @@ func (c Compression) NewDecoder() (*Decoder, error) {
 	if c.xz {
 		return &Decoder{c: c}, nil
 	}
-	z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(uint64(c.BlockSize)))
+	z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(uint64(max(c.BlockSize, metadataSize))))
 	return &Decoder{c, z}, err
 }
 
 // Decode returns what a compressed block holds.
 func (d *Decoder) Decode(in []byte) ([]byte, error) {
+	return d.decodeTo(make([]byte, 0, d.c.BlockSize), in)
+}
+
+// decodeTo is Decode into room, which has space for a block.
+func (d *Decoder) decodeTo(room, in []byte) ([]byte, error) {
 	if !d.c.xz {
-		return d.z.DecodeAll(in, make([]byte, 0, d.c.BlockSize))
+		return d.z.DecodeAll(in, room[:0])
 	}
 	r, err := xz.NewReader(bytes.NewReader(in))
 	if err != nil {
 		return nil, err
 	}
-	return io.ReadAll(io.LimitReader(r, int64(d.c.BlockSize)))
+	n, err := io.ReadFull(r, room[:cap(room)])
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) && n < cap(room) {
+		err = nil
+	}
+	return room[:n], err
 }
 
 // Close frees what the decoder holds.

@@ -1,5 +1,5 @@
 // Package squashfs writes squashfs 4.0 images with zstd or xz, the same bytes for
-// the same input whatever the number of cores.
+// the same input whatever the number of cores, and reads those that it wrote.
 //
 // It is a writer of our own because the one library that could have done it
 // writes corrupt images (docs/decisions/0002-own-writers.md). The format is
@@ -35,4 +35,4 @@ const (
 // Generation is a number that changes whenever this package, or the zstd
 // encoder pinned in go.mod, would write other bytes for the same tree. It is
 // part of the manifest, so that a root can be made again from its listing.
-const Generation = 2
+const Generation = 3

@@ -33,6 +33,7 @@ func Write(w io.WriterAt, entries []Entry, o Options) (int64, error) {
 type direct struct {
 	*dataWriter
 	tail  []byte // the fragment being filled
+	whole source // what fragment of another image that is so far
 	free  chan []byte
 	twins map[*node]bool // large files that may be the same as another
 	sizes map[int64]int  // how many small files have a size
@@ -54,6 +55,14 @@ func (d *direct) writeAll(root *node, out *output) error {
 		return err
 	}, func(j *job) error {
 		start := uint64(out.at)
+		if j.read != nil {
+			n, _ := Length(j.size)
+			j.out = d.buffer()[:n]
+			j.free = func() { d.recycle(j.out) }
+			if err := j.read(j.out); err != nil {
+				return err
+			}
+		}
 		if _, err := out.Write(j.out); err != nil {
 			return fmt.Errorf("writing squashfs: %w", err)
 		}
@@ -164,6 +173,9 @@ func (d *direct) file(n *node) error {
 		}
 		d.bySum[all], head = n.data, h
 	}
+	if n.From != nil {
+		return d.copy(n, head, blocks, tail)
+	}
 	r, err := n.Open()
 	if err != nil {
 		return err
@@ -193,12 +205,84 @@ func (d *direct) file(n *node) error {
 		}
 	}
 	if tail > 0 {
-		if err := d.addTail(n, b, tail, blocks == 0); err != nil {
+		buf := d.buffer()
+		defer d.recycle(buf)
+		if _, hole, err := b.Next(buf); err != nil {
 			return err
+		} else if hole {
+			clear(buf[:tail])
 		}
+		d.addTail(n, buf[:tail], blocks == 0)
 	}
 	_, _, err = b.Next(nil)
 	return err
+}
+
+// copy is file for one whose whole blocks are in another image.
+func (d *direct) copy(n *node, head sum, blocks, tail int) error {
+	f := n.From
+	if len(f.sizes) != blocks || f.size != n.Size {
+		return bad("it has %d bytes in %d blocks there", f.size, len(f.sizes))
+	}
+	if shared := d.byHead[head]; shared != nil && d.twins[n] {
+		n.data.run = shared
+	} else if blocks > 0 {
+		var put func(int) func(uint64, uint32)
+		n.data.run, put = newRun(blocks)
+		if d.twins[n] {
+			d.byHead[head] = n.data.run
+		}
+		start := f.start
+		for i, size := range f.sizes {
+			j := &job{size: size, put: put(i)}
+			if length, _ := Length(size); length > 0 {
+				j.read = f.image.raw(start)
+				start += uint64(length)
+			}
+			d.send(j)
+		}
+	}
+	if tail == 0 {
+		return nil
+	}
+	buf := d.buffer()
+	defer d.recycle(buf)
+	if _, err := f.ReadAt(buf[:tail], n.Size-int64(tail)); err != nil {
+		return err
+	}
+	if d.addTail(n, buf[:tail], blocks == 0) {
+		d.whole.add(f, len(d.tail)-tail)
+	}
+	return nil
+}
+
+// source is a fragment of another image, as long as the one being filled is
+// the beginning of it.
+type source struct {
+	image    *Reader
+	fragment uint32
+	end      int // bytes of it
+}
+
+// add says that a file's tail went to a place of the fragment being filled.
+func (s *source) add(f *File, at int) {
+	switch {
+	case at == 0 && f.offset == 0:
+		*s = source{f.image, f.fragment, int(f.size % int64(f.image.Options.Compression.BlockSize))}
+	case s.image == f.image && s.fragment == f.fragment && s.end == at && int(f.offset) == at:
+		s.end += int(f.size % int64(f.image.Options.Compression.BlockSize))
+	}
+}
+
+// covers says whether the fragment being filled, of n bytes, is all of it.
+func (s source) covers(n int) bool {
+	if s.image == nil || s.end != n {
+		return false
+	}
+	s.image.mu.Lock()
+	defer s.image.mu.Unlock()
+	b, err := s.image.fragmentBytes(s.fragment)
+	return err == nil && len(b) == n
 }
 
 // skip passes over a block.
@@ -240,30 +324,23 @@ func (d *direct) keep(j *job, in, spare []byte) {
 	j.free = func() { d.recycle(out) }
 }
 
-// addTail puts what is left of a file into a fragment. small says that it is
-// all of the file, which may then be the same as another.
-func (d *direct) addTail(n *node, b *BlockReader, tail int, small bool) error {
-	buf := d.buffer()
-	defer d.recycle(buf)
-	if _, hole, err := b.Next(buf); err != nil {
-		return err
-	} else if hole {
-		clear(buf[:tail])
-	}
+// addTail puts what is left of a file into a fragment, or finds that another
+// has the same. small says that it is all of the file.
+func (d *direct) addTail(n *node, b []byte, small bool) (added bool) {
 	if small && d.sizes[n.Size] > 1 {
-		all := sha256.Sum256(buf[:tail])
+		all := sha256.Sum256(b)
 		if same := d.bySum[all]; same != nil {
 			n.data = same
-			return nil
+			return false
 		}
 		d.bySum[all] = n.data
 	}
-	d.place(n, tail, d.flush)
+	d.place(n, len(b), d.flush)
 	if d.tail == nil {
 		d.tail = d.buffer()[:0]
 	}
-	d.tail = append(d.tail, buf[:tail]...)
-	return nil
+	d.tail = append(d.tail, b...)
+	return true
 }
 
 // flush sends the fragment being filled.
@@ -271,9 +348,16 @@ func (d *direct) flush() {
 	if len(d.tail) == 0 {
 		return
 	}
-	in := d.tail
-	d.tail = nil
+	in, whole := d.tail, d.whole
+	d.tail, d.whole = nil, source{}
 	j := &job{put: d.newFragment()}
+	if whole.covers(len(in)) {
+		d.recycle(in)
+		x := whole.image.fragments[whole.fragment]
+		j.size, j.read = x.size, whole.image.raw(x.start)
+		d.send(j)
+		return
+	}
 	j.work = func(enc *Encoder) {
 		spare := d.buffer()
 		j.out, j.size, j.err = enc.encode(in, spare)

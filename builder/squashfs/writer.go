@@ -14,11 +14,14 @@ import (
 // Entry is one name of the tree to be written. Owner, mode, link target,
 // device numbers and xattrs (PAX records SCHILY.xattr.*) come from its tar
 // header; a hard link names an earlier entry. Of a regular file, Write reads
-// what Open opens and Plan takes what is Packed.
+// what Open opens and Plan takes what is Packed. Where From is set too, and is
+// of an image of the same Compression and Generation, Write takes whole blocks
+// from there as they are.
 type Entry struct {
 	*tar.Header
 	Open   func() (io.ReadCloser, error)
 	Packed Packed
+	From   *File
 }
 
 // Options decide the bytes beside the tree.
@@ -104,7 +107,30 @@ func grow(entries []Entry, at time.Time) (*node, error) {
 	for _, n := range byPath {
 		sort.Slice(n.children, func(i, j int) bool { return n.children[i].name < n.children[j].name })
 	}
+	root.relink(map[*node]bool{})
 	return root, nil
+}
+
+// relink gives the file to the first of its names, in the order they are
+// written, and makes the others links to that, whatever the list said: so an
+// image says itself which is which.
+func (n *node) relink(seen map[*node]bool) {
+	for _, c := range n.children {
+		if to := c.link; to != nil {
+			if to.link != nil {
+				to = to.link
+			}
+			c.link = to
+			if !seen[to] {
+				h := *c.Header
+				h.Typeflag = tar.TypeLink
+				c.Entry, c.link, c.nlink = to.Entry, nil, to.nlink
+				to.Entry, to.link = Entry{Header: &h}, c
+			}
+		}
+		seen[c] = true
+		c.relink(seen)
+	}
 }
 
 // files calls visit for every regular file in the order they are written.

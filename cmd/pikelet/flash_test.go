@@ -29,7 +29,7 @@ func TestFlashOntoFiles(t *testing.T) {
 	ok(t, dir, "pull", "one", "-o", "a.tar")
 	must(t, dir, "zstd -q one/disk.img -o one.img.zst")
 	s := startRegistry(t, registrytest.Options{})
-	ok(t, dir, "publish", s.Addr+"/twin", "--plain-http", "--from", "one")
+	ok(t, dir, "publish", s.Addr+"/twin", "--plain-http", "--image", "one")
 	flags := []string{"--key", "ci.pub", "--plain-http"}
 	for i, from := range []string{"one", "one/artifact", "one/disk.img", "one.img.zst", "a.tar", s.Addr + "/twin:1.0"} {
 		card := fmt.Sprintf("card%d", i)

@@ -11,7 +11,7 @@ import (
 func TestImager(t *testing.T) {
 	dir := shippedIn(t)
 	for _, from := range []string{"one", "two", "two"} {
-		ok(t, dir, "publish", "--from", from, "--imager", "www", "--imager-url", "https://pi.example/images/")
+		ok(t, dir, "publish", "--image", from, "--imager", "www", "--imager-url", "https://pi.example/images/")
 	}
 	must(t, dir, "ls -A www | wc -l | grep -qx 3")
 	must(t, dir, "zstd -q -d -c www/twin-1.0.img.zst | cmp - one/disk.img")
@@ -35,8 +35,8 @@ func TestImager(t *testing.T) {
 	}
 	must(t, dir, "echo '"+old.ExtractSum+"  one/disk.img' | sha256sum -c --status && echo '"+old.DownloadSum+"  www/twin-1.0.img.zst' | sha256sum -c --status")
 	must(t, dir, `[ "$(stat -c %s one/disk.img)" = `+jsonNumber(old.ExtractSize)+` ] && [ "$(stat -c %s www/twin-1.0.img.zst)" = `+jsonNumber(old.DownloadSize)+` ]`)
-	fails(t, dir, []string{"publish", "--from", "one", "--imager", "www"}, "go together")
-	fails(t, dir, []string{"publish", "--from", "one", "--imager", "x", "--imager-url", "my folder"}, "no address that Raspberry Pi Imager can fetch from")
+	fails(t, dir, []string{"publish", "--image", "one", "--imager", "www"}, "go together")
+	fails(t, dir, []string{"publish", "--image", "one", "--imager", "x", "--imager-url", "my folder"}, "no address that Raspberry Pi Imager can fetch from")
 }
 
 func jsonNumber(n int64) string { b, _ := json.Marshal(n); return string(b) }

@@ -5,7 +5,6 @@ import (
 	"crypto/ecdsa"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -13,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pikelet-os/pikelet/builder"
-	"github.com/pikelet-os/pikelet/builder/inspect"
 	"github.com/pikelet-os/pikelet/internal/artifact"
 	"github.com/pikelet-os/pikelet/internal/artifact/registry"
 )
@@ -28,9 +26,15 @@ signatures of both, under the image's release as a tag. A release that is there
 with other contents stays as it is. With --channel a tag that moves names the
 image too, which is what nodes follow.
 
---from takes a build's output folder, an OCI layout, an archive of one, or
+--image takes a build's output folder, an OCI layout, an archive of one, or
 another registry's reference: that copies an image with all that belongs to it.
 What the registry has is not sent again.
+
+For each of the three releases before it that the registry has, a patch is made
+and put beside the image: nodes that run one of those fetch what changed, not
+all of it. They want it signed by a key they trust, which is --sign's or your
+development key. --from says for how many; what was copied from another registry
+brings its own along.
 
 With --imager it writes a compressed disk image and a list of images for
 Raspberry Pi Imager into a folder, to be put onto a web server; then no registry
@@ -44,6 +48,9 @@ Whoever is logged in for docker is logged in here.`,
 			return exactly(1, "a repository: registry.example/name")(nil, args)
 		},
 		RunE: func(c *cobra.Command, args []string) error {
+			if o.From < 0 || o.From > maxPatches {
+				return usageError{fmt.Errorf("--from %d: want 0 to %d releases", o.From, maxPatches)}
+			}
 			if (o.Imager == "") != (o.ImagerURL == "") {
 				return usageError{errors.New("--imager DIR and --imager-url ADDRESS go together")}
 			}
@@ -57,7 +64,8 @@ Whoever is logged in for docker is logged in here.`,
 	}
 	o.addFlags(c)
 	f := c.Flags()
-	f.StringVar(&o.From, "from", "out", "what is published")
+	f.StringVar(&o.Image, "image", "out", "what is published")
+	f.IntVar(&o.From, "from", 3, "for how many releases before it patches are made")
 	f.StringVar(&o.Channel, "channel", "", "tag that moves to this release, such as stable")
 	f.StringVar(&o.Sign, "sign", "", "private key that signs what is published too")
 	f.StringVar(&o.Imager, "imager", "", "folder that gets the image and a list for Raspberry Pi Imager")
@@ -65,9 +73,14 @@ Whoever is logged in for docker is logged in here.`,
 	return c
 }
 
+// maxPatches is how many releases may have a patch: what refers to an image is
+// listed and copied as one.
+const maxPatches = 20
+
 type publishOptions struct {
 	imageOptions
-	From      string
+	Image     string
+	From      int
 	Channel   string
 	Sign      string
 	Imager    string
@@ -77,7 +90,7 @@ type publishOptions struct {
 // publishForImager writes an image, and a list that names it, as Raspberry Pi
 // Imager takes them.
 func publishForImager(ctx context.Context, o publishOptions, say *teller) error {
-	img, err := o.open(ctx, o.From)
+	img, err := o.open(ctx, o.Image)
 	if err != nil {
 		return err
 	}
@@ -125,7 +138,7 @@ func runPublish(ctx context.Context, ref string, o publishOptions, say *teller) 
 			return err
 		}
 	}
-	img, err := o.open(ctx, o.From)
+	img, err := o.open(ctx, o.Image)
 	if err != nil {
 		return err
 	}
@@ -145,6 +158,10 @@ func runPublish(ctx context.Context, ref string, o publishOptions, say *teller) 
 	if err != nil {
 		return err
 	}
+	patches, err := publishPatches(ctx, to, img, o.From, key, say)
+	if err != nil {
+		return err
+	}
 	text := to.Reference(img.Release)
 	if o.Channel != "" {
 		if err := registry.Move(ctx, img, to, o.Channel, nil); err != nil {
@@ -152,19 +169,14 @@ func runPublish(ctx context.Context, ref string, o publishOptions, say *teller) 
 		}
 		text += "\n" + to.Reference(o.Channel)
 	}
-	say.result(map[string]string{"reference": to.Reference(img.Release), "digest": img.Digest, "channel": o.Channel}, text+" (OCI manifest "+img.Digest+")")
+	say.result(map[string]any{"reference": to.Reference(img.Release), "digest": img.Digest, "channel": o.Channel, "patches": patches}, text+" (OCI manifest "+img.Digest+")")
 	return nil
 }
 
 // bootable refuses an image that no key of its own initramfs signed: /init
 // would refuse it.
 func bootable(img *registry.Image, more *ecdsa.PrivateKey) error {
-	r, err := img.Open(artifact.InitramfsFile)
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	b, err := io.ReadAll(r)
+	keys, err := keysOf(img)
 	if err != nil {
 		return err
 	}
@@ -176,7 +188,7 @@ func bootable(img *registry.Image, more *ecdsa.PrivateKey) error {
 		}
 		list = artifact.Join(list, []artifact.Signed{s})
 	}
-	if err := artifact.VerifyDigest(img.Digest, list, inspect.Keys(b)); err != nil {
+	if err := artifact.VerifyDigest(img.Digest, list, keys); err != nil {
 		return fmt.Errorf("no node would start %s: %w; sign it with one of the spec's keys", img, err)
 	}
 	return nil

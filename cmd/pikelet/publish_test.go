@@ -87,18 +87,18 @@ func TestShip(t *testing.T) {
 	p := startProxy(t, s)
 	repo := p.addr + "/os/twin"
 	ca := []string{"--ca", p.ca, "--retry-after", "10ms"}
-	fails(t, dir, []string{"publish", repo, "--from", "one"}, "certificate", "say --ca FILE.pem")
-	fails(t, dir, append([]string{"publish", repo, "--from", "one"}, ca...), "the registry refuses", "docker login")
+	fails(t, dir, []string{"publish", repo, "--image", "one"}, "certificate", "say --ca FILE.pem")
+	fails(t, dir, append([]string{"publish", repo, "--image", "one"}, ca...), "the registry refuses", "docker login")
 	logIn(t, dir, p.addr)
-	digest := digestLine(t, ok(t, dir, append([]string{"publish", repo, "--from", "one", "--channel", "stable"}, ca...)...))
+	digest := digestLine(t, ok(t, dir, append([]string{"publish", repo, "--image", "one", "--channel", "stable"}, ca...)...))
 	if p.sent.Swap(0) == 0 {
 		t.Error("the proxy saw nothing sent: it counts nothing")
 	}
-	ok(t, dir, append([]string{"publish", repo, "--from", "one"}, ca...)...)
+	ok(t, dir, append([]string{"publish", repo, "--image", "one"}, ca...)...)
 	if n := p.sent.Load(); n != 0 {
 		t.Errorf("publishing again sent %d bytes", n)
 	}
-	fails(t, dir, append([]string{"publish", repo + ":1.0", "--from", "one"}, ca...), "leave out the tag")
+	fails(t, dir, append([]string{"publish", repo + ":1.0", "--image", "one"}, ca...), "leave out the tag")
 
 	// By a credential helper, as docker-credential-* are called.
 	write(t, dir+"/.docker/config.json", fmt.Sprintf(`{"credHelpers":{%q:"test"}}`, p.addr), 0o600)
@@ -139,7 +139,7 @@ func TestShip(t *testing.T) {
 func mirrorAndPromote(t *testing.T, dir, repo string, ca []string) {
 	run := func(args ...string) string { t.Helper(); return ok(t, dir, append(args, ca...)...) }
 	refused := func(args []string, texts ...string) { t.Helper(); fails(t, dir, append(args, ca...), texts...) }
-	run("publish", repo, "--from", "two")
+	run("publish", repo, "--image", "two")
 	refused([]string{"pull", repo + ":stable", "--at-least", "1.1", "-o", "x"}, "is release 1.0; want 1.1 at least")
 	run("promote", repo+":1.1", "stable")
 	out := run("diff", repo+":1.0", repo+":stable")
@@ -169,21 +169,21 @@ func mirrorAndPromote(t *testing.T, dir, repo string, ca []string) {
 	if out, code := pikelet(t, other, []string{passwordVariable + "=open sesame"}, "build", "--key", dir+"/ci.key", "-o", dir+"/changed", "image.yaml"); code != 0 {
 		t.Fatal(out)
 	}
-	refused([]string{"publish", repo, "--from", "changed"}, "release 1.0 is in", "already, with other contents")
+	refused([]string{"publish", repo, "--image", "changed"}, "release 1.0 is in", "already, with other contents")
 
 	// A mirror, without TLS and only because it was told to; under another name.
 	m := startRegistry(t, registrytest.Options{})
 	to := m.Addr + "/elsewhere/mirror/twin"
-	fails(t, dir, []string{"publish", to, "--from", "one", "--retry-after", "10ms"}, "does not speak TLS; say --plain-http")
+	fails(t, dir, []string{"publish", to, "--image", "one", "--retry-after", "10ms"}, "does not speak TLS; say --plain-http")
 	run("pull", repo+":1.0", "-o", "carried.tar")
-	ok(t, dir, "publish", to, "--plain-http", "--from", "carried.tar")
+	ok(t, dir, "publish", to, "--plain-http", "--image", "carried.tar")
 	ok(t, dir, "pull", to+":1.0", "--plain-http", "--key", "ci.pub", "-o", "mirrored")
 	must(t, dir, "cmp mirrored/root.squashfs down/root.squashfs && cmp mirrored/signature.json down/signature.json")
 	if out := ok(t, dir, "sign", "--plain-http", "--key", "o.key", to+":1.0"); strings.Count(out, "signed sha256:") != 3 {
 		t.Errorf("sign says %s", out)
 	}
 	ok(t, dir, "verify", to+":1.0", "--plain-http", "--key", "o.pub", "--signatures-only")
-	ok(t, dir, "publish", m.Addr+"/by/two", "--plain-http", "--from", "one", "--sign", "o.key")
+	ok(t, dir, "publish", m.Addr+"/by/two", "--plain-http", "--image", "one", "--sign", "o.key")
 	for _, key := range []string{"o.pub", "ci.pub"} {
 		ok(t, dir, "verify", m.Addr+"/by/two:1.0", "--plain-http", "--key", key)
 	}
@@ -276,7 +276,7 @@ func TestShipThroughTrouble(t *testing.T) {
 		t.Helper()
 		p.n.Store(0)
 		p.trouble = trouble
-		ok(t, dir, append([]string{"publish", repo + "/" + name, "--from", "one"}, flags...)...)
+		ok(t, dir, append([]string{"publish", repo + "/" + name, "--image", "one"}, flags...)...)
 		p.trouble = nil
 		ok(t, dir, append([]string{"verify", repo + "/" + name + ":1.0"}, flags...)...)
 	}
@@ -481,11 +481,11 @@ func TestRegistryMistakes(t *testing.T) {
 		want string
 	}{
 		{[]string{"publish", "nowhere"}, "no registry's reference"},
-		{[]string{"publish", nobody + "/x", "--from", "nothing"}, "there is no file or folder nothing"},
-		{[]string{"publish", nobody + "/x", "--from", "one", "--retry-after", "1ms"}, "connection refused"},
-		{[]string{"publish", nobody + "/UPPER", "--from", "one"}, "reading the reference"},
-		{[]string{"publish", nobody + "/x", "--from", "one", "--ca", "no.pem"}, "holds no certificate in PEM"},
-		{[]string{"publish", nobody + "/x", "--from", "one", "--sign", "ci.pub"}, "it is a public key"},
+		{[]string{"publish", nobody + "/x", "--image", "nothing"}, "there is no file or folder nothing"},
+		{[]string{"publish", nobody + "/x", "--image", "one", "--retry-after", "1ms"}, "connection refused"},
+		{[]string{"publish", nobody + "/UPPER", "--image", "one"}, "reading the reference"},
+		{[]string{"publish", nobody + "/x", "--image", "one", "--ca", "no.pem"}, "holds no certificate in PEM"},
+		{[]string{"publish", nobody + "/x", "--image", "one", "--sign", "ci.pub"}, "it is a public key"},
 		{[]string{"publish", "one/artifact"}, "is a file or a folder; want a registry's reference"},
 		{[]string{"pull", "one", "--as", "cake"}, "want files, layout, archive or disk"},
 		{[]string{"sign", "one"}, "want --key FILE"},

@@ -10,6 +10,8 @@ import (
 
 	"github.com/cavaliergopher/cpio"
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/pikelet-os/pikelet/internal/packing"
 )
 
 // File is one file of an initramfs.
@@ -63,16 +65,25 @@ func Pack(files []File, at time.Time, smallest bool) ([]byte, error) {
 }
 
 // compress compresses with zstd as kernels read it: one frame with a checksum
-// and a window of 8 MiB, which every kernel's limit allows.
+// and a window of 8 MiB, which every kernel's limit allows. The smallest is not
+// packed again by nodes: its encoder wants more memory than they give.
 func compress(b []byte, smallest bool) ([]byte, error) {
-	level := zstd.SpeedDefault
 	if smallest {
-		level = zstd.SpeedBestCompression
+		enc, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedBestCompression), zstd.WithWindowSize(packing.Window))
+		if err != nil {
+			return nil, err
+		}
+		defer enc.Close()
+		return enc.EncodeAll(b, nil), nil
 	}
-	enc, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(level), zstd.WithWindowSize(8<<20))
+	var out bytes.Buffer
+	w, err := packing.NewWriter(&out, packing.Zstd)
 	if err != nil {
 		return nil, err
 	}
-	defer enc.Close()
-	return enc.EncodeAll(b, nil), nil
+	if _, err := w.Write(b); err != nil {
+		return nil, err
+	}
+	err = w.Close()
+	return out.Bytes(), err
 }

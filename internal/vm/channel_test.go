@@ -25,7 +25,7 @@ func TestChannel(t *testing.T) {
 	configure(t, card, "hostname: attic\nupgrades: {poll: 2s, plain-http: true}\n")
 	p := boot(t, card)
 	p.expect("looking for new releases: ") // nothing is there yet
-	out, err := exec.Command("../../build/pikelet", "publish", s.Addr+"/small", "--plain-http", "--from", next.Artifact.Dir, "--channel", "stable").CombinedOutput()
+	out, err := exec.Command("../../build/pikelet", "publish", s.Addr+"/small", "--plain-http", "--image", next.Artifact.Dir, "--channel", "stable").CombinedOutput()
 	if err != nil {
 		t.Fatalf("publishing: %v\n%s", err, out)
 	}

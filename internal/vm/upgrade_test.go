@@ -17,7 +17,7 @@ import (
 // published puts an image into a registry of the test's, as people do.
 func published(t *testing.T, s *registrytest.Server, artifact string) {
 	t.Helper()
-	out, err := exec.Command("../../build/pikelet", "publish", s.Addr+"/small", "--plain-http", "--from", artifact).CombinedOutput()
+	out, err := exec.Command("../../build/pikelet", "publish", s.Addr+"/small", "--plain-http", "--image", artifact).CombinedOutput()
 	if err != nil {
 		t.Fatalf("publishing: %v\n%s", err, out)
 	}

@@ -197,6 +197,22 @@ func (img *Image) OpenUnchecked(name string) (io.ReadCloser, error) {
 	return r, err
 }
 
+// OpenPart opens some bytes of a file; whoever reads them checks them. A registry
+// that does not know Range cannot do that.
+func (img *Image) OpenPart(ctx context.Context, name string, at, n int64) (io.ReadCloser, error) {
+	f, ok := img.File(name)
+	if !ok || at < 0 || n < 0 || at > f.Size || n > f.Size-at {
+		return nil, fmt.Errorf("%s has no bytes %d to %d of %q", img, at, at+n, name)
+	}
+	from := img.From
+	if r, ok := from.(*Remote); ok {
+		from = parts{r}
+	}
+	r := newReader(ctx, from, f.Digest, at+n)
+	r.at, r.sum = at, nil
+	return r, nil
+}
+
 // Signature returns signature.json, as a slot holds it.
 func (img *Image) Signature() ([]byte, error) {
 	return artifact.Signature{Manifest: img.OCI, Signatures: img.Signatures}.Encode()

@@ -194,6 +194,11 @@ func (l *Layout) Blob(_ context.Context, digest string, _, from int64) (io.ReadC
 	return f, nil
 }
 
+// Path returns the file that a blob is; false where it is in an archive.
+func (l *Layout) Path(digest string) (string, bool) {
+	return filepath.Join(l.dir, filepath.FromSlash(blobName(digest))), l.dir != ""
+}
+
 // Size returns how many bytes a blob has in the layout, whatever others say.
 func (l *Layout) Size(digest string) (int64, error) {
 	f, err := l.open(blobName(digest))

@@ -198,6 +198,14 @@ var errRange = errors.New("the registry answered with other bytes of the blob th
 
 // get asks for a path below the repository, from an offset on.
 func (r *Remote) get(ctx context.Context, path, accept string, from int64) (*http.Response, error) {
+	if from > 0 {
+		return r.getRange(ctx, path, accept, fmt.Sprintf("bytes=%d-", from))
+	}
+	return r.getRange(ctx, path, accept, "")
+}
+
+// getRange asks for a range of what is at a path; "" is all of it.
+func (r *Remote) getRange(ctx context.Context, path, accept, bytes string) (*http.Response, error) {
 	client, err := r.login(ctx)
 	if err != nil {
 		return nil, err
@@ -212,8 +220,8 @@ func (r *Remote) get(ctx context.Context, path, accept string, from int64) (*htt
 	}
 	// What is compressed on its way cannot be gone on with in the middle.
 	req.Header.Set("Accept-Encoding", "identity")
-	if from > 0 {
-		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", from))
+	if bytes != "" {
+		req.Header.Set("Range", bytes)
 	}
 	resp, err := client.Do(req)
 	if err != nil {
@@ -254,6 +262,31 @@ func (r *Remote) Manifest(ctx context.Context, ref string) (artifact.Descriptor,
 	return d, b, nil
 }
 
+// begins checks that an answer is of a range that begins at a byte.
+func begins(resp *http.Response, at int64) error {
+	var first int64
+	if _, err := fmt.Sscanf(resp.Header.Get("Content-Range"), "bytes %d-", &first); err != nil || first != at {
+		return errRange
+	}
+	return nil
+}
+
+// parts is a repository whose blobs are read in part: size is where that ends.
+type parts struct{ *Remote }
+
+// Blob implements Place.
+func (p parts) Blob(ctx context.Context, digest string, size, from int64) (io.ReadCloser, error) {
+	resp, err := p.getRange(ctx, "blobs/"+digest, "", fmt.Sprintf("bytes=%d-%d", from, size-1))
+	if err != nil {
+		return nil, err
+	}
+	if err := begins(resp, from); err != nil || resp.StatusCode != http.StatusPartialContent {
+		resp.Body.Close()
+		return nil, errRange
+	}
+	return resp.Body, nil
+}
+
 // Blob implements Place.
 func (r *Remote) Blob(ctx context.Context, digest string, size, from int64) (io.ReadCloser, error) {
 	resp, err := r.get(ctx, "blobs/"+digest, "", from)
@@ -261,10 +294,9 @@ func (r *Remote) Blob(ctx context.Context, digest string, size, from int64) (io.
 		return nil, err
 	}
 	if from > 0 && resp.StatusCode == http.StatusPartialContent {
-		var first int64
-		if _, err := fmt.Sscanf(resp.Header.Get("Content-Range"), "bytes %d-", &first); err != nil || first != from {
+		if err := begins(resp, from); err != nil {
 			resp.Body.Close()
-			return nil, errRange
+			return nil, err
 		}
 		return resp.Body, nil
 	}

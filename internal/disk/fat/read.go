@@ -229,3 +229,46 @@ func (v *Volume) OpenFile(name string) (io.Reader, int64, error) {
 	}
 	return io.MultiReader(parts...), size, nil
 }
+
+// OpenAt returns what reads a file anywhere.
+func (v *Volume) OpenAt(name string) (io.ReaderAt, int64, error) {
+	size, runs, err := v.Extents(name)
+	if err != nil {
+		return nil, 0, err
+	}
+	return &extents{v.r, runs, size}, size, nil
+}
+
+// extents reads a file that lies in runs.
+type extents struct {
+	r    io.ReaderAt
+	runs []Extent
+	size int64
+}
+
+// ReadAt implements io.ReaderAt.
+func (e *extents) ReadAt(p []byte, off int64) (int, error) {
+	if off < 0 {
+		return 0, fmt.Errorf("reading a file before its beginning")
+	}
+	done := 0
+	for _, x := range e.runs {
+		if done == len(p) {
+			break
+		}
+		if off >= x.Size {
+			off -= x.Size
+			continue
+		}
+		part := p[done:min(int64(len(p)), int64(done)+x.Size-off)]
+		n, err := e.r.ReadAt(part, x.Offset+off)
+		if done += n; n < len(part) {
+			return done, err
+		}
+		off = 0
+	}
+	if done < len(p) {
+		return done, io.EOF
+	}
+	return done, nil
+}

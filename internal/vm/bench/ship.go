@@ -137,7 +137,7 @@ func shipOnce(ctx context.Context, o options, round int, push, pull *pair) (peak
 	}
 	ours := func() error {
 		return withRegistry(o, server, func(addr string) error {
-			seconds, mib, err := measured(ctx, o.scratch, o.pikelet, "publish", "-q", addr+"/bench", "--plain-http", "--key", "ship.pub", "--from", "shipped")
+			seconds, mib, err := measured(ctx, o.scratch, o.pikelet, "publish", "-q", addr+"/bench", "--plain-http", "--key", "ship.pub", "--image", "shipped")
 			if err != nil {
 				return err
 			}

@@ -61,7 +61,7 @@ func update(ctx context.Context, o options, figures map[string]float64) error {
 	}
 	err = withRegistry(o, server, func(addr string) error {
 		for _, from := range []string{"shipped", "next"} {
-			if _, _, err := command(ctx, dir, o.pikelet, "publish", "-q", addr+"/bench", "--plain-http", "--key", "ship.pub", "--from", from); err != nil {
+			if _, _, err := command(ctx, dir, o.pikelet, "publish", "-q", addr+"/bench", "--plain-http", "--key", "ship.pub", "--image", from); err != nil {
 				return err
 			}
 		}

@@ -1,0 +1,263 @@
+package updater
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"github.com/pikelet-os/pikelet/internal/artifact"
+	"github.com/pikelet-os/pikelet/internal/disk/fat"
+	"github.com/pikelet-os/pikelet/internal/patch"
+	"github.com/pikelet-os/pikelet/internal/slots"
+)
+
+// Source is where an image comes from.
+type Source struct {
+	slots.Image // all of it
+
+	// Patch is the signed patch that makes it of the image that runs; nil for
+	// none. OpenPatch opens it: its end is io.EOF only if all of it is what was
+	// signed.
+	Patch     *artifact.Patch
+	OpenPatch func(context.Context) io.ReadCloser
+	// Part opens some bytes of its root; nil where that cannot be done.
+	Part patch.Part
+	// Scratch makes a file without a name for so many bytes; an error where
+	// there is no room for them.
+	Scratch func(size int64) (*os.File, error)
+}
+
+// Way is a way in which a node comes by an image.
+type Way struct {
+	Name  string
+	Fetch int64 // bytes that are fetched, if the running slot holds what it should
+	Work  int64 // bytes of files that are made by this node
+
+	image func(context.Context) (img slots.Image, done func(), err error)
+}
+
+// The names of ways, as status and tests know them.
+const (
+	ByPatch = "a patch"
+	ByFiles = "the files that changed"
+	ByImage = "the whole image"
+)
+
+// Ways returns how a node may come by an image, the cheapest way first; the last
+// one is always there. tell is told why a way is none.
+func (u *Updater) Ways(ctx context.Context, src Source, tell func(string)) []Way {
+	running, err := u.running()
+	if err != nil {
+		tell(fmt.Sprintf("what runs cannot be read: %v", err))
+		return []Way{{Name: ByImage, Fetch: missing(src, patch.Image{}, nil), image: whole(src.Image)}}
+	}
+	there := sameFiles(running)
+	full := Way{Name: ByImage, Fetch: missing(src, running, nil), image: whole(withSame(src.Image, running, there))}
+	root, _ := src.Manifest.File(artifact.RootFile)
+	if there[root.Digest] != "" {
+		full.Name = ByFiles
+	}
+	var list []Way
+	if src.Patch != nil {
+		w := Way{Name: ByPatch, Fetch: src.Patch.Blob.Size, Work: src.Patch.Work}
+		w.image = func(ctx context.Context) (slots.Image, func(), error) { return byPatch(ctx, src, running, there) }
+		list = append(list, w)
+	}
+	if src.Part != nil && there[root.Digest] == "" {
+		if b, done, err := patch.PlanBlocks(ctx, running, src.Manifest, src.Part); err != nil {
+			tell(fmt.Sprintf("files that changed cannot be fetched alone: %v", err))
+		} else {
+			done()
+			w := Way{Name: ByFiles, Fetch: b.Fetch + missing(src, running, map[string]bool{artifact.RootFile: true})}
+			w.image = func(ctx context.Context) (slots.Image, func(), error) { return byBlocks(ctx, src, running, there) }
+			list = append(list, w)
+		}
+	}
+	return append(list, full)
+}
+
+// BringBy brings an image onto the other slot in the first way that works. What
+// goes wrong in one way costs the next one; what is wrong with the node ends it.
+func (u *Updater) BringBy(ctx context.Context, ways []Way, tell func(string)) (Written, error) {
+	if err := u.Ready(); err != nil {
+		return Written{}, err
+	}
+	var sum Written
+	for i, w := range ways {
+		n, err := u.bringBy(ctx, w)
+		sum.Bytes, sum.Same = sum.Bytes+n.Bytes, n.Same
+		if err == nil || i == len(ways)-1 || ctx.Err() != nil {
+			return sum, err
+		}
+		tell(fmt.Sprintf("by %s it did not go: %v; trying by %s, %.1f MB", w.Name, err, ways[i+1].Name, float64(ways[i+1].Fetch)/1e6))
+	}
+	return sum, errors.New("there is no way to bring it")
+}
+
+func (u *Updater) bringBy(ctx context.Context, w Way) (Written, error) {
+	img, done, err := w.image(ctx)
+	if err != nil {
+		return Written{}, err
+	}
+	defer done()
+	return u.Bring(ctx, img)
+}
+
+func whole(img slots.Image) func(context.Context) (slots.Image, func(), error) {
+	return func(context.Context) (slots.Image, func(), error) { return img, func() {}, nil }
+}
+
+// running returns the image that runs, as it lies on the card. Its chain is
+// checked down to the manifest; what its files hold is checked by whoever reads
+// them.
+func (u *Updater) running() (patch.Image, error) {
+	p, err := u.Table.Partition(u.Boot.Slot.Partition())
+	if err != nil {
+		return patch.Image{}, err
+	}
+	v, err := fat.Open(io.NewSectionReader(u.Card, p.Start, p.Size))
+	if err != nil {
+		return patch.Image{}, err
+	}
+	signature, err := v.ReadFile(artifact.SignatureFile, artifact.MaxSignature)
+	if err != nil {
+		return patch.Image{}, err
+	}
+	text, err := v.ReadFile(artifact.ManifestFile, artifact.MaxManifest)
+	if err != nil {
+		return patch.Image{}, err
+	}
+	m, digest, err := artifact.Verify(signature, text, u.Boot.Keys)
+	if err != nil {
+		return patch.Image{}, err
+	}
+	if digest != u.Boot.Digest {
+		return patch.Image{}, fmt.Errorf("slot %s holds %s, and %s was started", u.Boot.Slot, digest, u.Boot.Digest)
+	}
+	return patch.Image{Manifest: m, Open: func(name string) (patch.File, error) {
+		on, ok := u.Boot.Slot.OnSlot(name)
+		if !ok {
+			return nil, fmt.Errorf("slot %s has no %s: %w", u.Boot.Slot, name, fs.ErrNotExist)
+		}
+		f, size, err := v.OpenAt(on)
+		if err != nil {
+			return nil, err
+		}
+		if want, ok := m.File(name); !ok || want.Size != size {
+			return nil, fmt.Errorf("%s has %d bytes on slot %s; its manifest says %d", name, size, u.Boot.Slot, want.Size)
+		}
+		return onCard{f}, nil
+	}}, nil
+}
+
+type onCard struct{ io.ReaderAt }
+
+// Close implements io.Closer: the card stays open.
+func (onCard) Close() error { return nil }
+
+// sameFiles returns the names of an image's files by their digests.
+func sameFiles(img patch.Image) map[string]string {
+	list := map[string]string{}
+	for _, f := range img.Files {
+		list[f.Digest] = f.Name
+	}
+	return list
+}
+
+// missing returns the bytes of the files of an image that another has not, but
+// for some.
+func missing(src Source, running patch.Image, but map[string]bool) (n int64) {
+	there := map[string]string{}
+	if running.Manifest != nil {
+		there = sameFiles(running)
+	}
+	for _, f := range src.Manifest.Files {
+		if there[f.Digest] == "" && !but[f.Name] {
+			n += f.Size
+		}
+	}
+	return n
+}
+
+// withSame has files that did not change come from the running slot, if they are
+// still what they were.
+func withSame(img slots.Image, running patch.Image, there map[string]string) slots.Image {
+	open := img.Open
+	img.Open = func(name string) (io.ReadCloser, error) {
+		f, _ := img.Manifest.File(name)
+		old, ok := there[f.Digest]
+		if !ok {
+			return open(name)
+		}
+		r, err := running.Open(old)
+		if err != nil {
+			return open(name)
+		}
+		if got, err := digestOf(io.NewSectionReader(r, 0, f.Size)); err != nil || got != f.Digest {
+			return open(name)
+		}
+		return io.NopCloser(io.NewSectionReader(r, 0, f.Size)), nil
+	}
+	return img
+}
+
+// byPatch fetches the patch, checks that it is what was signed, and has files be
+// made with it.
+func byPatch(ctx context.Context, src Source, running patch.Image, there map[string]string) (slots.Image, func(), error) {
+	size := src.Patch.Blob.Size
+	f, err := src.Scratch(size)
+	if err != nil {
+		return slots.Image{}, nil, err
+	}
+	r := src.OpenPatch(ctx)
+	defer r.Close()
+	sum := sha256.New()
+	n, err := io.CopyBuffer(io.MultiWriter(f, sum), struct{ io.Reader }{r}, make([]byte, 256<<10))
+	if got := fmt.Sprintf("sha256:%x", sum.Sum(nil)); err == nil && (n != size || got != src.Patch.Blob.Digest) {
+		err = fmt.Errorf("the patch is %s; %s was signed", got, src.Patch.Blob.Digest)
+	}
+	if err != nil {
+		f.Close()
+		return slots.Image{}, nil, fmt.Errorf("fetching the patch: %w", err)
+	}
+	p, err := patch.Open(f, size, running, src.Manifest, src.Scratch)
+	if err != nil {
+		f.Close()
+		return slots.Image{}, nil, err
+	}
+	makes := map[string]bool{}
+	for _, name := range p.Makes() {
+		makes[name] = true
+	}
+	img := withSame(src.Image, running, there)
+	open := img.Open
+	img.Open = func(name string) (io.ReadCloser, error) {
+		if makes[name] {
+			return p.Make(ctx, name)
+		}
+		return open(name)
+	}
+	return img, func() { f.Close() }, nil
+}
+
+// byBlocks has the root be made of the blocks of the running one, and those that
+// changed.
+func byBlocks(ctx context.Context, src Source, running patch.Image, there map[string]string) (slots.Image, func(), error) {
+	b, done, err := patch.PlanBlocks(ctx, running, src.Manifest, src.Part)
+	if err != nil {
+		return slots.Image{}, nil, err
+	}
+	img := withSame(src.Image, running, there)
+	open := img.Open
+	img.Open = func(name string) (io.ReadCloser, error) {
+		if name == artifact.RootFile {
+			return b.Root(ctx), nil
+		}
+		return open(name)
+	}
+	return img, done, nil
+}

@@ -1,0 +1,125 @@
+package registry
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+
+	"github.com/pikelet-os/pikelet/internal/artifact"
+)
+
+// Patch is a patch that makes an image, signed by a key that counts.
+type Patch struct {
+	artifact.Patch
+	from Place
+}
+
+// Open opens the patch. Its last byte is followed by io.EOF only if all of them
+// have the digest that was signed.
+func (p *Patch) Open(ctx context.Context) io.ReadCloser {
+	return newReader(ctx, p.from, p.Blob.Digest, p.Blob.Size)
+}
+
+// FindPatch returns the patch that makes an image of the one whose OCI manifest
+// has a digest; nil where there is none that one of the keys signed. Nothing but
+// its manifest is read before that holds.
+func FindPatch(ctx context.Context, img *Image, from string, keys []*ecdsa.PublicKey) (*Patch, error) {
+	list, err := img.From.Referrers(ctx, img.Digest)
+	if err != nil {
+		return nil, fmt.Errorf("looking for patches of %s: %w", img, err)
+	}
+	for _, d := range list[:min(len(list), maxReferrers)] {
+		if d.ArtifactType != "" && d.ArtifactType != artifact.MediaPatch {
+			continue
+		}
+		d, b, err := readManifest(ctx, img.From, d.Digest)
+		if err != nil {
+			return nil, err
+		}
+		p, err := artifact.DecodePatch(b)
+		if err != nil || p.From != from || p.Subject != img.Digest {
+			continue
+		}
+		signed, err := Signatures(ctx, img.From, d.Digest)
+		if err != nil {
+			return nil, err
+		}
+		if artifact.VerifyDigest(d.Digest, signed, keys) == nil {
+			return &Patch{p, img.From}, nil
+		}
+	}
+	return nil, nil
+}
+
+// AddPatch puts a patch beside the image that it makes. Whoever finds it finds
+// it signed.
+func AddPatch(ctx context.Context, to Target, img *Image, p artifact.Patch, open func() (io.ReadCloser, error), key *ecdsa.PrivateKey) error {
+	manifest, config, err := artifact.EncodePatch(p, artifact.Describe(img.OCI))
+	if err != nil {
+		return err
+	}
+	if err := to.PutBlob(ctx, p.Blob, open); err != nil {
+		return err
+	}
+	empty := artifact.Descriptor{MediaType: "application/octet-stream", Digest: artifact.DigestOf(config), Size: int64(len(config))}
+	if err := to.PutBlob(ctx, empty, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(config)), nil }); err != nil {
+		return err
+	}
+	d := artifact.Describe(manifest)
+	s, err := artifact.SignDigest(d.Digest, key)
+	if err != nil {
+		return err
+	}
+	if err := addSignatures(ctx, to, d.Digest, []artifact.Signed{s}); err != nil {
+		return err
+	}
+	return to.PutManifest(ctx, "", d, manifest)
+}
+
+// Previous returns the latest releases below an image's that a repository has of
+// its stream, at most n, the latest first. What is of another stream or damaged
+// is left out, and said.
+func Previous(ctx context.Context, at *Remote, img *Image, n int, keys []*ecdsa.PublicKey, say func(string)) ([]*Image, error) {
+	tags, err := at.Tags(ctx)
+	if err != nil {
+		return nil, err
+	}
+	tags = slices.DeleteFunc(tags, func(t string) bool {
+		return !releaseForm.MatchString(t) || artifact.CompareReleases(t, img.Release) >= 0
+	})
+	slices.SortFunc(tags, func(a, b string) int { return artifact.CompareReleases(b, a) })
+	var list []*Image
+	for _, tag := range tags {
+		if len(list) == n {
+			break
+		}
+		old, err := Open(ctx, at, tag, Want{Keys: keys, Arch: img.Arch, Stream: img.Stream})
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil, err
+			}
+			say(err.Error())
+			continue
+		}
+		list = append(list, old)
+	}
+	return list, nil
+}
+
+// Tags lists the tags of a repository; none where it is not there yet.
+func (r *Remote) Tags(ctx context.Context) ([]string, error) {
+	options, err := r.pushOptions(ctx)
+	if err != nil {
+		return nil, err
+	}
+	tags, err := remote.List(r.repo, append(options, remote.WithContext(ctx))...)
+	if err != nil {
+		return nil, r.explain(err)
+	}
+	return tags, nil
+}
