@@ -26,14 +26,14 @@ var sides = map[string]string{
 	"internal/disk": "shared", "internal/disk/fat": "shared", "internal/disk/medium": "shared", "internal/slots": "shared", "internal/verity": "shared",
 	"internal/artifact": "shared", "internal/netboot/plane": "shared", "internal/node": "shared", "internal/node/config": "shared", "internal/strict": "shared", "initramfs/cmdline": "shared",
 
-	// Desk and nodes both fetch images; this one does things, so it is not
-	// shared.
-	"internal/artifact/registry": "both", "internal/delta": "both", "internal/netboot/bound": "both", "internal/whole": "both",
+	// Desk and nodes both fetch images, and write roots; these do things, so they
+	// are not shared.
+	"internal/artifact/registry": "both", "internal/delta": "both", "internal/packing": "both", "internal/patch": "both", "builder/squashfs": "both", "internal/netboot/bound": "both", "internal/whole": "both",
 
 	"initramfs": "device", "internal/agent": "device", "internal/agent/etc": "device", "internal/agent/datastore": "device", "internal/agent/updater": "device", "internal/reboot": "device",
 	"cmd/pikelet-init": "device", "cmd/pikeletd": "device",
 
-	"builder": "build", "builder/spec": "build", "builder/fetch": "build", "builder/squashfs": "build", "builder/device": "build", "builder/lock": "build", "builder/inspect": "build", "builder/cache": "build",
+	"builder": "build", "builder/spec": "build", "builder/fetch": "build", "builder/device": "build", "builder/lock": "build", "builder/inspect": "build", "builder/cache": "build",
 	"layers": "build", "layers/apk": "build", "layers/kmod": "build", "layers/oci": "build", "layers/store": "build", "overlays": "build", "initramfs/archive": "build",
 	"internal/netboot": "build", "internal/netboot/dhcp": "build", "internal/netboot/eeprom": "build", "internal/netboot/tftp": "build",
 	"internal/desk": "build", "internal/crash": "build", "internal/fleet": "build", "internal/cosign": "build", "internal/flash": "build", "internal/registrytest": "build", "internal/schematest": "build", "internal/vm": "build", "internal/vm/testlog": "build", "internal/vm/bench": "build",

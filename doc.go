@@ -16,7 +16,7 @@
 // Build side:
 //
 //   - cmd/pikelet, cmd/starter: start things, decide nothing
-//   - builder (+ spec, lock, fetch, cache, squashfs, device, inspect): spec to
+//   - builder (+ spec, lock, fetch, cache, device, inspect): spec to
 //     artifact, stage by stage, and back again for people to look at
 //   - layers (+ apk, oci, kmod, store): turn software into files of the tree,
 //     and keep what they hold
@@ -49,8 +49,11 @@
 //
 //   - internal/artifact/registry: where artifacts live, and how they are
 //     fetched, checked and copied
-//   - internal/delta: patches, which turn one file into another; nothing makes
-//     or takes one yet
+//   - builder/squashfs: writes and reads roots; nodes write the root that a patch
+//     makes
+//   - internal/delta: patches, which turn one file into another
+//   - internal/patch: patches of whole images, and roots made of another's blocks
+//   - internal/packing: kernels and initramfs, compressed the same way each time
 //   - internal/netboot/bound: sockets of DHCP
 //   - internal/whole: files that are whole or not there
 //

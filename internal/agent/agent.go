@@ -24,7 +24,8 @@ pikeletd check            what the node needs, and what of it is missing
 pikeletd config           take a node config from standard input, for the next boot
 pikeletd reset            forget config and identity, and start over; --volume: the cluster's data too
 pikeletd upgrade REF      bring an image onto the other slot and try it; it is kept if it is well.
-                          --drill: come back however well it went; --again: one that failed here
+                          --drill: come back however well it went; --again: one that failed here;
+                          --dry-run: say how it would come, and how much that is, and do nothing
 pikeletd rollback         try what the other slot holds; it is kept if it is well. --drill as above
 pikeletd poweroff         stop, also while a NAS is down: the system's own poweroff flushes all disks first
 pikeletd reboot           restart, into the default slot

@@ -125,7 +125,7 @@ func newPoller(b node.Boot, cfg *config.Config, d node.Defaults) (*poller, error
 				return err
 			}
 			tell(fmt.Sprintf("release %s is new in %s; fetching it", img.Release, channel))
-			image, err := bring(ctx, u, img, false, io.Discard)
+			image, err := bring(ctx, u, img, false, false, io.Discard)
 			digest = image.Digest
 			return err
 		})

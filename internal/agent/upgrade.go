@@ -29,11 +29,12 @@ func upgrade(args []string, out io.Writer) error {
 	plain := f.Bool("plain-http", false, "speak HTTP without TLS to the registry")
 	again := f.Bool("again", false, "take a release that failed here before")
 	drill := f.Bool("drill", false, "try it, and come back however well it went")
+	dry := f.Bool("dry-run", false, "say how it would come here, and how much that is, and do nothing")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
 	if f.NArg() != 1 {
-		return errors.New("want one image: pikeletd upgrade [--plain-http] [--again] [--drill] registry.example/name:tag, or a folder or archive that pikelet pull wrote")
+		return errors.New("want one image: pikeletd upgrade [--plain-http] [--again] [--drill] [--dry-run] registry.example/name:tag, or a folder or archive that pikelet pull wrote")
 	}
 	return withUpdater(func(ctx context.Context, u *updater.Updater, b node.Boot) error {
 		if err := u.MayStart(slots.Image{}, *again); err != nil {
@@ -55,16 +56,17 @@ func upgrade(args []string, out io.Writer) error {
 		if err != nil {
 			return err
 		}
-		image, err := bring(ctx, u, img, *again, out)
-		if err != nil {
+		image, err := bring(ctx, u, img, *again, *dry, out)
+		if err != nil || *dry {
 			return err
 		}
 		return arm(ctx, u, slots.Update{Digest: image.Digest, Drill: *drill}, img.Release, out)
 	})
 }
 
-// bring writes an image onto the other slot.
-func bring(ctx context.Context, u *updater.Updater, img *registry.Image, again bool, out io.Writer) (slots.Image, error) {
+// bring writes an image onto the other slot, in the cheapest way there is. A dry
+// run only says which.
+func bring(ctx context.Context, u *updater.Updater, img *registry.Image, again, dry bool, out io.Writer) (slots.Image, error) {
 	signature, err := img.Signature()
 	if err != nil {
 		return slots.Image{}, err
@@ -76,8 +78,18 @@ func bring(ctx context.Context, u *updater.Updater, img *registry.Image, again b
 	if err := firmwareCanTry(u, out); err != nil {
 		return image, err
 	}
+	tell := func(text string) { fmt.Fprintln(out, text) }
 	fmt.Fprintf(out, "%s %s is good, and goes to slot %s\n", img.Stream, img.Release, u.Boot.Slot.Other())
-	w, err := u.Bring(ctx, image)
+	ways := u.Ways(ctx, sourceOf(ctx, img, image, u.Boot, tell), tell)
+	tell(describeWay(ways[0], img))
+	if dry {
+		for _, w := range ways[1:] {
+			tell("else " + describeWay(w, img))
+		}
+		return image, nil
+	}
+	defer sparing()()
+	w, err := u.BringBy(ctx, ways, tell)
 	if err != nil {
 		return image, err
 	}

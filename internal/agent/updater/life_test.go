@@ -1,6 +1,7 @@
 package updater
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"crypto/ecdsa"
@@ -9,12 +10,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/pikelet-os/pikelet/builder/squashfs"
 	"github.com/pikelet-os/pikelet/internal/artifact"
 	"github.com/pikelet-os/pikelet/internal/crash"
 	"github.com/pikelet-os/pikelet/internal/disk"
@@ -31,6 +34,39 @@ var testKey = sync.OnceValues(func() (*ecdsa.PrivateKey, error) {
 	return ecdsa.ParseRawPrivateKey(elliptic.P256(), bytes.Repeat([]byte{7}, 32))
 })
 
+// smallRoot makes a root: a program that no compressor helps with, and in its
+// midst what release it is of.
+func smallRoot(t testing.TB, release string) []byte {
+	t.Helper()
+	program := make([]byte, 180_000)
+	random := rand.New(rand.NewPCG(1, 1))
+	for i := range program {
+		program[i] = byte(random.Uint32())
+	}
+	copy(program[100_000:], "root of "+release)
+	f := &memory{}
+	at := time.Unix(1_790_000_000, 0)
+	_, err := squashfs.Write(f, []squashfs.Entry{
+		{Header: &tar.Header{Typeflag: tar.TypeDir, Name: "bin", Mode: 0o755, ModTime: at}},
+		{Header: &tar.Header{Typeflag: tar.TypeReg, Name: "bin/program", Mode: 0o755, Size: int64(len(program)), ModTime: at}, Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(program)), nil }},
+	}, squashfs.Options{Time: at})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f.b
+}
+
+// memory is a file in memory.
+type memory struct{ b []byte }
+
+// WriteAt implements io.WriterAt.
+func (m *memory) WriteAt(b []byte, at int64) (int, error) {
+	if end := int(at) + len(b); end > len(m.b) {
+		m.b = append(m.b, make([]byte, end-len(m.b))...)
+	}
+	return copy(m.b[at:], b), nil
+}
+
 // image makes a small image, signed; what changes from release to release is
 // its kernel, a block of its root and its words.
 func image(t testing.TB, release string) slots.Image {
@@ -39,8 +75,7 @@ func image(t testing.TB, release string) slots.Image {
 	if err != nil {
 		t.Fatal(err)
 	}
-	root := bytes.Repeat([]byte("root of all releases "), 1<<14)[:48*verity.BlockSize]
-	copy(root[100_000:], "root of "+release)
+	root := smallRoot(t, release)
 	h := verity.NewHasher(verity.Salt())
 	if _, err := h.Write(root); err != nil {
 		t.Fatal(err)
@@ -56,7 +91,7 @@ func image(t testing.TB, release string) slots.Image {
 	}
 	m := &artifact.Manifest{Format: artifact.Format, Stream: "lab", Release: release, BuildID: strings.Repeat("ab", 16), Epoch: 1_790_000_000, Arch: "arm64",
 		Boards: []string{"rpi3"}, SlotSize: 40 << 20, Packages: artifact.DigestOf(nil),
-		Root: artifact.Root{DataBlocks: params.DataBlocks, Salt: hex.EncodeToString(params.Salt), Hash: hex.EncodeToString(params.RootHash), Generation: 1, BlockSize: 131072}}
+		Root: artifact.Root{DataBlocks: params.DataBlocks, Salt: hex.EncodeToString(params.Salt), Hash: hex.EncodeToString(params.RootHash), Generation: squashfs.Generation, Compression: squashfs.Fast().Name, BlockSize: squashfs.Fast().BlockSize}}
 	for _, name := range slices.Sorted(keys(files)) {
 		m.Files = append(m.Files, artifact.File{Name: name, Size: int64(len(files[name])), Digest: artifact.DigestOf(files[name])})
 	}
@@ -142,6 +177,9 @@ type life struct {
 
 	unreachable bool // the registry is
 	opened      int  // files of the image
+
+	way   string   // upgrades are brought in: one of updater's names; "" is the whole image
+	taken []string // ways that were taken, or tried
 }
 
 // killed is what a process ends with that is killed.
@@ -302,7 +340,7 @@ func (l *life) upgrade(img slots.Image, drill bool) (Written, error) {
 		if err != nil {
 			return err
 		}
-		if w, err = u.Bring(context.Background(), img); err != nil {
+		if w, err = l.bring(u, img); err != nil {
 			return err
 		}
 		return u.Arm(context.Background(), slots.Update{Digest: img.Digest, Drill: drill})

@@ -113,8 +113,9 @@ func (l *life) grow(random *rand.Rand) error {
 	return err
 }
 
-// event is something that happens in a node's life.
+// event is something that happens in a node's life. Images come in any way.
 func (l *life) event(img slots.Image, random *rand.Rand) error {
+	l.way = []string{"", ByFiles, ByPatch}[random.IntN(3)]
 	switch random.IntN(14) {
 	case 0:
 		return l.grow(random)

@@ -1,0 +1,118 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/pikelet-os/pikelet/builder/squashfs"
+	"github.com/pikelet-os/pikelet/internal/agent/updater"
+	"github.com/pikelet-os/pikelet/internal/artifact"
+	"github.com/pikelet-os/pikelet/internal/artifact/registry"
+	"github.com/pikelet-os/pikelet/internal/node"
+	"github.com/pikelet-os/pikelet/internal/patch"
+	"github.com/pikelet-os/pikelet/internal/slots"
+)
+
+// sourceOf says where an image comes from: with a patch, where somebody signed
+// one for what runs.
+func sourceOf(ctx context.Context, img *registry.Image, image slots.Image, b updater.Boot, tell func(string)) updater.Source {
+	src := updater.Source{Image: image, Scratch: scratch, Part: func(ctx context.Context, at, n int64) (io.ReadCloser, error) {
+		return img.OpenPart(ctx, artifact.RootFile, at, n)
+	}}
+	p, err := registry.FindPatch(ctx, img, b.Digest, b.Keys)
+	if err != nil {
+		tell(fmt.Sprintf("patches cannot be looked for: %v", err))
+	}
+	if p != nil {
+		src.Patch, src.OpenPatch = &p.Patch, p.Open
+	}
+	return src
+}
+
+// scratch makes a file without a name where there is room for so many bytes: on
+// state, or on the volume. Half as much again stays free.
+func scratch(size int64) (*os.File, error) {
+	problem := errors.New("no local store is mounted")
+	for _, dir := range []string{node.StateDir, node.VolumeDir} {
+		var st unix.Statfs_t
+		if !mounted(dir) || unix.Statfs(dir, &st) != nil {
+			continue
+		}
+		if free := int64(st.Bavail) * st.Bsize; free < size+size/2 {
+			problem = fmt.Errorf("%s has %.1f MB free, and %.1f MB are wanted", dir, float64(free)/1e6, float64(size+size/2)/1e6)
+			continue
+		}
+		return patch.Scratch(dir)
+	}
+	return nil, problem
+}
+
+// sparing has the program spare memory until what it returns is called: half as
+// much garbage as is in use, and less where it comes to buildMemory. A root is
+// written on machines with 512 MiB.
+func sparing() func() {
+	percent, limit := debug.SetGCPercent(sparingPercent), debug.SetMemoryLimit(buildMemory)
+	return func() {
+		debug.SetGCPercent(percent)
+		debug.SetMemoryLimit(limit)
+	}
+}
+
+// buildMemory is what the program should stay below while it makes a root, bytes
+// (docs/decisions/0011-delta.md: delta_apply_mib).
+const (
+	buildMemory    = 48 << 20
+	sparingPercent = 50
+)
+
+// linkRate is what an estimate takes a network for, bytes a second: a Pi 3's
+// 100 Mbit/s, with what that carries of payload.
+const linkRate = 11 << 20
+
+// describeWay says how an image comes here, and what that takes.
+func describeWay(w updater.Way, img *registry.Image) string {
+	all := int64(0)
+	for _, f := range img.Files {
+		all += f.Size
+	}
+	seconds := float64(w.Fetch) / linkRate
+	if w.Work > 0 {
+		seconds += float64(w.Work) / packRate()
+	}
+	return fmt.Sprintf("by %s: %.1f MB of %.1f, about %.0f s before it is written (at 100 Mbit/s)", w.Name, float64(w.Fetch)/1e6, float64(all)/1e6, seconds+0.5)
+}
+
+// packRate measures how many bytes a second this machine compresses as roots
+// are.
+func packRate() float64 {
+	const blocks = 4
+	c := squashfs.Fast()
+	enc, err := c.NewEncoder()
+	if err != nil {
+		return linkRate
+	}
+	defer enc.Close()
+	f, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return linkRate
+	}
+	defer f.Close()
+	b := make([]byte, blocks*c.BlockSize)
+	if _, err := f.ReadAt(b, 0); err != nil {
+		return linkRate
+	}
+	start := time.Now()
+	for i := range blocks {
+		if _, _, err := enc.Encode(i, b[i*c.BlockSize:(i+1)*c.BlockSize], nil); err != nil {
+			return linkRate
+		}
+	}
+	return float64(blocks*c.BlockSize) / max(time.Since(start).Seconds(), 1e-6)
+}
