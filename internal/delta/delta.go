@@ -42,19 +42,19 @@ type Transform byte
 // The transforms.
 const (
 	Plain  Transform = 0 // changes nothing
-	Arm64  Transform = 1 // foresees addresses of programs for arm64
+	Arm64  Transform = 1 // foresees addresses of programs for arm64, and Go's tables
 	latest           = Arm64
 )
 
 // maxPieces bounds what a transform must know of a patch before it begins: 24
 // bytes for each piece, twice.
-const maxPieces = 1 << 19
+const maxPieces = 1 << 18
 
 // maxHead bounds a head, bytes: the magic, version and transform, and seven
 // varints; maxParams what a transform wants to know of both files.
 const (
 	maxHead   = len(magic) + 2 + 7*binary.MaxVarintLen64
-	maxParams = 2 * (1 + 5*maxSegments) * binary.MaxVarintLen64
+	maxParams = (1 + 2*(1+5*maxSegments+tableFields)) * binary.MaxVarintLen64
 )
 
 // maxWindow bounds what a decoder keeps of a stream, bytes: there are four.
@@ -74,33 +74,48 @@ func Make(old, new []byte) ([]byte, error) {
 	if len(new) > MaxFile {
 		return nil, fmt.Errorf("a file of %d bytes; a patch is for %d at most", len(new), MaxFile)
 	}
+	foreseen, err := makeForeseen(old, new)
+	if err != nil || foreseen != nil && len(foreseen) < len(new)/fine {
+		return foreseen, err
+	}
 	order, err := suffixes(old)
 	if err != nil {
 		return nil, err
 	}
 	best, err := pack(Plain, nil, old, new, matches(old, new, order), func([]byte, int64, int64) {})
-	if err != nil {
-		return nil, err
-	}
-	order = nil
-	was, ok1 := layoutOf(old)
-	is, ok2 := layoutOf(new)
-	if !ok1 || !ok2 {
-		return best, nil
-	}
-	bare := masked(old, was)
-	if order, err = suffixes(bare); err != nil {
-		return nil, err
-	}
-	pieces := matches(bare, masked(new, is), order)
-	if len(pieces) > maxPieces {
-		return best, nil
-	}
-	foreseen, err := pack(Arm64, is.encode(was.encode(nil)), old, new, pieces, newPredictor(was, is, pieces).rewrite)
-	if err != nil || len(foreseen) >= len(best) {
+	if err != nil || foreseen == nil || len(best) <= len(foreseen) {
 		return best, err
 	}
 	return foreseen, nil
+}
+
+// fine is what part of a file a patch may be for which no other is tried: that
+// takes as long again.
+const fine = 50
+
+// makeForeseen makes a patch of programs for arm64; nil where they are none.
+func makeForeseen(old, new []byte) ([]byte, error) {
+	was, ok1 := programOf(old)
+	is, ok2 := programOf(new)
+	if !ok1 || !ok2 {
+		return nil, nil
+	}
+	bare := masked(old, was)
+	order, err := suffixes(bare)
+	if err != nil {
+		return nil, err
+	}
+	pieces := matches(bare, masked(new, is), order)
+	order, bare = nil, nil
+	if a, ok := functionsOf(old, was); ok {
+		if b, ok := functionsOf(new, is); ok {
+			pieces = byLists(byFunction(pieces, a, b), old, new, was, is)
+		}
+	}
+	if len(pieces) > maxPieces {
+		return nil, nil
+	}
+	return pack(Arm64, encodePrograms(was, is), old, new, pieces, newPredictor(was, is, bytes.NewReader(old), pieces).rewrite)
 }
 
 // pack writes a patch. rewrite is what its transform does to old bytes, given
@@ -225,7 +240,7 @@ func Apply(w io.Writer, old io.ReaderAt, oldSize int64, patch io.ReaderAt, size 
 	if h.Old != oldSize {
 		return damaged("it is for a file of %d bytes, not of %d", h.Old, oldSize)
 	}
-	rewrite, err := h.transform(patch)
+	rewrite, err := h.transform(patch, old)
 	if err != nil {
 		return err
 	}
@@ -258,7 +273,7 @@ func Apply(w io.Writer, old io.ReaderAt, oldSize int64, patch io.ReaderAt, size 
 }
 
 // transform reads what a patch's transform wants to know; nil for Plain.
-func (h Head) transform(patch io.ReaderAt) (func(pieces []piece) *predictor, error) {
+func (h Head) transform(patch, old io.ReaderAt) (func(pieces []piece) *predictor, error) {
 	if h.Transform == Plain {
 		return nil, nil
 	}
@@ -267,15 +282,11 @@ func (h Head) transform(patch io.ReaderAt) (func(pieces []piece) *predictor, err
 		return nil, damaged("what its transform wants to know: %v", err)
 	}
 	r := bytes.NewReader(b)
-	was, err := decodeLayout(r, h.Old)
-	if err != nil {
-		return nil, err
-	}
-	is, err := decodeLayout(r, h.New)
+	was, is, err := decodePrograms(r, h.Old, h.New)
 	if err != nil || r.Len() > 0 {
 		return nil, errors.Join(damaged("more than its transform wants to know"), err)
 	}
-	return func(pieces []piece) *predictor { return newPredictor(was, is, pieces) }, nil
+	return func(pieces []piece) *predictor { return newPredictor(was, is, old, pieces) }, nil
 }
 
 // applier is a patch being applied.

@@ -12,9 +12,9 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// program is bytes that compress as a program's do: words of a small vocabulary,
+// words is bytes that compress as a program's do: words of a small vocabulary,
 // with addresses between.
-func program(r *rand.Rand, n int) []byte {
+func words(r *rand.Rand, n int) []byte {
 	var b []byte
 	for len(b) < n {
 		b = append(b, byte(r.IntN(40)), byte(r.IntN(4)), 0xf9, 0x52)
@@ -33,7 +33,7 @@ func edited(r *rand.Rand, b []byte) []byte {
 		out[r.IntN(len(out))]++
 	}
 	at := r.IntN(len(out))
-	out = slices.Insert(out, at, program(r, r.IntN(200))...)
+	out = slices.Insert(out, at, words(r, r.IntN(200))...)
 	at = r.IntN(len(out) - 100)
 	out = slices.Delete(out, at, at+r.IntN(100))
 	half := len(out) / 2
@@ -49,7 +49,7 @@ func applied(t testing.TB, old, patch []byte) ([]byte, error) {
 
 func TestRoundTrip(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
-	big := program(r, 300_000)
+	big := words(r, 300_000)
 	for name, c := range map[string]struct {
 		old, new []byte
 		most     int // bytes of the patch
@@ -79,7 +79,7 @@ func TestRoundTrip(t *testing.T) {
 		}
 	}
 	for i := range 60 {
-		old := program(r, 200+r.IntN(5000))
+		old := words(r, 200+r.IntN(5000))
 		new := edited(r, old)
 		patch, err := Make(old, new)
 		if err != nil {
@@ -95,7 +95,7 @@ func TestRoundTrip(t *testing.T) {
 // number, its patch is far smaller than what changed.
 func TestAddressesMoved(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
-	old := program(r, 400_000)
+	old := words(r, 400_000)
 	new, changed := slices.Clone(old), 0
 	for i := 4; i+4 <= len(new); i += 4 {
 		if new[i+3] == 0x94 {
@@ -118,7 +118,7 @@ func TestAddressesMoved(t *testing.T) {
 // TestSuffixes: the standard library's array is read as it is.
 func TestSuffixes(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
-	for _, data := range [][]byte{nil, []byte("a"), []byte("banana"), bytes.Repeat([]byte{0}, 1000), program(r, 20_000)} {
+	for _, data := range [][]byte{nil, []byte("a"), []byte("banana"), bytes.Repeat([]byte{0}, 1000), words(r, 20_000)} {
 		order, err := suffixes(data)
 		if err != nil || len(order) != len(data) {
 			t.Fatalf("%d of %d suffixes, %v", len(order), len(data), err)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"debug/elf"
 	"encoding/binary"
+	"errors"
 	"io"
 )
 
@@ -111,4 +112,48 @@ func decodeLayout(r io.ByteReader, size int64) (layout, error) {
 		return nil, damaged("a layout outside of its file")
 	}
 	return l, nil
+}
+
+// programOf reads what a transform wants to know of a program for arm64; false
+// for any other file.
+func programOf(b []byte) (program, bool) {
+	l, ok := layoutOf(b)
+	if !ok {
+		return program{}, false
+	}
+	p := program{layout: l}
+	if t, ok := tablesOf(b, l); ok {
+		p.tables = &t
+	}
+	return p, true
+}
+
+// encodePrograms returns what a transform wants to know of both files: their
+// layouts, and, where both have them, Go's tables.
+func encodePrograms(was, is program) []byte {
+	b := is.layout.encode(was.layout.encode(nil))
+	if was.tables == nil || is.tables == nil {
+		return append(b, 0)
+	}
+	return is.tables.encode(was.tables.encode(append(b, 1)))
+}
+
+// decodePrograms is the other way round, for files of so many bytes.
+func decodePrograms(r io.ByteReader, old, new int64) (was, is program, err error) {
+	if was.layout, err = decodeLayout(r, old); err != nil {
+		return was, is, err
+	}
+	if is.layout, err = decodeLayout(r, new); err != nil {
+		return was, is, err
+	}
+	switch known, err := r.ReadByte(); {
+	case err != nil || known > 1:
+		return was, is, damaged("a layout that is none")
+	case known == 0:
+		return was, is, nil
+	}
+	a, err1 := decodeTables(r)
+	b, err2 := decodeTables(r)
+	was.tables, is.tables = &a, &b
+	return was, is, errors.Join(err1, err2)
 }

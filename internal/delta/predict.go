@@ -1,7 +1,11 @@
 package delta
 
 import (
+	"bytes"
+	"cmp"
+	"container/heap"
 	"encoding/binary"
+	"io"
 	"slices"
 	"sort"
 )
@@ -36,15 +40,25 @@ const chunk = 64 << 10
 // moved is a piece as what it moves.
 type moved struct{ from, to, size int64 }
 
-// predictor rewrites bytes of an old program.
-type predictor struct {
-	old, new layout
-	moves    []moved // by from
+// program is where the parts of a program are loaded, and Go's tables in it.
+type program struct {
+	layout
+	tables *tables // nil where there are none that are known
 }
 
-// newPredictor takes pieces in the order of the new file.
-func newPredictor(old, new layout, pieces []piece) *predictor {
+// predictor rewrites bytes of an old program.
+type predictor struct {
+	old, new  program
+	moves     []moved    // by from
+	distances *distances // of the old program; nil where not both have tables
+}
+
+// newPredictor takes pieces in the order of the new file. r is the old file.
+func newPredictor(old, new program, r io.ReaderAt, pieces []piece) *predictor {
 	p := &predictor{old: old, new: new}
+	if old.tables != nil && new.tables != nil {
+		p.distances = newDistances(old.layout, *old.tables, r)
+	}
 	at := int64(0)
 	for _, one := range pieces {
 		if one.add > 0 {
@@ -52,15 +66,74 @@ func newPredictor(old, new layout, pieces []piece) *predictor {
 		}
 		at += one.add + one.extra
 	}
-	slices.SortStableFunc(p.moves, func(a, b moved) int {
-		switch {
-		case a.from != b.from:
-			return int(min(max(a.from-b.from, -1), 1))
-		default: // the longest is found first, from behind
-			return int(min(max(a.size-b.size, -1), 1))
-		}
-	})
+	p.moves = longest(p.moves)
 	return p
+}
+
+// longest returns moves of which no two cover the same byte: of those that do,
+// the longest one counts, for what is like a short one is in many places. The
+// moves are sorted by where they are from.
+func longest(moves []moved) []moved {
+	slices.SortStableFunc(moves, func(a, b moved) int { return cmp.Compare(a.from, b.from) })
+	var out []moved
+	var active moves64
+	emit := func(m moved, from, to int64) {
+		if from >= to {
+			return
+		}
+		m.to, m.from, m.size = m.to+from-m.from, from, to-from
+		if k := len(out) - 1; k >= 0 && out[k].from+out[k].size == m.from && out[k].to+out[k].size == m.to {
+			out[k].size += m.size
+			return
+		}
+		out = append(out, m)
+	}
+	at := int64(0)
+	for i := 0; i < len(moves) || len(active) > 0; {
+		next := int64(1) << 62
+		if i < len(moves) {
+			next = moves[i].from
+		}
+		for len(active) > 0 && at < next {
+			m := active[0]
+			end := min(m.from+m.size, next)
+			emit(m, at, end)
+			at = max(at, end)
+			for len(active) > 0 && active[0].from+active[0].size <= at {
+				heap.Pop(&active)
+			}
+		}
+		if i < len(moves) {
+			at = next
+			heap.Push(&active, moves[i])
+			i++
+		}
+	}
+	return out
+}
+
+// moves64 is a heap with the longest move on top, and of those the first.
+type moves64 []moved
+
+// Len implements heap.Interface.
+func (m moves64) Len() int { return len(m) }
+
+// Less implements heap.Interface.
+func (m moves64) Less(i, k int) bool {
+	return cmp.Or(-cmp.Compare(m[i].size, m[k].size), cmp.Compare(m[i].from, m[k].from), cmp.Compare(m[i].to, m[k].to)) < 0
+}
+
+// Swap implements heap.Interface.
+func (m moves64) Swap(i, k int) { m[i], m[k] = m[k], m[i] }
+
+// Push implements heap.Interface.
+func (m *moves64) Push(v any) { *m = append(*m, v.(moved)) }
+
+// Pop implements heap.Interface.
+func (m *moves64) Pop() any {
+	last := (*m)[len(*m)-1]
+	*m = (*m)[:len(*m)-1]
+	return last
 }
 
 // target returns where in the new program is what was at an address of the old.
@@ -70,21 +143,18 @@ func (p *predictor) target(addr uint64) (uint64, bool) {
 		return 0, false
 	}
 	if beyond >= 0 { // what begins as zeros keeps its distance from where it begins
-		if index >= len(p.new) || beyond >= p.new[index].memory-p.new[index].size {
+		if index >= len(p.new.layout) || beyond >= p.new.layout[index].memory-p.new.layout[index].size {
 			return 0, false
 		}
-		return p.new[index].addr + uint64(p.new[index].size+beyond), true
+		return p.new.layout[index].addr + uint64(p.new.layout[index].size+beyond), true
 	}
-	// Of what was copied twice the later begin counts; one that ends before it
-	// says nothing of what is behind, so a few more are looked at.
-	i := sort.Search(len(p.moves), func(i int) bool { return p.moves[i].from > off })
-	for k := i - 1; k >= 0 && k >= i-8; k-- {
-		if m := p.moves[k]; off-m.from < m.size {
-			to, _, ok := p.new.address(m.to + off - m.from)
-			return to, ok
-		}
+	// What no piece has lies as far behind the piece before it as it did.
+	i := sort.Search(len(p.moves), func(i int) bool { return p.moves[i].from > off }) - 1
+	if i < 0 {
+		return 0, false
 	}
-	return 0, false
+	to, _, ok := p.new.address(p.moves[i].to + off - p.moves[i].from)
+	return to, ok
 }
 
 // rewrite changes bytes that were at from in the old file, and will be at to in the
@@ -113,6 +183,9 @@ func (p *predictor) part(b []byte, from, to int64) {
 			}
 		default:
 			p.pointers(b[int(min(-from&7, int64(n))):n])
+			if p.distances != nil && (from-to)&3 == 0 {
+				p.far(b[:n], from)
+			}
 		}
 		if !ok {
 			return // behind the segments there is nothing that is loaded
@@ -132,6 +205,23 @@ func (p *predictor) pointers(b []byte) {
 			binary.LittleEndian.PutUint64(b, t)
 		}
 	}
+}
+
+// far rewrites the distances in Go's tables.
+func (p *predictor) far(b []byte, from int64) {
+	p.distances.in(from, len(b), func(off int64, of base, v uint32) {
+		if off < from || off+4 > from+int64(len(b)) {
+			return
+		}
+		scale := uint64(1)
+		if of == fromCUs {
+			scale = 4
+		}
+		was, is := p.old.tables.base(of), p.new.tables.base(of)
+		if t, ok := p.target(was + scale*uint64(v)); ok && (t-is)/scale <= 1<<32-1 {
+			binary.LittleEndian.PutUint32(b[off-from:], uint32((t-is)/scale))
+		}
+	})
 }
 
 // instruction rewrites the address in an instruction, and in the other half of a
@@ -197,9 +287,20 @@ func pair(b []byte, register uint32) (at int, low uint64, scale uint) {
 
 // masked returns a program without its addresses, so that code that only moved
 // is equal.
-func masked(b []byte, l layout) []byte {
+func masked(b []byte, l program) []byte {
 	out := slices.Clone(b)
-	for _, s := range l {
+	if l.tables != nil {
+		d := newDistances(l.layout, *l.tables, bytes.NewReader(b))
+		for at := 0; at < len(b); at += chunk {
+			n := min(chunk, len(b)-at)
+			d.in(int64(at), n, func(off int64, of base, _ uint32) {
+				if off >= int64(at) && off+4 <= int64(at+n) {
+					binary.LittleEndian.PutUint32(out[off:], 0)
+				}
+			})
+		}
+	}
+	for _, s := range l.layout {
 		part := out[s.off : s.off+s.size]
 		if !s.code {
 			for i := int(-s.off & 7); i+8 <= len(part); i += 8 {

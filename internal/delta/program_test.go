@@ -102,9 +102,10 @@ func main() {
 func TestHostileTransform(t *testing.T) {
 	old := bytes.Repeat([]byte{0, 0, 0, 0x94, 0, 0, 0, 0x90, 0, 0, 0, 0x91}, 100)
 	l := layout{{0, 1200, 0x10000, 1200, true}}
-	good := l.encode(l.encode(nil))
+	whole := program{layout: l}
+	good := encodePrograms(whole, whole)
 	make := func(params []byte) []byte {
-		b, err := pack(Arm64, params, old, old, []piece{{0, 1200, 0}}, newPredictor(l, l, []piece{{0, 1200, 0}}).rewrite)
+		b, err := pack(Arm64, params, old, old, []piece{{0, 1200, 0}}, newPredictor(whole, whole, bytes.NewReader(old), []piece{{0, 1200, 0}}).rewrite)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -121,7 +122,7 @@ func TestHostileTransform(t *testing.T) {
 		"at the end":        {{0, 1200, 1<<64 - 8, 1200, true}},
 		"too many":          make17(),
 	} {
-		if _, err := applied(t, old, make(l.encode(l.encode(nil)))); err == nil {
+		if _, err := applied(t, old, make(encodePrograms(program{layout: l}, program{layout: l}))); err == nil {
 			t.Errorf("%s: it is taken", name)
 		}
 	}
@@ -146,7 +147,7 @@ func FuzzLayout(f *testing.F) {
 			if again, err := decodeLayout(bytes.NewReader(l.encode(nil)), int64(len(b))); err != nil || len(again) != len(l) {
 				t.Errorf("%+v became %+v, %v", l, again, err)
 			}
-			masked(b, l)
+			masked(b, program{layout: l})
 		}
 	})
 }

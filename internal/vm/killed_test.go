@@ -18,7 +18,7 @@ var (
 )
 
 // TestUpgradeKilled ends QEMU at a random write to the card while a node
-// upgrades itself: while the slot is written, armed, tried, committed; the
+// upgrades itself by a patch: while the slot is written, armed, tried, committed; the
 // first time right behind arming, before the trial. The next boot is of a whole
 // slot, and goes on from there: what was armed is asked for again, three times at
 // most, what was cut off before is written anew. The release is never held to
@@ -37,6 +37,7 @@ func TestUpgradeKilled(t *testing.T) {
 	}
 	t.Cleanup(s.Stop)
 	first := sharedBuild(t, "small.yaml")
+	published(t, s, first.Artifact.Dir)
 	published(t, s, bad(t, "", nil).Artifact.Dir) // nothing is bad about it
 	at := "10.0.2.2" + s.Addr[strings.LastIndexByte(s.Addr, ':'):] + "/small:1.3"
 	const (
@@ -84,7 +85,7 @@ func TestUpgradeKilled(t *testing.T) {
 			if _, err := io.WriteString(p, "pikeletd upgrade --plain-http "+at+"\n"); err != nil {
 				t.Fatal(err)
 			}
-			p.expect("small 1.3 is good")
+			p.expect("small 1.3 is good", "by a patch: 0.")
 		}
 		target := p.CardWrites() + 1 + random.Int63n(writes)
 		enough := func() bool { return p.CardWrites() >= target || strings.Contains(p.Output(), committed) }

@@ -45,6 +45,7 @@ func TestUpgrade(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := release("1.2", "")
+	published(t, s, first.Artifact.Dir)
 	published(t, s, release("1.3", "").Artifact.Dir)
 	published(t, s, release("1.4", "layers: [{folder: "+strings.TrimSuffix(sick, "/usr/lib/pikelet/checks.d")+"}]\n").Artifact.Dir)
 	at := "10.0.2.2" + s.Addr[strings.LastIndexByte(s.Addr, ':'):] + "/small"
@@ -80,7 +81,7 @@ func TestUpgrade(t *testing.T) {
 	if out, err := upgrade(stranger, ":1.3"); err == nil || !strings.Contains(out, "attic: ") {
 		t.Errorf("a host with another key: %v\n%s", err, out)
 	}
-	if out, err := upgrade(anna.host, ":1.3"); err != nil || !strings.Contains(out, "attic: 1.2 -> 1.3, committed") {
+	if out, err := upgrade(anna.host, ":1.3"); err != nil || !strings.Contains(out, "attic: 1.2 -> 1.3, committed") || !strings.Contains(out, "by a patch: 0.") {
 		t.Errorf("upgrading over SSH: %v\n%s", err, out)
 	}
 	p.expect("small 1.3, slot b (trial), root verified", "release 1.3 is committed: all checks held for 5s")

@@ -104,7 +104,12 @@ func (u *Updater) bringBy(ctx context.Context, w Way) (Written, error) {
 		return Written{}, err
 	}
 	defer done()
-	return u.Bring(ctx, img)
+	n, err := u.Bring(ctx, img)
+	var wrong *wrongFile
+	if errors.As(err, &wrong) && w.Name != ByImage {
+		err = fmt.Errorf("%s came out as %s; the signed manifest says %s", wrong.Name, wrong.got, wrong.Digest)
+	}
+	return n, err
 }
 
 func whole(img slots.Image) func(context.Context) (slots.Image, func(), error) {
