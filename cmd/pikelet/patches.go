@@ -65,7 +65,7 @@ func publishPatches(ctx context.Context, to *registry.Remote, img *registry.Imag
 			say.warning(fmt.Sprintf("no patch for release %s: %v", old.Release, err))
 		default:
 			p.Bytes = stats
-			say.line(fmt.Sprintf("a patch for release %s: %.1f MB instead of %.1f", old.Release, float64(stats)/1e6, float64(p.Whole)/1e6))
+			say.line(fmt.Sprintf("a patch for release %s: %.2f MB instead of %.2f", old.Release, float64(stats)/1e6, float64(p.Whole)/1e6))
 		}
 		list = append(list, p)
 	}

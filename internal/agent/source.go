@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -37,7 +38,7 @@ func sourceOf(ctx context.Context, img *registry.Image, image slots.Image, b upd
 }
 
 // scratch makes a file without a name where there is room for so many bytes: on
-// state, or on the volume. Half as much again stays free.
+// state, on the volume, or else in memory that nobody needs.
 func scratch(size int64) (*os.File, error) {
 	problem := errors.New("no local store is mounted")
 	for _, dir := range []string{node.StateDir, node.VolumeDir} {
@@ -45,13 +46,46 @@ func scratch(size int64) (*os.File, error) {
 		if !mounted(dir) || unix.Statfs(dir, &st) != nil {
 			continue
 		}
-		if free := int64(st.Bavail) * st.Bsize; free < size+size/2 {
-			problem = fmt.Errorf("%s has %.1f MB free, and %.1f MB are wanted", dir, float64(free)/1e6, float64(size+size/2)/1e6)
+		if free := int64(st.Bavail) * st.Bsize; free < size+spare {
+			problem = fmt.Errorf("%s has %s free, and %s are wanted", dir, megabytes(free), megabytes(size+spare))
 			continue
 		}
 		return patch.Scratch(dir)
 	}
-	return nil, problem
+	if memory := available(); memory < memoryPer*size {
+		return nil, fmt.Errorf("%w; nor is there memory: %s are available", problem, megabytes(memory))
+	}
+	return patch.Scratch("/run")
+}
+
+// spare is what stays free of a store, bytes; memoryPer how many times as much
+// memory must be available as is taken of it.
+const (
+	spare     = 1 << 20
+	memoryPer = 4
+)
+
+// available returns how much memory programs can have before the kernel swaps
+// or kills, bytes (proc_meminfo(5): MemAvailable).
+func available() (n int64) {
+	b, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(b)) {
+		if _, err := fmt.Sscanf(line, "MemAvailable: %d kB", &n); err == nil {
+			return n << 10
+		}
+	}
+	return 0
+}
+
+// megabytes says how many bytes something has, for people.
+func megabytes(n int64) string {
+	if n < 1e6 {
+		return fmt.Sprintf("%d kB", (n+999)/1000)
+	}
+	return fmt.Sprintf("%.1f MB", float64(n)/1e6)
 }
 
 // sparing has the program spare memory until what it returns is called: half as
@@ -86,7 +120,7 @@ func describeWay(w updater.Way, img *registry.Image) string {
 	if w.Work > 0 {
 		seconds += float64(w.Work) / packRate()
 	}
-	return fmt.Sprintf("by %s: %.1f MB of %.1f, about %.0f s before it is written (at 100 Mbit/s)", w.Name, float64(w.Fetch)/1e6, float64(all)/1e6, seconds+0.5)
+	return fmt.Sprintf("by %s: %s of %s, about %.0f s before it is written (at 100 Mbit/s)", w.Name, megabytes(w.Fetch), megabytes(all), seconds+0.5)
 }
 
 // packRate measures how many bytes a second this machine compresses as roots

@@ -149,7 +149,7 @@ func (p *Patch) file(w io.Writer, f packed) error {
 		return f.Change.decode(w, p.section(f.Change), old, was.Size)
 	}
 	form := packing.Form(f.Form)
-	inside, size, err := p.unpack(old, was.Size, form)
+	inside, size, err := p.unpack(old, was.Size, f.Inside, form)
 	if err != nil {
 		return fmt.Errorf("unpacking %s: %w", f.Base, err)
 	}
@@ -165,13 +165,13 @@ func (p *Patch) file(w io.Writer, f packed) error {
 }
 
 // unpack puts what is in a packed file into a file of its own.
-func (p *Patch) unpack(r io.ReaderAt, size int64, form packing.Form) (*os.File, int64, error) {
-	in, err := packing.NewReader(io.NewSectionReader(r, 0, size), form, maxUnpacked)
+func (p *Patch) unpack(r io.ReaderAt, size, inside int64, form packing.Form) (*os.File, int64, error) {
+	in, err := packing.NewReader(io.NewSectionReader(r, 0, size), form, inside)
 	if err != nil {
 		return nil, 0, err
 	}
 	defer in.Close()
-	f, err := p.scratch(size * unpackedPer)
+	f, err := p.scratch(inside)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -182,10 +182,6 @@ func (p *Patch) unpack(r io.ReaderAt, size int64, form packing.Form) (*os.File, 
 	}
 	return f, n, nil
 }
-
-// unpackedPer is how many bytes one of a packed file may have inside, for who
-// finds room: of Debian's kernel and an initramfs of its modules it is 2.6.
-const unpackedPer = 4
 
 type onlyWriter struct{ io.Writer }
 type onlyReader struct{ io.Reader }

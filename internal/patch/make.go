@@ -149,7 +149,7 @@ func (m *maker) files(ctx context.Context) error {
 		}
 		size := int64(len(new))
 		if form, a, b := unpacked(old, new); form != "" {
-			p.Form, old, new = string(form), a, b
+			p.Form, p.Inside, old, new = string(form), int64(len(a)), a, b
 		}
 		how, data, err := smallest(old, new)
 		if err != nil {

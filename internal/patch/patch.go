@@ -48,8 +48,9 @@ type head struct {
 // packed is a file of the slot that changed, but for the root.
 type packed struct {
 	Name   string `json:"name"`
-	Base   string `json:"base,omitempty"` // the old slot's file it is made of
-	Form   string `json:"form,omitempty"` // how both are packed; the change is of what is in them
+	Base   string `json:"base,omitempty"`   // the old slot's file it is made of
+	Form   string `json:"form,omitempty"`   // how both are packed; the change is of what is in them
+	Inside int64  `json:"inside,omitempty"` // bytes in the packed base
 	Change change `json:"change"`
 }
 
@@ -194,6 +195,11 @@ func (h *head) place(at, end int64) error {
 	}
 	if at != end {
 		return damaged("it goes on behind its data")
+	}
+	for _, f := range h.Files {
+		if f.Inside < 0 || f.Inside > maxUnpacked {
+			return damaged("%s has %d bytes inside", f.Base, f.Inside)
+		}
 	}
 	if h.Root == nil {
 		return nil

@@ -342,6 +342,10 @@ func TestHostile(t *testing.T) {
 		"the other form": lie(func(h *head) {
 			h.Files[slices.IndexFunc(h.Files, func(f packed) bool { return f.Form == "zstd" })].Form = "gzip"
 		}),
+		"more inside": lie(func(h *head) {
+			h.Files[slices.IndexFunc(h.Files, func(f packed) bool { return f.Form == "zstd" })].Inside--
+		}),
+		"huge inside":      lie(func(h *head) { h.Files[0].Inside = 1 << 50 }),
 		"whole as a patch": lie(func(h *head) { first(h, whole).How = patched }),
 		"a patch as whole": lie(func(h *head) { first(h, patched).How = whole }),
 		"a patch as based": lie(func(h *head) { first(h, patched).How = based }),

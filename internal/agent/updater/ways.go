@@ -93,7 +93,7 @@ func (u *Updater) BringBy(ctx context.Context, ways []Way, tell func(string)) (W
 		if err == nil || i == len(ways)-1 || ctx.Err() != nil {
 			return sum, err
 		}
-		tell(fmt.Sprintf("by %s it did not go: %v; trying by %s, %.1f MB", w.Name, err, ways[i+1].Name, float64(ways[i+1].Fetch)/1e6))
+		tell(fmt.Sprintf("by %s it did not go: %v; trying by %s", w.Name, err, ways[i+1].Name))
 	}
 	return sum, errors.New("there is no way to bring it")
 }
