@@ -40,6 +40,7 @@ func (s *Slot) read(work string) {
 	}
 	initramfs := s.checkFiles(work, problem)
 	keys, texts := keysOf(initramfs)
+	s.Keys = keys
 	if _, digest, err := artifact.Verify(s.sign, s.text, keys); err != nil {
 		problem("%v", err)
 	} else {

@@ -1,6 +1,7 @@
 package inspect
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -14,6 +15,9 @@ import (
 	"github.com/diskfs/go-diskfs/backend"
 	"github.com/diskfs/go-diskfs/backend/file"
 	"github.com/diskfs/go-diskfs/filesystem/squashfs"
+
+	"github.com/pikelet-os/pikelet/internal/artifact"
+	"github.com/pikelet-os/pikelet/internal/patch"
 )
 
 // root is an open squashfs.
@@ -97,6 +101,42 @@ func Compare(a, b *Slot) (*Diff, error) {
 	}
 	d.Files = changes(x, y)
 	return d, nil
+}
+
+// FetchByFiles returns how many bytes a node that runs a fetches for b when it
+// fetches the files that changed: blocks of the root, and other files whole.
+func FetchByFiles(ctx context.Context, a, b *Slot) (int64, error) {
+	old := patch.Image{Manifest: a.Manifest, Open: func(name string) (patch.File, error) {
+		if name != artifact.RootFile {
+			return nil, fs.ErrNotExist
+		}
+		return os.Open(a.root)
+	}}
+	blocks, done, err := patch.PlanBlocks(ctx, old, b.Manifest, func(_ context.Context, at, n int64) (io.ReadCloser, error) {
+		f, err := os.Open(b.root)
+		if err != nil {
+			return nil, err
+		}
+		return struct {
+			io.Reader
+			io.Closer
+		}{io.NewSectionReader(f, at, n), f}, nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	done()
+	n := blocks.Fetch
+	there := map[string]bool{}
+	for _, f := range a.Manifest.Files {
+		there[f.Digest] = true
+	}
+	for _, f := range b.Manifest.Files {
+		if !there[f.Digest] && f.Name != artifact.RootFile {
+			n += f.Size
+		}
+	}
+	return n, nil
 }
 
 // minusPlus compares words without regard to their order.

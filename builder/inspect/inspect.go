@@ -6,6 +6,7 @@ package inspect
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
 	"errors"
 	"fmt"
 	"io"
@@ -47,7 +48,8 @@ type Slot struct {
 	Signed   string   // what the signature is good for
 	Problems []string // why the chain does not hold; none when it does
 	Cmdline  string
-	Packages []string // name and version, sorted
+	Packages []string           // name and version, sorted
+	Keys     []*ecdsa.PublicKey `json:"-"` // that the image trusts
 
 	files source
 	root  string // a copy of the root on this machine

@@ -138,8 +138,10 @@ func newDiff(say *teller) *cobra.Command {
 		Use:   "diff A B",
 		Short: "Show what differs between two images",
 		Long: `Show what differs between two images: packages, files of the root, files beside
-it, sizes and kernel words; and how much a node that runs A downloads for B. Of
-cards and disk images it compares slot a. Images may be in registries.`,
+it, sizes and kernel words; and in which ways a node that runs A comes by B: how
+much it downloads, and about how long that takes on a Pi 4 at 100 Mbit/s. It
+takes the first one. Of cards and disk images it compares slot a. Images may be
+in registries.`,
 		Args: exactly(2, "two images"),
 		RunE: func(c *cobra.Command, args []string) error { return runDiff(c.Context(), args[0], args[1], o, say) },
 	}
@@ -188,7 +190,17 @@ func runDiff(ctx context.Context, a, b string, o placeOptions, say *teller) erro
 		}
 	}
 	fmt.Fprintf(&text, "size: %.1f MiB -> %.1f MiB\n", float64(d.Bytes[0])/(1<<20), float64(d.Bytes[1])/(1<<20))
-	fmt.Fprintf(&text, "download: %.1f MiB, the files of the slot that differ", float64(d.Download)/(1<<20))
-	say.result(d, text.String())
+	list, err := ways(ctx, pair[0], pair[1], d.Download, o, b)
+	if err != nil {
+		return err
+	}
+	text.WriteString("a node that runs the first comes by the second")
+	for i, w := range list {
+		fmt.Fprintf(&text, "%s by %s: %.2f MiB, about %.0f s\n", map[bool]string{true: "\n ", false: "  or"}[i == 0], w.Name, float64(w.Bytes)/(1<<20), w.Seconds)
+	}
+	say.result(struct {
+		*inspect.Diff
+		Ways []way
+	}{d, list}, strings.TrimRight(text.String(), "\n"))
 	return nil
 }

@@ -143,7 +143,7 @@ func mirrorAndPromote(t *testing.T, dir, repo string, ca []string) {
 	refused([]string{"pull", repo + ":stable", "--at-least", "1.1", "-o", "x"}, "is release 1.0; want 1.1 at least")
 	run("promote", repo+":1.1", "stable")
 	out := run("diff", repo+":1.0", repo+":stable")
-	if !strings.Contains(out, "download: ") || !strings.Contains(out, "root.squashfs") {
+	if !strings.Contains(out, "by the files that changed: ") || !strings.Contains(out, "root.squashfs") {
 		t.Errorf("diff across a registry says\n%s", out)
 	}
 	refused([]string{"promote", repo + ":1.0", "stable"}, "channel stable is at release 1.1, and this is 1.0", "--allow-downgrade")
