@@ -23,7 +23,7 @@ const upgradePoll = 5 * time.Second
 func newUpgrade(say *teller) *cobra.Command {
 	var ssh overSSH
 	var o fleet.Options
-	var plain, again, drill bool
+	var plain, again, drill, dry bool
 	c := &cobra.Command{
 		Use:   "upgrade HOST... REFERENCE",
 		Short: "Upgrade nodes in place, servers first, over SSH",
@@ -46,12 +46,15 @@ first one that leaves it, or refuses, ends it: the others keep what they run.`,
 				return usageError{fmt.Errorf("%q is no reference: registry.example/name:tag", ref)}
 			}
 			o.Verb = []string{"upgrade"}
-			for name, on := range map[string]bool{"--plain-http": plain, "--again": again, "--drill": drill} {
+			for name, on := range map[string]bool{"--plain-http": plain, "--again": again, "--drill": drill, "--dry-run": dry} {
 				if on {
 					o.Verb = append(o.Verb, name)
 				}
 			}
 			o.Verb = append(o.Verb, ref)
+			if dry {
+				return askEach(c.Context(), hosts, &ssh, o.Verb, say)
+			}
 			o.Poll = upgradePoll
 			o.Tell = func(host, text string) { say.line(host + ": " + text) }
 			list, err := fleet.Upgrade(c.Context(), hosts, ssh.quiet, o)
@@ -65,9 +68,26 @@ first one that leaves it, or refuses, ends it: the others keep what they run.`,
 	c.Flags().DurationVar(&o.Wait, "wait", 30*time.Minute, "how long a node may take to commit the release or leave it")
 	c.Flags().BoolVar(&plain, "plain-http", false, "have the nodes speak HTTP without TLS to the registry")
 	c.Flags().BoolVar(&again, "again", false, "take a release that failed there before")
+	c.Flags().BoolVar(&dry, "dry-run", false, "have each say in which way the release would come, and how much that is, and do nothing")
 	c.Flags().BoolVar(&drill, "drill", false, "try it on each, and have it come back however well it went")
 	ssh.addFlags(c)
 	return c
+}
+
+// askEach has each host say what it would do.
+func askEach(ctx context.Context, hosts []string, ssh *overSSH, verb []string, say *teller) error {
+	var errs []error
+	for _, host := range hosts {
+		var out bytes.Buffer
+		err := ssh.quiet(ctx, host, &out, verb...)
+		for line := range strings.Lines(out.String()) {
+			say.result(map[string]string{"host": host, "says": strings.TrimSpace(line)}, host+": "+strings.TrimRight(line, "\r\n"))
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", host, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // plainReference is what a reference, or a folder on the nodes, is made of. It

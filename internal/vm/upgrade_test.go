@@ -83,13 +83,13 @@ func TestUpgrade(t *testing.T) {
 		t.Fatal(err)
 	}
 	anna, with := sshTo(t, "anna", key, id.PublicKey())
-	upgrade := func(known, more string) (string, error) {
+	upgrade := func(known, more string, flags ...string) (string, error) {
 		config := filepath.Join(t.TempDir(), "config")
 		text := fmt.Sprintf("Host attic\nHostName 127.0.0.1\nPort %d\nUser anna\nIdentityFile %s\nIdentitiesOnly yes\nBatchMode yes\nStrictHostKeyChecking yes\nUserKnownHostsFile %s\nGlobalKnownHostsFile /dev/null\nConnectTimeout 10\n", anna.port, key, known)
 		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		out, err := exec.Command("../../build/pikelet", "upgrade", "--ssh-config", config, "--plain-http", "attic", at+more).CombinedOutput()
+		out, err := exec.Command("../../build/pikelet", append(append([]string{"upgrade", "--ssh-config", config, "--plain-http"}, flags...), "attic", at+more)...).CombinedOutput()
 		return string(out), err
 	}
 	p := boot(t, card, with)
@@ -102,6 +102,9 @@ func TestUpgrade(t *testing.T) {
 	}
 	if out, err := upgrade(stranger, ":1.3"); err == nil || !strings.Contains(out, "attic: ") {
 		t.Errorf("a host with another key: %v\n%s", err, out)
+	}
+	if out, err := upgrade(anna.host, ":1.3", "--dry-run"); err != nil || !strings.Contains(out, "attic: by a patch: ") || !strings.Contains(out, "attic: else by the whole image: ") {
+		t.Errorf("a dry run: %v\n%s", err, out)
 	}
 	if out, err := upgrade(anna.host, ":1.3"); err != nil || !strings.Contains(out, "attic: 1.2 -> 1.3, committed") || !strings.Contains(out, "by a patch: ") {
 		t.Errorf("upgrading over SSH: %v\n%s", err, out)
