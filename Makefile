@@ -8,7 +8,7 @@ BUILD := build
 RUN_PACKAGES  := qemu-system-arm
 TEST_PACKAGES := $(RUN_PACKAGES) mtools dosfstools squashfs-tools cryptsetup-bin fdisk zstd cpio device-tree-compiler openssl kmod bmap-tools openssh-client qemu-user-static gcc libc6-dev tgt e2fsprogs iproute2 dnsmasq-base tftp-hpa curl udhcpc chromium-headless-shell
 # Servers that bench measures beside ours.
-BENCH_PACKAGES := nginx-light atftpd
+BENCH_PACKAGES := nginx-light atftpd bsdiff casync
 
 # Device programs are small, static and the same on every machine.
 DEVICE_FLAGS := -trimpath -buildvcs=false -ldflags='-s -w'
@@ -18,7 +18,7 @@ COMMAND_FLAGS = -trimpath -buildvcs=false -ldflags='-s -w -X main.version=$(VERS
 SOURCES := $(shell find . -name '*.go' -not -path './build/*') go.mod go.sum
 ASSETS  := $(shell find overlays cmd/starter/files -type f)
 
-.PHONY: help build device tools starter demo test bench fuzz proof soak test-clients oracle lint generate dist setup-run setup-test setup-bench setup-clients
+.PHONY: help large build device tools starter demo test bench fuzz proof soak test-clients oracle lint generate dist setup-run setup-test setup-bench setup-clients
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,8 +69,16 @@ test: setup-test build starter $(BUILD)/tools/registry ## run all tests, boot te
 bench: setup-bench build starter tools ## measure, side by side with the peers, into bench.json; ALPINE=DIR for solve_ms
 	$(BUILD)/starter-bin -bulk -o $(BUILD)/bulk
 	$(BUILD)/pikelet build -o $(BUILD)/demo examples/demo.yaml
+	$(if $(filter-out %delta,$(or $(ONLY),delta)),,$(MAKE) --no-print-directory large)
 	$(GO) build -o $(BUILD)/bench ./internal/vm/bench
 	$(BUILD)/bench -o bench.json $(if $(ALPINE),-alpine $(ALPINE)) $(if $(ONLY),-only $(ONLY))
+
+# What patches are measured on: a large program, and some of Debian's packages,
+# in two versions each.
+large: ## make what patches are measured on: minutes, once
+	testdata/large/build.sh 1.34.3 $(BUILD)/large/1.34.3
+	testdata/large/build.sh 1.34.4 $(BUILD)/large/1.34.4
+	testdata/large/debs.sh $(BUILD)/large/debs libssl3 libc6 containerd
 
 FUZZTIME ?= 20s
 fuzz: device ## run every fuzz target for FUZZTIME

@@ -5,9 +5,12 @@ import (
 	"crypto/ecdsa"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"os"
 	"regexp"
+	"runtime/debug"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,7 +18,9 @@ import (
 
 	"github.com/pikelet-os/pikelet/internal/artifact"
 	"github.com/pikelet-os/pikelet/internal/artifact/registry"
+	"github.com/pikelet-os/pikelet/internal/crash"
 	"github.com/pikelet-os/pikelet/internal/disk"
+	"github.com/pikelet-os/pikelet/internal/patch"
 	"github.com/pikelet-os/pikelet/internal/slots"
 )
 
@@ -80,6 +85,28 @@ func BenchmarkSlotB(t *testing.B) {
 		t.Skip("make bench says which card")
 	}
 	ctx := context.Background()
+	_, image, _, f, table := slotImage(t)
+	defer f.Close()
+	c := &timed{File: f}
+	if _, err := WriteSlot(ctx, c, image, slots.B, table.Partitions[disk.SlotB-1]); err != nil {
+		t.Fatal(err)
+	}
+	peak, err := inStatus("VmHWM")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := json.Marshal(map[string]float64{"Seconds": c.last.Sub(c.first).Seconds(), "Readback": c.readback.Seconds(), "Bytes": float64(c.bytes), "MiB": peak})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(*slotOut, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// slotImage opens the card and the image that make bench names.
+func slotImage(t *testing.B) (*registry.Image, slots.Image, []*ecdsa.PublicKey, *os.File, disk.Table) {
+	ctx := context.Background()
 	text, err := os.ReadFile(*slotKey)
 	if err != nil {
 		t.Fatal(err)
@@ -88,11 +115,12 @@ func BenchmarkSlotB(t *testing.B) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	keys := []*ecdsa.PublicKey{k}
 	place, tag, err := registry.Locate(*slotRef, registry.Options{PlainHTTP: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	img, err := registry.Open(ctx, place, tag, registry.Want{Keys: []*ecdsa.PublicKey{k}, Arch: "arm64"})
+	img, err := registry.Open(ctx, place, tag, registry.Want{Keys: keys, Arch: "arm64"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,30 +132,95 @@ func BenchmarkSlotB(t *testing.B) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
 	table, err := disk.ReadTable(f)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &timed{File: f}
-	image := slots.Image{Manifest: img.Manifest, Text: img.Text, Signature: signature, Digest: img.Digest, Open: img.OpenUnchecked}
-	if _, err := WriteSlot(ctx, c, image, slots.B, table.Partitions[disk.SlotB-1]); err != nil {
-		t.Fatal(err)
-	}
+	return img, slots.Image{Manifest: img.Manifest, Text: img.Text, Signature: signature, Digest: img.Digest, Open: img.OpenUnchecked}, keys, f, table
+}
+
+// inStatus returns a figure of /proc/self/status, MiB. Not what getrusage says:
+// that begins with what the parent held.
+func inStatus(name string) (float64, error) {
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {
-		t.Fatal(err)
+		return 0, err
 	}
-	// Not what getrusage says: that begins with what the parent held.
-	peak := regexp.MustCompile(`VmHWM:\s+([0-9]+) kB`).FindSubmatch(status)
-	if peak == nil {
-		t.Fatal("/proc/self/status does not say VmHWM")
+	found := regexp.MustCompile(name + `:\s+([0-9]+) kB`).FindSubmatch(status)
+	if found == nil {
+		return 0, fmt.Errorf("/proc/self/status does not say %s", name)
 	}
-	kib, err := strconv.ParseFloat(string(peak[1]), 64)
+	kib, err := strconv.ParseFloat(string(found[1]), 64)
+	return kib / 1024, err
+}
+
+// BenchmarkByPatch brings an image onto slot b of a card by its patch, as
+// pikeletd does, once, for make bench, which wants it in a process of its own.
+func BenchmarkByPatch(t *testing.B) {
+	if *slotCard == "" {
+		t.Skip("make bench says which card")
+	}
+	ctx := context.Background()
+	// As pikeletd does (internal/agent, sparing).
+	debug.SetGCPercent(50)
+	debug.SetMemoryLimit(48 << 20)
+	img, image, keys, f, table := slotImage(t)
+	defer f.Close()
+	c := &timed{File: f}
+	m, digest, err := ReadSlot(ctx, c, table, slots.A, keys)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := json.Marshal(map[string]float64{"Seconds": c.last.Sub(c.first).Seconds(), "Readback": c.readback.Seconds(), "Bytes": float64(c.bytes), "MiB": kib / 1024})
+	u := &Updater{Card: c, Table: table, Boot: Boot{Slot: slots.A, Digest: digest, Keys: keys}, Node: &life{t: t, card: crash.Record(crash.NewCard()), well: map[string]bool{digest: true}, boot: Boot{Digest: digest}, good: -1}}
+	p, err := registry.FindPatch(ctx, img, digest, keys)
+	if err != nil || p == nil {
+		t.Fatalf("no patch for %s: %v", m.Release, err)
+	}
+	src := Source{Image: image, Patch: &p.Patch, OpenPatch: p.Open, Scratch: func(int64) (*os.File, error) { return patch.Scratch("") }}
+	var most atomic.Int64 // KiB, without pages of files
+	stop := make(chan bool)
+	defer close(stop)
+	go func() {
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(10 * time.Millisecond):
+			}
+			anon, err1 := inStatus("RssAnon")
+			shared, err2 := inStatus("RssShmem")
+			if err1 == nil && err2 == nil {
+				most.Store(max(most.Load(), int64(1024*(anon+shared))))
+			}
+		}
+	}()
+	ways := u.Ways(ctx, src, func(text string) { t.Error(text) })
+	if ways[0].Name != ByPatch {
+		t.Fatalf("by %s", ways[0].Name)
+	}
+	// All files that the patch makes, and nothing written; then the upgrade.
+	made, done, err := ways[0].image(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	for _, file := range image.Manifest.Files {
+		r, err := made.Open(file.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := digestOf(r); err != nil || got != file.Digest {
+			t.Fatalf("%s: %s, %v", file.Name, got, err)
+		}
+		r.Close()
+	}
+	making := time.Since(start)
+	done()
+	start = time.Now()
+	if _, err := u.BringBy(ctx, ways[:1], func(text string) { t.Error(text) }); err != nil {
+		t.Fatal(err)
+	}
+	b, err := json.Marshal(map[string]float64{"Seconds": time.Since(start).Seconds(), "Making": making.Seconds(), "MiB": float64(most.Load()) / 1024})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,8 +9,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
+	"time"
 
 	"github.com/pikelet-os/pikelet/internal/delta"
+	"github.com/pikelet-os/pikelet/internal/registrytest"
 )
 
 // patched is what publishing said of a release's patches.
@@ -32,17 +35,12 @@ func deltas(ctx context.Context, o options, figures map[string]float64) error {
 		return err
 	}
 	dir := o.scratch
-	if err := os.MkdirAll(dir+"/files/opt", 0o755); err != nil {
+	if err := makeKey(ctx, dir); err != nil {
 		return err
 	}
-	if _, err := os.Stat(dir + "/ship.key"); err != nil {
-		if _, err := o.keygen(ctx, "ship"); err != nil {
-			return err
-		}
-	}
-	for i, version := range [][2]string{{"old", o.programs[0]}, {"new", o.programs[1]}} {
+	for i, version := range [][2]string{{"old", o.large + "/" + largeOld}, {"new", o.large + "/" + largeNew}} {
 		files := fmt.Sprintf("%s/large-%d", dir, i+1)
-		if _, _, err := command(ctx, dir, "cp", "-a", filepath.Join(o.debs, version[0]), files); err != nil {
+		if _, _, err := command(ctx, dir, "cp", "-a", filepath.Join(o.large, "debs", version[0]), files); err != nil {
 			return err
 		}
 		if err := os.MkdirAll(files+"/usr/bin", 0o755); err != nil {
@@ -64,28 +62,38 @@ func deltas(ctx context.Context, o options, figures map[string]float64) error {
 	if err != nil {
 		return err
 	}
-	return withRegistry(o, server, func(addr string) error {
-		patch, err := publishBoth(ctx, o, addr+"/bench", figures)
-		if err != nil {
-			return err
-		}
-		chunks, err := newChunks(ctx, o)
-		if err != nil {
-			return err
-		}
-		figures["delta_vs_chunks_ratio"] = float64(patch) / float64(chunks)
-		o.progress(fmt.Sprintf("the patch has %d bytes, new chunks of the root %d", patch, chunks))
-		return applied(ctx, o, addr+"/bench", figures)
-	})
-}
-
-// programAlone compares a patch of the program with bsdiff's.
-func programAlone(ctx context.Context, o options, figures map[string]float64) error {
-	old, err := os.ReadFile(o.programs[0])
+	data := dir + "/registry-of-patches"
+	if err := os.Mkdir(data, 0o755); err != nil {
+		return err
+	}
+	s, err := registrytest.Start(server, data, registrytest.Options{})
 	if err != nil {
 		return err
 	}
-	new, err := os.ReadFile(o.programs[1])
+	defer s.Stop()
+	patch, err := publishBoth(ctx, o, s.Addr+"/bench", data, figures)
+	if err != nil {
+		return err
+	}
+	chunks, err := newChunks(ctx, o)
+	if err != nil {
+		return err
+	}
+	figures["delta_vs_chunks_ratio"] = float64(patch) / float64(chunks)
+	o.progress(fmt.Sprintf("the patch has %d bytes, new chunks of the root %d", patch, chunks))
+	return applied(ctx, o, s.Addr+"/bench", figures)
+}
+
+// The versions of Kubernetes that the large program is built of.
+const largeOld, largeNew = "1.34.3", "1.34.4"
+
+// programAlone compares a patch of the program with bsdiff's.
+func programAlone(ctx context.Context, o options, figures map[string]float64) error {
+	old, err := os.ReadFile(o.large + "/" + largeOld)
+	if err != nil {
+		return err
+	}
+	new, err := os.ReadFile(o.large + "/" + largeNew)
 	if err != nil {
 		return err
 	}
@@ -93,7 +101,7 @@ func programAlone(ctx context.Context, o options, figures map[string]float64) er
 	if err != nil {
 		return err
 	}
-	seconds, _, err := command(ctx, o.scratch, "bsdiff", o.programs[0], o.programs[1], "program.bsdiff")
+	seconds, _, err := command(ctx, o.scratch, "bsdiff", o.large+"/"+largeOld, o.large+"/"+largeNew, "program.bsdiff")
 	if err != nil {
 		return err
 	}
@@ -108,7 +116,7 @@ func programAlone(ctx context.Context, o options, figures map[string]float64) er
 
 // publishBoth publishes both releases, the second with a patch for the first,
 // and returns the bytes of all that the patch is in the registry.
-func publishBoth(ctx context.Context, o options, repo string, figures map[string]float64) (int64, error) {
+func publishBoth(ctx context.Context, o options, repo, data string, figures map[string]float64) (int64, error) {
 	publish := func(n string, more ...string) []string {
 		return append([]string{o.pikelet, "publish", "--json", repo, "--plain-http", "--key", "ship.pub", "--sign", "ship.key", "--image", n}, more...)
 	}
@@ -119,30 +127,32 @@ func publishBoth(ctx context.Context, o options, repo string, figures map[string
 			return 0, err
 		}
 	}
-	before, err := sizeOf(o.registryData())
+	before, err := sizeOf(data)
 	if err != nil {
 		return 0, err
 	}
 	args := publish("large2")
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
-	cmd.Dir = o.scratch
-	u, out, err := usage(cmd)
+	cmd.Dir, cmd.Stderr = o.scratch, os.Stderr
+	start := time.Now()
+	out, err := cmd.Output()
 	if err != nil {
 		return 0, err
 	}
+	figures["delta_make_seconds"] = time.Since(start).Seconds()
+	figures["delta_make_mib"] = float64(cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss) / 1024
 	var said patched
-	lines := strings.Split(strings.TrimSpace(out), "\n")
+	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
 	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &said); err != nil || len(said.Result.Patches) != 1 {
 		return 0, fmt.Errorf("publishing said %s: %w", out, err)
 	}
-	after, err := sizeOf(o.registryData())
+	after, err := sizeOf(data)
 	if err != nil {
 		return 0, err
 	}
 	p := said.Result.Patches[0]
 	all := after - before // the patch, its manifest, its signature and that's manifest, and the registry's own links
 	figures["delta_image_ratio"] = float64(all) / float64(p.Whole)
-	figures["delta_make_seconds"], figures["delta_make_mib"] = u.seconds, u.mib
 	o.progress(fmt.Sprintf("the patch has %d bytes, with all that belongs to it %d, the image %d", p.Bytes, all, p.Whole))
 	return all, nil
 }
@@ -167,7 +177,7 @@ func sizeOf(dir string) (n int64, err error) {
 func newChunks(ctx context.Context, o options) (int64, error) {
 	var sizes []int64
 	for i := range 2 {
-		root, err := rootOf(o.scratch + fmt.Sprintf("/large%d", i+1))
+		root, err := largestOf(o.scratch + fmt.Sprintf("/large%d", i+1))
 		if err != nil {
 			return 0, err
 		}
@@ -183,8 +193,8 @@ func newChunks(ctx context.Context, o options) (int64, error) {
 	return sizes[1] - sizes[0], nil
 }
 
-// rootOf returns the file of a build's root: its largest.
-func rootOf(build string) (name string, err error) {
+// largestOf returns the file of a build's root: its largest.
+func largestOf(build string) (name string, err error) {
 	var most int64
 	err = filepath.WalkDir(build+"/artifact/blobs", func(p string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {

@@ -24,6 +24,7 @@ type options struct {
 	pikelet  string // the command
 	starter  string // repository of small packages
 	bulk     string // and of large ones; "" leaves out what needs them
+	large    string // folder with large programs and packages, in two versions each
 	alpine   string // folder with Alpine's index and a root with its key; "" leaves out solve_ms
 	rounds   int
 	only     string // comma-separated names of groups; "" is all
@@ -38,9 +39,10 @@ func main() {
 	flag.StringVar(&o.pikelet, "pikelet", "build/pikelet", "the command that is measured")
 	flag.StringVar(&o.starter, "starter", "build/starter", "repository of the images that are built")
 	flag.StringVar(&o.bulk, "bulk", "build/bulk", "repository of large packages")
+	flag.StringVar(&o.large, "large", "build/large", "folder of what testdata/large makes")
 	flag.StringVar(&o.alpine, "alpine", "", "folder with alpine-minirootfs-*-x86_64.tar.gz and APKINDEX-*-x86_64.tar.gz, for solve_ms")
 	flag.IntVar(&o.rounds, "rounds", 5, "how often each is measured; figures are medians")
-	flag.StringVar(&o.only, "only", "", "measure only these groups: boot, node, build, loop, solve, ship, update, netboot")
+	flag.StringVar(&o.only, "only", "", "measure only these groups: boot, node, build, loop, solve, ship, update, netboot, delta")
 	pack := flag.String("squash", "", "only pack this folder into the file -o, as the builder's writer does")
 	flag.Parse()
 	err := func() error {
@@ -65,7 +67,7 @@ func run(o options) (err error) {
 			return fmt.Errorf("reading %s: %w", o.out, err)
 		}
 	}
-	for _, name := range []*string{&o.pikelet, &o.starter, &o.bulk} {
+	for _, name := range []*string{&o.pikelet, &o.starter, &o.bulk, &o.large} {
 		if *name, err = filepath.Abs(*name); err != nil {
 			return err
 		}
@@ -78,7 +80,7 @@ func run(o options) (err error) {
 	for _, group := range []struct {
 		name    string
 		measure func(context.Context, options, map[string]float64) error
-	}{{"boot", boots}, {"node", node}, {"build", builds}, {"loop", loop}, {"solve", solve}, {"ship", ship}, {"update", update}, {"netboot", netboot}} {
+	}{{"boot", boots}, {"node", node}, {"build", builds}, {"loop", loop}, {"solve", solve}, {"ship", ship}, {"update", update}, {"netboot", netboot}, {"delta", deltas}} {
 		if o.only == "" || strings.Contains(","+o.only+",", ","+group.name+",") {
 			if err := group.measure(ctx, o, figures); err != nil {
 				return fmt.Errorf("%s: %w", group.name, err)

@@ -54,16 +54,22 @@ func prepareBulk(ctx context.Context, o options) error {
 	if err := os.WriteFile(dir+"/image.yaml", []byte(fmt.Sprintf(bulkSpec, o.starter, o.bulk)), 0o644); err != nil {
 		return err
 	}
-	if _, _, err := command(ctx, dir, "openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", "ship.key"); err != nil {
-		return err
-	}
-	if _, _, err := command(ctx, dir, "openssl", "pkey", "-in", "ship.key", "-pubout", "-out", "ship.pub"); err != nil {
+	if err := makeKey(ctx, dir); err != nil {
 		return err
 	}
 	if _, _, err := command(ctx, dir, o.pikelet, "build", "-q", "--key", "ship.key", "--cache", "cache", "-o", "shipped", "image.yaml"); err != nil {
 		return err
 	}
 	return usedBlocks(dir)
+}
+
+// makeKey makes a key that signs images, ship.key and ship.pub.
+func makeKey(ctx context.Context, dir string) error {
+	if _, _, err := command(ctx, dir, "openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", "ship.key"); err != nil {
+		return err
+	}
+	_, _, err := command(ctx, dir, "openssl", "pkey", "-in", "ship.key", "-pubout", "-out", "ship.pub")
+	return err
 }
 
 // usedBlocks writes what a card uses one block behind the other: what dd
