@@ -18,7 +18,7 @@ COMMAND_FLAGS = -trimpath -buildvcs=false -ldflags='-s -w -X main.version=$(VERS
 SOURCES := $(shell find . -name '*.go' -not -path './build/*') go.mod go.sum
 ASSETS  := $(shell find overlays cmd/starter/files -type f)
 
-.PHONY: help large build device tools starter demo test bench fuzz proof soak test-clients oracle lint generate dist setup-run setup-test setup-bench setup-clients
+.PHONY: help large pairs build device tools starter demo test bench fuzz proof soak test-clients oracle lint generate dist setup-run setup-test setup-bench setup-clients
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,7 +53,7 @@ demo: setup-run build starter ## build an image and boot it in a virtual Pi
 # tests run once, with the detector watching.
 # Judged by unsquashfs and byte by byte: a minute more under the race detector,
 # which TestWorkersDoNotChangeBytes serves as well.
-LONG  := TestUnsquashfsAgrees|TestPlanWritesTheSame
+LONG  := TestUnsquashfsAgrees|TestPlanWritesTheSame|TestReadWritesTheSame|TestSomeFilesFromAnother|TestGolden
 RACED := ./internal/netboot/... ./builder/... ./layers/... ./internal/slots ./internal/disk/... ./internal/verity ./internal/artifact/... ./internal/flash
 # Virtual Pis at the same time: two keep two cores busy, and of three one
 # usually waits, for a NAS that is away or for a filesystem of another boot.
@@ -79,6 +79,10 @@ large: ## make what patches are measured on: minutes, once
 	testdata/large/build.sh 1.34.3 $(BUILD)/large/1.34.3
 	testdata/large/build.sh 1.34.4 $(BUILD)/large/1.34.4
 	testdata/large/debs.sh $(BUILD)/large/debs libssl3 libc6 containerd
+
+pairs: ## make patches of real releases, in each way: programs of Go's at two versions, Debian's packages at two dates
+	testdata/large/debs.sh $(BUILD)/large/debs libssl3 libc6 containerd
+	$(GO) test -tags pairs -v -count=1 -timeout 60m -run TestPairs ./internal/patch -programs $(abspath $(BUILD)/pairs) -debs $(abspath $(BUILD)/large/debs)
 
 FUZZTIME ?= 20s
 fuzz: device ## run every fuzz target for FUZZTIME
