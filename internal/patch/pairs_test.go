@@ -82,7 +82,9 @@ func TestPairs(t *testing.T) {
 	one := func(toolchain, version string) func(*testing.T) files {
 		return func(t *testing.T) files { return files{"usr/bin/registry": programOf(t, toolchain, registry, version)} }
 	}
-	of := func(dir string) func(*testing.T) files { return func(t *testing.T) files { return folder(t, filepath.Join(*debs, dir)) } }
+	of := func(dir string) func(*testing.T) files {
+		return func(t *testing.T) files { return folder(t, filepath.Join(*debs, dir)) }
+	}
 	for _, p := range []struct {
 		name     string
 		old, new func(*testing.T) files

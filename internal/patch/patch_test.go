@@ -12,6 +12,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -285,6 +286,10 @@ func TestOtherGenerations(t *testing.T) {
 	}
 }
 
+// mostMiB is what a patch that lies may have allocated, in all, until it is
+// refused.
+const mostMiB = 64
+
 // TestHostile: heads that lie are refused, and no file is made of them.
 func TestHostile(t *testing.T) {
 	old, new, _, _ := pair(t, squashfs.Fast())
@@ -350,11 +355,19 @@ func TestHostile(t *testing.T) {
 		"a patch as whole": lie(func(h *head) { first(h, patched).How = whole }),
 		"a patch as based": lie(func(h *head) { first(h, patched).How = based }),
 	} {
-		if err := try(t, b, old, new.Manifest); err == nil {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		err := try(t, b, old, new.Manifest)
+		runtime.ReadMemStats(&after)
+		// All that was ever allocated on the way, so more than it ever held.
+		took := (after.TotalAlloc - before.TotalAlloc) >> 20
+		if err == nil {
 			t.Errorf("%s: it makes what was signed", name)
-		} else {
-			t.Logf("%s: %v", name, err)
 		}
+		if took > mostMiB {
+			t.Errorf("%s: it took %d MiB, want at most %d", name, took, mostMiB)
+		}
+		t.Logf("%s, %d MiB: %v", name, took, err)
 	}
 }
 

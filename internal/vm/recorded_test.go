@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/pikelet-os/pikelet/builder"
 	"github.com/pikelet-os/pikelet/internal/artifact"
 	"github.com/pikelet-os/pikelet/internal/crash"
 	"github.com/pikelet-os/pikelet/internal/desk"
@@ -141,7 +142,7 @@ func TestRecordedUpgrade(t *testing.T) {
 	second := variant(t, "release: \"1.2\"\n", "release: \"1.3\"\nhealth: {soak: 5s, deadline: 40s}\n")
 	r, again := newRecording(t)
 	if !again {
-		recordUpgrade(t, r, first.Disk, second.Artifact.Dir)
+		recordUpgrade(t, r, first, second)
 	}
 	run := r.run(t)
 	secret := seedOn(t, run.Base)
@@ -226,16 +227,17 @@ func seedOn(t *testing.T, card *crash.Card) []byte {
 	return seed
 }
 
-// recordUpgrade is the run.
-func recordUpgrade(t *testing.T, r recording, image, next string) {
+// recordUpgrade is the run. The upgrade comes by a patch.
+func recordUpgrade(t *testing.T, r recording, first, second *builder.Result) {
 	t.Helper()
 	s, err := registrytest.Start("../../build/tools/registry", t.TempDir(), registrytest.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Stop)
-	published(t, s, next)
-	if err := vm.CopySparse(image, r.card()); err != nil {
+	published(t, s, first.Artifact.Dir)
+	published(t, s, second.Artifact.Dir)
+	if err := vm.CopySparse(first.Disk, r.card()); err != nil {
 		t.Fatal(err)
 	}
 	enlarge(t, r.card(), 300)
@@ -245,8 +247,11 @@ func recordUpgrade(t *testing.T, r recording, image, next string) {
 	}
 	p := boot(t, r.card(), func(o *vm.Options) { o.Writes, o.Snapshot = r.writes(), true })
 	p.prompt()
-	p.run("pikeletd upgrade --plain-http 10.0.2.2"+s.Addr[strings.LastIndexByte(s.Addr, ':'):]+"/small:1.3",
+	p.run("pikeletd upgrade --plain-http 10.0.2.2"+s.Addr[strings.LastIndexByte(s.Addr, ':'):]+"/small:1.3", "by a patch: ", "MB were written",
 		"small 1.3, slot b (trial), root verified", "release 1.3 is committed: all checks held for 5s")
+	if strings.Contains(p.Output(), "it did not go") {
+		t.Error("the upgrade came in another way than by its patch")
+	}
 	p.off()
 }
 
