@@ -84,6 +84,10 @@ func bring(ctx context.Context, u *updater.Updater, img *registry.Image, again, 
 	tell(describeWay(ways[0], img))
 	if dry {
 		for _, w := range ways[1:] {
+			if err := w.Plan(ctx); err != nil {
+				tell(fmt.Sprintf("not by %s: %v", w.Name, err))
+				continue
+			}
 			tell("else " + describeWay(w, img))
 		}
 		return image, nil

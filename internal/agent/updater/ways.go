@@ -34,9 +34,10 @@ type Source struct {
 // Way is a way in which a node comes by an image.
 type Way struct {
 	Name  string
-	Fetch int64 // bytes that are fetched, if the running slot holds what it should
+	Fetch int64 // bytes that are fetched, if the running slot holds what it should; NotPlanned before Plan
 	Work  int64 // bytes of files that are made by this node
 
+	plan  func(context.Context) (fetch int64, err error) // nil where it is known
 	image func(context.Context) (img slots.Image, done func(), err error)
 }
 
@@ -46,6 +47,18 @@ const (
 	ByFiles = "the files that changed"
 	ByImage = "the whole image"
 )
+
+// NotPlanned is what a way fetches that was not planned yet: to know it costs a
+// hundredth of the image, which a node with a patch need not fetch.
+const NotPlanned = -1
+
+// Plan finds out what a way fetches.
+func (w *Way) Plan(ctx context.Context) (err error) {
+	if w.Fetch == NotPlanned {
+		w.Fetch, err = w.plan(ctx)
+	}
+	return err
+}
 
 // Ways returns how a node may come by an image, the cheapest way first; the last
 // one is always there. tell is told why a way is none.
@@ -68,12 +81,13 @@ func (u *Updater) Ways(ctx context.Context, src Source, tell func(string)) []Way
 		list = append(list, w)
 	}
 	if src.Part != nil && there[root.Digest] == "" {
-		if b, done, err := patch.PlanBlocks(ctx, running, src.Manifest, src.Part); err != nil {
+		files := &fileWay{src: src, running: running, there: there}
+		w := Way{Name: ByFiles, Fetch: NotPlanned, plan: files.plan, image: files.image}
+		if len(list) > 0 {
+			list = append(list, w)
+		} else if err := w.Plan(ctx); err != nil {
 			tell(fmt.Sprintf("files that changed cannot be fetched alone: %v", err))
 		} else {
-			done()
-			w := Way{Name: ByFiles, Fetch: b.Fetch + missing(src, running, map[string]bool{artifact.RootFile: true})}
-			w.image = func(ctx context.Context) (slots.Image, func(), error) { return byBlocks(ctx, src, running, there) }
 			list = append(list, w)
 		}
 	}
@@ -249,20 +263,36 @@ func byPatch(ctx context.Context, src Source, running patch.Image, there map[str
 	return img, func() { f.Close() }, nil
 }
 
-// byBlocks has the root be made of the blocks of the running one, and those that
+// fileWay has the root be made of the blocks of the running one, and those that
 // changed.
-func byBlocks(ctx context.Context, src Source, running patch.Image, there map[string]string) (slots.Image, func(), error) {
-	b, done, err := patch.PlanBlocks(ctx, running, src.Manifest, src.Part)
-	if err != nil {
+type fileWay struct {
+	src     Source
+	running patch.Image
+	there   map[string]string
+	blocks  *patch.Blocks
+}
+
+// plan finds out what is fetched, once.
+func (w *fileWay) plan(ctx context.Context) (fetch int64, err error) {
+	if w.blocks == nil { // what it holds open is on the card, which stays so
+		if w.blocks, _, err = patch.PlanBlocks(ctx, w.running, w.src.Manifest, w.src.Part); err != nil {
+			return NotPlanned, err
+		}
+	}
+	return w.blocks.Fetch + missing(w.src, w.running, map[string]bool{artifact.RootFile: true}), nil
+}
+
+func (w *fileWay) image(ctx context.Context) (slots.Image, func(), error) {
+	if _, err := w.plan(ctx); err != nil {
 		return slots.Image{}, nil, err
 	}
-	img := withSame(src.Image, running, there)
+	img := withSame(w.src.Image, w.running, w.there)
 	open := img.Open
 	img.Open = func(name string) (io.ReadCloser, error) {
 		if name == artifact.RootFile {
-			return b.Root(ctx), nil
+			return w.blocks.Root(ctx), nil
 		}
 		return open(name)
 	}
-	return img, done, nil
+	return img, func() {}, nil
 }
