@@ -83,6 +83,7 @@ large: ## make what patches are measured on: minutes, once
 pairs: ## make patches of real releases, in each way: programs of Go's at two versions, Debian's packages at two dates
 	testdata/large/debs.sh $(BUILD)/large/debs libssl3 libc6 containerd
 	$(GO) test -tags pairs -v -count=1 -timeout 60m -run TestPairs ./internal/patch -programs $(abspath $(BUILD)/pairs) -debs $(abspath $(BUILD)/large/debs)
+	$(GO) test -tags pairs -v -count=1 -run TestKnownReleases ./internal/delta -programs $(abspath $(BUILD)/pairs)
 
 FUZZTIME ?= 20s
 fuzz: device ## run every fuzz target for FUZZTIME

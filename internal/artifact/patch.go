@@ -45,6 +45,13 @@ func EncodePatch(p Patch, subject Descriptor) (manifest, config []byte, err erro
 	return manifest, config, err
 }
 
+// MayBeFor says whether what a list of referrers says of one may be a patch for
+// an image: not every registry says more than its digest.
+func MayBeFor(d Descriptor, from string) bool {
+	said, ok := d.Annotations[patchFrom]
+	return !ok || said == from
+}
+
 // DecodePatch reads the manifest of a patch.
 func DecodePatch(b []byte) (Patch, error) {
 	m, err := DecodeOCI(b)

@@ -32,12 +32,13 @@ const goMagic = 0xfffffff1
 // has in one program has 160,000.
 const maxFuncs = 1 << 20
 
-// Words of moduledata, by number (runtime/symtab.go, Go 1.20 to 1.26).
+// Words of moduledata, by number (runtime/symtab.go, Go 1.20 to 1.26). Where
+// pclntab ends stands in it since 1.26: before, what follows is a word earlier.
 const (
-	wordHeader, wordNames, wordCUs, wordFiles, wordPctab = 0, 1, 4, 7, 10
-	wordFuncs, wordFtab, wordText                        = 13, 16, 22
-	wordTypes, wordGofunc, wordEnd, wordLinks, wordItabs = 37, 40, 41, 45, 48
-	moduleWords                                          = 51
+	wordNames, wordCUs, wordFiles, wordPctab, wordFuncs = 1, 4, 7, 10, 13
+	wordFtab, wordText, wordTypes, wordGofunc, wordEnd  = 16, 22, 37, 40, 41
+	wordLinks, wordItabs                                = 45, 48
+	moduleWords                                         = 51
 )
 
 // tablesOf finds Go's tables in a program; false where there are none that are
@@ -65,7 +66,7 @@ func tablesOf(b []byte, l layout) (tables, bool) {
 			if binary.LittleEndian.Uint64(part[i:]) != s.Addr {
 				continue
 			}
-			if t, ok := decodeModule(part[i:], l, s.Addr); ok {
+			if t, ok := decodeModule(part[i:], l, s.Addr, s.Addr+s.Size); ok {
 				return t, true
 			}
 		}
@@ -73,12 +74,20 @@ func tablesOf(b []byte, l layout) (tables, bool) {
 	return tables{}, false
 }
 
-// decodeModule reads a moduledata, if it is one.
-func decodeModule(b []byte, l layout, header uint64) (tables, bool) {
+// decodeModule reads a moduledata, if it is one, of a program whose pclntab
+// lies between two addresses.
+func decodeModule(b []byte, l layout, header, end uint64) (tables, bool) {
 	word := func(i int) uint64 { return binary.LittleEndian.Uint64(b[8*i:]) }
-	t := tables{names: word(wordNames), cus: word(wordCUs), files: word(wordFiles), pctab: word(wordPctab), funcs: word(wordFuncs), ends: word(wordEnd),
+	earlier := 0
+	if e := word(wordEnd); e > header && e <= end {
+		end = e
+	} else {
+		earlier = 1
+	}
+	links, itabs := wordLinks-earlier, wordItabs-earlier
+	t := tables{names: word(wordNames), cus: word(wordCUs), files: word(wordFiles), pctab: word(wordPctab), funcs: word(wordFuncs), ends: end,
 		ftab: word(wordFtab), nfunc: word(wordFtab + 1), text: word(wordText), types: word(wordTypes), etypes: word(wordTypes + 1), gofunc: word(wordGofunc),
-		links: word(wordLinks), nlinks: word(wordLinks + 1), itabs: word(wordItabs), nitabs: word(wordItabs + 1)}
+		links: word(links), nlinks: word(links + 1), itabs: word(itabs), nitabs: word(itabs + 1)}
 	if t.nfunc == 0 {
 		return tables{}, false
 	}

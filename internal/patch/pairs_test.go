@@ -93,6 +93,7 @@ func TestPairs(t *testing.T) {
 		{"a patch release", one("go1.26.8", "v3.1.1"), one("go1.26.8", "v3.1.2"), 0.15},
 		{"a minor release", one("go1.26.8", "v3.0.0"), one("go1.26.8", "v3.1.0"), 0.5},
 		{"another release of Go", one("go1.25.5", "v3.0.0"), one("go1.26.8", "v3.0.0"), 0.7},
+		{"by an earlier Go", one("go1.25.5", "v3.0.0-rc.4"), one("go1.25.5", "v3.0.0"), 0.5},
 		{"a patch release of Go", one("go1.26.7", "v3.1.2"), one("go1.26.8", "v3.1.2"), 0.1},
 		{"Debian's packages", of("old"), of("new"), 0.1},
 	} {

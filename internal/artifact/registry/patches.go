@@ -34,7 +34,7 @@ func FindPatch(ctx context.Context, img *Image, from string, keys []*ecdsa.Publi
 		return nil, fmt.Errorf("looking for patches of %s: %w", img, err)
 	}
 	for _, d := range list[:min(len(list), maxReferrers)] {
-		if d.ArtifactType != "" && d.ArtifactType != artifact.MediaPatch {
+		if d.ArtifactType != "" && d.ArtifactType != artifact.MediaPatch || !artifact.MayBeFor(d, from) {
 			continue
 		}
 		d, b, err := readManifest(ctx, img.From, d.Digest)
