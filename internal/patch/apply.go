@@ -187,13 +187,15 @@ type onlyWriter struct{ io.Writer }
 type onlyReader struct{ io.Reader }
 
 // Scratch makes a file without a name in a folder: nothing is left of it,
-// whatever happens.
+// whatever happens. Where a file that is open cannot be removed, as on Windows,
+// it is left to whoever made the folder.
 func Scratch(dir string) (*os.File, error) {
 	f, err := os.CreateTemp(dir, ".pikelet-")
 	if err != nil {
 		return nil, err
 	}
-	return f, os.Remove(f.Name())
+	os.Remove(f.Name())
+	return f, nil
 }
 
 // openRoot opens the root of an image. What is read of it is checked against

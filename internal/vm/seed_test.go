@@ -51,7 +51,7 @@ func TestSeedNode(t *testing.T) {
 		t.Errorf("what the seed starts: %v", err)
 	}
 	p.works("/usr/lib/pikelet-serve/*/pikelet nodes adopt 000000ff --as cellar")
-	p.works("/usr/lib/pikelet-serve/*/pikelet nodes | grep '^00000005.*has'")
+	p.works("n=0; until /usr/lib/pikelet-serve/*/pikelet nodes | grep '^00000005.*has' || [ $((n+=1)) -gt 30 ]; do sleep 1; done; /usr/lib/pikelet-serve/*/pikelet nodes; [ $n -lt 30 ]")
 	p.run("reboot", "this is seed")
 	p.prompt()
 	p.works("grep cellar /var/lib/pikelet-serve/state/adopted/000000ff.yaml")
