@@ -40,9 +40,9 @@ func (l *loader) load() error {
 	for i := 0; i+4 <= len(idList); i += 4 {
 		l.ids = append(l.ids, le.Uint32(idList[i:]))
 	}
-	behindDirs := ids - uint64(8*((len(idList)+metadataSize-1)/metadataSize))
-	if first, err := l.first(ids); err == nil {
-		behindDirs = first
+	behindDirs, err := l.first(ids)
+	if err != nil {
+		return err
 	}
 	if n := le.Uint32(s[16:]); n > 0 {
 		b, err := l.index(frags, int(min(n, maxFiles))*16)

@@ -150,7 +150,7 @@ func makePatch(ctx context.Context, img, old *registry.Image, dir string, say *t
 		return nil, patch.Stats{}, err
 	}
 	tell, end := meter(say, "making a patch for "+old.Release, size(img.Manifest))
-	stats, err := patch.Make(ctx, f, a.image(), b.image(), patch.Options{Workers: runtime.GOMAXPROCS(0), Memory: patchMemory, Scratch: dir, Tell: tell, In: onEverySlot})
+	stats, err := patch.Make(ctx, f, a.image(), b.image(), patch.Options{Workers: runtime.GOMAXPROCS(0), Memory: patchMemory, Tell: tell, In: onEverySlot})
 	end()
 	if err == nil {
 		if err = patch.Try(ctx, f, stats.Bytes, a.image(), img.Manifest, dir); err != nil {

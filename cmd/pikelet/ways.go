@@ -6,6 +6,7 @@ import (
 	"github.com/pikelet-os/pikelet/builder/inspect"
 	"github.com/pikelet-os/pikelet/internal/artifact"
 	"github.com/pikelet-os/pikelet/internal/artifact/registry"
+	"github.com/pikelet-os/pikelet/internal/patch"
 )
 
 // way is how a node may come by an image.
@@ -15,13 +16,10 @@ type way struct {
 	Seconds float64 `json:"seconds"` // before it is written, about
 }
 
-// What estimates take a node for: 100 Mbit/s of network, and a Pi 4 that packs
-// 25 MB a second, a fifth of what a desk's core does. Both are guesses; nodes
-// measure what they can do themselves.
-const (
-	linkRate = 11 << 20
-	packRate = 25e6
-)
+// packRate is what an estimate takes a Pi 4 for: it packs 25 MB a second, a
+// fifth of what a desk's core does. That is a guess; nodes measure what they can
+// do themselves.
+const packRate = 25e6
 
 // ways lists how a node that runs a comes by b, in the order that it tries them.
 // whole is what the files of b's slot have that a's has not.
@@ -31,15 +29,15 @@ func ways(ctx context.Context, a, b *inspect.Slot, whole int64, o placeOptions, 
 	}
 	var list []way
 	if p := publishedPatch(ctx, a, b, o, ref); p != nil {
-		list = append(list, way{"a patch", p.Blob.Size, float64(p.Blob.Size)/linkRate + float64(p.Work)/packRate})
+		list = append(list, way{patch.ByPatch, p.Blob.Size, float64(p.Blob.Size)/patch.LinkRate + float64(p.Work)/packRate})
 	}
 	was, _ := a.Manifest.File(artifact.RootFile)
 	if is, _ := b.Manifest.File(artifact.RootFile); was.Digest != is.Digest {
 		if n, err := inspect.FetchByFiles(ctx, a, b); err == nil { // where not, it is no way
-			list = append(list, way{"the files that changed", n, float64(n) / linkRate})
+			list = append(list, way{patch.ByFiles, n, float64(n) / patch.LinkRate})
 		}
 	}
-	return append(list, way{"the whole image", whole, float64(whole) / linkRate}), nil
+	return append(list, way{patch.ByImage, whole, float64(whole) / patch.LinkRate}), nil
 }
 
 // publishedPatch returns the patch that is published beside b, for a; nil where

@@ -106,17 +106,13 @@ const (
 	sparingPercent = 50
 )
 
-// linkRate is what an estimate takes a network for, bytes a second: a Pi 3's
-// 100 Mbit/s, with what that carries of payload.
-const linkRate = 11 << 20
-
 // describeWay says how an image comes here, and what that takes.
 func describeWay(w updater.Way, img *registry.Image) string {
 	all := int64(0)
 	for _, f := range img.Files {
 		all += f.Size
 	}
-	seconds := float64(w.Fetch) / linkRate
+	seconds := float64(w.Fetch) / patch.LinkRate
 	if w.Work > 0 {
 		seconds += float64(w.Work) / packRate()
 	}
@@ -130,22 +126,22 @@ func packRate() float64 {
 	c := squashfs.Fast()
 	enc, err := c.NewEncoder()
 	if err != nil {
-		return linkRate
+		return patch.LinkRate
 	}
 	defer enc.Close()
 	f, err := os.Open("/proc/self/exe")
 	if err != nil {
-		return linkRate
+		return patch.LinkRate
 	}
 	defer f.Close()
 	b := make([]byte, blocks*c.BlockSize)
 	if _, err := f.ReadAt(b, 0); err != nil {
-		return linkRate
+		return patch.LinkRate
 	}
 	start := time.Now()
 	for i := range blocks {
 		if _, _, err := enc.Encode(i, b[i*c.BlockSize:(i+1)*c.BlockSize], nil); err != nil {
-			return linkRate
+			return patch.LinkRate
 		}
 	}
 	return float64(blocks*c.BlockSize) / max(time.Since(start).Seconds(), 1e-6)

@@ -22,9 +22,6 @@ import (
 type Options struct {
 	Workers int   // files at once; less than 1 means 1
 	Memory  int64 // bytes that those may take together, about; one file may take more
-	// Scratch is a folder for files that are packed in both images; "" is the
-	// system's.
-	Scratch string
 	// Tell is told how many bytes of new files were dealt with, from several
 	// goroutines; nil for nobody.
 	Tell func(int64)

@@ -165,7 +165,7 @@ func pair(t testing.TB, c squashfs.Compression) (old, new Image, oldFiles, newFi
 }
 
 func options(t testing.TB) Options {
-	return Options{Workers: 2, Memory: 256 << 20, Scratch: t.TempDir(), In: func(name string) bool { return !strings.HasPrefix(name, "cmdline") }}
+	return Options{Workers: 2, Memory: 256 << 20, In: func(name string) bool { return !strings.HasPrefix(name, "cmdline") }}
 }
 
 func made(t testing.TB, old, new Image) ([]byte, Stats) {

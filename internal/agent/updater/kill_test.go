@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pikelet-os/pikelet/internal/crash"
+	"github.com/pikelet-os/pikelet/internal/patch"
 	"github.com/pikelet-os/pikelet/internal/slots"
 )
 
@@ -68,7 +69,7 @@ var byPatchConverges = map[string]string{"registry gone": "1.0 1.0 1.1 1.1 1.1 1
 // always comes to rest on a whole release, and says which and why; and when the
 // trouble is over, the upgrade goes through.
 func TestKillTable(t *testing.T) {
-	for _, way := range []string{"", ByFiles, ByPatch} {
+	for _, way := range []string{"", patch.ByFiles, patch.ByPatch} {
 		t.Run(way, func(t *testing.T) { killTable(t, way) })
 	}
 }
@@ -129,7 +130,7 @@ func killTable(t *testing.T, way string) {
 			})
 		}
 		want := converges[tr.name]
-		if w, ok := byPatchConverges[tr.name]; ok && way == ByPatch {
+		if w, ok := byPatchConverges[tr.name]; ok && way == patch.ByPatch {
 			want = w
 		}
 		if got := strings.Join(row, " "); got != want {

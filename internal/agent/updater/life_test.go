@@ -178,7 +178,7 @@ type life struct {
 	unreachable bool // the registry is
 	opened      int  // files of the image
 
-	way   string   // upgrades are brought in: one of updater's names; "" is the whole image
+	way   string   // upgrades are brought in: one of patch's names; "" is the whole image
 	taken []string // ways that were taken, or tried
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/pikelet-os/pikelet/internal/crash"
 	"github.com/pikelet-os/pikelet/internal/disk"
 	"github.com/pikelet-os/pikelet/internal/node/config"
+	"github.com/pikelet-os/pikelet/internal/patch"
 	"github.com/pikelet-os/pikelet/internal/slots"
 )
 
@@ -115,7 +116,7 @@ func (l *life) grow(random *rand.Rand) error {
 
 // event is something that happens in a node's life. Images come in any way.
 func (l *life) event(img slots.Image, random *rand.Rand) error {
-	l.way = []string{"", ByFiles, ByPatch}[random.IntN(3)]
+	l.way = []string{"", patch.ByFiles, patch.ByPatch}[random.IntN(3)]
 	switch random.IntN(14) {
 	case 0:
 		return l.grow(random)

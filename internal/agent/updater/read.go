@@ -18,23 +18,7 @@ import (
 // the keys down to every byte of every file. It returns the slot's manifest
 // and the digest that was signed.
 func ReadSlot(ctx context.Context, card io.ReaderAt, t disk.Table, l slots.Letter, keys []*ecdsa.PublicKey) (*artifact.Manifest, string, error) {
-	p, err := t.Partition(l.Partition())
-	if err != nil {
-		return nil, "", err
-	}
-	v, err := fat.Open(io.NewSectionReader(card, p.Start, p.Size))
-	if err != nil {
-		return nil, "", fmt.Errorf("slot %s holds no image: %w", l, err)
-	}
-	signature, err := v.ReadFile(artifact.SignatureFile, artifact.MaxSignature)
-	if err != nil {
-		return nil, "", err
-	}
-	text, err := v.ReadFile(artifact.ManifestFile, artifact.MaxManifest)
-	if err != nil {
-		return nil, "", err
-	}
-	m, digest, err := artifact.Verify(signature, text, keys)
+	v, m, digest, err := openSlot(card, t, l, keys)
 	if err != nil {
 		return nil, "", err
 	}
@@ -56,6 +40,29 @@ func ReadSlot(ctx context.Context, card io.ReaderAt, t disk.Table, l slots.Lette
 		}
 	}
 	return m, digest, nil
+}
+
+// openSlot opens a slot's volume and checks its chain from one of the keys down
+// to its manifest. What its files hold is not read.
+func openSlot(card io.ReaderAt, t disk.Table, l slots.Letter, keys []*ecdsa.PublicKey) (*fat.Volume, *artifact.Manifest, string, error) {
+	p, err := t.Partition(l.Partition())
+	if err != nil {
+		return nil, nil, "", err
+	}
+	v, err := fat.Open(io.NewSectionReader(card, p.Start, p.Size))
+	if err != nil {
+		return nil, nil, "", fmt.Errorf("slot %s holds no image: %w", l, err)
+	}
+	signature, err := v.ReadFile(artifact.SignatureFile, artifact.MaxSignature)
+	if err != nil {
+		return nil, nil, "", err
+	}
+	text, err := v.ReadFile(artifact.ManifestFile, artifact.MaxManifest)
+	if err != nil {
+		return nil, nil, "", err
+	}
+	m, digest, err := artifact.Verify(signature, text, keys)
+	return v, m, digest, err
 }
 
 // digestOf returns the digest of all that a reader holds.

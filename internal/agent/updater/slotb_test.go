@@ -195,7 +195,7 @@ func BenchmarkByPatch(t *testing.B) {
 		}
 	}()
 	ways := u.Ways(ctx, src, func(text string) { t.Error(text) })
-	if ways[0].Name != ByPatch {
+	if ways[0].Name != patch.ByPatch {
 		t.Fatalf("by %s", ways[0].Name)
 	}
 	// All files that the patch makes, and nothing written; then the upgrade.

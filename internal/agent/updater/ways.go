@@ -10,7 +10,6 @@ import (
 	"os"
 
 	"github.com/pikelet-os/pikelet/internal/artifact"
-	"github.com/pikelet-os/pikelet/internal/disk/fat"
 	"github.com/pikelet-os/pikelet/internal/patch"
 	"github.com/pikelet-os/pikelet/internal/slots"
 )
@@ -41,13 +40,6 @@ type Way struct {
 	image func(context.Context) (img slots.Image, done func(), err error)
 }
 
-// The names of ways, as status and tests know them.
-const (
-	ByPatch = "a patch"
-	ByFiles = "the files that changed"
-	ByImage = "the whole image"
-)
-
 // NotPlanned is what a way fetches that was not planned yet: to know it costs a
 // hundredth of the image, which a node with a patch need not fetch.
 const NotPlanned = -1
@@ -66,23 +58,23 @@ func (u *Updater) Ways(ctx context.Context, src Source, tell func(string)) []Way
 	running, err := u.running()
 	if err != nil {
 		tell(fmt.Sprintf("what runs cannot be read: %v", err))
-		return []Way{{Name: ByImage, Fetch: missing(src, patch.Image{}, nil), image: whole(src.Image)}}
+		return []Way{{Name: patch.ByImage, Fetch: missing(src, patch.Image{}, nil), image: whole(src.Image)}}
 	}
 	there := sameFiles(running)
-	full := Way{Name: ByImage, Fetch: missing(src, running, nil), image: whole(withSame(src.Image, running, there))}
+	full := Way{Name: patch.ByImage, Fetch: missing(src, running, nil), image: whole(withSame(src.Image, running, there))}
 	root, _ := src.Manifest.File(artifact.RootFile)
 	if there[root.Digest] != "" {
-		full.Name = ByFiles
+		full.Name = patch.ByFiles
 	}
 	var list []Way
 	if src.Patch != nil {
-		w := Way{Name: ByPatch, Fetch: src.Patch.Blob.Size, Work: src.Patch.Work}
+		w := Way{Name: patch.ByPatch, Fetch: src.Patch.Blob.Size, Work: src.Patch.Work}
 		w.image = func(ctx context.Context) (slots.Image, func(), error) { return byPatch(ctx, src, running, there) }
 		list = append(list, w)
 	}
 	if src.Part != nil && there[root.Digest] == "" {
 		files := &fileWay{src: src, running: running, there: there}
-		w := Way{Name: ByFiles, Fetch: NotPlanned, plan: files.plan, image: files.image}
+		w := Way{Name: patch.ByFiles, Fetch: NotPlanned, plan: files.plan, image: files.image}
 		if len(list) > 0 {
 			list = append(list, w)
 		} else if err := w.Plan(ctx); err != nil {
@@ -120,7 +112,7 @@ func (u *Updater) bringBy(ctx context.Context, w Way) (Written, error) {
 	defer done()
 	n, err := u.Bring(ctx, img)
 	var wrong *wrongFile
-	if errors.As(err, &wrong) && w.Name != ByImage {
+	if errors.As(err, &wrong) && w.Name != patch.ByImage {
 		err = fmt.Errorf("%s came out as %s; the signed manifest says %s", wrong.Name, wrong.got, wrong.Digest)
 	}
 	return n, err
@@ -134,23 +126,7 @@ func whole(img slots.Image) func(context.Context) (slots.Image, func(), error) {
 // checked down to the manifest; what its files hold is checked by whoever reads
 // them.
 func (u *Updater) running() (patch.Image, error) {
-	p, err := u.Table.Partition(u.Boot.Slot.Partition())
-	if err != nil {
-		return patch.Image{}, err
-	}
-	v, err := fat.Open(io.NewSectionReader(u.Card, p.Start, p.Size))
-	if err != nil {
-		return patch.Image{}, err
-	}
-	signature, err := v.ReadFile(artifact.SignatureFile, artifact.MaxSignature)
-	if err != nil {
-		return patch.Image{}, err
-	}
-	text, err := v.ReadFile(artifact.ManifestFile, artifact.MaxManifest)
-	if err != nil {
-		return patch.Image{}, err
-	}
-	m, digest, err := artifact.Verify(signature, text, u.Boot.Keys)
+	v, m, digest, err := openSlot(u.Card, u.Table, u.Boot.Slot, u.Boot.Keys)
 	if err != nil {
 		return patch.Image{}, err
 	}

@@ -72,7 +72,7 @@ func (l *life) source(img slots.Image) Source {
 		}
 		return io.NopCloser(bytes.NewReader(b[at : at+n])), nil
 	}}
-	if l.way == ByPatch {
+	if l.way == patch.ByPatch {
 		p := patchOf(l.t, l.images[l.boot.Digest], l.images[img.Digest])
 		src.Patch = &artifact.Patch{From: l.boot.Digest, Subject: img.Digest, Blob: artifact.Descriptor{Digest: fmt.Sprintf("sha256:%x", sha256.Sum256(p)), Size: int64(len(p))}}
 		src.OpenPatch = func(context.Context) io.ReadCloser {
@@ -105,7 +105,7 @@ func (l *life) bring(u *Updater, img slots.Image) (Written, error) {
 			open := img.Open
 			img.Open = func(name string) (io.ReadCloser, error) {
 				if err == nil && l.kill != nil { // the whole image steps by itself
-					if w.Name != ByImage {
+					if w.Name != patch.ByImage {
 						l.opened++
 						l.step("open")
 					}
@@ -115,8 +115,8 @@ func (l *life) bring(u *Updater, img slots.Image) (Written, error) {
 			return img, done, err
 		}
 	}
-	if l.way == ByFiles {
-		ways = slices.DeleteFunc(ways, func(w Way) bool { return w.Name == ByPatch })
+	if l.way == patch.ByFiles {
+		ways = slices.DeleteFunc(ways, func(w Way) bool { return w.Name == patch.ByPatch })
 	}
 	return u.BringBy(context.Background(), ways, u.Node.Tell)
 }
@@ -126,7 +126,7 @@ func (l *life) bring(u *Updater, img slots.Image) (Written, error) {
 func TestWays(t *testing.T) {
 	var slot [3][]byte
 	var fetched []int64
-	for i, way := range []string{"", ByFiles, ByPatch} {
+	for i, way := range []string{"", patch.ByFiles, patch.ByPatch} {
 		l := newLife(t, image(t, "1.0"))
 		l.start("", PowerOn)
 		next := l.add(image(t, "1.1"), true)
@@ -137,7 +137,7 @@ func TestWays(t *testing.T) {
 				t.Fatalf("%s: the first way is by %s", way, ways[0].Name)
 			}
 			fetched = append(fetched, ways[0].Fetch)
-			if way == ByPatch && ways[1].Fetch != NotPlanned {
+			if way == patch.ByPatch && ways[1].Fetch != NotPlanned {
 				t.Error("what the second way fetches was asked for")
 			}
 		} else {
@@ -172,30 +172,30 @@ func TestNextWay(t *testing.T) {
 		harm func(l *life, src *Source)
 		want []string
 	}{
-		"nothing":                 {func(*life, *Source) {}, []string{ByPatch}},
-		"no patch":                {func(_ *life, s *Source) { s.Patch = nil }, []string{ByFiles}},
-		"no range":                {func(_ *life, s *Source) { s.Patch, s.Part = nil, nil }, []string{ByImage}},
-		"no room":                 {func(l *life, _ *Source) { l.full = true }, []string{ByPatch, ByFiles}},
-		"the patch is cut":        {cutPatch(func(b []byte) []byte { return b[:len(b)-5] }), []string{ByPatch, ByFiles}},
-		"the patch was changed":   {cutPatch(func(b []byte) []byte { b = bytes.Clone(b); b[len(b)/2] ^= 1; return b }), []string{ByPatch, ByFiles}},
-		"a signed patch is none":  {signedPatch(func(b []byte) []byte { return b[:len(b)/2] }), []string{ByPatch, ByFiles}},
-		"a signed patch is wrong": {signedPatch(func(b []byte) []byte { b = bytes.Clone(b); b[len(b)-3] ^= 0x40; return b }), []string{ByPatch, ByFiles}},
-		"a block of the old root": {rot(artifact.RootFile, 50_000), []string{ByPatch, ByFiles}},
-		"the old root's tables":   {rot(artifact.RootFile, -3*4096), []string{ByPatch, ByFiles, ByImage}},
-		"the old kernel":          {rot("vmlinuz", 5000), []string{ByPatch, ByFiles}},
-		"the old firmware":        {rot("start.elf", 5000), []string{ByPatch}},
-		"a generation nobody has": {func(l *life, s *Source) { m := *s.Manifest; m.Root.Generation++; s.Manifest = &m }, []string{ByPatch, ByFiles}},
+		"nothing":                 {func(*life, *Source) {}, []string{patch.ByPatch}},
+		"no patch":                {func(_ *life, s *Source) { s.Patch = nil }, []string{patch.ByFiles}},
+		"no range":                {func(_ *life, s *Source) { s.Patch, s.Part = nil, nil }, []string{patch.ByImage}},
+		"no room":                 {func(l *life, _ *Source) { l.full = true }, []string{patch.ByPatch, patch.ByFiles}},
+		"the patch is cut":        {cutPatch(func(b []byte) []byte { return b[:len(b)-5] }), []string{patch.ByPatch, patch.ByFiles}},
+		"the patch was changed":   {cutPatch(func(b []byte) []byte { b = bytes.Clone(b); b[len(b)/2] ^= 1; return b }), []string{patch.ByPatch, patch.ByFiles}},
+		"a signed patch is none":  {signedPatch(func(b []byte) []byte { return b[:len(b)/2] }), []string{patch.ByPatch, patch.ByFiles}},
+		"a signed patch is wrong": {signedPatch(func(b []byte) []byte { b = bytes.Clone(b); b[len(b)-3] ^= 0x40; return b }), []string{patch.ByPatch, patch.ByFiles}},
+		"a block of the old root": {rot(artifact.RootFile, 50_000), []string{patch.ByPatch, patch.ByFiles}},
+		"the old root's tables":   {rot(artifact.RootFile, -3*4096), []string{patch.ByPatch, patch.ByFiles, patch.ByImage}},
+		"the old kernel":          {rot("vmlinuz", 5000), []string{patch.ByPatch, patch.ByFiles}},
+		"the old firmware":        {rot("start.elf", 5000), []string{patch.ByPatch}},
+		"a generation nobody has": {func(l *life, s *Source) { m := *s.Manifest; m.Root.Generation++; s.Manifest = &m }, []string{patch.ByPatch, patch.ByFiles}},
 		"files that are published": {func(_ *life, s *Source) {
 			s.Patch = nil
 			s.Part = func(context.Context, int64, int64) (io.ReadCloser, error) { return nil, errors.New("no range") }
-		}, []string{ByImage}},
-		"blocks that are not right": {func(_ *life, s *Source) { s.Patch = nil; s.Part = wrongLater(s.Part) }, []string{ByFiles, ByImage}},
+		}, []string{patch.ByImage}},
+		"blocks that are not right": {func(_ *life, s *Source) { s.Patch = nil; s.Part = wrongLater(s.Part) }, []string{patch.ByFiles, patch.ByImage}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLife(t, image(t, "1.0"))
 			l.start("", PowerOn)
 			next := l.add(image(t, "1.1"), true)
-			l.way = ByPatch
+			l.way = patch.ByPatch
 			u := l.updater()
 			src := l.source(next)
 			c.harm(l, &src)
