@@ -81,14 +81,11 @@ func Compare(a, b *Slot) (*Diff, error) {
 		}
 	}
 	d.Slot = changes(before, after)
-	there := map[string]bool{}
-	for _, f := range a.Manifest.Files {
-		there[f.Digest] = true
-	}
-	for _, f := range b.Manifest.Files {
-		if !there[f.Digest] {
+	come := map[string]bool{} // what two files share comes once
+	for _, f := range b.Manifest.Lacking(a.Manifest) {
+		if !come[f.Digest] {
 			d.Download += f.Size
-			there[f.Digest] = true // what two files share comes once
+			come[f.Digest] = true
 		}
 	}
 	x, err := listing(a.root)
@@ -127,12 +124,8 @@ func FetchByFiles(ctx context.Context, a, b *Slot) (int64, error) {
 	}
 	done()
 	n := blocks.Fetch
-	there := map[string]bool{}
-	for _, f := range a.Manifest.Files {
-		there[f.Digest] = true
-	}
-	for _, f := range b.Manifest.Files {
-		if !there[f.Digest] && f.Name != artifact.RootFile {
+	for _, f := range b.Manifest.Lacking(a.Manifest) {
+		if f.Name != artifact.RootFile {
 			n += f.Size
 		}
 	}

@@ -108,6 +108,23 @@ func (m *Manifest) File(name string) (File, bool) {
 	return File{}, false
 }
 
+// Lacking returns the files of an image whose contents another has not. nil has
+// nothing.
+func (m *Manifest) Lacking(other *Manifest) (list []File) {
+	there := map[string]bool{}
+	if other != nil {
+		for _, f := range other.Files {
+			there[f.Digest] = true
+		}
+	}
+	for _, f := range m.Files {
+		if !there[f.Digest] {
+			list = append(list, f)
+		}
+	}
+	return list
+}
+
 // Encode returns the manifest's bytes, the same for the same contents.
 func (m *Manifest) Encode() ([]byte, error) {
 	sort.Slice(m.Files, func(i, j int) bool { return m.Files[i].Name < m.Files[j].Name })

@@ -116,16 +116,12 @@ func readAll(img Image, f artifact.File) ([]byte, error) {
 
 // files adds what changed of a slot beside the root.
 func (m *maker) files(ctx context.Context) error {
-	there := map[string]bool{}
-	for _, f := range m.old.Files {
-		there[f.Digest] = true
-	}
 	m.head.Packing = packing.Generation
-	for _, f := range m.new.Files {
+	for _, f := range m.new.Lacking(m.old.Manifest) {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if f.Name == artifact.RootFile || there[f.Digest] {
+		if f.Name == artifact.RootFile {
 			continue
 		}
 		new, err := readAll(m.new, f)

@@ -166,12 +166,8 @@ func sameFiles(img patch.Image) map[string]string {
 // missing returns the bytes of the files of an image that another has not, but
 // for some.
 func missing(src Source, running patch.Image, but map[string]bool) (n int64) {
-	there := map[string]string{}
-	if running.Manifest != nil {
-		there = sameFiles(running)
-	}
-	for _, f := range src.Manifest.Files {
-		if there[f.Digest] == "" && !but[f.Name] {
+	for _, f := range src.Manifest.Lacking(running.Manifest) {
+		if !but[f.Name] {
 			n += f.Size
 		}
 	}
