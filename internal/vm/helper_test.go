@@ -209,7 +209,7 @@ func boot(t *testing.T, card string, change ...func(*vm.Options)) *pi {
 func (p *pi) expect(texts ...string) {
 	p.t.Helper()
 	for _, text := range texts {
-		if err := p.Expect(text, patience); err != nil {
+		if err := p.Expect(text); err != nil {
 			p.t.Fatal(err)
 		}
 	}
@@ -232,7 +232,7 @@ func (p *pi) run(command string, texts ...string) {
 func (p *pi) works(command string) {
 	p.t.Helper()
 	p.run("if { " + command + "; }; then echo it''=worked; else echo it''=failed; fi")
-	if got, err := p.ExpectAny([]string{"it=worked", "it=failed"}, patience); err != nil || got != "it=worked" {
+	if got, err := p.ExpectAny("it=worked", "it=failed"); err != nil || got != "it=worked" {
 		p.t.Errorf("%s: it failed in the guest (%v)", command, err)
 	}
 }

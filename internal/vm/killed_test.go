@@ -51,7 +51,7 @@ func TestUpgradeKilled(t *testing.T) {
 	card := cardOf(t, first)
 	for i := range *kills {
 		p := boot(t, card)
-		got, err := p.ExpectAny([]string{old, next}, patience)
+		got, err := p.ExpectAny(old, next)
 		if err != nil {
 			t.Fatalf("before kill %d: %v\n%s", i, err, p.Output())
 		}
@@ -71,7 +71,7 @@ func TestUpgradeKilled(t *testing.T) {
 		if again {
 			// Nobody has to tell it. Only a trial that lost its power again and
 			// again is given up, without a word against the release.
-			said, err := p.ExpectAny([]string{"asking for it again", "release 1.3 was left: the trial was"}, patience)
+			said, err := p.ExpectAny("asking for it again", "release 1.3 was left: the trial was")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -108,7 +108,7 @@ func TestUpgradeKilled(t *testing.T) {
 		}
 	}
 	p := boot(t, card)
-	if got, err := p.ExpectAny([]string{old, next}, patience); err != nil {
+	if got, err := p.ExpectAny(old, next); err != nil {
 		t.Fatalf("in the end: %s %v\n%s", got, err, p.Output())
 	}
 	if u := recordOn(t, card); u != nil && u.Bad {

@@ -3,6 +3,8 @@ package vm
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -15,12 +17,20 @@ import (
 type qmp struct {
 	path     string
 	listener net.Listener
+	ready    chan struct{} // closed when commands are taken
 	done     chan struct{}
 
 	mu      sync.Mutex
 	why     string
 	conn    net.Conn
-	answers chan json.RawMessage // to what ask asks
+	last    int // id of the last command
+	answers map[int]chan answer
+}
+
+// answer is what QEMU says to a command.
+type answer struct {
+	Return json.RawMessage
+	Error  *struct{ Desc string }
 }
 
 func listenQMP(path string) (*qmp, error) {
@@ -29,7 +39,7 @@ func listenQMP(path string) (*qmp, error) {
 	if err != nil {
 		return nil, err
 	}
-	q := &qmp{path: path, listener: l, done: make(chan struct{}), answers: make(chan json.RawMessage, 8)}
+	q := &qmp{path: path, listener: l, ready: make(chan struct{}), done: make(chan struct{}), answers: map[int]chan answer{}}
 	go q.read()
 	return q, nil
 }
@@ -41,72 +51,125 @@ func (q *qmp) read() {
 		return
 	}
 	defer c.Close()
-	q.mu.Lock()
-	q.conn = c
-	q.mu.Unlock()
 	if _, err := io.WriteString(c, `{"execute":"qmp_capabilities"}`+"\n"); err != nil {
 		return
 	}
+	q.mu.Lock()
+	q.conn = c
+	q.mu.Unlock()
+	close(q.ready)
 	sc := bufio.NewScanner(c)
+	sc.Buffer(nil, 1<<20)
 	for sc.Scan() {
-		var event struct {
-			Event  string
-			Data   struct{ Reason string }
-			Return json.RawMessage
+		var message struct {
+			answer
+			ID    int
+			Event string
+			Data  struct{ Reason string }
 		}
-		if json.Unmarshal(sc.Bytes(), &event) != nil {
+		if json.Unmarshal(sc.Bytes(), &message) != nil {
 			continue
 		}
-		if event.Event == "SHUTDOWN" {
-			q.mu.Lock()
-			q.why = event.Data.Reason
-			q.mu.Unlock()
+		q.mu.Lock()
+		if message.Event == "SHUTDOWN" {
+			q.why = message.Data.Reason
 		}
-		if len(event.Return) > 2 { // {} is the answer to what asks for nothing
-			select {
-			case q.answers <- event.Return:
-			default:
-			}
+		waits := q.answers[message.ID]
+		delete(q.answers, message.ID)
+		q.mu.Unlock()
+		if waits != nil {
+			waits <- message.answer
 		}
 	}
+}
+
+// execute runs a command and decodes what it returns into result, unless that
+// is nil. It fails with net.ErrClosed when QEMU ends before it answers.
+func (q *qmp) execute(command string, arguments, result any) error {
+	select {
+	case <-q.ready:
+	case <-q.done:
+		return net.ErrClosed
+	}
+	waits := make(chan answer, 1)
+	q.mu.Lock()
+	q.last++
+	text, err := json.Marshal(struct {
+		Execute   string `json:"execute"`
+		Arguments any    `json:"arguments,omitempty"`
+		ID        int    `json:"id"`
+	}{command, arguments, q.last})
+	if err == nil {
+		q.answers[q.last] = waits
+		_, err = q.conn.Write(append(text, '\n'))
+	}
+	q.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	var a answer
+	select {
+	case a = <-waits:
+	case <-q.done:
+		return net.ErrClosed
+	}
+	switch {
+	case a.Error != nil:
+		return fmt.Errorf("QEMU: %s: %s", command, a.Error.Desc)
+	case result == nil:
+		return nil
+	}
+	return json.Unmarshal(a.Return, result)
 }
 
 // reset presses the reset button.
-func (q *qmp) reset() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.conn != nil {
-		io.WriteString(q.conn, `{"execute":"system_reset"}`+"\n") // a machine that has just ended needs none
+func (q *qmp) reset() error { return q.execute("system_reset", nil, nil) }
+
+// blocks counts what a machine asked of its disks.
+type blocks struct{ reads, writes int64 }
+
+// blocks returns the counts of the busiest disk since QEMU started.
+func (q *qmp) blocks() (b blocks, err error) {
+	var list []struct {
+		Stats struct {
+			Reads  int64 `json:"rd_operations"`
+			Writes int64 `json:"wr_operations"`
+		}
 	}
+	err = q.execute("query-blockstats", nil, &list)
+	for _, d := range list {
+		b.reads, b.writes = max(b.reads, d.Stats.Reads), max(b.writes, d.Stats.Writes)
+	}
+	return b, err
 }
 
-// cardWrites returns how many writes to the card QEMU has seen since it
-// started.
-func (q *qmp) cardWrites() (int64, error) {
-	q.mu.Lock()
-	conn := q.conn
-	q.mu.Unlock()
-	if conn == nil {
-		return 0, nil
+// migrate writes the machine's memory and devices into a file. The machine
+// stands still from then on.
+func (q *qmp) migrate(file string) error {
+	if err := q.execute("stop", nil, nil); err != nil {
+		return err
 	}
-	if _, err := io.WriteString(conn, `{"execute":"query-blockstats"}`+"\n"); err != nil {
-		return 0, err
+	if err := q.execute("migrate-set-parameters", map[string]int64{"max-bandwidth": 64 << 30}, nil); err != nil {
+		return err
 	}
-	select {
-	case b := <-q.answers:
-		var list []struct {
-			Stats struct {
-				Writes int64 `json:"wr_operations"`
-			}
+	if err := q.execute("migrate", map[string]string{"uri": "exec:cat >" + quoted(file)}, nil); err != nil {
+		return err
+	}
+	for {
+		var state struct {
+			Status string
+			Desc   string `json:"error-desc"`
 		}
-		err := json.Unmarshal(b, &list)
-		var n int64
-		for _, d := range list {
-			n = max(n, d.Stats.Writes)
+		if err := q.execute("query-migrate", nil, &state); err != nil {
+			return err
 		}
-		return n, err
-	case <-q.done:
-		return 0, net.ErrClosed
+		switch state.Status {
+		case "completed":
+			return nil
+		case "failed", "cancelled":
+			return errors.New("QEMU: saving the machine " + state.Status + ": " + state.Desc)
+		}
+		pause()
 	}
 }
 

@@ -194,7 +194,7 @@ func TestRecordedUpgrade(t *testing.T) {
 			t.Fatal(err)
 		}
 		p := boot(t, card)
-		if got, err := p.ExpectAny([]string{"small 1.2, slot a (committed), root verified", "small 1.3, slot b (committed), root verified"}, patience); err != nil {
+		if got, err := p.ExpectAny("small 1.2, slot a (committed), root verified", "small 1.3, slot b (committed), root verified"); err != nil {
 			t.Errorf("%s: %s %v", names[i], got, err)
 		}
 		t.Logf("booted: %s", names[i])

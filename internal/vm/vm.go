@@ -51,6 +51,9 @@ type Options struct {
 	// Clock is what the guest's clock shows when it starts, such as
 	// 2001-01-01T00:00:00; "" for the time. virt only: a Pi has none.
 	Clock string
+	// Resume goes on where a machine was saved, see Save, instead of starting:
+	// Image is then the card that was saved, and Net must be nil.
+	Resume *Saved
 	// Prepare is given the card before the first boot, the copy of it with
 	// Snapshot; may be nil.
 	Prepare func(card string) error
@@ -70,17 +73,20 @@ type Machine struct {
 	image string
 	dir   string
 
-	mu      sync.Mutex
-	changed *sync.Cond
-	output  bytes.Buffer
-	seen    int // how much of output Expect has passed
-	input   io.Writer
-	boots   int
-	control *qmp  // of the QEMU that runs
-	writes  int64 // to the card, of those that ran before
-	ofThis  int64 // and of the one that runs, as far as was asked
-	ended   bool
-	err     error
+	mu       sync.Mutex
+	changed  *sync.Cond
+	output   bytes.Buffer
+	seen     int // how much of output Expect has passed
+	input    io.Writer
+	boots    int
+	request  Request // of the boot that runs
+	control  *qmp    // of the QEMU that runs
+	pid      int     // of the QEMU that runs; 0 for none
+	writes   int64   // to the card, of those that ran before
+	ofThis   int64   // and of the one that runs, as far as was asked
+	progress progress
+	ended    bool
+	err      error
 
 	stop context.CancelFunc
 	done chan struct{}
@@ -104,6 +110,9 @@ func Start(ctx context.Context, o Options) (*Machine, error) {
 	}
 	m := &Machine{o: o, image: o.Image, dir: dir, done: make(chan struct{})}
 	m.changed = sync.NewCond(&m.mu)
+	if o.Resume != nil {
+		m.output.WriteString(o.Resume.output)
+	}
 	if o.Snapshot {
 		m.image = filepath.Join(dir, "disk.img")
 		if err := CopySparse(o.Image, m.image); err != nil {
@@ -118,8 +127,11 @@ func Start(ctx context.Context, o Options) (*Machine, error) {
 		}
 	}
 	ctx, m.stop = context.WithCancel(ctx)
+	watched := make(chan struct{})
+	go m.watch(watched)
 	go func() {
 		err := m.loop(ctx)
+		close(watched)
 		os.RemoveAll(dir)
 		m.mu.Lock()
 		m.ended, m.err = true, err
@@ -127,6 +139,12 @@ func Start(ctx context.Context, o Options) (*Machine, error) {
 		m.mu.Unlock()
 		close(m.done)
 	}()
+	if o.Resume != nil {
+		if err := m.resumed(); err != nil {
+			m.Close()
+			return nil, err
+		}
+	}
 	return m, nil
 }
 
@@ -145,7 +163,13 @@ func (m *Machine) Close() {
 // loop is the firmware and the machine in turn.
 func (m *Machine) loop(ctx context.Context) error {
 	req := m.o.Request
+	if m.o.Resume != nil {
+		req = m.o.Resume.request
+	}
 	for {
+		m.mu.Lock()
+		m.request = req
+		m.mu.Unlock()
 		next, again, err := m.once(ctx, req)
 		if err != nil || !again {
 			return err
@@ -169,6 +193,10 @@ func (m *Machine) once(ctx context.Context, req Request) (next Request, again bo
 	}
 	m.mu.Lock()
 	from := m.output.Len()
+	if m.o.Resume != nil && m.boots == 0 {
+		args = append(args, "-incoming", "exec:cat "+quoted(m.o.Resume.file()))
+		from, start.Watchdog = 0, 0
+	}
 	m.boots++
 	m.mu.Unlock()
 	reason, err := m.run(ctx, args, start.Watchdog, from)
@@ -362,11 +390,22 @@ func (m *Machine) run(ctx context.Context, args []string, watchdog, from int) (s
 	m.input, m.control = stdin, control
 	m.mu.Unlock()
 	if watchdog > 0 {
-		defer m.guard(control, time.Duration(watchdog)*slowness*time.Second, from).Stop()
+		ended := make(chan struct{})
+		defer close(ended)
+		go m.guard(control, time.Duration(watchdog)*slowness*time.Second, from, ended)
 	}
-	err = cmd.Run()
+	err = cmd.Start()
+	if err == nil {
+		m.mu.Lock()
+		m.pid = cmd.Process.Pid // ip, which becomes QEMU, in a namespace
+		m.mu.Unlock()
+		err = cmd.Wait()
+	}
+	if st := cmd.ProcessState; st != nil {
+		m.o.Log(fmt.Sprintf("vm cpu: %.2f s", (st.UserTime() + st.SystemTime()).Seconds()))
+	}
 	m.mu.Lock()
-	m.writes, m.ofThis, m.control = m.writes+m.ofThis, 0, nil
+	m.writes, m.ofThis, m.control, m.pid = m.writes+m.ofThis, 0, nil, 0
 	m.mu.Unlock()
 	if ctx.Err() != nil {
 		return "", errors.New("the machine was stopped")
@@ -387,17 +426,33 @@ const slowness = 2
 // guard is the watchdog that firmware starts before the kernel (FACTS 2.5): a
 // kernel that does not get to the point of somebody opening it is reset. QEMU
 // has no watchdog that runs from the start, so this one watches the console,
-// from a place in the output on.
-func (m *Machine) guard(control *qmp, limit time.Duration, from int) *time.Timer {
-	return time.AfterFunc(limit, func() {
+// from a place in the output on, until stop is closed. Its time stands still
+// while the guest waits for a processor of the host.
+func (m *Machine) guard(control *qmp, limit time.Duration, from int, stop <-chan struct{}) {
+	m.mu.Lock()
+	start := m.progress
+	m.mu.Unlock()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-stop:
+			return
+		case <-tick.C:
+		}
 		m.mu.Lock()
 		said := bytes.Contains(m.output.Bytes()[from:], []byte(opened))
+		passed := m.progress.ran - start.ran + m.progress.idle - start.idle
 		m.mu.Unlock()
-		if !said {
-			m.o.Log("the watchdog that the firmware started resets the machine")
-			control.reset()
+		if said {
+			return
 		}
-	})
+		if passed >= limit {
+			m.o.Log("the watchdog that the firmware started resets the machine")
+			control.reset() // a machine that has just ended needs none
+			return
+		}
+	}
 }
 
 // console takes what the guest prints.
@@ -429,23 +484,21 @@ func (m *Machine) Write(p []byte) (int, error) {
 }
 
 // Expect waits until the guest has printed text, behind what an earlier
-// Expect found. It fails when the machine ends before, or after limit.
-func (m *Machine) Expect(text string, limit time.Duration) error {
-	_, err := m.ExpectAny([]string{text}, limit)
+// Expect found. It fails as Await does.
+func (m *Machine) Expect(text string) error {
+	_, err := m.ExpectAny(text)
 	return err
 }
 
 // ExpectAny is Expect for the first of several texts, which it returns.
-func (m *Machine) ExpectAny(texts []string, limit time.Duration) (string, error) {
-	deadline := time.Now().Add(limit)
-	timer := time.AfterFunc(limit, func() { m.mu.Lock(); m.changed.Broadcast(); m.mu.Unlock() })
-	defer timer.Stop()
+func (m *Machine) ExpectAny(texts ...string) (string, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	since := m.progress
 	for {
-		rest := string(m.output.Bytes()[m.seen:])
+		rest := m.output.Bytes()[m.seen:]
 		for _, text := range texts {
-			if i := strings.Index(rest, text); i >= 0 {
+			if i := bytes.Index(rest, []byte(text)); i >= 0 {
 				m.seen += i + len(text)
 				return text, nil
 			}
@@ -453,8 +506,8 @@ func (m *Machine) ExpectAny(texts []string, limit time.Duration) (string, error)
 		if m.ended {
 			return "", fmt.Errorf("the machine ended (%v) before it printed %q", m.err, texts)
 		}
-		if !time.Now().Before(deadline) {
-			return "", fmt.Errorf("%q did not come within %v", texts, limit)
+		if err := m.progress.stalled(since); err != nil {
+			return "", fmt.Errorf("waiting for %q: %w", texts, err)
 		}
 		m.changed.Wait()
 	}
@@ -476,13 +529,13 @@ func (m *Machine) CardWrites() int64 {
 	if control == nil {
 		return before
 	}
-	n, err := control.cardWrites()
+	b, err := control.blocks()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err != nil || m.control != control {
 		return m.writes // it has just ended
 	}
-	m.ofThis = max(m.ofThis, n)
+	m.ofThis = max(m.ofThis, b.writes)
 	return m.writes + m.ofThis
 }
 

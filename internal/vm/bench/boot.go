@@ -56,7 +56,7 @@ func boot(ctx context.Context, image string) (init, login float64, err error) {
 		return 0, 0, err
 	}
 	defer m.Close()
-	if err := m.Expect(":~# ", 3*time.Minute); err != nil {
+	if err := m.Expect(":~# "); err != nil {
 		return 0, 0, fmt.Errorf("%w\n%s", err, m.Output())
 	}
 	login = time.Since(start).Seconds()

@@ -384,7 +384,7 @@ func netbootOnce(ctx context.Context, o options, image string, memory int) (seco
 		return 0, 0, 0, err
 	}
 	defer m.Close()
-	if err := m.Expect(":~# ", 3*time.Minute); err != nil {
+	if err := m.Expect(":~# "); err != nil {
 		return 0, 0, 0, fmt.Errorf("%w\n%s\n%s", err, m.Output(), said.String())
 	}
 	seconds = time.Since(start).Seconds()

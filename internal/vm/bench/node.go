@@ -87,7 +87,7 @@ func node(ctx context.Context, o options, figures map[string]float64) error {
 func ask(m *vm.Machine, command, answer string) (float64, error) {
 	before := len(m.Output())
 	if before == 0 {
-		if err := m.Expect(":~# ", 3*time.Minute); err != nil {
+		if err := m.Expect(":~# "); err != nil {
 			return 0, fmt.Errorf("%w\n%s", err, m.Output())
 		}
 		before = len(m.Output())
