@@ -3,11 +3,6 @@ package vm_test
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"errors"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -20,10 +15,6 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/pikelet-os/pikelet/builder"
-	"github.com/pikelet-os/pikelet/builder/cache"
-	"github.com/pikelet-os/pikelet/builder/device"
-	"github.com/pikelet-os/pikelet/builder/fetch"
-	"github.com/pikelet-os/pikelet/builder/spec"
 	"github.com/pikelet-os/pikelet/initramfs/archive"
 	"github.com/pikelet-os/pikelet/internal/artifact"
 	"github.com/pikelet-os/pikelet/internal/disk"
@@ -32,130 +23,12 @@ import (
 	"github.com/pikelet-os/pikelet/internal/vm"
 )
 
-// patience is how long a guest may take for anything: many times what it
-// takes on an idle machine, because tests share theirs, and because a volume
-// that another boot did not close is waited for, the longer the slower that
-// one was (ext4 mmp).
-const patience = 5 * time.Minute
-
-// shared are images that several tests boot: each is built by the first that
-// wants a card of it, and copied by each.
-var shared = struct {
-	sync.Mutex
-	dir    string
-	images map[string]*sharedImage
-}{images: map[string]*sharedImage{}}
-
-type sharedImage struct {
-	once   sync.Once
-	result *builder.Result
-	err    error
-}
+// tooLong is how long a program of the host may take for what it does at once:
+// only one that hangs does not come to it.
+const tooLong = 10 * time.Minute
 
 // image is what testdata/small.yaml makes, once newCard was called.
 var image *builder.Result
-
-func TestMain(m *testing.M) {
-	code := m.Run()
-	os.RemoveAll(shared.dir)
-	os.Exit(code)
-}
-
-// sharedBuild builds an image of testdata once for all tests.
-func sharedBuild(t *testing.T, file string) *builder.Result {
-	t.Helper()
-	return sharedBuildOf(t, file, func(string) []string { return nil })
-}
-
-// sharedBuildOf is sharedBuild for a spec in which words are replaced. fill
-// gets a folder for files of its own, and returns words and what stands for
-// them in turn.
-func sharedBuildOf(t *testing.T, file string, fill func(dir string) []string) *builder.Result {
-	t.Helper()
-	shared.Lock()
-	var err error
-	if shared.dir == "" {
-		shared.dir, err = os.MkdirTemp("", "pikelet-boot-")
-	}
-	s := shared.images[file]
-	if s == nil {
-		s = &sharedImage{}
-		shared.images[file] = s
-	}
-	shared.Unlock()
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.once.Do(func() {
-		s.err = errors.New("a test before this one failed while it built it")
-		dir := filepath.Join(shared.dir, file)
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		s.result, s.err = buildFilled(t, file, dir, fill(dir))
-	})
-	if s.err != nil {
-		t.Fatalf("building an image that boot tests share: %v", s.err)
-	}
-	return s.result
-}
-
-// buildFilled builds a spec of testdata with words replaced.
-func buildFilled(t *testing.T, file, dir string, words []string) (*builder.Result, error) {
-	t.Helper()
-	b, err := os.ReadFile(filepath.Join("testdata", file))
-	if err != nil {
-		t.Fatal(err)
-	}
-	f, err := os.CreateTemp("testdata", "variant-*.yaml") // here, because its paths are relative
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.Remove(f.Name())
-	defer f.Close()
-	if _, err := f.WriteString(strings.NewReplacer(words...).Replace(string(b))); err != nil {
-		t.Fatal(err)
-	}
-	return buildImage(f.Name(), dir)
-}
-
-func buildImage(file, dir string) (*builder.Result, error) {
-	img, err := spec.Load(file)
-	if err != nil {
-		return nil, fmt.Errorf("%w\n(make starter makes the repository)", err)
-	}
-	programs, err := device.Load()
-	if err != nil {
-		return nil, err
-	}
-	key, err := testKey()
-	if err != nil {
-		return nil, err
-	}
-	return builder.Build(context.Background(), img, builder.Inputs{
-		Cache: fetch.New(&cache.Cache{Dir: dir}), Programs: programs, Key: key, Workers: 2, Report: func(string) {},
-	}, filepath.Join(dir, "out"))
-}
-
-// testKey signs all images of these tests: one is an upgrade of another.
-var testKey = sync.OnceValues(func() (*ecdsa.PrivateKey, error) { return ecdsa.GenerateKey(elliptic.P256(), rand.Reader) })
-
-// variant builds the small image with a part of its spec replaced.
-func variant(t *testing.T, from, to string) *builder.Result {
-	t.Helper()
-	b, err := os.ReadFile("testdata/small.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !strings.Contains(string(b), from) {
-		t.Fatalf("the spec has no %q", from)
-	}
-	r, err := buildFilled(t, "small.yaml", t.TempDir(), []string{from, to})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return r
-}
 
 // pi is a virtual Pi under test.
 type pi struct {
@@ -167,9 +40,15 @@ type pi struct {
 // newCard returns a test's own copy of the small image.
 func newCard(t *testing.T) string {
 	t.Helper()
+	return cardOf(t, small(t))
+}
+
+// small is what testdata/small.yaml makes, which image is from then on.
+func small(t *testing.T) *builder.Result {
+	t.Helper()
 	r := sharedBuild(t, "small.yaml")
 	imageOnce.Do(func() { image = r })
-	return cardOf(t, r)
+	return r
 }
 
 var imageOnce sync.Once
@@ -187,6 +66,7 @@ func cardOf(t *testing.T, r *builder.Result) string {
 // boot starts a virtual Pi from a card.
 func boot(t *testing.T, card string, change ...func(*vm.Options)) *pi {
 	t.Helper()
+	short(t)
 	o := vm.Options{Image: card, Machine: "virt", Log: func(s string) { t.Log(s) }}
 	for _, c := range change {
 		c(&o)
@@ -234,6 +114,21 @@ func (p *pi) works(command string) {
 	p.run("if { " + command + "; }; then echo it''=worked; else echo it''=failed; fi")
 	if got, err := p.ExpectAny("it=worked", "it=failed"); err != nil || got != "it=worked" {
 		p.t.Errorf("%s: it failed in the guest (%v)", command, err)
+	}
+}
+
+// unplug pulls the plug when all that was written is on the card.
+func (p *pi) unplug() {
+	p.t.Helper()
+	p.works("sync")
+	p.Close()
+}
+
+// await waits until done reports true.
+func (p *pi) await(what string, done func() bool) {
+	p.t.Helper()
+	if err := p.Await(what, done); err != nil {
+		p.t.Fatal(err)
 	}
 }
 

@@ -185,7 +185,7 @@ func TestVolumeOnISCSI(t *testing.T) {
 	p.expect(`holds an ext filesystem labelled "attic": it is another node's`)
 	p.prompt()
 	p.works("! mount | grep /dev/sda")
-	p.off()
+	p.Close()
 
 	p = boot(t, card)
 	p.prompt()

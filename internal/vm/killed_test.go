@@ -13,7 +13,7 @@ import (
 )
 
 var (
-	kills    = flag.Int("kills", 6, "how many upgrades lose their power")
+	kills    = flag.Int("kills", 2, "how many upgrades lose their power")
 	killSeed = flag.Int64("kill-seed", 0, "repeats the moments of an earlier run; 0 for new ones")
 )
 
@@ -48,9 +48,12 @@ func TestUpgradeKilled(t *testing.T) {
 	// An upgrade of these images is some 50 writes from the first to the commit.
 	const writes = 50
 	when := map[slots.Step]int{}
-	card := cardOf(t, first)
+	p := ready(t, first, "", 0)
+	card := p.card
 	for i := range *kills {
-		p := boot(t, card)
+		if i > 0 {
+			p = boot(t, card)
+		}
 		got, err := p.ExpectAny(old, next)
 		if err != nil {
 			t.Fatalf("before kill %d: %v\n%s", i, err, p.Output())
@@ -62,10 +65,8 @@ func TestUpgradeKilled(t *testing.T) {
 		if got == next {
 			// It was committed; another node.
 			p.Close()
-			card = cardOf(t, first)
-			p = boot(t, card)
-			p.expect(old)
-			u = nil
+			p = ready(t, first, "", 0)
+			card, u = p.card, nil
 		}
 		again := u != nil && u.Step != slots.Left
 		if again {
@@ -92,11 +93,7 @@ func TestUpgradeKilled(t *testing.T) {
 		if i == 0 {
 			enough = func() bool { return strings.Contains(p.Output(), restarts) }
 		}
-		for start := time.Now(); !enough(); time.Sleep(5 * time.Millisecond) {
-			if time.Since(start) > patience {
-				t.Fatalf("the upgrade does not end:\n%s", p.Output())
-			}
-		}
+		p.await("the power goes", enough)
 		p.Close() // the plug
 		step := slots.Step("written")
 		if u := recordOn(t, card); u != nil {
@@ -107,7 +104,7 @@ func TestUpgradeKilled(t *testing.T) {
 			t.Errorf("right behind arming the record says %s", step)
 		}
 	}
-	p := boot(t, card)
+	p = boot(t, card)
 	if got, err := p.ExpectAny(old, next); err != nil {
 		t.Fatalf("in the end: %s %v\n%s", got, err, p.Output())
 	}

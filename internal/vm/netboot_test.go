@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/pikelet-os/pikelet/internal/netboot/plane"
+	"github.com/pikelet-os/pikelet/internal/tools/full"
 	"github.com/pikelet-os/pikelet/internal/vm"
 )
 
@@ -28,6 +29,7 @@ type lan struct {
 
 func newLAN(t *testing.T) *lan {
 	t.Helper()
+	short(t)
 	l, err := vm.NewLAN()
 	if err != nil {
 		t.Fatal(err)
@@ -87,7 +89,7 @@ func (s *server) said() string {
 // says waits for text in what the server prints.
 func (s *server) says(text string) {
 	s.t.Helper()
-	for start := time.Now(); time.Since(start) < patience; time.Sleep(20 * time.Millisecond) {
+	for start := time.Now(); time.Since(start) < tooLong; time.Sleep(20 * time.Millisecond) {
 		if strings.Contains(s.said(), text) {
 			return
 		}
@@ -307,9 +309,11 @@ func TestNetboot(t *testing.T) {
 	release("1.3", "layers: [{folder: "+strings.TrimSuffix(sick, "/usr/lib/pikelet/checks.d")+"}]\n")
 	p.expect("the boot server has release 1.3 for this node; restarting into it", "small 1.3, slot net",
 		"this release is not well here: after 15s: fan: the fan stands still", "the boot server has release 1.2 for this node; restarting into it", "small 1.2, slot net")
-	p.prompt()
 	boots := p.Boots()
-	time.Sleep(10 * time.Second) // what is tested is that it stays there
+	if full.Tests {
+		p.prompt()
+		time.Sleep(10 * time.Second) // what is tested is that it stays there
+	}
 	if p.Boots() != boots || boots != 3 {
 		t.Errorf("it was started %d times, and then %d more", boots, p.Boots()-boots)
 	}
@@ -384,7 +388,7 @@ func TestNetROMs(t *testing.T) {
 			return string(out)
 		}
 		for start := time.Now(); !strings.Contains(pikelet(), "waits to be adopted"); time.Sleep(100 * time.Millisecond) {
-			if time.Since(start) > patience {
+			if time.Since(start) > tooLong {
 				t.Fatalf("it is not shown:\n%s", pikelet())
 			}
 		}

@@ -252,7 +252,7 @@ func recordUpgrade(t *testing.T, r recording, first, second *builder.Result) {
 	if strings.Contains(p.Output(), "it did not go") {
 		t.Error("the upgrade came in another way than by its patch")
 	}
-	p.off()
+	p.unplug()
 }
 
 // TestRecordedRescue records what is done to a card whose default slot is
@@ -271,8 +271,7 @@ func TestRecordedRescue(t *testing.T) {
 		}
 		p := boot(t, card, func(o *vm.Options) { o.Snapshot, o.Writes = true, r.writes() })
 		p.expect("slot b (rescue), root verified")
-		p.prompt()
-		p.off()
+		p.Close()
 		if before, err := os.ReadFile(r.card()); err != nil || !bytes.Equal(before, must(os.ReadFile(card))) {
 			t.Errorf("the image changed under a snapshot (%v)", err)
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/pikelet-os/pikelet/internal/desk"
 	"github.com/pikelet-os/pikelet/internal/registrytest"
 	"github.com/pikelet-os/pikelet/internal/slots"
+	"github.com/pikelet-os/pikelet/internal/tools/full"
 )
 
 // published puts an image into a registry of the test's, as people do, with
@@ -118,11 +119,14 @@ func TestUpgrade(t *testing.T) {
 	p.run("pikeletd rollback", "slot a holds small 1.2, whole and signed", "small 1.2, slot a (trial), root verified", "release 1.2 is committed")
 	p.run("pikeletd upgrade --plain-http "+at+":1.4", "small 1.4 is good, and goes to slot b", "all of it reads back as it should", "small 1.4, slot b (trial), root verified",
 		"release 1.4 is not well, and is left: after 20s: fan: the fan stands still", "small 1.2, slot a (committed), root verified")
-	p.prompt()
-	p.run("pikeletd status", "upgrade to 1.4 in slot b: left, after 20s: fan: the fan stands still")
-	p.run("pikeletd upgrade --plain-http "+at+":1.4", "release 1.4 failed on this node before", "say --again")
-	p.works("grep -q 'MISSING fan .* the fan stands still' /var/lib/pikelet/state/report.txt")
-	p.off()
+	if full.Tests {
+		p.prompt()
+		p.run("pikeletd status", "upgrade to 1.4 in slot b: left, after 20s: fan: the fan stands still")
+		p.run("pikeletd upgrade --plain-http "+at+":1.4", "release 1.4 failed on this node before", "say --again")
+		p.works("grep -q 'MISSING fan .* the fan stands still' /var/lib/pikelet/state/report.txt")
+		p.off()
+	}
+	p.Close()
 	report, err := os.ReadFile(filepath.Join(dumpControl(t, card), slots.ReportFile))
 	if err != nil || !strings.Contains(string(report), "MISSING fan") || !strings.Contains(string(report), "ok      network") || !strings.Contains(string(report), "-- the kernel") {
 		t.Errorf("report.txt says (%v):\n%.600s", err, report)
