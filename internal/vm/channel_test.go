@@ -20,12 +20,12 @@ func TestChannel(t *testing.T) {
 	t.Cleanup(s.Stop)
 	channel := "channel: 10.0.2.2" + s.Addr[strings.LastIndexByte(s.Addr, ':'):] + "/small:stable\n"
 	first := variant(t, "console: root\n", "console: root\n"+channel)
-	next := bad(t, channel, nil) // nothing is bad about it
+	second := next(t, channel)
 	card := cardOf(t, first)
 	configure(t, card, "hostname: attic\nupgrades: {poll: 2s, plain-http: true}\n")
 	p := boot(t, card)
 	p.expect("looking for new releases: ") // nothing is there yet
-	out, err := exec.Command("../../build/pikelet", "publish", s.Addr+"/small", "--plain-http", "--image", next.Artifact.Dir, "--channel", "stable").CombinedOutput()
+	out, err := exec.Command("../../build/pikelet", "publish", s.Addr+"/small", "--plain-http", "--image", second.Artifact.Dir, "--channel", "stable").CombinedOutput()
 	if err != nil {
 		t.Fatalf("publishing: %v\n%s", err, out)
 	}

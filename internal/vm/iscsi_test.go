@@ -84,7 +84,7 @@ func (n *nas) start() {
 	for _, args := range n.setup {
 		var out []byte
 		var err error
-		for start := time.Now(); time.Since(start) < 10*time.Second; time.Sleep(50 * time.Millisecond) {
+		for start := time.Now(); time.Since(start) < tooLong; time.Sleep(50 * time.Millisecond) {
 			if out, err = exec.Command("tgtadm", append([]string{"-C", n.socket, "--lld", "iscsi"}, args...)...).CombinedOutput(); err == nil {
 				break
 			}
@@ -210,7 +210,7 @@ func TestDiscovery(t *testing.T) {
 	p.prompt()
 	p.run("pikeletd status", fmt.Sprintf("iscsi   %s at 127.0.0.1:%d: logging in:", targetName, n.port))
 	p.run(fmt.Sprintf("nc -ll -p %d -e nc 10.0.2.2 %d &", n.port, n.port))
-	p.works(fmt.Sprintf("for i in $(seq 60); do [ -b /dev/disk/by-path/ip-127.0.0.1:%[1]d-iscsi-%[2]s-lun-1 ] && break; sleep 1; done; [ -b /dev/disk/by-path/ip-127.0.0.1:%[1]d-iscsi-%[2]s-lun-1 ]", n.port, targetName))
+	p.works(fmt.Sprintf("until [ -b /dev/disk/by-path/ip-127.0.0.1:%d-iscsi-%s-lun-1 ]; do sleep 1; done", n.port, targetName))
 	p.run("pikeletd status", targetName+" LOGGED_IN /dev/sda")
 }
 
@@ -228,7 +228,7 @@ func TestNASGoesAway(t *testing.T) {
 	p.prompt()
 	p.run("pikeletd status", "volume  MISSING, on iscsi")
 	n.start()
-	p.works("for i in $(seq 60); do mount | grep -q '/dev/sda on /var/lib/rancher' && break; sleep 1; done; mount | grep '/dev/sda on /var/lib/rancher'")
+	p.works("until mount | grep '/dev/sda on /var/lib/rancher'; do sleep 1; done")
 	p.run(counting, "synced:20\r")
 	n.stop()
 	time.Sleep(3 * time.Minute) // what is tested is that this does nothing

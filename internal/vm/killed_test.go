@@ -38,12 +38,12 @@ func TestUpgradeKilled(t *testing.T) {
 	t.Cleanup(s.Stop)
 	first := sharedBuild(t, "small.yaml")
 	published(t, s, first.Artifact.Dir)
-	published(t, s, bad(t, "", nil).Artifact.Dir) // nothing is bad about it
+	published(t, s, next(t, "").Artifact.Dir)
 	at := "10.0.2.2" + s.Addr[strings.LastIndexByte(s.Addr, ':'):] + "/small:1.3"
 	const (
-		old, next = "small 1.2, slot a (committed), root verified", "small 1.3, slot b (committed), root verified"
-		committed = "release 1.3 is committed: all checks held for 5s"
-		restarts  = "restarting into the trial of release 1.3"
+		old, updated = "small 1.2, slot a (committed), root verified", "small 1.3, slot b (committed), root verified"
+		committed    = "release 1.3 is committed: all checks held for 5s"
+		restarts     = "restarting into the trial of release 1.3"
 	)
 	// An upgrade of these images is some 50 writes from the first to the commit.
 	const writes = 50
@@ -54,7 +54,7 @@ func TestUpgradeKilled(t *testing.T) {
 		if i > 0 {
 			p = boot(t, card)
 		}
-		got, err := p.ExpectAny(old, next)
+		got, err := p.ExpectAny(old, updated)
 		if err != nil {
 			t.Fatalf("before kill %d: %v\n%s", i, err, p.Output())
 		}
@@ -62,7 +62,7 @@ func TestUpgradeKilled(t *testing.T) {
 		if u != nil && u.Bad {
 			t.Fatalf("before kill %d: the record says %+v", i, *u)
 		}
-		if got == next {
+		if got == updated {
 			// It was committed; another node.
 			p.Close()
 			p = ready(t, first, "", 0)
@@ -105,7 +105,7 @@ func TestUpgradeKilled(t *testing.T) {
 		}
 	}
 	p = boot(t, card)
-	if got, err := p.ExpectAny(old, next); err != nil {
+	if got, err := p.ExpectAny(old, updated); err != nil {
 		t.Fatalf("in the end: %s %v\n%s", got, err, p.Output())
 	}
 	if u := recordOn(t, card); u != nil && u.Bad {

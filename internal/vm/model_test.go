@@ -69,6 +69,9 @@ func TestPickSaysWhichMachineAndWhy(t *testing.T) {
 
 // TestDtcReadsOurTrees gives edited trees to the device-tree compiler.
 func TestDtcReadsOurTrees(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it needs dtc")
+	}
 	src := `/dts-v1/; /memreserve/ 0x1000 0x2000; / { compatible = "a", "b"; chosen { bootargs = "x"; }; cpus { cpu@0 { reg = <0>; }; }; };`
 	dir := t.TempDir()
 	dts, dtb := filepath.Join(dir, "in.dts"), filepath.Join(dir, "in.dtb")

@@ -39,7 +39,7 @@ func TestPatch(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, "data"), data, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		b := variant(t, "release: \"1.2\"\n", "release: \""+number+"\"\nhealth: {soak: 5s, deadline: 20s}\nlayers: [{folder: "+strings.TrimSuffix(dir, "/usr/share")+"}]\n")
+		b := variant(t, "release: \"1.2\"\n", "release: \""+number+"\"\nhealth: {soak: 5s, deadline: 10m}\nlayers: [{folder: "+strings.TrimSuffix(dir, "/usr/share")+"}]\n")
 		published(t, s, b.Artifact.Dir)
 		return cardOf(t, b)
 	}

@@ -138,8 +138,8 @@ func newRecording(t *testing.T) (r recording, again bool) {
 // of those cards are started.
 func TestRecordedUpgrade(t *testing.T) {
 	t.Parallel()
-	first := variant(t, "console: root\n", "console: root\nhealth: {soak: 5s, deadline: 40s}\n")
-	second := variant(t, "release: \"1.2\"\n", "release: \"1.3\"\nhealth: {soak: 5s, deadline: 40s}\n")
+	first := variant(t, "console: root\n", "console: root\nhealth: {soak: 5s, deadline: 10m}\n")
+	second := variant(t, "release: \"1.2\"\n", "release: \"1.3\"\nhealth: {soak: 5s, deadline: 10m}\n")
 	r, again := newRecording(t)
 	if !again {
 		recordUpgrade(t, r, first, second)

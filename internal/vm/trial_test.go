@@ -49,8 +49,15 @@ func trying(t *testing.T, card string) *pi {
 	return boot(t, card, func(o *vm.Options) { o.Request = vm.Request{Tryboot: true, Reset: true} })
 }
 
+// next builds release 1.3 of the small image, with more in its spec. It is well,
+// however long a busy host makes it wait.
+func next(t *testing.T, more string) *builder.Result {
+	t.Helper()
+	return variant(t, "release: \"1.2\"\n", "release: \"1.3\"\nhealth: {soak: 5s, deadline: 10m}\n"+more+"\n")
+}
+
 // bad builds release 1.3 of the small image, with more in its spec and with
-// files in its root.
+// files in its root, that make it unwell.
 func bad(t *testing.T, more string, files map[string]string) *builder.Result {
 	t.Helper()
 	dir := t.TempDir()

@@ -57,8 +57,8 @@ func TestUpgrade(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Stop)
-	release := func(number, more string) *builder.Result {
-		return variant(t, "release: \"1.2\"\n", "release: \""+number+"\"\nhealth: {soak: 5s, deadline: 20s}\noverlays: [ssh]\n"+more)
+	release := func(number, deadline, more string) *builder.Result {
+		return variant(t, "release: \"1.2\"\n", "release: \""+number+"\"\nhealth: {soak: 5s, deadline: "+deadline+"}\noverlays: [ssh]\n"+more)
 	}
 	sick := filepath.Join(t.TempDir(), "usr/lib/pikelet/checks.d")
 	if err := os.MkdirAll(sick, 0o755); err != nil {
@@ -67,10 +67,10 @@ func TestUpgrade(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(sick, "fan"), []byte("#!/bin/sh\necho the fan stands still\nexit 1\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	first := release("1.2", "")
+	first := release("1.2", "10m", "")
 	published(t, s, first.Artifact.Dir)
-	published(t, s, release("1.3", "").Artifact.Dir)
-	published(t, s, release("1.4", "layers: [{folder: "+strings.TrimSuffix(sick, "/usr/lib/pikelet/checks.d")+"}]\n").Artifact.Dir)
+	published(t, s, release("1.3", "10m", "").Artifact.Dir)
+	published(t, s, release("1.4", "20s", "layers: [{folder: "+strings.TrimSuffix(sick, "/usr/lib/pikelet/checks.d")+"}]\n").Artifact.Dir)
 	at := "10.0.2.2" + s.Addr[strings.LastIndexByte(s.Addr, ':'):] + "/small"
 
 	key, public := sshKey(t)
