@@ -130,13 +130,13 @@ dist: device ## build the command for every platform, static and reproducible, w
 	cd $(DIST) && sha256sum *.tar.gz > SHA256SUMS
 
 setup-run:
-	@sh internal/vm/install.sh $(RUN_PACKAGES)
+	@sh internal/tools/install.sh $(RUN_PACKAGES)
 
 setup-clients: setup-run
-	@sh internal/vm/install.sh skopeo
+	@sh internal/tools/install.sh skopeo
 
 setup-test:
-	@sh internal/vm/install.sh $(TEST_PACKAGES)
+	@sh internal/tools/install.sh $(TEST_PACKAGES)
 
 setup-bench: setup-test
-	@sh internal/vm/install.sh $(BENCH_PACKAGES)
+	@sh internal/tools/install.sh $(BENCH_PACKAGES)
