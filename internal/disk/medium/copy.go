@@ -124,11 +124,32 @@ type piece struct {
 	err error // io.EOF after the last
 }
 
+// firstRead is how much is read before a whole buffer is made for a reader.
+const firstRead = 64 << 10
+
+// fill reads up to CopySize bytes, into b or, where that is nil, into a buffer
+// as large as the reader needs.
+func fill(r io.Reader, b []byte) ([]byte, error) {
+	if b != nil {
+		n, err := io.ReadFull(r, b[:CopySize])
+		return b[:n], err
+	}
+	first := make([]byte, firstRead)
+	n, err := io.ReadFull(r, first)
+	if err != nil {
+		return first[:n], err
+	}
+	b = make([]byte, CopySize)
+	copy(b, first)
+	n, err = io.ReadFull(r, b[firstRead:])
+	return b[:firstRead+n], err
+}
+
 // Pieces reads r ahead, and hands what it holds to use in order.
 func Pieces(r io.Reader, use func(b []byte, done int64) error) (int64, error) {
 	free, full := make(chan []byte, 2), make(chan piece, 2)
 	for range cap(free) {
-		free <- make([]byte, CopySize)
+		free <- nil // made when it is needed: most files are smaller than one buffer
 	}
 	stop := make(chan struct{})
 	go func() {
@@ -140,11 +161,11 @@ func Pieces(r io.Reader, use func(b []byte, done int64) error) (int64, error) {
 			case <-stop:
 				return
 			}
-			n, err := io.ReadFull(r, b[:CopySize])
+			b, err := fill(r, b)
 			if err == io.ErrUnexpectedEOF { // ReadFull's own word, not one that a reader wrapped
 				err = io.EOF
 			}
-			full <- piece{b[:n], err}
+			full <- piece{b, err}
 			if err != nil {
 				return
 			}
