@@ -10,6 +10,11 @@ TEST_PACKAGES := $(RUN_PACKAGES) mtools dosfstools squashfs-tools cryptsetup-bin
 # Servers that bench measures beside ours.
 BENCH_PACKAGES := nginx-light atftpd bsdiff casync
 
+# One set of flags, so that the go command compiles each package once for all
+# that is built and tested here; -race alone needs cgo, and compiles anew.
+export CGO_ENABLED := 0
+export GOFLAGS := $(GOFLAGS) -trimpath -buildvcs=false
+
 # Device programs are small, static and the same on every machine.
 DEVICE_FLAGS := -trimpath -buildvcs=false -ldflags='-s -w'
 # What the command calls itself: a tag, or the commit it was built from.
@@ -18,7 +23,7 @@ COMMAND_FLAGS = -trimpath -buildvcs=false -ldflags='-s -w -X main.version=$(VERS
 SOURCES := $(shell find . -name '*.go' -not -path './build/*') go.mod go.sum
 ASSETS  := $(shell find overlays cmd/starter/files -type f)
 
-.PHONY: help large pairs build device tools starter demo test bench fuzz proof soak test-clients oracle lint generate dist setup-run setup-test setup-bench setup-clients
+.PHONY: help check large pairs build device tools starter demo test test-all bench fuzz proof soak test-clients oracle generate dist needed setup-run setup-test setup-bench setup-clients
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,22 +54,45 @@ demo: setup-run build starter ## build an image and boot it in a virtual Pi
 	$(BUILD)/pikelet build -o $(BUILD)/demo examples/demo.yaml
 	$(BUILD)/pikelet vm run --snapshot $(BUILD)/demo/disk.img
 
-# What works on several cores at once; cgo's compiler is needed for -race. Its
-# tests run once, with the detector watching.
-# Judged by unsquashfs and byte by byte: a minute more under the race detector,
-# which TestWorkersDoNotChangeBytes serves as well.
-LONG  := TestUnsquashfsAgrees|TestPlanWritesTheSame|TestReadWritesTheSame|TestSomeFilesFromAnother|TestGolden
-RACED := ./internal/netboot/... ./builder/... ./layers/... ./internal/slots ./internal/disk/... ./internal/verity ./internal/artifact/... ./internal/flash
+# The go command knows which compiled tools are of which version.
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+$(BUILD)/tools/staticcheck: Makefile ; GOBIN=$(abspath $(@D)) $(GO) install $(STATICCHECK)
+$(BUILD)/tools/testlog: $(wildcard internal/tools/testlog/*.go) go.mod ; $(GO) build -o $@ ./internal/tools/testlog
+
+# A test's own limits catch hangs; this one catches the rest.
+GOTEST  = $(GO) test -json -vet=off -count=1 -timeout 60m -exec '$(abspath $(BUILD)/tools/testlog) exec'
+TESTLOG = $(BUILD)/tools/testlog
+
+check: device $(BUILD)/tools/staticcheck ## vet, staticcheck and the tests that need nothing else: a minute, as anybody
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
+	$(GO) vet ./...
+	$(BUILD)/tools/staticcheck ./...
+	$(GO) test -short -vet=off -timeout 30m ./...
+
 # Virtual Pis at the same time: two keep two cores busy, and of three one
 # usually waits, for a NAS that is away or for a filesystem of another boot.
 VMS := 3
-test: setup-test build starter $(BUILD)/tools/registry ## run all tests, boot tests included
+# Boot tests take longest, so they begin first, beside all others.
+PACKAGES := ./internal/vm ./cmd/pikelet ./...
+# What is written for several cores: make test has the race detector watch
+# these, and make test-all more; each is compiled once more for it.
+RACED     := ./internal/netboot/... ./builder/squashfs ./builder/cache ./internal/disk/medium ./internal/flash ./layers/store
+ALL_RACED := $(RACED) ./builder/... ./layers/... ./internal/slots ./internal/disk/... ./internal/verity ./internal/artifact/...
+
+needed: setup-test build starter $(BUILD)/tools/registry $(BUILD)/tools/testlog
 	@$(MAKE) --no-print-directory dist DIST=$(BUILD)/seed PLATFORMS=linux/arm64
+
+test: needed ## run all tests, boot tests included
 	$(GO) vet ./...
-	$(GO) test -race -count=1 -run TestFetchesOverlap ./cmd/pikelet
-	set -o pipefail; { $(GO) test -race -v -count=1 -skip '$(LONG)' $(RACED) && \
-	  $(GO) test -v -count=1 -run '$(LONG)' ./builder/squashfs && \
-	  $(GO) test -v -count=1 -parallel $(VMS) -timeout 60m $$(comm -23 <($(GO) list ./... | sort) <($(GO) list $(RACED) | sort)); } | $(GO) run ./internal/vm/testlog
+	set -o pipefail; { $(GOTEST) -parallel $(VMS) $(PACKAGES) && CGO_ENABLED=1 $(GOTEST) -race -short $(RACED); } | $(TESTLOG)
+
+# Each of these does more of what a test of make test does as well.
+test-all: needed $(BUILD)/tools/staticcheck ## run all tests at full size, with the race detector watching more
+	@$(MAKE) --no-print-directory check
+	set -o pipefail; { $(GOTEST) -tags full -parallel $(VMS) $(PACKAGES) && \
+	  $(GOTEST) -run 'TestProof|TestSoak' ./internal/agent/updater -states 10000 -upgrades 200 && \
+	  CGO_ENABLED=1 $(GOTEST) -race $(ALL_RACED) && \
+	  CGO_ENABLED=1 $(GOTEST) -race -run TestFetchesOverlap ./cmd/pikelet; } | $(TESTLOG)
 
 bench: setup-bench build starter tools ## measure, side by side with the peers, into bench.json; ALPINE=DIR for solve_ms
 	$(BUILD)/starter-bin -bulk -o $(BUILD)/bulk
@@ -100,7 +128,7 @@ soak: setup-test build starter $(BUILD)/tools/registry ## run long tests: power 
 	$(GO) test -count=1 -timeout 180m -v -run TestUpgradeKilled ./internal/vm -kills 60
 	$(GO) test -count=1 -timeout 60m -v -run TestPowerCuts ./internal/vm -cuts 50
 	$(GO) test -count=1 -timeout 60m -v -run TestBootStorm ./internal/vm -storm 100 -lossy-storm 20
-	$(GO) test -race -count=1 -timeout 60m -run TestBuildsShareACache ./cmd/pikelet
+	CGO_ENABLED=1 $(GO) test -tags full -race -count=1 -timeout 60m -run TestBuildsShareACache ./cmd/pikelet
 
 test-clients: setup-clients build starter $(BUILD)/tools/registry ## let real clients judge: cosign, crane, regctl, skopeo
 	testdata/clients.sh $(abspath $(BUILD)/pikelet) $(abspath $(BUILD)/tools/registry) examples/demo.yaml $(abspath $(BUILD)/clients)
@@ -109,10 +137,6 @@ WORLDS ?= 3000
 oracle: build starter ## compare with Alpine's own apk: make oracle ALPINE=DIR, with its minirootfs archives and index
 	$(GO) test -tags oracle -v -count=1 -timeout 60m -run Oracle ./layers/apk -alpine $(abspath $(ALPINE)) -worlds $(WORLDS)
 	$(GO) test -tags oracle -v -count=1 -timeout 10m -run Alpine ./internal/vm -alpine $(abspath $(ALPINE))
-
-lint: ## vet and check formatting
-	$(GO) vet ./...
-	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
 
 generate: ## rewrite generated files: schemas, and tables of fields
 	-$(GO) test ./builder/spec ./internal/node/config -run Fresh -update

@@ -32,6 +32,8 @@
 //   - internal/vm: a virtual Pi, its boot tests, and make bench
 //   - internal/schematest, internal/registrytest: keep JSON schemas what the
 //     types say, and run a real registry, for tests
+//   - internal/tools (+ testlog, full): what make runs beside the go command, and
+//     how much tests do
 //
 // Device side:
 //

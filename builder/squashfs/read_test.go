@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/klauspost/compress/zstd"
+
+	"github.com/pikelet-os/pikelet/internal/tools/full"
 )
 
 func reader(t *testing.T, image string, c Compression) *Reader {
@@ -36,12 +38,25 @@ func contents(t *testing.T, name string) []byte {
 	return b
 }
 
-var compressions = []Compression{Fast(), Small(), {Name: "tiny", BlockSize: 4 << 10, level: zstd.SpeedFastest, fourth: zstd.SpeedDefault}}
+// tiny has the smallest blocks there may be.
+var tiny = Compression{Name: "tiny", BlockSize: 4 << 10, level: zstd.SpeedFastest, fourth: zstd.SpeedDefault}
+
+// compressions are those that tests write everything in. Small's blocks are as
+// large as Fast's, its encoder is slow, and TestGolden has its bytes.
+func compressions() []Compression {
+	if full.Tests {
+		return []Compression{Fast(), Small(), tiny}
+	}
+	return []Compression{Fast(), tiny}
+}
 
 // TestReadWritesTheSame: what is read of an image makes the same image again,
 // with its blocks taken as they are, and with all of them compressed anew.
 func TestReadWritesTheSame(t *testing.T) {
-	for _, c := range compressions {
+	if testing.Short() {
+		t.Skip("it takes long")
+	}
+	for _, c := range compressions() {
 		t.Run(c.Name, func(t *testing.T) {
 			entries := corners()
 			image := write(t, entries, Options{Compression: c, Workers: 2})
@@ -105,7 +120,10 @@ func all(t *testing.T, e Entry) []byte {
 // TestSomeFilesFromAnother writes a tree half of which another image has: the
 // bytes are those of a tree of which none is.
 func TestSomeFilesFromAnother(t *testing.T) {
-	for _, c := range compressions {
+	if testing.Short() {
+		t.Skip("it takes long")
+	}
+	for _, c := range compressions() {
 		old := corners()
 		r := reader(t, write(t, old, Options{Compression: c}), c)
 		var plain, mixed tree
@@ -187,7 +205,7 @@ func FuzzRead(f *testing.F) {
 	small.add(tar.Header{Typeflag: tar.TypeReg, Name: "d/f", Mode: 0o644, PAXRecords: map[string]string{xattrPrefix + "user.a": "b"}}, bytes.Repeat([]byte("text"), 3000))
 	small.add(tar.Header{Typeflag: tar.TypeLink, Name: "d/g", Linkname: "d/f"}, nil)
 	small.add(tar.Header{Typeflag: tar.TypeSymlink, Name: "l", Linkname: "d"}, nil)
-	c := compressions[2]
+	c := tiny
 	name := f.TempDir() + "/image"
 	out, err := os.Create(name)
 	if err != nil {

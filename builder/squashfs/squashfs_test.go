@@ -15,8 +15,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/klauspost/compress/zstd"
 )
 
 var epoch = time.Unix(1_700_000_000, 0)
@@ -97,7 +95,10 @@ func write(t *testing.T, entries tree, o Options) string {
 // TestUnsquashfsAgrees lets the real tool unpack the image and compares every
 // name with what went in.
 func TestUnsquashfsAgrees(t *testing.T) {
-	for _, c := range []Compression{Fast(), Small(), {Name: "tiny", BlockSize: 4 << 10, level: zstd.SpeedFastest, fourth: zstd.SpeedDefault}} {
+	if testing.Short() {
+		t.Skip("it needs unsquashfs, and root, who makes device nodes")
+	}
+	for _, c := range compressions() {
 		t.Run(c.Name, func(t *testing.T) {
 			entries := corners()
 			image := write(t, entries, Options{Compression: c, Workers: 3})
@@ -256,7 +257,10 @@ func pack(t *testing.T, entries tree, c Compression) tree {
 // TestPlanWritesTheSame compares the two ways to an image: from files, and
 // from blocks that were compressed before.
 func TestPlanWritesTheSame(t *testing.T) {
-	for _, c := range []Compression{Fast(), Small(), {Name: "tiny", BlockSize: 4 << 10, level: zstd.SpeedFastest, fourth: zstd.SpeedDefault}} {
+	if testing.Short() {
+		t.Skip("it takes long")
+	}
+	for _, c := range compressions() {
 		want, err := os.ReadFile(write(t, corners(), Options{Compression: c, Workers: 2}))
 		if err != nil {
 			t.Fatal(err)

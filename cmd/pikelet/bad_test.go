@@ -13,8 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
+	"github.com/pikelet-os/pikelet/internal/tools/full"
 	"github.com/pikelet-os/pikelet/layers/apk"
 )
 
@@ -339,6 +339,7 @@ func TestBadInputs(t *testing.T) {
 func TestFullDisk(t *testing.T) {
 	dir := t.TempDir()
 	newSpec(t, dir)
+	warmCache(t, dir)
 	must(t, dir, "mkdir small")
 	if err := syscall.Mount("tmpfs", dir+"/small", "tmpfs", 0, "size=12m"); err != nil {
 		t.Fatalf("mounting a small file system: %v", err)
@@ -354,27 +355,48 @@ func TestFullDisk(t *testing.T) {
 	must(t, dir, "! find small -name '.part-*' | grep .")
 }
 
-// TestInterrupted interrupts and kills builds at many moments: what was there
-// stays whole, the next build works, and nothing is left of the others.
+// atLine passes on what a program says, and calls then when it said so many
+// lines.
+type atLine struct {
+	out   bytes.Buffer
+	lines int
+	then  func()
+}
+
+func (a *atLine) Write(b []byte) (int, error) {
+	a.out.Write(b)
+	if a.then != nil && bytes.Count(a.out.Bytes(), []byte("\n")) >= a.lines {
+		a.then()
+		a.then = nil
+	}
+	return len(b), nil
+}
+
+// TestInterrupted interrupts and kills builds after many of the lines they say:
+// what was there stays whole, the next build works, and nothing is left of the
+// others.
 func TestInterrupted(t *testing.T) {
 	dir, _, _ := mirror(t)
-	digest := digestLine(t, ok(t, dir, "build", "-o", "out", "image.yaml"))
+	said := ok(t, dir, "build", "-o", "out", "image.yaml")
+	digest, lines := digestLine(t, said), strings.Count(said, "\n")
 	before := mustRead(t, dir+"/out/manifest.json")
-	for n := range 14 {
+	times := 6
+	if full.Tests {
+		times = 14
+	}
+	for n := range times {
 		cmd := exec.Command(os.Args[0], "build", "-o", "out", "image.yaml")
 		cmd.Dir = dir
 		cmd.Env = []string{"BE_PIKELET=1", "HOME=" + dir, "XDG_CACHE_HOME=" + dir + "/cache", "PATH=" + os.Getenv("PATH")}
-		var out bytes.Buffer
-		cmd.Stdout, cmd.Stderr = &out, &out
+		signal := []os.Signal{os.Interrupt, os.Kill}[n%2]
+		out := &atLine{lines: 1 + n*(lines-2)/times, then: func() { cmd.Process.Signal(signal) }}
+		cmd.Stdout, cmd.Stderr = out, out
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Duration(50+n*250) * time.Millisecond)
-		signal := []os.Signal{os.Interrupt, os.Kill}[n%2]
-		cmd.Process.Signal(signal)
 		if err := cmd.Wait(); err != nil && signal == os.Interrupt {
-			if code := cmd.ProcessState.ExitCode(); code != exitFailed || !strings.Contains(out.String(), "interrupted") {
-				t.Errorf("interrupted: exit %d\n%s", code, out.String())
+			if code := cmd.ProcessState.ExitCode(); code != exitFailed || !strings.Contains(out.out.String(), "interrupted") {
+				t.Errorf("interrupted: exit %d\n%s", code, out.out.String())
 			}
 			if left, _ := filepath.Glob(dir + "/out/.*"); len(left) > 0 {
 				t.Errorf("interrupted: it left %v", left)
@@ -439,6 +461,9 @@ func TestBuildsSideBySide(t *testing.T) {
 // TestUnreadable builds as somebody who may not read a layer, write the
 // output, or use the cache.
 func TestUnreadable(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it needs root, to become somebody else")
+	}
 	s := newShelf(t)
 	must(t, s.dir, "mkdir -p files/secret shut home && echo x > files/secret/x && cp "+os.Args[0]+" pikelet && chmod 755 pikelet . .. && chmod 700 files/secret shut && chown 65534:65534 home")
 	build := func(args ...string) string {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -115,6 +116,7 @@ func TestFlashOntoFiles(t *testing.T) {
 	}
 	build := t.TempDir()
 	newSpec(t, build)
+	warmCache(t, build)
 	ok(t, build, "build", "-o", "out", "--flash", "card.img", "image.yaml")
 	must(t, build, "cmp card.img out/disk.img")
 }
@@ -157,25 +159,65 @@ func controlFile(t *testing.T, card, name string) string {
 	return strings.ReplaceAll(string(out), "\r\n", "\n")
 }
 
-// TestFlashKilled kills flashes at random moments: a card that was a card is
+// written returns how much a process has written so far; see proc(5).
+func written(t *testing.T, pid int) int64 {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", pid))
+	if err != nil {
+		return 0 // it has ended
+	}
+	_, after, found := strings.Cut(string(b), "wchar: ")
+	var n int64
+	if _, err := fmt.Sscan(after, &n); !found || err != nil {
+		t.Fatalf("/proc/%d/io holds %q", pid, b)
+	}
+	return n
+}
+
+// stored returns how many bytes of a file are not holes.
+func stored(t *testing.T, name string) int64 {
+	t.Helper()
+	var st syscall.Stat_t
+	if err := syscall.Stat(name, &st); err != nil {
+		t.Fatal(err)
+	}
+	return st.Blocks * 512
+}
+
+// killAfter runs pikelet and kills it when it has written so much. It reports
+// whether it was killed, not done before.
+func killAfter(t *testing.T, dir string, most int64, args ...string) bool {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], args...)
+	cmd.Dir, cmd.Env = dir, []string{"BE_PIKELET=1", "HOME=" + dir, "PATH=" + os.Getenv("PATH")}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	for {
+		select {
+		case err := <-ended:
+			return err != nil
+		case <-time.After(time.Millisecond):
+			if written(t, cmd.Process.Pid) >= most {
+				cmd.Process.Kill()
+				return <-ended != nil
+			}
+		}
+	}
+}
+
+// TestFlashKilled kills flashes at random places: a card that was a card is
 // none any more, and says so; flashing it again makes it whole.
 func TestFlashKilled(t *testing.T) {
 	dir := shippedIn(t)
 	must(t, dir, "cp two/disk.img card")
-	start := time.Now()
-	ok(t, dir, "flash", "one", "card", "--yes")
-	took := time.Since(start)
+	all := stored(t, dir+"/one/disk.img")
 	killed := 0
 	for n := 0; killed < 8 && n < 60; n++ { // one that was done before its moment does not count
 		must(t, dir, "cp two/disk.img card")
-		cmd := exec.Command(os.Args[0], "flash", "one", "card", "--yes")
-		cmd.Dir, cmd.Env = dir, []string{"BE_PIKELET=1", "HOME=" + dir, "PATH=" + os.Getenv("PATH")}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(time.Duration(rand.Int64N(int64(took))))
-		cmd.Process.Kill()
-		if cmd.Wait() == nil {
+		if !killAfter(t, dir, rand.Int64N(all), "flash", "one", "card", "--yes") {
 			continue
 		}
 		killed++

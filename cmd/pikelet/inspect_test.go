@@ -15,6 +15,7 @@ import (
 func TestInspectAndDiff(t *testing.T) {
 	dir := t.TempDir()
 	newSpec(t, dir)
+	warmCache(t, dir)
 	ok(t, dir, "build", "--zst", "-o", "a", "image.yaml")
 	edit(t, dir+"/image.yaml", "dropbear]", "dropbear, chrony]")
 	edit(t, dir+"/image.yaml", "name: twin", "name: twin\nkernel: {words: [fan=1]}")

@@ -15,6 +15,7 @@ import (
 func TestAcrossKeysOneImage(t *testing.T) {
 	dir := t.TempDir()
 	newSpec(t, dir)
+	warmCache(t, dir)
 	for _, k := range []string{"one", "two"} {
 		if err := makeKey(filepath.Join(dir, k)); err != nil {
 			t.Fatal(err)
@@ -60,6 +61,7 @@ health: {soak: 90s}`)
 func TestWhatABuildSays(t *testing.T) {
 	dir := t.TempDir()
 	newSpec(t, dir)
+	warmCache(t, dir)
 	edit(t, dir+"/image.yaml", "boards: [rpi3, rpi4, vm]", "boards: [rpi5, vm]")
 	if out := ok(t, dir, "build", "-o", "out", "image.yaml"); !strings.Contains(out, "warning: board rpi5: ") {
 		t.Errorf("no warning:\n%s", out)

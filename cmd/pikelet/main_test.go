@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -29,6 +30,7 @@ func TestMain(m *testing.M) {
 	}
 	code := m.Run()
 	os.RemoveAll(shipped.dir)
+	os.RemoveAll(warm.dir)
 	os.Exit(code)
 }
 
@@ -45,9 +47,49 @@ func pikelet(t *testing.T, dir string, env []string, args ...string) (string, in
 	return string(out), cmd.ProcessState.ExitCode()
 }
 
+// hang is longer than anything takes on a busy machine: what waits so long
+// never ends.
+const hang = 10 * time.Minute
+
+// needsStarter skips a test in make check, which has neither the starter
+// repository nor other people's programs.
+func needsStarter(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("it needs the starter repository")
+	}
+}
+
+// warm is a cache after a build of newSpec's spec.
+var warm struct {
+	sync.Once
+	dir string
+}
+
+// warmCache gives builds in dir a copy of a cache that knows the packages of
+// newSpec. Tests whose matter is not how an image comes about begin with it.
+func warmCache(t *testing.T, dir string) {
+	t.Helper()
+	warm.Do(func() {
+		made, err := os.MkdirTemp("", "pikelet-warm-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		newSpec(t, made)
+		ok(t, made, "build", "-o", "out", "image.yaml")
+		must(t, made, "rm -rf out files image.yaml starter")
+		warm.dir = made
+	})
+	if warm.dir == "" {
+		t.Fatal("a test before this one failed to fill the cache")
+	}
+	must(t, dir, "mkdir -p cache && cp -a "+warm.dir+"/cache/pikelet cache/")
+}
+
 // newSpec writes a spec over the starter repository, with a folder layer.
 func newSpec(t *testing.T, dir string) {
 	t.Helper()
+	needsStarter(t)
 	starter, err := filepath.Abs("../../build/starter")
 	if err != nil {
 		t.Fatal(err)

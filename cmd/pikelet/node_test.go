@@ -84,6 +84,7 @@ func TestNodeConfigs(t *testing.T) {
 	contains(run(2, "node", "check", "bad.yaml"), "bad.yaml:1: hostname: ", "bad.yaml:2: this is a number; want a list")
 
 	newSpec(t, dir)
+	warmCache(t, dir)
 	run(0, "build", "--output", "out", "image.yaml")
 	run(0, "node", "write", "lab.yaml", "out/disk.img", "--node", "attic")
 	f, err := os.Open(dir + "/out/disk.img")
@@ -115,6 +116,7 @@ func TestImagesAreNobody(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	newSpec(t, dir)
+	warmCache(t, dir)
 	spec, err := os.ReadFile(dir + "/image.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -150,6 +152,7 @@ func TestOverlayK3s(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	newSpec(t, dir)
+	warmCache(t, dir)
 	spec, err := os.ReadFile(dir + "/image.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -192,6 +195,7 @@ func TestOverlayFilesAreVendored(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	newSpec(t, dir)
+	warmCache(t, dir)
 	spec, err := os.ReadFile(dir + "/image.yaml")
 	if err != nil {
 		t.Fatal(err)

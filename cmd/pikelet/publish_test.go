@@ -16,7 +16,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -35,6 +34,7 @@ var shipped struct {
 // releases: ci.key, ci.pub, one, two.
 func shippedIn(t *testing.T) string {
 	t.Helper()
+	needsStarter(t)
 	shipped.Do(func() {
 		dir, err := os.MkdirTemp("", "pikelet-shipped-")
 		if err != nil {
@@ -64,6 +64,7 @@ func shippedIn(t *testing.T) string {
 // registry starts a real registry that ends with the test.
 func startRegistry(t *testing.T, o registrytest.Options) *registrytest.Server {
 	t.Helper()
+	needsStarter(t)
 	s, err := registrytest.Start("../../build/tools/registry", t.TempDir(), o)
 	if err != nil {
 		t.Fatal(err)
@@ -392,14 +393,21 @@ func resumes(t *testing.T, dir string, p *proxy, repo string, flags []string) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	for start := time.Now(); got.Load() < root/2; time.Sleep(5 * time.Millisecond) {
-		if time.Since(start) > 2*time.Minute {
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	limit := time.After(hang)
+	for got.Load() < root/2 {
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case err := <-ended:
+			t.Fatalf("a pull of which %d bytes came ended with %v", got.Load(), err)
+		case <-limit:
 			cmd.Process.Kill()
 			t.Fatal("half a pull never came")
 		}
 	}
-	cmd.Process.Signal(syscall.SIGKILL)
-	cmd.Wait()
+	cmd.Process.Kill()
+	<-ended
 	if _, err := os.Stat(dir + "/killed"); err == nil {
 		t.Error("half a pull has the name of a whole one")
 	}

@@ -11,6 +11,9 @@ import (
 
 // TestCpioReadsIt lets the real tools list the archive.
 func TestCpioReadsIt(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it needs cpio")
+	}
 	files := []File{{"init", 0o755, []byte("program")}, {"etc/pikelet/boot.json", 0o644, []byte("{}")}, {"modules/00-a.ko", 0o644, bytes.Repeat([]byte("x"), 5000)}}
 	packed, err := Pack(files, time.Unix(1_700_000_000, 0), false)
 	if err != nil {

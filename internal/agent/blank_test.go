@@ -10,6 +10,9 @@ import (
 
 // TestIdentifyWhatToolsMake lets the tools make what must never be formatted.
 func TestIdentifyWhatToolsMake(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it needs the tools that make filesystems")
+	}
 	const size = 64 << 20
 	at := func(offset int64, text string) func(string) error {
 		return func(name string) error {

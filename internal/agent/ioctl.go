@@ -31,9 +31,9 @@ type blkpgPartition struct {
 }
 
 type blkpgArgument struct {
-	op, flags, length int32
-	_                 int32
-	data              *blkpgPartition
+	op, _, length int32
+	_             int32
+	data          *blkpgPartition
 }
 
 // resizePartition tells the kernel the new length of a partition, while the

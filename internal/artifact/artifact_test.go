@@ -5,8 +5,8 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"encoding/binary"
 	"encoding/json"
-	"math/big"
 	"os"
 	"reflect"
 	"strings"
@@ -32,9 +32,12 @@ func sample() *Manifest {
 
 // testKey is a fixed key, so that what it signs can be golden.
 func testKey(n int64) *ecdsa.PrivateKey {
-	k := &ecdsa.PrivateKey{D: big.NewInt(n)}
-	k.Curve = elliptic.P256()
-	k.X, k.Y = k.Curve.ScalarBaseMult(k.D.Bytes())
+	raw := make([]byte, 32)
+	binary.BigEndian.PutUint64(raw[24:], uint64(n))
+	k, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), raw)
+	if err != nil {
+		panic(err)
+	}
 	return k
 }
 

@@ -10,6 +10,9 @@ import (
 )
 
 func TestCardPassesSfdisk(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it needs sfdisk")
+	}
 	for _, size := range []int64{34 * MiB, 1 << 30} {
 		table, err := Card(size, StateInImage, 0xdeadbeef)
 		if err != nil {

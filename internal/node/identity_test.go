@@ -35,6 +35,9 @@ func TestIdentityGolden(t *testing.T) {
 // TestHostKeyIsRead: OpenSSH reads the private key and finds the public half
 // and the fingerprint that we say.
 func TestHostKeyIsRead(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it needs ssh-keygen")
+	}
 	id, err := NewIdentity("attic", seed)
 	if err != nil {
 		t.Fatal(err)

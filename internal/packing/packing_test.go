@@ -64,6 +64,9 @@ func TestGolden(t *testing.T) {
 
 // TestPiecesDoNotMatter packs the same contents, written in different pieces.
 func TestPiecesDoNotMatter(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes long")
+	}
 	b := contents(3 << 20)
 	for _, f := range Forms {
 		want := packed(t, f, b, len(b))
@@ -88,6 +91,9 @@ func TestPiecesDoNotMatter(t *testing.T) {
 
 // TestOthersUnpackIt lets the real tools judge.
 func TestOthersUnpackIt(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it needs gzip and zstd")
+	}
 	b := contents(1 << 20)
 	for f, tool := range map[Form]string{Gzip: "gzip", GzipSmall: "gzip", Zstd: "zstd"} {
 		name := filepath.Join(t.TempDir(), "packed")

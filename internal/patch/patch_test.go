@@ -219,6 +219,9 @@ func TestNothingChanged(t *testing.T) {
 // TestOldSlotRotten flips a bit here and there in the old slot: it is found, or
 // lies where nothing is read.
 func TestOldSlotRotten(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes long")
+	}
 	old, new, files, _ := pair(t, squashfs.Fast())
 	b, _ := made(t, old, new)
 	found := 0
@@ -244,6 +247,9 @@ func TestOldSlotRotten(t *testing.T) {
 // TestDamaged cuts and changes a patch: nothing that is made of it counts as
 // what was signed.
 func TestDamaged(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes long")
+	}
 	old, new, _, _ := pair(t, squashfs.Fast())
 	b, _ := made(t, old, new)
 	found, flips := 0, 0

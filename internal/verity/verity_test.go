@@ -15,6 +15,9 @@ import (
 // TestVeritysetupAgrees lets the real tool check trees of sizes around the
 // borders of their levels: 128 hashes fill a block.
 func TestVeritysetupAgrees(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it needs veritysetup")
+	}
 	rnd := rand.New(rand.NewSource(1))
 	for _, blocks := range []int{2, 127, 128, 129, 300, 128*128 + 1} {
 		data := make([]byte, blocks*BlockSize)

@@ -70,6 +70,9 @@ func FuzzRead(f *testing.F) {
 // TestKmodReadsTheIndexes lets kmod's modprobe find modules with the .bin
 // files alone.
 func TestKmodReadsTheIndexes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it needs modprobe")
+	}
 	s := set()
 	for _, bad := range []string{"x", "y", "z"} {
 		delete(s.Modules, bad)

@@ -202,6 +202,9 @@ func renamed(r record) []crash.Op {
 // TestMutants: every mistake turns the proof red, and the same node without it
 // does not.
 func TestMutants(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it needs mtools, and time")
+	}
 	plain := func(change func(*life)) record {
 		l := newLife(t, image(t, "1.0"))
 		l.start("", PowerOn)

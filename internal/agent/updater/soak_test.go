@@ -11,7 +11,7 @@ import (
 	"github.com/pikelet-os/pikelet/internal/slots"
 )
 
-var upgrades = flag.Int("upgrades", 200, "how many upgrades the soak goes through")
+var upgrades = flag.Int("upgrades", 20, "how many upgrades the soak goes through")
 
 // TestSoak is a long life of one node: one upgrade after the other, to
 // releases that are well or not, with something that happens in most of them:
@@ -19,6 +19,9 @@ var upgrades = flag.Int("upgrades", 200, "how many upgrades the soak goes throug
 // them, state is full, the clock jumps. It always starts, from a whole image
 // that was well, with whichever firmware.
 func TestSoak(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes long")
+	}
 	if *seed == 0 {
 		*seed = rand.Uint64() >> 20
 	}

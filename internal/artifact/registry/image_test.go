@@ -95,7 +95,6 @@ type making struct {
 	oci      *artifact.OCIManifest
 	index    *artifact.OCIIndex
 	unsigned map[string]bool // oci, index
-	config   []byte          // the initramfs' keys and the like are not modelled
 }
 
 func newKey(t testing.TB) *ecdsa.PrivateKey {

@@ -86,6 +86,9 @@ func volume(t *testing.T, size int64) (string, *Layout) {
 // TestOthersAgree lets fsck, mtools and go-diskfs read what Plan and Write
 // made, at both cluster sizes.
 func TestOthersAgree(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it needs mtools and fsck.vfat")
+	}
 	for _, size := range []int64{64 << 20, 512 << 20} {
 		name, _ := volume(t, size)
 		if out, err := exec.Command("fsck.vfat", "-n", name).CombinedOutput(); err != nil {
@@ -182,6 +185,9 @@ func TestReaderReadsWhatWriterWrote(t *testing.T) {
 // TestReaderReadsMkfs reads a volume of the real mkfs, filled by mtools, with
 // a file in pieces.
 func TestReaderReadsMkfs(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it needs mtools and mkfs.vfat")
+	}
 	dir := t.TempDir()
 	name := filepath.Join(dir, "volume")
 	run := func(args ...string) {
