@@ -263,7 +263,7 @@ func TestNetbootBesideDHCP(t *testing.T) {
 	p.run("reboot", "the boot server is 10.77.0.1:8069")
 	s.stop()
 	p.expect("waiting for ")
-	s = l.serve(r.Artifact.Dir, nodes, "--proxy")
+	l.serve(r.Artifact.Dir, nodes, "--proxy")
 	p.expect("THIS BOOT FAILED", "no boot of serial 52617370 was served from here", "trying again in 15s", "this is attic, config from the boot server")
 	p.prompt()
 	p.works("[ $(cat /var/lib/rancher/there) = still ]")

@@ -399,7 +399,7 @@ func serveTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	ahead := time.Date(2042, 6, 1, 0, 0, 0, 0, time.UTC).Sub(time.Now())
+	ahead := time.Until(time.Date(2042, 6, 1, 0, 0, 0, 0, time.UTC))
 	stamp := func(b []byte) { // seconds since 1900, in 32.32 bits (RFC 5905 6)
 		now := time.Now().Add(ahead)
 		binary.BigEndian.PutUint32(b, uint32(now.Unix()+2208988800))
