@@ -107,7 +107,7 @@ func measure(program string, args []string, w io.Writer) int {
 		}
 	}()
 	err := cmd.Wait()
-	w.Write(c.line) //nolint:errcheck // the exit code says what matters
+	w.Write(c.line)
 	fmt.Fprintf(w, "cpu: %.2f s\n", (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds())
 	var exit *exec.ExitError
 	switch {
