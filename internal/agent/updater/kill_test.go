@@ -69,7 +69,11 @@ var byPatchConverges = map[string]string{"registry gone": "1.0 1.0 1.1 1.1 1.1 1
 // always comes to rest on a whole release, and says which and why; and when the
 // trouble is over, the upgrade goes through.
 func TestKillTable(t *testing.T) {
-	for _, way := range []string{"", patch.ByFiles, patch.ByPatch} {
+	ways := []string{"", patch.ByFiles, patch.ByPatch}
+	if testing.Short() {
+		ways = ways[:1]
+	}
+	for _, way := range ways {
 		t.Run(way, func(t *testing.T) { killTable(t, way) })
 	}
 }
