@@ -63,7 +63,7 @@ $(BUILD)/tools/testlog: $(wildcard internal/tools/testlog/*.go) go.mod ; $(GO) b
 GOTEST  = $(GO) test -json -vet=off -count=1 -timeout 60m -exec '$(abspath $(BUILD)/tools/testlog) exec'
 TESTLOG = $(BUILD)/tools/testlog
 
-check: device $(BUILD)/tools/staticcheck ## vet, staticcheck and the tests that need nothing else: a minute, as anybody
+check: device $(BUILD)/tools/staticcheck ## vet, staticcheck and the tests that need nothing but Go, as anybody
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
 	$(GO) vet ./...
 	$(BUILD)/tools/staticcheck ./...
