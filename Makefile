@@ -80,7 +80,6 @@ RACED     := ./internal/netboot/... ./builder/squashfs ./builder/cache ./interna
 ALL_RACED := $(RACED) ./builder/... ./layers/... ./internal/slots ./internal/disk/... ./internal/verity ./internal/artifact/...
 
 needed: setup-test build starter $(BUILD)/tools/registry $(BUILD)/tools/testlog
-	@$(MAKE) --no-print-directory dist DIST=$(BUILD)/seed PLATFORMS=linux/arm64
 
 test: needed ## run all tests, boot tests included
 	$(GO) vet ./...
@@ -89,6 +88,7 @@ test: needed ## run all tests, boot tests included
 # Each of these does more of what a test of make test does as well.
 test-all: needed $(BUILD)/tools/staticcheck ## run all tests at full size, with the race detector watching more
 	@$(MAKE) --no-print-directory check
+	@$(MAKE) --no-print-directory dist DIST=$(BUILD)/seed PLATFORMS=linux/arm64
 	set -o pipefail; { $(GOTEST) -tags full -parallel $(VMS) $(PACKAGES) && \
 	  $(GOTEST) -run 'TestProof|TestSoak' ./internal/agent/updater -states 10000 -upgrades 200 && \
 	  CGO_ENABLED=1 $(GOTEST) -race $(ALL_RACED) && \

@@ -91,12 +91,12 @@ func (p *pi) left(reason string) {
 }
 
 // leaves expects that a trial is over by its own word, which the card's record
-// holds when the old slot is back.
+// holds when the old slot is back. That boot then says it again, see left.
 func (p *pi) leaves(reason string) {
 	p.t.Helper()
 	p.expect("is left: "+reason, "small 1.2, slot a (committed), root verified")
 	p.Close()
-	if u := recordOn(p.t, p.card); u == nil || u.Step != slots.Left || !u.Bad || !strings.HasPrefix(u.Reason, reason) {
+	if u := recordOn(p.t, p.card); u == nil || u.Step != slots.Tried || !u.Bad || !strings.HasPrefix(u.Reason, reason) {
 		p.t.Errorf("the record says %+v, not that it was left because %s", u, reason)
 	}
 }
