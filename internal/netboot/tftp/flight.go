@@ -19,6 +19,10 @@ const (
 	tries     = 8 // of one packet: 20 s at least, a Pi's own patience for a file is 30 s
 )
 
+// maxTime bounds a transfer. A Pi gives a file 30 s; who acknowledges a block
+// now and then holds a place no longer than this.
+const maxTime = 5 * time.Minute
+
 // head is the size of a block's head, bytes.
 const head = 4
 
@@ -85,6 +89,15 @@ func (f *flight) next() {
 	f.over = f.from-at < f.size
 }
 
+// late reports whether the transfer has taken longer than any may, and ends it.
+func (f *flight) late(now time.Time) bool {
+	if now.Sub(f.start) <= maxTime {
+		return false
+	}
+	f.t.Err = fmt.Errorf("it took longer than %v", maxTime)
+	return true
+}
+
 // flown notes that the packet was sent.
 func (f *flight) flown(now time.Time) {
 	if f.tried++; f.tried > 1 {
@@ -107,7 +120,7 @@ func (f *flight) heard(in []byte, now time.Time) (send, done bool) {
 		f.t.Aborted = fmt.Sprintf("%d %s", aborted.Code, aborted.Message)
 		return false, true
 	case got != f.block:
-		return false, false
+		return false, f.late(now)
 	}
 	if f.tried == 1 { // of one that was sent twice nobody knows which was answered (Karn)
 		f.measured(now.Sub(f.sent))
@@ -116,6 +129,9 @@ func (f *flight) heard(in []byte, now time.Time) (send, done bool) {
 		f.t.Sent += int64(len(f.out) - head)
 	}
 	if f.over {
+		return false, true
+	}
+	if f.late(now) {
 		return false, true
 	}
 	f.next()

@@ -49,6 +49,7 @@ const maxRequest = 512
 // request is an RRQ.
 type request struct {
 	name    string
+	length  int  // of its packet, bytes
 	block   int  // bytes
 	options bool // there were any that are known: the answer is an OACK
 	tsize   bool
@@ -77,15 +78,15 @@ func parseRequest(b []byte) (request, *Error) {
 	}
 	words = words[:len(words)-1]
 	r.name = string(words[0])
-	if mode := strings.ToLower(string(words[1])); mode != "octet" {
-		return r, &Error{CodeIllegal, "only octet is served, not " + strconv.Quote(mode)}
+	if !strings.EqualFold(string(words[1]), "octet") {
+		return r, &Error{CodeIllegal, "only octet is served"}
 	}
 	for options := words[2:]; len(options) >= 2; options = options[2:] {
 		value, err := strconv.ParseInt(string(options[1]), 10, 64)
 		switch strings.ToLower(string(options[0])) {
 		case "blksize":
 			if err != nil || value < minBlock {
-				return r, &Error{CodeOptions, fmt.Sprintf("blksize %q", options[1])}
+				return r, &Error{CodeOptions, fmt.Sprintf("blksize: want a number of bytes, %d at least", minBlock)}
 			}
 			r.block, r.blksize, r.options = int(min(value, maxBlock, ethernet)), true, true
 		case "tsize":
@@ -118,9 +119,26 @@ type Error struct {
 // Error implements error.
 func (e *Error) Error() string { return e.Message }
 
+// errorHead is the size of an error's opcode and code, bytes; its message ends
+// with a zero.
+const errorHead = 4
+
 func (e *Error) encode() []byte {
 	b := binary.BigEndian.AppendUint16([]byte{0, opError}, e.Code)
 	return append(append(b, e.Message...), 0)
+}
+
+// fit returns the packet of an error that is at most so many bytes long, with a
+// message that is cut where it must be; nil where there is no room for any.
+func (e *Error) fit(length int) []byte {
+	b := e.encode()
+	if len(b) <= length {
+		return b
+	}
+	if length < errorHead+1 {
+		return nil
+	}
+	return append(b[:length-1], 0)
 }
 
 // parseAck reads what a client says in the midst of a transfer: which block it

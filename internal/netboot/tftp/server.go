@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
@@ -36,8 +37,12 @@ type Server struct {
 	Open func(client netip.Addr, name string) (File, int64, error)
 	// Done is told of transfers that ended; may be nil.
 	Done func(Transfer)
-	// Max bounds transfers at a time; one more is refused. 0 stands for 256.
-	Max int
+	// Shares are how many transfers there may be at a time in each share; one
+	// more is refused. Nil stands for a single share of 256.
+	Shares []int
+	// Share returns the share that a request counts to; nil stands for share
+	// 0. It is called for one request at a time, before Open.
+	Share func(client netip.Addr, name string) int
 	// Now is the clock.
 	Now func() time.Time
 }
@@ -53,11 +58,7 @@ func (s *Server) Serve(ctx context.Context, conn *net.UDPConn) error {
 	defer end()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
-	limit := s.Max
-	if limit == 0 {
-		limit = 256
-	}
-	places := places{limit: limit, running: map[netip.AddrPort]bool{}, of: map[netip.Addr]int{}}
+	places := newPlaces(s.Shares)
 	var all sync.WaitGroup
 	all.Go(func() { e.run(ctx) })
 	defer all.Wait()
@@ -79,17 +80,18 @@ func (s *Server) Serve(ctx context.Context, conn *net.UDPConn) error {
 		r, bad := parseRequest(buf[:n])
 		if bad != nil {
 			if n >= 2 && binary.BigEndian.Uint16(buf) != opError { // errors are not answered
-				conn.WriteToUDPAddrPort(bad.encode(), client)
+				refuse(conn, client, bad, n)
 			}
 			continue
 		}
-		switch took, twice := places.take(client); {
+		switch took, twice := places.take(client, func() int { return s.share(client.Addr(), r.name) }); {
 		case twice:
 			continue
 		case !took:
-			conn.WriteToUDPAddrPort((&Error{CodeOther, "too many transfers"}).encode(), client)
+			refuse(conn, client, &Error{CodeOther, "too many transfers"}, n)
 			continue
 		}
+		r.length = n
 		all.Go(func() {
 			ended := make(chan struct{})
 			s.begin(e, local, client, r, func() { close(ended) })
@@ -99,30 +101,58 @@ func (s *Server) Serve(ctx context.Context, conn *net.UDPConn) error {
 	}
 }
 
+// refuse answers a request of so many bytes with an error that is no longer:
+// whoever forges the address of a request has nothing sent there that the
+// request itself could not have been.
+func refuse(conn *net.UDPConn, client netip.AddrPort, e *Error, length int) {
+	if b := e.fit(length); b != nil {
+		conn.WriteToUDPAddrPort(b, client)
+	}
+}
+
+func (s *Server) share(client netip.Addr, name string) int {
+	if s.Share == nil {
+		return 0
+	}
+	return s.Share(client, name)
+}
+
 // maxOfClient is how many transfers one address may have: firmware has one, and
 // one that it gave up without a word.
 const maxOfClient = 16
 
+// maxAtOnce is the size of the share where there is only one.
+const maxAtOnce = 256
+
 // places are the transfers there may be.
 type places struct {
 	mu      sync.Mutex
-	limit   int
-	running map[netip.AddrPort]bool
+	free    []int                  // in each share
+	running map[netip.AddrPort]int // the share of each
 	of      map[netip.Addr]int
 }
 
-// take takes a place for a client's port; twice says that it has one: a request
-// that came twice is one.
-func (p *places) take(client netip.AddrPort) (took, twice bool) {
+func newPlaces(shares []int) *places {
+	if shares == nil {
+		shares = []int{maxAtOnce}
+	}
+	return &places{free: slices.Clone(shares), running: map[netip.AddrPort]int{}, of: map[netip.Addr]int{}}
+}
+
+// take takes a place for a client's port; twice reports that it has one: a
+// request that came twice is one. share is called only where its answer counts.
+func (p *places) take(client netip.AddrPort, share func() int) (took, twice bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.running[client] {
-		return false, true
+	if _, twice = p.running[client]; twice || p.of[client.Addr()] >= maxOfClient {
+		return false, twice
 	}
-	if len(p.running) >= p.limit || p.of[client.Addr()] >= maxOfClient {
+	in := share()
+	if p.free[in] == 0 {
 		return false, false
 	}
-	p.running[client] = true
+	p.free[in]--
+	p.running[client] = in
 	p.of[client.Addr()]++
 	return true, false
 }
@@ -130,6 +160,7 @@ func (p *places) take(client netip.AddrPort) (took, twice bool) {
 func (p *places) give(client netip.AddrPort) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.free[p.running[client]]++
 	delete(p.running, client)
 	if p.of[client.Addr()]--; p.of[client.Addr()] == 0 {
 		delete(p.of, client.Addr())
@@ -166,8 +197,10 @@ func (s *Server) begin(e *engine, local netip.Addr, client netip.AddrPort, r req
 		own = &Error{CodeNotFound, "there is no such file"}
 	}
 	f.t.Err = err
-	if err := e.once(local, client, own.encode()); err != nil {
-		f.t.Err = errors.Join(f.t.Err, err)
+	if out := own.fit(r.length); out != nil {
+		if err := e.once(local, client, out); err != nil {
+			f.t.Err = errors.Join(f.t.Err, err)
+		}
 	}
 	done()
 }

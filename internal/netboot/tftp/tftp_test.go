@@ -2,6 +2,7 @@ package tftp
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -33,7 +34,7 @@ func serving(t *testing.T, files map[string][]byte, most int) (*net.UDPAddr, cha
 		t.Fatal(err)
 	}
 	done := make(chan Transfer, 1000)
-	s := &Server{Now: time.Now, Max: most, Done: func(x Transfer) { done <- x },
+	s := &Server{Now: time.Now, Shares: []int{cmp.Or(most, maxAtOnce)}, Done: func(x Transfer) { done <- x },
 		Open: func(_ netip.Addr, name string) (File, int64, error) {
 			b, ok := files[name]
 			if !ok {
@@ -212,17 +213,20 @@ func TestConversations(t *testing.T) {
 			t.Errorf("%+v", got)
 		}
 	})
-	for name, say := range map[string]struct{ says, want string }{
-		"somebody who wants to write": {"\x00\x02x\x00octet\x00", "\x00\x05\x00\x02nothing is written here\x00"},
-		"netascii":                    {"\x00\x01x\x00netascii\x00", "\x00\x05\x00\x04only octet is served, not \"netascii\"\x00"},
-		"no end":                      {"\x00\x01x\x00octet", "\x00\x05\x00\x04a request that does not end\x00"},
-		"a block of nothing":          {rrq("two", "blksize", "0"), "\x00\x05\x00\x08blksize \"0\"\x00"},
-		"a huge request":              {rrq(strings.Repeat("x", 600)), "\x00\x05\x00\x04a request of 609 bytes\x00"},
+	for name, say := range map[string]struct {
+		says string
+		want *Error // which is cut to the length of what was said
+	}{
+		"somebody who wants to write": {"\x00\x02a-long-name-of-a-file\x00octet\x00", &Error{CodeDenied, "nothing is written here"}},
+		"netascii":                    {"\x00\x01a-long-name-of-a-file\x00netascii\x00", &Error{CodeIllegal, "only octet is served"}},
+		"no end":                      {"\x00\x01x\x00octet", &Error{CodeIllegal, "a re"}},
+		"a block of nothing":          {rrq("two", "blksize", "0"), &Error{CodeOptions, "blksize: want a n"}},
+		"a huge request":              {rrq(strings.Repeat("x", 600)), &Error{CodeIllegal, "a request of 609 bytes"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newClient(t, at)
 			c.send(say.says)
-			c.expect(say.want)
+			c.expect(string(say.want.encode()))
 		})
 	}
 	t.Run("errors are not answered", func(t *testing.T) {
@@ -276,7 +280,7 @@ func TestTooMany(t *testing.T) {
 	}
 	c := newClient(t, at)
 	c.send(rrq("f", "tsize", "0"))
-	c.expect("\x00\x05\x00\x00too many transfers\x00")
+	c.expect("\x00\x05\x00\x00too many tran\x00")
 
 	// Nor are all of them one machine's.
 	at, _ = serving(t, map[string][]byte{"f": noise(2000)}, 0)
@@ -287,7 +291,7 @@ func TestTooMany(t *testing.T) {
 	}
 	c = newClient(t, at)
 	c.send(rrq("f", "tsize", "0"))
-	c.expect("\x00\x05\x00\x00too many transfers\x00")
+	c.expect("\x00\x05\x00\x00too many tran\x00")
 }
 
 // TestRequestTwice: a request that was sent again because the answer was late
