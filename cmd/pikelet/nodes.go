@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -50,6 +51,9 @@ and what went wrong. Those that nobody has adopted wait.`,
 			if err := json.Unmarshal(b, &list); err != nil {
 				return fmt.Errorf("reading what %s says: %w", o.Server, err)
 			}
+			for i := range list {
+				list[i] = printable(list[i])
+			}
 			say.result(list, nodeTable(list, time.Now()))
 			return nil
 		},
@@ -60,28 +64,47 @@ and what went wrong. Those that nobody has adopted wait.`,
 }
 
 func newAdopt(o *adminOptions, say *teller) *cobra.Command {
-	var as string
+	var as, mac string
 	c := &cobra.Command{
-		Use:   "adopt SERIAL",
+		Use:   "adopt SERIAL --mac ADDRESS",
 		Short: "Have a machine that waits boot, and be a node of the inventory",
-		Long: `Have a machine that waits boot. With --as it becomes that node of the inventory:
-its name, its identity, its volume; a node that the inventory ties to a machine
-by serial or address, or that another one was adopted as, is taken.`,
+		Long: `Have a machine that waits boot. --mac is the hardware address that pikelet nodes
+shows beside the serial: any machine can say a serial, and the one that is
+adopted is held to this address. With --as it becomes that node of the
+inventory: its name, its identity, its volume; a node that the inventory ties to
+a machine by serial or address, or that another one was adopted as, is taken.`,
 		Args: exactly(1, "the machine's serial, the last eight digits"),
 		RunE: func(c *cobra.Command, args []string) error {
+			hw, err := net.ParseMAC(mac)
+			if err != nil || len(hw) != 6 {
+				return usageError{fmt.Errorf("--mac %q: want the hardware address that pikelet nodes shows beside the serial", mac)}
+			}
 			serial := strings.ToLower(args[0])
 			if len(serial) > 8 {
 				serial = serial[len(serial)-8:]
 			}
-			if _, err := o.ask(c.Context(), http.MethodPost, "/adopt", url.Values{"serial": {serial}, "as": {as}}); err != nil {
+			form := url.Values{"serial": {serial}, "mac": {hw.String()}, "as": {as}}
+			if _, err := o.ask(c.Context(), http.MethodPost, "/adopt", form); err != nil {
 				return err
 			}
-			say.result(map[string]string{"serial": serial, "as": as}, serial+" is adopted, and boots when it asks the next time")
+			say.result(map[string]string{"serial": serial, "mac": hw.String(), "as": as}, serial+" is adopted, and boots when it asks the next time")
 			return nil
 		},
 	}
+	c.Flags().StringVar(&mac, "mac", "", "the machine's hardware address, as pikelet nodes shows it (required)")
 	c.Flags().StringVar(&as, "as", "", "the hostname of its entry in the inventory")
 	return c
+}
+
+// maxShown bounds what is shown of one thing that a server says, in bytes.
+const maxShown = 4 << 10
+
+// printable returns a node with nothing in it that moves a terminal's cursor.
+func printable(n netboot.Node) netboot.Node {
+	for _, s := range []*string{&n.Serial, &n.MAC, &n.Model, &n.IP, &n.Stage, &n.Release, &n.Error} {
+		*s = netboot.Printable(*s, maxShown)
+	}
+	return n
 }
 
 // ask asks a server, and returns what it answers.
@@ -112,7 +135,7 @@ func (o *adminOptions) ask(ctx context.Context, method, path string, form url.Va
 		return nil, err
 	}
 	if resp.StatusCode >= 300 {
-		return nil, errors.New(strings.TrimSpace(string(b)))
+		return nil, errors.New(netboot.Printable(strings.TrimSpace(string(b)), maxShown))
 	}
 	return b, nil
 }
@@ -127,6 +150,9 @@ func nodeTable(list []netboot.Node, now time.Time) string {
 	fmt.Fprintln(w, "SERIAL\tMAC\tADDRESS\tRELEASE\tSEEN\tSTAGE")
 	for _, n := range list {
 		stage := n.Stage
+		if n.Conflict > 0 {
+			stage += fmt.Sprintf(" (CONFLICT: %d more say this serial)", n.Conflict)
+		}
 		if n.Error != "" {
 			stage += ": " + n.Error
 		}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync"
 
 	"github.com/pikelet-os/pikelet/internal/desk"
 	"github.com/pikelet-os/pikelet/internal/netboot"
@@ -21,6 +22,8 @@ type roster struct {
 
 	entries  []entry // what the server reads of each entry of the inventory
 	defaults entry
+
+	adopting sync.Mutex // held from looking whether an entry is free until it is taken
 }
 
 type entry struct {
@@ -60,8 +63,39 @@ func (r *roster) read(own netip.Prefix) error {
 		r.entries = append(r.entries, e)
 	}
 	var err error
-	r.defaults, err = one(config.Machine{Unlisted: true})
-	return err
+	if r.defaults, err = one(config.Machine{Unlisted: true}); err != nil {
+		return err
+	}
+	return r.unique()
+}
+
+// unique returns an error where two machines would have one entry: adoptions
+// are files, which people copy and merge.
+func (r *roster) unique() error {
+	owner := map[string]string{}
+	for serial, a := range r.adopted.All() {
+		if a.As == "" {
+			continue
+		}
+		if other, ok := owner[a.As]; ok {
+			return fmt.Errorf("%s: serials %s and %s are both adopted as %s; remove the file of the one that is not",
+				r.adopted.Dir, min(serial, other), max(serial, other), a.As)
+		}
+		owner[a.As] = serial
+		for _, n := range r.doc.Inventory.Nodes {
+			if n.Hostname == a.As && (n.Serial != "" && !sameSerial(n.Serial, serial) || n.MAC != "" && n.MAC != a.MAC) {
+				return fmt.Errorf("%s: serial %s is adopted as %s, and the inventory says that %s is another machine; remove one of the two",
+					r.adopted.Dir, serial, a.As, a.As)
+			}
+		}
+	}
+	return nil
+}
+
+// sameSerial reports whether a serial of the inventory, of eight digits or of
+// all sixteen, is the one that firmware says, which is the last eight.
+func sameSerial(inventory, short string) bool {
+	return inventory[max(0, len(inventory)-8):] == short
 }
 
 // wired is the network device that a Pi boots from.
@@ -79,14 +113,32 @@ func (r *roster) references() []string {
 }
 
 // machine returns how the inventory is asked for a machine, and which entry it
-// takes; -1 for none.
+// takes; -1 for none. Where an adoption or an entry names a serial and a
+// hardware address, only a machine that has both is the one that is meant.
 func (r *roster) machine(m netboot.Machine) (config.Machine, int) {
 	machine := machineOf(m)
 	machine.Unlisted = r.unlisted
+	for _, n := range r.doc.Inventory.Nodes {
+		if n.Serial != "" && sameSerial(n.Serial, m.Serial) {
+			machine.Serial = n.Serial // which may have more digits
+		}
+	}
 	if a, ok := r.adopted.Find(m.Serial); ok {
+		if a.MAC != "" && a.MAC != m.MAC {
+			return machine, -1
+		}
 		machine.Name = a.As
 	}
 	i, err := r.doc.Find(machine)
+	if err == nil && machine.Name == "" {
+		switch n := r.doc.Inventory.Nodes[i]; {
+		case n.MAC != "" && n.MAC != m.MAC:
+			return machine, -1
+		case n.Serial != "" && m.Serial != "" && !sameSerial(n.Serial, m.Serial):
+			machine.MAC = ""
+			i, err = r.doc.Find(machine)
+		}
+	}
 	if err != nil {
 		return machine, -1
 	}
@@ -128,14 +180,31 @@ func (r *roster) Known(m netboot.Machine) (mac string, ok bool) {
 	if a, ok := r.adopted.Find(m.Serial); ok {
 		return a.MAC, true
 	}
+	if mac := r.pinned(m.Serial); mac != "" {
+		return mac, true
+	}
 	if _, i := r.machine(m); i >= 0 {
 		return r.doc.Inventory.Nodes[i].MAC, true
 	}
 	return "", r.unlisted && m.Serial != ""
 }
 
+// pinned returns the hardware address that the inventory names beside a
+// serial; "" for none.
+func (r *roster) pinned(serial string) string {
+	for _, n := range r.doc.Inventory.Nodes {
+		if serial != "" && n.Serial != "" && sameSerial(n.Serial, serial) {
+			return n.MAC
+		}
+	}
+	return ""
+}
+
 // Config implements netboot.Roster.
 func (r *roster) Config(m netboot.Machine) ([]byte, error) {
+	if mac, _ := r.Known(m); mac != "" && mac != m.MAC {
+		return nil, nil // it is another machine
+	}
 	machine, i := r.machine(m)
 	if i < 0 && machine.Name == "" && !r.unlisted {
 		return nil, nil // it was adopted as nobody of the inventory
@@ -166,22 +235,44 @@ func (r *roster) free() []string {
 	return names
 }
 
-// adopt takes a machine. An entry is one machine's: two with one identity and
-// one volume would destroy it.
+// adopt takes a machine, which is held to its hardware address from then on. An
+// entry is one machine's: two with one identity and one volume would destroy
+// it. And a serial is one machine's: who says it from another hardware address
+// does not take its place.
 func (r *roster) adopt(m netboot.Machine, as string) error {
-	if as != "" && !slices.Contains(r.free(), as) {
-		for _, n := range r.doc.Inventory.Nodes {
-			switch {
-			case n.Hostname != as:
-			case netboot.AdoptedAs(r.adopted, as) == m.Serial:
-				return r.adopted.Put(m.Serial, netboot.Adoption{As: as, MAC: m.MAC})
-			case netboot.AdoptedAs(r.adopted, as) != "":
-				return fmt.Errorf("%s is serial %s already; remove its file from the server's state to have another take its place", as, netboot.AdoptedAs(r.adopted, as))
-			default:
-				return fmt.Errorf("the inventory says itself which machine %s is", as)
-			}
-		}
-		return fmt.Errorf("the inventory has no node %q", as)
+	r.adopting.Lock()
+	defer r.adopting.Unlock()
+	if m.MAC == "" {
+		return fmt.Errorf("adopting serial %s: want the hardware address that is shown beside it", m.Serial)
+	}
+	if a, ok := r.adopted.Find(m.Serial); ok && a.MAC != "" && a.MAC != m.MAC {
+		return fmt.Errorf("serial %s is adopted already, with hardware address %s; "+
+			"remove its file from the server's state to have another take its place", m.Serial, a.MAC)
+	}
+	if mac := r.pinned(m.Serial); mac != "" && mac != m.MAC {
+		return fmt.Errorf("the inventory says that serial %s has hardware address %s, not %s", m.Serial, mac, m.MAC)
+	}
+	if err := r.mayBe(m, as); err != nil {
+		return err
 	}
 	return r.adopted.Put(m.Serial, netboot.Adoption{As: as, MAC: m.MAC})
+}
+
+// mayBe returns why a machine cannot become an entry; nil where it can. The
+// caller holds the lock.
+func (r *roster) mayBe(m netboot.Machine, as string) error {
+	if as == "" || slices.Contains(r.free(), as) {
+		return nil
+	}
+	if !slices.ContainsFunc(r.doc.Inventory.Nodes, func(n config.Node) bool { return n.Hostname == as }) {
+		return fmt.Errorf("the inventory has no node %q", as)
+	}
+	switch owner := netboot.AdoptedAs(r.adopted, as); owner {
+	case m.Serial:
+		return nil
+	case "":
+		return fmt.Errorf("the inventory says itself which machine %s is", as)
+	default:
+		return fmt.Errorf("%s is serial %s already; remove its file from the server's state to have another take its place", as, owner)
+	}
 }

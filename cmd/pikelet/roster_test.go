@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/pikelet-os/pikelet/internal/artifact/registry"
@@ -29,6 +31,8 @@ func newRoster(t *testing.T, inventory string, unlisted bool) (*roster, error) {
 		adopted: &netboot.Records[netboot.Adoption]{Dir: filepath.Join(dir, "adopted")}}
 	return r, r.read(netip.MustParsePrefix("10.0.0.1/24"))
 }
+
+const adoptedMAC = "d8:3a:dd:00:00:04"
 
 // TestRoster: which image, which address and which config each machine has: by
 // serial, by hardware address, by board, as what it was adopted, and where
@@ -56,8 +60,8 @@ nodes:
 		"by serial":  {netboot.Machine{Serial: "00000001"}, want{true, "beta", "10.0.0.20", "hostname: one"}, want{true, "beta", "10.0.0.20", "hostname: one"}},
 		"by address": {netboot.Machine{MAC: "d8:3a:dd:00:00:02"}, want{true, "all", "", "hostname: two"}, want{true, "all", "", "hostname: two"}},
 		"by board":   {netboot.Machine{Serial: "00000003", Model: "RPi5"}, want{true, "all", "", "kernel.panic"}, want{true, "all", "", "kernel.panic"}},
-		"adopted":    {netboot.Machine{Serial: "00000004"}, want{true, "beta", "", "hostname: four"}, want{true, "beta", "", "hostname: four"}},
-		"as nobody":  {netboot.Machine{Serial: "00000005"}, want{true, "all", "", ""}, want{true, "all", "", "zone: UTC"}},
+		"adopted":    {netboot.Machine{Serial: "00000004", MAC: adoptedMAC}, want{true, "beta", "", "hostname: four"}, want{true, "beta", "", "hostname: four"}},
+		"as nobody":  {netboot.Machine{Serial: "00000005", MAC: adoptedMAC}, want{true, "all", "", ""}, want{true, "all", "", "zone: UTC"}},
 		"a stranger": {netboot.Machine{Serial: "00000006", Model: "RPi4"}, want{false, "all", "", ""}, want{true, "all", "", "zone: UTC"}},
 		"no serial":  {netboot.Machine{MAC: "d8:3a:dd:00:00:07"}, want{false, "all", "", ""}, want{false, "all", "", "zone: UTC"}},
 	} {
@@ -67,7 +71,7 @@ nodes:
 				t.Fatal(err)
 			}
 			for serial, as := range map[string]string{"00000004": "four", "00000005": ""} {
-				if err := r.adopt(netboot.Machine{Serial: serial}, as); err != nil {
+				if err := r.adopt(netboot.Machine{Serial: serial, MAC: adoptedMAC}, as); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -104,6 +108,156 @@ nodes:
 	}
 }
 
+// TestRosterHoldsToAddresses: where the inventory or an adoption names a serial
+// and a hardware address, a machine that has one of the two is not the one that
+// is meant: it is not known, and has neither image, address nor config of it,
+// not even where the machines that are not listed boot.
+func TestRosterHoldsToAddresses(t *testing.T) {
+	const inventory = `
+defaults: {upgrades: {channel: all}}
+nodes:
+- {serial: '1000000000000001', mac: 'd8:3a:dd:00:00:01', hostname: one, upgrades: {channel: beta}, network: {interfaces: [{name: eth0, addresses: [10.0.0.20/24]}]}}
+- {hostname: four, upgrades: {channel: beta}, network: {interfaces: [{name: eth0, addresses: [10.0.0.21/24]}]}}
+- {serial: '1000000000000005', hostname: five}
+- {board: rpi5, sysctls: {kernel.panic: '9'}}
+`
+	const right, wrong = "d8:3a:dd:00:00:01", "d8:3a:dd:00:00:99"
+	for name, c := range map[string]struct {
+		m      netboot.Machine
+		is     bool
+		config string
+		image  string
+	}{
+		"both":                      {netboot.Machine{Serial: "00000001", MAC: right}, true, "hostname: one", "beta"},
+		"the address, serial later": {netboot.Machine{MAC: right}, true, "hostname: one", "beta"},
+		"the serial alone":          {netboot.Machine{Serial: "00000001"}, false, "", "all"},
+		"the serial":                {netboot.Machine{Serial: "00000001", MAC: wrong}, false, "", "all"},
+		"the address":               {netboot.Machine{Serial: "00000009", MAC: right}, false, "", "all"},
+		"the address, and a board":  {netboot.Machine{Serial: "00000009", MAC: right, Model: "RPi5"}, true, "kernel.panic", "all"},
+		"adopted":                   {netboot.Machine{Serial: "00000004", MAC: adoptedMAC}, true, "hostname: four", "beta"},
+		"the serial of an adopted":  {netboot.Machine{Serial: "00000004", MAC: wrong}, false, "", "all"},
+		"a serial without address":  {netboot.Machine{Serial: "00000005", MAC: wrong}, true, "hostname: five", "all"},
+	} {
+		for _, unlisted := range []bool{false, true} {
+			r, err := newRoster(t, inventory, unlisted)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := r.adopt(netboot.Machine{Serial: "00000004", MAC: adoptedMAC}, "four"); err != nil {
+				t.Fatal(err)
+			}
+			mac, ok := r.Known(c.m)
+			is := ok && (mac == "" || mac == c.m.MAC)
+			_, fixed := r.fixed(c.m)
+			config, err := r.Config(c.m)
+			if unlisted && c.m.Serial == "00000009" {
+				continue // it is whoever was plugged in
+			}
+			if is != c.is || fixed && !c.is || r.Reference(c.m) != c.image ||
+				err != nil || (c.config == "") != (config == nil) || !strings.Contains(string(config), c.config) {
+				t.Errorf("%s, unlisted %v: known %v (%q), a fixed address %v, image %q, config %q %v",
+					name, unlisted, is, mac, fixed, r.Reference(c.m), config, err)
+			}
+		}
+	}
+}
+
+// TestAdoptedAtOnce: of two machines that are adopted as one entry at the same
+// time, one becomes it.
+func TestAdoptedAtOnce(t *testing.T) {
+	for range 50 {
+		r, err := newRoster(t, "nodes: [{hostname: four}]\n", false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all sync.WaitGroup
+		results := make([]error, 4)
+		for i := range results {
+			all.Go(func() {
+				results[i] = r.adopt(netboot.Machine{Serial: fmt.Sprintf("0000000%d", i+1), MAC: adoptedMAC}, "four")
+			})
+		}
+		all.Wait()
+		became := 0
+		for _, err := range results {
+			if err == nil {
+				became++
+			}
+		}
+		if became != 1 {
+			t.Fatalf("%d machines are four: %v", became, r.adopted.All())
+		}
+	}
+}
+
+// TestAdoptionRefused: what nobody may become, and who may not: an adoption takes
+// nothing from a machine that is known already.
+func TestAdoptionRefused(t *testing.T) {
+	const inventory = `
+nodes:
+- {hostname: four}
+- {hostname: five}
+- {serial: '00000001', mac: 'd8:3a:dd:00:00:01', hostname: one}
+- {serial: '00000002', hostname: two}
+`
+	r, err := newRoster(t, inventory, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const other = "d8:3a:dd:00:00:99"
+	for _, c := range []struct{ serial, mac, as, why string }{
+		{"00000004", adoptedMAC, "four", ""},
+		{"00000004", adoptedMAC, "four", ""},
+		{"00000004", other, "four", "adopted already, with hardware address " + adoptedMAC},
+		{"00000004", other, "", "adopted already"},
+		{"00000005", other, "four", "four is serial 00000004 already"},
+		{"00000005", "", "five", "want the hardware address"},
+		{"00000005", other, "nine", "has no node"},
+		{"00000005", other, "one", "says itself which machine one is"},
+		{"00000001", other, "", "the inventory says that serial 00000001 has hardware address d8:3a:dd:00:00:01"},
+		{"00000001", "d8:3a:dd:00:00:01", "", ""},
+		{"00000002", other, "", ""},
+	} {
+		err := r.adopt(netboot.Machine{Serial: c.serial, MAC: c.mac}, c.as)
+		if (err == nil) != (c.why == "") || err != nil && !strings.Contains(err.Error(), c.why) {
+			t.Errorf("%s at %s as %q: %v, want %q", c.serial, c.mac, c.as, err, c.why)
+		}
+	}
+	if a, _ := r.adopted.Find("00000004"); a != (netboot.Adoption{As: "four", MAC: adoptedMAC}) {
+		t.Errorf("the first is %+v now", a)
+	}
+}
+
+// TestTwoMachinesOneEntry: files of adoptions that make two machines one node
+// are an error when the server starts.
+func TestTwoMachinesOneEntry(t *testing.T) {
+	const inventory = "nodes: [{hostname: four}, {serial: '1000000000000001', hostname: one}, {mac: 'd8:3a:dd:00:00:02', hostname: two}]\n"
+	for _, c := range []struct {
+		adopted map[string]netboot.Adoption
+		why     string
+	}{
+		{map[string]netboot.Adoption{"00000004": {As: "four", MAC: adoptedMAC}, "00000005": {MAC: adoptedMAC}, "00000006": {MAC: adoptedMAC}}, ""},
+		{map[string]netboot.Adoption{"00000004": {As: "four", MAC: adoptedMAC}, "00000005": {As: "four", MAC: adoptedMAC}}, "serials 00000004 and 00000005 are both adopted as four"},
+		{map[string]netboot.Adoption{"00000001": {As: "one", MAC: adoptedMAC}, "00000002": {As: "two", MAC: "d8:3a:dd:00:00:02"}}, ""},
+		{map[string]netboot.Adoption{"00000004": {As: "one", MAC: adoptedMAC}}, "the inventory says that one is another machine"},
+		{map[string]netboot.Adoption{"00000004": {As: "two", MAC: adoptedMAC}}, "the inventory says that two is another machine"},
+	} {
+		r, err := newRoster(t, inventory, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for serial, a := range c.adopted {
+			if err := r.adopted.Put(serial, a); err != nil {
+				t.Fatal(err)
+			}
+		}
+		err = r.read(netip.MustParsePrefix("10.0.0.1/24"))
+		if (err == nil) != (c.why == "") || err != nil && !strings.Contains(err.Error(), c.why) {
+			t.Errorf("%v: %v, want %q", c.adopted, err, c.why)
+		}
+	}
+}
+
 // TestRegistryAway: a boot server that starts while the registry is away serves
 // what it served last; one that never served it says so.
 func TestRegistryAway(t *testing.T) {
@@ -112,7 +266,7 @@ func TestRegistryAway(t *testing.T) {
 	o := &imageOptions{Keys: []string{dir + "/ci.pub"}}
 	away := false
 	start := func(state string) (*library, error) {
-		l := &library{cache: dir + "/cache", say: say, images: &netboot.Images{}, memory: state + "/served.yaml"}
+		l := &library{cache: dir + "/cache", say: say, images: &netboot.Images{}, memory: state + "/served.yaml", keys: noKeys}
 		l.open = func(ctx context.Context, ref string) (*registry.Image, error) {
 			if away && strings.HasPrefix(ref, dir+"/one") {
 				return nil, os.ErrDeadlineExceeded

@@ -45,6 +45,15 @@ func TestServeRefuses(t *testing.T) {
 			t.Errorf("eeprom %s: %d: %s", args, code, out)
 		}
 	}
+	for want, args := range map[string]string{
+		`--mac "": want the hardware address that pikelet nodes shows`: "52617370 --as attic",
+		`--mac "d8:3a": want the hardware address`:                     "52617370 --mac d8:3a",
+	} {
+		out, code := pikelet(t, dir, nil, append([]string{"nodes", "adopt"}, strings.Fields(args)...)...)
+		if code != 2 || !strings.Contains(out, want) {
+			t.Errorf("nodes adopt %s: %d: %s", args, code, out)
+		}
+	}
 	if out, code := pikelet(t, dir, nil, "eeprom", "--image", "token"); code != 1 || !strings.Contains(out, "6 bytes") {
 		t.Errorf("eeprom --image: %d: %s", code, out)
 	}

@@ -23,7 +23,8 @@ type Admin struct {
 	// Token must come with every request, as a bearer's or as the password of
 	// Basic authentication; "" for none, which is for loopback only.
 	Token string
-	// Adopt takes a machine; as is the entry of the inventory that it becomes.
+	// Adopt takes the machine of a serial and a hardware address; as is the
+	// entry of the inventory that it becomes, "" for none.
 	Adopt func(m Machine, as string) error
 	// Free returns the names of entries that no machine has yet.
 	Free func() []string
@@ -109,23 +110,22 @@ func (a *Admin) nodes(w http.ResponseWriter, _ *http.Request) {
 
 func (a *Admin) adopt(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, 4<<10)
-	serial, as := r.PostFormValue("serial"), r.PostFormValue("as")
-	if !serialForm.MatchString(serial) {
-		refuse(w, http.StatusBadRequest, fmt.Errorf("serial %q: want eight hexadecimal digits in lower case", serial))
+	m, as := Machine{Serial: r.PostFormValue("serial"), MAC: r.PostFormValue("mac")}, r.PostFormValue("as")
+	switch {
+	case !serialForm.MatchString(m.Serial):
+		refuse(w, http.StatusBadRequest, fmt.Errorf("serial %q: want eight hexadecimal digits in lower case", m.Serial))
 		return
-	}
-	m := Machine{Serial: serial}
-	for _, n := range a.Server.Nodes() {
-		if n.Serial == serial {
-			m = n.Machine
-		}
+	case !macForm.MatchString(m.MAC):
+		refuse(w, http.StatusBadRequest, fmt.Errorf("mac %q: want the hardware address shown beside the serial", m.MAC))
+		return
 	}
 	if err := a.Adopt(m, as); err != nil {
 		refuse(w, http.StatusConflict, err)
 		return
 	}
-	a.Server.Log(fmt.Sprintf("adopted: serial %s as %q, by %s", serial, as, r.RemoteAddr))
-	a.Server.adopted(m)
+	said := fmt.Sprintf("adopted: serial %s as %q, with hardware address %s, by %s", m.Serial, as, m.MAC, r.RemoteAddr)
+	a.Server.Log(Printable(said, maxLine))
+	a.Server.adopted()
 	if strings.Contains(r.Header.Get("Accept"), "text/html") {
 		http.Redirect(w, r, "/", http.StatusSeeOther)
 		return
@@ -133,12 +133,14 @@ func (a *Admin) adopt(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// adopted notes that a machine is, for who looks before it asks again.
-func (s *Server) adopted(m Machine) {
+// adopted notes that a machine was adopted, for who looks before it asks again.
+func (s *Server) adopted() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if n := s.nodes.find(m); n != nil {
-		_, n.Adopted = s.Roster.Known(n.Machine)
+	for e := s.nodes.recent.Front(); e != nil; e = e.Next() {
+		n := node(e)
+		n.standing = s.standing(n.Machine)
+		n.Adopted = n.standing > stranger
 	}
 }
 
@@ -149,7 +151,10 @@ func (a *Admin) metrics(w http.ResponseWriter, _ *http.Request) {
 	metric := func(name, kind, help string) { fmt.Fprintf(&b, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, kind) }
 	s.mu.Lock()
 	c := s.counts
-	booting, waiting := len(s.line.underWay), len(s.line.waiting)
+	booting, waiting := 0, 0
+	for _, l := range s.lines[listed:] {
+		booting, waiting = booting+len(l.underWay), waiting+len(l.waiting)
+	}
 	s.mu.Unlock()
 	for _, m := range []struct {
 		name, help string
@@ -171,16 +176,24 @@ func (a *Admin) metrics(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprintf(&b, "pikelet_serve_waiting %d\n", waiting)
 	metric("pikelet_serve_node_last_seen_seconds", "gauge", "When a machine was heard of last, Unix time.")
 	for _, n := range s.Nodes() {
-		fmt.Fprintf(&b, "pikelet_serve_node_last_seen_seconds{serial=%q,mac=%q,adopted=\"%t\",stage=%q,release=%q} %d\n", n.Serial, n.MAC, n.Adopted, n.Stage, n.Release, n.Last.Unix())
+		fmt.Fprintf(&b, "pikelet_serve_node_last_seen_seconds{serial=%s,mac=%s,adopted=\"%t\",stage=%s,release=%s} %d\n",
+			label(n.Serial), label(n.MAC), n.Adopted, label(n.Stage), label(n.Release), n.Last.Unix())
 	}
 	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 	send(w, []byte(b.String()))
 }
+
+// labelEscapes are all that Prometheus knows in a label: one it does not know
+// costs it the whole answer.
+var labelEscapes = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
+
+// label returns the value of a label, in quotes.
+func label(s string) string { return `"` + labelEscapes.Replace(s) + `"` }
 
 // counts are what metrics count.
 type counts struct{ boots, bytes, again, failed, configs, refused int64 }
 
 // ServeAdmin answers on a listener until ctx ends.
 func (a *Admin) ServeAdmin(ctx context.Context, l net.Listener) error {
-	return serveHTTP(ctx, l, a.Handler())
+	return a.Server.serveHTTP(ctx, bounded(l, a.Server.Now, adminConns), a.Handler())
 }

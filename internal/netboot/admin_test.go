@@ -68,7 +68,7 @@ func TestAdoption(t *testing.T) {
 	if status != 200 || !strings.Contains(text, "waits to be adopted") || !strings.Contains(text, `value="52617370"`) || strings.Contains(text, "<script>") {
 		t.Errorf("%d %s", status, text)
 	}
-	form := url.Values{"serial": {"52617370"}, "as": {"attic"}}
+	form := url.Values{"serial": {"52617370"}, "mac": {piMAC}, "as": {"attic"}}
 	if status, _, h := ask(a, "POST", "/adopt", form, "Accept", "text/html"); status != http.StatusSeeOther || h.Get("Location") != "/" {
 		t.Errorf("%d", status)
 	}
@@ -80,19 +80,27 @@ func TestAdoption(t *testing.T) {
 	if status != 200 || text != "hostname: attic\n" {
 		t.Errorf("%d %q", status, text)
 	}
-	// Another machine that says it has this serial.
+	// Another machine that says it has this serial has nothing, and is shown.
 	s.macs[piIP] = otherMAC
-	s.boots()
+	for _, name := range []string{"config.txt", "vmlinuz", "initramfs"} {
+		if _, err := s.fetch(piIP, "52617370/"+name); err == nil {
+			t.Errorf("another machine got %s", name)
+		}
+	}
 	if status, text := s.asks(piIP, configOf(otherMAC)); status != http.StatusForbidden {
 		t.Errorf("another machine got %d %q", status, text)
 	}
 	_, text, _ = ask(a, "GET", "/nodes", nil)
 	var list []Node
-	if err := json.Unmarshal([]byte(text), &list); err != nil || len(list) != 1 || !list[0].Adopted || list[0].Serial != "52617370" || !strings.Contains(list[0].Error, "refused") {
+	if err := json.Unmarshal([]byte(text), &list); err != nil || len(list) != 2 || !list[0].Adopted || list[0].MAC != piMAC || list[0].Error != "" || list[0].Conflict != 1 ||
+		list[1].Adopted || list[1].MAC != otherMAC || !strings.Contains(list[1].Error, "refused") || list[1].Conflict != 1 {
 		t.Errorf("%v %s", err, text)
 	}
+	if _, text, _ := ask(a, "GET", "/", nil); !strings.Contains(text, "1 other hardware address says this serial") || !strings.Contains(text, `name="mac" value="`+otherMAC+`"`) {
+		t.Errorf("the page does not show the conflict:\n%s", text)
+	}
 	_, text, _ = ask(a, "GET", "/metrics", nil)
-	for _, want := range []string{"\npikelet_serve_boots_total 2\n", "\npikelet_serve_configs_total 1\n", "\npikelet_serve_configs_refused_total 1\n", `{serial="52617370",mac="` + otherMAC + `",adopted="true",`} {
+	for _, want := range []string{"\npikelet_serve_boots_total 1\n", "\npikelet_serve_configs_total 1\n", "\npikelet_serve_configs_refused_total 1\n", `{serial="52617370",mac="` + piMAC + `",adopted="true",`, `{serial="52617370",mac="` + otherMAC + `",adopted="false",`} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in %s", want, text)
 		}
@@ -101,7 +109,7 @@ func TestAdoption(t *testing.T) {
 
 func TestWhoMayAsk(t *testing.T) {
 	_, a := newAdmin(t)
-	form := url.Values{"serial": {"52617370"}}
+	form := url.Values{"serial": {"52617370"}, "mac": {piMAC}}
 	for name, c := range map[string]struct {
 		method, path string
 		form         url.Values
@@ -118,9 +126,11 @@ func TestWhoMayAsk(t *testing.T) {
 		"another token":                      {"GET", "/nodes", nil, []string{"Authorization", "Bearer 0123456789abcdee"}, "0123456789abcdef", 401},
 		"the token":                          {"GET", "/nodes", nil, []string{"Authorization", "Bearer 0123456789abcdef", "Host", "pi.lan"}, "0123456789abcdef", 200},
 		"the token, from a browser":          {"GET", "/", nil, []string{"Authorization", "Basic eDowMTIzNDU2Nzg5YWJjZGVm"}, "0123456789abcdef", 200},
-		"a serial that is a path":            {"POST", "/adopt", url.Values{"serial": {"../../etc"}}, nil, "", 400},
-		"a name that is taken":               {"POST", "/adopt", url.Values{"serial": {"52617370"}, "as": {"taken"}}, nil, "", 409},
-		"a huge form":                        {"POST", "/adopt", url.Values{"serial": {strings.Repeat("1", 9000)}}, nil, "", 400},
+		"a serial that is a path":            {"POST", "/adopt", url.Values{"serial": {"../../etc"}, "mac": {piMAC}}, nil, "", 400},
+		"a name that is taken":               {"POST", "/adopt", url.Values{"serial": {"52617370"}, "mac": {piMAC}, "as": {"taken"}}, nil, "", 409},
+		"a huge form":                        {"POST", "/adopt", url.Values{"serial": {strings.Repeat("1", 9000)}, "mac": {piMAC}}, nil, "", 400},
+		"no hardware address":                {"POST", "/adopt", url.Values{"serial": {"52617370"}}, nil, "", 400},
+		"a hardware address that is none":    {"POST", "/adopt", url.Values{"serial": {"52617370"}, "mac": {piMAC + "\n"}}, nil, "", 400},
 		"adopting by a link":                 {"GET", "/adopt?serial=52617370", nil, nil, "", 405},
 		"a path there is not":                {"GET", "/v1/config", nil, nil, "", 404},
 	} {
@@ -140,7 +150,7 @@ func TestAdoptedAreKept(t *testing.T) {
 	if err := a.Put("52617370", Adoption{As: "attic", MAC: piMAC}); err != nil {
 		t.Fatal(err)
 	}
-	for _, bad := range []string{"", "../x", "5261737", "5261737G", "52617370/x"} {
+	for _, bad := range []string{"", "../x", "5261737", "5261737G", "52617370/x", "52617370-x", "52617370-d83add01020", "52617370-d83add010203/x"} {
 		if err := a.Put(bad, Adoption{}); err == nil {
 			t.Errorf("%q was adopted", bad)
 		}

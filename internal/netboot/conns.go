@@ -9,28 +9,41 @@ import (
 	"time"
 )
 
-// Bounds of connections to the boot plane. A node has one, and a second one
-// while it asks for something beside; whoever opens more, or reads so slowly
-// that it holds one for ever, gets no further.
+// conns bounds the connections to a listener.
+type conns struct {
+	all      int // at a time
+	ofClient int // of one address
+}
+
+// Bounds of connections. A node has one, and a second one while it asks for
+// something beside; a browser has six. Whoever opens more gets no further.
+var (
+	planeConns = conns{all: 1024, ofClient: 8} // a few hundred nodes at once
+	adminConns = conns{all: 64, ofClient: 16}
+)
+
+// How slowly a client may take what it is sent: 35 kB/s, of a cable that does
+// 10 MB/s.
 const (
-	maxConns    = 1024 // in all: a few hundred nodes at once
-	maxOfClient = 8
-	slowPart    = 1 << 20          // bytes that must be taken
-	slowTime    = 30 * time.Second // in this: 35 kB/s, of a cable that does 10 MB/s
+	slowPart = 1 << 20 // bytes that must be taken
+	slowTime = 30 * time.Second
 )
 
 // bounded has a listener hang up on whoever has enough connections already.
-func bounded(l net.Listener, now func() time.Time) net.Listener {
-	return &boundedListener{Listener: l, now: now, slow: slowTime, of: map[netip.Addr]int{}}
+// This machine's own count apart from all others, which therefore cannot lock
+// out who sits at it.
+func bounded(l net.Listener, now func() time.Time, most conns) *boundedListener {
+	return &boundedListener{Listener: l, now: now, slow: slowTime, most: most, of: map[netip.Addr]int{}}
 }
 
 type boundedListener struct {
 	net.Listener
 	now  func() time.Time
 	slow time.Duration
+	most conns
 	mu   sync.Mutex
 	of   map[netip.Addr]int
-	all  int
+	all  int // of other machines
 }
 
 // Accept implements net.Listener.
@@ -43,7 +56,7 @@ func (l *boundedListener) Accept() (net.Conn, error) {
 		tcp, ok := c.(*net.TCPConn)
 		if !ok {
 			c.Close()
-			return nil, errors.New("the boot plane is for TCP")
+			return nil, errors.New("want a TCP listener")
 		}
 		client := tcp.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
 		if l.take(client) {
@@ -57,10 +70,12 @@ func (l *boundedListener) Accept() (net.Conn, error) {
 func (l *boundedListener) take(client netip.Addr) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.all >= maxConns || l.of[client] >= maxOfClient {
+	if !client.IsLoopback() && l.all >= l.most.all || l.of[client] >= l.most.ofClient {
 		return false
 	}
-	l.all++
+	if !client.IsLoopback() {
+		l.all++
+	}
 	l.of[client]++
 	return true
 }
@@ -68,7 +83,9 @@ func (l *boundedListener) take(client netip.Addr) bool {
 func (l *boundedListener) give(client netip.Addr) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.all--
+	if !client.IsLoopback() {
+		l.all--
+	}
 	if l.of[client]--; l.of[client] == 0 {
 		delete(l.of, client)
 	}

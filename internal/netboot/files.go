@@ -2,6 +2,7 @@ package netboot
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"net"
@@ -63,26 +64,63 @@ func onNet(m *artifact.Manifest, name string) (artifact.File, bool) {
 // its server by its EEPROM.
 const betweenBoots = 20 * time.Second
 
+// errNoMAC is told to clients behind a router, and to senders that do not exist:
+// without a hardware address nobody knows where an answer would go.
+var errNoMAC = errors.New("the hardware address of the client is not known; it must be in the network of the boot server")
+
+// requester returns which machine asks, and for which file. The hardware
+// address is the one that answers go to, never the one that a request names.
+func (s *Server) requester(client netip.Addr, name string) (m Machine, file string, err error) {
+	m, file = asked(name)
+	mac := s.MACOf(client)
+	switch {
+	case mac == "":
+		return m, file, errNoMAC
+	case m.MAC != "" && m.MAC != mac:
+		return m, file, fmt.Errorf("the client has hardware address %s, and asks as %s", mac, m.MAC)
+	}
+	m.MAC = mac
+	return m, file, nil
+}
+
+// share returns which share of the transfers a request counts to: strangers
+// cannot take those of known machines, and nobody those of machines whose
+// hardware address is named.
+func (s *Server) share(client netip.Addr, name string) int {
+	m, _, err := s.requester(client, name)
+	if err != nil {
+		return int(stranger)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := s.nodes.find(m); n != nil && m.Serial == "" {
+		m = n.Machine
+	}
+	return int(s.standing(m))
+}
+
+// shares are the transfers there may be at a time, by the standing of who asks.
+var shares = []int{stranger: 64, listed: 64, pinned: 128}
+
 // open opens what a client of TFTP asks for. All files of a boot are of one
 // image, whatever becomes the current one meanwhile.
 func (s *Server) open(client netip.Addr, name string) (tftp.File, int64, error) {
-	m, file := asked(name)
-	if mac := s.MACOf(client); m.MAC == "" {
-		m.MAC = mac
+	m, file, err := s.requester(client, name)
+	if err != nil {
+		s.tell("tftp", fmt.Sprintf("%s: %v", client, err))
+		return nil, 0, &tftp.Error{Code: tftp.CodeDenied, Message: "unknown client"}
 	}
 	if !fs.ValidPath(file) {
 		return nil, 0, &tftp.Error{Code: tftp.CodeDenied, Message: "there is no such place"}
 	}
 	s.mu.Lock()
-	if known := s.nodes.find(m); known != nil && m.Serial == "" {
-		m.Serial = known.Serial
-	}
-	var served bool
+	n := s.seen(m, "asks for "+file)
+	n.IP = client.String()
+	// The serial of a first stage comes with what it asks for next.
+	served := n.Adopted || n.Serial == "" && file == firstStage
 	img := s.Images.Current(s.Reference)
-	if m != (Machine{}) {
-		n := s.seen(m, "asks for "+file)
-		n.IP, served = client.String(), n.Adopted
-		s.line.heard(n.MAC, s.Now())
+	if n.Adopted {
+		s.lines[n.standing].heard(n.MAC, s.Now())
 		if n.build == "" || n.complete && s.Now().Sub(n.served) > betweenBoots {
 			n.begins()
 			if is := s.imageFor(n.Machine); is != nil {
@@ -92,11 +130,8 @@ func (s *Server) open(client netip.Addr, name string) (tftp.File, int64, error) 
 		img = s.Images.built(n.build)
 	}
 	s.mu.Unlock()
-	if m.Serial == "" && file == firstStage {
-		served = true // the serial comes with what it asks for next
-	}
 	if !served {
-		return nil, 0, fmt.Errorf("it is not adopted")
+		return nil, 0, errors.New("it is not adopted")
 	}
 	if img == nil {
 		return nil, 0, fmt.Errorf("what it is to run is not at hand")
@@ -114,45 +149,37 @@ func (s *Server) open(client netip.Addr, name string) (tftp.File, int64, error) 
 }
 
 func (s *Server) serveTFTP(ctx context.Context, conn *net.UDPConn) error {
-	server := tftp.Server{Open: s.open, Done: s.sent, Now: s.Now}
+	server := tftp.Server{Open: s.open, Done: s.sent, Now: s.Now, Share: s.share, Shares: shares}
 	return server.Serve(ctx, conn)
 }
 
 // sent notes what a transfer came to. A boot is served when the firmware has
 // all of the initramfs, and a new one begins with that.
 func (s *Server) sent(t tftp.Transfer) {
-	m, file := asked(t.Name)
-	if m.MAC == "" {
-		m.MAC = s.MACOf(t.Client)
-	}
+	m, file, err := s.requester(t.Client, t.Name)
 	whole := t.Err == nil && t.Aborted == "" && t.Sent == t.Size
-	var began, digest string
+	var began Machine
+	var digest string
 	s.mu.Lock()
 	s.counts.bytes += t.Sent
 	s.counts.again += int64(t.Again)
 	if !whole && t.Aborted == "" && t.Sent > 0 {
 		s.counts.failed++
 	}
-	if n := s.nodes.find(m); n != nil && whole {
-		s.line.heard(n.MAC, s.Now())
-		n.Stage = "has " + file
-		n.kernel = n.kernel || file == artifact.KernelFile
-		if file == artifact.InitramfsFile {
-			n.served, n.from, n.claimed, n.Error = s.Now(), t.Client, false, ""
-			n.initramfs = true
-		}
-		// Which of the two comes last differs; what comes then is small.
-		if n.kernel && n.initramfs {
-			n.kernel, n.initramfs, n.complete = false, false, true
-			s.line.done(n.MAC)
+	if n := s.nodes.find(m); err == nil && n != nil && whole {
+		n.Stage = Printable("has "+file, maxStage)
+		if n.Adopted && n.has(file, t.Client, s.Now()) {
+			s.done(n.MAC)
 			s.counts.boots++
 			if img := s.Images.built(n.build); img != nil {
-				began, digest = n.Serial, img.Digest
+				began, digest = n.Machine, img.Digest
 			}
+		} else if n.Adopted {
+			s.lines[n.standing].heard(n.MAC, s.Now())
 		}
 	}
 	s.mu.Unlock()
-	if began != "" {
+	if digest != "" && began.Serial != "" {
 		s.note(began, func(h Health) Health { return h.started(digest) })
 	}
 	switch {
@@ -161,4 +188,20 @@ func (s *Server) sent(t tftp.Transfer) {
 	case t.Aborted == "" && t.Sent > 0:
 		s.tell("tftp", fmt.Sprintf("%s: %s ended after %d of %d bytes: %v", t.Client, t.Name, t.Sent, t.Size, t.Err))
 	}
+}
+
+// has notes that a machine's firmware has all of a file, and reports whether it
+// now has both of the large ones. Which of the two comes last differs; what
+// comes then is small.
+func (n *Node) has(file string, client netip.Addr, now time.Time) bool {
+	n.kernel = n.kernel || file == artifact.KernelFile
+	if file == artifact.InitramfsFile {
+		n.served, n.from, n.claimed, n.Error = now, client, false, ""
+		n.initramfs = true
+	}
+	if !n.kernel || !n.initramfs {
+		return false
+	}
+	n.kernel, n.initramfs, n.complete = false, false, true
+	return true
 }

@@ -41,7 +41,7 @@ func (s *stage) stranger(i int) (*dhcpv4.DHCPv4, error) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return s.lease(m)
+	return s.lease(m, netip.IPv4Unspecified())
 }
 
 // TestFlood: somebody asks thirty thousand times, each time as another
@@ -56,7 +56,13 @@ func TestFlood(t *testing.T) {
 	runtime.GC()
 	runtime.ReadMemStats(&before)
 	full := 0
+	h := hostile{s, otherIP, otherMAC}
 	for i := range 30_000 {
+		if i%3000 == 0 { // and in the name of the one that is adopted
+			if got := h.speaksFor(piSerial, piMAC, "build1", piIP); len(got) > 0 {
+				t.Fatal("it has the config")
+			}
+		}
 		s.now = s.now.Add(100 * time.Microsecond)
 		if _, err := s.stranger(i); err != nil {
 			full++
@@ -71,7 +77,7 @@ func TestFlood(t *testing.T) {
 	if full < 9_000 {
 		t.Errorf("only %d found no address", full)
 	}
-	if n := len(s.log); n > burst+2*4*rate {
+	if n := len(s.log); n > 3*(burst+2*4*rate) { // of DHCP, TFTP and HTTP
 		t.Errorf("%d lines were said", n)
 	}
 	for name, id := range map[string]string{
@@ -85,6 +91,9 @@ func TestFlood(t *testing.T) {
 	}
 	if _, err := s.fetch(piIP, "52617370/config.txt"); err != nil {
 		t.Error(err)
+	}
+	if h := s.health(Machine{Serial: piSerial, MAC: piMAC}); len(h.Bad) > 0 || h.Starts > 0 {
+		t.Errorf("%+v", h)
 	}
 }
 
@@ -110,27 +119,32 @@ func TestOffersAreBrief(t *testing.T) {
 	one := netip.MustParseAddr("10.0.0.50")
 	p := &Pool{First: one, Last: one, Bits: 24}
 	a, b, pi := Machine{MAC: "a"}, Machine{MAC: "b"}, Machine{MAC: "pi"}
-	gives := func(m Machine, stranger, keeps, want bool) {
+	gives := func(m Machine, is standing, keeps, want bool) {
 		t.Helper()
-		if _, err := p.Give(m, stranger, keeps, now); (err == nil) != want {
+		_, err := p.offer(m, is, now)
+		if keeps {
+			_, err = p.take(m, is, one, now)
+		}
+		if (err == nil) != want {
 			t.Errorf("%s: %v", m.MAC, err)
 		}
 	}
-	gives(a, true, false, true)
-	gives(b, true, false, false)
+	gives(a, stranger, false, true)
+	gives(b, stranger, false, false)
 	now = now.Add(offerTime + time.Second)
-	gives(b, true, false, true)
-	gives(pi, false, false, true) // an adopted one comes first
-	gives(b, true, true, false)
+	gives(b, stranger, false, true)
+	gives(pi, listed, false, true) // a listed one comes first
+	gives(b, stranger, true, false)
 	now = now.Add(offerTime + time.Second)
-	gives(b, true, true, true)
-	gives(pi, false, false, false)
-	p.Released("b")
-	gives(pi, false, true, true)
-	p.Declined("pi", now)
-	gives(pi, false, true, false)
+	gives(b, stranger, true, true)
+	p.released("b", one)
+	gives(pi, listed, true, true)
+	p.released("b", one)
+	gives(b, stranger, true, false)
+	p.declined("pi", one, now)
+	gives(pi, listed, true, false)
 	now = now.Add(declinedTime + time.Second)
-	gives(pi, false, true, true)
+	gives(pi, listed, true, true)
 }
 
 // TestPi3First: it gives up soon, so it does not wait behind those that never
@@ -166,7 +180,7 @@ func TestPi3First(t *testing.T) {
 	if offer(t, s, otherMAC, rom, pxe) != nil {
 		t.Error("a second one did not wait")
 	}
-	s.line.begin("another", s.now) // the line of those that are known is full
+	s.lines[listed].begin("another", s.now) // the line of those that are known is full
 	if offer(t, s, piMAC, "\x00"+strings.Repeat("\x70\x73\x61\x52", 4), pxe) == nil {
 		t.Error("held up in the midst of a boot")
 	}
@@ -176,8 +190,8 @@ func TestPi3First(t *testing.T) {
 // another's are not its affair. What is sent by parts arrives as it is.
 func TestConnectionsAreBounded(t *testing.T) {
 	s := newStage(t)
-	big := &boundedListener{of: map[netip.Addr]int{}}
-	for i := range maxConns {
+	big := bounded(nil, time.Now, planeConns)
+	for i := range planeConns.all {
 		if !big.take(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})) {
 			t.Fatal(i)
 		}
@@ -190,11 +204,11 @@ func TestConnectionsAreBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx := t.Context()
-	go serveHTTP(ctx, bounded(l, time.Now), s.Plane())
+	go s.serveHTTP(ctx, bounded(l, time.Now, planeConns), s.Plane())
 	var conns []net.Conn
-	for i := range maxOfClient + 1 {
+	for i := range planeConns.ofClient + 1 {
 		c, err := net.Dial("tcp4", l.Addr().String())
-		if err != nil && i == maxOfClient {
+		if err != nil && i == planeConns.ofClient {
 			continue // hung up on before it was through
 		}
 		if err != nil {
@@ -205,7 +219,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 		ask := fmt.Sprintf("GET %s HTTP/1.1\r\nHost: x\r\n\r\n", plane.Request{Kind: plane.Manifest, Machine: pi}.Encode())
 		io.WriteString(c, ask)
 		c.SetReadDeadline(time.Now().Add(hang))
-		if _, err := c.Read(make([]byte, 1)); (err == nil) != (i < maxOfClient) {
+		if _, err := c.Read(make([]byte, 1)); (err == nil) != (i < planeConns.ofClient) {
 			t.Errorf("connection %d: %v", i, err)
 		}
 	}
@@ -222,6 +236,50 @@ func TestConnectionsAreBounded(t *testing.T) {
 		if time.Since(start) > hang {
 			t.Fatal("a place that is free again is not given")
 		}
+	}
+}
+
+// TestAdminConnectionsAreBounded: also before a token was asked for. What other
+// machines open does not lock out who sits at this one.
+func TestAdminConnectionsAreBounded(t *testing.T) {
+	s := newStage(t)
+	s.Now = time.Now
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &Admin{Server: s.Server, Token: "0123456789abcdef", Free: func() []string { return nil }}
+	go a.ServeAdmin(t.Context(), l)
+	for i := range adminConns.ofClient + 1 {
+		c, err := net.Dial("tcp4", l.Addr().String())
+		if err != nil && i == adminConns.ofClient {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+		c.SetReadDeadline(time.Now().Add(hang))
+		if _, err := c.Read(make([]byte, 1)); (err == nil) != (i < adminConns.ofClient) {
+			t.Errorf("connection %d: %v", i, err)
+		}
+	}
+	full := bounded(nil, time.Now, adminConns)
+	for i := range adminConns.all {
+		if !full.take(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})) {
+			t.Fatal(i)
+		}
+	}
+	if full.take(otherIP) {
+		t.Error("there is no bound for all together")
+	}
+	if !full.take(netip.MustParseAddr("127.0.0.1")) {
+		t.Error("others lock out this machine")
+	}
+	full.give(netip.MustParseAddr("127.0.0.1"))
+	if full.take(otherIP) {
+		t.Error("what this machine gives back is another's")
 	}
 }
 
@@ -260,9 +318,9 @@ func TestSlowReaders(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		b := bounded(l, time.Now).(*boundedListener)
+		b := bounded(l, time.Now, planeConns)
 		b.slow = slow
-		go serveHTTP(t.Context(), b, handler)
+		go newStage(t).serveHTTP(t.Context(), b, handler)
 		return l.Addr().String()
 	}
 	impatient, patient := serve(200*time.Millisecond), serve(hang) // this machine may be slow as well

@@ -140,7 +140,7 @@ func (s *Server) imageFor(m Machine) *Image {
 		reference = s.Reference
 	}
 	current := s.Images.Current(reference)
-	h, _ := s.Health.Find(m.Serial)
+	h := s.health(m)
 	if current != nil && !h.refuses(current.Digest) {
 		return current
 	}
@@ -150,15 +150,36 @@ func (s *Server) imageFor(m Machine) *Image {
 	return current // there is nothing better: it may be well the next time
 }
 
+// maxRecords bounds the machines whose health is written down, of those whose
+// hardware address nobody names: any machine that says a listed serial is one.
+const maxRecords = 16 << 10
+
+// health returns what is known of the releases on a machine.
+func (s *Server) health(m Machine) Health {
+	h, ok := s.Health.Find(m.record())
+	if !ok {
+		h, _ = s.Health.Find(m.Serial) // as it was written before hardware addresses counted
+	}
+	return h
+}
+
 // note changes what is known of a machine's health, and writes it down where
 // it did.
-func (s *Server) note(serial string, change func(Health) Health) {
-	was, _ := s.Health.Find(serial)
-	is := change(was)
-	if was.Good == is.Good && was.Trying == is.Trying && was.Starts == is.Starts && slices.Equal(was.Bad, is.Bad) {
+func (s *Server) note(m Machine, change func(Health) Health) {
+	if _, ok := s.Health.Find(m.record()); !ok && s.standing(m) < pinned && s.Health.Len() >= maxRecords {
+		s.tell("health", fmt.Sprintf("serial %s at %s: %s holds %d records already; remove those of machines that are gone",
+			m.Serial, m.MAC, s.Health.Dir, s.Health.Len()))
 		return
 	}
-	if err := s.Health.Put(serial, is); err != nil {
-		s.tell("health", fmt.Sprintf("serial %s: %v", serial, err))
+	before, _ := s.Health.Find(m.Serial)
+	err := s.Health.Update(m.record(), func(was Health, ok bool) (Health, bool) {
+		if !ok {
+			was = before
+		}
+		is := change(was)
+		return is, was.Good != is.Good || was.Trying != is.Trying || was.Starts != is.Starts || !slices.Equal(was.Bad, is.Bad)
+	})
+	if err != nil {
+		s.tell("health", fmt.Sprintf("serial %s: %v", m.Serial, err))
 	}
 }

@@ -2,9 +2,11 @@ package netboot
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/pikelet-os/pikelet/internal/artifact"
@@ -87,11 +89,61 @@ func TestReleases(t *testing.T) {
 	if err := again.Load(); err != nil {
 		t.Fatal(err)
 	}
-	if h, _ := again.Find("52617370"); h.Good != third.Digest || !h.refuses(fourth.Digest) || !h.refuses(second.Digest) {
+	if h, _ := again.Find(Machine{Serial: "52617370", MAC: piMAC}.record()); h.Good != third.Digest || !h.refuses(fourth.Digest) || !h.refuses(second.Digest) {
 		t.Errorf("%+v", h)
 	}
-	if h, ok := again.Find("99999999"); ok {
+	if h, ok := again.Find(Machine{Serial: "52617370", MAC: otherMAC}.record()); ok {
 		t.Errorf("%+v", h)
+	}
+}
+
+// TestReportsAtOnce: of reports that come together none is lost.
+func TestReportsAtOnce(t *testing.T) {
+	s := newStage(t)
+	m := Machine{Serial: piSerial, MAC: piMAC}
+	var all sync.WaitGroup
+	for i := range maxBad {
+		all.Go(func() { s.note(m, func(h Health) Health { return h.unhealthy(fmt.Sprint("sha256:", i)) }) })
+	}
+	all.Wait()
+	if h := s.health(m); len(h.Bad) != maxBad {
+		t.Errorf("%d of %d reports are kept: %+v", len(h.Bad), maxBad, h)
+	}
+}
+
+// TestHealthOfBefore: what was written down by serial alone is still known, and
+// goes on under the machine's own name.
+func TestHealthOfBefore(t *testing.T) {
+	s := newStage(t)
+	if err := s.Health.Put(piSerial, Health{Good: "sha256:first", Bad: []string{"sha256:second"}}); err != nil {
+		t.Fatal(err)
+	}
+	m := Machine{Serial: piSerial, MAC: piMAC}
+	s.note(m, func(h Health) Health { return h.unhealthy("sha256:third") })
+	if h := s.health(m); h.Good != "sha256:first" || len(h.Bad) != 2 {
+		t.Errorf("%+v", h)
+	}
+	if h, _ := s.Health.Find(piSerial); len(h.Bad) != 1 {
+		t.Errorf("what others begin with was changed: %+v", h)
+	}
+}
+
+// TestHealthIsBounded: machines whose hardware address nobody names can't fill
+// the disk with what became of releases on them, and cost no other its record.
+func TestHealthIsBounded(t *testing.T) {
+	s := newStage(t)
+	s.Health.list = map[string]Health{}
+	for i := range maxRecords {
+		s.Health.list[fmt.Sprintf("%08x", i)] = Health{}
+	}
+	m := Machine{Serial: piSerial, MAC: piMAC}
+	bad := func(h Health) Health { return h.unhealthy("sha256:first") }
+	if s.note(m, bad); len(s.health(m).Bad) != 0 || !strings.Contains(strings.Join(s.log, "\n"), "holds 16384 records") {
+		t.Errorf("one more was written down; said %q", s.log)
+	}
+	s.Roster = some{piMAC}
+	if s.note(m, bad); len(s.health(m).Bad) != 1 {
+		t.Error("one whose hardware address is named was not")
 	}
 }
 

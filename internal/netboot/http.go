@@ -5,10 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
+	"log"
 	"net/http"
 	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/pikelet-os/pikelet/internal/netboot/plane"
@@ -22,13 +23,25 @@ const (
 	maxHeader = 8 << 10 // bytes
 )
 
-func serveHTTP(ctx context.Context, l net.Listener, handler http.Handler) error {
-	h := &http.Server{Handler: handler, ReadHeaderTimeout: headTime, ReadTimeout: idleTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader}
+// serveHTTP answers on a listener until ctx ends. Whoever writes must take what
+// is sent in time: the listener is a bounded one.
+func (s *Server) serveHTTP(ctx context.Context, l *boundedListener, handler http.Handler) error {
+	h := &http.Server{Handler: handler, ReadHeaderTimeout: headTime, ReadTimeout: idleTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader,
+		ErrorLog: log.New(errorLog{s}, "", 0)}
 	defer context.AfterFunc(ctx, func() { h.Close() })()
 	if err := h.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil
+}
+
+// errorLog has what net/http complains of said as everything else is.
+type errorLog struct{ s *Server }
+
+// Write implements io.Writer.
+func (l errorLog) Write(b []byte) (int, error) {
+	l.s.tell("http", strings.TrimSpace(string(b)))
+	return len(b), nil
 }
 
 // Plane returns the boot plane: what nodes ask for, and nothing else.
@@ -77,9 +90,12 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) error {
 	case plane.Config:
 		return s.config(w, q.Machine, client)
 	case plane.Current:
-		serial := short(q.Serial)
-		h, _ := s.Health.Find(serial)
-		want := s.imageFor(s.machine(serial))
+		mac := s.MACOf(client)
+		if mac == "" {
+			return refuse(w, http.StatusForbidden, errNoMAC)
+		}
+		m := s.machine(Machine{Serial: short(q.Serial), MAC: mac})
+		h, want := s.health(m), s.imageFor(m)
 		if want == nil {
 			return refuse(w, http.StatusNotFound, errors.New("what this node is to run is not at hand"))
 		}
@@ -127,7 +143,7 @@ func (s *Server) config(w http.ResponseWriter, m plane.Machine, client netip.Add
 	if err != nil {
 		return refuse(w, http.StatusForbidden, err)
 	}
-	text, err := s.Roster.Config(Machine{Serial: short(m.Serial), MAC: m.MAC})
+	text, err := s.Roster.Config(s.machine(Machine{Serial: short(m.Serial), MAC: m.MAC}))
 	if err != nil {
 		return refuse(w, http.StatusInternalServerError, err)
 	}
@@ -149,12 +165,14 @@ func (s *Server) progress(w http.ResponseWriter, r *http.Request, m plane.Machin
 	if err != nil {
 		return refuse(w, http.StatusBadRequest, err)
 	}
+	machine := Machine{Serial: short(m.Serial), MAC: s.MACOf(client)}
 	s.mu.Lock()
-	n := s.nodes.bySerial(short(m.Serial))
-	known := n != nil && s.MACOf(client) == n.MAC && n.build == m.Build
+	n := s.nodes.find(machine)
+	known := n != nil && n.Serial == machine.Serial && n.build == m.Build && s.standing(n.Machine) > stranger
 	if known {
-		s.line.done(n.MAC) // its firmware has no more to fetch
-		n.Stage, n.Release, n.Error, n.Last = string(report.Stage), report.Release, report.Error, s.Now()
+		s.done(n.MAC) // its firmware has no more to fetch
+		n.Stage, n.Last = string(report.Stage), s.Now()
+		n.Release, n.Error = Printable(report.Release, maxRelease), Printable(report.Error, maxError)
 	}
 	s.mu.Unlock()
 	if !known {
@@ -162,9 +180,9 @@ func (s *Server) progress(w http.ResponseWriter, r *http.Request, m plane.Machin
 	}
 	switch report.Stage {
 	case plane.Healthy:
-		s.note(short(m.Serial), func(h Health) Health { return h.healthy(img.Digest) })
+		s.note(machine, func(h Health) Health { return h.healthy(img.Digest) })
 	case plane.Unhealthy:
-		s.note(short(m.Serial), func(h Health) Health { return h.unhealthy(img.Digest) })
+		s.note(machine, func(h Health) Health { return h.unhealthy(img.Digest) })
 	}
 	s.tell("node", fmt.Sprintf("serial %s at %s: %s %s", short(m.Serial), client, report.Stage, report.Error))
 	w.WriteHeader(http.StatusNoContent)

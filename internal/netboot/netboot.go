@@ -50,8 +50,9 @@ type Machine struct {
 
 // Roster says which machines are served, and what makes each one itself.
 type Roster interface {
-	// Known says whether a machine is adopted, and which address it must have
-	// where that is said.
+	// Known reports whether a machine is listed or adopted, and which hardware
+	// address it must have; "" where none is named. The machine may have
+	// another one: then it is not the one that is meant.
 	Known(Machine) (mac string, ok bool)
 	// Config returns the config of one machine; nil where it has none.
 	Config(Machine) ([]byte, error)
@@ -77,51 +78,73 @@ type Server struct {
 	Most      int        // boots at a time; 0 is no bound
 
 	Now func() time.Time
-	// MACOf returns the hardware address of a neighbour; "" where it is not
-	// known.
+	// MACOf returns the hardware address of a neighbour, in lower case with
+	// colons; "" where it is not known.
 	MACOf func(netip.Addr) string
 	Log   func(string)
 
-	mu      sync.Mutex
-	nodes   book
-	line    line
-	unknown line // of firmware that nothing is known of yet, not even a serial
-	counts  counts
-	teller  teller
+	mu     sync.Mutex
+	nodes  book
+	lines  [pinned + 1]line // of boots, by standing
+	counts counts
+	teller teller
+}
+
+// done notes that a machine has all it needs of the firmware's part. The caller
+// holds the lock.
+func (s *Server) done(mac string) {
+	for i := range s.lines {
+		s.lines[i].done(mac)
+	}
 }
 
 // claim decides whether a node gets its config: it is adopted, it asks from
 // where its firmware was just served, within a while, and for the first time
-// on this boot. Its error says why not.
+// on this boot. Its error says why not. What is refused is shown at the machine
+// that asked, which need not be the node.
 func (s *Server) claim(m plane.Machine, from netip.Addr) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	machine := Machine{Serial: short(m.Serial), MAC: m.MAC}
-	mac, ok := s.Roster.Known(machine)
-	n := s.nodes.bySerial(machine.Serial)
-	err := func() error {
-		actual := s.MACOf(from)
-		switch {
-		case !ok:
-			return fmt.Errorf("serial %s is not adopted", machine.Serial)
-		case n == nil || n.served.IsZero():
-			return fmt.Errorf("no boot of serial %s was served from here", machine.Serial)
-		case from != n.from:
-			return fmt.Errorf("the boot of serial %s was served to %s, not to %s", machine.Serial, n.from, from)
-		case m.MAC != n.MAC || actual != n.MAC || mac != "" && mac != n.MAC:
-			return fmt.Errorf("the boot of serial %s was served to %s, not to %s", machine.Serial, n.MAC, actual)
-		case s.Now().Sub(n.served) > claimTime:
-			return fmt.Errorf("the boot of serial %s was served %v ago, more than %v", machine.Serial, s.Now().Sub(n.served).Round(time.Second), claimTime)
-		case n.claimed:
-			return fmt.Errorf("the config of serial %s was claimed on this boot already", machine.Serial)
-		}
+	machine := Machine{Serial: short(m.Serial), MAC: s.MACOf(from)}
+	if machine.MAC == "" {
+		return errNoMAC
+	}
+	n := s.nodes.find(machine)
+	if n != nil {
+		machine.Model = n.Model
+	}
+	err := s.mayClaim(n, machine, m.MAC, from)
+	if err == nil {
 		n.claimed = true
 		return nil
-	}()
-	if err != nil && n != nil {
-		n.Error = "a claim of its config was refused: " + err.Error()
 	}
+	n = s.seen(machine, "asks for a config")
+	n.IP = from.String()
+	n.Error = Printable("a claim of its config was refused: "+err.Error(), maxError)
 	return err
+}
+
+// mayClaim is the rule of claim. n is what is known of the machine, nil for
+// nothing; mac is the hardware address it says it has.
+func (s *Server) mayClaim(n *Node, m Machine, mac string, from netip.Addr) error {
+	want, ok := s.Roster.Known(m)
+	switch {
+	case !ok:
+		return fmt.Errorf("serial %s is not adopted", m.Serial)
+	case want != "" && want != m.MAC:
+		return fmt.Errorf("serial %s has hardware address %s; %s has %s", m.Serial, want, from, m.MAC)
+	case mac != m.MAC:
+		return fmt.Errorf("the request names hardware address %s; %s has %s", mac, from, m.MAC)
+	case n == nil || n.served.IsZero():
+		return fmt.Errorf("no boot of serial %s was served from here to %s", m.Serial, m.MAC)
+	case from != n.from:
+		return fmt.Errorf("the boot of serial %s was served to %s, not to %s", m.Serial, n.from, from)
+	case s.Now().Sub(n.served) > claimTime:
+		return fmt.Errorf("the boot of serial %s was served %v ago, more than %v", m.Serial, s.Now().Sub(n.served).Round(time.Second), claimTime)
+	case n.claimed:
+		return fmt.Errorf("the config of serial %s was claimed on this boot already", m.Serial)
+	}
+	return nil
 }
 
 // short returns the last eight digits of a serial, which tell boards apart
@@ -141,7 +164,7 @@ func (s *Server) Serve(ctx context.Context, l Listeners) error {
 	defer stop()
 	parts := []func() error{
 		func() error { return s.serveTFTP(ctx, l.TFTP) },
-		func() error { return serveHTTP(ctx, bounded(l.HTTP, s.Now), s.Plane()) },
+		func() error { return s.serveHTTP(ctx, bounded(l.HTTP, s.Now, planeConns), s.Plane()) },
 	}
 	if l.DHCP != nil {
 		parts = append(parts, func() error { return s.serveDHCP(ctx, l.DHCP) })

@@ -178,22 +178,33 @@ func TestConfigRule(t *testing.T) {
 		}
 	}
 	s := newStage(t)
-	refused(s, piIP, pi, "no boot of serial 52617370 was served")
+	refused(s, piIP, pi, "no boot of serial 52617370 was served from here to d8:3a:dd:01:02:03")
 	s.boots()
 	unknown := pi
 	unknown.Serial = "1000000099999999"
 	refused(s, piIP, unknown, "not adopted")
+	refused(s, otherIP, pi, "the request names hardware address d8:3a:dd:01:02:03; 10.0.0.66 has d8:3a:dd:0a:0b:0c")
+	s.macs[otherIP] = piMAC // the machine moved
 	refused(s, otherIP, pi, "was served to 10.0.0.50, not to 10.0.0.66")
-	if n := s.Nodes(); len(n) != 1 || !strings.Contains(n[0].Error, "refused") {
-		t.Errorf("it is not shown: %+v", n)
-	}
+	s.macs[otherIP] = otherMAC
 	// Another machine that took the address, with its own MAC and with the Pi's
 	// word for it.
 	s.macs[piIP] = otherMAC
-	refused(s, piIP, pi, "was served to d8:3a:dd:01:02:03, not to d8:3a:dd:0a:0b:0c")
+	refused(s, piIP, pi, "the request names hardware address d8:3a:dd:01:02:03; 10.0.0.50 has d8:3a:dd:0a:0b:0c")
 	liar := pi
 	liar.MAC = otherMAC
-	refused(s, piIP, liar, "was served to d8:3a:dd:01:02:03")
+	refused(s, piIP, liar, "no boot of serial 52617370 was served from here to d8:3a:dd:0a:0b:0c")
+	delete(s.macs, piIP)
+	refused(s, piIP, pi, "hardware address of the client is not known")
+	shown := 0
+	for _, n := range s.Nodes() {
+		if strings.Contains(n.Error, "refused") {
+			shown++
+		}
+	}
+	if shown != 3 {
+		t.Errorf("%d machines are shown as refused: %+v", shown, s.Nodes())
+	}
 	s.macs[piIP] = piMAC
 	s.now = s.now.Add(claimTime)
 	if status, text := s.asks(piIP, config); status != 200 || text != "hostname: attic\nseed: \"52617370\"\n" {
@@ -209,9 +220,9 @@ func TestConfigRule(t *testing.T) {
 	}
 	// An inventory that says which address the serial has.
 	s = newStage(t)
-	s.Roster = some{otherMAC}
 	s.boots()
-	refused(s, piIP, pi, "was served to")
+	s.Roster = some{otherMAC}
+	refused(s, piIP, pi, "serial 52617370 has hardware address d8:3a:dd:0a:0b:0c; 10.0.0.50 has d8:3a:dd:01:02:03")
 }
 
 func TestBootPlane(t *testing.T) {
@@ -282,7 +293,7 @@ func offer(t *testing.T, s *stage, mac string, id string, class string) *dhcpv4.
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := s.lease(m)
+	got, err := s.lease(m, netip.IPv4Unspecified())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -328,11 +339,18 @@ func TestPool(t *testing.T) {
 	pool := func() *Pool {
 		return &Pool{First: netip.MustParseAddr("10.0.0.50"), Last: netip.MustParseAddr("10.0.0.59"), Bits: 24}
 	}
+	gives := func(p *Pool, m Machine, now time.Time) (netip.Addr, error) {
+		a, err := p.offer(m, listed, now)
+		if err != nil {
+			return a, err
+		}
+		return p.take(m, listed, a, now)
+	}
 	now := time.Unix(1700000000, 0)
 	p, had := pool(), map[netip.Addr]int{}
 	for i := range 10 {
 		m := Machine{MAC: fmt.Sprintf("d8:3a:dd:00:00:%02x", i)}
-		a, err := p.Give(m, false, true, now)
+		a, err := gives(p, m, now)
 		if err != nil || a.Less(p.First) || p.Last.Less(a) {
 			t.Fatal(a, err)
 		}
@@ -340,24 +358,24 @@ func TestPool(t *testing.T) {
 			t.Errorf("%v was given twice", a)
 		}
 		had[a] = i
-		if again, err := p.Give(m, false, true, now.Add(time.Hour)); err != nil || again != a {
+		if again, err := gives(p, m, now.Add(time.Hour)); err != nil || again != a {
 			t.Errorf("%v, and then %v (%v)", a, again, err)
 		}
 	}
 	late := Machine{MAC: "d8:3a:dd:00:00:ff"}
-	if a, err := p.Give(late, false, true, now.Add(2*time.Hour)); err == nil {
+	if a, err := gives(p, late, now.Add(2*time.Hour)); err == nil {
 		t.Errorf("an eleventh got %v", a)
 	}
-	if _, err := p.Give(late, false, true, now.Add(2*leaseTime)); err != nil {
+	if _, err := gives(p, late, now.Add(2*leaseTime)); err != nil {
 		t.Errorf("leases do not end: %v", err)
 	}
-	first, _ := pool().Give(late, false, true, now)
-	if again, _ := pool().Give(late, false, true, now); again != first {
+	first, _ := gives(pool(), late, now)
+	if again, _ := gives(pool(), late, now); again != first {
 		t.Errorf("a server that forgot gave %v instead of %v", again, first)
 	}
 	fixed := pool()
 	fixed.Fixed = func(m Machine) (netip.Addr, bool) { return netip.MustParseAddr("10.0.0.7"), m.Serial == "52617370" }
-	if a, err := fixed.Give(Machine{Serial: "52617370"}, false, true, now); err != nil || a.String() != "10.0.0.7" {
+	if a, err := gives(fixed, Machine{Serial: "52617370"}, now); err != nil || a.String() != "10.0.0.7" {
 		t.Errorf("%v %v", a, err)
 	}
 }
@@ -381,7 +399,7 @@ func TestStrangersAreForgotten(t *testing.T) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if n := s.nodes.bySerial("52617370"); n == nil || n.served.IsZero() {
+	if n := s.nodes.find(Machine{Serial: "52617370", MAC: piMAC}); n == nil || n.served.IsZero() {
 		t.Error("the adopted one was forgotten")
 	}
 }

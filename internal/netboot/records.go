@@ -18,7 +18,8 @@ import (
 )
 
 // Records are what a server remembers of machines: a folder with a small file
-// for each serial, fit for git. A second server on a copy of it knows the same.
+// for each, fit for git. A second server on a copy of it knows the same. Each
+// goes by a serial, or by a serial and a hardware address.
 type Records[T any] struct {
 	Dir string
 
@@ -26,8 +27,16 @@ type Records[T any] struct {
 	list map[string]T
 }
 
-// serialForm is how a serial is written: what names of files are made of.
-var serialForm = regexp.MustCompile(`^[0-9a-f]{8}$`)
+// How a serial, a hardware address and the name of a record are written. Names
+// of files are made of the last.
+var (
+	serialForm = regexp.MustCompile(`^[0-9a-f]{8}$`)
+	macForm    = regexp.MustCompile(`^[0-9a-f]{2}(:[0-9a-f]{2}){5}$`)
+	recordForm = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{12})?$`)
+)
+
+// record returns the name of a machine's own record.
+func (m Machine) record() string { return m.Serial + "-" + strings.ReplaceAll(m.MAC, ":", "") }
 
 // maxRecord bounds a file, in bytes.
 const maxRecord = 4 << 10
@@ -46,8 +55,8 @@ func (r *Records[T]) Load() error {
 		return err
 	}
 	for _, f := range files {
-		serial, ok := strings.CutSuffix(f.Name(), ".yaml")
-		if !ok || !serialForm.MatchString(serial) {
+		key, ok := strings.CutSuffix(f.Name(), ".yaml")
+		if !ok || !recordForm.MatchString(key) {
 			continue
 		}
 		name := filepath.Join(r.Dir, f.Name())
@@ -64,20 +73,27 @@ func (r *Records[T]) Load() error {
 		if err := d.Decode(&one); err != nil {
 			return fmt.Errorf("%s: %w; mend it, or remove it: the machine is then one that nothing is known of", name, err)
 		}
-		r.list[serial] = one
+		r.list[key] = one
 	}
 	return nil
 }
 
-// Find returns what is known of a machine.
-func (r *Records[T]) Find(serial string) (T, bool) {
+// Find returns the record of a key.
+func (r *Records[T]) Find(key string) (T, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	one, ok := r.list[serial]
+	one, ok := r.list[key]
 	return one, ok
 }
 
-// All returns everything.
+// Len returns how many records there are.
+func (r *Records[T]) Len() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.list)
+}
+
+// All returns every record, by its key.
 func (r *Records[T]) All() map[string]T {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -86,26 +102,39 @@ func (r *Records[T]) All() map[string]T {
 
 // Put writes a record down: whole or not at all, and on the disk when it
 // returns.
-func (r *Records[T]) Put(serial string, one T) error {
-	if !serialForm.MatchString(serial) {
-		return fmt.Errorf("serial %q: want eight hexadecimal digits in lower case", serial)
-	}
-	b, err := yaml.Marshal(one)
-	if err != nil {
-		return err
+func (r *Records[T]) Put(key string, one T) error {
+	return r.Update(key, func(T, bool) (T, bool) { return one, true })
+}
+
+// Update replaces a record by what change makes of it, and writes it down as
+// Put does where change reports that it is another; ok tells change whether
+// there was one. Nobody else reads or writes records in between, so change must
+// not.
+func (r *Records[T]) Update(key string, change func(was T, ok bool) (is T, changed bool)) error {
+	if !recordForm.MatchString(key) {
+		return fmt.Errorf("record %q: want a serial of eight hexadecimal digits in lower case, or that with a dash and twelve more", key)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	was, ok := r.list[key]
+	is, changed := change(was, ok)
+	if !changed {
+		return nil
+	}
+	b, err := yaml.Marshal(is)
+	if err != nil {
+		return err
+	}
 	if err := os.MkdirAll(r.Dir, 0o755); err != nil {
 		return err
 	}
-	if err := whole.Write(filepath.Join(r.Dir, serial+".yaml"), b, 0o644); err != nil {
+	if err := whole.Write(filepath.Join(r.Dir, key+".yaml"), b, 0o644); err != nil {
 		return err
 	}
 	if r.list == nil {
 		r.list = map[string]T{}
 	}
-	r.list[serial] = one
+	r.list[key] = is
 	return nil
 }
 

@@ -2,8 +2,11 @@ package netboot
 
 import (
 	"fmt"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 )
 
 // What a server says is bounded, for anybody can have it say something: this
@@ -53,5 +56,39 @@ func (s *Server) tell(kind, text string) {
 	if dropped > 0 {
 		s.Log(fmt.Sprintf("%s: %d lines were left out", kind, dropped))
 	}
-	s.Log(kind + ": " + text)
+	s.Log(kind + ": " + Printable(text, maxLine))
+}
+
+// How much is repeated of what machines say, in bytes.
+const (
+	maxLine    = 4 << 10 // of the log
+	maxStage   = 200
+	maxRelease = 64
+	maxError   = 2 << 10
+)
+
+// Printable returns text that neither ends a line nor moves a cursor: whatever
+// is not printable is written as Go escapes it. What is longer than most bytes
+// is cut, and ends in dots. Anybody in the network can have a server repeat
+// what they say.
+func Printable(text string, most int) string {
+	var b strings.Builder
+	for i, r := range text {
+		var part string
+		switch {
+		case r == utf8.RuneError && !strings.HasPrefix(text[i:], string(utf8.RuneError)):
+			part = fmt.Sprintf("\\x%02x", text[i])
+		case strconv.IsPrint(r):
+			part = string(r)
+		default:
+			q := strconv.QuoteRune(r)
+			part = q[1 : len(q)-1]
+		}
+		if b.Len()+len(part) > most {
+			b.WriteString("...")
+			break
+		}
+		b.WriteString(part)
+	}
+	return b.String()
 }

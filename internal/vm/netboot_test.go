@@ -392,7 +392,7 @@ func TestNetROMs(t *testing.T) {
 				t.Fatalf("it is not shown:\n%s", pikelet())
 			}
 		}
-		if got := pikelet("adopt", "10000000000000FF", "--as", "cellar"); !strings.Contains(got, "000000ff is adopted") {
+		if got := pikelet("adopt", "10000000000000FF", "--mac", "d8:3a:dd:00:00:ff", "--as", "cellar"); !strings.Contains(got, "000000ff is adopted") {
 			t.Error(got)
 		}
 		if err := <-booted; err != nil {

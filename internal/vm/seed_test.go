@@ -54,7 +54,7 @@ func TestSeedNode(t *testing.T) {
 	if err != nil || len(got.Kernel) == 0 || len(got.Initramfs) == 0 {
 		t.Errorf("what the seed starts: %v", err)
 	}
-	p.works("/usr/lib/pikelet-serve/*/pikelet nodes adopt 000000ff --as cellar")
+	p.works("/usr/lib/pikelet-serve/*/pikelet nodes adopt 000000ff --mac d8:3a:dd:00:00:ff --as cellar")
 	// The model asks for the manifest last, which no firmware does and which is
 	// not there; what came before may be told of after that.
 	p.works("/usr/lib/pikelet-serve/*/pikelet nodes | grep -E '^00000005.*(has|asks for manifest)'")

@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net"
+	"regexp"
 	"strings"
 	"time"
 
@@ -36,6 +37,9 @@ type Client struct {
 	Model  string // such as RPi4, where it says so
 }
 
+// modelForm is how a model is written.
+var modelForm = regexp.MustCompile(`^RPi[0-9A-Za-z]$`)
+
 // Identify finds out who asks. Firmware claims to be a PC's (option 93 is 0
 // and 60 says Arch:00000), and its addresses come from ever more blocks, so
 // what tells it is option 97: a tag that begins with RPi, or a custom one with
@@ -55,7 +59,10 @@ func Identify(m *dhcpv4.DHCPv4) Client {
 	serial := fmt.Sprintf("%08x", binary.LittleEndian.Uint32(id[12:]))
 	switch {
 	case bytes.HasPrefix(id, []byte("RPi")):
-		c.Kind, c.Model, c.Serial = Firmware, string(id[:4]), serial
+		c.Kind, c.Serial = Firmware, serial
+		if modelForm.Match(id[:4]) {
+			c.Model = string(id[:4])
+		}
 	case bytes.Equal(id[8:12], m.ClientHWAddr[2:]):
 		c.Kind, c.Serial = Firmware, serial
 	case bytes.Equal(id[:4], id[4:8]) && bytes.Equal(id[:8], id[8:]):
@@ -105,15 +112,11 @@ func Answer(m *dhcpv4.DHCPv4, c Client, s Server, a *Address) (*dhcpv4.DHCPv4, e
 		if a == nil {
 			return nil, nil // the other server's business
 		}
-		if id := m.ServerIdentifier(); id != nil && !id.Equal(s.IP) {
+		if !Asked(m, s.IP) {
 			return nil, nil // it took another offer
 		}
 		kind = dhcpv4.MessageTypeAck
-		want := m.RequestedIPAddress()
-		if want == nil || want.IsUnspecified() {
-			want = m.ClientIPAddr
-		}
-		if !want.Equal(a.IP) {
+		if !Wanted(m).Equal(a.IP) {
 			kind = dhcpv4.MessageTypeNak
 		}
 	default:
@@ -149,7 +152,22 @@ func Answer(m *dhcpv4.DHCPv4, c Client, s Server, a *Address) (*dhcpv4.DHCPv4, e
 	return dhcpv4.NewReplyFromRequest(m, with...)
 }
 
-// Valid says whether a message is one that is answered at all.
+// Asked reports whether a REQUEST is for the server of an address: it names
+// that one, or none.
+func Asked(m *dhcpv4.DHCPv4, server net.IP) bool {
+	id := m.ServerIdentifier()
+	return id == nil || id.Equal(server)
+}
+
+// Wanted returns the address that a REQUEST is for.
+func Wanted(m *dhcpv4.DHCPv4) net.IP {
+	if want := m.RequestedIPAddress(); want != nil && !want.IsUnspecified() {
+		return want
+	}
+	return m.ClientIPAddr
+}
+
+// Valid reports whether a message is one that is answered at all.
 func Valid(m *dhcpv4.DHCPv4) bool {
 	return m.OpCode == dhcpv4.OpcodeBootRequest && m.HWType == iana.HWTypeEthernet && len(m.ClientHWAddr) == 6
 }

@@ -1,0 +1,116 @@
+package netboot
+
+import (
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+)
+
+// client is a socket of a TFTP client.
+func client(t *testing.T, ip netip.Addr) *net.UDPConn {
+	t.Helper()
+	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: ip.AsSlice()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// hears returns the next packet that a client gets; "" where none comes in time.
+func hears(c *net.UDPConn, patience time.Duration) string {
+	b := make([]byte, 1500)
+	c.SetReadDeadline(time.Now().Add(patience))
+	n, err := c.Read(b)
+	if err != nil {
+		return ""
+	}
+	return string(b[:n])
+}
+
+// serveFiles starts TFTP on a port of this machine.
+func (s *stage) serveFiles() net.Addr {
+	s.t.Helper()
+	s.Now = time.Now
+	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	go s.serveTFTP(s.t.Context(), conn)
+	return conn.LocalAddr()
+}
+
+// TestPlacesOfKnownMachines: strangers fill all transfers that they can have, and
+// so do those that say a listed serial; a machine whose hardware address is named
+// has its file at once.
+func TestPlacesOfKnownMachines(t *testing.T) {
+	s := newStage(t)
+	s.Roster = inventory{known: func(m Machine) (string, bool) {
+		if m.Serial == piSerial {
+			return piMAC, true
+		}
+		return "", m.Serial == "00000001"
+	}}
+	pi := netip.MustParseAddr("127.0.0.2")
+	s.macs[pi] = piMAC
+	for i := range 32 {
+		s.macs[netip.AddrFrom4([4]byte{127, 0, 1, byte(i)})] = otherMAC
+	}
+	at := s.serveFiles()
+	for i := range 32 {
+		for range 16 {
+			name := "bootcode.bin"
+			if i >= 16 {
+				name = "00000001/vmlinuz"
+			}
+			client(t, netip.AddrFrom4([4]byte{127, 0, 1, byte(i)})).WriteTo([]byte("\x00\x01"+name+"\x00octet\x00"), at)
+		}
+	}
+	last := client(t, netip.MustParseAddr("127.0.1.31"))
+	last.WriteTo([]byte("\x00\x0100000001/vmlinuz\x00octet\x00"), at)
+	if got := hears(last, 20*time.Second); len(got) < 2 || got[1] != 5 {
+		t.Fatalf("the places of others are not full: %q", got)
+	}
+	c := client(t, pi)
+	c.WriteTo([]byte("\x00\x0152617370/config.txt\x00octet\x00"), at)
+	if got := hears(c, 20*time.Second); got != "\x00\x03\x00\x01arm_64bit=1\n" {
+		t.Errorf("a known machine got %q", got)
+	}
+}
+
+// TestUnknownHardwareAddress: who asks from an address that nobody is known
+// behind gets no file, and not one byte more than it sent: its packet may be
+// forged.
+func TestUnknownHardwareAddress(t *testing.T) {
+	s := newStage(t)
+	at := s.serveFiles()
+	for _, name := range []string{"52617370/vmlinuz", "bootcode.bin", "d8-3a-dd-01-02-03/vmlinuz"} {
+		request := "\x00\x01" + name + "\x00octet\x00"
+		c := client(t, netip.MustParseAddr("127.9.9.9"))
+		c.WriteTo([]byte(request), at)
+		got := hears(c, 20*time.Second)
+		if more := hears(c, 700*time.Millisecond); len(got) < 2 || got[1] != 5 || len(got)+len(more) > len(request) {
+			t.Errorf("%q is answered by %q and %q", request, got, more)
+		}
+	}
+	if n := s.Nodes(); len(n) != 0 {
+		t.Errorf("known is %+v", n)
+	}
+}
+
+// TestNameOfAnother: a file's name that begins with another machine's hardware
+// address gives nothing, and tells nothing of that machine.
+func TestNameOfAnother(t *testing.T) {
+	s := newStage(t)
+	s.Roster = some{piMAC}
+	if got, err := s.fetch(otherIP, "d8-3a-dd-01-02-03/config.txt"); err == nil {
+		t.Errorf("it got %q", got)
+	}
+	if n := s.Nodes(); len(n) != 0 {
+		t.Errorf("known is %+v", n)
+	}
+	if _, err := s.fetch(piIP, "d8-3a-dd-01-02-03/config.txt"); err != nil {
+		t.Error(err)
+	}
+}
