@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/ecdsa"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/pikelet-os/pikelet/internal/cosign"
 	"github.com/pikelet-os/pikelet/internal/desk"
 	"github.com/pikelet-os/pikelet/internal/netboot"
 	"github.com/pikelet-os/pikelet/internal/netboot/bound"
@@ -132,7 +134,8 @@ func runServe(ctx context.Context, ref string, o serveOptions, say *teller) erro
 	if err := r.read(own); err != nil {
 		return err
 	}
-	lib := &library{open: o.open, cache: o.Cache, say: say, images: s.Images, memory: filepath.Join(o.State, "served.yaml")}
+	lib := &library{open: o.open, keys: o.downgradeKeys, cache: o.Cache, say: say, images: s.Images,
+		memory: filepath.Join(o.State, "served.yaml")}
 	defer lib.close()
 	if err := lib.start(ctx, ref, r.references()); err != nil {
 		return err
@@ -163,6 +166,16 @@ func runServe(ctx context.Context, ref string, o serveOptions, say *teller) erro
 		return nil
 	})
 	return group.Wait()
+}
+
+// downgradeKeys returns the keys whose statements let a channel go back: those
+// that sign what comes from a registry.
+func (o *serveOptions) downgradeKeys() ([]*ecdsa.PublicKey, error) {
+	if len(o.Keys) > 0 {
+		return cosign.ReadPublicKeys(o.Keys)
+	}
+	keys, _, err := trustedKeys()
+	return keys, err
 }
 
 // one counts what is true.
