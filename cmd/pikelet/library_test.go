@@ -5,6 +5,8 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"os"
 	"path/filepath"
@@ -204,5 +206,46 @@ func TestChannelShowsOldRelease(t *testing.T) {
 	}
 	if keys, err := (&serveOptions{imageOptions: *o}).downgradeKeys(); err != nil || len(keys) != 1 {
 		t.Errorf("%d keys count, %v", len(keys), err)
+	}
+}
+
+// TestFetchRefuses: what a reference may not name next is refused before
+// anything of it is read, by a server that starts and by one that runs.
+func TestFetchRefuses(t *testing.T) {
+	const ref = "registry.example/homelab:stable"
+	l := &library{keys: noKeys, images: &netboot.Images{}, last: map[string]served{ref: {"sha256:was", "small", "1.5"}}}
+	l.open = func(context.Context, string) (*registry.Image, error) {
+		return &registry.Image{Manifest: &artifact.Manifest{Stream: "small", Release: "1.3"}, Digest: artifact.DigestOf(nil)}, nil
+	}
+	if _, err := l.fetch(t.Context(), ref); err == nil || !strings.Contains(err.Error(), "older than 1.5") {
+		t.Errorf("fetch: %v", err)
+	}
+	if err := l.look(t.Context(), ref); err == nil || !strings.Contains(err.Error(), "older than 1.5") {
+		t.Errorf("look: %v", err)
+	}
+}
+
+// TestDowngradeKeys: the keys that are named count, and else those that the user
+// trusts; an image's own do not.
+func TestDowngradeKeys(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("XDG_CONFIG_HOME", dir)
+	t.Setenv("HOME", dir)
+	key := statementKey(t)
+	der, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "ci.pub")
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o := &serveOptions{}
+	if keys, err := o.downgradeKeys(); len(keys) != 0 {
+		t.Errorf("without a key %d count, %v", len(keys), err)
+	}
+	o.Keys = []string{file}
+	if keys, err := o.downgradeKeys(); err != nil || len(keys) != 1 || !keys[0].Equal(&key.PublicKey) {
+		t.Errorf("%d keys, %v", len(keys), err)
 	}
 }

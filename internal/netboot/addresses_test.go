@@ -164,3 +164,20 @@ func TestFixedAddressOfAnother(t *testing.T) {
 		t.Errorf("the machine has %v, %v", a, err)
 	}
 }
+
+// TestRunningSystemIsKnown: what runs on a machine asks for its address in no
+// dialect of ours, and is what its firmware was.
+func TestRunningSystemIsKnown(t *testing.T) {
+	s := newStage(t) // which knows the machine by its serial
+	s.Pool = &Pool{First: piIP, Last: piIP, Bits: 24}
+	s.message(netip.IPv4Unspecified(), piMAC, dhcpv4.MessageTypeDiscover, firmware(piSerial))
+	s.now = s.now.Add(leaseTime)
+	s.message(netip.IPv4Unspecified(), otherMAC, dhcpv4.MessageTypeDiscover)
+	s.message(netip.IPv4Unspecified(), otherMAC, dhcpv4.MessageTypeRequest, wants(piIP))
+	if _, ok := s.Pool.of[otherMAC]; !ok {
+		t.Fatal("the stranger has no address")
+	}
+	if got := s.message(netip.IPv4Unspecified(), piMAC, dhcpv4.MessageTypeDiscover); got == nil || !got.YourIPAddr.Equal(piIP.AsSlice()) {
+		t.Errorf("it got %v", got)
+	}
+}

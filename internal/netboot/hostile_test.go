@@ -320,3 +320,35 @@ func TestAdoptionWithHostileMachine(t *testing.T) {
 		t.Errorf("%d %q", status, text)
 	}
 }
+
+// TestReportsThatDoNotCount: of a build that the machine was not served, and of a
+// machine that is no longer known. What a machine is to run is told to one whose
+// hardware address is known.
+func TestReportsThatDoNotCount(t *testing.T) {
+	s := newStage(t)
+	s.Roster = some{piMAC}
+	s.boots()
+	before := s.health(Machine{Serial: piSerial, MAC: piMAC})
+	s.release("1.3")
+	refused := func(m plane.Machine) {
+		t.Helper()
+		report := plane.Report{Stage: plane.Unhealthy}
+		status, text := s.post(piIP, plane.Request{Kind: plane.Progress, Machine: m}, string(report.Encode()))
+		if h := s.health(Machine{Serial: piSerial, MAC: piMAC}); status != http.StatusForbidden || len(h.Bad) != len(before.Bad) {
+			t.Errorf("%d %s; its health is %+v", status, text, h)
+		}
+	}
+	another := pi
+	another.Build = "build-of-1.3"
+	refused(another)
+	s.Roster = inventory{known: func(Machine) (string, bool) { return "", false }}
+	refused(pi)
+	current := plane.Request{Kind: plane.Current, Machine: pi}
+	if status, text := s.asks(piIP, current); status != http.StatusOK {
+		t.Errorf("%d %s", status, text)
+	}
+	delete(s.macs, piIP)
+	if status, text := s.asks(piIP, current); status != http.StatusForbidden || !strings.Contains(text, "hardware address of the client is not known") {
+		t.Errorf("%d %s", status, text)
+	}
+}
