@@ -60,7 +60,7 @@ func TestFlood(t *testing.T) {
 	for i := range 30_000 {
 		if i%3000 == 0 { // and in the name of the one that is adopted
 			if got := h.speaksFor(piSerial, piMAC, "build1", piIP); len(got) > 0 {
-				t.Fatal("it has the config")
+				t.Fatalf("it has %q", got)
 			}
 		}
 		s.now = s.now.Add(100 * time.Microsecond)

@@ -82,8 +82,9 @@ type hostile struct {
 }
 
 // speaksFor does all that a machine can do in the name of another: it asks for
-// addresses, files and the config, and reports. It returns the configs it got.
-func (h hostile) speaksFor(serial, mac, build string, ip netip.Addr) (configs []string) {
+// addresses, files and the config, and reports. It returns what it got of files
+// and configs.
+func (h hostile) speaksFor(serial, mac, build string, ip netip.Addr) (got []string) {
 	h.macs[h.ip] = h.mac
 	for _, from := range []string{h.mac, mac} { // of a release the message names whose
 		h.message(h.ip, from, dhcpv4.MessageTypeRelease, dhcpv4.WithClientIP(ip.AsSlice()))
@@ -97,13 +98,15 @@ func (h hostile) speaksFor(serial, mac, build string, ip netip.Addr) (configs []
 	dashes := strings.ReplaceAll(mac, ":", "-")
 	for _, name := range []string{"config.txt", "vmlinuz", "initramfs", "cmdline.txt", "x"} {
 		for _, prefix := range []string{serial + "/", dashes + "/", ""} {
-			h.fetch(h.ip, prefix+name)
+			if _, err := h.fetch(h.ip, prefix+name); err == nil {
+				got = append(got, prefix+name)
+			}
 		}
 	}
 	for _, says := range []string{h.mac, mac} {
 		m := plane.Machine{Serial: "10000000" + serial, MAC: says, Build: build}
 		if status, text := h.asks(h.ip, plane.Request{Kind: plane.Config, Machine: m}); status == http.StatusOK {
-			configs = append(configs, text)
+			got = append(got, text)
 		}
 		for _, stage := range []plane.Stage{plane.Verified, plane.Started, plane.Healthy, plane.Unhealthy, plane.Failed} {
 			report := plane.Report{Stage: stage, Release: "6.6", Error: "so it says"}
@@ -111,7 +114,7 @@ func (h hostile) speaksFor(serial, mac, build string, ip netip.Addr) (configs []
 		}
 		h.asks(h.ip, plane.Request{Kind: plane.Current, Machine: m})
 	}
-	return configs
+	return got
 }
 
 // release makes another release the current one.
@@ -138,8 +141,8 @@ func (s *stage) life(between func(build string, ip netip.Addr)) (told []string) 
 		if offer == nil {
 			s.t.Fatalf("no offer after %q", told)
 		}
-		tells("offer %s %x", offer.YourIPAddr, offer.Options.ToBytes())
 		ip, _ = netip.AddrFromSlice(offer.YourIPAddr.To4())
+		tells("offer %s %x", ip, offer.Options.ToBytes())
 		answer := s.message(netip.IPv4Unspecified(), piMAC, dhcpv4.MessageTypeRequest, as, wants(ip))
 		s.macs[ip] = piMAC
 		tells("answer %v", answer.MessageType())
@@ -189,12 +192,12 @@ func (s *stage) life(between func(build string, ip netip.Addr)) (told []string) 
 // TestHostileMachine: a machine in the same network says before each step of a
 // known Pi, from its own address and in the Pi's name, all that can be said. The
 // Pi is told what it is told without that, and the same is known of it. Where
-// the Pi's hardware address is named, the other has no config.
+// the Pi's hardware address is named, the other has no file and no config.
 func TestHostileMachine(t *testing.T) {
 	alone, beside := inventories(t), inventories(t)
 	for name, roster := range alone {
 		t.Run(name, func(t *testing.T) {
-			run := func(r Roster, bad bool) (told, configs []string) {
+			run := func(r Roster, bad bool) (told, others []string) {
 				s := newStage(t)
 				s.Roster, s.Most = r, 1
 				s.Pool = &Pool{First: netip.MustParseAddr("10.0.0.50"), Last: netip.MustParseAddr("10.0.0.59"), Bits: 24}
@@ -202,20 +205,20 @@ func TestHostileMachine(t *testing.T) {
 				h := hostile{s, otherIP, otherMAC}
 				told = s.life(func(build string, ip netip.Addr) {
 					if bad {
-						configs = append(configs, h.speaksFor(piSerial, piMAC, build, ip)...)
+						others = append(others, h.speaksFor(piSerial, piMAC, build, ip)...)
 					}
 				})
-				return told, configs
+				return told, others
 			}
 			want, _ := run(roster, false)
-			got, configs := run(beside[name], true)
+			got, others := run(beside[name], true)
 			for i := range want {
 				if i >= len(got) || got[i] != want[i] {
 					t.Fatalf("after %q it is told\n%s\nand without the other\n%s", want[max(0, i-2):i], got[min(i, len(got)-1)], want[i])
 				}
 			}
-			if name != "serial alone" && len(configs) > 0 {
-				t.Errorf("the other has %d configs: %q", len(configs), configs[0])
+			if name != "serial alone" && len(others) > 0 {
+				t.Errorf("the other has %q", others)
 			}
 		})
 	}
@@ -247,7 +250,7 @@ func TestStormWithHostileMachine(t *testing.T) {
 		s.now = s.now.Add(4 * time.Second)
 		for _, p := range all {
 			if got := h.speaksFor(p.serial, p.mac, "build1", p.ip); len(got) > 0 {
-				t.Fatalf("it has the config of %s", p.serial)
+				t.Fatalf("it has %q of %s", got, p.serial)
 			}
 			s.macs[p.ip] = p.mac
 			if p.booted || s.message(netip.IPv4Unspecified(), p.mac, dhcpv4.MessageTypeDiscover, firmware(p.serial)) == nil {
@@ -288,7 +291,7 @@ func TestAdoptionWithHostileMachine(t *testing.T) {
 	speaks := func() {
 		t.Helper()
 		if got := h.speaksFor(piSerial, piMAC, "build1", piIP); len(got) > 0 {
-			t.Fatalf("it has the config: %q", got)
+			t.Fatalf("it has %q", got)
 		}
 	}
 	speaks()
