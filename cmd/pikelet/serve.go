@@ -134,8 +134,7 @@ func runServe(ctx context.Context, ref string, o serveOptions, say *teller) erro
 	if err := r.read(own); err != nil {
 		return err
 	}
-	lib := &library{open: o.open, keys: o.downgradeKeys, cache: o.Cache, say: say, images: s.Images,
-		memory: filepath.Join(o.State, "served.yaml")}
+	lib := o.library(s.Images, say)
 	defer lib.close()
 	if err := lib.start(ctx, ref, r.references()); err != nil {
 		return err
@@ -166,6 +165,12 @@ func runServe(ctx context.Context, ref string, o serveOptions, say *teller) erro
 		return nil
 	})
 	return group.Wait()
+}
+
+// library returns what brings images for a server.
+func (o *serveOptions) library(images *netboot.Images, say *teller) *library {
+	memory := filepath.Join(o.State, "served.yaml")
+	return &library{open: o.open, keys: o.downgradeKeys, cache: o.Cache, say: say, images: images, memory: memory}
 }
 
 // downgradeKeys returns the keys whose statements let a channel go back: those

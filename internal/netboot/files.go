@@ -1,6 +1,7 @@
 package netboot
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -93,8 +94,8 @@ func (s *Server) share(client netip.Addr, name string) int {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if n := s.nodes.find(m); n != nil && m.Serial == "" {
-		m = n.Machine
+	if n := s.nodes.find(m); n != nil {
+		m.Serial, m.Model = cmp.Or(m.Serial, n.Serial), n.Model
 	}
 	return int(s.standing(m))
 }

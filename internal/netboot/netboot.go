@@ -115,7 +115,7 @@ func (s *Server) claim(m plane.Machine, from netip.Addr) error {
 	}
 	err := s.mayClaim(n, machine, m.MAC, from)
 	if err == nil {
-		n.claimed = true
+		s.nodes.note(machine, s.standing).claimed = true // its firmware may not have said the serial
 		return nil
 	}
 	n = s.seen(machine, "asks for a config")

@@ -2,9 +2,12 @@ package netboot
 
 import (
 	"net"
+	"net/http"
 	"net/netip"
 	"testing"
 	"time"
+
+	"github.com/pikelet-os/pikelet/internal/netboot/plane"
 )
 
 // client is a socket of a TFTP client.
@@ -112,5 +115,55 @@ func TestNameOfAnother(t *testing.T) {
 	}
 	if _, err := s.fetch(piIP, "d8-3a-dd-01-02-03/config.txt"); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestShareOfRequest: whose part of the transfers a request takes is decided by
+// all that is known of the machine, as whether it is served is.
+func TestShareOfRequest(t *testing.T) {
+	s := newStage(t)
+	s.Roster = inventory{known: func(m Machine) (string, bool) {
+		if m.Serial == piSerial {
+			return piMAC, true
+		}
+		return "", m.Model == "RPi5"
+	}}
+	s.nodes.note(Machine{Serial: "00000005", MAC: otherMAC, Model: "RPi5"}, s.standing)
+	s.nodes.note(Machine{Serial: piSerial, MAC: piMAC}, s.standing)
+	for _, c := range []struct {
+		ip   netip.Addr
+		name string
+		want standing
+	}{
+		{piIP, piSerial + "/config.txt", pinned}, {piIP, "config.txt", pinned}, {piIP, "00000009/config.txt", stranger},
+		{otherIP, piSerial + "/config.txt", stranger}, {otherIP, "00000005/config.txt", listed}, {otherIP, "config.txt", listed},
+		{netip.MustParseAddr("10.0.0.99"), piSerial + "/config.txt", stranger},
+	} {
+		if got := s.share(c.ip, c.name); got != int(c.want) {
+			t.Errorf("%s from %s counts to share %d, want %d", c.name, c.ip, got, c.want)
+		}
+	}
+}
+
+// TestSerialComesLate: firmware that names its files by its hardware address, and
+// whose DHCP was not seen, says its serial with its claim.
+func TestSerialComesLate(t *testing.T) {
+	s := newStage(t)
+	s.Roster = some{piMAC}
+	for _, name := range []string{"config.txt", "vmlinuz", "initramfs"} {
+		if _, err := s.fetch(piIP, "d8-3a-dd-01-02-03/"+name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, want := range []int{http.StatusOK, http.StatusForbidden} {
+		if status, text := s.asks(piIP, configOf(piMAC)); status != want {
+			t.Errorf("its config: %d %s", status, text)
+		}
+	}
+	if status, text := s.asks(piIP, plane.Request{Kind: plane.Progress, Machine: pi}); status != http.StatusNoContent {
+		t.Errorf("its report: %d %s", status, text)
+	}
+	if n := s.Nodes(); len(n) != 1 || n[0].Serial != piSerial || n[0].Stage != string(plane.Started) {
+		t.Errorf("%+v", n)
 	}
 }
