@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -134,14 +135,18 @@ var prompts = []string{"login: ", ":~# "}
 // unattended boots to the login and powers off.
 func unattended(ctx context.Context, o vmOptions) error {
 	start := time.Now()
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	limit := time.AfterFunc(o.Login, func() { stop(fmt.Errorf("the virtual Pi printed no login within %v", o.Login)) })
 	m, err := vm.Start(ctx, o.Options)
 	if err != nil {
 		return err
 	}
 	defer m.Close()
-	prompt, err := m.ExpectAny(prompts, o.Login)
+	prompt, err := m.ExpectAny(prompts...)
+	limit.Stop()
 	if err != nil {
-		return err
+		return cmp.Or(context.Cause(ctx), err)
 	}
 	fmt.Fprintf(os.Stdout, "\nlogin reached after %.1f s\n", time.Since(start).Seconds())
 	if prompt == prompts[0] {

@@ -78,7 +78,7 @@ func bootOnce(ctx context.Context, o vmOptions, image fs.FileInfo, keys *keyboar
 	keys.to.Store(m)
 	defer keys.to.Store(nil)
 	go func() {
-		if _, err := m.ExpectAny(prompts, o.Login); err == nil {
+		if _, err := m.ExpectAny(prompts...); err == nil {
 			fmt.Fprintf(os.Stdout, "\r\nlogin reached after %.1f s\r\n", time.Since(start).Seconds())
 		}
 	}()
