@@ -80,7 +80,8 @@ func (l *lan) flood(ctx context.Context, in string) func() uint32 {
 func TestBootUnderFlood(t *testing.T) {
 	r := variant(t, servedBoards[0], servedBoards[1])
 	l := newLAN(t)
-	s := l.serve(r.Artifact.Dir, "nodes: [{serial: '00000003', mac: 'd8:3a:dd:00:00:03'}, {serial: '00000004'}, {serial: '00000005'}]\n", "--pool", "10.77.0.50-10.77.0.200")
+	s := l.serve(r.Artifact.Dir, "nodes: [{serial: '00000003', mac: 'd8:3a:dd:00:00:03'}, {serial: '00000004', mac: 'd8:3a:dd:00:00:04'}, {serial: '00000005', mac: 'd8:3a:dd:00:00:05'}]\n", "--pool", "10.77.0.50-10.77.0.200")
+	l.hostile(r.Manifest.BuildID, "10.77.0.68", 3, 4, 5)
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
 	bad := l.joins()
@@ -129,6 +130,7 @@ func TestBootUnderFlood(t *testing.T) {
 	if out, err := l.Command(good, "curl", "-sSf", "-m", "60", "-o", "/dev/null", "-w", "%{size_download}", "http://10.77.0.1:8069"+ask.Encode()).Output(); err != nil || string(out) != fmt.Sprint(root.Size) {
 		t.Errorf("%s bytes of the root, %v", out, err)
 	}
+	s.untouched(t)
 	n := sent()
 	t.Logf("%d messages were sent beside it", n)
 	if n < 10_000 {

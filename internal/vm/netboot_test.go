@@ -72,6 +72,8 @@ type server struct {
 	cmd *exec.Cmd
 	mu  sync.Mutex
 	out bytes.Buffer
+
+	state string // its directory
 }
 
 func (s *server) Write(b []byte) (int, error) {
@@ -110,8 +112,8 @@ func (l *lan) serve(image, nodes string, more ...string) *server {
 	if err := os.WriteFile(file, []byte(nodes), 0o600); err != nil {
 		l.t.Fatal(err)
 	}
-	s := &server{t: l.t}
-	s.cmd = l.Command(l.Name, append([]string{"../../build/pikelet", "serve", image, "--nodes", file, "--interface", "br0", "--cache", dir, "--state", filepath.Join(dir, "state")}, more...)...)
+	s := &server{t: l.t, state: filepath.Join(dir, "state")}
+	s.cmd = l.Command(l.Name, append([]string{"../../build/pikelet", "serve", image, "--nodes", file, "--interface", "br0", "--cache", dir, "--state", s.state}, more...)...)
 	s.cmd.Stdout, s.cmd.Stderr = s, s
 	if err := s.cmd.Start(); err != nil {
 		l.t.Fatal(err)
@@ -131,10 +133,11 @@ var (
 	lossyStorm = flag.Int("lossy-storm", 8, "how many of them where packets are lost")
 )
 
-// TestBootStorm: power comes back to forty Pis; and to eight behind a cable that loses one
-// packet in a hundred each way; make soak has a hundred and twenty. Each has all its files, within
-// the patience that its firmware has for each, and is not told of anything that
-// is not there.
+// TestBootStorm: power comes back to forty Pis; and to eight behind a cable that
+// loses one packet in a hundred each way; make soak has a hundred and twenty.
+// Another machine speaks for each of them all the while. Each has all its files,
+// within the patience that its firmware has for each, and is not told of anything
+// that is not there.
 func TestBootStorm(t *testing.T) {
 	r := variant(t, servedBoards[0], servedBoards[1])
 	for _, c := range []struct {
@@ -147,13 +150,15 @@ func TestBootStorm(t *testing.T) {
 			l := newLAN(t)
 			nodes := "nodes:\n"
 			var all []*vm.NetROM
+			var serials []uint32
 			for i := range c.pis {
 				rom, _ := l.pi([]string{"3", "4", "5", "4"}[i%4], uint32(0x1000+i))
 				rom.Loss, rom.Rand = c.loss, rand.New(rand.NewPCG(seed, uint64(i)))
-				nodes += fmt.Sprintf("- serial: '%08x'\n", rom.Serial)
-				all = append(all, rom)
+				nodes += fmt.Sprintf("- {serial: '%08x', mac: '%s'}\n", rom.Serial, rom.MAC)
+				all, serials = append(all, rom), append(serials, rom.Serial)
 			}
 			s := l.serve(r.Artifact.Dir, nodes, "--pool", "10.77.0.50-10.77.0.250")
+			l.hostile(r.Manifest.BuildID, "10.77.0.66", serials...)
 			start := time.Now()
 			var done sync.WaitGroup
 			var tries atomic.Int32
@@ -180,9 +185,7 @@ func TestBootStorm(t *testing.T) {
 				}()
 			}
 			done.Wait()
-			if len(s.said()) == 0 {
-				t.Error("the server said nothing")
-			}
+			s.untouched(t)
 			t.Logf("%d Pis had all they need after %.1f s, in %d tries", c.pis, time.Since(start).Seconds(), tries.Load())
 		})
 	}
@@ -375,6 +378,7 @@ func TestNetROMs(t *testing.T) {
 	// One that the inventory does not list waits, and boots when it is adopted.
 	t.Run("adopted", func(t *testing.T) {
 		rom, _ := l.pi("5", 0xff)
+		l.hostile(r.Manifest.BuildID, "10.77.0.66", 0xff)
 		booted := make(chan error, 1)
 		go func() {
 			_, err := rom.Boot(context.Background())
@@ -387,7 +391,7 @@ func TestNetROMs(t *testing.T) {
 			}
 			return string(out)
 		}
-		for start := time.Now(); !strings.Contains(pikelet(), "waits to be adopted"); time.Sleep(100 * time.Millisecond) {
+		for start := time.Now(); !strings.Contains(pikelet(), "waits to be adopted") || !strings.Contains(pikelet(), "CONFLICT"); time.Sleep(100 * time.Millisecond) {
 			if time.Since(start) > tooLong {
 				t.Fatalf("it is not shown:\n%s", pikelet())
 			}
@@ -399,5 +403,9 @@ func TestNetROMs(t *testing.T) {
 			t.Error(err)
 		}
 		s.says("adopted: serial 000000ff as \"cellar\"")
+		if b, err := os.ReadFile(filepath.Join(s.state, "adopted/000000ff.yaml")); err != nil || !strings.Contains(string(b), rom.MAC.String()) {
+			t.Errorf("adopted is (%v) %s", err, b)
+		}
+		s.untouched(t)
 	})
 }
