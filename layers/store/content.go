@@ -14,12 +14,15 @@ import (
 var ErrRotten = errors.New("the disk has changed what was kept")
 
 // Adopt makes contents that were written down readable from f, which holds
-// them. It counts them against the budget.
+// them. It counts them against the budget; on an error none is counted.
 func (f *File) Adopt(list []*Content) error {
+	taken := int64(0)
 	for _, c := range list {
 		if err := f.budget.take(c.Size); err != nil {
+			f.budget.used.Add(-taken)
 			return err
 		}
+		taken += c.Size
 		c.file = f
 	}
 	return nil

@@ -91,19 +91,47 @@ func (p *Pool) take() []byte {
 
 func (p *Pool) give(b []byte) { p.buffers <- b[:p.Compression.BlockSize] }
 
-// Budget bounds the bytes that all files of a build may hold: an archive can
-// promise more than any image takes.
+// maxHeaders bounds the bytes of memory that names, link targets and
+// attributes of all entries of a build take. A full k3s image, of 15,000
+// files, takes 5 MiB.
+const maxHeaders = 512 << 20
+
+// Budget bounds the bytes that all files of a build may hold on disk and
+// their entries in memory: an archive can promise more than any image takes.
 type Budget struct {
-	limit int64
-	used  atomic.Int64
+	limit   int64
+	used    atomic.Int64
+	headers atomic.Int64
 }
 
-// NewBudget returns a budget of so many bytes.
+// NewBudget returns a budget of limit bytes of contents.
 func NewBudget(limit int64) *Budget { return &Budget{limit: limit} }
 
 func (b *Budget) take(n int64) error {
-	if b.used.Add(n) > b.limit {
+	if !claim(&b.used, n, b.limit) {
 		return fmt.Errorf("the root has more than %d MiB, more than its slots can hold; leave something out or raise slot-size", b.limit>>20)
+	}
+	return nil
+}
+
+// claim adds n to used and reports whether it stays within limit; what does
+// not is not added.
+func claim(used *atomic.Int64, n, limit int64) bool {
+	for {
+		was := used.Load()
+		if n < 0 || n > limit-was {
+			return false
+		}
+		if used.CompareAndSwap(was, was+n) {
+			return true
+		}
+	}
+}
+
+// TakeHeader counts n bytes of memory that an entry takes beside its contents.
+func (f *File) TakeHeader(n int64) error {
+	if !claim(&f.budget.headers, n, maxHeaders) {
+		return fmt.Errorf("names, links and attributes take more than %d MiB of memory", maxHeaders>>20)
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand"
 	"os"
 	"path/filepath"
@@ -126,6 +127,32 @@ func TestPutRefuses(t *testing.T) {
 		if _, err := f.Put(strings.NewReader("ten bytes."), c.size); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", what, err, want)
 		}
+	}
+}
+
+// TestBudget: a size that is refused leaves the count as it was, however large
+// it is, and what fits is still taken.
+func TestBudget(t *testing.T) {
+	f := newFile(t, 1<<20)
+	for _, size := range []int64{math.MaxInt64, math.MaxInt64, 1<<20 + 1, -1} {
+		if _, err := f.Put(bytes.NewReader(nil), size); err == nil {
+			t.Fatalf("%d bytes were taken into a budget of 1 MiB", size)
+		}
+	}
+	list := []*Content{{Size: 1 << 19}, {Size: 1 << 20}}
+	if err := f.Adopt(list); err == nil {
+		t.Error("more than the budget was adopted")
+	}
+	if _, err := f.Put(bytes.NewReader(make([]byte, 1<<20)), 1<<20); err != nil {
+		t.Errorf("1 MiB after what was refused: %v", err)
+	}
+	for _, n := range []int64{-1, math.MaxInt64, maxHeaders + 1} {
+		if err := f.TakeHeader(n); err == nil {
+			t.Errorf("a header of %d bytes was taken", n)
+		}
+	}
+	if err := f.TakeHeader(maxHeaders); err != nil {
+		t.Errorf("headers of all that is allowed: %v", err)
 	}
 }
 
