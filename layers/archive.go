@@ -106,41 +106,11 @@ func Decompress(r io.Reader) (io.ReadCloser, error) {
 			return nil, err
 		}
 		return d.IOReadCloser(), nil
-	case bytes.HasPrefix(head, []byte("\xfd7zXZ\x00")):
-		if err := checkXZ(br); err != nil {
-			return nil, err
-		}
-		x, err := xz.NewReader(br)
+	case bytes.HasPrefix(head, []byte(xzMagic)):
+		x, err := xz.NewReader(&xzChecker{in: br})
 		return io.NopCloser(x), err
 	case bytes.HasPrefix(head, []byte("BZh")):
 		return nil, errors.New("it is compressed with bzip2; compress it with gzip, xz or zstd")
 	}
 	return io.NopCloser(br), nil
-}
-
-// maxDictionary is the largest LZMA2 dictionary xz presets use (-9); the
-// format allows 4 GiB, which the reader would allocate on a file's word.
-const maxDictionary = 64 << 20
-
-// checkXZ refuses xz files whose first block wants a larger dictionary. The
-// layout of the block header is the .xz format's: 12 bytes stream header, then
-// size, flags, and the filter LZMA2 (0x21) with one byte of properties.
-func checkXZ(br *bufio.Reader) error {
-	head, err := br.Peek(32)
-	if err != nil {
-		return fmt.Errorf("reading an xz archive: %w", err)
-	}
-	for i := 14; i+2 < len(head); i++ {
-		if head[i] == 0x21 && head[i+1] == 1 {
-			bits := head[i+2]
-			if bits > 40 {
-				return errors.New("reading an xz archive: its header is damaged")
-			}
-			if size := int64(2|bits&1) << (bits/2 + 11); size > maxDictionary || bits == 40 {
-				return fmt.Errorf("reading an xz archive: it wants a dictionary of %d MiB, more than %d", size>>20, maxDictionary>>20)
-			}
-			return nil
-		}
-	}
-	return errors.New("reading an xz archive: it has no LZMA2 block where one is looked for")
 }

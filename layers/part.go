@@ -20,9 +20,15 @@ func (p *Part) Add(file *store.File, h tar.Header, source string, contents io.Re
 	if len(*p) >= maxEntries {
 		return fmt.Errorf("%s: it has more than %d files", source, maxEntries)
 	}
+	size, err := lean(&h)
+	if err == nil {
+		err = file.TakeHeader(size)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: entry %d: %w", source, len(*p)+1, err)
+	}
 	e := &Entry{Header: h, Source: source}
 	if h.Typeflag == tar.TypeReg {
-		var err error
 		if e.Content, err = file.Put(contents, h.Size); err != nil {
 			return fmt.Errorf("%s: storing %q: %w", source, h.Name, err)
 		}

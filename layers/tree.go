@@ -30,13 +30,16 @@ func (e *Entry) Open() (io.ReadCloser, error) { return e.Content.Open() }
 // Tree is the merged files of an image. The zero value is not usable.
 type Tree struct {
 	entries map[string]*Entry
-	file    *store.File
+	// below holds the names directly in each folder: what a whiteout removes
+	// is found without a look at all of the tree.
+	below map[string]map[string]bool
+	file  *store.File
 }
 
 // NewTree returns an empty tree. The contents of what is added to it without
 // any that are kept already go to file.
 func NewTree(file *store.File) *Tree {
-	return &Tree{entries: map[string]*Entry{}, file: file}
+	return &Tree{entries: map[string]*Entry{}, below: map[string]map[string]bool{}, file: file}
 }
 
 // Clean returns the form of a path the tree uses: no slash at either end.
@@ -150,9 +153,22 @@ func (t *Tree) Place(e *Entry) error {
 	}
 	h.Name = name
 	t.parents(name, h)
-	t.entries[name] = e
+	t.put(name, e)
 	return nil
 }
+
+// put enters what is called name; its parent is there.
+func (t *Tree) put(name string, e *Entry) {
+	t.entries[name] = e
+	dir := folderOf(name)
+	if t.below[dir] == nil {
+		t.below[dir] = map[string]bool{}
+	}
+	t.below[dir][name] = true
+}
+
+// folderOf returns the folder a name is in; "" is the root.
+func folderOf(name string) string { return name[:max(0, strings.LastIndexByte(name, '/'))] }
 
 // PlaceOver is Place for layers of a container image, where a file takes the
 // place of a folder and a folder that of a file.
@@ -179,7 +195,7 @@ func (t *Tree) parents(name string, like *tar.Header) {
 		if t.entries[d] != nil {
 			return
 		}
-		t.entries[d] = &Entry{Source: "implied", Header: tar.Header{Typeflag: tar.TypeDir, Name: d, Mode: 0o755, ModTime: like.ModTime}}
+		t.put(d, &Entry{Source: "implied", Header: tar.Header{Typeflag: tar.TypeDir, Name: d, Mode: 0o755, ModTime: like.ModTime}})
 	}
 }
 
@@ -190,14 +206,19 @@ func (t *Tree) AddFile(h tar.Header, source string, contents []byte) error {
 	return t.Add(h, source, bytes.NewReader(contents))
 }
 
-// Remove takes a name and what is below it out of the tree.
+// Remove takes a name and what is below it out of the tree. It takes time for
+// what it removes, not for what is left.
 func (t *Tree) Remove(name string) {
 	name = Clean(name)
-	delete(t.entries, name)
-	for other := range t.entries {
-		if strings.HasPrefix(other, name+"/") {
-			delete(t.entries, other)
+	delete(t.below[folderOf(name)], name)
+	for gone := []string{name}; len(gone) > 0; {
+		last := gone[len(gone)-1]
+		gone = gone[:len(gone)-1]
+		for child := range t.below[last] {
+			gone = append(gone, child)
 		}
+		delete(t.below, last)
+		delete(t.entries, last)
 	}
 }
 
@@ -227,8 +248,7 @@ func (t *Tree) Entries() []*Entry {
 	for _, e := range t.entries {
 		list = append(list, e)
 	}
-	sort.Slice(list, func(i, j int) bool { return list[i].Name < list[j].Name })
-	return list
+	return byName(list)
 }
 
 // Below returns the entries below a folder, sorted by name.
@@ -238,11 +258,19 @@ func (t *Tree) Below(dir string) []*Entry {
 		return nil
 	}
 	var list []*Entry
-	for _, e := range t.Entries() {
-		if strings.HasPrefix(e.Name, at+"/") {
-			list = append(list, e)
+	for folders := []string{at}; len(folders) > 0; {
+		last := folders[len(folders)-1]
+		folders = folders[:len(folders)-1]
+		for child := range t.below[last] {
+			list = append(list, t.entries[child])
+			folders = append(folders, child)
 		}
 	}
+	return byName(list)
+}
+
+func byName(list []*Entry) []*Entry {
+	sort.Slice(list, func(i, j int) bool { return list[i].Name < list[j].Name })
 	return list
 }
 
@@ -263,13 +291,13 @@ func (t *Tree) Listing() []byte {
 		fmt.Fprintf(&b, "%c %04o %d:%d %d %d %s /%s", kind(e.Typeflag), e.Mode, e.Uid, e.Gid, e.Size, e.ModTime.Unix(), what, e.Name)
 		var keys []string
 		for k := range e.PAXRecords {
-			if strings.HasPrefix(k, "SCHILY.xattr.") {
+			if strings.HasPrefix(k, xattrPrefix) {
 				keys = append(keys, k)
 			}
 		}
 		sort.Strings(keys)
 		for _, k := range keys {
-			fmt.Fprintf(&b, " %s=%s", strings.TrimPrefix(k, "SCHILY.xattr."), hex.EncodeToString([]byte(e.PAXRecords[k])))
+			fmt.Fprintf(&b, " %s=%s", strings.TrimPrefix(k, xattrPrefix), hex.EncodeToString([]byte(e.PAXRecords[k])))
 		}
 		b.WriteByte('\n')
 	}
