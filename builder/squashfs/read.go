@@ -11,10 +11,13 @@ import (
 
 // Limits on what is read of an image, so that one that lies costs bounded
 // memory: bytes of a table when it is decompressed (an inode has about 40, and
-// 4 for each block), and files.
+// 4 for each block), files, bytes of a file's path (PATH_MAX of Linux), and of
+// all paths.
 const (
 	maxTable = 64 << 20
 	maxFiles = 1 << 20
+	maxPath  = 4096
+	maxNames = 256 << 20
 )
 
 // Reader reads an image that this package wrote: with the tables where it puts
@@ -23,7 +26,8 @@ type Reader struct {
 	// Entries is what the image holds, from its root folder on, each folder's
 	// names in order, as Write takes them: it makes the same image of them. Of
 	// several names of one file the later are hard links to the first. Each
-	// regular file's From is set.
+	// regular file's From is set. Headers share their PAXRecords: they are to
+	// be read only.
 	Entries []Entry
 	Options Options // that the image was written with, but for Workers
 	Super   []byte  // the superblock

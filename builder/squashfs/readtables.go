@@ -21,6 +21,12 @@ type loader struct {
 	xattrIDs []byte
 	seen     map[uint32]string // inode numbers of what is no folder, and its first name
 	folders  map[uint64]bool
+	sets     map[uint32]map[string]string // attributes that were read
+
+	// Bytes of memory that are left for what may be said over and over: inodes
+	// and sets of attributes lie behind one another in a table, and in an image
+	// that lies over one another, so they have no more bytes than their tables.
+	inodeBytes, xattrBytes, nameBytes int
 }
 
 // table is a run of metadata blocks, decompressed, and where each begins.
@@ -67,7 +73,8 @@ func (l *loader) load() error {
 	if l.dirs, err = l.metadata(dirs, behindDirs); err != nil {
 		return err
 	}
-	l.seen, l.folders = map[uint32]string{}, map[uint64]bool{}
+	l.seen, l.folders, l.sets = map[uint32]string{}, map[uint64]bool{}, map[uint32]map[string]string{}
+	l.inodeBytes, l.xattrBytes, l.nameBytes = len(l.inodes.b), len(l.xattrs.b), maxNames
 	return l.walk("", le.Uint64(s[32:]))
 }
 
@@ -215,6 +222,12 @@ func (l *loader) walk(name string, ref uint64) error {
 	if len(l.img.Entries) == maxFiles {
 		return bad("more than %d files", maxFiles)
 	}
+	if len(name) > maxPath {
+		return bad("a path of more than %d bytes: %q...", maxPath, name[:60])
+	}
+	if !spend(&l.nameBytes, len(name)) {
+		return bad("its names take more than %d MiB", maxNames>>20)
+	}
 	kind := c.u16()
 	h := &tar.Header{Name: name, Mode: int64(c.u16())}
 	uid, gid := c.u16(), c.u16()
@@ -225,11 +238,7 @@ func (l *loader) walk(name string, ref uint64) error {
 	}
 	h.Uid, h.Gid = int(l.ids[uid]), int(l.ids[gid])
 	e := Entry{Header: h}
-	basic := kind
-	if kind > extended {
-		basic -= extended
-	}
-	if basic == typeDir {
+	if kind == typeDir || kind == typeDir+extended {
 		return l.folder(e, kind, c, ref)
 	}
 	if first, ok := l.seen[number]; ok {
@@ -237,9 +246,25 @@ func (l *loader) walk(name string, ref uint64) error {
 		return nil
 	}
 	l.seen[number] = name
-	xattr := uint32(noXattr)
-	if basic == typeFile {
+	left := len(c.b)
+	xattr, err := l.inode(&e, kind, c)
+	if err := errors.Join(err, c.err(), l.setXattrs(h, xattr)); err != nil {
+		return fmt.Errorf("%q: %w", name, err)
+	}
+	if !spend(&l.inodeBytes, left-len(c.b)) {
+		return bad("%q: its inodes lie over one another", name)
+	}
+	l.img.Entries = append(l.img.Entries, e)
+	return nil
+}
+
+// inode reads what is behind the head of an inode that is no folder's, and
+// returns the number of its attributes.
+func (l *loader) inode(e *Entry, kind uint16, c *cursor) (xattr uint32, err error) {
+	h := e.Header
+	if kind == typeFile || kind == typeFile+extended {
 		f := &File{image: l.img}
+		xattr = noXattr
 		if kind == typeFile {
 			f.start, f.fragment, f.offset, f.size = uint64(c.u32()), c.u32(), c.u32(), int64(c.u32())
 		} else {
@@ -248,38 +273,41 @@ func (l *loader) walk(name string, ref uint64) error {
 			c.u32() // names
 			f.fragment, f.offset, xattr = c.u32(), c.u32(), c.u32()
 		}
-		if err := f.blocks(c); err != nil {
-			return fmt.Errorf("%q: %w", name, err)
-		}
 		h.Typeflag, h.Size, e.From = tar.TypeReg, f.size, f
 		e.Open = func() (io.ReadCloser, error) { return io.NopCloser(f.Reader()), nil }
-	} else {
-		c.u32() // names
-		switch basic {
-		case typeSymlink:
-			h.Typeflag = tar.TypeSymlink
-			h.Linkname = string(c.take(int(min(c.u32(), metadataSize))))
-		case typeBlock, typeChar:
-			h.Typeflag = tar.TypeBlock
-			if basic == typeChar {
-				h.Typeflag = tar.TypeChar
-			}
-			dev := c.u32()
-			h.Devmajor, h.Devminor = int64(dev>>8&0xfff), int64(dev&0xff|dev>>12&^0xff)
-		case typeFIFO:
-			h.Typeflag = tar.TypeFifo
-		default:
-			return bad("%q is of type %d", name, kind)
-		}
-		if kind > extended {
-			xattr = c.u32()
-		}
+		return xattr, f.blocks(c)
 	}
-	if err := errors.Join(c.err(), l.setXattrs(h, xattr)); err != nil {
-		return fmt.Errorf("%q: %w", name, err)
+	c.u32() // names
+	basic := kind
+	if kind > extended {
+		basic -= extended
 	}
-	l.img.Entries = append(l.img.Entries, e)
-	return nil
+	switch basic {
+	case typeSymlink:
+		h.Typeflag = tar.TypeSymlink
+		h.Linkname = string(c.take(int(min(c.u32(), metadataSize))))
+	case typeBlock, typeChar:
+		h.Typeflag = tar.TypeBlock
+		if basic == typeChar {
+			h.Typeflag = tar.TypeChar
+		}
+		dev := c.u32()
+		h.Devmajor, h.Devminor = int64(dev>>8&0xfff), int64(dev&0xff|dev>>12&^0xff)
+	case typeFIFO:
+		h.Typeflag = tar.TypeFifo
+	default:
+		return noXattr, bad("it is of type %d", kind)
+	}
+	if kind > extended {
+		return c.u32(), nil
+	}
+	return noXattr, nil
+}
+
+// spend takes n from what is left and reports whether there was enough.
+func spend(left *int, n int) bool {
+	*left -= n
+	return *left >= 0
 }
 
 // blocks reads a file's list of blocks.
@@ -369,30 +397,48 @@ func (l *loader) folder(e Entry, kind uint16, c *cursor, ref uint64) error {
 	return names.err()
 }
 
-// setXattrs puts a set of extended attributes into a header.
+// setXattrs puts a set of extended attributes into a header. Those that have
+// the same share it.
 func (l *loader) setXattrs(h *tar.Header, set uint32) error {
 	if set == noXattr {
 		return nil
 	}
+	records, known := l.sets[set]
+	if !known {
+		var err error
+		if records, err = l.readXattrs(set); err != nil {
+			return err
+		}
+		l.sets[set] = records
+	}
+	h.PAXRecords = records
+	return nil
+}
+
+// readXattrs reads a set of extended attributes.
+func (l *loader) readXattrs(set uint32) (map[string]string, error) {
 	if int64(set)*16+16 > int64(len(l.xattrIDs)) {
-		return bad("attributes that are not there")
+		return nil, bad("attributes that are not there")
 	}
 	id := cursor{b: l.xattrIDs[set*16:]}
 	ref, count := id.u64(), id.u32()
 	c, err := l.xattrs.from(ref)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	h.PAXRecords = map[string]string{}
+	records, left := map[string]string{}, len(c.b)
 	for range min(count, maxFiles) {
 		kind, n := c.u16(), int(c.u16())
 		name := string(c.take(n))
 		value := string(c.take(int(min(c.u32(), maxTable))))
 		i := sort.Search(len(xattrTypes), func(i int) bool { return xattrTypes[i].kind >= kind })
 		if c.short || i == len(xattrTypes) {
-			return bad("attributes that are none")
+			return nil, bad("attributes that are none")
 		}
-		h.PAXRecords[xattrPrefix+xattrTypes[i].prefix+name] = value
+		records[xattrPrefix+xattrTypes[i].prefix+name] = value
 	}
-	return nil
+	if !spend(&l.xattrBytes, left-len(c.b)) {
+		return nil, bad("its attributes lie over one another")
+	}
+	return records, nil
 }
