@@ -45,7 +45,18 @@ func (f Folder) Open(_ context.Context, name string) (io.ReadCloser, error) {
 
 // New returns a Cache that keeps what it brings in c.
 func New(c *cache.Cache) *Cache {
-	return &Cache{Cache: c, Client: &http.Client{Timeout: 30 * time.Minute}}
+	return &Cache{Cache: c, Client: &http.Client{Timeout: 30 * time.Minute, CheckRedirect: keepTLS}}
+}
+
+// keepTLS refuses to be led from https to http.
+func keepTLS(r *http.Request, via []*http.Request) error {
+	if via[0].URL.Scheme == "https" && r.URL.Scheme != "https" {
+		return fmt.Errorf("the server leads to %s, without TLS", r.URL.Redacted())
+	}
+	if len(via) >= 10 {
+		return errors.New("the server leads from one place to another, ten times")
+	}
+	return nil
 }
 
 // IsRemote says whether a repository is on a server and not in a folder.
@@ -130,8 +141,13 @@ func (c *Cache) File(ctx context.Context, url, name, key string, size int64) (st
 func (c *Cache) Pinned(ctx context.Context, url, name, digest string, limit int64) (string, error) {
 	key := "sha256 " + digest
 	if f, err := c.Open(cache.Packages, key); err == nil {
+		h := sha256.New()
+		_, err := io.Copy(h, f)
 		f.Close()
-		return c.Path(key), nil
+		if err == nil && hex.EncodeToString(h.Sum(nil)) == digest {
+			return c.Path(key), nil
+		}
+		// What is kept was changed: it is fetched again.
 	}
 	if c.Vendor != nil {
 		r, err := c.Vendor.Open(ctx, name)

@@ -10,13 +10,14 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/pikelet-os/pikelet/layers/oci"
 )
 
 // What a vendor artifact is made of: one layer for each file, named by the
@@ -34,16 +35,17 @@ type Registry struct {
 	options    []remote.Option
 }
 
-// OpenRegistry reads the artifact's manifest.
+// OpenRegistry reads the artifact's manifest. With oci.PlainPrefix before the
+// reference, it is asked for without TLS.
 func OpenRegistry(ctx context.Context, ref string, o ...remote.Option) (*Registry, error) {
-	r, err := name.ParseReference(ref)
+	r, options, err := oci.Reference(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
-	o = append([]remote.Option{remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain)}, o...)
+	o = append(options, o...)
 	img, err := remote.Image(r, o...)
 	if err != nil {
-		return nil, fmt.Errorf("reading the vendor artifact %s: %w", ref, err)
+		return nil, fmt.Errorf("reading the vendor artifact %s: %w", ref, oci.Explain(ref, err))
 	}
 	m, err := img.Manifest()
 	if err != nil {
@@ -76,7 +78,7 @@ func (v *Registry) Open(ctx context.Context, file string) (io.ReadCloser, error)
 // Push sends every file below dir to a registry as one artifact, and returns
 // its digest. What the registry has is not sent again.
 func Push(ctx context.Context, dir, ref string, o ...remote.Option) (string, error) {
-	r, err := name.ParseReference(ref)
+	r, options, err := oci.Reference(ctx, ref)
 	if err != nil {
 		return "", err
 	}
@@ -104,9 +106,8 @@ func Push(ctx context.Context, dir, ref string, o ...remote.Option) (string, err
 	if err != nil {
 		return "", err
 	}
-	o = append([]remote.Option{remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain)}, o...)
-	if err := remote.Write(r, img, o...); err != nil {
-		return "", fmt.Errorf("pushing %s: %w", ref, err)
+	if err := remote.Write(r, img, append(options, o...)...); err != nil {
+		return "", fmt.Errorf("pushing %s: %w", ref, oci.Explain(ref, err))
 	}
 	return digest.String(), nil
 }

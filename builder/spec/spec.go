@@ -43,8 +43,8 @@ type Image struct {
 	// Packages are what the root is made of, as in /etc/apk/world. Required.
 	Packages []string `yaml:"packages" jsonschema:"required"`
 	// Vendor is a folder that pikelet vendor filled, or the reference of an
-	// artifact it pushed. What is not in the cache comes from there, and from
-	// the mirrors only after that.
+	// artifact it pushed, with http:// before it for a registry without TLS. What
+	// is not in the cache comes from there, and from the mirrors only after that.
 	Vendor string `yaml:"vendor"`
 	// Layers are laid over the packages, in this order.
 	Layers []Layer `yaml:"layers"`
@@ -118,8 +118,8 @@ type Layer struct {
 	Folder string `yaml:"folder"`
 	// Tar is an archive, plain or compressed with gzip, xz or zstd.
 	Tar string `yaml:"tar"`
-	// OCI is a container image: a registry's reference, or oci: and the folder
-	// of an OCI layout.
+	// OCI is a container image: a registry's reference, with http:// before it
+	// for one without TLS, or oci: and the folder of an OCI layout.
 	OCI string `yaml:"oci"`
 	// To is the folder of the root the layer is laid into. Default: /.
 	To string `yaml:"to"`

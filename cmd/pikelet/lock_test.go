@@ -44,7 +44,7 @@ func mirror(t *testing.T) (dir string, gone func(), asked *[]string) {
 		t.Fatal(err)
 	}
 	edit(t, dir+"/image.yaml", "url: starter", "url: "+s.URL)
-	edit(t, dir+"/image.yaml", "  - folder: files\n", "  - folder: files\n  - tar: more.tar.gz\n  - {oci: 'oci:oci', to: srv}\n  - {oci: '"+ref+"', to: opt/tools}\n")
+	edit(t, dir+"/image.yaml", "  - folder: files\n", "  - folder: files\n  - tar: more.tar.gz\n  - {oci: 'oci:oci', to: srv}\n  - {oci: 'http://"+ref+"', to: opt/tools}\n")
 	return dir, func() { s.Close(); reg.Close() }, asked
 }
 
@@ -127,7 +127,7 @@ func TestLockAndVendor(t *testing.T) {
 	ok(t, dir, "vendor", "image.yaml", "kept")
 	reg := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	defer reg.Close()
-	ref := strings.TrimPrefix(reg.URL, "http://") + "/lab/inputs:1"
+	ref := reg.URL + "/lab/inputs:1" // http:// says that there is no TLS
 	ok(t, dir, "vendor", "image.yaml", ref)
 	gone()
 	must(t, dir, "rm -rf cache")

@@ -15,8 +15,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/google/go-containerregistry/pkg/authn"
-	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
@@ -38,9 +36,9 @@ type Image struct {
 // Platform is what images are for.
 type Platform struct{ OS, Architecture string }
 
-// Open finds an image. ref is a registry's reference, or oci: and the folder
-// of a layout with, if it holds several, :TAG behind it. An index is narrowed
-// to the platform.
+// Open finds an image. ref is a registry's reference, with PlainPrefix for one
+// without TLS, or oci: and the folder of a layout with, if it holds several,
+// :TAG behind it. An index is narrowed to the platform.
 func Open(ctx context.Context, ref string, p Platform, o ...remote.Option) (*Image, error) {
 	img, err := open(ctx, ref, v1.Platform{OS: p.OS, Architecture: p.Architecture}, o)
 	if err != nil {
@@ -53,17 +51,21 @@ func open(ctx context.Context, ref string, p v1.Platform, o []remote.Option) (*I
 	if dir, ok := strings.CutPrefix(ref, LayoutPrefix); ok {
 		return fromLayout(dir, p)
 	}
-	r, err := name.ParseReference(ref)
+	r, options, err := Reference(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
-	o = append([]remote.Option{remote.WithContext(ctx), remote.WithAuthFromKeychain(authn.DefaultKeychain), remote.WithPlatform(p)}, o...)
-	img, err := remote.Image(r, o...)
+	img, err := remote.Image(r, append(append(options, remote.WithPlatform(p)), o...)...)
 	if err != nil {
-		return nil, err
+		return nil, Explain(ref, err)
 	}
-	return checked(img, p)
+	found, err := checked(img, p)
+	return found, Explain(ref, err)
 }
+
+// maxConfig bounds an image's configuration, which is read into memory: those
+// of images of a hundred layers have some 30 kB.
+const maxConfig = 4 << 20
 
 // checked makes sure that manifest and configuration are what their digests
 // say, and for the platform.
@@ -79,6 +81,9 @@ func checked(img v1.Image, p v1.Platform) (*Image, error) {
 	m, err := img.Manifest()
 	if err != nil {
 		return nil, err
+	}
+	if m.Config.Size > maxConfig {
+		return nil, fmt.Errorf("its configuration has %d bytes, more than %d", m.Config.Size, maxConfig)
 	}
 	config, err := img.RawConfigFile()
 	if err != nil {
@@ -154,6 +159,13 @@ func pick(index v1.ImageIndex, tag string, p v1.Platform, depth int) (*Image, er
 		if err != nil {
 			return nil, err
 		}
+		raw, err := inner.RawManifest()
+		if err != nil {
+			return nil, err
+		}
+		if hexOf(raw) != fits[0].Digest.Hex {
+			return nil, errors.New("an index in it is not what its digest says: it was changed")
+		}
 		return pick(inner, "", p, depth+1)
 	}
 	img, err := index.Image(fits[0].Digest)
@@ -226,7 +238,12 @@ func (i *Image) List(source string) ([]Layer, error) {
 // Read reads the layer into a part, whiteouts and all. What file was given
 // counts for nothing when Read fails: only then is every byte checked.
 func (l Layer) Read(file *store.File) (layers.Part, error) {
-	r, err := l.Uncompressed()
+	packed, err := l.Compressed()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", l.at, err)
+	}
+	defer packed.Close()
+	r, err := layers.Decompress(packed) // in bounded memory
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", l.at, err)
 	}

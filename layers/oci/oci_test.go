@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"log"
 	"net/http/httptest"
@@ -19,7 +20,10 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/klauspost/compress/zstd"
 
 	"github.com/pikelet-os/pikelet/builder/squashfs"
 	"github.com/pikelet-os/pikelet/layers"
@@ -174,7 +178,7 @@ func TestRegistryAndKeep(t *testing.T) {
 	if err := remote.WriteIndex(r, index); err != nil {
 		t.Fatal(err)
 	}
-	img, err := Open(context.Background(), ref, arm64)
+	img, err := Open(context.Background(), PlainPrefix+ref, arm64)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -201,39 +205,170 @@ func TestRegistryAndKeep(t *testing.T) {
 	}
 }
 
-// TestChangedImages inverts bytes of every blob of a layout.
+// TestChangedImages inverts bytes of every blob of a layout: an image with
+// other contents is refused. What remains are bytes of a layer that say
+// nothing, as gzip's header has.
 func TestChangedImages(t *testing.T) {
 	dir := layoutOf(t, layerOf(t, "etc/a", "etc/b"))
 	blobs, _ := filepath.Glob(dir + "/blobs/sha256/*")
-	before, err := Open(context.Background(), LayoutPrefix+dir, arm64)
+	file := newFile(t, 1<<30)
+	read := func() (string, error) {
+		img, err := Open(context.Background(), LayoutPrefix+dir, arm64)
+		if err != nil {
+			return "", err
+		}
+		tree, err := applyTo(layers.NewTree(file), file, img, "")
+		return string(tree.Listing()), err
+	}
+	want, err := read()
 	if err != nil {
 		t.Fatal(err)
 	}
-	caught, file := 0, newFile(t, 1<<30)
+	caught := 0
 	for _, blob := range blobs {
 		b, err := os.ReadFile(blob)
 		if err != nil {
 			t.Fatal(err)
 		}
+		if bytes.Contains(b, []byte("amd64")) {
+			continue // of the other image
+		}
+		isJSON := b[0] == '{'
 		for at := 0; at < len(b); at += 1 + len(b)/40 {
 			bad := append([]byte(nil), b...)
 			bad[at] ^= 0x20
 			os.WriteFile(blob, bad, 0o644)
-			img, err := Open(context.Background(), LayoutPrefix+dir, arm64)
-			if err == nil {
-				var tree *layers.Tree
-				if tree, err = applyTo(layers.NewTree(file), file, img, ""); err == nil && (img.Digest == before.Digest && names(tree) != "etc etc/a etc/b") {
-					t.Fatalf("byte %d of %s changed, and nobody saw it", at, filepath.Base(blob))
-				}
-			}
+			got, err := read()
 			if err != nil {
 				caught++
+			} else if got != want || isJSON && bytes.Contains(b, []byte("arm64")) {
+				t.Errorf("byte %d of %s changed, and it was read:\n%s", at, filepath.Base(blob), got)
 			}
 		}
 		os.WriteFile(blob, b, 0o644)
 	}
 	if caught < 40 {
 		t.Errorf("only %d changes were caught", caught)
+	}
+}
+
+// altered is an image that says something else than it has.
+type altered struct {
+	v1.Image
+	manifest, config []byte // in place of its own; nil for its own
+	size             int64  // of the configuration, as the manifest says; 0 for its own
+}
+
+func (a altered) RawManifest() ([]byte, error) {
+	if a.manifest != nil {
+		return a.manifest, nil
+	}
+	return a.Image.RawManifest()
+}
+
+func (a altered) RawConfigFile() ([]byte, error) {
+	if a.config != nil {
+		return a.config, nil
+	}
+	return a.Image.RawConfigFile()
+}
+
+func (a altered) Manifest() (*v1.Manifest, error) {
+	m, err := a.Image.Manifest()
+	if err == nil && a.size != 0 {
+		m = m.DeepCopy()
+		m.Config.Size = a.size
+	}
+	return m, err
+}
+
+func TestImagesAreHashed(t *testing.T) {
+	img := imageOf(t, "arm64", layerOf(t, "a"))
+	raw, err := img.RawManifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := img.RawConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := v1.Platform{OS: "linux", Architecture: "arm64"}
+	for what, c := range map[string]struct {
+		img  v1.Image
+		want string
+	}{
+		"manifest":             {altered{Image: img, manifest: append(raw, ' ')}, "is not what its digest says"},
+		"configuration":        {altered{Image: img, config: append(config, ' ')}, "is not what its digest says"},
+		"a huge configuration": {altered{Image: img, size: 1 << 40}, "more than 4194304"},
+		"another platform":     {imageOf(t, "riscv64", layerOf(t, "a")), "it is for linux/riscv64"},
+	} {
+		if _, err := checked(c.img, p); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", what, err, c.want)
+		}
+	}
+	if _, err := checked(altered{Image: img}, p); err != nil {
+		t.Errorf("as it is: %v", err)
+	}
+	one := imageOf(t, "arm64", layerOf(t, "a"))
+	c, err := one.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c = c.DeepCopy()
+	c.RootFS.DiffIDs = nil
+	if one, err = mutate.ConfigFile(one, c); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := checked(one, p); err == nil || !strings.Contains(err.Error(), "names 0 layers, its manifest 1") {
+		t.Errorf("fewer layers than the manifest has: %v", err)
+	}
+}
+
+// TestLayersAreHashed: what a layer unpacks to is what the configuration says.
+func TestLayersAreHashed(t *testing.T) {
+	l := layerOf(t, "a", "b")
+	id, err := l.DiffID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := newFile(t, 1<<20)
+	if p, err := (Layer{l, id.String(), "oci x"}).Read(file); err != nil || len(p) != 2 {
+		t.Errorf("as it is: %d entries, %v", len(p), err)
+	}
+	if _, err := (Layer{l, "sha256:" + strings.Repeat("0", 64), "oci x"}).Read(file); err == nil || !strings.Contains(err.Error(), "it was changed") {
+		t.Errorf("another DiffID: %v", err)
+	}
+	// RFC 8878, 3.1.1: a frame that wants a window of 256 MiB.
+	wide := static.NewLayer(append([]byte{0x28, 0xb5, 0x2f, 0xfd, 0, 18 << 3, 1 | 3<<3, 0, 0}, "abc"...), types.OCILayerZStd)
+	if _, err := (Layer{wide, id.String(), "oci x"}).Read(file); !errors.Is(err, zstd.ErrWindowSizeExceeded) {
+		t.Errorf("a wide zstd window: %v", err)
+	}
+}
+
+// TestNestedIndex: an index inside an index is what its digest says.
+func TestNestedIndex(t *testing.T) {
+	inner := mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: imageOf(t, "arm64", layerOf(t, "a"))})
+	dir := t.TempDir()
+	if _, err := layout.Write(dir, mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: inner})); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(context.Background(), LayoutPrefix+dir, arm64); err != nil {
+		t.Fatal(err)
+	}
+	digest, err := inner.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(dir, "blobs/sha256", digest.Hex)
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(name, append(b, '\n'), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(context.Background(), LayoutPrefix+dir, arm64); err == nil || !strings.Contains(err.Error(), "an index in it is not what its digest says") {
+		t.Errorf("changed: %v", err)
 	}
 }
 
