@@ -42,13 +42,18 @@ func New(file string) *Checker { return &Checker{file: file, lines: map[string]i
 func (c *Checker) Decode(b []byte, v any) (*yaml.Node, bool) {
 	var root yaml.Node
 	if err := yaml.Unmarshal(b, &root); err != nil {
-		c.Decoding(err)
+		if m := unknownAnchor.FindStringSubmatch(err.Error()); m != nil {
+			c.problems = append(c.problems, problem{lineOf(b, "*"+m[1]), aliasText})
+		} else {
+			c.Decoding(err)
+		}
 		return nil, false
 	}
 	var top *yaml.Node
 	if len(root.Content) > 0 {
 		top = root.Content[0]
 		c.Index(top)
+		c.tags(top)
 	}
 	dec := yaml.NewDecoder(bytes.NewReader(b))
 	dec.KnownFields(true)
@@ -59,6 +64,35 @@ func (c *Checker) Decode(b []byte, v any) (*yaml.Node, bool) {
 		c.problems = append(c.problems, problem{0, "there is more than one YAML document; want one a file"})
 	}
 	return top, true
+}
+
+// unknownAnchor is how the YAML library words an alias of nothing. It quotes
+// what may be a secret without quotes that begins with *.
+var unknownAnchor = regexp.MustCompile(`^yaml: unknown anchor '(.*)' referenced$`)
+
+const (
+	aliasText = "a value begins with *, which makes it an alias of something that is not there; put it in quotes"
+	tagText   = "a value begins with !, which makes it a tag that means nothing here; put it in quotes"
+)
+
+// lineOf returns the line that first has text, from 1 on; 0 for none.
+func lineOf(b []byte, text string) int {
+	i := bytes.Index(b, []byte(text))
+	if i < 0 {
+		return 0
+	}
+	return 1 + bytes.Count(b[:i], []byte("\n"))
+}
+
+// tags notes tags that YAML itself does not know: the decoder passes over them,
+// and what was meant as a value is lost.
+func (c *Checker) tags(n *yaml.Node) {
+	if n.Kind != yaml.AliasNode && strings.HasPrefix(n.Tag, "!") && !strings.HasPrefix(n.Tag, "!!") {
+		c.problems = append(c.problems, problem{n.Line, tagText})
+	}
+	for _, child := range n.Content {
+		c.tags(child)
+	}
 }
 
 // Index remembers the line of every field below n, in place of what it knew.
@@ -110,12 +144,27 @@ func (c *Checker) Decoding(err error) {
 	}
 }
 
-// wrongKind is how the YAML library words a value of another kind. It quotes
-// the value, which may be a secret that stands in the wrong place.
-var wrongKind = regexp.MustCompile("^cannot unmarshal !!(\\w+)(?s: `.*`)? into (\\S+)$")
+// These are how the YAML library words a value of another kind, one of another
+// kind than its tag, and two more that are wrong. It quotes values, which may
+// be secrets that stand in the wrong place.
+var (
+	wrongKind = regexp.MustCompile("^cannot unmarshal !!?(\\S*)(?s: `.*`)? into (\\S+)$")
+	wrongTag  = regexp.MustCompile("^cannot decode (?s:.*) as a !!(\\w+)$")
+	wrongKey  = regexp.MustCompile("^invalid map key: ")
+	ownAnchor = regexp.MustCompile("^anchor '(?s:.*)' value contains itself$")
+)
 
 // plainly says what kind of value stands there and which one is wanted.
 func plainly(text string) string {
+	if m := wrongTag.FindStringSubmatch(text); m != nil {
+		return "a value is not what its tag !!" + m[1] + " says"
+	}
+	if wrongKey.MatchString(text) {
+		return "a key of a map is no text"
+	}
+	if ownAnchor.MatchString(text) {
+		return "what an anchor names contains itself"
+	}
 	m := wrongKind.FindStringSubmatch(text)
 	if m == nil {
 		return text

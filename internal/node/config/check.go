@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pikelet-os/pikelet/internal/node"
 	"github.com/pikelet-os/pikelet/internal/strict"
 )
 
@@ -112,6 +113,10 @@ func (c *checker) check(prefix string, cfg *Config) {
 // list, so a node refuses to change any but root.
 var reserved = []string{"bin", "daemon", "adm", "lp", "sync", "shutdown", "halt", "mail", "news", "uucp", "cron", "ftp", "sshd", "games", "ntp", "guest", "nobody", "chrony"}
 
+// doasWords are the words of doas.conf(5): a rule for an account of that name is
+// a syntax error there, and doas then lets nobody do anything.
+var doasWords = []string{"args", "as", "cmd", "deny", "keepenv", "nolog", "nopass", "permit", "persist", "setenv"}
+
 func (c *checker) users(prefix string, users []User) {
 	seen := map[string]bool{}
 	for i, u := range users {
@@ -123,6 +128,8 @@ func (c *checker) users(prefix string, users []User) {
 			c.Add(field+".name", "%q belongs to the system", u.Name)
 		case seen[u.Name]:
 			c.Add(field+".name", "there is a user %q above", u.Name)
+		case u.Admin && slices.Contains(doasWords, u.Name):
+			c.Add(field+".name", "%q is a word of doas.conf, where admins stand; an admin needs another name", u.Name)
 		}
 		seen[u.Name] = true
 		if len(u.Keys) == 0 {
@@ -197,7 +204,7 @@ func (c *checker) network(field string, n Network) {
 			c.Add(at+".gateway", "%s has a gateway already; only one can be the way to everything else", gateways)
 		}
 		gateways = in.Name
-		gw, err := netip.ParseAddr(in.Gateway)
+		gw, err := parseAddr(in.Gateway)
 		switch {
 		case err != nil:
 			c.Add(at+".gateway", "%q: want an address", in.Gateway)
@@ -208,7 +215,7 @@ func (c *checker) network(field string, n Network) {
 		}
 	}
 	for i, s := range n.DNS {
-		if _, err := netip.ParseAddr(s); err != nil {
+		if _, err := parseAddr(s); err != nil {
 			c.Add(fmt.Sprintf("%s.dns[%d]", field, i), "%q: want the address of a name server", s)
 		}
 	}
@@ -339,141 +346,19 @@ func (c *checker) registries(field string, r Registries) {
 	}
 }
 
-func (c *checker) iscsi(field string, s ISCSI) {
-	if s.Initiator != "" {
-		c.iqn(field+".initiator", s.Initiator)
-	}
-	seen := map[string]bool{}
-	for i, t := range s.Targets {
-		at := fmt.Sprintf("%s.targets[%d]", field, i)
-		c.iqn(at+".name", t.Name)
-		if seen[t.Name] {
-			c.Add(at+".name", "there is a target %s above; give it several portals instead", t.Name)
-		}
-		seen[t.Name] = true
-		if len(t.Portals) == 0 {
-			c.Add(at+".portals", "none; want the address of the target, such as 10.0.0.5:3260")
-		}
-		for p, portal := range t.Portals {
-			c.portal(fmt.Sprintf("%s.portals[%d]", at, p), portal)
-		}
-		c.chap(at+".chap", t.CHAP)
-	}
-	for i, d := range s.Discovery {
-		at := fmt.Sprintf("%s.discovery[%d]", field, i)
-		c.portal(at+".portal", d.Portal)
-		c.chap(at+".chap", d.CHAP)
-	}
-}
-
-func (c *checker) iqn(field, name string) {
-	if len(name) > 223 || !iqnForm.MatchString(name) {
-		c.Add(field, "%q: want a name such as iqn.2026-01.lan.nas:attic", shorten(name))
-	}
-}
-
-func (c *checker) portal(field, text string) {
-	if _, err := ParsePortal(text); err != nil {
-		c.Add(field, "%v", err)
-	}
-}
-
-// DefaultPort is where iSCSI targets listen (FACTS 8.4).
-const DefaultPort = 3260
-
-// ParsePortal reads the address of a portal, and gives it the usual port
-// where it names none. Addresses only: by-path links and node records name
-// them, and a name may come to mean another.
-func ParsePortal(text string) (netip.AddrPort, error) {
-	if a, err := netip.ParseAddr(strings.Trim(text, "[]")); err == nil {
-		return netip.AddrPortFrom(a, DefaultPort), nil
-	}
-	p, err := netip.ParseAddrPort(text)
-	if err != nil || p.Port() == 0 {
-		return p, fmt.Errorf("%q: want an address such as 10.0.0.5 or 10.0.0.5:3260", text)
-	}
-	return p, nil
-}
-
-func (c *checker) chap(field string, h CHAP) {
-	pair := func(user, password, u, p string) {
-		switch {
-		case u == "" && p != "":
-			c.Add(field+"."+user, "missing; a password needs one")
-		case u != "" && p == "" && !c.public:
-			c.Add(field+"."+password, "missing; a user needs one")
-		}
-		// RFC 7143 12.1.3: less than 96 bits is not to be used without IPsec.
-		if p != "" && !strings.HasPrefix(p, encrypted) && (len(p) < 12 || len(p) > 255 || strings.ContainsAny(p, " \t\n")) {
-			c.Add(field+"."+password, "it has %d characters; want 12 or more (most targets: at most 16), without blanks", len(p))
-		}
-	}
-	pair("user", "password", h.User, h.Password)
-	pair("mutual-user", "mutual-password", h.MutualUser, h.MutualPassword)
-	if h.MutualUser != "" && h.User == "" {
-		c.Add(field+".user", "missing; mutual CHAP goes on top of CHAP")
-	}
-	if h.MutualPassword != "" && h.MutualPassword == h.Password {
-		c.Add(field+".mutual-password", "it is the password of the other direction; targets refuse that")
-	}
-}
-
-func (c *checker) volume(field string, cfg *Config) {
-	v := cfg.Volume
-	only := func(name, place string, set bool) {
-		if set && v.Place() != place {
-			c.Add(field+"."+name, "goes with on: %s, and this volume is on %s", place, v.Place())
-		}
-	}
-	only("device", OnDisk, v.Device != "")
-	only("target", OnISCSI, v.Target != "")
-	only("lun", OnISCSI, v.LUN != 0)
-	only("size", OnMemory, v.Size != "")
-	if v.Format != "" && v.Format != FormatBlank {
-		c.Add(field+".format", "%q: want blank, or nothing", v.Format)
-	} else if v.Format != "" && v.Place() != OnDisk && v.Place() != OnISCSI {
-		c.Add(field+".format", "a volume on %s needs no formatting", v.Place())
-	}
-	if v.Size != "" && !sizeForm.MatchString(v.Size) {
-		c.Add(field+".size", "%q is no size; write it as 512MiB or 1GiB", v.Size)
-	}
-	if v.LUN < 0 || v.LUN > 16383 {
-		c.Add(field+".lun", "%d: want 0 to 16383", v.LUN)
-	}
-	switch v.Place() {
-	case OnState, OnMemory:
-	case OnDisk:
-		if !strings.HasPrefix(v.Device, "/dev/") || path.Clean(v.Device) != v.Device {
-			c.Add(field+".device", "%q: want a disk such as /dev/nvme0n1", v.Device)
-		}
-	case OnISCSI:
-		if _, err := cfg.VolumeTarget(); err != nil {
-			c.Add(field+".target", "%v", err)
-		}
-	default:
-		c.Add(field+".on", "%q: want state, memory, disk or iscsi", v.On)
-	}
-}
-
-// VolumeTarget returns the iSCSI target the volume is on.
-func (c *Config) VolumeTarget() (Target, error) {
-	if c.Volume.Target == "" && len(c.ISCSI.Targets) == 1 {
-		return c.ISCSI.Targets[0], nil
-	}
-	for _, t := range c.ISCSI.Targets {
-		if t.Name == c.Volume.Target {
-			return t, nil
-		}
-	}
-	if c.Volume.Target == "" {
-		return Target{}, fmt.Errorf("missing; iscsi.targets has %d, so name the one that holds the volume", len(c.ISCSI.Targets))
-	}
-	return Target{}, fmt.Errorf("%q is none of iscsi.targets", c.Volume.Target)
-}
-
 // writableTops are the folders a config's files may be in: the others belong
 // to the image.
 var writableTops = []string{"/etc/", "/var/", "/root/", "/home/"}
+
+// ownFolder is where state and volume are mounted.
+const ownFolder = "/var/lib/pikelet/"
+
+// isFolder reports whether something is mounted at a path or below it.
+func isFolder(name string) bool {
+	return slices.ContainsFunc(node.WritablePaths(), func(w node.Writable) bool {
+		return w.Path == name || strings.HasPrefix(w.Path, name+"/")
+	})
+}
 
 func (c *checker) files(prefix string, cfg *Config) {
 	seen := map[string]bool{}
@@ -482,6 +367,10 @@ func (c *checker) files(prefix string, cfg *Config) {
 		switch {
 		case path.Clean(f.Path) != f.Path || !slices.ContainsFunc(writableTops, func(t string) bool { return strings.HasPrefix(f.Path, t) }):
 			c.Add(at+".path", "%q: want a file below /etc, /var, /root or /home; the rest belongs to the image", f.Path)
+		case strings.HasPrefix(f.Path, ownFolder):
+			c.Add(at+".path", "%q: what is below %s belongs to Pikelet", f.Path, ownFolder)
+		case isFolder(f.Path):
+			c.Add(at+".path", "%q is a folder of the system; want a file in it", f.Path)
 		case seen[f.Path]:
 			c.Add(at+".path", "there is a file %s above", f.Path)
 		}
@@ -498,8 +387,21 @@ func (c *checker) files(prefix string, cfg *Config) {
 	}
 }
 
+// parseAddr is netip.ParseAddr for an address whose zone, if it has one, is the
+// name of an interface: package netip takes any bytes for a zone, line ends
+// too, and addresses are written into files of others' formats.
+func parseAddr(s string) (netip.Addr, error) {
+	a, err := netip.ParseAddr(s)
+	if err == nil && !zoneIsInterface(a) {
+		return netip.Addr{}, fmt.Errorf("%q: its zone is not the name of an interface", s)
+	}
+	return a, err
+}
+
+func zoneIsInterface(a netip.Addr) bool { return a.Zone() == "" || ifaceForm.MatchString(a.Zone()) }
+
 func isHost(s string) bool {
-	_, err := netip.ParseAddr(s)
+	_, err := parseAddr(s)
 	return err == nil || domainForm.MatchString(s) && net.ParseIP(s) == nil
 }
 

@@ -84,8 +84,21 @@ func TestMistakes(t *testing.T) {
 		"volume: {lun: x}":                                          "n.yaml:1: this is text; want a number",
 		"sysctls: {swappiness: '1'}":                                "n.yaml:1: sysctls.swappiness: want a name such as net.ipv4.ip_forward",
 		"modules: ['rm -rf']":                                       `n.yaml:1: modules[0]: "rm -rf": want the name of a kernel module`,
-		"hostname: a\n---\nhostname: b":                             "n.yaml: there is more than one YAML document; want one a file",
-		"hostname: 'a\n":                                            "n.yaml:2: found unexpected end of stream",
+		"network: {dns: [\"fe80::1%x\\nnameserver 6.6.6.6\"]}":      `n.yaml:1: network.dns[0]: "fe80::1%x\nnameserver 6.6.6.6": want the address of a name server`,
+		"time: {servers: [\"fe80::1%x\\nallow all\"]}":              `n.yaml:1: time.servers[0]: "fe80::1%x\nallow all": want a name or an address`,
+		"network: {interfaces: [{name: a, addresses: ['fe80::2/64'], gateway: 'fe80::1%x y'}]}":                             `n.yaml:1: network.interfaces[0].gateway: "fe80::1%x y": want an address`,
+		"iscsi: {targets: [{name: 'iqn.2026-01.lan:a', portals: ['fe80::1%../../x']}]}":                                     `n.yaml:1: iscsi.targets[0].portals[0]: "fe80::1%../../x": want an address such as 10.0.0.5 or 10.0.0.5:3260`,
+		"iscsi: {targets: [{name: 'iqn.2026-01.lan:a', portals: ['[fe80::1%../../x]:3260']}]}":                              `n.yaml:1: iscsi.targets[0].portals[0]: "[fe80::1%../../x]:3260": want an address such as 10.0.0.5 or 10.0.0.5:3260`,
+		"iscsi: {discovery: [{portal: 10.0.0.5, chap: {user: \"a\\nnode.startup = manual\", password: 0123456789abcdef}}]}": "n.yaml:1: iscsi.discovery[0].chap.user: want a name of at most 255 bytes, without blanks or line ends",
+		"iscsi: {discovery: [{portal: 10.0.0.5, chap: {user: a, password: \"0123456789abcdef\\rx\"}}]}":                     "n.yaml:1: iscsi.discovery[0].chap.password: it has 18 characters; want 12 or more (most targets: at most 16), without blanks",
+		"users:\n- {name: nopass, admin: true, keys: [" + key + "]}":                                                        `n.yaml:2: users[0].name: "nopass" is a word of doas.conf, where admins stand; an admin needs another name`,
+		"files: [{path: /var/lib/pikelet/state/node/seed}]":                                                                 `n.yaml:1: files[0].path: "/var/lib/pikelet/state/node/seed": what is below /var/lib/pikelet/ belongs to Pikelet`,
+		"files: [{path: /var/lib/rancher}]":                                                                                 `n.yaml:1: files[0].path: "/var/lib/rancher" is a folder of the system; want a file in it`,
+		"files: [{path: /var/lib}]":                                                                                         `n.yaml:1: files[0].path: "/var/lib" is a folder of the system; want a file in it`,
+		"k3s: {token: *S3cret}":                                                                                             "n.yaml:1: a value begins with *, which makes it an alias of something that is not there; put it in quotes",
+		"\nk3s:\n  role: server\n  token: !S3cret":                                                                          "n.yaml:4: a value begins with !, which makes it a tag that means nothing here; put it in quotes",
+		"hostname: a\n---\nhostname: b":                                                                                     "n.yaml: there is more than one YAML document; want one a file",
+		"hostname: 'a\n":                                                                                                    "n.yaml:2: found unexpected end of stream",
 	} {
 		if _, err := Parse("n.yaml", []byte(text)); err == nil || err.Error() != want && !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%s\n got %v\nwant %s", text, err, want)
@@ -95,6 +108,53 @@ func TestMistakes(t *testing.T) {
 	_, err := Parse("n.yaml", []byte("hostname: A\nconsole: x\nvolume: {on: y}\n"))
 	if err == nil || strings.Count(err.Error(), "\n") != 2 || !strings.HasPrefix(err.Error(), "n.yaml:1: hostname") {
 		t.Errorf("three mistakes: %v", err)
+	}
+}
+
+// TestZonesAreInterfaces: an address may say on which interface it is.
+func TestZonesAreInterfaces(t *testing.T) {
+	text := "network: {dns: ['fe80::1%eth0']}\ntime: {servers: ['fe80::1%wlan0', 10.0.0.1, pool.example]}\n" +
+		"iscsi: {targets: [{name: 'iqn.2026-01.lan:a', portals: ['fe80::1%eth0', '[fe80::2%eth0]:860']}]}\n"
+	if _, err := Parse("n.yaml", []byte(text)); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestErrorsQuoteNoSecret: a secret that is written without quotes, or stands
+// in the wrong place, is in no error: they go to consoles and to report.txt.
+func TestErrorsQuoteNoSecret(t *testing.T) {
+	const secret = "S3cretToken"
+	inventory, err := Load("i.yaml", []byte("nodes: [{board: vm}]"), []string{"vm"}, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{
+		"k3s: {token: *" + secret + "}",
+		"k3s: {token: !" + secret + "}",
+		"volume: {lun: !" + secret + "}",
+		"volume: {lun: !!int " + secret + "}",
+		"volume: {lun: " + secret + "}",
+		"users: " + secret,
+		"users: [" + secret + "]",
+		"users: [[" + secret + "]]",
+		"k3s: {options: {a: &" + secret + " [*" + secret + "]}}",
+		"k3s: {options: {? [" + secret + "] : x}}",
+		"seed: !!binary '" + secret + "!'",
+		"k3s: {token: @" + secret + "}",
+		"k3s: {token: %" + secret + "}",
+		"k3s: {token: '" + secret,
+		"k3s: {token: [" + secret + ", b]}",
+	} {
+		for _, lenient := range []bool{false, true} {
+			if _, err := Over(inventory, Machine{Board: "vm"}, "node.yaml", []byte(text), lenient); err == nil && !lenient {
+				t.Errorf("%s: no error", text)
+			} else if err != nil && strings.Contains(err.Error(), "S3") {
+				t.Errorf("%s, lenient %v: %v", text, lenient, err)
+			}
+		}
+		if _, err := Load("i.yaml", []byte("nodes:\n- {hostname: a, "+text+"}"), []string{"vm"}, true); err != nil && strings.Contains(err.Error(), "S3") {
+			t.Errorf("in an inventory, %s: %v", text, err)
+		}
 	}
 }
 

@@ -326,8 +326,10 @@ func (f *Document) For(m Machine, name string, decrypt func(string) (string, err
 	if whole, err = decrypted(whole, decrypt); err != nil {
 		return nil, fmt.Errorf("%s: %w", f.file, err)
 	}
+	c := &checker{strict.New(f.file), f.public}
 	if err := whole.Decode(cfg); err != nil {
-		return nil, fmt.Errorf("%s: %w", f.file, err)
+		c.Decoding(err)
+		return nil, c.Err()
 	}
 	if cfg.Hostname != "" {
 		name = cfg.Hostname
@@ -346,7 +348,6 @@ func (f *Document) For(m Machine, name string, decrypt func(string) (string, err
 			return nil, err
 		}
 	}
-	c := &checker{strict.New(f.file), f.public}
 	c.Index(whole)
 	c.check("", cfg)
 	return cfg, c.Err()
@@ -421,7 +422,8 @@ func Over(inventory *Document, m Machine, file string, delivered []byte, lenient
 		return cfg, nil
 	}
 	if err := whole.Decode(cfg); err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
+		c.Decoding(err)
+		return nil, c.Err()
 	}
 	c.Index(whole)
 	c.check("", cfg)

@@ -3,6 +3,8 @@ package config
 import (
 	"fmt"
 	"strings"
+
+	"github.com/pikelet-os/pikelet/internal/strict"
 )
 
 // secretOptions are k3s' own options that hold secrets (FACTS 7.2).
@@ -71,8 +73,10 @@ func (f *Document) Public() error {
 	if f.Inventory == nil {
 		cfg := &Config{}
 		if f.top != nil {
+			c := strict.New(f.file)
 			if err := f.top.Decode(cfg); err != nil {
-				return err
+				c.Decoding(err)
+				return c.Err()
 			}
 		}
 		note("", cfg)
