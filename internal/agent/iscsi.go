@@ -1,10 +1,10 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,18 +26,21 @@ const (
 	errNoObjects     = 21
 )
 
-// iscsiadm runs iscsiadm, which talks to iscsid.
-func iscsiadm(args ...string) error {
+// iscsiadm runs iscsiadm, which talks to iscsid, and returns what it printed.
+func iscsiadm(args ...string) (string, error) {
 	ctx, stop := context.WithTimeout(context.Background(), loginTime)
 	defer stop()
-	out, err := exec.CommandContext(ctx, "iscsiadm", args...).CombinedOutput()
+	var out, complaints bytes.Buffer
+	cmd := exec.CommandContext(ctx, "iscsiadm", args...)
+	cmd.Stdout, cmd.Stderr = &out, &complaints
+	err := cmd.Run()
 	if ctx.Err() != nil {
-		return fmt.Errorf("no answer within %v", loginTime)
+		return "", fmt.Errorf("no answer within %v", loginTime)
 	}
 	if err != nil {
-		return fmt.Errorf("%w: %s", err, oneLine(string(out)))
+		return "", fmt.Errorf("%w: %s", err, oneLine(out.String()+" "+complaints.String()))
 	}
-	return nil
+	return out.String(), nil
 }
 
 // exitCode returns a program's exit status, or -1 where it has none.
@@ -49,34 +52,8 @@ func exitCode(err error) int {
 	return -1
 }
 
-// settings are what every session of ours has besides who logs in. An outage
-// of a NAS is waited for, for a day: programs hang, which is better than
-// filesystems that turn read-only and databases that tear. onboot keeps the
-// service's own stop script from logging the session out under the volume
-// (FACTS 8.1, 8.2).
-func settings(h config.CHAP) [][2]string {
-	list := [][2]string{
-		{"node.startup", "onboot"},
-		{"node.session.timeo.replacement_timeout", "86400"},
-		{"node.session.initial_login_retry_max", "1"},
-		{"node.conn[0].timeo.login_timeout", "10"},
-	}
-	return append(list, chapSettings("node.session.auth.", h)...)
-}
-
-func chapSettings(prefix string, h config.CHAP) [][2]string {
-	if h.User == "" {
-		return nil
-	}
-	list := [][2]string{{prefix + "authmethod", "CHAP"}, {prefix + "username", h.User}, {prefix + "password", h.Password}}
-	if h.MutualUser != "" {
-		list = append(list, [2]string{prefix + "username_in", h.MutualUser}, [2]string{prefix + "password_in", h.MutualPassword})
-	}
-	return list
-}
-
 // login logs in to a target, at the first of its portals that answers.
-func login(t config.Target) error {
+func (in initiator) login(t config.Target) error {
 	if len(sessionsOf(t.Name)) > 0 {
 		return nil
 	}
@@ -84,7 +61,7 @@ func login(t config.Target) error {
 	for _, text := range t.Portals {
 		portal, err := config.ParsePortal(text)
 		if err == nil {
-			err = loginAt(t.Name, portal, t.CHAP)
+			err = in.loginAt(t.Name, portal.String(), t.CHAP)
 		}
 		if err == nil {
 			return nil
@@ -94,57 +71,57 @@ func login(t config.Target) error {
 	return errors.Join(errs...)
 }
 
-func loginAt(name string, portal netip.AddrPort, h config.CHAP) error {
-	record := []string{"-m", "node", "-T", name, "-p", portal.String()}
+// loginAt makes a record of a target and logs in to it.
+func (in initiator) loginAt(target, portal string, h config.CHAP) error {
 	// Records of targets are made here rather than by discovery: what a NAS
 	// says its addresses are need not be how this node reaches it.
-	if err := iscsiadm(append(record, "-o", "new")...); err != nil {
+	if _, err := in.run("-m", "node", "-T", target, "-p", portal, "-o", "new"); err != nil {
 		return fmt.Errorf("making a record: %w", err)
 	}
-	return loginWith(record, h)
+	return in.loginWith(target, portal, h)
 }
 
-func loginWith(record []string, h config.CHAP) error {
-	for _, s := range settings(h) {
-		if err := iscsiadm(append(record, "-o", "update", "-n", s[0], "-v", s[1])...); err != nil {
-			return fmt.Errorf("setting %s: %w", s[0], err)
-		}
+// loginWith logs in to a target there is a record of.
+func (in initiator) loginWith(target, portal string, h config.CHAP) error {
+	if filepath.Base(target) != target || target == ".." {
+		return fmt.Errorf("%q is no name of a target", target)
 	}
-	if err := iscsiadm(append(record, "--login")...); err != nil && exitCode(err) != errSessionExists {
+	if err := in.changeRecord(filepath.Join("nodes", target), portal, settings(h)); err != nil {
+		return fmt.Errorf("setting how to log in: %w", err)
+	}
+	if _, err := in.run("-m", "node", "-T", target, "-p", portal, "--login"); err != nil && exitCode(err) != errSessionExists {
 		return fmt.Errorf("logging in: %w", err)
 	}
 	return nil
 }
 
 // discover asks a portal which targets it has, and logs in to all.
-func discover(d config.Discovery) error {
+func (in initiator) discover(d config.Discovery) error {
 	portal, err := config.ParsePortal(d.Portal)
 	if err != nil {
 		return err
 	}
 	record := []string{"-m", "discoverydb", "-t", "sendtargets", "-p", portal.String()}
-	if err := iscsiadm(append(record, "-o", "new")...); err != nil {
+	if _, err := in.run(append(record, "-o", "new")...); err != nil {
 		return fmt.Errorf("making a record: %w", err)
 	}
-	for _, s := range chapSettings("discovery.sendtargets.auth.", d.CHAP) {
-		if err := iscsiadm(append(record, "-o", "update", "-n", s[0], "-v", s[1])...); err != nil {
-			return err
+	if chap := chapSettings("discovery.sendtargets.auth.", d.CHAP); len(chap) > 0 {
+		if err := in.changeRecord("send_targets", portal.String(), chap); err != nil {
+			return fmt.Errorf("setting how to ask %s: %w", d.Portal, err)
 		}
 	}
-	ctx, stop := context.WithTimeout(context.Background(), loginTime)
-	defer stop()
-	out, err := exec.CommandContext(ctx, "iscsiadm", append(record, "--discover")...).Output()
+	out, err := in.run(append(record, "--discover")...)
 	if err != nil {
 		return fmt.Errorf("%s: asking which targets there are: %w", d.Portal, err)
 	}
 	var errs []error
-	for _, line := range strings.Split(string(out), "\n") {
+	for _, line := range strings.Split(out, "\n") {
 		f := strings.Fields(line) // 10.0.0.5:3260,1 iqn...
 		if len(f) != 2 || len(sessionsOf(f[1])) > 0 {
 			continue
 		}
 		at, _, _ := strings.Cut(f[0], ",")
-		if err := loginWith([]string{"-m", "node", "-T", f[1], "-p", at}, d.CHAP); err != nil {
+		if err := in.loginWith(f[1], at, d.CHAP); err != nil {
 			errs = append(errs, fmt.Errorf("%s at %s: %w", f[1], at, err))
 		}
 	}

@@ -90,7 +90,7 @@ func wipeVolume(cfg *config.Config) error {
 		if err != nil {
 			return err
 		}
-		if err := login(t); err != nil {
+		if err := openISCSI().login(t); err != nil {
 			return err
 		}
 		if dev, err = volumeDevice(cfg); err != nil {

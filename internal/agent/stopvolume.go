@@ -198,7 +198,7 @@ func giveUpSessions(out io.Writer) {
 			continue // it is slow, not gone
 		}
 		name := readTrimmed(s + "/targetname")
-		if err := iscsiadm("-m", "node", "-T", name, "--logout"); err != nil {
+		if _, err := iscsiadm("-m", "node", "-T", name, "--logout"); err != nil {
 			fmt.Fprintf(out, "pikelet: ending the session with %s: %v\n", name, err)
 		}
 	}
@@ -216,7 +216,7 @@ func logoutOurs() error {
 		if len(sessionsOf(t.Name)) == 0 {
 			continue
 		}
-		if err := iscsiadm("-m", "node", "-T", t.Name, "--logout"); err != nil && exitCode(err) != errNoObjects {
+		if _, err := iscsiadm("-m", "node", "-T", t.Name, "--logout"); err != nil && exitCode(err) != errNoObjects {
 			errs = append(errs, fmt.Errorf("logging out of %s: %w", t.Name, err))
 		}
 	}

@@ -143,12 +143,12 @@ func tryVolume() (node.VolumeStatus, error) {
 		return v, err
 	}
 	v.On, v.Sessions = cfg.Volume.Place(), nil
-	volumeTarget := ""
+	initiator, volumeTarget := openISCSI(), ""
 	if t, err := cfg.VolumeTarget(); err == nil && v.On == config.OnISCSI {
 		volumeTarget = t.Name
 	}
 	for _, t := range cfg.ISCSI.Targets {
-		if err := login(t); err != nil {
+		if err := initiator.login(t); err != nil {
 			v.Sessions = append(v.Sessions, err.Error())
 			if t.Name == volumeTarget {
 				v.Waiting = err.Error()
@@ -158,7 +158,7 @@ func tryVolume() (node.VolumeStatus, error) {
 		}
 	}
 	for _, d := range cfg.ISCSI.Discovery {
-		if err := discover(d); err != nil {
+		if err := initiator.discover(d); err != nil {
 			v.Sessions = append(v.Sessions, err.Error())
 		}
 	}
