@@ -57,7 +57,11 @@ func Run(args []string, out io.Writer) error {
 	case "status --json":
 		return status(out, true)
 	case "config":
-		return takeSent(os.Stdin, out)
+		p, err := readPrepared()
+		if err != nil {
+			return err
+		}
+		return nodeConfigs(nil).takeSent(os.Stdin, out, machine(), p.State)
 	case "check":
 		return check(out)
 	case "reset", "reset --yes", "reset --volume", "reset --volume --yes":

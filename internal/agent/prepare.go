@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -54,7 +55,7 @@ func Prepare(out io.Writer) error {
 		problem(fmt.Errorf("state is in memory, and forgotten at the next boot: %s", p.State.Memory))
 	}
 	problem(setClock())
-	cfg, from := takeConfig(c, machine(), p.State)
+	cfg, from := nodeConfigs(c).take(machine(), p.State)
 	p.Config = from
 	if from.Refused != "" {
 		problem(fmt.Errorf("a config was not taken: %s", from.Refused))
@@ -111,19 +112,32 @@ func refill(b node.Boot, cfg *config.Config, id node.Identity, p *node.Prepared)
 	if err != nil {
 		return err
 	}
-	files, problems := etc.Files(etc.Input{
+	files, problems, err := bootFiles(etc.Input{
 		Config: cfg, Identity: id, Root: os.DirFS("/"), Feeder: b.Watchdog, Consoles: consoles, OpenRoot: isOpen(),
 	})
 	p.Problems = append(p.Problems, problems...)
-	var errs []error
+	errs := []error{err}
 	for _, f := range files {
 		errs = append(errs, put(f))
 	}
-	effective, err := cfg.Encode()
+	return errors.Join(errs...)
+}
+
+// bootFiles returns what is written before anything starts: what the config
+// makes of the root; the config itself, and the files that wait for the volume,
+// both with secrets and for root only.
+func bootFiles(in etc.Input) (files []etc.File, problems []string, err error) {
+	all, problems := etc.Files(in)
+	files, later := waitForVolume(all)
+	effective, err := in.Config.Encode()
 	if err == nil {
-		err = os.WriteFile(node.EffectiveFile, effective, 0o600)
+		files = append(files, etc.File{Path: node.EffectiveFile, Content: string(effective), Mode: 0o600})
 	}
-	return errors.Join(append(errs, err)...)
+	waiting, jsonErr := json.Marshal(later)
+	if jsonErr == nil {
+		files = append(files, etc.File{Path: waitingFiles, Content: string(waiting), Mode: 0o600})
+	}
+	return files, problems, errors.Join(err, jsonErr)
 }
 
 // put writes one file, its folders belonging to root where they are missing.
@@ -143,7 +157,8 @@ func put(f etc.File) error {
 		if f.Mode == 0 {
 			f.Mode = 0o644
 		}
-		// Not through a link of the image's, which may lead to /run.
+		// Not through a link of the image's, which may lead to /run; and with
+		// its mode from the first byte on.
 		os.Remove(f.Path)
 		if err := os.WriteFile(f.Path, []byte(f.Content), f.Mode.Perm()); err != nil {
 			return err

@@ -20,11 +20,34 @@ import (
 	"github.com/pikelet-os/pikelet/internal/whole"
 )
 
-// takeConfig finds out what this node is to be: what the desk wrote on the
-// control partition if that is new and good, else what it took last, laid
-// over what the image's own inventory says. A config that is wrong is left
-// where it is, for whoever wrote it to mend, and the last good one counts.
-func takeConfig(c *card, m config.Machine, state node.StateStatus) (*config.Config, node.ConfigStatus) {
+// controlFiles is what a config needs of the control partition.
+type controlFiles interface {
+	readControl(name string) ([]byte, error)
+	// scrub overwrites a file with text and takes what was there off the card.
+	scrub(name, text string) error
+}
+
+// configs is where a node finds its config.
+type configs struct {
+	card      controlFiles // nil without a card
+	served    string       // what the boot server gave
+	kept      string       // what was taken last
+	inventory string       // the image's
+}
+
+func nodeConfigs(c *card) configs {
+	all := configs{served: node.ServedFile, kept: node.ConfigFile, inventory: node.InventoryFile}
+	if c != nil {
+		all.card = c
+	}
+	return all
+}
+
+// take finds out what this node is to be: what the desk wrote on the control
+// partition if that is new and good, else what it took last, laid over what
+// the image's own inventory says. A config that is wrong is left where it is,
+// for whoever wrote it to mend, and the last good one counts.
+func (p configs) take(m config.Machine, state node.StateStatus) (*config.Config, node.ConfigStatus) {
 	st := node.ConfigStatus{Source: node.FromNone}
 	refuse := func(err error) {
 		if st.Refused != "" {
@@ -32,32 +55,26 @@ func takeConfig(c *card, m config.Machine, state node.StateStatus) (*config.Conf
 		}
 		st.Refused += err.Error()
 	}
-	inventory, err := readInventory()
+	inventory, err := p.readInventory()
 	if err != nil {
 		refuse(err)
 	}
-	if text, err := os.ReadFile(node.ServedFile); err == nil {
+	if text, err := os.ReadFile(p.served); err == nil {
 		// A node without a card has what its server says, and nothing older.
-		cfg, err := config.Over(inventory, m, "the config of the boot server", text, false)
-		if err == nil {
-			err = clearOf(cfg)
-		}
+		cfg, err := over(inventory, m, "the config of the boot server", text)
 		if err == nil {
 			st.Source, st.Taken = node.FromServer, time.Now().Unix()
 			return cfg, st
 		}
 		refuse(err)
 	}
-	if c != nil {
-		text, err := c.readControl(slots.NodeFile)
+	if p.card != nil {
+		text, err := p.card.readControl(slots.NodeFile)
 		if err == nil && !config.Blank(text) {
 			var cfg *config.Config
-			if cfg, err = config.Over(inventory, m, slots.NodeFile, text, false); err == nil {
-				err = clearOf(cfg)
-			}
-			if err == nil {
+			if cfg, err = over(inventory, m, slots.NodeFile, text); err == nil {
 				st.Source, st.Taken = node.FromCard, time.Now().Unix()
-				if err := keepConfig(c, text, state); err != nil {
+				if err := p.keep(text, state); err != nil {
 					refuse(fmt.Errorf("the config on the card counts for this boot, and stays there: %w", err))
 				}
 				return cfg, st
@@ -67,18 +84,18 @@ func takeConfig(c *card, m config.Machine, state node.StateStatus) (*config.Conf
 			refuse(err)
 		}
 	}
-	kept, err := os.ReadFile(node.ConfigFile)
+	kept, err := os.ReadFile(p.kept)
 	if err == nil {
-		cfg, err := config.Over(inventory, m, node.ConfigFile, kept, false)
+		cfg, err := config.Over(inventory, m, p.kept, kept, false)
 		if err != nil {
 			refuse(err)
 			// It was good for the image that took it. What this one does not
 			// know it does without, rather than without all of it.
-			cfg, err = config.Over(inventory, m, node.ConfigFile, kept, true)
+			cfg, err = config.Over(inventory, m, p.kept, kept, true)
 		}
 		if err == nil {
 			st.Source = node.FromState
-			if info, err := os.Stat(node.ConfigFile); err == nil {
+			if info, err := os.Stat(p.kept); err == nil {
 				st.Taken = info.ModTime().Unix()
 			}
 			return cfg, st
@@ -87,7 +104,7 @@ func takeConfig(c *card, m config.Machine, state node.StateStatus) (*config.Conf
 		refuse(err)
 	}
 	if inventory != nil {
-		cfg, err := config.Over(inventory, m, node.InventoryFile, nil, false)
+		cfg, err := config.Over(inventory, m, p.inventory, nil, false)
 		if err == nil {
 			if _, err := inventory.Find(m); err == nil {
 				st.Source = node.FromImage
@@ -100,8 +117,9 @@ func takeConfig(c *card, m config.Machine, state node.StateStatus) (*config.Conf
 }
 
 // takeSent takes a config that was sent over SSH. It is kept on state when it
-// is good, and counts from the next boot on.
-func takeSent(in io.Reader, out io.Writer) error {
+// is good, and counts from the next boot on. Whoever may send one is root: it
+// may hold anything.
+func (p configs) takeSent(in io.Reader, out io.Writer, m config.Machine, state node.StateStatus) error {
 	text, err := io.ReadAll(io.LimitReader(in, config.MaxSize+1))
 	if err != nil {
 		return err
@@ -112,29 +130,32 @@ func takeSent(in io.Reader, out io.Writer) error {
 	if config.Blank(text) {
 		return errors.New("there is no config in what was sent; to forget the one that is there: pikeletd reset")
 	}
-	inventory, err := readInventory()
+	inventory, err := p.readInventory()
 	if err != nil {
 		return err
 	}
-	cfg, err := config.Over(inventory, machine(), slots.NodeFile, text, false)
-	if err != nil {
+	if _, err := over(inventory, m, slots.NodeFile, text); err != nil {
 		return err
 	}
-	if err := clearOf(cfg); err != nil {
-		return err
+	if state.Memory != "" {
+		return errForgets
 	}
-	p, err := readPrepared()
-	if err != nil {
-		return err
-	}
-	if p.State.Memory != "" {
-		return errors.New("state is in memory, and would forget it")
-	}
-	if err := keep(node.ConfigFile, text); err != nil {
+	if err := keep(p.kept, text); err != nil {
 		return err
 	}
 	fmt.Fprintln(out, "taken; it counts from the next boot on: pikeletd reboot")
 	return nil
+}
+
+var errForgets = errors.New("state is in memory, and would forget it")
+
+// over reads a config that reaches the node, strictly.
+func over(inventory *config.Document, m config.Machine, file string, text []byte) (*config.Config, error) {
+	cfg, err := config.Over(inventory, m, file, text, false)
+	if err == nil {
+		err = clearOf(cfg)
+	}
+	return cfg, err
 }
 
 // clearOf refuses secrets that only the desk can decrypt.
@@ -148,27 +169,27 @@ func clearOf(cfg *config.Config) error {
 }
 
 // readInventory returns the inventory in the image, or nil where it has none.
-func readInventory() (*config.Document, error) {
-	b, err := os.ReadFile(node.InventoryFile)
+func (p configs) readInventory() (*config.Document, error) {
+	b, err := os.ReadFile(p.inventory)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	return config.Load(node.InventoryFile, b, boards.Names(), true)
+	return config.Load(p.inventory, b, boards.Names(), true)
 }
 
-// keepConfig moves a config from the control partition, which any computer
-// reads, to state. Only when it is safe there does it leave the card.
-func keepConfig(c *card, text []byte, state node.StateStatus) error {
+// keep moves a config from the control partition, which any computer reads, to
+// state. Only when it is safe there does it leave the card.
+func (p configs) keep(text []byte, state node.StateStatus) error {
 	if state.Memory != "" {
-		return errors.New("state is in memory, and would forget it")
+		return errForgets
 	}
-	if err := keep(node.ConfigFile, []byte(strings.TrimRight(string(text), "\x00\n")+"\n")); err != nil {
+	if err := keep(p.kept, []byte(strings.TrimRight(string(text), "\x00\n")+"\n")); err != nil {
 		return err
 	}
-	return c.scrub(slots.NodeFile, config.Taken)
+	return p.card.scrub(slots.NodeFile, config.Taken)
 }
 
 // keep writes a file on state that only root reads: whole or not at all, and

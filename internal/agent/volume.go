@@ -46,6 +46,8 @@ func prepareVolume(cfg *config.Config) error {
 	if err != nil {
 		err = fmt.Errorf("opening the volume: %w", err)
 		st.Waiting = err.Error()
+	} else {
+		err = placeWaiting(waitingFiles, node.VolumeDir)
 	}
 	return errors.Join(err, noteVolume(st))
 }
@@ -171,6 +173,9 @@ func tryVolume() (node.VolumeStatus, error) {
 			v.Waiting = err.Error()
 		} else {
 			v.Mounted = true
+			if err := placeWaiting(waitingFiles, node.VolumeDir); err != nil {
+				tell("PROBLEM: " + err.Error())
+			}
 		}
 	}
 	return v, noteVolume(v)

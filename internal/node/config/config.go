@@ -52,7 +52,9 @@ type Config struct {
 	// Logs says where system logs are: memory, or state, which wears the card.
 	// Those of pods are on the volume. Default: memory.
 	Logs string `yaml:"logs,omitempty" jsonschema:"enum=memory,enum=state"`
-	// Files are written on each boot, below /etc, /var, /root and /home.
+	// Files are written on each boot, below /etc, /var, /root and /home; those
+	// below what is on the volume, such as k3s' own manifests, when it is
+	// mounted.
 	Files []File `yaml:"files,omitempty"`
 	// Sysctls are kernel settings, set on each boot.
 	Sysctls map[string]string `yaml:"sysctls,omitempty"`
@@ -100,7 +102,9 @@ type User struct {
 	Name string `yaml:"name" jsonschema:"required,pattern=^[a-z_][a-z0-9_-]{0\\,31}$"`
 	// Keys are public keys that may log in, as in authorized_keys. Required.
 	Keys []string `yaml:"keys" jsonschema:"required"`
-	// Admin lets the user run pikeletd's verbs through doas. Default: false.
+	// Admin lets the user run pikeletd's verbs through doas. One of them takes a
+	// config, which may hold anything: an admin is as good as root. Default:
+	// false.
 	Admin bool `yaml:"admin,omitempty"`
 }
 
