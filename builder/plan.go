@@ -50,8 +50,11 @@ type Plan struct {
 	Words     []string // kernel words, without the slot's
 	Keys      []string // PEM public keys that may sign
 	Epoch     int64    // seconds since 1970
-	BuildID   string
-	Notes     []string // what the person who builds should know
+	// Newest is when the newest package of each repository's index was built,
+	// by what the spec calls the repository; nil where no index was read.
+	Newest  map[string]int64
+	BuildID string
+	Notes   []string // what the person who builds should know
 }
 
 // Package is a chosen package and where it is.
@@ -237,6 +240,7 @@ func (p *Plan) choose(ctx context.Context, cache *fetch.Cache) error {
 		return err
 	}
 	at := map[string]int{}
+	p.Newest = map[string]int64{}
 	for i, r := range p.Image.Repositories {
 		b, err := cache.Read(ctx, urls[i]+"/"+Arch+"/APKINDEX.tar.gz", maxIndexFile)
 		if err != nil {
@@ -248,6 +252,7 @@ func (p *Plan) choose(ctx context.Context, cache *fetch.Cache) error {
 		}
 		for _, pkg := range index.Packages {
 			pkg.Repository = urls[i]
+			p.Newest[r.URL] = max(p.Newest[r.URL], pkg.BuildTime)
 		}
 		at[urls[i]] = i
 		sources = append(sources, apk.Source{Index: index, Tag: r.Tag})

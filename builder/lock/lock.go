@@ -8,9 +8,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -29,11 +32,14 @@ type File struct {
 	Programs map[string]string `yaml:"programs"`
 	// World and Repositories are what the spec said when it was locked: with
 	// another, the lock is out of date.
-	World        []string  `yaml:"world"`
-	Repositories []string  `yaml:"repositories"`
-	Packages     []Package `yaml:"packages"`
-	Layers       []Layer   `yaml:"layers,omitempty"`
-	Overlays     []Layer   `yaml:"overlays,omitempty"`
+	World        []string `yaml:"world"`
+	Repositories []string `yaml:"repositories"`
+	// Newest is when the newest package of each repository's index was built,
+	// seconds since 1970. Indexes are signed and have no date of their own.
+	Newest   map[string]int64 `yaml:"newest,omitempty"`
+	Packages []Package        `yaml:"packages"`
+	Layers   []Layer          `yaml:"layers,omitempty"`
+	Overlays []Layer          `yaml:"overlays,omitempty"`
 }
 
 // Package is one pinned package.
@@ -137,6 +143,24 @@ func (f *File) Save(spec string) error {
 	return nil
 }
 
+// Older returns an error where a repository shows an older index to now than it
+// did to old, which may be nil: one of a mirror that is behind, or one that
+// somebody kept, with the flaws of its packages, and shows again.
+func Older(old, now *File) error {
+	if old == nil {
+		return nil
+	}
+	for _, name := range slices.Sorted(maps.Keys(now.Newest)) {
+		if was := old.Newest[name]; now.Newest[name] < was {
+			return fmt.Errorf("repository %s: its index is older than the one the lock was made with (newest package of %s, then of %s): the mirror is behind, or shows an old index; ask another mirror, or remove the lock to take it all the same",
+				name, day(now.Newest[name]), day(was))
+		}
+	}
+	return nil
+}
+
+func day(seconds int64) string { return time.Unix(seconds, 0).UTC().Format("2006-01-02 15:04") }
+
 // Changes says what differs between two locks, a line each. old may be nil.
 func Changes(old, now *File) []string {
 	if old == nil {
@@ -185,6 +209,11 @@ func Changes(old, now *File) []string {
 			if _, gone := digests[l.Kind+" "+l.Name]; gone {
 				add("- %s %s", l.Kind, l.Name)
 			}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(now.Newest)) {
+		if o, n := old.Newest[name], now.Newest[name]; o != 0 && o != n {
+			add("~ index of %s: %s -> %s", name, day(o), day(n))
 		}
 	}
 	for _, name := range []string{"init", "pikeletd"} {

@@ -57,6 +57,41 @@ func TestChanges(t *testing.T) {
 	}
 }
 
+// TestOlder: a repository whose index is older than the lock's is refused.
+func TestOlder(t *testing.T) {
+	with := func(newest map[string]int64) *File {
+		f := sample()
+		f.Newest = newest
+		return f
+	}
+	old := with(map[string]int64{"a": 1795219200, "b": 5, "gone": 9})
+	for what, c := range map[string]struct {
+		old, now *File
+		want     string
+	}{
+		"no lock":                 {nil, old, ""},
+		"a lock without":          {sample(), old, ""},
+		"the same":                {old, old, ""},
+		"newer, and another":      {old, with(map[string]int64{"a": 1795219201, "b": 5, "c": 1}), ""},
+		"older":                   {old, with(map[string]int64{"a": 1795219199, "b": 6}), "repository a: its index is older than the one the lock was made with (newest package of 2026-11-20 23:59, then of 2026-11-21 00:00)"},
+		"without a time any more": {old, with(map[string]int64{"b": 0}), "repository b: its index is older"},
+	} {
+		if err := Older(c.old, c.now); (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", what, err, c.want)
+		}
+	}
+	b, err := old.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f, err := Decode(b); err != nil || !reflect.DeepEqual(f, old) {
+		t.Errorf("read back %+v, %v", f, err)
+	}
+	if got := strings.Join(Changes(old, with(map[string]int64{"a": 1795219260, "b": 5, "c": 1})), "\n"); got != "~ index of a: 2026-11-21 00:00 -> 2026-11-21 00:01" {
+		t.Errorf("changes: %q", got)
+	}
+}
+
 func TestSaveIsWholeOrNot(t *testing.T) {
 	spec := filepath.Join(t.TempDir(), "image.yaml")
 	if f, err := Load(spec); f != nil || err != nil {

@@ -44,6 +44,9 @@ func runLock(ctx context.Context, o inputOptions, say *teller) error {
 		return err
 	}
 	now := plan.Lock(version)
+	if err := lock.Older(old, now); err != nil {
+		return err
+	}
 	changes := lock.Changes(old, now)
 	if err := now.Save(o.Spec); err != nil {
 		return err
