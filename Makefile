@@ -164,3 +164,7 @@ setup-test:
 
 setup-bench: setup-test
 	@sh internal/tools/install.sh $(BENCH_PACKAGES)
+
+mutants: device ## take checks out one by one, and see that a test fails: minutes; RUN=REGEXP, SAMPLE=N
+	$(GO) run ./internal/tools/mutants -run '$(RUN)' -sample $(or $(SAMPLE),0)
+.PHONY: mutants
