@@ -11,6 +11,7 @@ import (
 	"math"
 	"math/rand"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -188,6 +189,22 @@ func TestHeadersAreBounded(t *testing.T) {
 	big := tar.Header{Typeflag: tar.TypeReg, Name: "f", PAXRecords: map[string]string{"SCHILY.xattr.user.x": long[:maxAttribute]}}
 	if err := p.Add(f, big, "tar x", strings.NewReader("")); err == nil || !strings.Contains(err.Error(), "of memory") {
 		t.Errorf("more than all headers of a build may take: %v", err)
+	}
+}
+
+// TestEntriesAreBounded: neither a part nor a tree takes any number of names.
+func TestEntriesAreBounded(t *testing.T) {
+	h := tar.Header{Typeflag: tar.TypeDir, Name: "one/more"}
+	p := make(Part, maxEntries)
+	if err := p.Add(newFile(t, 1<<20), h, "tar x", nil); err == nil || !strings.Contains(err.Error(), "more than 1048576 files") {
+		t.Errorf("a part: %v", err)
+	}
+	tree, e := newTree(t), &Entry{}
+	for i := range maxEntries {
+		tree.entries[strconv.Itoa(i)] = e
+	}
+	if err := tree.Place(&Entry{Header: h, Source: "tar x"}); err == nil || !strings.Contains(err.Error(), "more than 1048576 files") {
+		t.Errorf("a tree: %v", err)
 	}
 }
 

@@ -92,6 +92,41 @@ func TestOlder(t *testing.T) {
 	}
 }
 
+// TestDecodeRefuses: a lock that would name files outside of a repository, or
+// leaves out what pins an input, is not taken.
+func TestDecodeRefuses(t *testing.T) {
+	for what, change := range map[string]func(*File){
+		"another format":         func(f *File) { f.Format = 2 },
+		"no epoch":               func(f *File) { f.Epoch = 0 },
+		"no packages":            func(f *File) { f.Packages = nil },
+		"a name that climbs":     func(f *File) { f.Packages[0].Name = "../x" },
+		"a hidden name":          func(f *File) { f.Packages[0].Name = ".x" },
+		"a version with a slash": func(f *File) { f.Packages[0].Version = "1/2" },
+		"no version":             func(f *File) { f.Packages[0].Version = "" },
+		"no repository":          func(f *File) { f.Packages[0].Repository = "" },
+		"no size":                func(f *File) { f.Packages[0].Size = 0 },
+		"no identity":            func(f *File) { f.Packages[0].Identity = "" },
+		"an identity of no kind": func(f *File) { f.Packages[0].Identity = "X1abc=" },
+	} {
+		f := sample()
+		change(f)
+		b, err := f.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Decode(b); err == nil || !strings.Contains(err.Error(), "pikelet lock writes it anew") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	b, err := sample().Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Decode(append(b, "extra: 1\n"...)); err == nil || !strings.Contains(err.Error(), "field extra not found") {
+		t.Errorf("a field that nothing reads: %v", err)
+	}
+}
+
 func TestSaveIsWholeOrNot(t *testing.T) {
 	spec := filepath.Join(t.TempDir(), "image.yaml")
 	if f, err := Load(spec); f != nil || err != nil {

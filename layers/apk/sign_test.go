@@ -1,6 +1,7 @@
 package apk
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/rsa"
 	"strings"
@@ -50,6 +51,24 @@ func TestSignatureAlgorithms(t *testing.T) {
 	}
 	if err := ring.verify(append(two, signedWith(t, key, "RSA512", crypto.SHA512, body)...), body); err != nil {
 		t.Errorf("behind a stranger's signature: %v", err)
+	}
+}
+
+// TestMembersAreBounded: no part of a package or an index is unpacked further
+// than its limit.
+func TestMembersAreBounded(t *testing.T) {
+	member, err := gzipTar([]tarFile{{".PKGINFO", make([]byte, 4<<20)}}, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := memberEnd(bytes.NewReader(member), 1<<20); err == nil || !strings.Contains(err.Error(), "more than 1048576 bytes") {
+		t.Errorf("a member of 4 MiB, of which 1 is allowed: %v", err)
+	}
+	if _, err := readTar(member, 1<<20); err == nil {
+		t.Error("an archive of 4 MiB, of which 1 is allowed, was read")
+	}
+	if n, err := memberEnd(bytes.NewReader(append(bytes.Clone(member), "rest"...)), 5<<20); err != nil || n != int64(len(member)) {
+		t.Errorf("within the limit: %d of %d bytes, %v", n, len(member), err)
 	}
 }
 
