@@ -102,10 +102,10 @@ func (p *Plan) openImage(ctx context.Context, ref string, cache *fetch.Cache, di
 		kept := cache.Path("oci " + digest)
 		if f, err := cache.Open(bcache.Packages, "oci "+digest); err == nil { // marks it as used
 			f.Close()
-			return oci.Open(ctx, oci.LayoutPrefix+kept, platform)
+			return keptImage(ctx, kept, digest, platform)
 		}
 		if err := vendoredImage(ctx, cache, digest, kept); err == nil {
-			return oci.Open(ctx, oci.LayoutPrefix+kept, platform)
+			return keptImage(ctx, kept, digest, platform)
 		} else if !missing(err) {
 			return nil, err
 		}
@@ -122,7 +122,16 @@ func (p *Plan) openImage(ctx context.Context, ref string, cache *fetch.Cache, di
 	if err := img.Save(kept); err != nil {
 		return nil, err
 	}
-	return oci.Open(ctx, oci.LayoutPrefix+kept, platform)
+	return keptImage(ctx, kept, img.Digest, platform)
+}
+
+// keptImage opens an image of the cache, which must be the one it is kept as.
+func keptImage(ctx context.Context, kept, digest string, platform oci.Platform) (*oci.Image, error) {
+	img, err := oci.Open(ctx, oci.LayoutPrefix+kept, platform)
+	if err == nil && img.Digest != digest {
+		return nil, fmt.Errorf("the cache was changed: %s holds %s, want %s; remove it", kept, img.Digest, digest)
+	}
+	return img, err
 }
 
 // withDigest replaces what a reference says behind the repository's name.

@@ -7,9 +7,15 @@ import (
 	"strings"
 	"testing"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+
 	"github.com/pikelet-os/pikelet/builder/lock"
 	"github.com/pikelet-os/pikelet/builder/spec"
 	"github.com/pikelet-os/pikelet/layers/apk"
+	"github.com/pikelet-os/pikelet/layers/oci"
 )
 
 // TestLockedInputs: a locked build takes the layers, overlays, packages and
@@ -74,5 +80,28 @@ func TestLockedInputs(t *testing.T) {
 		if (err == nil) != (c.want == "") || err != nil && (!strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "does not fit the spec")) {
 			t.Errorf("%s: %v, want %q", what, err, c.want)
 		}
+	}
+}
+
+// TestKeptImages: an image of the cache is the one it is kept as.
+func TestKeptImages(t *testing.T) {
+	dir := t.TempDir()
+	img, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{OS: "linux", Architecture: "arm64", RootFS: v1.RootFS{Type: "layers"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := layout.Write(dir, mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: img})); err != nil {
+		t.Fatal(err)
+	}
+	digest, err := img.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	platform := oci.Platform{OS: "linux", Architecture: "arm64"}
+	if _, err := keptImage(context.Background(), dir, digest.String(), platform); err != nil {
+		t.Error(err)
+	}
+	if _, err := keptImage(context.Background(), dir, "sha256:00", platform); err == nil || !strings.Contains(err.Error(), "the cache was changed") {
+		t.Errorf("another: %v", err)
 	}
 }

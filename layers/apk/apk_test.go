@@ -196,6 +196,8 @@ func TestParseIndexRefuses(t *testing.T) {
 		"X:1\n":                    "field X",
 		"nonsense\n":               "is no field",
 		"C:Q1\nP:../a\nV:1\n\n":    "the name",
+		"C:Q1\nP:a/../b\nV:1\n\n":  "the name",
+		"C:Q1\nP:a\nV:1/2\n\n":     "the name",
 		"C:Q1\nP:a\nV:1\nD:a<<1\n": "no operator",
 		"C:Q1\nP:a\nV:1\nS:big\n":  "invalid syntax",
 	} {

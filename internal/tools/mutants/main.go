@@ -247,7 +247,7 @@ func (t trial) test(ctx context.Context, dir string, packages, tests []string, l
 	ctx, stop := context.WithTimeout(ctx, limit+5*time.Minute) // to compile
 	defer stop()
 	// Without paths in them, objects of one copy are good for the others.
-	args := []string{"test", "-trimpath", "-vet=off", "-count=1", "-p=1", "-v", "-timeout", limit.String(), "-run", "^(" + strings.Join(tests, "|") + ")$"}
+	args := []string{"test", "-trimpath", "-vet=off", "-ldflags=-s -w", "-count=1", "-p=1", "-v", "-timeout", limit.String(), "-run", "^(" + strings.Join(tests, "|") + ")$"}
 	cmd := exec.CommandContext(ctx, "go", append(args, packages...)...)
 	cmd.Dir = dir
 	out, err := cmd.CombinedOutput()
