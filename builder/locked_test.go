@@ -33,7 +33,8 @@ func TestLockedInputs(t *testing.T) {
 	}
 	write("locked")
 	newPlan := func() *Plan {
-		return &Plan{Image: &spec.Image{Layers: []spec.Layer{{Folder: dir}}, Packages: []string{"busybox"}, Kernel: spec.Kernel{Package: "linux-rpi"}}}
+		return &Plan{Image: &spec.Image{Layers: []spec.Layer{{Folder: dir}}, Packages: []string{"busybox"},
+			Kernel: spec.Kernel{Package: "linux-rpi"}}}
 	}
 	first := newPlan()
 	if err := first.pinLayers(context.Background(), Inputs{}, nil); err != nil {

@@ -171,7 +171,8 @@ func TestHeadersAreBounded(t *testing.T) {
 			h.Typeflag = tar.TypeReg
 		}
 		var p Part
-		if err := p.Add(newFile(t, 1<<20), h, "tar x", strings.NewReader("")); err == nil || !strings.Contains(err.Error(), "more than") || len(err.Error()) > 2*maxPath+500 {
+		err := p.Add(newFile(t, 1<<20), h, "tar x", strings.NewReader(""))
+		if err == nil || !strings.Contains(err.Error(), "more than") || len(err.Error()) > 2*maxPath+500 {
 			t.Errorf("%s: %.200v", what, err)
 		}
 	}
@@ -215,7 +216,8 @@ func TestArchiveMemory(t *testing.T) {
 	tw := tar.NewWriter(&b)
 	junk := strings.Repeat("x", 500<<10)
 	for i := range 40 {
-		h := &tar.Header{Typeflag: tar.TypeReg, Name: fmt.Sprintf("ü%d", i), Mode: 0o644, PAXRecords: map[string]string{"comment": junk, "SCHILY.xattr.user.x": "y"}}
+		h := &tar.Header{Typeflag: tar.TypeReg, Name: fmt.Sprintf("ü%d", i), Mode: 0o644,
+			PAXRecords: map[string]string{"comment": junk, "SCHILY.xattr.user.x": "y"}}
 		if err := tw.WriteHeader(h); err != nil {
 			t.Fatal(err)
 		}

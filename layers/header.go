@@ -49,7 +49,8 @@ func lean(h *tar.Header) (int64, error) {
 			continue
 		}
 		if len(attribute) > maxName || len(v) > maxAttribute {
-			return 0, fmt.Errorf("%q: an extended attribute whose name has %d bytes and whose value %d, more than %d and %d", h.Name, len(attribute), len(v), maxName, maxAttribute)
+			return 0, fmt.Errorf("%q: an extended attribute whose name has %d bytes and whose value %d, more than %d and %d",
+				h.Name, len(attribute), len(v), maxName, maxAttribute)
 		}
 		if h.PAXRecords == nil {
 			h.PAXRecords = map[string]string{}

@@ -105,7 +105,8 @@ func TestMirrorsKeepTLS(t *testing.T) {
 	defer s.Close()
 	c := New(&cache.Cache{Dir: t.TempDir()})
 	c.Client.Transport = s.Client().Transport
-	if _, err := c.Read(context.Background(), s.URL+"/APKINDEX.tar.gz", 100); err == nil || !strings.Contains(err.Error(), "without TLS") || heard != 0 {
+	_, err := c.Read(context.Background(), s.URL+"/APKINDEX.tar.gz", 100)
+	if err == nil || !strings.Contains(err.Error(), "without TLS") || heard != 0 {
 		t.Errorf("%d requests without TLS, %v", heard, err)
 	}
 }

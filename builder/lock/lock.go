@@ -152,7 +152,8 @@ func Older(old, now *File) error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(now.Newest)) {
 		if was := old.Newest[name]; now.Newest[name] < was {
-			return fmt.Errorf("repository %s: its index is older than the one the lock was made with (newest package of %s, then of %s): the mirror is behind, or shows an old index; ask another mirror, or remove the lock to take it all the same",
+			return fmt.Errorf("repository %s: its index is older than the one the lock was made with (newest package of %s, then of %s): "+
+				"the mirror is behind, or shows an old index; ask another mirror, or remove the lock to take it all the same",
 				name, day(now.Newest[name]), day(was))
 		}
 	}

@@ -45,7 +45,8 @@ func TestAttributesAreShared(t *testing.T) {
 func newLoader(inodes, xattrs []byte) *loader {
 	at := map[uint64]int{0: 0}
 	return &loader{img: &Reader{Options: Options{Compression: Fast()}}, ids: []uint32{0},
-		inodes: table{inodes, at}, xattrs: table{xattrs, at}, seen: map[uint32]string{}, folders: map[uint64]bool{}, sets: map[uint32]map[string]string{},
+		inodes: table{inodes, at}, xattrs: table{xattrs, at},
+		seen: map[uint32]string{}, folders: map[uint64]bool{}, sets: map[uint32]map[string]string{},
 		inodeBytes: len(inodes), xattrBytes: len(xattrs), nameBytes: maxNames}
 }
 
@@ -66,7 +67,8 @@ func TestTablesThatOverlap(t *testing.T) {
 	if err := l.walk("a", 0); err != nil || len(l.img.Entries) != 1 || len(l.img.Entries[0].Linkname) != len(inner) {
 		t.Fatalf("one link: %v, %d entries", err, len(l.img.Entries))
 	}
-	if err := l.walk("b", uint64(len(outer)-len(inner))); !errors.Is(err, errImage) || !strings.Contains(err.Error(), "inodes lie over one another") {
+	err := l.walk("b", uint64(len(outer)-len(inner)))
+	if !errors.Is(err, errImage) || !strings.Contains(err.Error(), "inodes lie over one another") {
 		t.Errorf("an inode inside another: %v", err)
 	}
 
@@ -87,7 +89,8 @@ func TestTablesThatOverlap(t *testing.T) {
 
 func TestNamesAreBounded(t *testing.T) {
 	l := newLoader(make([]byte, 100), nil)
-	if err := l.walk(strings.Repeat("d/", maxPath/2)+"f", 0); !errors.Is(err, errImage) || !strings.Contains(err.Error(), "a path of more than 4096 bytes") {
+	err := l.walk(strings.Repeat("d/", maxPath/2)+"f", 0)
+	if !errors.Is(err, errImage) || !strings.Contains(err.Error(), "a path of more than 4096 bytes") {
 		t.Errorf("a long path: %.100v", err)
 	}
 	l.nameBytes = 3

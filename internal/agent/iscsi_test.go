@@ -106,10 +106,11 @@ func TestLoginKeepsSecrets(t *testing.T) {
 				changed = append(changed, strings.TrimSuffix(line, "\n"))
 			}
 		}
-		want := "node.startup = onboot|node.session.initial_login_retry_max = 1|node.session.auth.authmethod = CHAP|node.session.timeo.replacement_timeout = 86400|" +
-			"node.conn[0].timeo.login_timeout = 10|node.session.auth.username = node|node.session.auth.password = hunter2hunter2|" +
+		want := "node.startup = onboot|node.session.initial_login_retry_max = 1|node.session.auth.authmethod = CHAP|" +
+			"node.session.timeo.replacement_timeout = 86400|node.conn[0].timeo.login_timeout = 10|node.session.auth.username = node|node.session.auth.password = hunter2hunter2|" +
 			"node.session.auth.username_in = nas|node.session.auth.password_in = swordfish1234"
-		if got := strings.Join(changed, "|"); got != want || !strings.HasSuffix(f.logged, "\n"+recordEnd+"\n") || strings.Count(f.logged, "\n") != strings.Count(string(was), "\n")+4 {
+		lines := strings.Count(f.logged, "\n") - strings.Count(string(was), "\n")
+		if got := strings.Join(changed, "|"); got != want || lines != 4 || !strings.HasSuffix(f.logged, "\n"+recordEnd+"\n") {
 			t.Errorf("the record at the login has\n%s\nwant\n%s\nin\n%s", got, want, f.logged)
 		}
 	}
@@ -122,7 +123,8 @@ func TestDiscoveryKeepsSecrets(t *testing.T) {
 	}
 	f.checkSecrets()
 	b, err := os.ReadFile(filepath.Join(f.dir, "send_targets/10.0.0.5,3260/st_config"))
-	if err != nil || !strings.Contains(string(b), "\ndiscovery.sendtargets.auth.authmethod = CHAP\n") || !strings.Contains(string(b), "\ndiscovery.sendtargets.auth.password = hunter2hunter2\n") {
+	if err != nil || !strings.Contains(string(b), "\ndiscovery.sendtargets.auth.authmethod = CHAP\n") ||
+		!strings.Contains(string(b), "\ndiscovery.sendtargets.auth.password = hunter2hunter2\n") {
 		t.Errorf("the record that was asked with: %v\n%s", err, b)
 	}
 	if !strings.Contains(f.logged, "\nnode.session.auth.password = hunter2hunter2\n") {
@@ -146,7 +148,8 @@ func TestLoginFails(t *testing.T) {
 	}
 	for _, name := range []string{"../nodes", "..", "a/b", ""} {
 		calls := len(f.calls)
-		if err := f.initiator().loginWith(name, "10.0.0.5:3260", chap); err == nil || !strings.Contains(err.Error(), "is no name of a target") || len(f.calls) != calls {
+		err := f.initiator().loginWith(name, "10.0.0.5:3260", chap)
+		if err == nil || !strings.Contains(err.Error(), "is no name of a target") || len(f.calls) != calls {
 			t.Errorf("the target %q, as a network names it: %v", name, err)
 		}
 	}
@@ -172,7 +175,9 @@ func TestFindRecord(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for portal, want := range map[string]string{"10.0.0.5:860": "10.0.0.5,860", "[fe80:0::1%eth0]:3260": "fe80::1%eth0,3260", "10.0.0.50:3260": "", "[fe80::1]:3260": ""} {
+	for portal, want := range map[string]string{
+		"10.0.0.5:860": "10.0.0.5,860", "[fe80:0::1%eth0]:3260": "fe80::1%eth0,3260", "10.0.0.50:3260": "", "[fe80::1]:3260": "",
+	} {
 		got, err := findRecord(dir, portal)
 		if want == "" && !errors.Is(err, os.ErrNotExist) || want != "" && (err != nil || got != filepath.Join(dir, want)) {
 			t.Errorf("%s: %s, %v; want %s", portal, got, err, fmt.Sprintf("%q", want))

@@ -335,7 +335,8 @@ func TestLayersAreHashed(t *testing.T) {
 	if p, err := (Layer{l, id.String(), "oci x"}).Read(file); err != nil || len(p) != 2 {
 		t.Errorf("as it is: %d entries, %v", len(p), err)
 	}
-	if _, err := (Layer{l, "sha256:" + strings.Repeat("0", 64), "oci x"}).Read(file); err == nil || !strings.Contains(err.Error(), "it was changed") {
+	other := Layer{l, "sha256:" + strings.Repeat("0", 64), "oci x"}
+	if _, err := other.Read(file); err == nil || !strings.Contains(err.Error(), "it was changed") {
 		t.Errorf("another DiffID: %v", err)
 	}
 	// RFC 8878, 3.1.1: a frame that wants a window of 256 MiB.
@@ -367,7 +368,8 @@ func TestNestedIndex(t *testing.T) {
 	if err := os.WriteFile(name, append(b, '\n'), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(context.Background(), LayoutPrefix+dir, arm64); err == nil || !strings.Contains(err.Error(), "an index in it is not what its digest says") {
+	_, err = Open(context.Background(), LayoutPrefix+dir, arm64)
+	if err == nil || !strings.Contains(err.Error(), "an index in it is not what its digest says") {
 		t.Errorf("changed: %v", err)
 	}
 }

@@ -375,7 +375,7 @@ func (c *checker) files(prefix string, cfg *Config) {
 			c.Add(at+".path", "there is a file %s above", f.Path)
 		}
 		seen[f.Path] = true
-		if f.Mode != "" && !modeForm.MatchString(f.Mode) {
+		if f.Mode != "" && (!modeForm.MatchString(f.Mode) || f.Mode == "0000") {
 			c.Add(at+".mode", "%q: want permissions such as \"0644\"", f.Mode)
 		}
 		if m, err := strconv.ParseUint(f.Mode, 8, 32); err == nil && f.Secret && m&0o077 != 0 {

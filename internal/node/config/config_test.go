@@ -95,10 +95,11 @@ func TestMistakes(t *testing.T) {
 		"files: [{path: /var/lib/pikelet/state/node/seed}]":                                                                 `n.yaml:1: files[0].path: "/var/lib/pikelet/state/node/seed": what is below /var/lib/pikelet/ belongs to Pikelet`,
 		"files: [{path: /var/lib/rancher}]":                                                                                 `n.yaml:1: files[0].path: "/var/lib/rancher" is a folder of the system; want a file in it`,
 		"files: [{path: /var/lib}]":                                                                                         `n.yaml:1: files[0].path: "/var/lib" is a folder of the system; want a file in it`,
-		"k3s: {token: *S3cret}":                                                                                             "n.yaml:1: a value begins with *, which makes it an alias of something that is not there; put it in quotes",
-		"\nk3s:\n  role: server\n  token: !S3cret":                                                                          "n.yaml:4: a value begins with !, which makes it a tag that means nothing here; put it in quotes",
-		"hostname: a\n---\nhostname: b":                                                                                     "n.yaml: there is more than one YAML document; want one a file",
-		"hostname: 'a\n":                                                                                                    "n.yaml:2: found unexpected end of stream",
+		"files: [{path: /etc/x, secret: true, mode: '0000'}]":                                                               `n.yaml:1: files[0].mode: "0000": want permissions such as "0644"`,
+		"k3s: {token: *S3cret}":                    "n.yaml:1: a value begins with *, which makes it an alias of something that is not there; put it in quotes",
+		"\nk3s:\n  role: server\n  token: !S3cret": "n.yaml:4: a value begins with !, which makes it a tag that means nothing here; put it in quotes",
+		"hostname: a\n---\nhostname: b":            "n.yaml: there is more than one YAML document; want one a file",
+		"hostname: 'a\n":                           "n.yaml:2: found unexpected end of stream",
 	} {
 		if _, err := Parse("n.yaml", []byte(text)); err == nil || err.Error() != want && !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%s\n got %v\nwant %s", text, err, want)

@@ -63,7 +63,6 @@ type mutant struct {
 	diff     []byte
 }
 
-// How tests and packages are called; another name may mean several, or none.
 var (
 	testName    = regexp.MustCompile(`^Test\w+$`)
 	packageName = regexp.MustCompile(`^\./[\w/-]+$`)
@@ -170,7 +169,7 @@ func (t trial) judge(ctx context.Context, list []mutant) error {
 				result, detail := t.try(ctx, dir, m)
 				mu.Lock()
 				count[result]++
-				fmt.Fprintf(t.out, "%-8s  %-40s %5.1fs  %s\n", result, m.name, time.Since(start).Seconds(), strings.TrimSpace(detail))
+				fmt.Fprintf(t.out, "%-8s  %-32s %5.1fs  %s\n", result, m.name, time.Since(start).Seconds(), detail)
 				mu.Unlock()
 			}
 		})
@@ -182,7 +181,7 @@ func (t trial) judge(ctx context.Context, list []mutant) error {
 	group.Wait()
 	fmt.Fprintf(t.out, "mutants: %d, killed: %d, survived: %d\n", len(list), count["killed"], count["SURVIVED"])
 	if count["killed"] < len(list) {
-		return fmt.Errorf("%d survived: the tests they name are green without the check; %d could not be tried", count["SURVIVED"], count["ERROR"])
+		return fmt.Errorf("%d survived: their tests are green without the check; %d could not be tried", count["SURVIVED"], count["ERROR"])
 	}
 	return nil
 }
@@ -209,7 +208,6 @@ func (t trial) try(ctx context.Context, dir string, m mutant) (result, detail st
 	return "ERROR", fmt.Sprintf("%v:\n%s", err, out)
 }
 
-// passed is the line of a test that passed; subtests' lines are indented.
 var passed = regexp.MustCompile(`(?m)^--- PASS: (\w+) `)
 
 // baseline runs all tests that mutants name, without any mutant. Each must be
@@ -247,7 +245,8 @@ func (t trial) test(ctx context.Context, dir string, packages, tests []string, l
 	ctx, stop := context.WithTimeout(ctx, limit+5*time.Minute) // to compile
 	defer stop()
 	// Without paths in them, objects of one copy are good for the others.
-	args := []string{"test", "-trimpath", "-vet=off", "-ldflags=-s -w", "-count=1", "-p=1", "-v", "-timeout", limit.String(), "-run", "^(" + strings.Join(tests, "|") + ")$"}
+	args := []string{"test", "-trimpath", "-vet=off", "-ldflags=-s -w", "-count=1", "-p=1", "-v", "-timeout", limit.String(),
+		"-run", "^(" + strings.Join(tests, "|") + ")$"}
 	cmd := exec.CommandContext(ctx, "go", append(args, packages...)...)
 	cmd.Dir = dir
 	out, err := cmd.CombinedOutput()
@@ -258,7 +257,7 @@ func (t trial) test(ctx context.Context, dir string, packages, tests []string, l
 func apply(dir string, diff []byte, options ...string) error {
 	cmd := exec.Command("git", append([]string{"apply", "-p1", "--whitespace=nowarn"}, append(options, "-")...)...)
 	cmd.Dir, cmd.Stdin = dir, bytes.NewReader(diff)
-	cmd.Env = append(os.Environ(), "GIT_CEILING_DIRECTORIES="+filepath.Dir(dir)) // not the paths of a repository dir may be in
+	cmd.Env = append(os.Environ(), "GIT_CEILING_DIRECTORIES="+filepath.Dir(dir)) // no repository that dir may be in
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("git apply: %w: %s", err, bytes.TrimSpace(out))
 	}
