@@ -68,7 +68,6 @@ var (
 	packageName = regexp.MustCompile(`^\./[\w/-]+$`)
 )
 
-// parse reads a mutant's file.
 func parse(name string, b []byte) (mutant, error) {
 	m := mutant{name: name, diff: b}
 	for line := range bytes.Lines(b) {
@@ -88,9 +87,10 @@ func parse(name string, b []byte) (mutant, error) {
 			return m, fmt.Errorf("%s: a line %q at its head; want promise, package and test", name, key)
 		}
 	}
-	other := func(form *regexp.Regexp) func(string) bool { return func(s string) bool { return !form.MatchString(s) } }
+	wrongTest := func(s string) bool { return !testName.MatchString(s) }
+	wrongPackage := func(s string) bool { return !packageName.MatchString(s) }
 	if m.promise == "" || len(m.packages) == 0 || len(m.tests) == 0 || !bytes.Contains(b, []byte("\n@@ ")) ||
-		slices.ContainsFunc(m.tests, other(testName)) || slices.ContainsFunc(m.packages, other(packageName)) {
+		slices.ContainsFunc(m.tests, wrongTest) || slices.ContainsFunc(m.packages, wrongPackage) {
 		return m, fmt.Errorf("%s: want the lines # promise: TEXT, # package: ./DIR and # test: TestOne|TestTwo before a unified diff", name)
 	}
 	return m, nil
