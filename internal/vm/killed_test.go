@@ -48,15 +48,14 @@ func TestUpgradeKilled(t *testing.T) {
 	// An upgrade of these images is some 50 writes from the first to the commit.
 	const writes = 50
 	when := map[slots.Step]int{}
-	p := ready(t, first, "", 0)
+	p, got := ready(t, first, "", 0), old
 	card := p.card
 	for i := range *kills {
 		if i > 0 {
 			p = boot(t, card)
-		}
-		got, err := p.ExpectAny(old, updated)
-		if err != nil {
-			t.Fatalf("before kill %d: %v\n%s", i, err, p.Output())
+			if got, err = p.ExpectAny(old, updated); err != nil {
+				t.Fatalf("before kill %d: %v\n%s", i, err, p.Output())
+			}
 		}
 		u := recordOn(t, card)
 		if u != nil && u.Bad {
@@ -79,9 +78,8 @@ func TestUpgradeKilled(t *testing.T) {
 			again = said == "asking for it again"
 		}
 		if !again {
-			if _, err := io.WriteString(p, "\n"); err != nil { // its prompt may have come before what it was waited for
-				t.Fatal(err)
-			}
+			// Its prompt may have come before what it was waited for.
+			p.run("")
 			p.prompt()
 			if _, err := io.WriteString(p, "pikeletd upgrade --plain-http "+at+"\n"); err != nil {
 				t.Fatal(err)
