@@ -30,7 +30,7 @@ var sides = map[string]string{
 	// are not shared.
 	"internal/artifact/registry": "both", "internal/delta": "both", "internal/packing": "both", "internal/patch": "both", "builder/squashfs": "both", "internal/netboot/bound": "both", "internal/whole": "both",
 
-	"initramfs": "device", "internal/agent": "device", "internal/agent/etc": "device", "internal/agent/datastore": "device", "internal/agent/updater": "device", "internal/reboot": "device",
+	"initramfs": "device", "internal/agent": "device", "internal/agent/etc": "device", "internal/agent/early": "device", "internal/agent/datastore": "device", "internal/agent/updater": "device", "internal/reboot": "device",
 	"cmd/pikelet-init": "device", "cmd/pikeletd": "device",
 
 	"builder": "build", "builder/spec": "build", "builder/fetch": "build", "builder/device": "build", "builder/lock": "build", "builder/inspect": "build", "builder/cache": "build",

@@ -5,14 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sort"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pikelet-os/pikelet/internal/agent/early"
 	"github.com/pikelet-os/pikelet/internal/agent/etc"
 	"github.com/pikelet-os/pikelet/internal/agent/updater"
 	"github.com/pikelet-os/pikelet/internal/node"
@@ -69,6 +72,7 @@ func Prepare(out io.Writer) error {
 	problem(bindWritable(node.State))
 	problem(refill(b, cfg, id, p))
 	problem(prepareVolume(cfg))
+	problem(startEarly())
 	p.Seconds = time.Since(start).Seconds()
 	problem(write("/etc/motd", motd(b, *p, isOpen())))
 	if c != nil {
@@ -140,8 +144,23 @@ func bootFiles(in etc.Input) (files []etc.File, problems []string, err error) {
 	return files, problems, errors.Join(err, jsonErr)
 }
 
+// startEarly does what simple services do, and says where it is looked up
+// what was done, and why the others were left to OpenRC.
+func startEarly() error {
+	report := early.New(os.DirFS("/")).Run(early.Linux{})
+	return os.WriteFile(node.EarlyFile, []byte(report.String()), 0o644)
+}
+
 // put writes one file, its folders belonging to root where they are missing.
+// One that is so already is not touched: what is newer than OpenRC's cache of
+// dependencies has OpenRC make that again.
 func put(f etc.File) error {
+	if f.Mode == 0 {
+		f.Mode = 0o644
+	}
+	if same(f) {
+		return nil
+	}
 	if err := os.MkdirAll(filepath.Dir(f.Path), 0o755); err != nil {
 		return err
 	}
@@ -154,9 +173,6 @@ func put(f etc.File) error {
 			return err
 		}
 	} else {
-		if f.Mode == 0 {
-			f.Mode = 0o644
-		}
 		// Not through a link of the image's, which may lead to /run; and with
 		// its mode from the first byte on.
 		os.Remove(f.Path)
@@ -168,6 +184,27 @@ func put(f etc.File) error {
 		return err
 	}
 	return os.Lchown(f.Path, f.UID, f.UID)
+}
+
+// same reports whether a file is there already, with contents, mode and owner.
+func same(f etc.File) bool {
+	i, err := os.Lstat(f.Path)
+	if err != nil {
+		return false
+	}
+	if f.Link != "" {
+		to, err := os.Readlink(f.Path)
+		return err == nil && to == f.Link
+	}
+	st, ok := i.Sys().(*syscall.Stat_t)
+	if !ok || int(st.Uid) != f.UID || int(st.Gid) != f.UID || i.Mode() != f.Mode&(fs.ModeDir|fs.ModePerm) {
+		return false
+	}
+	if f.Mode.IsDir() {
+		return true
+	}
+	b, err := os.ReadFile(f.Path)
+	return err == nil && string(b) == f.Content
 }
 
 // activeConsoles returns the consoles the kernel has, such as ttyAMA0.

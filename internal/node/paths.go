@@ -20,6 +20,9 @@ const (
 	ServedFile = "/run/pikelet/served.yaml"
 	// ReportFile is what prepare found out, for the daemon and for status.
 	ReportFile = "/run/pikelet/prepare.json"
+	// EarlyFile says which services were started without OpenRC, and why the
+	// others were not.
+	EarlyFile = "/run/pikelet/early.txt"
 	// VolumeFile says what became of the volume.
 	VolumeFile = "/run/pikelet/volume.json"
 	// EffectiveFile is the config this boot goes by, secrets and all, 0600.
