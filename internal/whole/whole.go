@@ -11,7 +11,31 @@ import (
 // Write replaces a file, in a folder that is there. It is on the disk when this
 // returns; where it fails, the old one is.
 func Write(name string, b []byte, mode fs.FileMode) error {
-	f, err := os.OpenFile(name+".new", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, mode)
+	return write(disk{create: create, rename: os.Rename, sync: Sync}, name, b, mode)
+}
+
+// disk is what a file is written with. Tests see in which order.
+type disk struct {
+	create func(name string, mode fs.FileMode) (file, error)
+	rename func(from, to string) error
+	sync   func(dir string) error
+}
+
+// file is a file that is being written.
+type file interface {
+	Write(b []byte) (int, error)
+	Sync() error
+	Close() error
+}
+
+func create(name string, mode fs.FileMode) (file, error) {
+	return os.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, mode)
+}
+
+// write has a file's contents on the disk before it gets its name, and the name
+// there before it returns.
+func write(d disk, name string, b []byte, mode fs.FileMode) error {
+	f, err := d.create(name+".new", mode)
 	if err != nil {
 		return err
 	}
@@ -22,10 +46,10 @@ func Write(name string, b []byte, mode fs.FileMode) error {
 	if err := f.Sync(); err != nil {
 		return err
 	}
-	if err := os.Rename(f.Name(), name); err != nil {
+	if err := d.rename(name+".new", name); err != nil {
 		return err
 	}
-	return Sync(filepath.Dir(name))
+	return d.sync(filepath.Dir(name))
 }
 
 // Sync has what was renamed in a folder, or removed from it, stay so.
