@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -135,6 +136,16 @@ func Downgrades(digest string, list []Signed, keys []*ecdsa.PublicKey) []Downgra
 		}
 	}
 	return found
+}
+
+// AllowsDowngrade reports whether one of the keys signed that nodes of a channel
+// may go back from the release that runs to the image an OCI manifest's digest
+// names. A statement for another channel allows nothing; without a channel none
+// does.
+func AllowsDowngrade(digest string, list []Signed, keys []*ecdsa.PublicKey, channel, running string) bool {
+	return slices.ContainsFunc(Downgrades(digest, list, keys), func(d Downgrade) bool {
+		return channel != "" && d.Channel == channel && CompareReleases(running, d.From) <= 0
+	})
 }
 
 // SignDigest signs the digest of a manifest or an index. ECDSA is made

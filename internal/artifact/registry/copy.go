@@ -30,23 +30,16 @@ type copier struct {
 	done sync.Map // digests of blobs that are there
 }
 
-// Copy copies an image to another place: its files, what refers to it, the
-// signatures of all, and, when all of that is there, the tags that name it.
+// Copy copies an image to another place: its files, what refers to it and is
+// signed by a key that the image was checked with, the signatures of all, and, when all of that is there, the tags that name it.
 // With a key it signs what it copies. What is there is not sent again.
 func Copy(ctx context.Context, img *Image, to Target, tags []string, key *ecdsa.PrivateKey, tell Progress) error {
 	c := &copier{img: img, to: to, key: key, tell: tell}
-	list, err := img.From.Referrers(ctx, img.Digest)
+	referrers, err := img.signedReferrers(ctx)
 	if err != nil {
 		return fmt.Errorf("looking for what refers to %s: %w", img, err)
 	}
-	all := [][]byte{img.OCI} // nobody finds a manifest before all it names is there
-	for _, d := range list[:min(len(list), maxReferrers)] {
-		_, b, err := readManifest(ctx, img.From, d.Digest)
-		if err != nil {
-			return err
-		}
-		all = append(all, b)
-	}
+	all := append([][]byte{img.OCI}, referrers...) // nobody finds a manifest before all it names is there
 	g, inner := errgroup.WithContext(ctx)
 	g.SetLimit(jobs)
 	for _, b := range all {
@@ -79,8 +72,73 @@ func Copy(ctx context.Context, img *Image, to Target, tags []string, key *ecdsa.
 	return nil
 }
 
-// maxReferrers bounds how much of what others say of an image goes with it.
-const maxReferrers = 64
+// Bounds on what is said of an image: how many manifests that refer to it are
+// looked at, how many go with it, and the bytes of each one's blobs. The largest
+// are patches.
+const (
+	maxListed    = 256
+	maxReferrers = 64
+	maxReferrer  = artifact.MaxPatch
+)
+
+// signedReferrers returns the manifests that refer to an image and that one of
+// the keys signed which the image was checked with. What somebody else says of
+// it a registry may make up, as much as it likes.
+func (img *Image) signedReferrers(ctx context.Context) ([][]byte, error) {
+	list, err := img.From.Referrers(ctx, img.Digest)
+	if err != nil {
+		return nil, err
+	}
+	var found [][]byte
+	for _, d := range list[:min(len(list), maxListed)] {
+		signed, err := Signatures(ctx, img.From, d.Digest)
+		if err != nil {
+			return nil, err
+		}
+		if artifact.VerifyDigest(d.Digest, signed, img.trusted) != nil {
+			continue
+		}
+		b, err := readReferrer(ctx, img.From, d.Digest, img.Digest)
+		if errors.Is(err, errNoReferrer) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if found = append(found, b); len(found) == maxReferrers {
+			break
+		}
+	}
+	return found, nil
+}
+
+// errNoReferrer is a manifest that does not refer to an image, whatever the
+// registry lists.
+var errNoReferrer = errors.New("it does not refer to the image, or is one itself")
+
+// readReferrer reads a manifest that refers to an image, and checks that it does
+// and that its blobs are bounded.
+func readReferrer(ctx context.Context, p Place, digest, subject string) ([]byte, error) {
+	_, b, err := readManifest(ctx, p, digest)
+	if err != nil {
+		return nil, err
+	}
+	m, err := artifact.DecodeOCI(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", digest, err)
+	}
+	if m.Subject == nil || m.Subject.Digest != subject || m.ArtifactType == artifact.ArtifactType {
+		return nil, fmt.Errorf("%s: %w", digest, errNoReferrer)
+	}
+	left := int64(maxReferrer)
+	for _, d := range append([]artifact.Descriptor{m.Config}, m.Layers...) {
+		if d.Size > left {
+			return nil, fmt.Errorf("%s, which refers to %s, has blobs of more than %d bytes", digest, subject, int64(maxReferrer))
+		}
+		left -= d.Size
+	}
+	return b, nil
+}
 
 // signatures copies the signatures of a manifest, with the key's own.
 func (c *copier) signatures(ctx context.Context, digest string) error {
@@ -187,7 +245,15 @@ func Sign(ctx context.Context, at Target, ref, arch string, key *ecdsa.PrivateKe
 	if err != nil {
 		return nil, err
 	}
-	for _, d := range referrers {
+	for _, d := range referrers[:min(len(referrers), maxListed)] {
+		// A registry may list anything, another image among it, to have it signed.
+		_, err := readReferrer(ctx, at, d.Digest, img.Digest)
+		if errors.Is(err, errNoReferrer) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
 		digests = append(digests, d.Digest)
 	}
 	for _, digest := range digests {
@@ -216,7 +282,7 @@ func Tagged(ctx context.Context, p Place, tag, arch string) (*Image, error) {
 // release than the channel names takes a key, with which the statement is
 // signed that lets nodes go back to it.
 func Move(ctx context.Context, img *Image, at Target, channel string, allow *ecdsa.PrivateKey) error {
-	if releaseForm.MatchString(channel) || isCosignTag(channel) {
+	if !IsChannel(channel) {
 		return fmt.Errorf("a channel cannot be called %q: numbers are releases", channel)
 	}
 	now, err := Tagged(ctx, at, channel, img.Arch)

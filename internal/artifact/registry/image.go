@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"strings"
 
 	"github.com/pikelet-os/pikelet/internal/artifact"
 )
@@ -22,7 +23,8 @@ type Image struct {
 	Index      []byte // the index that led here; nil where a digest did
 	From       Place
 
-	ctx context.Context // of reading files: Open has none
+	trusted []*ecdsa.PublicKey // the keys that the chain was checked with
+	ctx     context.Context    // of reading files: Open has none
 }
 
 // Want says which image is wanted. Everything else is refused.
@@ -63,6 +65,7 @@ func Open(ctx context.Context, p Place, ref string, want Want) (*Image, error) {
 	if err := img.verify(keys); err != nil {
 		return nil, err
 	}
+	img.trusted = keys
 	switch {
 	case want.Stream != "" && img.Stream != want.Stream:
 		return nil, fmt.Errorf("%s is of stream %q; want %q", img, img.Stream, want.Stream)
@@ -72,6 +75,12 @@ func Open(ctx context.Context, p Place, ref string, want Want) (*Image, error) {
 		return nil, fmt.Errorf("%s is release %s; want %s at least", img, img.Release, want.AtLeast)
 	}
 	return img, nil
+}
+
+// IsChannel reports whether a tag is one of a channel, which moves: tags of
+// releases are numbers, and cosign has its own.
+func IsChannel(tag string) bool {
+	return tag != "" && !releaseForm.MatchString(tag) && !strings.HasPrefix(tag, "sha256:") && !isCosignTag(tag)
 }
 
 // open is Open without a look at signatures.

@@ -24,8 +24,10 @@ import (
 // shelf is a place in memory that holds whatever it was given, and may lie.
 type shelf struct {
 	sync.Mutex
-	tags  map[string]string // tag to digest
-	blobs map[string][]byte // by what they are asked for
+	tags  map[string]string     // tag to digest
+	blobs map[string][]byte     // by what they are asked for
+	list  []artifact.Descriptor // of what it says refers to any image
+	asked []string              // blobs that were asked for
 }
 
 func newShelf() *shelf { return &shelf{tags: map[string]string{}, blobs: map[string][]byte{}} }
@@ -56,6 +58,7 @@ func (s *shelf) Manifest(_ context.Context, ref string) (artifact.Descriptor, []
 func (s *shelf) Blob(_ context.Context, digest string, _, from int64) (io.ReadCloser, error) {
 	s.Lock()
 	defer s.Unlock()
+	s.asked = append(s.asked, digest)
 	b, ok := s.blobs[digest]
 	if !ok {
 		return nil, fmt.Errorf("no %s: %w", digest, fs.ErrNotExist)
@@ -63,7 +66,7 @@ func (s *shelf) Blob(_ context.Context, digest string, _, from int64) (io.ReadCl
 	return io.NopCloser(bytes.NewReader(b[min(from, int64(len(b))):])), nil
 }
 
-func (s *shelf) Referrers(context.Context, string) ([]artifact.Descriptor, error) { return nil, nil }
+func (s *shelf) Referrers(context.Context, string) ([]artifact.Descriptor, error) { return s.list, nil }
 
 func (s *shelf) PutBlob(_ context.Context, _ artifact.Descriptor, open func() (io.ReadCloser, error)) error {
 	r, err := open()

@@ -117,9 +117,32 @@ func (r *Remote) Tags(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	tags, err := remote.List(r.repo, append(options, remote.WithContext(ctx))...)
+	p, err := remote.NewPuller(options...)
 	if err != nil {
 		return nil, r.explain(err)
 	}
-	return tags, nil
+	pages, err := p.Lister(ctx, r.repo)
+	if err != nil {
+		return nil, r.explain(err)
+	}
+	var tags []string
+	for range maxTagPages {
+		if !pages.HasNext() {
+			return tags, nil
+		}
+		page, err := pages.Next(ctx)
+		if err != nil {
+			return nil, r.explain(err)
+		}
+		if tags = append(tags, page.Tags...); len(tags) > maxTags {
+			break
+		}
+	}
+	return nil, fmt.Errorf("%s: it has more than %d tags, or more than %d pages of them", r, maxTags, maxTagPages)
 }
+
+// Bounds on the tags of a repository: every page may name another one.
+const (
+	maxTags     = 100_000
+	maxTagPages = 1000
+)

@@ -11,6 +11,7 @@ package registry
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -57,6 +58,14 @@ type Options struct {
 	CA        *x509.CertPool // who vouches for it; nil: the system's
 	Keychain  authn.Keychain // nil: nobody logs in
 	UserAgent string
+	// Certificate is shown to the registry, where it asks for one; nil is none.
+	Certificate *tls.Certificate
+	// SkipVerify takes any certificate of the registry's, and of nobody else's.
+	// What is signed stays checked; who listens learns the password.
+	SkipVerify bool
+	// Silence is how long the registry may send next to nothing before a request
+	// is given up; 0 is a minute.
+	Silence time.Duration
 	// Backoff is the time before the first of several new tries; 0 is a
 	// second.
 	Backoff time.Duration

@@ -53,20 +53,33 @@ func newRemote(ref string, o Options) (*Remote, string, error) {
 	if o.Backoff == 0 {
 		o.Backoff = time.Second
 	}
-	t := http.DefaultTransport.(*http.Transport).Clone()
-	if o.CA != nil {
-		t.TLSClientConfig = &tls.Config{RootCAs: o.CA, MinVersion: tls.VersionTLS12}
+	if o.Silence == 0 {
+		o.Silence = silence
 	}
-	return &Remote{repo: r.Context(), options: o, base: guard{t, o.PlainHTTP, r.Context().RegistryStr()}}, r.Identifier(), nil
+	own := &tls.Config{RootCAs: o.CA, MinVersion: tls.VersionTLS12, InsecureSkipVerify: o.SkipVerify}
+	if o.Certificate != nil {
+		own.Certificates = []tls.Certificate{*o.Certificate}
+	}
+	base := guard{own: newTransport(own, o), others: newTransport(&tls.Config{RootCAs: o.CA, MinVersion: tls.VersionTLS12}, o),
+		plain: o.PlainHTTP, host: r.Context().RegistryStr()}
+	return &Remote{repo: r.Context(), options: o, base: base}, r.Identifier(), nil
+}
+
+// newTransport returns a transport that bounds what a registry may have it do.
+func newTransport(c *tls.Config, o Options) http.RoundTripper {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.TLSClientConfig = c
+	return bounded{t, o.Silence}
 }
 
 // guard keeps a client from speaking HTTP without TLS where it was not told
-// to: go-containerregistry falls back to it for hosts that look local. And
-// where it was told to, from waiting for TLS.
+// to: go-containerregistry falls back to it for hosts that look local, and a
+// registry may redirect to it. And where it was told to, from waiting for TLS.
 type guard struct {
-	inner http.RoundTripper
-	plain bool
-	host  string // the registry's
+	own    http.RoundTripper // for the registry
+	others http.RoundTripper // for those it sends to
+	plain  bool
+	host   string // the registry's
 }
 
 // errPlain is told where a registry has no TLS.
@@ -82,7 +95,10 @@ func (g guard) RoundTrip(r *http.Request) (*http.Response, error) {
 	case r.URL.Scheme == "https" && g.plain && r.URL.Host == g.host:
 		return nil, errTold
 	}
-	return g.inner.RoundTrip(r)
+	if r.URL.Host == g.host {
+		return g.own.RoundTrip(r)
+	}
+	return g.others.RoundTrip(r)
 }
 
 // String implements Place.
@@ -164,7 +180,7 @@ func temporary(err error) bool {
 	var bad *tls.CertificateVerificationError
 	var nobody *net.DNSError
 	switch {
-	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, errPlain), errors.Is(err, errTold), errors.As(err, &bad), isHTTPOnly(err):
+	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, errPlain), errors.Is(err, errTold), errors.Is(err, errSilent), errors.Is(err, errLarge), errors.As(err, &bad), isHTTPOnly(err):
 		return false
 	case errors.Is(err, syscall.ECONNREFUSED), errors.As(err, &nobody) && nobody.IsNotFound:
 		return false
@@ -276,7 +292,7 @@ type parts struct{ *Remote }
 
 // Blob implements Place.
 func (p parts) Blob(ctx context.Context, digest string, size, from int64) (io.ReadCloser, error) {
-	resp, err := p.getRange(ctx, "blobs/"+digest, "", fmt.Sprintf("bytes=%d-%d", from, size-1))
+	resp, err := p.getRange(context.WithValue(ctx, wholeBlob{}, true), "blobs/"+digest, "", fmt.Sprintf("bytes=%d-%d", from, size-1))
 	if err != nil {
 		return nil, err
 	}
@@ -289,7 +305,7 @@ func (p parts) Blob(ctx context.Context, digest string, size, from int64) (io.Re
 
 // Blob implements Place.
 func (r *Remote) Blob(ctx context.Context, digest string, size, from int64) (io.ReadCloser, error) {
-	resp, err := r.get(ctx, "blobs/"+digest, "", from)
+	resp, err := r.get(context.WithValue(ctx, wholeBlob{}, true), "blobs/"+digest, "", from)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,137 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"sync/atomic"
+	"time"
+)
+
+// Bounds on what a registry may have a client do. Nodes have 512 MiB, and hold
+// their upgrade lock while they ask.
+const (
+	// silence is how long a registry may send nothing, or next to nothing.
+	silence = time.Minute
+	// leastBytes is what must come in that time: a registry that sends a byte now
+	// and then is no better than one that sends none.
+	leastBytes = 64 << 10
+	// uploadPatience is how many times as long an answer to an upload may take:
+	// the registry stores it, and makes its digest, before it answers.
+	uploadPatience = 5
+	// maxAnswer bounds the body of every answer but a blob's, in bytes: tokens,
+	// tags, errors.
+	maxAnswer = 8 << 20
+)
+
+// errSilent is a registry that stopped sending.
+var errSilent = errors.New("the registry stopped sending")
+
+// errLarge is an answer with more bytes than any should have.
+var errLarge = fmt.Errorf("the registry's answer has more than %d bytes", maxAnswer)
+
+// wholeBlob marks the context of requests whose answer may be of any length:
+// whoever asked knows how long it is.
+type wholeBlob struct{}
+
+// bounded is a transport that gives up on a registry that stops sending, and
+// bounds what is read of an answer.
+type bounded struct {
+	inner   http.RoundTripper
+	silence time.Duration
+}
+
+// RoundTrip implements http.RoundTripper.
+func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
+	ctx, cancel := context.WithCancelCause(r.Context())
+	limit := b.silence
+	r = r.WithContext(ctx)
+	if r.Body != nil && r.Body != http.NoBody {
+		limit *= uploadPatience
+	}
+	timer := time.AfterFunc(limit, func() { cancel(errSilent) })
+	var answered atomic.Bool
+	if r.Body != nil && r.Body != http.NoBody {
+		r.Body = &sending{r.Body, timer, limit, &answered}
+	}
+	resp, err := b.inner.RoundTrip(r)
+	answered.Store(true)
+	timer.Stop()
+	if err != nil {
+		if errors.Is(context.Cause(ctx), errSilent) {
+			err = fmt.Errorf("%w: no answer within %v", errSilent, limit)
+		}
+		cancel(nil)
+		return nil, err
+	}
+	left := int64(maxAnswer)
+	if ctx.Value(wholeBlob{}) != nil && resp.StatusCode < 300 {
+		left = -1
+	}
+	resp.Body = &receiving{body: resp.Body, ctx: ctx, cancel: cancel, timer: timer, silence: b.silence, wait: b.silence, left: left}
+	return resp, nil
+}
+
+// sending is the body of a request: whoever takes it away is alive.
+type sending struct {
+	io.ReadCloser
+	timer    *time.Timer
+	limit    time.Duration
+	answered *atomic.Bool // the timer is the answer's by now
+}
+
+// Read implements io.Reader.
+func (s *sending) Read(b []byte) (int, error) {
+	n, err := s.ReadCloser.Read(b)
+	if !s.answered.Load() {
+		s.timer.Reset(s.limit)
+	}
+	return n, err
+}
+
+// receiving is the body of an answer. Only the time that is spent waiting for it
+// counts: whoever reads may be as slow as a card.
+type receiving struct {
+	body    io.ReadCloser
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
+	timer   *time.Timer
+	silence time.Duration
+	wait    time.Duration // left for the next leastBytes
+	got     int           // of them
+	left    int64         // bytes that may still come; negative is any number
+}
+
+// Read implements io.Reader.
+func (r *receiving) Read(b []byte) (int, error) {
+	if r.left >= 0 {
+		b = b[:min(int64(len(b)), r.left+1)]
+	}
+	start := time.Now()
+	r.timer.Reset(max(r.wait, time.Nanosecond))
+	n, err := r.body.Read(b)
+	r.timer.Stop()
+	r.wait -= time.Since(start)
+	if r.got += n; r.got >= leastBytes {
+		r.got, r.wait = 0, r.silence
+	}
+	if err != nil && !errors.Is(err, io.EOF) && errors.Is(context.Cause(r.ctx), errSilent) {
+		err = fmt.Errorf("%w: fewer than %d bytes within %v", errSilent, leastBytes, r.silence)
+	}
+	if r.left >= 0 {
+		if r.left -= int64(n); r.left < 0 {
+			return 0, errLarge
+		}
+	}
+	return n, err
+}
+
+// Close implements io.Closer.
+func (r *receiving) Close() error {
+	r.timer.Stop()
+	err := r.body.Close()
+	r.cancel(nil)
+	return err
+}
