@@ -28,13 +28,13 @@ var sides = map[string]string{
 
 	// Desk and nodes both fetch images, and write roots; these do things, so they
 	// are not shared.
-	"internal/artifact/registry": "both", "internal/delta": "both", "internal/packing": "both", "internal/patch": "both", "builder/squashfs": "both", "internal/netboot/bound": "both", "internal/whole": "both",
+	"internal/artifact/registry": "both", "internal/delta": "both", "internal/packing": "both", "internal/patch": "both", "builder/squashfs": "both", "internal/netboot/bound": "both", "internal/whole": "both", "initramfs/archive": "both",
 
 	"initramfs": "device", "internal/agent": "device", "internal/agent/etc": "device", "internal/agent/early": "device", "internal/agent/datastore": "device", "internal/agent/updater": "device", "internal/reboot": "device",
 	"cmd/pikelet-init": "device", "cmd/pikeletd": "device",
 
 	"builder": "build", "builder/spec": "build", "builder/fetch": "build", "builder/device": "build", "builder/lock": "build", "builder/inspect": "build", "builder/cache": "build",
-	"layers": "build", "layers/apk": "build", "layers/kmod": "build", "layers/oci": "build", "layers/store": "build", "overlays": "build", "initramfs/archive": "build",
+	"layers": "build", "layers/apk": "build", "layers/kmod": "build", "layers/oci": "build", "layers/store": "build", "overlays": "build",
 	"internal/netboot": "build", "internal/netboot/dhcp": "build", "internal/netboot/eeprom": "build", "internal/netboot/tftp": "build",
 	"internal/desk": "build", "internal/crash": "build", "internal/fleet": "build", "internal/cosign": "build", "internal/flash": "build", "internal/registrytest": "build", "internal/schematest": "build", "internal/vm": "build", "internal/tools": "build", "internal/tools/full": "build", "internal/tools/testlog": "build", "internal/vm/bench": "build",
 	"cmd/pikelet": "build", "cmd/starter": "build", "internal/tools/mutants": "build",

@@ -40,17 +40,9 @@ func (b *boot) checkSlot() error {
 
 // verify checks a manifest, and that it is of this build.
 func (b *boot) verify(signature, text []byte) error {
-	keys, err := b.keys()
+	m, digest, err := b.info.Verify(signature, text)
 	if err != nil {
 		return err
-	}
-	m, digest, err := artifact.Verify(signature, text, keys)
-	if err != nil {
-		return err
-	}
-	if m.BuildID != b.info.BuildID || m.Stream != b.info.Stream {
-		return fmt.Errorf("the manifest is of build %s of stream %q, the initramfs is build %s of stream %q",
-			m.BuildID, m.Stream, b.info.BuildID, b.info.Stream)
 	}
 	b.image = m
 	b.boot.Signed = digest
@@ -67,7 +59,7 @@ func (b *boot) checkFile(f artifact.File) error {
 	case b.line.Slot.CmdlineFile():
 		name = slots.CmdlineFile
 	}
-	r, size, err := b.card.slot.OpenFile(name)
+	r, size, err := b.card.slot.OpenFile(name, f.Size)
 	var gone *fat.NotFoundError
 	if errors.As(err, &gone) {
 		return fmt.Errorf("%s is missing from the slot", name)
@@ -92,9 +84,15 @@ func (b *boot) checkFile(f artifact.File) error {
 		return fmt.Errorf("%s changed: the digest is %s, the signed manifest says %s", what, got, f.Digest)
 	}
 	if name == slots.CmdlineFile {
-		if w := b.line.Missing(words.Bytes()); w != "" {
-			return fmt.Errorf("the kernel was not told %q, which the signed manifest asks for", w)
-		}
+		return b.checkWords(words.Bytes())
+	}
+	return nil
+}
+
+// checkWords compares the signed kernel words with what the kernel was told.
+func (b *boot) checkWords(signed []byte) error {
+	if w := b.line.Missing(signed); w != "" {
+		return fmt.Errorf("the kernel was not told %q, which the signed manifest asks for", w)
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/textproto"
 	"strconv"
@@ -14,8 +15,23 @@ import (
 	"github.com/pikelet-os/pikelet/internal/netboot/plane"
 )
 
-// silence is how long a boot server may say nothing in the midst of an answer.
-const silence = 20 * time.Second
+// pace is what a boot server must keep up: least bytes of an answer, or its end,
+// in each silence that is spent waiting for it. One that sends a byte now and then
+// is no better than one that sends none.
+type pace struct {
+	silence time.Duration
+	least   int // bytes
+}
+
+// ordinary is the pace of every answer. The head of one is shorter than least, so
+// it has one silence in all.
+var ordinary = pace{20 * time.Second, 64 << 10}
+
+// maxHead bounds the head of an answer, in bytes.
+const maxHead = 16 << 10
+
+// errHead is an answer whose head has more bytes.
+var errHead = fmt.Errorf("the answer's head has more than %d bytes", maxHead)
 
 // refusedError is an answer that asking again does not change.
 type refusedError struct {
@@ -37,14 +53,27 @@ type answer struct {
 
 func (a *answer) Close() error { return a.conn.Close() }
 
-// quiet is a connection that gives up on a server that is silent too long.
-type quiet struct{ net.Conn }
+// paced is a connection that gives up on a server that does not keep its pace.
+type paced struct {
+	net.Conn
+	pace
+	left time.Duration // for the next least bytes
+	got  int           // of them
+}
 
-func (q quiet) Read(b []byte) (int, error) {
-	if err := q.SetReadDeadline(time.Now().Add(silence)); err != nil {
+func newPaced(c net.Conn, p pace) *paced { return &paced{Conn: c, pace: p, left: p.silence} }
+
+func (q *paced) Read(b []byte) (int, error) {
+	start := time.Now()
+	if err := q.SetReadDeadline(start.Add(q.left)); err != nil {
 		return 0, err
 	}
-	return q.Conn.Read(b)
+	n, err := q.Conn.Read(b)
+	q.left -= time.Since(start)
+	if q.got += n; q.got >= q.least {
+		q.got, q.left = 0, q.silence
+	}
+	return n, err
 }
 
 // call asks the boot server one thing, from byte at on, over a connection of
@@ -55,14 +84,14 @@ func call(server string, q plane.Request, at int64, post []byte) (*answer, error
 	if err != nil {
 		return nil, err
 	}
-	a, err := converse(conn, server, q, at, post)
+	a, err := converse(conn, ordinary, server, q, at, post)
 	if err != nil {
 		conn.Close()
 	}
 	return a, err
 }
 
-func converse(conn net.Conn, server string, q plane.Request, at int64, post []byte) (*answer, error) {
+func converse(conn net.Conn, p pace, server string, q plane.Request, at int64, post []byte) (*answer, error) {
 	var s strings.Builder
 	method := "GET"
 	if post != nil {
@@ -77,31 +106,22 @@ func converse(conn net.Conn, server string, q plane.Request, at int64, post []by
 	}
 	s.WriteString("\r\n")
 	s.Write(post)
-	if err := conn.SetWriteDeadline(time.Now().Add(silence)); err != nil {
+	if err := conn.SetWriteDeadline(time.Now().Add(p.silence)); err != nil {
 		return nil, err
 	}
 	if _, err := io.WriteString(conn, s.String()); err != nil {
 		return nil, err
 	}
-	r := bufio.NewReaderSize(quiet{conn}, 64<<10)
-	head := textproto.NewReader(r)
-	line, err := head.ReadLine()
+	from := &io.LimitedReader{R: newPaced(conn, p), N: maxHead}
+	r := bufio.NewReaderSize(from, 64<<10)
+	status, size, err := readHead(r)
+	if err != nil && from.N == 0 {
+		err = errHead
+	}
 	if err != nil {
-		return nil, fmt.Errorf("reading the answer: %w", err)
+		return nil, err
 	}
-	_, rest, _ := strings.Cut(line, " ")
-	status, err := strconv.Atoi(strings.SplitN(rest, " ", 2)[0])
-	if !strings.HasPrefix(line, "HTTP/1.") || err != nil {
-		return nil, fmt.Errorf("%q is no answer of HTTP", line)
-	}
-	header, err := head.ReadMIMEHeader()
-	if err != nil {
-		return nil, fmt.Errorf("reading the answer: %w", err)
-	}
-	size, err := strconv.ParseInt(header.Get("Content-Length"), 10, 64)
-	if err != nil && status != 204 {
-		return nil, errors.New("the answer does not say how long it is")
-	}
+	from.N = math.MaxInt64
 	switch {
 	case status == 204:
 		return &answer{Reader: strings.NewReader(""), conn: conn}, nil
@@ -115,6 +135,29 @@ func converse(conn net.Conn, server string, q plane.Request, at int64, post []by
 		return nil, fmt.Errorf("the boot server says: %s (%d)", trimmed(string(says)), status)
 	}
 	return nil, &refusedError{status, trimmed(string(says))}
+}
+
+// readHead reads the head of an answer.
+func readHead(r *bufio.Reader) (status int, size int64, err error) {
+	head := textproto.NewReader(r)
+	line, err := head.ReadLine()
+	if err != nil {
+		return 0, 0, fmt.Errorf("reading the answer: %w", err)
+	}
+	_, rest, _ := strings.Cut(line, " ")
+	status, err = strconv.Atoi(strings.SplitN(rest, " ", 2)[0])
+	if !strings.HasPrefix(line, "HTTP/1.") || err != nil {
+		return 0, 0, fmt.Errorf("%.100q is no answer of HTTP", line)
+	}
+	header, err := head.ReadMIMEHeader()
+	if err != nil {
+		return 0, 0, fmt.Errorf("reading the answer: %w", err)
+	}
+	size, err = strconv.ParseInt(header.Get("Content-Length"), 10, 64)
+	if (err != nil || size < 0) && status != 204 {
+		return 0, 0, errors.New("the answer does not say how long it is")
+	}
+	return status, size, nil
 }
 
 // small fetches all of an answer that is not large.

@@ -6,7 +6,6 @@
 package initramfs
 
 import (
-	"crypto/ecdsa"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -140,23 +139,31 @@ func (b *boot) loadModules() error {
 		if m.Net && b.line.Slot != slots.Net {
 			continue
 		}
-		name := filepath.Base(m.Path)
-		data, err := os.ReadFile(m.Path)
+		data, err := readModule(m)
 		if err != nil {
-			problems = append(problems, fmt.Errorf("module %s is missing: the kernel could not unpack this initramfs whole, the card may be damaged", name))
-			continue
-		}
-		if got := artifact.DigestOf(data); got != m.Digest {
-			problems = append(problems, fmt.Errorf("module %s was changed: its digest is %s, not %s", name, got, m.Digest))
+			problems = append(problems, err)
 			continue
 		}
 		// A module whose hardware is absent may refuse to load; what is
 		// really missing shows when the slot is looked for.
 		if err := unix.InitModule(data, ""); err != nil && err != unix.EEXIST && err != unix.ENODEV {
-			say("module %s: %v", name, err)
+			say("module %s: %v", filepath.Base(m.Path), err)
 		}
 	}
 	return errors.Join(problems...)
+}
+
+// readModule returns a module's bytes, which are those that were built.
+func readModule(m cmdline.Module) ([]byte, error) {
+	name := filepath.Base(m.Path)
+	data, err := os.ReadFile(m.Path)
+	if err != nil {
+		return nil, fmt.Errorf("module %s is missing: the kernel could not unpack this initramfs whole, the card may be damaged", name)
+	}
+	if got := artifact.DigestOf(data); got != m.Digest {
+		return nil, fmt.Errorf("module %s was changed: its digest is %s, not %s", name, got, m.Digest)
+	}
+	return data, nil
 }
 
 // firmware reads an integer the firmware left in the device tree. ok is false
@@ -192,18 +199,6 @@ func (b *boot) what() slots.Kind {
 		return slots.Trial
 	}
 	return kind
-}
-
-func (b *boot) keys() ([]*ecdsa.PublicKey, error) {
-	var keys []*ecdsa.PublicKey
-	for _, text := range b.info.Keys {
-		k, err := artifact.ParsePublicKey([]byte(text))
-		if err != nil {
-			return nil, fmt.Errorf("reading a key of this image: %w", err)
-		}
-		keys = append(keys, k)
-	}
-	return keys, nil
 }
 
 // setClock puts the clock to the build epoch at least: Pis have no clock of

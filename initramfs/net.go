@@ -108,6 +108,16 @@ func (b *boot) checkServed() error {
 	if err := b.verify(signature, text); err != nil {
 		return err
 	}
+	if err := b.checkServedWords(); err != nil {
+		return err
+	}
+	b.tell(plane.Report{Stage: plane.Verified})
+	return b.takeServed()
+}
+
+// checkServedWords fetches the signed kernel words of a boot without a card, and
+// compares them with what the kernel was told.
+func (b *boot) checkServedWords() error {
 	f, ok := b.image.File(slots.Net.CmdlineFile())
 	if !ok {
 		return fmt.Errorf("the signed manifest has no %s", slots.Net.CmdlineFile())
@@ -124,11 +134,7 @@ func (b *boot) checkServed() error {
 	if got := artifact.DigestOf(words); got != f.Digest {
 		return fmt.Errorf("%s changed: the digest is %s, the signed manifest says %s", f.Name, got, f.Digest)
 	}
-	if w := b.line.Missing(words); w != "" {
-		return fmt.Errorf("the kernel was not told %q, which the signed manifest asks for", w)
-	}
-	b.tell(plane.Report{Stage: plane.Verified})
-	return b.takeServed()
+	return b.checkWords(words)
 }
 
 // takeServed asks for this node's config. The server gives it away once on
@@ -176,19 +182,9 @@ func (b *boot) fetchRoot() (string, error) {
 	}
 	defer file.Close()
 	b.tell(plane.Report{Stage: plane.Fetching})
-	q := b.request(plane.Blob)
-	q.Digest = f.Digest
-	sum := sha256.New()
-	var at int64
 	start := time.Now()
-	if err := patiently("the root", func() (err error) {
-		at, err = download(b.net.server, q, at, f.Size, io.MultiWriter(file, sum))
-		return err
-	}); err != nil {
+	if err := b.fetch(f, file); err != nil {
 		return "", err
-	}
-	if got := "sha256:" + hex.EncodeToString(sum.Sum(nil)); got != f.Digest {
-		return "", fmt.Errorf("%s changed on its way: the digest is %s, the signed manifest says %s", f.Name, got, f.Digest)
 	}
 	say("the root came: %.1f MB in %.1f s", float64(f.Size)/1e6, time.Since(start).Seconds())
 	device, err := loop(file)
@@ -197,6 +193,24 @@ func (b *boot) fetchRoot() (string, error) {
 	}
 	// The device keeps the file; nobody needs the place.
 	return device, errors.Join(os.Remove(file.Name()), unix.Unmount(servedDir, unix.MNT_DETACH))
+}
+
+// fetch downloads a file of the image, and checks that it is what was signed.
+func (b *boot) fetch(f artifact.File, to io.Writer) error {
+	q := b.request(plane.Blob)
+	q.Digest = f.Digest
+	sum := sha256.New()
+	var at int64
+	if err := patiently(f.Name, func() (err error) {
+		at, err = download(b.net.server, q, at, f.Size, io.MultiWriter(to, sum))
+		return err
+	}); err != nil {
+		return err
+	}
+	if got := "sha256:" + hex.EncodeToString(sum.Sum(nil)); got != f.Digest {
+		return fmt.Errorf("%s changed on its way: the digest is %s, the signed manifest says %s", f.Name, got, f.Digest)
+	}
+	return nil
 }
 
 // spare is what a node needs in memory beside its root to start, in bytes.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/pikelet-os/pikelet/internal/artifact"
 	"github.com/pikelet-os/pikelet/internal/disk"
+	"github.com/pikelet-os/pikelet/internal/disk/fat"
 )
 
 // newRoot is where the root is mounted before it becomes /.
@@ -63,12 +64,9 @@ func (b *boot) openRoot() error {
 
 // linear makes one device of the extents of the root in the slot.
 func (b *boot) linear(ctl *dm.Control) (string, error) {
-	size, runs, err := b.card.slot.Extents(artifact.RootFile)
+	runs, err := b.rootExtents()
 	if err != nil {
 		return "", err
-	}
-	if f, _ := b.image.File(artifact.RootFile); f.Size != size {
-		return "", fmt.Errorf("%s has %d bytes, the signed manifest says %d", artifact.RootFile, size, f.Size)
 	}
 	var st unix.Stat_t
 	part := disk.PartitionDevice(b.card.dev, b.line.Slot.Partition())
@@ -84,6 +82,22 @@ func (b *boot) linear(ctl *dm.Control) (string, error) {
 		at += n
 	}
 	return device(ctl, linearName, targets)
+}
+
+// rootExtents returns where the root lies in the slot's partition.
+func (b *boot) rootExtents() ([]fat.Extent, error) {
+	f, ok := b.image.File(artifact.RootFile)
+	if !ok {
+		return nil, fmt.Errorf("the signed manifest has no %s", artifact.RootFile)
+	}
+	size, runs, err := b.card.slot.Extents(artifact.RootFile, f.Size)
+	if err != nil {
+		return nil, err
+	}
+	if f.Size != size {
+		return nil, fmt.Errorf("%s has %d bytes, the signed manifest says %d", artifact.RootFile, size, f.Size)
+	}
+	return runs, nil
 }
 
 // openControl opens the device-mapper's control node, making it where

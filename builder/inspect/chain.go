@@ -12,9 +12,7 @@ import (
 	"sort"
 	"strings"
 
-	"github.com/cavaliergopher/cpio"
-	"github.com/klauspost/compress/zstd"
-
+	"github.com/pikelet-os/pikelet/initramfs/archive"
 	"github.com/pikelet-os/pikelet/initramfs/cmdline"
 	"github.com/pikelet-os/pikelet/internal/artifact"
 	"github.com/pikelet-os/pikelet/internal/verity"
@@ -115,38 +113,24 @@ func Keys(initramfs []byte) []*ecdsa.PublicKey {
 // keysOf returns the keys an initramfs trusts, and hashes of them. One that
 // cannot be read has none.
 func keysOf(initramfs []byte) ([]*ecdsa.PublicKey, []string) {
-	dec, err := zstd.NewReader(bytes.NewReader(initramfs), zstd.WithDecoderConcurrency(1))
+	b, err := archive.ReadFile(bytes.NewReader(initramfs), strings.TrimPrefix(cmdline.InfoFile, "/"), cmdline.MaxInfo)
 	if err != nil {
 		return nil, nil
 	}
-	defer dec.Close()
-	for r := cpio.NewReader(dec); ; {
-		h, err := r.Next()
-		if err != nil {
-			return nil, nil
-		}
-		if h.Name != strings.TrimPrefix(cmdline.InfoFile, "/") {
-			continue
-		}
-		b, err := io.ReadAll(io.LimitReader(r, 1<<20))
-		if err != nil {
-			return nil, nil
-		}
-		info, err := cmdline.DecodeInfo(b)
-		if err != nil {
-			return nil, nil
-		}
-		var keys []*ecdsa.PublicKey
-		var texts []string
-		for _, text := range info.Keys {
-			if k, err := artifact.ParsePublicKey([]byte(text)); err == nil {
-				keys = append(keys, k)
-				sum := sha256.Sum256([]byte(text))
-				texts = append(texts, hex.EncodeToString(sum[:8]))
-			}
-		}
-		return keys, texts
+	info, err := cmdline.DecodeInfo(b)
+	if err != nil {
+		return nil, nil
 	}
+	var keys []*ecdsa.PublicKey
+	var texts []string
+	for _, text := range info.Keys {
+		if k, err := artifact.ParsePublicKey([]byte(text)); err == nil {
+			keys = append(keys, k)
+			sum := sha256.Sum256([]byte(text))
+			texts = append(texts, hex.EncodeToString(sum[:8]))
+		}
+	}
+	return keys, texts
 }
 
 // checkRoot computes the dm-verity root hash anew, and reads the package

@@ -1,10 +1,12 @@
-// Package archive packs an initramfs: a cpio archive compressed with zstd,
-// the same bytes for the same files.
+// Package archive packs an initramfs, a cpio archive compressed with zstd, the
+// same bytes for the same files; and reads a file out of one.
 package archive
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"path"
 	"time"
 
@@ -86,4 +88,38 @@ func compress(b []byte, smallest bool) ([]byte, error) {
 	}
 	err = w.Close()
 	return out.Bytes(), err
+}
+
+// maxUnpacked bounds what is unpacked of an initramfs to find a file in it, in
+// bytes. One with every module of a kernel has 200 MiB.
+const maxUnpacked = 1 << 30
+
+// ReadFile returns a file of an initramfs that Pack made, named without a
+// leading slash, of at most limit bytes.
+func ReadFile(packed io.Reader, name string, limit int64) ([]byte, error) {
+	raw, err := packing.NewReader(packed, packing.Zstd, maxUnpacked)
+	if err != nil {
+		return nil, fmt.Errorf("reading the initramfs: %w", err)
+	}
+	defer raw.Close()
+	for r := cpio.NewReader(raw); ; {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return nil, fmt.Errorf("reading the initramfs: it has no file %q", name)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("reading the initramfs: %w", err)
+		}
+		if h.Name != name {
+			continue
+		}
+		if h.Size > limit {
+			return nil, fmt.Errorf("reading the initramfs: %q has %d bytes, more than the %d it may have", name, h.Size, limit)
+		}
+		b := make([]byte, h.Size)
+		if _, err := io.ReadFull(r, b); err != nil {
+			return nil, fmt.Errorf("reading %q in the initramfs: %w", name, err)
+		}
+		return b, nil
+	}
 }

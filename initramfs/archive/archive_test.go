@@ -3,6 +3,7 @@ package archive
 import (
 	"bytes"
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
@@ -45,5 +46,31 @@ drwxr-xr-x   2 0        0               0 Nov 14  2023 modules
 `
 	if err != nil || string(out) != want {
 		t.Errorf("cpio: %v\n%s\nwant\n%s", err, out, want)
+	}
+}
+
+// TestReadFile: a file of an initramfs is found by its name, and bounded.
+func TestReadFile(t *testing.T) {
+	packed, err := Pack([]File{{"init", 0o755, bytes.Repeat([]byte("program"), 1000)}, {"etc/pikelet/boot.json", 0o644, []byte("{}")}, {"modules/a.ko", 0o644, nil}}, time.Unix(1_700_000_000, 0), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		packed []byte
+		file   string
+		limit  int64
+		want   string // of the error; "" is read
+	}{
+		"there":     {packed, "etc/pikelet/boot.json", 2, ""},
+		"too large": {packed, "etc/pikelet/boot.json", 1, "has 2 bytes, more than the 1 it may have"},
+		"not there": {packed, "boot.json", 100, `it has no file "boot.json"`},
+		"cut off":   {packed[:len(packed)-20], "modules/b.ko", 100, "reading the initramfs"},
+		"no zstd":   {[]byte("the initramfs\n"), "init", 100, "reading the initramfs"},
+		"empty":     {nil, "init", 100, "it has no file"},
+	} {
+		b, err := ReadFile(bytes.NewReader(c.packed), c.file, c.limit)
+		if (err == nil) != (c.want == "") || err == nil && string(b) != "{}" || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %q, %v; want %q", name, b, err, c.want)
+		}
 	}
 }

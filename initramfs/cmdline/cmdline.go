@@ -3,10 +3,12 @@
 package cmdline
 
 import (
+	"crypto/ecdsa"
 	"encoding/json"
 	"fmt"
 	"strings"
 
+	"github.com/pikelet-os/pikelet/internal/artifact"
 	"github.com/pikelet-os/pikelet/internal/slots"
 )
 
@@ -123,4 +125,43 @@ func DecodeInfo(b []byte) (Info, error) {
 		return i, fmt.Errorf("reading %s: it names no build or no keys", InfoFile)
 	}
 	return i, nil
+}
+
+// MaxInfo bounds InfoFile, in bytes: an entry has less than 200, and no kernel
+// has 20,000 modules.
+const MaxInfo = 4 << 20
+
+// PublicKeys returns the keys that may sign. One that can't be read is an error:
+// what it signed would not start.
+func (i Info) PublicKeys() ([]*ecdsa.PublicKey, error) {
+	var keys []*ecdsa.PublicKey
+	for _, text := range i.Keys {
+		k, err := artifact.ParsePublicKey([]byte(text))
+		if err != nil {
+			return nil, fmt.Errorf("reading a key of this image: %w", err)
+		}
+		keys = append(keys, k)
+	}
+	return keys, nil
+}
+
+// Verify checks a slot's signature and manifest as /init does: the chain from one
+// of the image's own keys, and that the manifest is the one of this very
+// initramfs. It returns the manifest and the digest that was signed. Nodes ask
+// this of a new image before they start it, so that none is started whose /init
+// would refuse it.
+func (i Info) Verify(signature, manifest []byte) (*artifact.Manifest, string, error) {
+	keys, err := i.PublicKeys()
+	if err != nil {
+		return nil, "", err
+	}
+	m, digest, err := artifact.Verify(signature, manifest, keys)
+	if err != nil {
+		return nil, "", err
+	}
+	if m.BuildID != i.BuildID || m.Stream != i.Stream {
+		return nil, "", fmt.Errorf("the manifest is of build %s of stream %q, the initramfs is build %s of stream %q",
+			m.BuildID, m.Stream, i.BuildID, i.Stream)
+	}
+	return m, digest, nil
 }

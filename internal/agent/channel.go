@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -53,7 +54,10 @@ func (p *poller) run(ctx context.Context) {
 		if done {
 			return
 		}
-		if err != nil && err.Error() != said {
+		switch {
+		case err == nil:
+			said = ""
+		case err.Error() != said:
 			said = err.Error()
 			p.tell("looking for new releases: " + said)
 		}
@@ -62,7 +66,7 @@ func (p *poller) run(ctx context.Context) {
 }
 
 // once looks, brings what is new, and applies it when it may. It is done when
-// the node restarts.
+// the node restarts; an error of any kind is told, and the next look tries again.
 func (p *poller) once(ctx context.Context) (done bool, err error) {
 	for brought := ""; ; {
 		digest, err := p.look(ctx)
@@ -75,7 +79,8 @@ func (p *poller) once(ctx context.Context) (done bool, err error) {
 			}
 		}
 		if p.window == nil || p.right() && p.window.Contains(p.now()) {
-			return true, p.apply(ctx, brought)
+			err := p.apply(ctx, brought)
+			return err == nil, err // what keeps it from restarting now may be gone at the next look
 		}
 		for !p.right() || !p.window.Contains(p.now()) {
 			if !p.sleep(ctx, windowStep) {
@@ -88,10 +93,7 @@ func (p *poller) once(ctx context.Context) (done bool, err error) {
 // newPoller returns what watches this node's channel; nil where nobody said
 // that it should.
 func newPoller(b node.Boot, cfg *config.Config, d node.Defaults) (*poller, error) {
-	channel := cfg.Upgrades.Channel
-	if channel == "" {
-		channel = d.Channel
-	}
+	channel := followed(cfg, d)
 	every := time.Duration(cfg.Upgrades.Poll)
 	if every == 0 || b.Slot == slots.Net || b.Kind != slots.Committed {
 		return nil, nil
@@ -107,56 +109,69 @@ func newPoller(b node.Boot, cfg *config.Config, d node.Defaults) (*poller, error
 		}
 		p.window = &w
 	}
-	o, err := registryOptions(cfg, channel, cfg.Upgrades.PlainHTTP)
-	if err != nil {
-		return nil, err
-	}
-	p.look = func(ctx context.Context) (digest string, err error) {
-		err = withUpdater(func(_ context.Context, u *updater.Updater, b node.Boot) error {
-			digest, err = lookAt(ctx, u, b, channel, o)
-			return err
-		})
-		return digest, err
-	}
-	p.bring = func(ctx context.Context) (digest string, err error) {
-		err = withUpdater(func(_ context.Context, u *updater.Updater, b node.Boot) error {
-			img, err := findImage(ctx, channel, o, b)
-			if err != nil {
-				return err
-			}
-			tell(fmt.Sprintf("release %s is new in %s; fetching it", img.Release, channel))
-			image, err := bring(ctx, u, img, false, false, io.Discard)
-			digest = image.Digest
-			return err
-		})
-		return digest, err
-	}
-	p.apply = func(ctx context.Context, digest string) error {
-		return withUpdater(func(_ context.Context, u *updater.Updater, _ node.Boot) error {
-			if err := u.MayStart(slots.Image{Digest: digest}, false); err != nil {
-				return err
-			}
-			return arm(ctx, u, slots.Update{Digest: digest}, "", io.Discard)
-		})
-	}
+	f := follower{channel: channel, cfg: cfg}
+	p.look, p.bring, p.apply = f.look, f.bring, f.apply
 	return p, nil
 }
 
-// lookAt returns the digest of what a channel names, "" where that is nothing
-// for this node: it runs already, is older, or was left here before. What was
-// left is not tried again until somebody asks for it, or the channel moves on.
-func lookAt(ctx context.Context, u *updater.Updater, b node.Boot, channel string, o registry.Options) (string, error) {
-	img, err := findImage(ctx, channel, o, b)
-	if errors.Is(err, errRuns) {
-		return "", nil
-	}
+// follower is what a poller does on a node.
+type follower struct {
+	channel string
+	cfg     *config.Config
+}
+
+// holder is the follower, as others meet it. It does not wait: it comes again.
+func (f follower) holder() holder { return holder{"following " + f.channel, 0, io.Discard} }
+
+func (f follower) find(ctx context.Context, u *updater.Updater) (*registry.Image, string, error) {
+	// Files that it names may come and go, so they are read each time.
+	o, err := registryOptions(f.cfg, f.channel, f.cfg.Upgrades.PlainHTTP)
 	if err != nil {
-		return "", err
+		return nil, "", err
 	}
-	if r := slots.ReadCard(u.Card).Update; r != nil && r.Step == slots.Left && r.Digest == img.Digest {
-		return "", nil
-	}
-	return img.Digest, nil
+	return findImage(ctx, f.channel, f.channel, o, u.Boot)
+}
+
+// look returns the digest of what the channel names, "" where that is nothing
+// for this node: it runs already, or was left here before. What was left is not
+// tried again until somebody asks for it, or the channel moves on.
+func (f follower) look(ctx context.Context) (digest string, err error) {
+	err = withCard(ctx, func(ctx context.Context, u *updater.Updater) error {
+		img, _, err := f.find(ctx, u)
+		if errors.Is(err, updater.ErrRuns) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if r := slots.ReadCard(u.Card).Update; r == nil || r.Step != slots.Left || r.Digest != img.Digest {
+			digest = img.Digest
+		}
+		return nil
+	})
+	return digest, err
+}
+
+// bring writes what the channel names onto the other slot.
+func (f follower) bring(ctx context.Context) (digest string, err error) {
+	err = withUpdater(ctx, f.holder(), func(ctx context.Context, u *updater.Updater) error {
+		img, _, err := f.find(ctx, u)
+		if err != nil {
+			return err
+		}
+		tell(fmt.Sprintf("release %s is new in %s; fetching it", img.Release, f.channel))
+		image, err := bring(ctx, u, img, false, false, io.Discard)
+		digest = image.Digest
+		return err
+	})
+	return digest, err
+}
+
+// apply restarts into what was brought.
+func (f follower) apply(ctx context.Context, digest string) error {
+	return withUpdater(ctx, f.holder(), func(ctx context.Context, u *updater.Updater) error {
+		return arm(ctx, u, updater.Order{Digest: digest, Channel: channelOf("", f.channel)}, "", io.Discard)
+	})
 }
 
 func sleepFor(ctx context.Context, d time.Duration) bool {
@@ -182,17 +197,37 @@ func registryOptions(cfg *config.Config, ref string, plain bool) (registry.Optio
 	if a := r.Auth; a != (config.RegistryAuth{}) {
 		o.Keychain = account(authn.AuthConfig{Username: a.Username, Password: a.Password, Auth: a.Auth, RegistryToken: a.Token})
 	}
-	if r.TLS.CAFile != "" {
-		b, err := os.ReadFile(r.TLS.CAFile)
+	if err := addTLS(&o, r.TLS); err != nil {
+		return o, fmt.Errorf("registries.configs.%s.tls.%w", host, err)
+	}
+	return o, nil
+}
+
+// addTLS adds whom to trust, and what to show.
+func addTLS(o *registry.Options, t config.RegistryTLS) error {
+	o.SkipVerify = t.InsecureSkipVerify
+	if t.CAFile != "" {
+		b, err := os.ReadFile(t.CAFile)
 		if err != nil {
-			return o, fmt.Errorf("registries.configs.%s.tls.ca_file: %w", host, err)
+			return fmt.Errorf("ca_file: %w", err)
 		}
 		o.CA = x509.NewCertPool()
 		if !o.CA.AppendCertsFromPEM(b) {
-			return o, fmt.Errorf("registries.configs.%s.tls.ca_file: %s holds no certificate", host, r.TLS.CAFile)
+			return fmt.Errorf("ca_file: %s holds no certificate", t.CAFile)
 		}
 	}
-	return o, nil
+	switch {
+	case t.CertFile == "" && t.KeyFile == "":
+		return nil
+	case t.CertFile == "" || t.KeyFile == "":
+		return errors.New("cert_file and key_file go together, and one of them is missing")
+	}
+	c, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
+	if err != nil {
+		return fmt.Errorf("cert_file: %w", err)
+	}
+	o.Certificate = &c
+	return nil
 }
 
 // account is who asks one registry.

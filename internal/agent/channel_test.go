@@ -97,6 +97,15 @@ func TestPoller(t *testing.T) {
 		}
 		return "new", nil
 	}), "26 20:30 looking for new releases: no route to host", "27 20:30 bring new", "27 20:30 apply new")
+	full := newWorld("", 0.5, from(0, "new"))
+	apply, fails := full.apply, 2
+	full.apply = func(ctx context.Context, digest string) error {
+		if fails--; fails >= 0 {
+			return errors.New("the volume is full")
+		}
+		return apply(ctx, digest)
+	}
+	check("arming fails twice", full, "26 20:30 bring new", "26 20:30 looking for new releases: the volume is full", "26 21:30 bring new", "26 22:30 bring new", "26 22:30 apply new")
 	w := newWorld("02:00-05:00", 0.5, from(0, "new"))
 	w.sure = false
 	check("the clock is wrong", w, "26 20:30 bring new")
@@ -132,13 +141,18 @@ func TestWhoPolls(t *testing.T) {
 // config says of that very registry.
 func TestRegistryOptions(t *testing.T) {
 	ca := filepath.Join(t.TempDir(), "ca.crt")
-	cert, _ := kubeletCertificate(t)
-	if err := os.WriteFile(ca, cert, 0o600); err != nil {
+	cert, key := kubeletCertificate(t)
+	pair := filepath.Join(t.TempDir(), "key")
+	if err := errors.Join(os.WriteFile(ca, cert, 0o600), os.WriteFile(pair, key, 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	cfg := &config.Config{Registries: config.Registries{Configs: map[string]config.Registry{
 		"registry.lan:5000": {Auth: config.RegistryAuth{Username: "node", Password: "secret"}, TLS: config.RegistryTLS{CAFile: ca}},
 		"broken.lan":        {TLS: config.RegistryTLS{CAFile: "/none"}},
+		"mutual.lan":        {TLS: config.RegistryTLS{CertFile: ca, KeyFile: pair}},
+		"half.lan":          {TLS: config.RegistryTLS{CertFile: ca}},
+		"nokey.lan":         {TLS: config.RegistryTLS{CertFile: ca, KeyFile: ca}},
+		"anybody.lan":       {TLS: config.RegistryTLS{InsecureSkipVerify: true}},
 	}}}
 	o, err := registryOptions(cfg, "registry.lan:5000/pi/lab:1.0", false)
 	if err != nil || o.CA == nil || o.Keychain == nil {
@@ -153,6 +167,20 @@ func TestRegistryOptions(t *testing.T) {
 	}
 	if o, err := registryOptions(cfg, "other.lan/pi/lab:1.0", true); err != nil || o.Keychain != nil || o.CA != nil || !o.PlainHTTP {
 		t.Errorf("another registry: %+v %v", o, err)
+	}
+	if o.SkipVerify || o.Certificate != nil {
+		t.Errorf("what nobody said: %+v", o)
+	}
+	if o, err := registryOptions(cfg, "mutual.lan/lab:1.0", false); err != nil || o.Certificate == nil || o.SkipVerify {
+		t.Errorf("a certificate of the node's own: %+v %v", o, err)
+	}
+	if o, err := registryOptions(cfg, "anybody.lan/lab:1.0", false); err != nil || !o.SkipVerify {
+		t.Errorf("a registry whose certificate is not checked: %+v %v", o, err)
+	}
+	for host, want := range map[string]string{"half.lan": "cert_file and key_file go together", "nokey.lan": "cert_file"} {
+		if _, err := registryOptions(cfg, host+"/lab:1.0", false); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", host, err)
+		}
 	}
 	if _, err := registryOptions(cfg, "broken.lan/lab:1.0", false); err == nil || !strings.Contains(err.Error(), "ca_file") {
 		t.Errorf("a missing file: %v", err)

@@ -56,9 +56,8 @@ func daemon() error {
 			return saveClock()
 		case err = <-concluded:
 			concluded = nil
-			if err == nil {
-				err = watchReleases(ctx)
-			}
+			// What became of the last upgrade keeps nobody from the next one.
+			err = errors.Join(err, watchReleases(ctx))
 		case <-clock.C:
 			err = saveClock()
 		case <-disks:

@@ -113,7 +113,8 @@ func (s *served) look(ctx context.Context, good bool) (done bool, err error) {
 		return false, nil
 	}
 	s.tell(fmt.Sprintf("the boot server has release %s for this node; restarting into it", w.Release))
-	return true, s.restart()
+	err = s.restart()
+	return err == nil, err // where it does not restart, it asks again
 }
 
 // newServed makes it of this boot.

@@ -25,6 +25,7 @@ func TestServed(t *testing.T) {
 		well    func(time.Duration) bool // whether checks hold, so long after the boot
 		wanted  func(time.Duration) (string, error)
 		reports func(time.Duration) error
+		restart func(time.Duration) error
 		window  *config.Window
 		sure    bool
 		want    []string
@@ -67,6 +68,18 @@ func TestServed(t *testing.T) {
 			wanted: func(time.Duration) (string, error) { return "next", nil },
 			window: &window, sure: true,
 			want: []string{"1m0s healthy", "6h0m0s the boot server has release 2 for this node; restarting into it", "6h0m0s restart"},
+		},
+		"it does not restart at once": {
+			well:   func(time.Duration) bool { return true },
+			wanted: func(time.Duration) (string, error) { return "next", nil },
+			restart: func(d time.Duration) error {
+				if d < 2*time.Minute {
+					return errors.New("openrc is busy")
+				}
+				return nil
+			},
+			want: []string{"1m0s healthy", "1m0s the boot server has release 2 for this node; restarting into it", "1m0s asking the boot server: openrc is busy",
+				"2m0s the boot server has release 2 for this node; restarting into it", "2m0s restart"},
 		},
 		"nobody knows what time it is": {
 			well:   func(time.Duration) bool { return true },
@@ -128,8 +141,16 @@ func TestServed(t *testing.T) {
 					say(strings.TrimSpace(string(r.Stage) + " " + r.Error))
 					return nil
 				},
-				restart: func() error { say("restart"); return nil },
-				now:     func() time.Time { return start.Add(at) }, since: func() time.Duration { return at }, right: func() bool { return c.sure },
+				restart: func() error {
+					if c.restart != nil {
+						if err := c.restart(at); err != nil {
+							return err
+						}
+					}
+					say("restart")
+					return nil
+				},
+				now: func() time.Time { return start.Add(at) }, since: func() time.Duration { return at }, right: func() bool { return c.sure },
 				sleep:  func(_ context.Context, d time.Duration) bool { at += d; return at < 24*time.Hour },
 				random: func() float64 { return 0.5 }, tell: say,
 			}

@@ -1,20 +1,21 @@
 package agent
 
 import (
+	"cmp"
 	"context"
-	"crypto/ecdsa"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
+	"time"
 
 	"github.com/pikelet-os/pikelet/boards"
 	"github.com/pikelet-os/pikelet/internal/agent/updater"
 	"github.com/pikelet-os/pikelet/internal/artifact"
 	"github.com/pikelet-os/pikelet/internal/artifact/registry"
 	"github.com/pikelet-os/pikelet/internal/node"
+	"github.com/pikelet-os/pikelet/internal/node/config"
 	"github.com/pikelet-os/pikelet/internal/slots"
 )
 
@@ -36,37 +37,50 @@ func upgrade(args []string, out io.Writer) error {
 	if f.NArg() != 1 {
 		return errors.New("want one image: pikeletd upgrade [--plain-http] [--again] [--drill] [--dry-run] registry.example/name:tag, or a folder or archive that pikelet pull wrote")
 	}
-	return withUpdater(func(ctx context.Context, u *updater.Updater, b node.Boot) error {
-		if err := u.MayStart(slots.Image{}, *again); err != nil {
-			return err // before the registry is asked for anything
-		}
-		cfg, err := readConfig()
-		if err != nil {
-			return err
-		}
-		o, err := registryOptions(cfg, f.Arg(0), *plain)
-		if err != nil {
-			return err
-		}
-		img, err := findImage(ctx, f.Arg(0), o, b)
-		if errors.Is(err, errRuns) {
-			fmt.Fprintf(out, "release %s is what this node runs\n", img.Release)
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		image, err := bring(ctx, u, img, *again, *dry, out)
-		if err != nil || *dry {
-			return err
-		}
-		return arm(ctx, u, slots.Update{Digest: image.Digest, Drill: *drill}, img.Release, out)
+	o := updater.Order{Again: *again, Drill: *drill}
+	return withUpdater(context.Background(), holder{"upgrade to " + f.Arg(0), lockPatience, out}, func(ctx context.Context, u *updater.Updater) error {
+		return upgradeTo(ctx, u, f.Arg(0), *plain, *dry, o, out)
 	})
+}
+
+// upgradeTo upgrades to the image that a reference names.
+func upgradeTo(ctx context.Context, u *updater.Updater, ref string, plain, dry bool, o updater.Order, out io.Writer) error {
+	if err := u.MayStart(slots.Image{}, o.Again); err != nil {
+		return err // before the registry is asked for anything
+	}
+	cfg, err := readConfig()
+	if err != nil {
+		return err
+	}
+	d, err := readDefaults()
+	if err != nil {
+		return err
+	}
+	options, err := registryOptions(cfg, ref, plain)
+	if err != nil {
+		return err
+	}
+	img, channel, err := findImage(ctx, ref, followed(cfg, d), options, u.Boot)
+	if errors.Is(err, updater.ErrRuns) {
+		fmt.Fprintf(out, "release %s is what this node runs\n", img.Release)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	image, err := bring(ctx, u, img, o.Again, dry, out)
+	if err != nil || dry {
+		return err
+	}
+	o.Digest, o.Channel = image.Digest, channel
+	return arm(ctx, u, o, img.Release, out)
 }
 
 // bring writes an image onto the other slot, in the cheapest way there is. A dry
 // run only says which.
 func bring(ctx context.Context, u *updater.Updater, img *registry.Image, again, dry bool, out io.Writer) (slots.Image, error) {
+	ctx, stop := context.WithTimeout(ctx, bringTime(img.Manifest))
+	defer stop()
 	signature, err := img.Signature()
 	if err != nil {
 		return slots.Image{}, err
@@ -127,8 +141,11 @@ func firmwareCanTry(u *updater.Updater, out io.Writer) error {
 
 // arm restarts into a trial. Where that fails, k3s runs on: it was stopped for
 // a copy of its datastore.
-func arm(ctx context.Context, u *updater.Updater, s slots.Update, release string, out io.Writer) error {
-	if err := u.Arm(ctx, s); err != nil {
+func arm(ctx context.Context, u *updater.Updater, o updater.Order, release string, out io.Writer) error {
+	if err := firmwareCanTry(u, io.Discard); err != nil {
+		return err
+	}
+	if err := u.Arm(ctx, o); err != nil {
 		startK3s()
 		return err
 	}
@@ -148,32 +165,32 @@ func rollback(args []string, out io.Writer) error {
 	if f.NArg() != 0 {
 		return errors.New("want no image: pikeletd rollback [--drill] [--again] tries what the other slot holds")
 	}
-	return withUpdater(func(ctx context.Context, u *updater.Updater, b node.Boot) error {
-		m, digest, err := updater.ReadSlot(ctx, u.Card, u.Table, b.Slot.Other(), u.Boot.Keys)
+	return withUpdater(context.Background(), holder{"rollback", lockPatience, out}, func(ctx context.Context, u *updater.Updater) error {
+		other := u.Boot.Slot.Other()
+		c, err := updater.ReadSlot(ctx, u.Card, u.Table, other, u.Boot.Keys)
 		if err != nil {
 			return fmt.Errorf("there is nothing to go back to: %w", err)
-		}
-		if err := u.MayStart(slots.Image{Digest: digest}, *again); err != nil {
-			return err
 		}
 		if err := firmwareCanTry(u, out); err != nil {
 			return err
 		}
-		if err := u.Ready(); err != nil {
-			return err
-		}
-		fmt.Fprintf(out, "slot %s holds %s %s, whole and signed\n", b.Slot.Other(), m.Stream, m.Release)
-		return arm(ctx, u, slots.Update{Digest: digest, Drill: *drill}, m.Release, out)
+		fmt.Fprintf(out, "slot %s holds %s %s, whole and signed\n", other, c.Stream, c.Release)
+		return arm(ctx, u, updater.Order{Digest: c.Digest, Return: true, Again: *again, Drill: *drill}, c.Release, out)
 	})
 }
 
 // withUpdater runs do with the card open and nobody else upgrading.
-func withUpdater(do func(context.Context, *updater.Updater, node.Boot) error) error {
-	unlock, err := lock("/run/pikelet/upgrade.lock")
+func withUpdater(ctx context.Context, h holder, do func(context.Context, *updater.Updater) error) error {
+	unlock, err := h.lock(ctx, upgradeLock)
 	if err != nil {
 		return err
 	}
 	defer unlock()
+	return withCard(ctx, do)
+}
+
+// withCard runs do with the card open, for what changes nothing of it.
+func withCard(ctx context.Context, do func(context.Context, *updater.Updater) error) error {
 	b, err := readBoot()
 	if err != nil {
 		return err
@@ -186,44 +203,61 @@ func withUpdater(do func(context.Context, *updater.Updater, node.Boot) error) er
 		return err
 	}
 	defer done()
-	return do(context.Background(), u, b)
+	return do(ctx, u)
 }
 
-// errRuns is what an image is that runs already.
-var errRuns = errors.New("this node runs it")
+// How long a registry may take in all: each request has its own bound, and there
+// may be many of them. The upgrade lock is held meanwhile.
+const (
+	findTime  = 10 * time.Minute
+	bringBase = time.Hour
+	bringRate = 32 << 10 // bytes a second, from then on
+)
 
-// findImage finds the image and refuses what this node does not run: what no
-// key of the running image signed, another stream, another board, a lower
-// release without a statement that allows it.
-func findImage(ctx context.Context, ref string, o registry.Options, b node.Boot) (*registry.Image, error) {
+// bringTime returns how long bringing an image may take.
+func bringTime(m *artifact.Manifest) time.Duration {
+	all := int64(0)
+	for _, f := range m.Files {
+		all += f.Size
+	}
+	return bringBase + time.Duration(all/bringRate)*time.Second
+}
+
+// findImage finds the image that a reference names, and refuses what this node
+// does not run. It returns the channel that was asked for too: the reference's
+// own, or the one that this node follows. For the image that runs the error is
+// updater.ErrRuns.
+func findImage(ctx context.Context, ref, follows string, o registry.Options, b updater.Boot) (*registry.Image, string, error) {
+	ctx, stop := context.WithTimeout(ctx, findTime)
+	defer stop()
 	place, tag, err := registry.Locate(ref, o)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	keys, err := trusted(b)
+	img, err := registry.Open(ctx, place, tag, registry.Want{Keys: b.Keys, Arch: b.Arch, Stream: b.Stream})
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	img, err := registry.Open(ctx, place, tag, registry.Want{Keys: keys, Arch: arch, Stream: b.Stream})
-	if err != nil {
-		return nil, err
-	}
-	board := board()
-	switch {
-	case img.Digest == b.Signed:
-		return img, errRuns
-	case board != "" && !slices.Contains(img.Boards, board):
-		return nil, fmt.Errorf("release %s is for %s, and this is a %s", img.Release, strings.Join(img.Boards, ", "), board)
-	case artifact.CompareReleases(img.Release, b.Release) < 0 && !allowed(img, b.Release, keys):
-		return nil, fmt.Errorf("release %s is older than %s, which runs here; pikelet promote --allow-downgrade signs what lets nodes go back", img.Release, b.Release)
-	}
-	return img, nil
+	channel := channelOf(tag, follows)
+	return img, channel, b.Accept(updater.Candidate{Manifest: img.Manifest, Digest: img.Digest, Signatures: img.Signatures}, updater.Order{Channel: channel})
 }
 
-// allowed says whether somebody signed that nodes may go back to an image from
-// the release that runs.
-func allowed(img *registry.Image, release string, keys []*ecdsa.PublicKey) bool {
-	return slices.ContainsFunc(artifact.Downgrades(img.Digest, img.Signatures, keys), func(d artifact.Downgrade) bool {
-		return artifact.CompareReleases(release, d.From) <= 0
-	})
+// followed returns the reference of the channel that this node follows; "" for
+// none.
+func followed(cfg *config.Config, d node.Defaults) string {
+	return cmp.Or(cfg.Upgrades.Channel, d.Channel)
+}
+
+// channelOf returns the channel whose statements count for what was asked for.
+// The tag of a channel is that channel; a release, a digest, a folder and an
+// archive are of none, and what counts is the channel that this node follows.
+func channelOf(tag, follows string) string {
+	if registry.IsChannel(tag) {
+		return tag
+	}
+	_, name, _ := strings.Cut(follows[strings.LastIndex(follows, "/")+1:], ":")
+	if !registry.IsChannel(name) {
+		return ""
+	}
+	return name
 }

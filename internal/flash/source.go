@@ -144,7 +144,7 @@ func (s *Source) Blob(_ context.Context, digest string, _, from int64) (io.ReadC
 		}
 		for _, l := range volumes {
 			if v := s.volumes[l]; v != nil {
-				if r, _, err := v.OpenFile(name); err == nil {
+				if r, _, err := v.OpenFile(name, f.Size); err == nil {
 					return section(r, from)
 				}
 			}

@@ -3,6 +3,7 @@ package slots
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -10,6 +11,10 @@ import (
 	"github.com/pikelet-os/pikelet/internal/disk"
 	"github.com/pikelet-os/pikelet/internal/disk/fat"
 )
+
+// maxControlFile bounds a file of the control partition, in bytes; the largest
+// is bootcode.bin with 52 KiB.
+const maxControlFile = 4 << 20
 
 // ControlFile returns where a file of the control partition lies, as offset
 // and size on the card in bytes. Files there are in one piece by
@@ -24,7 +29,7 @@ func ControlFile(card io.ReaderAt, t disk.Table, name string) (offset, size int6
 	if err != nil {
 		return 0, 0, err
 	}
-	size, runs, err := v.Extents(name)
+	size, runs, err := v.Extents(name, maxControlFile)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -69,55 +74,92 @@ type Card struct {
 // most, and the other still holds what was.
 var cardRecords = [2]int64{disk.UpdateRecord0, disk.UpdateRecord1}
 
+// ErrRecordLost means that a card had a record, or may have had one, and that
+// neither of its places holds one that can be read.
+var ErrRecordLost = errors.New("the card's record is lost")
+
 // ReadCard returns what the card's record says; nothing, where there is none
 // or it can't be read.
 func ReadCard(card io.ReaderAt) Card {
-	c, _, _, err := readCard(card)
-	if err != nil {
-		return Card{}
-	}
+	c, _ := CardRecord(card)
 	return c
 }
 
+// CardRecord returns what the card's record says. A card that was never written
+// to since it was flashed has an empty one, without an error; one whose record
+// is gone has an empty one with ErrRecordLost.
+func CardRecord(card io.ReaderAt) (Card, error) {
+	r := readCard(card)
+	return r.Card, r.lost()
+}
+
 // ChangeCard changes what the card's record says, and leaves the rest of it.
-// A record that can't be read is not written over: what it says would be lost.
-// The caller flushes.
+// Where no record can be read, and one may lie in a place that gives an error,
+// nothing is written: what it says would be lost. The caller flushes.
 func ChangeCard(card interface {
 	io.ReaderAt
 	io.WriterAt
 }, change func(*Card)) error {
-	c, newest, next, err := readCard(card)
-	if err != nil {
-		return fmt.Errorf("writing the card's record: %w", err)
+	r := readCard(card)
+	if !r.found && r.unreadable != nil {
+		return fmt.Errorf("writing the card's record: %w", r.lost())
 	}
-	change(&c)
-	text, err := c.encode()
+	change(&r.Card)
+	text, err := r.Card.encode()
 	if err != nil {
 		return err
 	}
-	_, err = card.WriteAt(Record{Sequence: newest + 1, Text: string(text)}.Encode(), next)
+	_, err = card.WriteAt(Record{Sequence: r.newest + 1, Text: string(text)}.Encode(), r.next)
 	return err
 }
 
-// readCard returns the valid record with the highest sequence, that, and the
-// place to write the next one to.
-func readCard(card io.ReaderAt) (c Card, newest uint32, next int64, err error) {
-	next = cardRecords[0]
+// cardRecord is what the two places of a card's record hold.
+type cardRecord struct {
+	Card
+	found      bool   // one of them holds a valid record
+	newest     uint32 // its sequence
+	next       int64  // the place to write the next one to
+	unreadable error  // of a place that can't be read
+	blank      bool   // a place holds zeros, as flashing leaves it
+}
+
+// readCard returns the valid record with the highest sequence. A place that
+// can't be read counts as one that holds no valid record: the other one is kept
+// for this very case.
+func readCard(card io.ReaderAt) cardRecord {
+	found := cardRecord{next: cardRecords[0]}
 	for i, at := range cardRecords {
 		b := make([]byte, disk.RecordSize)
 		if _, err := card.ReadAt(b, at); err != nil {
-			return Card{}, 0, 0, err
+			found.unreadable = err
+			continue
 		}
+		found.blank = found.blank || len(bytes.Trim(b, "\x00")) == 0
 		r, err := DecodeRecord(b)
-		if err != nil || r.Sequence < newest {
+		if err != nil || r.Sequence < found.newest {
 			continue
 		}
 		var said Card
 		if json.Unmarshal([]byte(r.Text), &said) == nil {
-			c, newest, next = said, r.Sequence, cardRecords[1-i]
+			found.Card, found.found, found.newest, found.next = said, true, r.Sequence, cardRecords[1-i]
 		}
 	}
-	return c, newest, next, nil
+	return found
+}
+
+// lost returns ErrRecordLost unless there is a record, or never was one. After
+// the first boot neither place is blank; a first write that was cut off leaves
+// the other one blank.
+func (r cardRecord) lost() error {
+	switch {
+	case r.found:
+		return nil
+	case r.unreadable != nil:
+		return fmt.Errorf("%w: %w", ErrRecordLost, r.unreadable)
+	case !r.blank:
+		return fmt.Errorf("%w: both of its places are damaged", ErrRecordLost)
+	}
+	return nil
 }
 
 // encode returns the record's text. A reason that does not fit beside all the

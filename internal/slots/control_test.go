@@ -1,9 +1,11 @@
 package slots
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -82,34 +84,101 @@ func TestLongReasons(t *testing.T) {
 	}
 }
 
-// unreadable is a card of which a record can't be read.
+// unreadable is a card some places of which give an error when they are read.
 type unreadable struct {
 	*os.File
-	at int64
+	places []int64
 }
 
 func (u unreadable) ReadAt(b []byte, at int64) (int, error) {
-	if at == u.at {
+	if slices.Contains(u.places, at) {
 		return 0, errors.New("input/output error")
 	}
 	return u.File.ReadAt(b, at)
 }
 
-// TestUnreadableRecord: where a record can't be read, none is written: what it
-// says, such as that there is a state partition to be kept, would be lost.
-func TestUnreadableRecord(t *testing.T) {
-	f := emptyCard(t)
-	for range 2 {
-		if err := ChangeCard(f, func(c *Card) { c.State = StateMade }); err != nil {
+// TestOneRecordUnreadable: a place that can't be read is one without a valid
+// record. What the other says counts, and upgrades go on; the next record is
+// written over the place that can't be read.
+func TestOneRecordUnreadable(t *testing.T) {
+	for i, lost := range cardRecords {
+		f := emptyCard(t)
+		for range 2 { // both places hold the same
+			if err := ChangeCard(f, func(c *Card) {
+				*c = Card{State: StateMade, Update: &Update{Step: Left, Slot: B, Digest: "sha256:bad", Bad: true}}
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		card := unreadable{f, []int64{lost}}
+		if got, err := CardRecord(card); err != nil || got.State != StateMade || got.Update == nil || !got.Update.Bad {
+			t.Errorf("place %d unreadable: %+v, %v", i, got, err)
+		}
+		before := make([]byte, disk.RecordSize)
+		if _, err := f.ReadAt(before, cardRecords[1-i]); err != nil {
 			t.Fatal(err)
 		}
-		for _, at := range cardRecords {
-			if err := ChangeCard(unreadable{f, at}, func(c *Card) { c.Update = &Update{Step: Armed} }); err == nil {
-				t.Error("a record was written over one that can't be read")
+		if err := ChangeCard(card, func(c *Card) { c.Update.Reason = "next" }); err != nil {
+			t.Errorf("place %d unreadable: %v", i, err)
+		}
+		after := make([]byte, disk.RecordSize)
+		if _, err := f.ReadAt(after, cardRecords[1-i]); err != nil || !bytes.Equal(before, after) {
+			t.Errorf("place %d unreadable: the only good record was written over (%v)", i, err)
+		}
+		if got := ReadCard(f); got.State != StateMade || got.Update == nil || got.Update.Reason != "next" {
+			t.Errorf("place %d, readable again: %+v", i, got)
+		}
+	}
+}
+
+// TestRecordLost: a card that was just flashed has no record; one whose places
+// are damaged or unreadable has lost it, and that is told apart. A lost record
+// that may come back is not written over: it may say that there is a state
+// partition to be kept.
+func TestRecordLost(t *testing.T) {
+	garbage := func(f *os.File, places ...int64) {
+		for _, at := range places {
+			if _, err := f.WriteAt([]byte("torn"), at+8); err != nil {
+				t.Fatal(err)
 			}
 		}
 	}
-	if got := ReadCard(f); got.State != StateMade || got.Update != nil {
+	for name, c := range map[string]struct {
+		damage       func(*os.File)
+		unreadable   []int64
+		lost, refuse bool
+	}{
+		"flashed":                         {damage: func(*os.File) {}},
+		"first write cut off":             {damage: func(f *os.File) { garbage(f, cardRecords[0]) }},
+		"both damaged":                    {damage: func(f *os.File) { garbage(f, cardRecords[:]...) }, lost: true},
+		"both unreadable":                 {damage: func(*os.File) {}, unreadable: cardRecords[:], lost: true, refuse: true},
+		"one damaged, one unreadable":     {damage: func(f *os.File) { garbage(f, cardRecords[0]) }, unreadable: cardRecords[1:], lost: true, refuse: true},
+		"one blank, the other unreadable": {damage: func(*os.File) {}, unreadable: cardRecords[:1], lost: true, refuse: true},
+	} {
+		f := emptyCard(t)
+		c.damage(f)
+		card := unreadable{f, c.unreadable}
+		if got, err := CardRecord(card); got != (Card{}) || errors.Is(err, ErrRecordLost) != c.lost {
+			t.Errorf("%s: %+v, %v; lost: %v", name, got, err, c.lost)
+		}
+		if err := ChangeCard(card, func(c *Card) { c.State = StateMaking }); (err != nil) != c.refuse {
+			t.Errorf("%s: writing a record: %v", name, err)
+		}
+	}
+}
+
+// TestUpdateKeptBesideState: changing one part of the record leaves the other.
+func TestUpdateKeptBesideState(t *testing.T) {
+	f := emptyCard(t)
+	for _, change := range []func(*Card){
+		func(c *Card) { c.State = StateMade },
+		func(c *Card) { c.Update = &Update{Step: Armed, Slot: B} },
+	} {
+		if err := ChangeCard(f, change); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := ReadCard(f); got.State != StateMade || got.Update == nil || got.Update.Step != Armed {
 		t.Errorf("%+v", got)
 	}
 }

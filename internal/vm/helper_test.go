@@ -154,7 +154,7 @@ func offset(t *testing.T, card string, l slots.Letter, name string) int64 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, runs, err := v.Extents(name)
+	_, runs, err := v.Extents(name, 1<<30)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -222,7 +222,7 @@ func openOn(t *testing.T, r io.ReaderAt, n int, name string) io.Reader {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, _, err := v.OpenFile(name)
+	f, _, err := v.OpenFile(name, 1<<30)
 	if err != nil {
 		t.Fatal(err)
 	}

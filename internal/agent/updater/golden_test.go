@@ -3,9 +3,12 @@ package updater
 import (
 	"context"
 	"crypto/ecdsa"
+	"io"
 	"os"
+	"strings"
 	"testing"
 
+	"github.com/pikelet-os/pikelet/initramfs/cmdline"
 	"github.com/pikelet-os/pikelet/internal/artifact"
 	"github.com/pikelet-os/pikelet/internal/artifact/registry"
 	"github.com/pikelet-os/pikelet/internal/crash"
@@ -40,7 +43,10 @@ func TestGoldenArtifact(t *testing.T) {
 		t.Errorf("it is %s %s", img.Release, img.Digest)
 	}
 	l := newLife(t, image(t, "0.9"))
-	l.keys = append(l.keys, key)
+	l.keys, l.board = append(l.keys, key), "vm"
+	l.info = func(io.Reader) (cmdline.Info, error) { // its initramfs is a line of text
+		return cmdline.Info{Stream: "lab", BuildID: strings.Repeat("ab", 16), Keys: []string{string(text)}}, nil
+	}
 	l.start("", PowerOn)
 	if err := l.through(l.add(golden, true)); err != nil {
 		t.Fatal(err)

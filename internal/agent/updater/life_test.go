@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/pikelet-os/pikelet/builder/squashfs"
+	"github.com/pikelet-os/pikelet/initramfs/archive"
+	"github.com/pikelet-os/pikelet/initramfs/cmdline"
 	"github.com/pikelet-os/pikelet/internal/artifact"
 	"github.com/pikelet-os/pikelet/internal/crash"
 	"github.com/pikelet-os/pikelet/internal/disk"
@@ -67,11 +69,54 @@ func (m *memory) WriteAt(b []byte, at int64) (int, error) {
 	return copy(m.b[at:], b), nil
 }
 
+// making is what a test's image is made of.
+type making struct {
+	release string
+	change  func(*artifact.Manifest) // before it is signed; may be nil
+	info    cmdline.Info             // what its initramfs says; none where it has no keys
+	signers []*ecdsa.PrivateKey
+	more    func(digest string) []artifact.Signed // further signatures; may be nil
+}
+
+// newMaking is that of an image which testKey signs and which trusts it.
+func newMaking(t testing.TB, release string) making {
+	t.Helper()
+	key, err := testKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return making{release: release, info: infoWith(t, key), signers: []*ecdsa.PrivateKey{key}}
+}
+
+// infoWith returns what an initramfs says that trusts some keys.
+func infoWith(t testing.TB, keys ...*ecdsa.PrivateKey) cmdline.Info {
+	t.Helper()
+	info := cmdline.Info{Stream: "lab", BuildID: strings.Repeat("ab", 16)}
+	for _, k := range keys {
+		text, err := artifact.EncodePublicKey(&k.PublicKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		info.Keys = append(info.Keys, string(text))
+	}
+	return info
+}
+
 // image makes a small image, signed; what changes from release to release is
 // its kernel, a block of its root and its words.
 func image(t testing.TB, release string) slots.Image {
 	t.Helper()
-	key, err := testKey()
+	return newMaking(t, release).image(t)
+}
+
+func (k making) image(t testing.TB) slots.Image {
+	t.Helper()
+	release := k.release
+	text, err := cmdline.EncodeInfo(k.info)
+	if err != nil {
+		t.Fatal(err)
+	}
+	initramfs, err := archive.Pack([]archive.File{{Name: "etc/pikelet/boot.json", Mode: 0o644, Data: text}}, time.Unix(1_790_000_000, 0), false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +131,7 @@ func image(t testing.TB, release string) slots.Image {
 	}
 	files := map[string][]byte{
 		"cmdline-a.txt": []byte("slot=a " + release + "\n"), "cmdline-b.txt": []byte("slot=b " + release + "\n"), "cmdline-net.txt": []byte("slot=net\n"),
-		"start.elf": bytes.Repeat([]byte("firmware"), 4000), "vmlinuz": bytes.Repeat([]byte("kernel "+release), 12_000), "config.txt": []byte("[all]\n"),
+		"start.elf": bytes.Repeat([]byte("firmware"), 4000), "vmlinuz": bytes.Repeat([]byte("kernel "+release), 12_000), "config.txt": []byte("[all]\n"), artifact.InitramfsFile: initramfs,
 		artifact.RootFile: append(root, tree...),
 	}
 	m := &artifact.Manifest{Format: artifact.Format, Stream: "lab", Release: release, BuildID: strings.Repeat("ab", 16), Epoch: 1_790_000_000, Arch: "arm64",
@@ -95,19 +140,28 @@ func image(t testing.TB, release string) slots.Image {
 	for _, name := range slices.Sorted(keys(files)) {
 		m.Files = append(m.Files, artifact.File{Name: name, Size: int64(len(files[name])), Digest: artifact.DigestOf(files[name])})
 	}
-	text, err := m.Encode()
-	if err != nil {
+	if k.change != nil {
+		k.change(m)
+	}
+	if text, err = m.Encode(); err != nil {
 		t.Fatal(err)
 	}
 	oci, err := artifact.EncodeOCI(m, text)
 	if err != nil {
 		t.Fatal(err)
 	}
-	signed, err := artifact.Sign(oci, key)
-	if err != nil {
-		t.Fatal(err)
+	var list []artifact.Signed
+	for _, key := range k.signers {
+		signed, err := artifact.Sign(oci, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, signed)
 	}
-	signature, err := artifact.Signature{Manifest: oci, Signatures: []artifact.Signed{signed}}.Encode()
+	if k.more != nil {
+		list = append(list, k.more(artifact.DigestOf(oci))...)
+	}
+	signature, err := artifact.Signature{Manifest: oci, Signatures: list}.Encode()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,7 +217,9 @@ type life struct {
 	well     map[string]bool        // images whose checks hold, by digest
 	outside  bool                   // what fails does so outside the node
 	soak     time.Duration
-	again    bool // releases that failed are taken again
+	again    bool                                  // releases that failed are taken again
+	board    string                                // that it is
+	info     func(io.Reader) (cmdline.Info, error) // what an initramfs says; nil reads it
 
 	boot    Boot
 	release string  // that runs
@@ -193,7 +249,7 @@ func newLife(t testing.TB, first slots.Image) *life {
 	}
 	card, _ := newCard(t, first)
 	l := &life{t: t, card: crash.Record(card), firmware: crash.Firmwares[0].Firmware, keys: []*ecdsa.PublicKey{&key.PublicKey},
-		images: map[string]slots.Image{first.Digest: first}, well: map[string]bool{first.Digest: true}, soak: 10 * time.Second}
+		images: map[string]slots.Image{first.Digest: first}, well: map[string]bool{first.Digest: true}, soak: 10 * time.Second, board: "rpi3"}
 	return l
 }
 
@@ -302,13 +358,13 @@ func (l *life) start(argument string, reset Reset) bool {
 		return false
 	}
 	kind := slots.What(slot, slots.Default(l.card, l.table()), req.Tryboot)
-	l.boot = Boot{Slot: slot, Kind: kind, Digest: digest, Keys: l.keys, Reset: reset}
 	l.release = l.images[digest].Manifest.Release
+	l.boot = Boot{Slot: slot, Kind: kind, Digest: digest, Keys: l.keys, Stream: "lab", Release: l.release, Arch: "arm64", Board: l.board, Reset: reset}
 	return true
 }
 
 func (l *life) updater() *Updater {
-	return &Updater{Card: l.card, Table: l.table(), Boot: l.boot, Node: l, Soak: l.soak, Deadline: time.Minute}
+	return &Updater{Card: l.card, Table: l.table(), Boot: l.boot, Node: l, Soak: l.soak, Deadline: time.Minute, info: l.info}
 }
 
 // run is the life of pikeletd until nothing happens any more: it concludes,
@@ -343,7 +399,7 @@ func (l *life) upgrade(img slots.Image, drill bool) (Written, error) {
 		if w, err = l.bring(u, img); err != nil {
 			return err
 		}
-		return u.Arm(context.Background(), slots.Update{Digest: img.Digest, Drill: drill})
+		return u.Arm(context.Background(), Order{Digest: img.Digest, Drill: drill, Again: l.again})
 	})
 	if dead {
 		err = errors.New("killed")

@@ -170,7 +170,7 @@ func renamed(r record) []crash.Op {
 	if err != nil {
 		panic(err)
 	}
-	_, runs, err := v.Extents(slots.AutobootFile)
+	_, runs, err := v.Extents(slots.AutobootFile, slots.AutobootSize)
 	if err != nil {
 		panic(err)
 	}

@@ -125,7 +125,7 @@ func (l *life) event(img slots.Image, random *rand.Rand) error {
 			return err
 		}
 	case 2:
-		if err := l.updater().Arm(context.Background(), slots.Update{}); err != nil {
+		if err := l.updater().Arm(context.Background(), Order{Return: true}); err != nil {
 			return err // nothing to go back to yet
 		}
 	default:

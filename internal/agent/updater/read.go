@@ -15,54 +15,60 @@ import (
 )
 
 // ReadSlot checks all of a slot, as it lies on a card: the chain from one of
-// the keys down to every byte of every file. It returns the slot's manifest
-// and the digest that was signed.
-func ReadSlot(ctx context.Context, card io.ReaderAt, t disk.Table, l slots.Letter, keys []*ecdsa.PublicKey) (*artifact.Manifest, string, error) {
-	v, m, digest, err := openSlot(card, t, l, keys)
+// the keys down to every byte of every file.
+func ReadSlot(ctx context.Context, card io.ReaderAt, t disk.Table, l slots.Letter, keys []*ecdsa.PublicKey) (Candidate, error) {
+	s, err := openSlot(card, t, l, keys)
 	if err != nil {
-		return nil, "", err
+		return Candidate{}, err
 	}
-	for _, f := range m.Files {
-		name, ok := l.OnSlot(f.Name)
+	return s.Candidate, s.readFiles(ctx)
+}
+
+// readFiles compares every file of a slot with the manifest.
+func (s slot) readFiles(ctx context.Context) error {
+	for _, f := range s.Files {
+		name, ok := s.letter.OnSlot(f.Name)
 		if !ok {
 			continue
 		}
-		r, size, err := v.OpenFile(name)
+		r, size, err := s.volume.OpenFile(name, f.Size)
 		if err != nil {
-			return nil, "", err
+			return err
 		}
 		got, err := digestOf(withContext{ctx, r})
 		if err != nil {
-			return nil, "", fmt.Errorf("reading %s: %w", name, err)
+			return fmt.Errorf("reading %s: %w", name, err)
 		}
 		if size != f.Size || got != f.Digest {
-			return nil, "", fmt.Errorf("%s: its digest on the card is %s; the signed manifest says %s", name, got, f.Digest)
+			return fmt.Errorf("%s: its digest on the card is %s; the signed manifest says %s", name, got, f.Digest)
 		}
 	}
-	return m, digest, nil
+	return nil
 }
 
 // openSlot opens a slot's volume and checks its chain from one of the keys down
 // to its manifest. What its files hold is not read.
-func openSlot(card io.ReaderAt, t disk.Table, l slots.Letter, keys []*ecdsa.PublicKey) (*fat.Volume, *artifact.Manifest, string, error) {
+func openSlot(card io.ReaderAt, t disk.Table, l slots.Letter, keys []*ecdsa.PublicKey) (s slot, err error) {
 	p, err := t.Partition(l.Partition())
 	if err != nil {
-		return nil, nil, "", err
+		return s, err
 	}
-	v, err := fat.Open(io.NewSectionReader(card, p.Start, p.Size))
-	if err != nil {
-		return nil, nil, "", fmt.Errorf("slot %s holds no image: %w", l, err)
+	s.letter = l
+	if s.volume, err = fat.Open(io.NewSectionReader(card, p.Start, p.Size)); err != nil {
+		return s, fmt.Errorf("slot %s holds no image: %w", l, err)
 	}
-	signature, err := v.ReadFile(artifact.SignatureFile, artifact.MaxSignature)
-	if err != nil {
-		return nil, nil, "", err
+	if s.signature, err = s.volume.ReadFile(artifact.SignatureFile, artifact.MaxSignature); err != nil {
+		return s, err
 	}
-	text, err := v.ReadFile(artifact.ManifestFile, artifact.MaxManifest)
-	if err != nil {
-		return nil, nil, "", err
+	if s.text, err = s.volume.ReadFile(artifact.ManifestFile, artifact.MaxManifest); err != nil {
+		return s, err
 	}
-	m, digest, err := artifact.Verify(signature, text, keys)
-	return v, m, digest, err
+	if s.Manifest, s.Digest, err = artifact.Verify(s.signature, s.text, keys); err != nil {
+		return s, err
+	}
+	signed, err := artifact.DecodeSignature(s.signature)
+	s.Signatures = signed.Signatures
+	return s, err
 }
 
 // digestOf returns the digest of all that a reader holds.

@@ -167,14 +167,15 @@ func BenchmarkByPatch(t *testing.B) {
 	img, image, keys, f, table := slotImage(t)
 	defer f.Close()
 	c := &timed{File: f}
-	m, digest, err := ReadSlot(ctx, c, table, slots.A, keys)
+	old, err := ReadSlot(ctx, c, table, slots.A, keys)
 	if err != nil {
 		t.Fatal(err)
 	}
+	digest := old.Digest
 	u := &Updater{Card: c, Table: table, Boot: Boot{Slot: slots.A, Digest: digest, Keys: keys}, Node: &life{t: t, card: crash.Record(crash.NewCard()), well: map[string]bool{digest: true}, boot: Boot{Digest: digest}, good: -1}}
 	p, err := registry.FindPatch(ctx, img, digest, keys)
 	if err != nil || p == nil {
-		t.Fatalf("no patch for %s: %v", m.Release, err)
+		t.Fatalf("no patch for %s: %v", old.Release, err)
 	}
 	src := Source{Image: image, Patch: &p.Patch, OpenPatch: p.Open, Scratch: func(int64) (*os.File, error) { return patch.Scratch("") }}
 	var most atomic.Int64 // KiB, without pages of files

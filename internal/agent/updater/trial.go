@@ -95,17 +95,21 @@ func initSaid(failed string, l slots.Letter) string {
 	return ""
 }
 
-// askAgain asks for a trial once more, if the slot is still what was armed.
+// askAgain asks for a trial once more, if the slot is still what was armed, and
+// this node is well: what fails here would fail in the trial, and be held against
+// the release. A node that was just started is given until the deadline.
 func (u *Updater) askAgain(ctx context.Context, s slots.Update, why string) error {
-	_, digest, err := ReadSlot(ctx, u.Card, u.Table, s.Slot, u.Boot.Keys)
-	if err == nil && digest != s.Digest {
-		err = fmt.Errorf("it holds another image")
+	reason := ""
+	if err := u.waitReady(ctx); err != nil {
+		reason = err.Error()
+	} else if err := u.stillArmed(ctx, s); err != nil {
+		reason = fmt.Sprintf("slot %s is not what was armed any more: %v", s.Slot, err)
 	}
-	if err != nil {
-		if ctx.Err() != nil {
-			return err
-		}
-		s.Step, s.Reason = slots.Left, fmt.Sprintf("the trial %s, and slot %s is not what was armed any more: %v", why, s.Slot, err)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if reason != "" {
+		s.Step, s.Reason = slots.Left, fmt.Sprintf("the trial %s, and %s", why, reason)
 		u.tell("release %s was left: %s", s.Release, s.Reason)
 		return errors.Join(u.note(s), u.Node.Report(u.account(s, nil)))
 	}
@@ -117,6 +121,30 @@ func (u *Updater) askAgain(ctx context.Context, s slots.Update, why string) erro
 		return err
 	}
 	return u.Node.Restart(reboot.Tryboot)
+}
+
+// waitReady returns when all checks hold on the release that runs, or with what
+// still fails at the deadline.
+func (u *Updater) waitReady(ctx context.Context) error {
+	for start := u.Node.Elapsed(); ; u.Node.Sleep(checkEvery) {
+		err := u.Ready()
+		if err == nil || ctx.Err() != nil || u.Node.Elapsed()-start >= u.Deadline {
+			return err
+		}
+	}
+}
+
+// stillArmed reports why what a slot holds is not what was armed. Its release
+// was accepted when it was; nothing lower can have come there since.
+func (u *Updater) stillArmed(ctx context.Context, s slots.Update) error {
+	c, err := u.readOther(ctx, s.Slot)
+	if err != nil {
+		return err
+	}
+	if c.Digest != s.Digest {
+		return errors.New("it holds another image")
+	}
+	return u.Boot.Accept(c, Order{Return: true})
 }
 
 // seeThrough is a trial: it is committed when all checks held for the soak,

@@ -5,8 +5,10 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"fmt"
+	"io"
 	"time"
 
+	"github.com/pikelet-os/pikelet/initramfs/cmdline"
 	"github.com/pikelet-os/pikelet/internal/disk"
 	"github.com/pikelet-os/pikelet/internal/disk/medium"
 	"github.com/pikelet-os/pikelet/internal/node"
@@ -16,12 +18,16 @@ import (
 
 // Boot is what is known of the boot that runs.
 type Boot struct {
-	Slot   slots.Letter
-	Kind   slots.Kind
-	Digest string             // of the OCI manifest whose signature was good
-	Keys   []*ecdsa.PublicKey // what the running image trusts
-	Failed string             // what /init wrote down of slots that it gave up, a line each
-	Reset  Reset
+	Slot    slots.Letter
+	Kind    slots.Kind
+	Digest  string             // of the OCI manifest whose signature was good
+	Keys    []*ecdsa.PublicKey // what the running image trusts
+	Stream  string             // of the running image
+	Release string             // of the running image
+	Arch    string             // of this machine, as OCI says it
+	Board   string             // of this machine; "" where it is not known
+	Failed  string             // what /init wrote down of slots that it gave up, a line each
+	Reset   Reset
 }
 
 // Reset is how the boot that runs came to be.
@@ -67,6 +73,10 @@ type Updater struct {
 	// Soak is how long all checks must hold, Deadline when a trial that has not
 	// got there is left.
 	Soak, Deadline time.Duration
+
+	// info reads what an initramfs says of its image; nil is readInfo. Tests
+	// have images without a real one.
+	info func(initramfs io.Reader) (cmdline.Info, error)
 }
 
 // checkEvery is how often a trial runs its checks.
@@ -144,19 +154,26 @@ func (u *Updater) mendAutoboot() error {
 	return Commit(u.Card, u.Table, u.Boot.Slot)
 }
 
+// Order is what is asked of an upgrade, beside bringing an image.
+type Order struct {
+	Digest  string // of the OCI manifest that the other slot must hold; "" takes what it holds
+	Channel string // the channel whose statement may lead to a lower release; "" is none
+	Return  bool   // take what the other slot holds, whichever release that is
+	Again   bool   // take a release that failed on this node before
+	Drill   bool   // come back from the trial, however well it went
+}
+
 // Arm has the next boot be the trial of the other slot, and restarts into it.
-// It reads the slot first: nothing is armed that is not whole, signed by a key
-// of the running image, and the image that was asked for.
-func (u *Updater) Arm(ctx context.Context, s slots.Update) error {
-	s.Step, s.Slot = slots.Armed, u.Boot.Slot.Other()
-	m, digest, err := ReadSlot(ctx, u.Card, u.Table, s.Slot, u.Boot.Keys)
+// Hours may lie between bringing an image and this, so that every check is made
+// here: nothing is armed that is not whole, signed by a key of the running image
+// and by one of its own, and acceptable to this node, which must be well.
+func (u *Updater) Arm(ctx context.Context, o Order) error {
+	slot := u.Boot.Slot.Other()
+	c, err := u.mayArm(ctx, slot, o)
 	if err != nil {
-		return fmt.Errorf("slot %s is not armed: %w", s.Slot, err)
+		return fmt.Errorf("slot %s is not armed: %w", slot, err)
 	}
-	if s.Digest != "" && s.Digest != digest {
-		return fmt.Errorf("slot %s is not armed: it holds %s, not %s", s.Slot, digest, s.Digest)
-	}
-	s.Digest, s.Release = digest, m.Release
+	s := slots.Update{Step: slots.Armed, Slot: slot, Digest: c.Digest, Release: c.Release, Drill: o.Drill}
 	if err := u.mendAutoboot(); err != nil {
 		return fmt.Errorf("slot %s is not armed: %w", s.Slot, err)
 	}
@@ -168,4 +185,24 @@ func (u *Updater) Arm(ctx context.Context, s slots.Update) error {
 	}
 	u.tell("%s%s", node.Restarting, s.Release)
 	return u.Node.Restart(reboot.Tryboot)
+}
+
+// mayArm returns the image in a slot, or why it may not be armed. What the slot
+// holds comes first; the checks of the node come last, when all that takes long
+// is over.
+func (u *Updater) mayArm(ctx context.Context, slot slots.Letter, o Order) (Candidate, error) {
+	c, err := u.readOther(ctx, slot)
+	if err != nil {
+		return c, err
+	}
+	if o.Digest != "" && c.Digest != o.Digest {
+		return c, fmt.Errorf("it holds %s, not %s", c.Digest, o.Digest)
+	}
+	if err := u.MayStart(slots.Image{Digest: c.Digest}, o.Again); err != nil {
+		return c, err
+	}
+	if err := u.Boot.Accept(c, o); err != nil {
+		return c, err
+	}
+	return c, u.Ready()
 }

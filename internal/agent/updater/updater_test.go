@@ -66,7 +66,7 @@ func TestThereAndBack(t *testing.T) {
 		t.Errorf("the record says %+v", u)
 	}
 	// rollback: what the other slot holds, as it is.
-	if err := l.updater().Arm(context.Background(), slots.Update{}); err != nil {
+	if err := l.updater().Arm(context.Background(), Order{Return: true}); err != nil {
 		t.Fatal(err)
 	}
 	l.start(*l.asked, Watchdog)

@@ -126,23 +126,24 @@ func whole(img slots.Image) func(context.Context) (slots.Image, func(), error) {
 // checked down to the manifest; what its files hold is checked by whoever reads
 // them.
 func (u *Updater) running() (patch.Image, error) {
-	v, m, digest, err := openSlot(u.Card, u.Table, u.Boot.Slot, u.Boot.Keys)
+	s, err := openSlot(u.Card, u.Table, u.Boot.Slot, u.Boot.Keys)
 	if err != nil {
 		return patch.Image{}, err
 	}
-	if digest != u.Boot.Digest {
-		return patch.Image{}, fmt.Errorf("slot %s holds %s, and %s was started", u.Boot.Slot, digest, u.Boot.Digest)
+	if s.Digest != u.Boot.Digest {
+		return patch.Image{}, fmt.Errorf("slot %s holds %s, and %s was started", u.Boot.Slot, s.Digest, u.Boot.Digest)
 	}
-	return patch.Image{Manifest: m, Open: func(name string) (patch.File, error) {
+	return patch.Image{Manifest: s.Manifest, Open: func(name string) (patch.File, error) {
 		on, ok := u.Boot.Slot.OnSlot(name)
-		if !ok {
+		want, listed := s.File(name)
+		if !ok || !listed {
 			return nil, fmt.Errorf("slot %s has no %s: %w", u.Boot.Slot, name, fs.ErrNotExist)
 		}
-		f, size, err := v.OpenAt(on)
+		f, size, err := s.volume.OpenAt(on, want.Size)
 		if err != nil {
 			return nil, err
 		}
-		if want, ok := m.File(name); !ok || want.Size != size {
+		if want.Size != size {
 			return nil, fmt.Errorf("%s has %d bytes on slot %s; its manifest says %d", name, size, u.Boot.Slot, want.Size)
 		}
 		return onCard{f}, nil
@@ -207,7 +208,8 @@ func byPatch(ctx context.Context, src Source, running patch.Image, there map[str
 	r := src.OpenPatch(ctx)
 	defer r.Close()
 	sum := sha256.New()
-	n, err := io.CopyBuffer(io.MultiWriter(f, sum), struct{ io.Reader }{r}, make([]byte, 256<<10))
+	// One byte more than was signed is enough to know that it is another.
+	n, err := io.CopyBuffer(io.MultiWriter(f, sum), io.LimitReader(struct{ io.Reader }{r}, size+1), make([]byte, 256<<10))
 	if got := fmt.Sprintf("sha256:%x", sum.Sum(nil)); err == nil && (n != size || got != src.Patch.Blob.Digest) {
 		err = fmt.Errorf("the patch is %s; %s was signed", got, src.Patch.Blob.Digest)
 	}

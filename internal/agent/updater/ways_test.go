@@ -214,7 +214,7 @@ func TestNextWay(t *testing.T) {
 			if err != nil || !slices.Equal(taken, c.want) {
 				t.Fatalf("by %v, want %v: %v\n%s", taken, c.want, err, strings.Join(told, "\n"))
 			}
-			if err := u.Arm(context.Background(), slots.Update{Digest: next.Digest}); err != nil {
+			if err := u.Arm(context.Background(), Order{Digest: next.Digest}); err != nil {
 				t.Error(err)
 			}
 			t.Log(strings.Join(told, "\n"))

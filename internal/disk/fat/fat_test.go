@@ -2,6 +2,7 @@ package fat
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -161,7 +162,7 @@ func TestReaderReadsWhatWriterWrote(t *testing.T) {
 		if err != nil || !bytes.Equal(got, want) {
 			t.Errorf("%s: %d bytes, %v", n, len(got), err)
 		}
-		_, runs, err := v.Extents(n)
+		_, runs, err := v.Extents(n, 1<<30)
 		if err != nil || len(want) > 0 && (len(runs) != 1 || runs[0].Offset != l.Offset(n)) {
 			t.Errorf("%s lies in %v, planned at %d (%v)", n, runs, l.Offset(n), err)
 		}
@@ -232,7 +233,7 @@ func TestReaderReadsMkfs(t *testing.T) {
 	if err != nil || !bytes.Equal(got, big) {
 		t.Errorf("%d bytes, %v", len(got), err)
 	}
-	if _, runs, _ := v.Extents("some long name.bin"); len(runs) < 2 {
+	if _, runs, _ := v.Extents("some long name.bin", 1<<20); len(runs) < 2 {
 		t.Error("mtools wrote the file in one piece, so nothing of this reads a file in pieces")
 	}
 }
@@ -289,6 +290,72 @@ func TestPlanRefuses(t *testing.T) {
 		if _, err := Plan(c.files, c.o); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got %v, want an error with %q", what, err, c.want)
 		}
+	}
+}
+
+// scattered is a FAT32 volume whose one file claims 4 GiB, in clusters none of
+// which is beside the one before.
+type scattered struct {
+	g    geometry
+	read int64 // bytes
+}
+
+func (h *scattered) ReadAt(p []byte, at int64) (int, error) {
+	h.read += int64(len(p))
+	clear(p)
+	first, end := int64(h.g.reserved)*sectorSize, int64(h.g.reserved+h.g.fatSectors)*sectorSize
+	switch {
+	case at == 0:
+		copy(p, h.g.encode())
+	case at >= first && at < end:
+		half := h.g.clusters() / 2
+		for i := 0; i+4 <= len(p); i += 4 {
+			next, c := uint32(0x0fffffff), uint32((at-first)/4)+uint32(i/4)
+			switch {
+			case c >= 3 && c < half: // to the other half of the table and back, never to where it was
+				next = c + half - 1
+			case c >= half:
+				next = c - half + 2
+			}
+			binary.LittleEndian.PutUint32(p[i:], next)
+		}
+	case at == h.g.offset(2):
+		copy(p, "MANIFE~1JSO")
+		p[11] = 0x20
+		binary.LittleEndian.PutUint16(p[26:], 3)
+		binary.LittleEndian.PutUint32(p[28:], 0xfffffff0)
+	}
+	return len(p), nil
+}
+
+// TestLimitBeforeChain: of a file that claims more than it may have, no chain
+// is followed, and following one that jumps about costs a sector a step.
+func TestLimitBeforeChain(t *testing.T) {
+	g, err := plan(9 << 30)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &scattered{g: g}
+	v, err := Open(h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const name = "MANIFE~1.JSO"
+	for what, open := range map[string]func() error{
+		"ReadFile": func() error { _, err := v.ReadFile(name, 1<<20); return err },
+		"OpenFile": func() error { _, _, err := v.OpenFile(name, 1<<20); return err },
+		"OpenAt":   func() error { _, _, err := v.OpenAt(name, 1<<20); return err },
+		"Extents":  func() error { _, _, err := v.Extents(name, 1<<20); return err },
+	} {
+		h.read = 0
+		if err := open(); err == nil || !strings.Contains(err.Error(), "more than the 1048576 it may have") || h.read > 1<<20 {
+			t.Errorf("%s: %v, after %d bytes were read", what, err, h.read)
+		}
+	}
+	h.read = 0
+	const steps = 100
+	if _, err := v.chain(3, steps*v.clusterSize()); err != nil || h.read > steps*sectorSize {
+		t.Errorf("%d steps of a scattered chain read %d bytes (%v)", steps, h.read, err)
 	}
 }
 

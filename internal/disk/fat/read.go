@@ -28,6 +28,10 @@ type Extent struct{ Offset, Size int64 }
 // allows.
 const maxFolder = 65536 * entrySize
 
+// tableAhead is how much of the table is read at once, in bytes, where a chain
+// goes on.
+const tableAhead = 64 << 10
+
 // Open reads the boot sector of a volume that begins at r's offset 0.
 func Open(r io.ReaderAt) (*Volume, error) {
 	s := make([]byte, sectorSize)
@@ -54,8 +58,8 @@ func (v *Volume) chain(first uint32, size int64) ([]Extent, error) {
 	if size < 0 {
 		left = maxFolder
 	}
-	buf := make([]byte, 64<<10)
-	at := int64(-1) // the table offset buf was read at
+	buf := make([]byte, tableAhead)
+	at, end := int64(-1), int64(-1) // the table offsets that buf holds
 	for c := first; left > 0; limit-- {
 		if c < 2 || c >= v.clusters()+2 || limit == 0 {
 			return nil, fmt.Errorf("the chain of clusters from %d on is broken at %d", first, c)
@@ -71,10 +75,16 @@ func (v *Volume) chain(first uint32, size int64) ([]Extent, error) {
 			break
 		}
 		entry := int64(c) * 4
-		if at < 0 || entry < at || entry+4 > at+int64(len(buf)) {
+		if entry < at || entry+4 > end {
+			// Much is read only where the chain goes on: one that jumps about, as
+			// none of ours does, costs a sector for each step.
+			want := int64(sectorSize)
+			if entry == end {
+				want = tableAhead
+			}
 			at = entry &^ (sectorSize - 1)
-			want := min(int64(len(buf)), int64(v.fatSectors)*sectorSize-at)
-			if _, err := v.r.ReadAt(buf[:want], int64(v.reserved)*sectorSize+at); err != nil {
+			end = min(at+want, int64(v.fatSectors)*sectorSize)
+			if _, err := v.r.ReadAt(buf[:end-at], int64(v.reserved)*sectorSize+at); err != nil {
 				return nil, fmt.Errorf("reading the FAT: %w", err)
 			}
 		}
@@ -181,15 +191,19 @@ func (v *Volume) Stat(name string) (Entry, error) {
 	return at, nil
 }
 
-// Extents returns a file's size and the runs of bytes it lies in, as offsets
-// from the volume's start.
-func (v *Volume) Extents(name string) (int64, []Extent, error) {
+// Extents returns the size of a file of at most limit bytes, and the runs of
+// bytes it lies in, as offsets from the volume's start. The chain of a larger
+// file is not followed: any volume can claim 4 GiB for a file.
+func (v *Volume) Extents(name string, limit int64) (int64, []Extent, error) {
 	e, err := v.Stat(name)
 	if err != nil {
 		return 0, nil, err
 	}
 	if e.IsDir {
 		return 0, nil, fmt.Errorf("%q is a folder", name)
+	}
+	if e.Size > limit {
+		return 0, nil, fmt.Errorf("%q has %d bytes, more than the %d it may have", name, e.Size, limit)
 	}
 	if e.Size == 0 {
 		return 0, nil, nil
@@ -203,12 +217,9 @@ func (v *Volume) Extents(name string) (int64, []Extent, error) {
 
 // ReadFile returns the contents of a file of at most limit bytes.
 func (v *Volume) ReadFile(name string, limit int64) ([]byte, error) {
-	size, runs, err := v.Extents(name)
+	_, runs, err := v.Extents(name, limit)
 	if err != nil {
 		return nil, err
-	}
-	if size > limit {
-		return nil, fmt.Errorf("%q has %d bytes, more than the %d it may have", name, size, limit)
 	}
 	b, err := v.read(runs)
 	if err != nil {
@@ -217,9 +228,9 @@ func (v *Volume) ReadFile(name string, limit int64) ([]byte, error) {
 	return b, nil
 }
 
-// OpenFile returns a reader over a file.
-func (v *Volume) OpenFile(name string) (io.Reader, int64, error) {
-	size, runs, err := v.Extents(name)
+// OpenFile returns a reader over a file of at most limit bytes, and its size.
+func (v *Volume) OpenFile(name string, limit int64) (io.Reader, int64, error) {
+	size, runs, err := v.Extents(name, limit)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -230,9 +241,10 @@ func (v *Volume) OpenFile(name string) (io.Reader, int64, error) {
 	return io.MultiReader(parts...), size, nil
 }
 
-// OpenAt returns what reads a file anywhere.
-func (v *Volume) OpenAt(name string) (io.ReaderAt, int64, error) {
-	size, runs, err := v.Extents(name)
+// OpenAt returns a file of at most limit bytes for reading at any offset, and
+// its size.
+func (v *Volume) OpenAt(name string, limit int64) (io.ReaderAt, int64, error) {
+	size, runs, err := v.Extents(name, limit)
 	if err != nil {
 		return nil, 0, err
 	}

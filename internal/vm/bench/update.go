@@ -224,7 +224,7 @@ func noise(card string) error {
 	}
 	source := rand.NewChaCha8([32]byte{1})
 	for _, file := range m.Files {
-		_, runs, err := v.Extents(file.Name)
+		_, runs, err := v.Extents(file.Name, file.Size)
 		if err != nil {
 			continue // kernel words of other slots
 		}
