@@ -64,7 +64,12 @@ func cardState(c *card, st *node.StateStatus) error {
 	if err != nil {
 		return err
 	}
-	if blank || slots.ReadCard(c.f).State == slots.StateMaking {
+	record, lost := slots.CardRecord(c.f)
+	format, err := mustFormat(blank, record, lost)
+	if err != nil {
+		return err
+	}
+	if format {
 		if err := makeState(c); err != nil {
 			return fmt.Errorf("making a filesystem on %s: %w", st.Device, err)
 		}
@@ -79,6 +84,12 @@ func cardState(c *card, st *node.StateStatus) error {
 	if err != nil {
 		return err
 	}
+	if record.State != slots.StateMade && !format {
+		// Flashing with --keep-state cleared the record, and kept what it is about.
+		if err := noteState(c, slots.StateMade); err != nil {
+			tell("the card's record does not say that there is a state partition to be kept: " + err.Error())
+		}
+	}
 	if !st.Made {
 		// A card that was copied to a larger one, or whose growing was cut off.
 		if err := growExt4(node.StateDir, p.Size); err != nil && err != unix.EINVAL {
@@ -86,6 +97,26 @@ func cardState(c *card, st *node.StateStatus) error {
 		}
 	}
 	return nil
+}
+
+// mustFormat reports whether a filesystem is made on the state partition, from
+// whether it begins with zeros, and what the card's record says. Flashing clears
+// both, the record with every tool; a card that loses an erase block clears one.
+// So a record says whether zeros mean a card that was just flashed. The backup
+// superblocks of an ext4 cannot: flashing leaves those of an earlier cluster.
+func mustFormat(blank bool, record slots.Card, lost error) (bool, error) {
+	const advice = "it is left as it is: e2fsck -b 32768 may get back what is on it, and pikeletd reset makes it anew"
+	switch {
+	case record.State == slots.StateMaking:
+		return true, nil
+	case !blank:
+		return false, nil
+	case record.State == slots.StateMade:
+		return false, fmt.Errorf("the state partition begins with zeros, though a filesystem was made there and the card was not flashed since; %s", advice)
+	case lost != nil:
+		return false, fmt.Errorf("the state partition begins with zeros, and nothing says whether it was ever used: %w; %s", lost, advice)
+	}
+	return true, nil
 }
 
 // sectorsOfMBR is where an MBR cannot name anything any more.
