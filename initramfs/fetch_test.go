@@ -70,6 +70,17 @@ func TestDownloadGoesOn(t *testing.T) {
 	}
 }
 
+// TestDownloadLength: a blob of another length than was signed is not taken.
+func TestDownloadLength(t *testing.T) {
+	for _, length := range []int{9, 11} {
+		at, _ := answering(t, fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", length, strings.Repeat("x", length)))
+		var got bytes.Buffer
+		if n, err := download(at, root, 0, 10, &got); err == nil || n != 0 || got.Len() != 0 {
+			t.Errorf("%d bytes: %d, %q, %v", length, n, got.String(), err)
+		}
+	}
+}
+
 func TestAnswersThatAreNone(t *testing.T) {
 	for answer, want := range map[string]string{
 		"":                         "EOF",

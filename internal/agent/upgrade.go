@@ -81,6 +81,7 @@ func upgradeTo(ctx context.Context, u *updater.Updater, ref string, plain, dry b
 func bring(ctx context.Context, u *updater.Updater, img *registry.Image, again, dry bool, out io.Writer) (slots.Image, error) {
 	ctx, stop := context.WithTimeout(ctx, bringTime(img.Manifest))
 	defer stop()
+	img = img.With(ctx)
 	signature, err := img.Signature()
 	if err != nil {
 		return slots.Image{}, err
@@ -228,16 +229,17 @@ func bringTime(m *artifact.Manifest) time.Duration {
 // own, or the one that this node follows. For the image that runs the error is
 // updater.ErrRuns.
 func findImage(ctx context.Context, ref, follows string, o registry.Options, b updater.Boot) (*registry.Image, string, error) {
-	ctx, stop := context.WithTimeout(ctx, findTime)
+	finding, stop := context.WithTimeout(ctx, findTime)
 	defer stop()
 	place, tag, err := registry.Locate(ref, o)
 	if err != nil {
 		return nil, "", err
 	}
-	img, err := registry.Open(ctx, place, tag, registry.Want{Keys: b.Keys, Arch: b.Arch, Stream: b.Stream})
+	img, err := registry.Open(finding, place, tag, registry.Want{Keys: b.Keys, Arch: b.Arch, Stream: b.Stream})
 	if err != nil {
 		return nil, "", err
 	}
+	img = img.With(ctx)
 	channel := channelOf(tag, follows)
 	return img, channel, b.Accept(updater.Candidate{Manifest: img.Manifest, Digest: img.Digest, Signatures: img.Signatures}, updater.Order{Channel: channel})
 }

@@ -141,8 +141,16 @@ func TestFindImage(t *testing.T) {
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v; want %q", c.what, err, c.want)
 		}
-		if err == nil && (img == nil || channel != c.channel) {
+		if err != nil {
+			continue
+		}
+		if channel != c.channel {
 			t.Errorf("%s: channel %q, want %q", c.what, channel, c.channel)
+		}
+		if r, err := img.Open(artifact.RootFile); err != nil {
+			t.Errorf("%s: %v", c.what, err)
+		} else if _, err := io.Copy(io.Discard, struct{ io.Reader }{r}); err != nil {
+			t.Errorf("%s: reading what was found: %v", c.what, err)
 		}
 	}
 	if img, _, err := findImage(ctx, p.ref+":1.5", "", registry.Options{PlainHTTP: true}, boot); !errors.Is(err, updater.ErrRuns) || img == nil {
@@ -191,11 +199,12 @@ func TestUpgradeLock(t *testing.T) {
 		t.Fatal(err)
 	}
 	var told bytes.Buffer
-	_, err = holder{"rollback", time.Millisecond, &told}.lock(context.Background(), name)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	_, err = holder{"rollback", time.Millisecond, &told}.lock(ctx, name)
 	if !errors.Is(err, errUpgrading) || !strings.Contains(err.Error(), "upgrade to lab:1.4") || !strings.Contains(told.String(), "upgrade to lab:1.4") || strings.Count(told.String(), "\n") != 1 {
 		t.Errorf("%v; told %q", err, told.String())
 	}
-	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	if _, err := (holder{"rollback", time.Hour, io.Discard}).lock(ctx, name); !errors.Is(err, context.Canceled) {
 		t.Errorf("given up: %v", err)

@@ -2,9 +2,11 @@ package artifact
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
 	"os"
@@ -116,6 +118,49 @@ func TestVerifyChain(t *testing.T) {
 	}
 	if _, _, err := Verify([]byte(`{"manifest":"e30=","signatures":[]}`), man, []*ecdsa.PublicKey{&key.PublicKey}); err == nil {
 		t.Error("no signatures: no error")
+	}
+}
+
+// TestSignedForSomethingElse: what a trusted key signed counts only as what it
+// was signed for: a payload of another type, or a manifest that is no Pikelet
+// image, is none.
+func TestSignedForSomethingElse(t *testing.T) {
+	key := testKey(12345)
+	keys := []*ecdsa.PublicKey{&key.PublicKey}
+	m := sample()
+	manifest, err := m.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	good, err := EncodeOCI(m, manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct{ kind, artifactType, want string }{
+		"an image":             {payloadType, ArtifactType, ""},
+		"another payload":      {"atomic container signature", ArtifactType, "it was changed"},
+		"a payload of no type": {"", ArtifactType, "it was changed"},
+		"another artifact":     {payloadType, "application/vnd.example", "no Pikelet image"},
+	} {
+		oci := bytes.Replace(good, []byte(ArtifactType), []byte(c.artifactType), 1)
+		var p payload
+		p.Critical.Image.DockerManifestDigest, p.Critical.Type = DigestOf(oci), c.kind
+		b, err := json.Marshal(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum := sha256.Sum256(b)
+		sig, err := key.Sign(nil, sum[:], crypto.SHA256)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := Signature{Manifest: oci, Signatures: []Signed{{Payload: b, Signature: sig}}}.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := Verify(text, manifest, keys); (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v; want %q", name, err, c.want)
+		}
 	}
 }
 

@@ -78,12 +78,14 @@ func TestSilentRegistry(t *testing.T) {
 	defer s.Close()
 	defer close(stop)
 	r := at(t, s, Options{Silence: short})
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second) // where it is not given up
+	defer cancel()
 	for _, ref := range []string{"mute", "half", "drip"} {
-		if _, _, err := r.Manifest(context.Background(), ref); !errors.Is(err, errSilent) {
+		if _, _, err := r.Manifest(ctx, ref); !errors.Is(err, errSilent) {
 			t.Errorf("%s: %v", ref, err)
 		}
 	}
-	_, err := io.Copy(io.Discard, struct{ io.Reader }{newReader(context.Background(), r, artifact.DigestOf(nil), 1_000_000)})
+	_, err := io.Copy(io.Discard, struct{ io.Reader }{newReader(ctx, r, artifact.DigestOf(nil), 1_000_000)})
 	if !errors.Is(err, errSilent) || !errors.Is(err, errGivenUp) || blobs.Load() != tries {
 		t.Errorf("a blob: asked for %d times, %v", blobs.Load(), err)
 	}

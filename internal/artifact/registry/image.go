@@ -196,6 +196,14 @@ func (img *Image) Open(name string) (io.ReadCloser, error) {
 	return newReader(img.ctx, img.From, f.Digest, f.Size), nil
 }
 
+// With returns the image with another context for reading its files: that of
+// Open ends where finding an image is given less time than fetching it.
+func (img *Image) With(ctx context.Context) *Image {
+	other := *img
+	other.ctx = ctx
+	return &other
+}
+
 // OpenUnchecked is Open for whoever checks what was read later, when it is
 // read again.
 func (img *Image) OpenUnchecked(name string) (io.ReadCloser, error) {
