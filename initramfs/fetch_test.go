@@ -120,14 +120,16 @@ func onPipe(t *testing.T, p pace, answer func(net.Conn)) (*answer, error) {
 	return converse(here, p, "server", root, 0, nil)
 }
 
-// drip sends a byte again and again, a millisecond apart.
+// drip sends a byte again and again, a millisecond apart, and hangs up where
+// nobody minds.
 func drip(c net.Conn, b string) {
-	for {
+	for range 2000 {
 		if _, err := io.WriteString(c, b); err != nil {
 			return
 		}
 		time.Sleep(time.Millisecond)
 	}
+	c.Close()
 }
 
 // TestServerThatDrips: a server that sends a byte now and then is given up, in

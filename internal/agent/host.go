@@ -76,8 +76,10 @@ func newUpdater(b node.Boot) (*updater.Updater, func(), error) {
 	}
 	return &updater.Updater{
 		Card: cardMedium{c.f}, Table: c.table, Soak: d.Soak, Deadline: d.Deadline,
-		Boot: updater.Boot{Slot: b.Slot, Kind: b.Kind, Digest: b.Signed, Keys: keys, Stream: b.Stream, Release: b.Release, Arch: arch, Board: board(),
-			Failed: b.Failed, Reset: lastReset()},
+		Boot: updater.Boot{
+			Slot: b.Slot, Kind: b.Kind, Digest: b.Signed, Keys: keys, Stream: b.Stream, Release: b.Release,
+			Arch: arch, Board: board(), Failed: b.Failed, Reset: lastReset(),
+		},
 		Node: host{boot: b, cfg: cfg, card: c, start: time.Now()},
 	}, func() { c.f.Close() }, nil
 }

@@ -112,7 +112,8 @@ func mustFormat(blank bool, record slots.Card, lost error) (bool, error) {
 	case !blank:
 		return false, nil
 	case record.State == slots.StateMade:
-		return false, fmt.Errorf("the state partition begins with zeros, though a filesystem was made there and the card was not flashed since; %s", advice)
+		return false, fmt.Errorf("the state partition begins with zeros, though a filesystem was made there "+
+			"and the card was not flashed since; %s", advice)
 	case lost != nil:
 		return false, fmt.Errorf("the state partition begins with zeros, and nothing says whether it was ever used: %w; %s", lost, advice)
 	}

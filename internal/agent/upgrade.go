@@ -38,7 +38,8 @@ func upgrade(args []string, out io.Writer) error {
 		return errors.New("want one image: pikeletd upgrade [--plain-http] [--again] [--drill] [--dry-run] registry.example/name:tag, or a folder or archive that pikelet pull wrote")
 	}
 	o := updater.Order{Again: *again, Drill: *drill}
-	return withUpdater(context.Background(), holder{"upgrade to " + f.Arg(0), lockPatience, out}, func(ctx context.Context, u *updater.Updater) error {
+	h := holder{"upgrade to " + f.Arg(0), lockPatience, out}
+	return withUpdater(context.Background(), h, func(ctx context.Context, u *updater.Updater) error {
 		return upgradeTo(ctx, u, f.Arg(0), *plain, *dry, o, out)
 	})
 }
@@ -241,7 +242,8 @@ func findImage(ctx context.Context, ref, follows string, o registry.Options, b u
 	}
 	img = img.With(ctx)
 	channel := channelOf(tag, follows)
-	return img, channel, b.Accept(updater.Candidate{Manifest: img.Manifest, Digest: img.Digest, Signatures: img.Signatures}, updater.Order{Channel: channel})
+	c := updater.Candidate{Manifest: img.Manifest, Digest: img.Digest, Signatures: img.Signatures}
+	return img, channel, b.Accept(c, updater.Order{Channel: channel})
 }
 
 // followed returns the reference of the channel that this node follows; "" for

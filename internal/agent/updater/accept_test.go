@@ -2,6 +2,7 @@ package updater
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -36,31 +37,33 @@ func TestAccept(t *testing.T) {
 		t.Fatal(err)
 	}
 	boot := Boot{Digest: artifact.DigestOf([]byte("running")), Keys: publics(key), Stream: "lab", Release: "1.10", Arch: "arm64", Board: "rpi4"}
-	stable := Order{Channel: "stable"}
+	stable, lower := Order{Channel: "stable"}, artifact.Manifest{Release: "1.9"}
+	const unsigned = "nobody signed that nodes of channel stable"
 	for name, c := range map[string]struct {
 		m      artifact.Manifest
 		signed artifact.Signed
 		order  Order
 		want   string // "" is taken
 	}{
-		"a higher release":                  {m: artifact.Manifest{Release: "1.11"}},
-		"the same release":                  {m: artifact.Manifest{Release: "1.10"}},
-		"another stream":                    {m: artifact.Manifest{Release: "1.11", Stream: "cabin"}, want: `of stream "cabin"`},
-		"another stream, going back":        {m: artifact.Manifest{Release: "1.11", Stream: "cabin"}, order: Order{Return: true}, want: `of stream "cabin"`},
-		"another architecture":              {m: artifact.Manifest{Release: "1.11", Arch: "riscv64"}, want: "is for riscv64"},
-		"another board":                     {m: artifact.Manifest{Release: "1.11", Boards: []string{"rpi3", "rpi5"}}, want: "is for rpi3, rpi5, and this is a rpi4"},
-		"a lower release":                   {m: artifact.Manifest{Release: "1.9"}, signed: plain, order: stable, want: "nobody signed that nodes of channel stable"},
-		"a lower release, no channel":       {m: artifact.Manifest{Release: "1.9"}, signed: state(digest, "stable", "1.10", key), want: "no channel was asked for"},
-		"a statement":                       {m: artifact.Manifest{Release: "1.9"}, signed: state(digest, "stable", "1.10", key), order: stable},
-		"a statement from a later release":  {m: artifact.Manifest{Release: "1.9"}, signed: state(digest, "stable", "2.0", key), order: stable},
-		"a statement from an older release": {m: artifact.Manifest{Release: "1.9"}, signed: state(digest, "stable", "1.9.9", key), order: stable, want: "nobody signed"},
-		"a statement for another channel":   {m: artifact.Manifest{Release: "1.9"}, signed: state(digest, "canary", "9.0", key), order: stable, want: "nobody signed"},
-		"a statement about another image":   {m: artifact.Manifest{Release: "1.9"}, signed: state(another, "stable", "1.10", key), order: stable, want: "nobody signed"},
-		"a statement by another key":        {m: artifact.Manifest{Release: "1.9"}, signed: state(digest, "stable", "1.10", other), order: stable, want: "nobody signed"},
-		"going back on this card":           {m: artifact.Manifest{Release: "1.9"}, order: Order{Return: true}},
+		"a higher release":            {m: artifact.Manifest{Release: "1.11"}},
+		"the same release":            {m: artifact.Manifest{Release: "1.10"}},
+		"another stream":              {m: artifact.Manifest{Stream: "cabin"}, want: `of stream "cabin"`},
+		"another stream, going back":  {m: artifact.Manifest{Stream: "cabin"}, order: Order{Return: true}, want: `of stream "cabin"`},
+		"another architecture":        {m: artifact.Manifest{Arch: "riscv64"}, want: "is for riscv64"},
+		"another board":               {m: artifact.Manifest{Boards: []string{"rpi3", "rpi5"}}, want: "is for rpi3, rpi5, and this is a rpi4"},
+		"a lower release":             {m: lower, signed: plain, order: stable, want: unsigned},
+		"a lower release, no channel": {m: lower, signed: state(digest, "stable", "1.10", key), want: "no channel was asked for"},
+		"going back on this card":     {m: lower, order: Order{Return: true}},
+
+		"a statement":                       {m: lower, signed: state(digest, "stable", "1.10", key), order: stable},
+		"a statement from a later release":  {m: lower, signed: state(digest, "stable", "2.0", key), order: stable},
+		"a statement from an older release": {m: lower, signed: state(digest, "stable", "1.9.9", key), order: stable, want: unsigned},
+		"a statement for another channel":   {m: lower, signed: state(digest, "canary", "9.0", key), order: stable, want: unsigned},
+		"a statement about another image":   {m: lower, signed: state(another, "stable", "1.10", key), order: stable, want: unsigned},
+		"a statement by another key":        {m: lower, signed: state(digest, "stable", "1.10", other), order: stable, want: unsigned},
 	} {
 		m := c.m
-		m.Stream, m.Arch = or(m.Stream, "lab"), or(m.Arch, "arm64")
+		m.Stream, m.Arch, m.Release = cmp.Or(m.Stream, "lab"), cmp.Or(m.Arch, "arm64"), cmp.Or(m.Release, "1.11")
 		if m.Boards == nil {
 			m.Boards = []string{"rpi3", "rpi4"}
 		}
@@ -78,13 +81,6 @@ func TestAccept(t *testing.T) {
 	if err := boot.Accept(same, stable); err != nil {
 		t.Errorf("a board that is not known: %v", err)
 	}
-}
-
-func or(s, other string) string {
-	if s == "" {
-		return other
-	}
-	return s
 }
 
 func newKey(t testing.TB) *ecdsa.PrivateKey {
@@ -212,12 +208,16 @@ var armCases = map[string]armCase{
 		l.noted(slots.Update{Step: slots.Armed, Slot: slots.B, Digest: "sha256:x", Release: "7"})
 	}, want: "release 7 is being tried"},
 
-	"both keys signed":               {image: signedBy(nextKey, bothKeys)},
-	"the old key alone signed":       {image: signedBy(nextKey, oldKey), want: "its own /init would not start it"},
-	"the next key alone signed":      {image: signedBy(bothKeys, nextKey), want: "none of the 1 keys that are trusted made it"},
-	"a key of its own can't be read": {image: changed("1.1", func(k *making) { k.info.Keys = append(k.info.Keys, "no key") }), want: "its own /init would not start it: reading a key"},
-	"no key of its own":              {image: changed("1.1", func(k *making) { k.info.Keys = nil }), want: "it names no build or no keys"},
-	"an initramfs of another build":  {image: changed("1.1", func(k *making) { k.info.BuildID = strings.Repeat("cd", 16) }), want: "the initramfs is build cdcd"},
+	"both keys signed":          {image: signedBy(nextKey, bothKeys)},
+	"the old key alone signed":  {image: signedBy(nextKey, oldKey), want: "its own /init would not start it"},
+	"the next key alone signed": {image: signedBy(bothKeys, nextKey), want: "none of the 1 keys that are trusted made it"},
+	"a key of its own can't be read": {image: changed("1.1", func(k *making) {
+		k.info.Keys = append(k.info.Keys, "no key")
+	}), want: "its own /init would not start it: reading a key"},
+	"no key of its own": {image: changed("1.1", func(k *making) { k.info.Keys = nil }), want: "it names no build or no keys"},
+	"an initramfs of another build": {image: changed("1.1", func(k *making) {
+		k.info.BuildID = strings.Repeat("cd", 16)
+	}), want: "the initramfs is build cdcd"},
 	"an initramfs of another stream": {image: changed("1.1", func(k *making) { k.info.Stream = "cabin" }), want: `of stream "cabin"`},
 	"no initramfs": {image: changed("1.1", func(k *making) {
 		k.change = func(m *artifact.Manifest) {
@@ -228,10 +228,14 @@ var armCases = map[string]armCase{
 	"another stream": {image: changed("1.1", func(k *making) {
 		k.info.Stream, k.change = "cabin", func(m *artifact.Manifest) { m.Stream = "cabin" }
 	}), want: `is of stream "cabin"`},
-	"another board":                    {image: changed("1.1", func(k *making) { k.change = func(m *artifact.Manifest) { m.Boards = []string{"rpi5"} } }), want: "is for rpi5"},
-	"another architecture":             {image: changed("1.1", func(k *making) { k.change = func(m *artifact.Manifest) { m.Arch = "riscv64" } }), want: "is for riscv64"},
-	"a lower release":                  {image: changed("0.9", func(*making) {}), order: asked(Order{Channel: "stable"}), want: "is older than 1.0"},
-	"a lower release with a statement": {image: withStatement("stable"), order: asked(Order{Channel: "stable"})},
+	"another board": {image: changed("1.1", func(k *making) {
+		k.change = func(m *artifact.Manifest) { m.Boards = []string{"rpi5"} }
+	}), want: "is for rpi5"},
+	"another architecture": {image: changed("1.1", func(k *making) {
+		k.change = func(m *artifact.Manifest) { m.Arch = "riscv64" }
+	}), want: "is for riscv64"},
+	"a lower release":                                        {image: changed("0.9", func(*making) {}), order: asked(Order{Channel: "stable"}), want: "is older than 1.0"},
+	"a lower release with a statement":                       {image: withStatement("stable"), order: asked(Order{Channel: "stable"})},
 	"a lower release with a statement for another channel":   {image: withStatement("canary"), order: asked(Order{Channel: "stable"}), want: "is older than 1.0"},
 	"a lower release with a statement, and no channel asked": {image: withStatement("stable"), want: "no channel was asked for"},
 	"a lower release that this card holds":                   {image: changed("0.9", func(*making) {}), order: asked(Order{Return: true})},

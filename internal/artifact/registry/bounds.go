@@ -55,6 +55,12 @@ func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 	var answered atomic.Bool
 	if r.Body != nil && r.Body != http.NoBody {
 		r.Body = &sending{r.Body, timer, limit, &answered}
+		if again := r.GetBody; again != nil { // where a connection was gone already
+			r.GetBody = func() (io.ReadCloser, error) {
+				body, err := again()
+				return &sending{body, timer, limit, &answered}, err
+			}
+		}
 	}
 	resp, err := b.inner.RoundTrip(r)
 	answered.Store(true)

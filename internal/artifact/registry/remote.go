@@ -180,7 +180,9 @@ func temporary(err error) bool {
 	var bad *tls.CertificateVerificationError
 	var nobody *net.DNSError
 	switch {
-	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, errPlain), errors.Is(err, errTold), errors.Is(err, errSilent), errors.Is(err, errLarge), errors.As(err, &bad), isHTTPOnly(err):
+	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, errPlain), errors.Is(err, errTold), errors.As(err, &bad), isHTTPOnly(err):
+		return false
+	case errors.Is(err, errSilent), errors.Is(err, errLarge): // it had its time, and would send as much again
 		return false
 	case errors.Is(err, syscall.ECONNREFUSED), errors.As(err, &nobody) && nobody.IsNotFound:
 		return false
