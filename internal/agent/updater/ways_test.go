@@ -291,3 +291,52 @@ func wrongLater(part patch.Part) patch.Part {
 		return io.NopCloser(bytes.NewReader(b)), err
 	}
 }
+
+// TestPatchWithoutEnd: of a patch that has more bytes than were signed, no more
+// are taken than it takes to know that.
+func TestPatchWithoutEnd(t *testing.T) {
+	l := newLife(t, image(t, "1.0"))
+	l.start("", PowerOn)
+	next := l.add(image(t, "1.1"), true)
+	l.way = patch.ByPatch
+	src := l.source(next)
+	first := src.OpenPatch
+	var read counting
+	src.OpenPatch = func(ctx context.Context) io.ReadCloser {
+		read.Reader = io.MultiReader(first(ctx), bytes.NewReader(make([]byte, 10<<20)))
+		return io.NopCloser(&read)
+	}
+	if _, _, err := byPatch(context.Background(), src, patch.Image{}, nil); err == nil || read.n != src.Patch.Blob.Size+1 {
+		t.Errorf("%d bytes were read of a patch of %d: %v", read.n, src.Patch.Blob.Size, err)
+	}
+}
+
+// counting counts what is read.
+type counting struct {
+	io.Reader
+	n int64
+}
+
+// Read implements io.Reader.
+func (c *counting) Read(b []byte) (int, error) {
+	n, err := c.Reader.Read(b)
+	c.n += int64(n)
+	return n, err
+}
+
+// TestRunningSlotChanged: where the running slot does not hold what was started,
+// nothing is made of it: the whole image is fetched.
+func TestRunningSlotChanged(t *testing.T) {
+	l := newLife(t, image(t, "1.0"))
+	l.start("", PowerOn)
+	next := l.add(image(t, "1.1"), true)
+	l.way = patch.ByPatch
+	src := l.source(next)
+	u := l.updater()
+	u.Boot.Digest = artifact.DigestOf([]byte("another"))
+	var told []string
+	ways := u.Ways(context.Background(), src, func(s string) { told = append(told, s) })
+	if len(ways) != 1 || ways[0].Name != patch.ByImage || len(told) != 1 || !strings.Contains(told[0], "was started") {
+		t.Errorf("%d ways, told %q", len(ways), told)
+	}
+}
