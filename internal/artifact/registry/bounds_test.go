@@ -225,7 +225,7 @@ func TestTagsWithoutEnd(t *testing.T) {
 		}
 	}))
 	defer s.Close()
-	if _, err := at(t, s, Options{}).Tags(context.Background()); err == nil || !strings.Contains(err.Error(), "1000 pages") || pages.Load() > maxTagPages+1 {
+	if _, err := at(t, s, Options{}).Tags(context.Background()); err == nil || !strings.Contains(err.Error(), fmt.Sprint(maxTagPages, " pages")) || pages.Load() > maxTagPages+1 {
 		t.Errorf("%d pages, %v", pages.Load(), err)
 	}
 }

@@ -144,5 +144,5 @@ func (r *Remote) Tags(ctx context.Context) ([]string, error) {
 // Bounds on the tags of a repository: every page may name another one.
 const (
 	maxTags     = 100_000
-	maxTagPages = 1000
+	maxTagPages = 200
 )
