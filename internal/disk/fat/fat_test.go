@@ -301,7 +301,9 @@ type scattered struct {
 }
 
 func (h *scattered) ReadAt(p []byte, at int64) (int, error) {
-	h.read += int64(len(p))
+	if h.read += int64(len(p)); h.read > 8<<20 {
+		return 0, errors.New("more is read than any file here has")
+	}
 	clear(p)
 	first, end := int64(h.g.reserved)*sectorSize, int64(h.g.reserved+h.g.fatSectors)*sectorSize
 	switch {
