@@ -311,6 +311,20 @@ func TestPatchWithoutEnd(t *testing.T) {
 	}
 }
 
+// TestPatchDigest: a patch of the right length that is not the one that was
+// signed is not even opened.
+func TestPatchDigest(t *testing.T) {
+	l := newLife(t, image(t, "1.0"))
+	l.start("", PowerOn)
+	next := l.add(image(t, "1.1"), true)
+	l.way = patch.ByPatch
+	src := l.source(next)
+	cutPatch(func(b []byte) []byte { b = bytes.Clone(b); b[len(b)-1] ^= 1; return b })(l, &src)
+	if _, _, err := byPatch(context.Background(), src, patch.Image{}, nil); err == nil || !strings.Contains(err.Error(), "was signed") {
+		t.Errorf("a patch with another digest: %v", err)
+	}
+}
+
 // counting counts what is read.
 type counting struct {
 	io.Reader
