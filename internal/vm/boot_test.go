@@ -70,34 +70,6 @@ func TestFailedPreparationIsSurvived(t *testing.T) {
 	p.expect("preparing the node failed", "slot a (committed), root verified", "Starting networking")
 }
 
-// TestEverythingTheStarterBrings runs each program of the repository once and
-// starts its services: their libraries are there and their scripts work.
-func TestEverythingTheStarterBrings(t *testing.T) {
-	t.Parallel()
-	if !full.Tests {
-		t.Skip("make test-all runs it: what nodes run is tested with what they run it for")
-	}
-	all, err := buildFilled(t, "full.yaml", t.TempDir(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := boot(t, all.Disk)
-	p.prompt()
-	for _, command := range []string{
-		"dropbear -V", "chronyd -v", "iscsiadm -V", "nft -v", "mkfs.ext4 -V", "containerd -v", "runc -v", "wpa_supplicant -v", "lsblk -V", "findmnt -V", "blkid -V", "[ -u /usr/bin/doas ]",
-		"iptables -V | grep nf_tables",
-		"iptables -t nat -A POSTROUTING -j MASQUERADE && iptables -t nat -S | grep MASQUERADE",
-		"modprobe iscsi_tcp && grep ^iscsi_tcp /proc/modules",
-		"grep 'BEGIN CERTIFICATE' /etc/ssl/cert.pem",
-		"truncate -s 64M /var/d && mkfs.ext4 -q /var/d && mount -t ext4 -o loop /var/d /mnt && grep '/mnt ext4' /proc/mounts",
-	} {
-		p.works(command)
-	}
-	for _, service := range all.Plan.Image.Services["default"] {
-		p.works("rc-service " + service + " status")
-	}
-}
-
 // TestTheOtherSlot: once as a trial, from which a watchdog that is not fed, as
 // of a kernel that hangs, goes back to the default; and once as what nobody
 // proves.
@@ -247,16 +219,4 @@ func controlFile(t *testing.T, card, name string) string {
 		t.Fatal(err)
 	}
 	return string(b)
-}
-
-// TestSmallRoot boots a root compressed as small as it gets.
-func TestSmallRoot(t *testing.T) {
-	t.Parallel()
-	if !full.Tests {
-		t.Skip("make test-all reads all of it; TestNobodyGetsInWithoutTheSpecSayingSo boots one")
-	}
-	p := boot(t, variant(t, "console: root\n", "console: root\ncompression: small\n").Disk)
-	p.prompt()
-	p.works("sha256sum $(find /usr /lib -type f) >/dev/null")
-	p.off()
 }

@@ -1,3 +1,5 @@
+//go:build full
+
 package vm_test
 
 import (
@@ -9,7 +11,6 @@ import (
 	"testing"
 
 	"github.com/pikelet-os/pikelet/internal/registrytest"
-	"github.com/pikelet-os/pikelet/internal/tools/full"
 )
 
 // TestPatch: a block of a node's slot is rotten that a patch is made of. The
@@ -17,9 +18,6 @@ import (
 // (TestUpgrade takes patches of slots that are whole.)
 func TestPatch(t *testing.T) {
 	t.Parallel()
-	if !full.Tests {
-		t.Skip("make test-all runs it; TestNextWay and TestOldSlotRotten are about the same without a machine")
-	}
 	s, err := registrytest.Start("../../build/tools/registry", t.TempDir(), registrytest.Options{})
 	if err != nil {
 		t.Fatal(err)
