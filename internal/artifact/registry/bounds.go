@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -76,7 +77,7 @@ func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 	if ctx.Value(wholeBlob{}) != nil && resp.StatusCode < 300 {
 		left = -1
 	}
-	resp.Body = &receiving{body: resp.Body, ctx: ctx, cancel: cancel, timer: timer, silence: b.silence, wait: b.silence, left: left}
+	resp.Body = &receiving{body: resp.Body, ctx: ctx, cancel: cancel, silence: b.silence, left: left}
 	return resp, nil
 }
 
@@ -97,17 +98,62 @@ func (s *sending) Read(b []byte) (int, error) {
 	return n, err
 }
 
+// steps is in how many parts a silence is measured.
+const steps = 20
+
 // receiving is the body of an answer. Only the time that is spent waiting for it
-// counts: whoever reads may be as slow as a card.
+// counts: whoever reads may be as slow as a card. It is measured by looking now
+// and then whether somebody waits.
 type receiving struct {
 	body    io.ReadCloser
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
-	timer   *time.Timer
 	silence time.Duration
-	wait    time.Duration // left for the next leastBytes
-	got     int           // of them
-	left    int64         // bytes that may still come; negative is any number
+	left    int64 // bytes that may still come; negative is any number
+
+	mu      sync.Mutex
+	timer   *time.Timer
+	done    bool // nobody reads any more
+	waiting bool // somebody does
+	waited  int  // steps, for the next leastBytes
+	got     int  // of them
+}
+
+// look ends the request once somebody waited too long.
+func (r *receiving) look() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.done:
+		return
+	case r.waiting:
+		r.waited++
+	}
+	if r.waited >= steps {
+		r.cancel(errSilent)
+		return
+	}
+	r.timer.Reset(r.silence / steps)
+}
+
+// begin notes that somebody waits.
+func (r *receiving) begin() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.waiting = true
+	if r.timer == nil {
+		r.timer = time.AfterFunc(r.silence/steps, r.look)
+	}
+}
+
+// end notes what came.
+func (r *receiving) end(n int, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.waiting, r.done = false, r.done || err != nil
+	if r.got += n; r.got >= leastBytes {
+		r.got, r.waited = 0, 0
+	}
 }
 
 // Read implements io.Reader.
@@ -115,14 +161,9 @@ func (r *receiving) Read(b []byte) (int, error) {
 	if r.left >= 0 {
 		b = b[:min(int64(len(b)), r.left+1)]
 	}
-	start := time.Now()
-	r.timer.Reset(max(r.wait, time.Nanosecond))
+	r.begin()
 	n, err := r.body.Read(b)
-	r.timer.Stop()
-	r.wait -= time.Since(start)
-	if r.got += n; r.got >= leastBytes {
-		r.got, r.wait = 0, r.silence
-	}
+	r.end(n, err)
 	if err != nil && !errors.Is(err, io.EOF) && errors.Is(context.Cause(r.ctx), errSilent) {
 		err = fmt.Errorf("%w: fewer than %d bytes within %v", errSilent, leastBytes, r.silence)
 	}
@@ -136,7 +177,7 @@ func (r *receiving) Read(b []byte) (int, error) {
 
 // Close implements io.Closer.
 func (r *receiving) Close() error {
-	r.timer.Stop()
+	r.end(0, io.EOF)
 	err := r.body.Close()
 	r.cancel(nil)
 	return err
