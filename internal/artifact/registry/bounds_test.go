@@ -178,6 +178,24 @@ func TestUpload(t *testing.T) {
 	}
 }
 
+// TestWaitingAddsUp: the time that is spent waiting for single bytes adds up, and
+// what comes in large pieces begins it anew.
+func TestWaitingAddsUp(t *testing.T) {
+	for n, want := range map[int]error{1: errSilent, leastBytes: nil} {
+		ctx, cancel := context.WithCancelCause(context.Background())
+		r := &receiving{body: endless{}, ctx: ctx, cancel: cancel, silence: time.Hour}
+		for range steps {
+			r.begin()
+			r.look() // as the timer does
+			r.end(n, nil)
+		}
+		if got := context.Cause(ctx); !errors.Is(got, want) {
+			t.Errorf("%d bytes a step: %v, want %v", n, got, want)
+		}
+		r.Close()
+	}
+}
+
 // until is a body that ends with its request, as those of net/http do.
 type until struct {
 	ctx context.Context
