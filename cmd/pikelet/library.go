@@ -184,11 +184,8 @@ func (l *library) follows(ref string, img *registry.Image) error {
 	if err != nil {
 		return err
 	}
-	channel := channelOf(ref)
-	for _, d := range artifact.Downgrades(img.Digest, img.Signatures, keys) {
-		if channel != "" && d.Channel == channel && artifact.CompareReleases(was.Release, d.From) <= 0 {
-			return nil
-		}
+	if artifact.AllowsDowngrade(img.Digest, img.Signatures, keys, channelOf(ref), was.Release) {
+		return nil
 	}
 	return fmt.Errorf("%s names release %s now, which is older than %s, which was served last; "+
 		"pikelet promote --allow-downgrade signs what lets a channel go back, and a reference to the release itself is served as it is",
