@@ -54,7 +54,7 @@ func (l *lan) hostile(build, ip string, serials ...uint32) {
 				speakFor(serial, build)
 				return nil
 			})
-			time.Sleep(5 * time.Millisecond)
+			time.Sleep(20 * time.Millisecond)
 		}
 	})
 	l.t.Cleanup(func() {
