@@ -16,10 +16,13 @@ import (
 
 func TestSlotAReachesLogin(t *testing.T) {
 	t.Parallel()
-	p := boot(t, newCard(t), func(o *vm.Options) { o.Card, o.KASLR = true, true })
+	// With KASLR every fork costs two thirds more, under emulation.
+	p := boot(t, newCard(t), func(o *vm.Options) { o.Card, o.KASLR = true, full.Tests })
 	p.expect("slot a (committed), root verified: dm-verity")
 	p.prompt()
-	p.works("dmesg | grep 'KASLR enabled'")
+	if full.Tests {
+		p.works("dmesg | grep 'KASLR enabled'")
+	}
 	p.run("pikeletd status", "slot    a, committed, on /dev/mmcblk0", image.Manifest.Root.Hash, image.Digest)
 	p.run("touch /usr/x", "Read-only file system")
 	p.works("touch /etc/x /var/x")
