@@ -29,7 +29,7 @@ func TestChannel(t *testing.T) {
 	if err != nil {
 		t.Fatalf("publishing: %v\n%s", err, out)
 	}
-	p.expect("release 1.3 is new in 10.0.2.2", "restarting into the trial of release 1.3", "small 1.3, slot b (trial), root verified", "release 1.3 is committed: all checks held for 5s")
+	p.expect("release 1.3 is new in 10.0.2.2", "restarting into the trial of release 1.3", "small 1.3, slot b (trial), root verified", "release 1.3 is committed: all checks held for 2s")
 	s.Stop()
 	p.run("ip link set eth0 down", "looking for new releases: ")
 	boots := p.Boots()

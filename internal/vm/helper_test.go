@@ -1,22 +1,15 @@
 package vm_test
 
 import (
-	"bytes"
 	"context"
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/cavaliergopher/cpio"
-	"github.com/klauspost/compress/zstd"
-
 	"github.com/pikelet-os/pikelet/builder"
-	"github.com/pikelet-os/pikelet/initramfs/archive"
-	"github.com/pikelet-os/pikelet/internal/artifact"
 	"github.com/pikelet-os/pikelet/internal/disk"
 	"github.com/pikelet-os/pikelet/internal/disk/fat"
 	"github.com/pikelet-os/pikelet/internal/slots"
@@ -227,78 +220,4 @@ func openOn(t *testing.T, r io.ReaderAt, n int, name string) io.Reader {
 		t.Fatal(err)
 	}
 	return f
-}
-
-// spoilModule returns the image's initramfs with one byte of the squashfs
-// module inverted, packed as the builder packs it.
-func spoilModule(t *testing.T) []byte {
-	t.Helper()
-	r, err := image.Open(artifact.InitramfsFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	dec, err := zstd.NewReader(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer dec.Close()
-	var files []archive.File
-	for cr := cpio.NewReader(dec); ; {
-		h, err := cr.Next()
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !h.Mode.IsRegular() {
-			continue
-		}
-		b, err := io.ReadAll(cr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if strings.HasSuffix(h.Name, "-squashfs.ko") {
-			b[len(b)/2] ^= 0xff
-		}
-		files = append(files, archive.File{Name: h.Name, Mode: uint32(h.Mode.Perm()), Data: b})
-	}
-	out, err := archive.Pack(files, time.Unix(image.Manifest.Epoch, 0), false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return out
-}
-
-// writeSlot writes a slot of a card anew with other bytes in one file, and
-// manifest and signature as they were.
-func writeSlot(t *testing.T, card string, l slots.Letter, name string, other []byte) {
-	t.Helper()
-	f, err := os.OpenFile(card, os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	m := *image.Manifest
-	m.Files = append([]artifact.File(nil), m.Files...)
-	for i := range m.Files {
-		if m.Files[i].Name == name {
-			m.Files[i].Size = int64(len(other))
-		}
-	}
-	source := func(n string) (io.ReadCloser, error) {
-		if n == name {
-			return io.NopCloser(bytes.NewReader(other)), nil
-		}
-		return image.Open(n)
-	}
-	p := partition(t, f, l.Partition())
-	layout, err := slots.Image{Manifest: &m, Text: image.Text, Signature: image.Signature, Digest: image.Digest, Open: source}.Slot(l, p)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := layout.Write(io.NewOffsetWriter(f, p.Start)); err != nil {
-		t.Fatal(err)
-	}
 }

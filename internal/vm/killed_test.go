@@ -42,7 +42,7 @@ func TestUpgradeKilled(t *testing.T) {
 	at := "10.0.2.2" + s.Addr[strings.LastIndexByte(s.Addr, ':'):] + "/small:1.3"
 	const (
 		old, updated = "small 1.2, slot a (committed), root verified", "small 1.3, slot b (committed), root verified"
-		committed    = "release 1.3 is committed: all checks held for 5s"
+		committed    = "release 1.3 is committed: all checks held for 2s"
 		restarts     = "restarting into the trial of release 1.3"
 	)
 	// An upgrade of these images is some 50 writes from the first to the commit.

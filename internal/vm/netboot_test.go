@@ -288,7 +288,7 @@ func TestNetboot(t *testing.T) {
 	channel := filepath.Join(t.TempDir(), "stable")
 	release := func(number, deadline, more string) {
 		t.Helper()
-		r, err := buildFilled(t, "small.yaml", t.TempDir(), append([]string{"release: \"1.2\"\n", "release: \"" + number + "\"\nhealth: {soak: 5s, deadline: " + deadline + "}\n" + more}, servedBoards...))
+		r, err := buildFilled(t, "small.yaml", t.TempDir(), append([]string{"release: \"1.2\"\n", "release: \"" + number + "\"\nhealth: {soak: 2s, deadline: " + deadline + "}\n" + more}, servedBoards...))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -309,9 +309,9 @@ func TestNetboot(t *testing.T) {
 	p.run("pikeletd status", "started without a card, by the boot server 10.77.0.1:8069")
 	p.works("until ip -4 addr show dev eth0 | grep -q 10.77.0.; do sleep 1; done")
 	s.says(": healthy")
-	release("1.3", "15s", "layers: [{folder: "+strings.TrimSuffix(sick, "/usr/lib/pikelet/checks.d")+"}]\n")
+	release("1.3", "10s", "layers: [{folder: "+strings.TrimSuffix(sick, "/usr/lib/pikelet/checks.d")+"}]\n")
 	p.expect("the boot server has release 1.3 for this node; restarting into it", "small 1.3, slot net",
-		"this release is not well here: after 15s: fan: the fan stands still", "the boot server has release 1.2 for this node; restarting into it", "small 1.2, slot net")
+		"this release is not well here: after 10s: fan: the fan stands still", "the boot server has release 1.2 for this node; restarting into it", "small 1.2, slot net")
 	boots := p.Boots()
 	if full.Tests {
 		p.prompt()

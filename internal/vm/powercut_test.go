@@ -12,7 +12,7 @@ import (
 )
 
 var (
-	cuts    = flag.Int("cuts", 2, "how many first boots lose their power")
+	cuts    = flag.Int("cuts", 1, "how many first boots lose their power")
 	cutSeed = flag.Int64("cut-seed", 0, "repeats the moments of an earlier run; 0 for new ones")
 )
 

@@ -138,8 +138,8 @@ func newRecording(t *testing.T) (r recording, again bool) {
 // of those cards are started.
 func TestRecordedUpgrade(t *testing.T) {
 	t.Parallel()
-	first := variant(t, "console: root\n", "console: root\nhealth: {soak: 5s, deadline: 10m}\n")
-	second := variant(t, "release: \"1.2\"\n", "release: \"1.3\"\nhealth: {soak: 5s, deadline: 10m}\n")
+	first := variant(t, "console: root\n", "console: root\nhealth: {soak: 2s, deadline: 10m}\n")
+	second := variant(t, "release: \"1.2\"\n", "release: \"1.3\"\nhealth: {soak: 2s, deadline: 10m}\n")
 	r, again := newRecording(t)
 	if !again {
 		recordUpgrade(t, r, first, second)
@@ -248,7 +248,7 @@ func recordUpgrade(t *testing.T, r recording, first, second *builder.Result) {
 	p := boot(t, r.card(), func(o *vm.Options) { o.Writes, o.Snapshot = r.writes(), true })
 	p.prompt()
 	p.run("pikeletd upgrade --plain-http 10.0.2.2"+s.Addr[strings.LastIndexByte(s.Addr, ':'):]+"/small:1.3", "by a patch: ", "MB were written",
-		"small 1.3, slot b (trial), root verified", "release 1.3 is committed: all checks held for 5s")
+		"small 1.3, slot b (trial), root verified", "release 1.3 is committed: all checks held for 2s")
 	if strings.Contains(p.Output(), "it did not go") {
 		t.Error("the upgrade came in another way than by its patch")
 	}

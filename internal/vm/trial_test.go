@@ -53,7 +53,7 @@ func trying(t *testing.T, card string) *pi {
 // however long a busy host makes it wait.
 func next(t *testing.T, more string) *builder.Result {
 	t.Helper()
-	return variant(t, "release: \"1.2\"\n", "release: \"1.3\"\nhealth: {soak: 5s, deadline: 10m}\n"+more+"\n")
+	return variant(t, "release: \"1.2\"\n", "release: \"1.3\"\nhealth: {soak: 2s, deadline: 10m}\n"+more+"\n")
 }
 
 // bad builds release 1.3 of the small image, with more in its spec and with
@@ -73,7 +73,7 @@ func bad(t *testing.T, more string, files map[string]string) *builder.Result {
 	if len(files) > 0 {
 		more += "\nlayers: [{folder: " + dir + "}]"
 	}
-	return variant(t, "release: \"1.2\"\n", "release: \"1.3\"\nhealth: {soak: 5s, deadline: 20s}\n"+more+"\n")
+	return variant(t, "release: \"1.2\"\n", "release: \"1.3\"\nhealth: {soak: 5s, deadline: 10s}\n"+more+"\n")
 }
 
 // left expects that the old slot is back, and says why.
@@ -152,7 +152,7 @@ func TestTrialsThatFail(t *testing.T) {
 		p.expect("small 1.3, slot b (trial), root verified")
 		p.leaves(reason)
 	}
-	try(bad(t, "inventory: lost.yaml", nil), "after 20s: network: eth0 has no")
+	try(bad(t, "inventory: lost.yaml", nil), "after 10s: network: eth0 has no")
 	try(bad(t, trouble("while sleep 4; do kill -KILL $(pidof pikeletd); done"), nil), "pikeletd ended 5 times in the middle of the trial")
 }
 

@@ -58,7 +58,7 @@ func TestUpgrade(t *testing.T) {
 	}
 	t.Cleanup(s.Stop)
 	release := func(number, deadline, more string) *builder.Result {
-		return variant(t, "release: \"1.2\"\n", "release: \""+number+"\"\nhealth: {soak: 5s, deadline: "+deadline+"}\noverlays: [ssh]\n"+more)
+		return variant(t, "release: \"1.2\"\n", "release: \""+number+"\"\nhealth: {soak: 2s, deadline: "+deadline+"}\noverlays: [ssh]\n"+more)
 	}
 	sick := filepath.Join(t.TempDir(), "usr/lib/pikelet/checks.d")
 	if err := os.MkdirAll(sick, 0o755); err != nil {
@@ -70,7 +70,7 @@ func TestUpgrade(t *testing.T) {
 	first := release("1.2", "10m", "")
 	published(t, s, first.Artifact.Dir)
 	published(t, s, release("1.3", "10m", "").Artifact.Dir)
-	published(t, s, release("1.4", "20s", "layers: [{folder: "+strings.TrimSuffix(sick, "/usr/lib/pikelet/checks.d")+"}]\n").Artifact.Dir)
+	published(t, s, release("1.4", "10s", "layers: [{folder: "+strings.TrimSuffix(sick, "/usr/lib/pikelet/checks.d")+"}]\n").Artifact.Dir)
 	at := "10.0.2.2" + s.Addr[strings.LastIndexByte(s.Addr, ':'):] + "/small"
 
 	key, public := sshKey(t)
@@ -110,7 +110,7 @@ func TestUpgrade(t *testing.T) {
 	if out, err := upgrade(anna.host, ":1.3"); err != nil || !strings.Contains(out, "attic: 1.2 -> 1.3, committed") || !strings.Contains(out, "by a patch: ") {
 		t.Errorf("upgrading over SSH: %v\n%s", err, out)
 	}
-	p.expect("small 1.3, slot b (trial), root verified", "release 1.3 is committed: all checks held for 5s")
+	p.expect("small 1.3, slot b (trial), root verified", "release 1.3 is committed: all checks held for 2s")
 	p.run("pikeletd status", "upgrade to 1.3 in slot b: committed")
 	if out, err := upgrade(anna.host, ":1.3"); err != nil || !strings.Contains(out, "attic: runs 1.3 already") {
 		t.Errorf("once more: %v\n%s", err, out)
@@ -118,10 +118,10 @@ func TestUpgrade(t *testing.T) {
 	p.run("pikeletd upgrade "+at+":1.4", "say --plain-http")
 	p.run("pikeletd rollback", "slot a holds small 1.2, whole and signed", "small 1.2, slot a (trial), root verified", "release 1.2 is committed")
 	p.run("pikeletd upgrade --plain-http "+at+":1.4", "small 1.4 is good, and goes to slot b", "all of it reads back as it should", "small 1.4, slot b (trial), root verified",
-		"release 1.4 is not well, and is left: after 20s: fan: the fan stands still", "small 1.2, slot a (committed), root verified")
+		"release 1.4 is not well, and is left: after 10s: fan: the fan stands still", "small 1.2, slot a (committed), root verified")
 	if full.Tests {
 		p.prompt()
-		p.run("pikeletd status", "upgrade to 1.4 in slot b: left, after 20s: fan: the fan stands still")
+		p.run("pikeletd status", "upgrade to 1.4 in slot b: left, after 10s: fan: the fan stands still")
 		p.run("pikeletd upgrade --plain-http "+at+":1.4", "release 1.4 failed on this node before", "say --again")
 		p.works("grep -q 'MISSING fan .* the fan stands still' /var/lib/pikelet/state/report.txt")
 		p.off()
