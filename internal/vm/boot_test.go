@@ -179,6 +179,9 @@ func TestBothSlotsBadStaysUpAndTriesAgain(t *testing.T) {
 		t.Errorf("report.txt names not both slots:\n%s", report)
 	}
 
+	if !full.Tests {
+		return
+	}
 	// A slot that holds nothing is not gone to at all: old firmware would wait
 	// there for ever.
 	card = newCard(t)

@@ -76,7 +76,7 @@ func (l *lan) flood(ctx context.Context, in string) func() uint32 {
 // TestBootUnderFlood: somebody in the network asks for addresses ten thousand
 // times a second, each time as another machine, and sends what is no message at
 // all; another opens connections, and reads nothing, and asks for files over TFTP that it never
-// acknowledges. The server's memory is bounded, and Pis of every model boot.
+// acknowledges. The server's memory is bounded, and Pis of the oldest and the newest model boot.
 func TestBootUnderFlood(t *testing.T) {
 	r := variant(t, servedBoards[0], servedBoards[1])
 	l := newLAN(t)
@@ -116,7 +116,7 @@ func TestBootUnderFlood(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, model := range []string{"3", "4", "5"} {
+	for _, model := range []string{"3", "5"} {
 		serial, _ := strconv.Atoi(model)
 		rom, _ := l.pi(model, uint32(serial))
 		got, err := rom.Boot(ctx)

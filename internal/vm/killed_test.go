@@ -13,7 +13,7 @@ import (
 )
 
 var (
-	kills    = flag.Int("kills", 2, "how many upgrades lose their power")
+	kills    = flag.Int("kills", 1, "how many upgrades lose their power")
 	killSeed = flag.Int64("kill-seed", 0, "repeats the moments of an earlier run; 0 for new ones")
 )
 

@@ -129,11 +129,11 @@ func (l *lan) serve(image, nodes string, more ...string) *server {
 }
 
 var (
-	storm      = flag.Int("storm", 16, "how many Pis boot at once")
+	storm      = flag.Int("storm", 12, "how many Pis boot at once")
 	lossyStorm = flag.Int("lossy-storm", 4, "how many of them where packets are lost")
 )
 
-// TestBootStorm: power comes back to sixteen Pis; and to four behind a cable that
+// TestBootStorm: power comes back to twelve Pis; and to four behind a cable that
 // loses one packet in a hundred each way; make soak has a hundred and twenty.
 // Another machine speaks for each of them all the while. Each has all its files,
 // within the patience that its firmware has for each, and is not told of anything

@@ -70,7 +70,9 @@ func TestUpgrade(t *testing.T) {
 	first := release("1.2", "10m", "")
 	published(t, s, first.Artifact.Dir)
 	published(t, s, release("1.3", "10m", "").Artifact.Dir)
-	published(t, s, release("1.4", "10s", "layers: [{folder: "+strings.TrimSuffix(sick, "/usr/lib/pikelet/checks.d")+"}]\n").Artifact.Dir)
+	if full.Tests {
+		published(t, s, release("1.4", "10s", "layers: [{folder: "+strings.TrimSuffix(sick, "/usr/lib/pikelet/checks.d")+"}]\n").Artifact.Dir)
+	}
 	at := "10.0.2.2" + s.Addr[strings.LastIndexByte(s.Addr, ':'):] + "/small"
 
 	key, public := sshKey(t)
@@ -117,16 +119,16 @@ func TestUpgrade(t *testing.T) {
 	}
 	p.run("pikeletd upgrade "+at+":1.4", "say --plain-http")
 	p.run("pikeletd rollback", "slot a holds small 1.2, whole and signed", "small 1.2, slot a (trial), root verified", "release 1.2 is committed")
+	if !full.Tests {
+		return // TestTrialsThatFail and TestNetboot have releases that are not well
+	}
 	p.run("pikeletd upgrade --plain-http "+at+":1.4", "small 1.4 is good, and goes to slot b", "all of it reads back as it should", "small 1.4, slot b (trial), root verified",
 		"release 1.4 is not well, and is left: after 10s: fan: the fan stands still", "small 1.2, slot a (committed), root verified")
-	if full.Tests {
-		p.prompt()
-		p.run("pikeletd status", "upgrade to 1.4 in slot b: left, after 10s: fan: the fan stands still")
-		p.run("pikeletd upgrade --plain-http "+at+":1.4", "release 1.4 failed on this node before", "say --again")
-		p.works("grep -q 'MISSING fan .* the fan stands still' /var/lib/pikelet/state/report.txt")
-		p.off()
-	}
-	p.Close()
+	p.prompt()
+	p.run("pikeletd status", "upgrade to 1.4 in slot b: left, after 10s: fan: the fan stands still")
+	p.run("pikeletd upgrade --plain-http "+at+":1.4", "release 1.4 failed on this node before", "say --again")
+	p.works("grep -q 'MISSING fan .* the fan stands still' /var/lib/pikelet/state/report.txt")
+	p.off()
 	report, err := os.ReadFile(filepath.Join(dumpControl(t, card), slots.ReportFile))
 	if err != nil || !strings.Contains(string(report), "MISSING fan") || !strings.Contains(string(report), "ok      network") || !strings.Contains(string(report), "-- the kernel") {
 		t.Errorf("report.txt says (%v):\n%.600s", err, report)
