@@ -148,7 +148,7 @@ func (p *pi) counted(n int) {
 // counted checks the same on the LUN, which no node has mounted.
 func (n *nas) counted(last int) {
 	n.t.Helper()
-	b, err := exec.Command("debugfs", "-R", "cat count", n.disk).Output()
+	b, err := exec.Command("debugfs", "-R", "cat /var/lib/rancher/count", n.disk).Output()
 	if err != nil {
 		n.t.Fatal(err)
 	}

@@ -449,7 +449,7 @@ func TestVolumeOnADisk(t *testing.T) {
 	p.run("sync; reboot", "config from state")
 	if !full.Tests {
 		p.Close()
-		if out, err := exec.Command("debugfs", "-R", "cat kept", second).Output(); err != nil || string(out) != "kept\n" {
+		if out, err := exec.Command("debugfs", "-R", "cat /var/lib/rancher/kept", second).Output(); err != nil || string(out) != "kept\n" {
 			t.Errorf("the disk keeps %q (%v)", out, err)
 		}
 		return
