@@ -341,7 +341,7 @@ func TestFullDisk(t *testing.T) {
 	newSpec(t, dir)
 	warmCache(t, dir)
 	must(t, dir, "mkdir small")
-	if err := syscall.Mount("tmpfs", dir+"/small", "tmpfs", 0, "size=12m"); err != nil {
+	if err := syscall.Mount("tmpfs", dir+"/small", "tmpfs", 0, "size=2m"); err != nil {
 		t.Fatalf("mounting a small file system: %v", err)
 	}
 	defer syscall.Unmount(dir+"/small", 0)

@@ -48,7 +48,7 @@ health: {soak: 90s}`)
 		}
 	}
 	st, err := os.Stat(dir + "/out-one/disk.img")
-	if err != nil || st.Size() != (68+2*64+32)<<20 {
+	if err != nil || st.Size() != (68+2*34+32)<<20 {
 		t.Errorf("disk.img has %d MiB (%v)", st.Size()>>20, err)
 	}
 	if out, code := pikelet(t, dir, nil, "completion", "bash"); code != 0 || !strings.Contains(out, "__start_pikelet") {
@@ -84,7 +84,7 @@ func TestWhatABuildSays(t *testing.T) {
 	}
 	// On a terminal: bars, and the same lines above and below them.
 	cmd := exec.Command("script", "-qec", "stty cols 100 rows 30; "+os.Args[0]+" build -o out image.yaml", "/dev/null")
-	cmd.Dir, cmd.Env = dir, []string{"BE_PIKELET=1", "HOME=" + dir, "TERM=vt100", "PATH=" + os.Getenv("PATH")}
+	cmd.Dir, cmd.Env = dir, []string{"BE_PIKELET=1", "HOME=" + dir, "XDG_CACHE_HOME=" + dir + "/cache", "TERM=vt100", "PATH=" + os.Getenv("PATH")}
 	out, err := cmd.CombinedOutput()
 	for _, want := range []string{"unpacking packages ", "writing the root ", "writing the disk image ", "=====", " MiB / ", "packages chosen", "(OCI manifest sha256:"} {
 		if err != nil || !strings.Contains(string(out), want) {

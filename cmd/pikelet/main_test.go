@@ -31,6 +31,7 @@ func TestMain(m *testing.M) {
 	code := m.Run()
 	os.RemoveAll(shipped.dir)
 	os.RemoveAll(warm.dir)
+	os.RemoveAll(small.dir)
 	os.Exit(code)
 }
 
@@ -39,7 +40,7 @@ func pikelet(t *testing.T, dir string, env []string, args ...string) (string, in
 	t.Helper()
 	cmd := exec.Command(os.Args[0], args...)
 	cmd.Dir = dir
-	cmd.Env = append([]string{"BE_PIKELET=1", "HOME=" + dir, "PATH=" + os.Getenv("PATH")}, env...)
+	cmd.Env = append([]string{"BE_PIKELET=1", "HOME=" + dir, "XDG_CACHE_HOME=" + dir + "/cache", "PATH=" + os.Getenv("PATH")}, env...)
 	out, err := cmd.CombinedOutput()
 	if err != nil && cmd.ProcessState == nil {
 		t.Fatal(err)
@@ -86,17 +87,16 @@ func warmCache(t *testing.T, dir string) {
 	must(t, dir, "mkdir -p cache && cp -a "+warm.dir+"/cache/pikelet cache/")
 }
 
-// newSpec writes a spec over the starter repository, with a folder layer.
+// newSpec writes a spec over the small repository, with a folder layer.
 func newSpec(t *testing.T, dir string) {
 	t.Helper()
-	needsStarter(t)
-	starter, err := filepath.Abs("../../build/starter")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(starter + "/aarch64/APKINDEX.tar.gz"); err != nil {
-		t.Fatalf("%v; make starter makes it", err)
-	}
+	newSpecOver(t, dir, smallStarter(t))
+}
+
+// newSpecOver is newSpec over another repository, as the starter's own, whose
+// images boot and need larger slots.
+func newSpecOver(t *testing.T, dir, starter string) {
+	t.Helper()
 	write(t, dir+"/image.yaml", `name: twin
 release: "1.0"
 boards: [rpi3, rpi4, vm]
@@ -111,7 +111,7 @@ services:
 config:
   all: {lines: [disable_splash=1]}
   rpi4: {lines: [over_voltage=2]}
-slot-size: 64MiB
+slot-size: 34MiB
 `, 0o644)
 	write(t, dir+"/files/etc/hello", "hello\n", 0o644)
 	write(t, dir+"/files/usr/bin/hi", "#!/bin/sh\necho hi\n", 0o755)
@@ -142,7 +142,8 @@ func TestSameBytes(t *testing.T) {
 	}
 	build := func(env ...string) string {
 		dir := t.TempDir()
-		newSpec(t, dir)
+		newSpecOver(t, dir, starterFolder(t))
+		edit(t, dir+"/image.yaml", "slot-size: 34MiB", "slot-size: 64MiB")
 		if out, code := pikelet(t, dir, env, "build", "--key", key, "--zst", "-o", "out", "image.yaml"); code != 0 {
 			t.Fatalf("exit %d:\n%s", code, out)
 		}

@@ -215,7 +215,7 @@ func TestOverlayFilesAreVendored(t *testing.T) {
 	run("lock", "image.yaml")
 	run("build", "--output", "one", "image.yaml")
 	run("vendor", "image.yaml", "copies")
-	for _, gone := range []string{"chart.tgz", ".cache"} {
+	for _, gone := range []string{"chart.tgz", "cache"} {
 		if err := os.RemoveAll(dir + "/" + gone); err != nil {
 			t.Fatal(err)
 		}

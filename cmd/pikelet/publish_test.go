@@ -41,6 +41,7 @@ func shippedIn(t *testing.T) string {
 			t.Fatal(err)
 		}
 		newSpec(t, dir)
+		warmCache(t, dir)
 		t.Setenv(passwordVariable, "open sesame")
 		made := func(args ...string) {
 			if out, code := pikelet(t, dir, []string{passwordVariable + "=open sesame"}, args...); code != 0 {
@@ -166,6 +167,7 @@ func mirrorAndPromote(t *testing.T, dir, repo string, ca []string) {
 	must(t, dir, "cp -r two three && cp two/manifest.json m")
 	other := t.TempDir()
 	newSpec(t, other)
+	warmCache(t, other)
 	edit(t, other+"/image.yaml", "disable_splash=1", "disable_splash=0")
 	if out, code := pikelet(t, other, []string{passwordVariable + "=open sesame"}, "build", "--key", dir+"/ci.key", "-o", dir+"/changed", "image.yaml"); code != 0 {
 		t.Fatal(out)

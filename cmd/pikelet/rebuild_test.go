@@ -57,23 +57,29 @@ func TestRebuilds(t *testing.T) {
 	withApp(t, dir)
 	warmCache(t, dir)
 	ok(t, dir, "build", "-o", "out", "image.yaml")
-	for _, c := range []struct {
+	type change struct {
 		what, script string
 		most         int // things made that the cache did not have
-	}{
+	}
+	changes := []change{
 		{"nothing", "true", 0},
 		// The file's own fragment, and those of the package database and of
 		// what else names the build; the database's whole block, if it has one.
-		{"a small file", "echo second >files/opt/config", 6},
+		{"a small file", "echo second >files/opt/config; echo old >files/opt/old", 6},
 		{"a large file", "printf x | dd of=files/opt/app bs=1 seek=2000000 conv=notrunc", 7},
-		{"a mode", "chmod 755 files/opt/config", 6},
-		{"a file more", "echo new >files/opt/more", 6},
-		{"a file less", "rm files/opt/more", 6},
-		{"back to what it was", "echo first >files/opt/config; chmod 644 files/opt/config", 6},
+		{"a mode, a file more and one less", "chmod 755 files/opt/config; echo new >files/opt/more; rm files/opt/old", 6},
+		{"back to what it was", "rm files/opt/more; echo first >files/opt/config; chmod 644 files/opt/config", 6},
 		{"a package less", without + " image.yaml", 20},
 		{"a board", "sed -i 's/^boards:.*/boards: [vm]/' image.yaml", 6},
 		{"the compression", "echo 'compression: small' >>image.yaml", 1000},
-	} {
+	}
+	if full.Tests { // one by one
+		changes = slices.Replace(changes, 3, 4,
+			change{"a mode", "chmod 755 files/opt/config", 6},
+			change{"a file more", "echo new >files/opt/more", 6},
+			change{"a file less", "rm files/opt/old", 6})
+	}
+	for i, c := range changes {
 		must(t, dir, c.script)
 		before := made(t, dir, "made")
 		again := digestLine(t, ok(t, dir, "build", "-o", "out", "image.yaml"))
@@ -90,7 +96,13 @@ func TestRebuilds(t *testing.T) {
 		if again != fresh {
 			t.Errorf("%s changed: the image is %s, a fresh one %s", c.what, again, fresh)
 		}
-		must(t, dir, "diff -r out fresh && rm -r none")
+		// The block map has the digests of the disk image's contents; the image
+		// itself is mostly holes, which take long to compare.
+		but := "-x disk.img"
+		if i == 0 || i == len(changes)-1 {
+			but = ""
+		}
+		must(t, dir, "diff -r "+but+" out fresh && rm -r none")
 	}
 }
 
@@ -323,7 +335,7 @@ func TestWatch(t *testing.T) {
 // boots.
 func TestEditBootLoop(t *testing.T) {
 	dir := t.TempDir()
-	newSpec(t, dir)
+	newSpecOver(t, dir, starterFolder(t))
 	write(t, dir+"/image.yaml", "name: loop\nrelease: '1'\nboards: [vm]\nrepositories: [{url: starter, keys: [starter/starter.rsa.pub]}]\n"+
 		"packages: [alpine-base, e2fsprogs]\nlayers: [{folder: files}]\nconsole: root\nslot-size: 64MiB\n", 0o644)
 	const shout = "#!/sbin/openrc-run\nstart() { echo; echo it is %s; }\n"

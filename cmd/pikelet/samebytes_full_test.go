@@ -13,7 +13,7 @@ import (
 // none, and on arm64: every file must be the same.
 func TestSameBytesElsewhere(t *testing.T) {
 	dir := t.TempDir()
-	newSpec(t, dir)
+	newSpecOver(t, dir, starterFolder(t))
 	write(t, dir+"/image.yaml", "name: tiny\nrelease: '1'\nboards: [vm]\nrepositories: [{url: starter, keys: [starter/starter.rsa.pub]}]\npackages: [alpine-base]\nslot-size: 40MiB\n", 0o644)
 	ok(t, dir, "build", "--zst", "-o", "here", "image.yaml")
 	for name, c := range map[string]struct{ env, args, run []string }{
