@@ -142,16 +142,16 @@ func shrunkFiles(t *testing.T, a *apk.Archive) []apk.File {
 	return files
 }
 
-// neededModule reports whether the small repository has a module: those of
-// network filters, wireless and remote file systems are many, and no initramfs
-// has them.
+// neededModule reports whether the small repository has a module. Those of
+// network filters, wireless and remote file systems are many; no initramfs has
+// them, and no board of the tests wants them.
 func neededModule(name string) bool {
 	_, name, _ = strings.Cut(name, "/kernel/")
 	if strings.HasPrefix(name, "net/core/") {
 		return true
 	}
 	for _, prefix := range []string{"net/", "fs/xfs/", "fs/nfs", "fs/lockd/", "fs/netfs/", "drivers/net/wireless/", "drivers/net/vxlan/",
-		"drivers/net/wireguard/", "drivers/nvme/"} {
+		"drivers/net/wireguard/"} {
 		if strings.HasPrefix(name, prefix) {
 			return false
 		}
