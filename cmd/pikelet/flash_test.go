@@ -58,7 +58,7 @@ func TestFlashOntoFiles(t *testing.T) {
 	fails(t, dir, append([]string{"flash", s.Addr + "/twin:1.0", "again", "--retry-after", "1ms"}, flags...), "connection refused")
 
 	// Onto a card with an earlier life.
-	must(t, dir, "yes 'an older cluster' | head -c 260M > old")
+	must(t, dir, "yes 'an older cluster' | head -c 160M > old")
 	out, code := flashAsking(t, dir, "nonsense\n", "flash", "one", "old")
 	if code == 0 || !strings.Contains(out, `Type "old" to go on`) || !strings.Contains(out, "nothing was written") {
 		t.Errorf("a wrong word: exit %d\n%s", code, out)

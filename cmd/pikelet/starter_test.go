@@ -158,3 +158,65 @@ func neededModule(name string) bool {
 	}
 	return true
 }
+
+// warm is a cache after a build of newSpec's spec.
+var warm struct {
+	sync.Once
+	dir string
+}
+
+// warmCache gives builds in dir a copy of a cache that knows the packages of
+// newSpec. Tests whose matter is not how an image comes about begin with it.
+func warmCache(t *testing.T, dir string) {
+	t.Helper()
+	warm.Do(func() {
+		made, err := os.MkdirTemp("", "pikelet-warm-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		newSpec(t, made)
+		ok(t, made, "build", "-o", "out", "image.yaml")
+		must(t, made, "rm -rf out files image.yaml starter")
+		warm.dir = made
+	})
+	if warm.dir == "" {
+		t.Fatal("a test before this one failed to fill the cache")
+	}
+	must(t, dir, "mkdir -p cache && cp -a "+warm.dir+"/cache/pikelet cache/")
+}
+
+// newSpec writes a spec over the small repository, with a folder layer.
+func newSpec(t *testing.T, dir string) {
+	t.Helper()
+	newSpecOver(t, dir, smallStarter(t))
+}
+
+// newSpecOver is newSpec over another repository, as the starter's own, whose
+// images boot and need larger slots.
+func newSpecOver(t *testing.T, dir, starter string) {
+	t.Helper()
+	write(t, dir+"/image.yaml", `name: twin
+release: "1.0"
+boards: [rpi3, rpi4, vm]
+repositories:
+  - url: starter
+    keys: [starter/starter.rsa.pub]
+packages: [alpine-base, raspberrypi-bootloader, dropbear]
+layers:
+  - folder: files
+services:
+  default: [dropbear]
+config:
+  all: {lines: [disable_splash=1]}
+  rpi4: {lines: [over_voltage=2]}
+slot-size: 34MiB
+`, 0o644)
+	write(t, dir+"/files/etc/hello", "hello\n", 0o644)
+	write(t, dir+"/files/usr/bin/hi", "#!/bin/sh\necho hi\n", 0o755)
+	if err := os.Symlink("hello", dir+"/files/etc/hallo"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(starter, dir+"/starter"); err != nil {
+		t.Fatal(err)
+	}
+}
