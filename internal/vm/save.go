@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"errors"
 	"path/filepath"
 	"strings"
 )
@@ -18,14 +19,17 @@ type Saved struct {
 
 func (s *Saved) file() string { return filepath.Join(s.dir, "machine") }
 
-// Save saves a running machine and its card into a directory that exists, and
-// ends it. Machine's own command line, ports and MAC addresses aside, is that
-// of those which go on from here: they must be given the same Options but for
-// Image, Snapshot, Resume, Forward, Console and Log.
+// Save writes a running machine and its card into an existing directory, and
+// ends the machine. Machines that go on from there need the same Options, but
+// for Image, Snapshot, Resume, Forward, Console and Log. Save fails when no
+// kernel is running, as between two boots.
 func (m *Machine) Save(dir string) (*Saved, error) {
 	m.mu.Lock()
 	control, request := m.control, m.request
 	m.mu.Unlock()
+	if control == nil {
+		return nil, errors.New("saving the machine: QEMU is not running")
+	}
 	s := &Saved{dir: dir, Card: filepath.Join(dir, "card.img"), request: request}
 	if err := control.migrate(s.file()); err != nil {
 		return nil, err
