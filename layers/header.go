@@ -42,7 +42,8 @@ func lean(h *tar.Header) (int64, error) {
 	}
 	size := int64(entrySize)
 	records := h.PAXRecords
-	h.PAXRecords, h.Xattrs = nil, nil // tar.Reader fills both
+	//lint:ignore SA1019 tar.Reader fills both
+	h.PAXRecords, h.Xattrs = nil, nil
 	for k, v := range records {
 		attribute, is := strings.CutPrefix(k, xattrPrefix)
 		if !is && k != apk.ChecksumRecord {

@@ -149,7 +149,7 @@ func (c *Checker) Decoding(err error) {
 // be secrets that stand in the wrong place.
 var (
 	wrongKind = regexp.MustCompile("^cannot unmarshal !!?(\\S*)(?s: `.*`)? into (\\S+)$")
-	wrongTag  = regexp.MustCompile("^cannot decode (?s:.*) as a !!(\\w+)$")
+	wrongTag  = regexp.MustCompile(`^cannot decode (?s:.*) as a !!(\w+)$`)
 	wrongKey  = regexp.MustCompile("^invalid map key: ")
 	ownAnchor = regexp.MustCompile("^anchor '(?s:.*)' value contains itself$")
 )
