@@ -50,6 +50,12 @@ func TestNodeConfigs(t *testing.T) {
 		}
 	}
 	run(0, "node", "init")
+	contains(run(2, "node", "check", "nodes.yaml"), "nodes.yaml:19: users[0].keys[0]: this is the placeholder of pikelet node init")
+	starting, err := os.ReadFile(dir + "/nodes.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, dir+"/nodes.yaml", strings.Replace(string(starting), "AAAAIAAAAAAAAA", "AAAAIAAAABAAAA", 1), 0o644)
 	contains(run(0, "node", "check", "nodes.yaml"), "good: 1 nodes")
 	if _, err := os.Stat(dir + "/nodes.schema.json"); err != nil {
 		t.Error(err)

@@ -195,7 +195,7 @@ func registryOptions(cfg *config.Config, ref string, plain bool) (registry.Optio
 		return o, nil
 	}
 	if a := r.Auth; a != (config.RegistryAuth{}) {
-		o.Keychain = account(authn.AuthConfig{Username: a.Username, Password: a.Password, Auth: a.Auth, RegistryToken: a.Token})
+		o.Keychain = account(authn.AuthConfig{Username: a.Username, Password: a.Password, Auth: a.Auth, IdentityToken: a.IdentityToken})
 	}
 	if err := addTLS(&o, r.TLS); err != nil {
 		return o, fmt.Errorf("registries.configs.%s.tls.%w", host, err)

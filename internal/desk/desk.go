@@ -198,7 +198,7 @@ func Redacted(c *config.Config) (*config.Config, error) {
 		*s.Value = fmt.Sprintf("(secret, %d characters)", len(*s.Value))
 	}
 	for name, r := range copied.Registries.Configs { // maps hold copies
-		for _, v := range []*string{&r.Auth.Password, &r.Auth.Token, &r.Auth.Auth} {
+		for _, v := range []*string{&r.Auth.Password, &r.Auth.Auth, &r.Auth.IdentityToken} {
 			if *v != "" {
 				*v = fmt.Sprintf("(secret, %d characters)", len(*v))
 			}

@@ -1,10 +1,7 @@
 package config
 
 import (
-	"encoding/base64"
-	"encoding/binary"
 	"fmt"
-	"net"
 	"net/netip"
 	"net/url"
 	"path"
@@ -37,11 +34,10 @@ var (
 	sysctlForm = regexp.MustCompile(`^[a-z0-9_]+([./][A-Za-z0-9_*-]+)+$`)
 	moduleForm = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
 	optionForm = regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*\+?$`)
-	taintForm  = regexp.MustCompile(`^[A-Za-z0-9./_-]+(=[A-Za-z0-9._-]*)?:(NoSchedule|PreferNoSchedule|NoExecute)$`)
-	labelForm  = regexp.MustCompile(`^([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$`)
-	labelValue = regexp.MustCompile(`^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$`)
-	// FACTS 8.1: lower case, digits, dots, dashes and colons, 223 bytes.
-	iqnForm = regexp.MustCompile(`^(iqn\.\d{4}-\d{2}\.[a-z0-9.-]+(:[a-z0-9.:-]+)?|eui\.[0-9A-Fa-f]{16}|naa\.[0-9A-Fa-f]{16,32})$`)
+	// RFC 7143 section 4.2.7 has names in lower case, and targets that are told
+	// apart by case or have _ are common: Synology's and StarWind's own names.
+	// open-iscsi takes any name of at most 223 bytes.
+	iqnForm = regexp.MustCompile(`^(iqn\.\d{4}-\d{2}\.[A-Za-z0-9._-]+(:[A-Za-z0-9._:-]+)?|eui\.[0-9A-Fa-f]{16}|naa\.[0-9A-Fa-f]{16,32})$`)
 )
 
 // encrypted is what secrets begin with that the desk must still decrypt.
@@ -141,31 +137,6 @@ func (c *checker) users(prefix string, users []User) {
 			}
 		}
 	}
-}
-
-// checkKey looks at one line of authorized_keys.
-func checkKey(line string) error {
-	if strings.ContainsAny(line, "\n\r") {
-		return fmt.Errorf("want one key a line of the list")
-	}
-	if strings.Contains(line, "PRIVATE KEY") {
-		return fmt.Errorf("this is a private key; want the public one, from the file that ends in .pub")
-	}
-	f := strings.Fields(line)
-	for i, kind := range f {
-		if !strings.HasPrefix(kind, "ssh-") && !strings.HasPrefix(kind, "ecdsa-") && !strings.HasPrefix(kind, "sk-") {
-			continue // options come before
-		}
-		if i+1 == len(f) {
-			break
-		}
-		b, err := base64.StdEncoding.DecodeString(f[i+1])
-		if err != nil || len(b) < 4+len(kind) || int(binary.BigEndian.Uint32(b)) != len(kind) || string(b[4:4+len(kind)]) != kind {
-			return fmt.Errorf("the key behind %s is damaged; copy the whole line from the file that ends in .pub", kind)
-		}
-		return nil
-	}
-	return fmt.Errorf("%q: want a public key such as ssh-ed25519 AAAA... you@desk", shorten(line))
 }
 
 func (c *checker) network(field string, n Network) {
@@ -274,8 +245,8 @@ func (c *checker) k3s(field string, k K3s) {
 		}
 	}
 	if k.Server != "" {
-		if u, err := url.Parse(k.Server); err != nil || u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" {
-			c.Add(field+".server", "%q: want an address such as https://10.0.0.10:6443", k.Server)
+		if err := checkServer(k.Server); err != nil {
+			c.Add(field+".server", "%v", err)
 		}
 	}
 	if k.Role == "server" && k.Server != "" && k.Token == "" && !c.public {
@@ -286,16 +257,7 @@ func (c *checker) k3s(field string, k K3s) {
 			c.Add(field+"."+name, "a token has no blanks or line ends")
 		}
 	}
-	for _, key := range sorted(k.Labels) {
-		if !labelForm.MatchString(key) || !labelValue.MatchString(k.Labels[key]) {
-			c.Add(field+".labels."+key, "%s=%s is no label of Kubernetes", key, k.Labels[key])
-		}
-	}
-	for i, t := range k.Taints {
-		if !taintForm.MatchString(t) {
-			c.Add(fmt.Sprintf("%s.taints[%d]", field, i), "%q: want KEY=VALUE:NoSchedule, :PreferNoSchedule or :NoExecute", t)
-		}
-	}
+	c.labelsAndTaints(field, k)
 	for _, key := range sorted(k.Options) {
 		at := field + ".options." + key
 		name := strings.TrimSuffix(key, "+")
@@ -306,7 +268,7 @@ func (c *checker) k3s(field string, k K3s) {
 			c.Add(at, "%s says that", own[name])
 		}
 		switch v := k.Options[key].(type) {
-		case string, bool, int, float64:
+		case string, bool, int, int64, uint64, float64:
 		case []any:
 			for i, e := range v {
 				if _, nested := e.([]any); nested || isMap(e) || e == nil {
@@ -340,9 +302,7 @@ func (c *checker) registries(field string, r Registries) {
 		if strings.Contains(name, "://") {
 			c.Add(field+".configs."+name, "want a registry's name without https://")
 		}
-		if cfg.Auth.Password != "" && cfg.Auth.Username == "" {
-			c.Add(field+".configs."+name+".auth.username", "missing; a password needs one")
-		}
+		c.registryAuth(field+".configs."+name+".auth", cfg.Auth)
 	}
 }
 
@@ -401,8 +361,13 @@ func parseAddr(s string) (netip.Addr, error) {
 func zoneIsInterface(a netip.Addr) bool { return a.Zone() == "" || ifaceForm.MatchString(a.Zone()) }
 
 func isHost(s string) bool {
-	_, err := parseAddr(s)
-	return err == nil || domainForm.MatchString(s) && net.ParseIP(s) == nil
+	if _, err := parseAddr(s); err == nil {
+		return true
+	}
+	// No name ends in a number (RFC 3696 section 2): 10.0.0.256 is an address
+	// that is mistyped.
+	last := s[strings.LastIndexByte(s, '.')+1:]
+	return domainForm.MatchString(s) && strings.Trim(last, "0123456789") != ""
 }
 
 func shorten(s string) string {

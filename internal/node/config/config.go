@@ -191,8 +191,10 @@ type K3s struct {
 	// Taints are given to the node when it joins, as KEY=VALUE:EFFECT.
 	Taints []string `yaml:"taints,omitempty"`
 	// Options are any others of k3s, as in its own config file, such as
-	// flannel-backend: host-gw. A name with + at its end adds to a list.
-	Options map[string]any `yaml:"options,omitempty"`
+	// flannel-backend: host-gw. A name with + at its end adds to a list. yes,
+	// no, on and off are true and false, as in that file; a number such as 0640
+	// stays the text it is.
+	Options Options `yaml:"options,omitempty"`
 }
 
 // Registries say where container images come from, as in k3s' own
@@ -227,10 +229,11 @@ type RegistryAuth struct {
 	Username string `yaml:"username,omitempty"`
 	// Password goes with it. Secret.
 	Password string `yaml:"password,omitempty"`
-	// Token is a bearer token. Secret.
-	Token string `yaml:"token,omitempty"`
 	// Auth is base64 of USERNAME:PASSWORD. Secret.
 	Auth string `yaml:"auth,omitempty"`
+	// IdentityToken is what the registry gave for a refresh token, such as docker
+	// login stores. Secret.
+	IdentityToken string `yaml:"identity_token,omitempty"`
 }
 
 // RegistryTLS says whom to trust. Files can come from files.

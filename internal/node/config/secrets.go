@@ -40,8 +40,8 @@ func (c *Config) Secrets() []Secret {
 		auth := c.Registries.Configs[name].Auth
 		at := "registries.configs." + name + ".auth."
 		add(at+"password", &auth.Password)
-		add(at+"token", &auth.Token)
 		add(at+"auth", &auth.Auth)
+		add(at+"identity_token", &auth.IdentityToken)
 	}
 	chap := func(field string, h *CHAP) {
 		add(field+".password", &h.Password)
