@@ -68,6 +68,8 @@ func runChecks(cfg *config.Config) []node.Check {
 	default:
 		add("state", "on "+p.State.Device, "")
 	}
+	boot, err := readBoot()
+	list = append(list, configCheck(p.Config, err == nil && boot.Kind == slots.Trial))
 	v, err := readVolume()
 	switch {
 	case err != nil:
@@ -110,6 +112,17 @@ func runChecks(cfg *config.Config) []node.Check {
 		add("node", "", err.Error())
 	}
 	return list
+}
+
+// configCheck fails on the trial of an image that does not take all of the
+// config, so that the node goes back to the one that does. Later it must not
+// keep the node from the image that mends it: status tells of it as a problem.
+func configCheck(c node.ConfigStatus, trial bool) node.Check {
+	if c.Partial && trial {
+		return node.Check{Name: "config", Says: "this image does not take all of the node's config: " + c.Refused +
+			"; mend it and send it before the next upgrade: pikelet node send"}
+	}
+	return node.Check{Name: "config", OK: true, Says: "from " + c.Source}
 }
 
 // cgroupProblem looks for cgroup v2 with the controllers that k3s refuses to

@@ -17,6 +17,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/pikelet-os/pikelet/internal/node"
 )
 
 // TestOwnChecks: every program of the folder is run, whatever another says; the
@@ -156,4 +158,19 @@ func kubeletCertificate(t *testing.T) (cert, key []byte) {
 		t.Fatal(err)
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: b})
+}
+
+// TestPartialConfigEndsTrials: an image that goes without a part of the config
+// is not kept; one that runs already may be left for another.
+func TestPartialConfigEndsTrials(t *testing.T) {
+	partial := node.ConfigStatus{Source: node.FromState, Refused: "users[0].keys[1]: x", Partial: true}
+	if c := configCheck(partial, true); c.OK || !strings.Contains(c.Says, "users[0].keys[1]: x") {
+		t.Errorf("on a trial: %v", c)
+	}
+	if c := configCheck(partial, false); !c.OK {
+		t.Errorf("later: %v", c)
+	}
+	if c := configCheck(node.ConfigStatus{Source: node.FromState}, true); !c.OK {
+		t.Errorf("a whole config: %v", c)
+	}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/pikelet-os/pikelet/internal/node"
 	"github.com/pikelet-os/pikelet/internal/node/config"
 	"github.com/pikelet-os/pikelet/internal/slots"
+	"github.com/pikelet-os/pikelet/internal/strict"
 	"github.com/pikelet-os/pikelet/internal/whole"
 )
 
@@ -89,9 +90,12 @@ func (p configs) take(m config.Machine, state node.StateStatus) (*config.Config,
 		cfg, err := config.Over(inventory, m, p.kept, kept, false)
 		if err != nil {
 			refuse(err)
+			var mistakes *strict.Error
+			unknown := errors.As(err, &mistakes) && mistakes.Unknown
 			// It was good for the image that took it. What this one does not
-			// know it does without, rather than without all of it.
+			// take it does without, rather than without all of it.
 			cfg, err = config.Over(inventory, m, p.kept, kept, true)
+			st.Partial = err == nil && !unknown
 		}
 		if err == nil {
 			st.Source = node.FromState

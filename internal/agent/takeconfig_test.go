@@ -201,3 +201,24 @@ func TestAdminsAreRoot(t *testing.T) {
 		}
 	}
 }
+
+// TestKeptConfigKeepsUsers: a config that an earlier image took lets its users
+// in under stricter rules, and says that it is not taken whole; fields of a newer
+// image are passed over.
+func TestKeptConfigKeepsUsers(t *testing.T) {
+	const key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAybm0CJp03lfWCx6KDH+bSOjkyF0vEOKCcIp0ekn+0K"
+	for _, c := range []struct {
+		text    string
+		partial bool
+	}{
+		{"users: [{name: anna, keys: ['" + key + "', 'from=\"10.0.0.1\" " + key + "']}]\n", true},
+		{"users: [{name: anna, keys: ['" + key + "']}]\nfuture: {x: y}\n", false},
+	} {
+		p, _ := places(t)
+		fill(t, p.kept, c.text)
+		cfg, st := p.take(config.Machine{}, node.StateStatus{})
+		if len(cfg.Users) != 1 || len(cfg.Users[0].Keys) != 1 || st.Source != node.FromState || st.Partial != c.partial || st.Refused == "" {
+			t.Errorf("%s: users %+v, %+v", c.text, cfg.Users, st)
+		}
+	}
+}

@@ -51,6 +51,9 @@ type ConfigStatus struct {
 	Taken int64 `json:"taken,omitempty"`
 	// Refused says why a newer one was not taken.
 	Refused string `json:"refused,omitempty"`
+	// Partial says that Refused names fields of the config in use, which this
+	// image goes without: an earlier one took them.
+	Partial bool `json:"partial,omitempty"`
 }
 
 // Encode returns the bytes of ReportFile.

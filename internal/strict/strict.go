@@ -16,7 +16,11 @@ import (
 )
 
 // Error is everything wrong with a file, a line each.
-type Error struct{ Problems []string }
+type Error struct {
+	Problems []string
+	// Unknown says that all of them are keys that nothing reads.
+	Unknown bool
+}
 
 func (e *Error) Error() string { return strings.Join(e.Problems, "\n") }
 
@@ -28,8 +32,11 @@ type Checker struct {
 }
 
 type problem struct {
-	line int
-	text string
+	line  int
+	text  string
+	field string // as Add was given it; "" where the YAML itself is wrong
+	// unknown marks a key that nothing reads.
+	unknown bool
 }
 
 // New returns a checker whose messages name the file.
@@ -43,7 +50,7 @@ func (c *Checker) Decode(b []byte, v any) (*yaml.Node, bool) {
 	var root yaml.Node
 	if err := yaml.Unmarshal(b, &root); err != nil {
 		if m := unknownAnchor.FindStringSubmatch(err.Error()); m != nil {
-			c.problems = append(c.problems, problem{lineOf(b, "*"+m[1]), aliasText})
+			c.problems = append(c.problems, problem{line: lineOf(b, "*"+m[1]), text: aliasText})
 		} else {
 			c.Decoding(err)
 		}
@@ -61,7 +68,7 @@ func (c *Checker) Decode(b []byte, v any) (*yaml.Node, bool) {
 		c.Decoding(err)
 	}
 	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
-		c.problems = append(c.problems, problem{0, "there is more than one YAML document; want one a file"})
+		c.problems = append(c.problems, problem{text: "there is more than one YAML document; want one a file"})
 	}
 	return top, true
 }
@@ -88,7 +95,7 @@ func lineOf(b []byte, text string) int {
 // and what was meant as a value is lost.
 func (c *Checker) tags(n *yaml.Node) {
 	if n.Kind != yaml.AliasNode && strings.HasPrefix(n.Tag, "!") && !strings.HasPrefix(n.Tag, "!!") {
-		c.problems = append(c.problems, problem{n.Line, tagText})
+		c.problems = append(c.problems, problem{line: n.Line, text: tagText})
 	}
 	for _, child := range n.Content {
 		c.tags(child)
@@ -130,7 +137,7 @@ func (c *Checker) Decoding(err error) {
 	for _, t := range texts {
 		if m := unknownField.FindStringSubmatch(t); m != nil {
 			line, _ := strconv.Atoi(m[1])
-			c.problems = append(c.problems, problem{line, m[2] + ": there is no such field; is it misspelt or indented wrongly?"})
+			c.problems = append(c.problems, problem{line: line, text: m[2] + ": there is no such field; is it misspelt or indented wrongly?", unknown: true})
 			continue
 		}
 		line := 0
@@ -140,7 +147,7 @@ func (c *Checker) Decoding(err error) {
 				line, t = n, text
 			}
 		}
-		c.problems = append(c.problems, problem{line, plainly(t)})
+		c.problems = append(c.problems, problem{line: line, text: plainly(t)})
 	}
 }
 
@@ -197,7 +204,18 @@ func (c *Checker) Add(field, format string, args ...any) {
 		}
 		up = up[:i]
 	}
-	c.problems = append(c.problems, problem{line, field + ": " + fmt.Sprintf(format, args...)})
+	c.problems = append(c.problems, problem{line: line, text: field + ": " + fmt.Sprintf(format, args...), field: field})
+}
+
+// Fields returns the fields that Add noted mistakes in, in the order it did.
+func (c *Checker) Fields() []string {
+	var list []string
+	for _, p := range c.problems {
+		if p.field != "" {
+			list = append(list, p.field)
+		}
+	}
+	return list
 }
 
 // Err returns an *Error with all mistakes in the order of their lines, or nil.
@@ -206,8 +224,9 @@ func (c *Checker) Err() error {
 		return nil
 	}
 	sort.SliceStable(c.problems, func(i, j int) bool { return c.problems[i].line < c.problems[j].line })
-	e := &Error{}
+	e := &Error{Unknown: true}
 	for _, p := range c.problems {
+		e.Unknown = e.Unknown && p.unknown
 		place := c.file
 		if p.line > 0 {
 			place += ":" + strconv.Itoa(p.line)

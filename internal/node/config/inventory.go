@@ -395,9 +395,10 @@ func decrypted(n *yaml.Node, decrypt func(string) (string, error)) (*yaml.Node, 
 
 // Over returns a node's own config laid over what an image's inventory says
 // of it: maps are joined, lists and values replaced. inventory may be nil.
-// lenient passes over fields that nothing here knows: a node that went back to
-// an older image must not lose its config over a field of a newer one.
-func Over(inventory *Document, m Machine, file string, delivered []byte, lenient bool) (*Config, error) {
+// forgiving goes without fields that nothing here knows, and without those that
+// are wrong: what a node has taken was good for the image that took it, and one
+// with other rules must not lock its users out.
+func Over(inventory *Document, m Machine, file string, delivered []byte, forgiving bool) (*Config, error) {
 	var under *yaml.Node
 	if inventory != nil {
 		if i, err := inventory.Find(m); err == nil {
@@ -410,17 +411,17 @@ func Over(inventory *Document, m Machine, file string, delivered []byte, lenient
 	}
 	c := &checker{strict.New(file), false}
 	over, ok := c.Decode(bytes.TrimRight(delivered, "\x00"), &Config{})
-	if !ok || c.Err() != nil && !lenient {
+	if !ok || c.Err() != nil && !forgiving {
 		return nil, c.Err()
 	}
-	if lenient {
-		c = &checker{strict.New(file), false}
-	}
-	cfg := &Config{}
 	whole := merge(under, over)
 	if whole == nil {
-		return cfg, nil
+		return &Config{}, nil
 	}
+	if forgiving {
+		return lenient(file, whole)
+	}
+	cfg := &Config{}
 	if err := whole.Decode(cfg); err != nil {
 		c.Decoding(err)
 		return nil, c.Err()

@@ -1,0 +1,83 @@
+package config
+
+import (
+	"fmt"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/pikelet-os/pikelet/internal/strict"
+)
+
+// maxPruned is how many fields a config may do without before it is refused.
+const maxPruned = 1000
+
+// lenient reads a config without the fields that are wrong: each is taken out,
+// or, where one is missing, what wants it. Without a part of what k3s is made of
+// k3s is not started: it could begin another life on another volume.
+func lenient(file string, whole *yaml.Node) (*Config, error) {
+	for range maxPruned {
+		c := &checker{strict.New(file), false}
+		cfg := &Config{}
+		if err := whole.Decode(cfg); err != nil {
+			c.Decoding(err)
+			return nil, c.Err()
+		}
+		c.check("", cfg)
+		wrong := c.Fields()
+		if len(wrong) == 0 {
+			return cfg, c.Err()
+		}
+		field, _, _ := strings.Cut(wrong[0], ".")
+		pruned, ok := prune(whole, "", wrong[0])
+		if !ok {
+			return nil, c.Err()
+		}
+		switch field {
+		case "k3s", "volume", "iscsi":
+			if child(pruned, "k3s") != nil {
+				pruned, _ = prune(pruned, "", "k3s")
+			}
+		}
+		whole = pruned
+	}
+	return nil, fmt.Errorf("%s: more than %d fields are wrong", file, maxPruned)
+}
+
+// prune returns a copy of n, whose field is at, without a field, or without the
+// innermost there is of what the field is in. It reports whether it found any.
+func prune(n *yaml.Node, at, field string) (*yaml.Node, bool) {
+	n = resolve(n)
+	best, bestName, width := -1, "", 1
+	consider := func(i int, name string) {
+		within := name == field || strings.HasPrefix(field, name+".") || strings.HasPrefix(field, name+"[")
+		if within && len(name) > len(bestName) {
+			best, bestName = i, name
+		}
+	}
+	switch n.Kind {
+	case yaml.MappingNode:
+		width = 2
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			consider(i, strings.TrimPrefix(at+"."+n.Content[i].Value, "."))
+		}
+	case yaml.SequenceNode:
+		for i := range n.Content {
+			consider(i, fmt.Sprintf("%s[%d]", at, i))
+		}
+	}
+	if best < 0 {
+		return n, false
+	}
+	out := *n
+	out.Content = append([]*yaml.Node(nil), n.Content...)
+	value := best + width - 1
+	if bestName != field {
+		if inner, ok := prune(n.Content[value], bestName, field); ok {
+			out.Content[value] = inner
+			return &out, true
+		}
+	}
+	out.Content = append(out.Content[:best], out.Content[value+1:]...)
+	return &out, true
+}
