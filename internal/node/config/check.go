@@ -26,7 +26,7 @@ var (
 	hostForm   = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 	seedForm   = regexp.MustCompile(`^[0-9a-f]{64}$`)
 	userForm   = regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,31}$`)
-	ifaceForm  = regexp.MustCompile(`^[a-z][a-z0-9.]{0,14}$`)
+	ifaceForm  = regexp.MustCompile(`^[a-z][a-zA-Z0-9._-]{0,14}$`)
 	domainForm = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$`)
 	zoneForm   = regexp.MustCompile(`^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+){0,2}$`)
 	modeForm   = regexp.MustCompile(`^0[0-7]{3}$`)
@@ -135,83 +135,6 @@ func (c *checker) users(prefix string, users []User) {
 			if err := checkKey(key); err != nil {
 				c.Add(fmt.Sprintf("%s.keys[%d]", field, k), "%v", err)
 			}
-		}
-	}
-}
-
-func (c *checker) network(field string, n Network) {
-	gateways, seen := "", map[string]bool{}
-	for i, in := range n.Interfaces {
-		at := fmt.Sprintf("%s.interfaces[%d]", field, i)
-		if !ifaceForm.MatchString(in.Name) {
-			c.Add(at+".name", "%q: want the kernel's name, such as eth0", in.Name)
-		}
-		if seen[in.Name] {
-			c.Add(at+".name", "%s is set up above", in.Name)
-		}
-		seen[in.Name] = true
-		var nets []netip.Prefix
-		for a, text := range in.Addresses {
-			p, err := netip.ParsePrefix(text)
-			if err != nil {
-				c.Add(fmt.Sprintf("%s.addresses[%d]", at, a), "%q: want an address and the length of its network, such as 192.168.1.10/24", text)
-				continue
-			}
-			nets = append(nets, p)
-			if p.Addr().Is4() && p.Bits() < 31 && p.Addr() == p.Masked().Addr() {
-				c.Add(fmt.Sprintf("%s.addresses[%d]", at, a), "%s is the network itself; want an address in it", text)
-			}
-		}
-		if len(in.Addresses) == 0 && in.DHCP != nil && !*in.DHCP {
-			c.Add(at+".addresses", "none, and dhcp: false; %s would have no address", in.Name)
-		}
-		if in.MTU != 0 && (in.MTU < 576 || in.MTU > 9216) {
-			c.Add(at+".mtu", "%d: want 576 to 9216", in.MTU)
-		}
-		if in.Gateway == "" {
-			continue
-		}
-		if gateways != "" {
-			c.Add(at+".gateway", "%s has a gateway already; only one can be the way to everything else", gateways)
-		}
-		gateways = in.Name
-		gw, err := parseAddr(in.Gateway)
-		switch {
-		case err != nil:
-			c.Add(at+".gateway", "%q: want an address", in.Gateway)
-		case len(nets) == 0:
-			c.Add(at+".gateway", "DHCP says what the gateway is; a gateway goes with addresses")
-		case !slices.ContainsFunc(nets, func(p netip.Prefix) bool { return p.Contains(gw) }):
-			c.Add(at+".gateway", "%s is in none of the networks of %s", gw, in.Name)
-		}
-	}
-	for i, s := range n.DNS {
-		if _, err := parseAddr(s); err != nil {
-			c.Add(fmt.Sprintf("%s.dns[%d]", field, i), "%q: want the address of a name server", s)
-		}
-	}
-	for i, s := range n.Search {
-		if !domainForm.MatchString(s) {
-			c.Add(fmt.Sprintf("%s.search[%d]", field, i), "%q: want a domain", s)
-		}
-	}
-	c.wifi(field+".wifi", n.Wifi)
-}
-
-func (c *checker) wifi(field string, w Wifi) {
-	if len(w.Networks) > 0 && w.Country == "" {
-		c.Add(field+".country", "missing; where the node stands decides which channels it may use: two letters, such as DE")
-	}
-	if w.Country != "" && !regexp.MustCompile(`^[A-Z]{2}$`).MatchString(w.Country) {
-		c.Add(field+".country", "%q: want two capital letters, such as DE", w.Country)
-	}
-	for i, n := range w.Networks {
-		at := fmt.Sprintf("%s.networks[%d]", field, i)
-		if n.SSID == "" || len(n.SSID) > 32 || strings.ContainsAny(n.SSID, "\n\"") {
-			c.Add(at+".ssid", "%q: want a name of 1 to 32 bytes", n.SSID)
-		}
-		if p := n.Password; p != "" && !strings.HasPrefix(p, encrypted) && (len(p) < 8 || len(p) > 63 || strings.ContainsAny(p, "\n\"")) {
-			c.Add(at+".password", "it has %d characters; want 8 to 63, without quotes", len(p))
 		}
 	}
 }

@@ -223,6 +223,9 @@ func (c *checker) merged(f *Document, i int, claim func(field, what, value strin
 	at := fmt.Sprintf("nodes[%d]", i)
 	claim(at+".iscsi.initiator", "the initiator", cfg.ISCSI.Initiator)
 	for _, in := range cfg.Network.Interfaces {
+		if in.Name == Loopback {
+			continue // several nodes may answer for such an address
+		}
 		for _, a := range in.Addresses {
 			address, _, _ := strings.Cut(a, "/")
 			claim(at+".network", "the address", address)
