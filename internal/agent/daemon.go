@@ -100,11 +100,15 @@ func watchReleases(ctx context.Context) error {
 	return err
 }
 
-// retryVolume tries again what the volume service could not do.
+// retryVolume tries again what the volume service could not do; where all is
+// done, it sees to the sessions' records.
 func retryVolume() error {
 	v, err := readVolume()
-	if err != nil || v.Mounted && len(v.Sessions) == 0 || v.Waiting == stopped {
+	if err != nil || v.Waiting == stopped {
 		return err
+	}
+	if v.Mounted && len(v.Sessions) == 0 {
+		return keepSessions()
 	}
 	_, err = tryVolume()
 	return err

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -52,10 +53,11 @@ func exitCode(err error) int {
 	return -1
 }
 
-// login logs in to a target, at the first of its portals that answers.
+// login logs in to a target, at the first of its portals that answers. Where
+// there is a session, it sees to its record.
 func (in initiator) login(t config.Target) error {
-	if len(sessionsOf(t.Name)) > 0 {
-		return nil
+	if len(in.sessions(t.Name)) > 0 {
+		return in.keepRecords(t)
 	}
 	var errs []error
 	for _, text := range t.Portals {
@@ -71,10 +73,48 @@ func (in initiator) login(t config.Target) error {
 	return errors.Join(errs...)
 }
 
+// keepRecords gives the records of a target that has a session our settings
+// again, where somebody wrote them anew: every discovery does, one of a CSI
+// driver's too (open-iscsi/open-iscsi#58, #286). With startup manual, the stop
+// of iscsid would log the session out under the volume.
+func (in initiator) keepRecords(t config.Target) error {
+	var errs []error
+	for _, text := range t.Portals {
+		portal, err := config.ParsePortal(text)
+		if err == nil {
+			err = in.changeRecord(filepath.Join("nodes", t.Name), portal.String(), settings(t.CHAP))
+		}
+		// Only portals that were tried have one.
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("the record of %s at %s: %w", t.Name, text, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// keepSessions sees to the records of all targets that have a session.
+func keepSessions() error {
+	cfg, err := readConfig()
+	if err != nil {
+		return err
+	}
+	in := openISCSI()
+	var errs []error
+	for _, t := range cfg.ISCSI.Targets {
+		if len(in.sessions(t.Name)) > 0 {
+			errs = append(errs, in.keepRecords(t))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // loginAt makes a record of a target and logs in to it.
 func (in initiator) loginAt(target, portal string, h config.CHAP) error {
 	// Records of targets are made here rather than by discovery: what a NAS
 	// says its addresses are need not be how this node reaches it.
+	if err := targetName(target); err != nil {
+		return err
+	}
 	if _, err := in.run("-m", "node", "-T", target, "-p", portal, "-o", "new"); err != nil {
 		return fmt.Errorf("making a record: %w", err)
 	}
@@ -83,14 +123,22 @@ func (in initiator) loginAt(target, portal string, h config.CHAP) error {
 
 // loginWith logs in to a target there is a record of.
 func (in initiator) loginWith(target, portal string, h config.CHAP) error {
-	if filepath.Base(target) != target || target == ".." {
-		return fmt.Errorf("%q is no name of a target", target)
+	if err := targetName(target); err != nil {
+		return err
 	}
 	if err := in.changeRecord(filepath.Join("nodes", target), portal, settings(h)); err != nil {
 		return fmt.Errorf("setting how to log in: %w", err)
 	}
 	if _, err := in.run("-m", "node", "-T", target, "-p", portal, "--login"); err != nil && exitCode(err) != errSessionExists {
 		return fmt.Errorf("logging in: %w", err)
+	}
+	return nil
+}
+
+// targetName refuses what cannot be a folder of records: a network named it.
+func targetName(target string) error {
+	if filepath.Base(target) != target || target == ".." || strings.HasPrefix(target, "-") {
+		return fmt.Errorf("%q is no name of a target", target)
 	}
 	return nil
 }
@@ -110,18 +158,20 @@ func (in initiator) discover(d config.Discovery) error {
 			return fmt.Errorf("setting how to ask %s: %w", d.Portal, err)
 		}
 	}
-	out, err := in.run(append(record, "--discover")...)
+	// nonpersistent has it only tell what there is: else it writes the records of
+	// all targets anew, also of those that have a session.
+	out, err := in.run(append(record, "--discover", "-o", "nonpersistent")...)
 	if err != nil {
 		return fmt.Errorf("%s: asking which targets there are: %w", d.Portal, err)
 	}
 	var errs []error
 	for _, line := range strings.Split(out, "\n") {
 		f := strings.Fields(line) // 10.0.0.5:3260,1 iqn...
-		if len(f) != 2 || len(sessionsOf(f[1])) > 0 {
+		if len(f) != 2 || len(in.sessions(f[1])) > 0 {
 			continue
 		}
 		at, _, _ := strings.Cut(f[0], ",")
-		if err := in.loginWith(f[1], at, d.CHAP); err != nil {
+		if err := in.loginAt(f[1], at, d.LoginCHAP()); err != nil {
 			errs = append(errs, fmt.Errorf("%s at %s: %w", f[1], at, err))
 		}
 	}
@@ -142,9 +192,14 @@ func sessionsOf(target string) []string {
 
 // lun is one disk of an iSCSI session.
 type lun struct {
-	target, portal string // ip:port
+	target, portal string // ADDRESS:PORT, without brackets, as udev has it
 	number         string
 	device         string // sda
+}
+
+// newLUN returns a disk of a session; place is HOST:CHANNEL:TARGET:LUN.
+func newLUN(target, address, port, place, device string) lun {
+	return lun{target, address + ":" + port, place[strings.LastIndexByte(place, ':')+1:], device}
 }
 
 // luns returns the disks of all sessions, as the kernel knows them.
@@ -156,13 +211,10 @@ func luns() []lun {
 		number := strings.TrimPrefix(filepath.Base(s), "session")
 		at := "/sys/class/iscsi_connection/connection" + number + ":0/"
 		address, port := readTrimmed(at+"persistent_address"), readTrimmed(at+"persistent_port")
-		if strings.Contains(address, ":") {
-			address = "[" + address + "]"
-		}
 		blocks, _ := filepath.Glob(s + "/device/target*/*/block/*")
 		for _, b := range blocks {
 			place := filepath.Base(filepath.Dir(filepath.Dir(b))) // host:channel:target:lun
-			list = append(list, lun{name, address + ":" + port, place[strings.LastIndexByte(place, ':')+1:], filepath.Base(b)})
+			list = append(list, newLUN(name, address, port, place, filepath.Base(b)))
 		}
 	}
 	sort.Slice(list, func(i, j int) bool { return list[i].device < list[j].device })
@@ -178,12 +230,19 @@ func readTrimmed(name string) string {
 // rules make the links; mdev has none, so we do (FACTS 8.3).
 const byPath = "/dev/disk/by-path"
 
+// pathName returns the name of the disk in byPath. udev's rules put an IPv6
+// address there as it is, without brackets, and so the kubelet and CSI drivers
+// look for it (kubernetes/kubernetes#110687, democratic-csi/democratic-csi#219).
+func (l lun) pathName() string {
+	return fmt.Sprintf("ip-%s-iscsi-%s-lun-%s", l.portal, l.target, l.number)
+}
+
 // linkDisks makes the links of all disks of iSCSI sessions, and takes away
 // those whose disk is gone.
 func linkDisks() error {
 	want := map[string]string{}
 	for _, l := range luns() {
-		name := fmt.Sprintf("ip-%s-iscsi-%s-lun-%s", l.portal, l.target, l.number)
+		name := l.pathName()
 		want[name] = l.device
 		parts, _ := filepath.Glob("/sys/class/block/" + l.device + "/" + l.device + "*")
 		for _, p := range parts {

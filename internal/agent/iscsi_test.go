@@ -2,7 +2,6 @@ package agent
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,10 +18,12 @@ type fakeISCSI struct {
 	calls   []string
 	logged  string // the record that was there at the last login
 	refuses error  // what a login gives
+	open    map[string][]string
 }
 
 func (f *fakeISCSI) initiator() initiator {
-	return initiator{run: f.run, folders: []string{filepath.Join(f.dir, "none"), f.dir}}
+	return initiator{run: f.run, folders: []string{filepath.Join(f.dir, "none"), f.dir},
+		sessions: func(target string) []string { return f.open[target] }}
 }
 
 func (f *fakeISCSI) record(golden, name string) {
@@ -52,7 +53,8 @@ func (f *fakeISCSI) run(args ...string) (string, error) {
 	case strings.HasPrefix(call, "-m discoverydb") && strings.HasSuffix(call, "-o new"):
 		f.record("discovery-record", "send_targets/10.0.0.5,3260/st_config")
 	case strings.HasSuffix(call, "--discover"):
-		f.record("node-record", node)
+		f.t.Errorf("%s: it writes the records of all targets anew", call)
+	case strings.HasSuffix(call, "--discover -o nonpersistent"):
 		return "10.0.0.5:3260,1 " + target + "\n", nil
 	case strings.HasSuffix(call, "--login"):
 		b, err := os.ReadFile(filepath.Join(f.dir, node))
@@ -178,9 +180,79 @@ func TestFindRecord(t *testing.T) {
 	for portal, want := range map[string]string{
 		"10.0.0.5:860": "10.0.0.5,860", "[fe80:0::1%eth0]:3260": "fe80::1%eth0,3260", "10.0.0.50:3260": "", "[fe80::1]:3260": "",
 	} {
-		got, err := findRecord(dir, portal)
-		if want == "" && !errors.Is(err, os.ErrNotExist) || want != "" && (err != nil || got != filepath.Join(dir, want)) {
-			t.Errorf("%s: %s, %v; want %s", portal, got, err, fmt.Sprintf("%q", want))
+		got, err := findRecords(dir, portal)
+		if want == "" && !errors.Is(err, os.ErrNotExist) || want != "" && (err != nil || len(got) != 1 || got[0] != filepath.Join(dir, want)) {
+			t.Errorf("%s: %s, %v; want %q", portal, got, err, want)
+		}
+	}
+}
+
+// TestRecordsOfSessionsAreKept: another's discovery writes records of all
+// targets anew, one for the portal group beside ours; both have our settings
+// again, and no login is tried (open-iscsi/open-iscsi#286).
+func TestRecordsOfSessionsAreKept(t *testing.T) {
+	f := &fakeISCSI{t: t, dir: t.TempDir(), open: map[string][]string{target: {"session1"}}}
+	f.record("node-record", "nodes/"+target+"/10.0.0.5,3260")
+	f.record("node-record", "nodes/"+target+"/10.0.0.5,3260,1/default")
+	if err := f.initiator().login(config.Target{Name: target, Portals: []string{"10.0.0.5", "10.0.0.6"}, CHAP: chap}); err != nil {
+		t.Fatal(err)
+	}
+	f.checkSecrets()
+	for _, name := range []string{"10.0.0.5,3260", "10.0.0.5,3260,1/default"} {
+		b, err := os.ReadFile(filepath.Join(f.dir, "nodes", target, name))
+		if err != nil || !strings.Contains(string(b), "\nnode.startup = onboot\n") || !strings.Contains(string(b), "\nnode.session.auth.authmethod = CHAP\n") {
+			t.Errorf("%s: %v\n%s", name, err, b)
+		}
+	}
+	if len(f.calls) != 0 {
+		t.Errorf("iscsiadm was called: %q", f.calls)
+	}
+}
+
+// TestDiscoveryLogin: who asks and who logs in may differ
+// (ceph/ceph-iscsi#68).
+func TestDiscoveryLogin(t *testing.T) {
+	const asked, logged = "discovery.sendtargets.auth.authmethod = CHAP", "node.session.auth.authmethod = CHAP"
+	for _, c := range []struct {
+		d           config.Discovery
+		asks, login bool
+	}{
+		{config.Discovery{Portal: "10.0.0.5"}, false, false},
+		{config.Discovery{Portal: "10.0.0.5", CHAP: chap}, true, true},
+		{config.Discovery{Portal: "10.0.0.5", Login: &chap}, false, true},
+		{config.Discovery{Portal: "10.0.0.5", CHAP: chap, Login: &config.CHAP{}}, true, false},
+	} {
+		f := &fakeISCSI{t: t, dir: t.TempDir()}
+		if err := f.initiator().discover(c.d); err != nil {
+			t.Fatal(err)
+		}
+		b, err := os.ReadFile(filepath.Join(f.dir, "send_targets/10.0.0.5,3260/st_config"))
+		if err != nil || strings.Contains(string(b), asked) != c.asks || strings.Contains(f.logged, logged) != c.login {
+			t.Errorf("%+v: asks with CHAP: %v, logs in with it: %v (%v)", c.d, strings.Contains(string(b), asked), strings.Contains(f.logged, logged), err)
+		}
+	}
+}
+
+// TestDiscoveryLeavesSessions: a target that has a session is left as it is.
+func TestDiscoveryLeavesSessions(t *testing.T) {
+	f := &fakeISCSI{t: t, dir: t.TempDir(), open: map[string][]string{target: {"session1"}}}
+	if err := f.initiator().discover(config.Discovery{Portal: "10.0.0.5"}); err != nil {
+		t.Fatal(err)
+	}
+	if all := strings.Join(f.calls, "\n"); strings.Contains(all, "-m node") {
+		t.Errorf("calls:\n%s", all)
+	}
+}
+
+// TestDiskNames are what udev, the kubelet and CSI drivers call the disks.
+func TestDiskNames(t *testing.T) {
+	for portal, want := range map[string]string{
+		"10.0.0.5:3260": "ip-10.0.0.5:3260-iscsi-" + target + "-lun-1",
+		"fec0::2:33261": "ip-fec0::2:33261-iscsi-" + target + "-lun-1",
+	} {
+		host, port := portal[:strings.LastIndexByte(portal, ':')], portal[strings.LastIndexByte(portal, ':')+1:]
+		if got := newLUN(target, host, port, "0:0:0:1", "sda").pathName(); got != want {
+			t.Errorf("%s, want %s", got, want)
 		}
 	}
 }

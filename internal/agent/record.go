@@ -22,10 +22,12 @@ type initiator struct {
 	// folders hold records, by how open-iscsi was built; the first that has one
 	// counts.
 	folders []string
+	// sessions returns the kernel's folders of the sessions with a target.
+	sessions func(target string) []string
 }
 
 func openISCSI() initiator {
-	return initiator{run: iscsiadm, folders: []string{"/etc/iscsi", "/var/lib/iscsi"}}
+	return initiator{run: iscsiadm, folders: []string{"/etc/iscsi", "/var/lib/iscsi"}, sessions: sessionsOf}
 }
 
 // recordEnd is the last line of a record. A record is lines NAME = VALUE
@@ -87,27 +89,41 @@ func setRecord(record []byte, settings [][2]string) ([]byte, error) {
 	return []byte(strings.Join(lines, "") + recordEnd + tail), nil
 }
 
-// changeRecord changes the record of a portal below one of the folders in. It
-// stays one that only root reads.
+// changeRecord changes the records of a portal below one of the folders in.
+// They stay ones that only root reads. Its error is fs.ErrNotExist where there
+// is none.
 func (in initiator) changeRecord(below, portal string, settings [][2]string) error {
 	for _, folder := range in.folders {
-		name, err := findRecord(filepath.Join(folder, below), portal)
+		names, err := findRecords(filepath.Join(folder, below), portal)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
 			return err
 		}
-		b, err := os.ReadFile(name)
-		if err != nil {
-			return err
+		for _, name := range names {
+			if err := changeOne(folder, name, settings); err != nil {
+				return fmt.Errorf("the record %s: %w", name, err)
+			}
 		}
-		if b, err = setRecord(b, settings); err != nil {
-			return fmt.Errorf("the record %s: %w", name, err)
-		}
-		return replaceRecord(filepath.Join(folder, "pikelet.new"), name, b)
+		return nil
 	}
-	return fmt.Errorf("iscsiadm left no record of %s in %s below %s", portal, below, strings.Join(in.folders, " or "))
+	return fmt.Errorf("iscsiadm left no record of %s in %s below %s: %w", portal, below, strings.Join(in.folders, " or "), fs.ErrNotExist)
+}
+
+func changeOne(folder, name string, settings [][2]string) error {
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return err
+	}
+	changed, err := setRecord(b, settings)
+	if err != nil {
+		return err
+	}
+	if st, err := os.Stat(name); err == nil && st.Mode().Perm() == 0o600 && bytes.Equal(changed, b) {
+		return nil
+	}
+	return replaceRecord(filepath.Join(folder, "pikelet.new"), name, changed)
 }
 
 // replaceRecord writes a record as tmp first: others may list the folder of
@@ -122,18 +138,20 @@ func replaceRecord(tmp, name string, b []byte) error {
 	return os.Rename(tmp, name)
 }
 
-// findRecord returns the file with a portal's record in dir. It is called
-// ADDRESS,PORT; or, with the number of the target's portal group, it is in a
-// folder ADDRESS,PORT,GROUP, under the name of an interface or as st_config.
-func findRecord(dir, portal string) (string, error) {
+// findRecords returns the files with records of a portal in dir: a discovery
+// leaves one beside the one that is there. Each is called ADDRESS,PORT; or, with
+// the number of the target's portal group, it is in a folder
+// ADDRESS,PORT,GROUP, under the name of an interface or as st_config.
+func findRecords(dir, portal string) ([]string, error) {
 	host, port, err := net.SplitHostPort(portal)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
+	var found []string
 	for _, e := range entries {
 		parts := strings.Split(e.Name(), ",")
 		if len(parts) < 2 || parts[1] != port || !sameHost(parts[0], host) {
@@ -141,15 +159,19 @@ func findRecord(dir, portal string) (string, error) {
 		}
 		name := filepath.Join(dir, e.Name())
 		if !e.IsDir() {
-			return name, nil
+			found = append(found, name)
+			continue
 		}
 		for _, file := range []string{"default", "st_config"} {
 			if b, err := os.ReadFile(filepath.Join(name, file)); err == nil && bytes.Contains(b, []byte(recordEnd)) {
-				return filepath.Join(name, file), nil
+				found = append(found, filepath.Join(name, file))
 			}
 		}
 	}
-	return "", fmt.Errorf("a record of %s in %s: %w", portal, dir, fs.ErrNotExist)
+	if len(found) == 0 {
+		return nil, fmt.Errorf("a record of %s in %s: %w", portal, dir, fs.ErrNotExist)
+	}
+	return found, nil
 }
 
 // sameHost reports whether two texts name the same host: an IPv6 address has

@@ -31,6 +31,9 @@ func (c *checker) iscsi(field string, s ISCSI) {
 		at := fmt.Sprintf("%s.discovery[%d]", field, i)
 		c.portal(at+".portal", d.Portal)
 		c.chap(at+".chap", d.CHAP)
+		if d.Login != nil {
+			c.chap(at+".login", *d.Login)
+		}
 	}
 }
 

@@ -361,8 +361,19 @@ type Target struct {
 type Discovery struct {
 	// Portal is the address, as 10.0.0.5 or 10.0.0.5:3260. Required.
 	Portal string `yaml:"portal" jsonschema:"required"`
-	// CHAP is who asks, and logs in to what is found.
+	// CHAP is who asks.
 	CHAP CHAP `yaml:"chap,omitempty"`
+	// Login is who logs in to what is found. Default: chap; {} logs in to targets
+	// that want nobody's name.
+	Login *CHAP `yaml:"login,omitempty"`
+}
+
+// LoginCHAP returns who logs in to what is found.
+func (d Discovery) LoginCHAP() CHAP {
+	if d.Login != nil {
+		return *d.Login
+	}
+	return d.CHAP
 }
 
 // CHAP is who logs in to a target, and whom the target must be.

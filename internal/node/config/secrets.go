@@ -52,6 +52,9 @@ func (c *Config) Secrets() []Secret {
 	}
 	for i := range c.ISCSI.Discovery {
 		chap(fmt.Sprintf("iscsi.discovery[%d].chap", i), &c.ISCSI.Discovery[i].CHAP)
+		if login := c.ISCSI.Discovery[i].Login; login != nil {
+			chap(fmt.Sprintf("iscsi.discovery[%d].login", i), login)
+		}
 	}
 	for i := range c.Files {
 		if c.Files[i].Secret {
