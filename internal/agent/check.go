@@ -79,7 +79,7 @@ func runChecks(cfg *config.Config) []node.Check {
 	case !v.Mounted:
 		add("volume", "", v.Waiting)
 	default:
-		add("volume", "on "+v.On, "")
+		add("volume", "on "+v.On, volumeProblem(v))
 	}
 	add("network", "there is an interface with a carrier and an address", networkProblem())
 	list = append(list, ownChecks(checksDir, checkTime)...)

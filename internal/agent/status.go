@@ -187,9 +187,12 @@ func describeMore(s node.Status) string {
 	if s.Volume.Device != "" {
 		volume += ", " + s.Volume.Device
 	}
-	if s.Volume.Mounted {
+	switch problem := volumeOf(s.Checks); {
+	case s.Volume.Mounted && problem != "":
+		fmt.Fprintf(&b, "volume  FAILED, %s: %s\n", volume, indent(problem))
+	case s.Volume.Mounted:
 		fmt.Fprintf(&b, "volume  %s, %s\n", volume, room(s.Space))
-	} else {
+	default:
 		fmt.Fprintf(&b, "volume  MISSING, %s: %s\n", volume, indent(s.Volume.Waiting))
 	}
 	for _, i := range s.Sessions {
@@ -225,6 +228,16 @@ func describeMore(s node.Status) string {
 		}
 	}
 	return b.String()
+}
+
+// volumeOf returns what the checks have found wrong with the volume.
+func volumeOf(list []node.Check) string {
+	for _, c := range list {
+		if c.Name == "volume" && !c.OK {
+			return c.Says
+		}
+	}
+	return ""
 }
 
 func room(s node.Space) string {
