@@ -50,6 +50,8 @@ func Run(args []string, out io.Writer) error {
 		return startVolume(out)
 	case "volume stop":
 		return stopVolume(out)
+	case "volume forget":
+		return forgetVolume(out)
 	case "k3s":
 		return runK3s(out)
 	case "status":

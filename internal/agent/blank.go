@@ -14,11 +14,15 @@ import (
 // as blank: everything that marks a disk as somebody's lies there.
 const blankEnds = 16 * disk.MiB
 
+// extHead is how much of an ext4's beginning holds its superblock, bytes.
+const extHead = 2048
+
 // content is what lies on a disk.
 type content struct {
 	Blank bool
 	Ext4  bool
 	Label string // of an ext4
+	UUID  string // of an ext4, as blkid prints it
 	What  string // for people
 }
 
@@ -53,8 +57,10 @@ func knownContent(head []byte) (content, bool) {
 	at := func(offset int, mark string) bool {
 		return len(head) >= offset+len(mark) && string(head[offset:offset+len(mark)]) == mark
 	}
-	if len(head) >= 2048 && binary.LittleEndian.Uint16(head[0x438:]) == 0xef53 {
+	if len(head) >= extHead && binary.LittleEndian.Uint16(head[0x438:]) == 0xef53 {
 		c := content{Ext4: true, Label: string(bytes.TrimRight(head[0x478:0x488], "\x00"))}
+		u := head[0x468:0x478]
+		c.UUID = fmt.Sprintf("%x-%x-%x-%x-%x", u[:4], u[4:6], u[6:8], u[8:10], u[10:])
 		c.What = "an ext filesystem without a label"
 		if c.Label != "" {
 			c.What = fmt.Sprintf("an ext filesystem labelled %q", c.Label)
@@ -100,4 +106,14 @@ func (c content) mayUse(device, label string, formatBlank bool) (format bool, er
 		return false, fmt.Errorf("%s holds %s: it is another node's, or another's altogether; this node's would be labelled %s. It is left as it is", device, c.What, label)
 	}
 	return false, fmt.Errorf("%s holds %s, which is not this node's volume: that would be an ext4 labelled %s. It is left as it is; a disk that may be formatted is all zeros", device, c.What, label)
+}
+
+// mayWipe refuses to wipe a disk that is not the volume of this node, whose
+// label is label: names of disks swap.
+func (c content) mayWipe(device, label string) error {
+	if c.Blank || c.Ext4 && (c.Label == label || c.Label == makingLabel) {
+		return nil
+	}
+	return fmt.Errorf("%s holds %s, which is not this node's volume: that is an ext4 labelled %s. It is left as it is; wipe it yourself, with wipefs, if it is to go",
+		device, c.What, label)
 }

@@ -97,6 +97,17 @@ func wipeVolume(cfg *config.Config) error {
 			return err
 		}
 	}
+	p, err := readPrepared()
+	if err != nil {
+		return err
+	}
+	c, _, err := readDisk(dev)
+	if err != nil {
+		return err
+	}
+	if err := c.mayWipe(dev, node.VolumeLabel(p.Hostname)); err != nil {
+		return err
+	}
 	f, err := os.OpenFile(dev, os.O_RDWR, 0)
 	if err != nil {
 		return err

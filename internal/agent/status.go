@@ -188,6 +188,8 @@ func describeMore(s node.Status) string {
 		volume += ", " + s.Volume.Device
 	}
 	switch problem := volumeOf(s.Checks); {
+	case s.Volume.Mounted && s.Volume.Another != "":
+		fmt.Fprintf(&b, "volume  ANOTHER, %s, %s: %s\n", volume, room(s.Space), indent(problem))
 	case s.Volume.Mounted && problem != "":
 		fmt.Fprintf(&b, "volume  FAILED, %s: %s\n", volume, indent(problem))
 	case s.Volume.Mounted:

@@ -194,51 +194,90 @@ func openVolume(cfg *config.Config, v *node.VolumeStatus) error {
 		return err
 	}
 	v.Device = dev
-	f, err := os.Open(dev)
+	c, size, err := readDisk(dev)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	size, err := f.Seek(0, io.SeekEnd)
+	was, err := readVolumeID(volumeIDFile)
 	if err != nil {
 		return err
 	}
-	if size == 0 {
-		return fmt.Errorf("%s has no size yet", dev)
+	elsewhere := ""
+	if c.Blank && was.UUID != "" {
+		elsewhere = diskWith(func(c content) bool { return c.Ext4 && c.UUID == was.UUID })
 	}
-	c, err := identify(f, size)
-	if err != nil {
-		return fmt.Errorf("reading %s: %w", dev, err)
-	}
-	id := volumeID(cfg, size)
+	id := fmt.Sprintf("%s, %d bytes\n", volumePlace(cfg), size)
 	format := cfg.Volume.Format == config.FormatBlank && formatting(id) && !(c.Ext4 && c.Label == label)
 	if !format {
+		if err := was.missing(volumePlace(cfg), c, dev, elsewhere); err != nil {
+			v.Refused = true
+			return err
+		}
 		if format, err = c.mayUse(dev, label, cfg.Volume.Format == config.FormatBlank); err != nil {
 			v.Refused = true
 			return err
 		}
 	}
 	if format {
-		// The label comes last, when all the rest is on the disk: a power cut
-		// before that leaves what is made again, one after it never.
-		if err := keep(formattingFile, []byte(id)); err != nil {
-			return err
-		}
-		if err := mkfs(dev, makingLabel, "-O", "mmp"); err != nil {
-			return err
-		}
-		if err := flushDevice(dev); err != nil {
+		if err := formatVolume(dev, id); err != nil {
 			return err
 		}
 		v.Made = true
 	} else if v.Repaired, err = fsck(dev); err != nil {
 		return err
 	}
-	err = mountVolume(func() error {
+	if err := mountDisk(dev, label, format); err != nil {
+		return err
+	}
+	if c, err = contentOf(dev); err != nil {
+		return err
+	}
+	if !format {
+		v.Another = was.another(volumePlace(cfg), c.UUID)
+	}
+	return errors.Join(volumeID{volumePlace(cfg), c.UUID}.remember(volumeIDFile), forget(formattingFile))
+}
+
+// readDisk returns what lies on a disk, and how many bytes it has.
+func readDisk(dev string) (content, int64, error) {
+	f, err := os.Open(dev)
+	if err != nil {
+		return content{}, 0, err
+	}
+	defer f.Close()
+	size, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return content{}, 0, err
+	}
+	if size == 0 {
+		return content{}, 0, fmt.Errorf("%s has no size yet", dev)
+	}
+	c, err := identify(f, size)
+	if err != nil {
+		return content{}, 0, fmt.Errorf("reading %s: %w", dev, err)
+	}
+	return c, size, nil
+}
+
+// formatVolume makes the filesystem of a volume. The label comes last, when all
+// the rest is on the disk: a power cut before that leaves what is made again,
+// one after it never.
+func formatVolume(dev, id string) error {
+	if err := keep(formattingFile, []byte(id)); err != nil {
+		return err
+	}
+	if err := mkfs(dev, makingLabel, "-O", "mmp"); err != nil {
+		return err
+	}
+	return flushDevice(dev)
+}
+
+func mountDisk(dev, label string, formatted bool) error {
+	return mountVolume(func() error {
 		if err := unix.Mount(dev, node.VolumeDir, "ext4", unix.MS_NOATIME, ext4Options); err != nil {
 			return fmt.Errorf("mounting %s: %w", dev, err)
 		}
-		if !format {
+		if !formatted {
 			return nil
 		}
 		if err := labelExt4(node.VolumeDir, label); err != nil {
@@ -246,10 +285,6 @@ func openVolume(cfg *config.Config, v *node.VolumeStatus) error {
 		}
 		return nil
 	})
-	if err != nil {
-		return err
-	}
-	return forget(formattingFile)
 }
 
 // formattingFile says which disk is being formatted: after a power cut it is
@@ -259,14 +294,6 @@ const formattingFile = node.StateDir + "/node/formatting"
 
 // makingLabel is the label of a filesystem that is being made.
 const makingLabel = "pikelet-making"
-
-func volumeID(cfg *config.Config, size int64) string {
-	what := cfg.Volume.Device
-	if t, err := cfg.VolumeTarget(); err == nil && cfg.Volume.Place() == config.OnISCSI {
-		what = fmt.Sprintf("%s, LUN %d", t.Name, cfg.Volume.LUN)
-	}
-	return fmt.Sprintf("%s, %d bytes\n", what, size)
-}
 
 func formatting(id string) bool {
 	b, err := os.ReadFile(formattingFile)
@@ -285,7 +312,10 @@ func flushDevice(dev string) error {
 // volumeDevice returns the device the volume is on.
 func volumeDevice(cfg *config.Config) (string, error) {
 	if cfg.Volume.Place() == config.OnDisk {
-		dev := cfg.Volume.Device
+		dev, err := namedDisk(cfg.Volume.Device, diskWith)
+		if err != nil {
+			return "", err
+		}
 		if _, err := os.Stat(dev); err != nil {
 			return "", fmt.Errorf("there is no disk %s; there are %s", dev, strings.Join(diskNames(), ", "))
 		}

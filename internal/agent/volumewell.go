@@ -25,6 +25,9 @@ func volumeProblem(v node.VolumeStatus) string {
 	if !v.Mounted {
 		return v.Waiting
 	}
+	if v.Another != "" {
+		return v.Another
+	}
 	b, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return err.Error()

@@ -82,6 +82,9 @@ type VolumeStatus struct {
 	// Refused says that waiting will not help: what is on the disk is not this
 	// node's volume.
 	Refused bool `json:"refused,omitempty"`
+	// Another says that it is not the filesystem the node had there before; ""
+	// where it is.
+	Another string `json:"another,omitempty"`
 	// Sessions say which other targets could not be logged in to.
 	Sessions []string `json:"sessions,omitempty"`
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path"
+	"regexp"
 	"strings"
 )
 
@@ -123,15 +124,34 @@ func (c *checker) volume(field string, cfg *Config) {
 	switch v.Place() {
 	case OnState, OnMemory:
 	case OnDisk:
-		if !strings.HasPrefix(v.Device, "/dev/") || path.Clean(v.Device) != v.Device {
-			c.Add(field+".device", "%q: want a disk such as /dev/nvme0n1", v.Device)
-		}
+		c.device(field, v)
 	case OnISCSI:
 		if _, err := cfg.VolumeTarget(); err != nil {
 			c.Add(field+".target", "%v", err)
 		}
 	default:
 		c.Add(field+".on", "%q: want state, memory, disk or iscsi", v.On)
+	}
+}
+
+// uuidForm is the UUID of a filesystem, as blkid prints it.
+var uuidForm = regexp.MustCompile(`^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$`)
+
+func (c *checker) device(field string, v Volume) {
+	kind, value, named := strings.Cut(v.Device, "=")
+	switch {
+	case strings.HasPrefix(v.Device, "/dev/disk/"):
+		c.Add(field+".device", "%q: nodes have no links there; want a disk such as /dev/nvme0n1, LABEL=... or UUID=...", v.Device)
+	case strings.HasPrefix(v.Device, "/dev/"):
+		if path.Clean(v.Device) != v.Device {
+			c.Add(field+".device", "%q: want a disk such as /dev/nvme0n1", v.Device)
+		}
+	case named && kind == "LABEL" && value != "" && len(value) <= 16, named && kind == "UUID" && uuidForm.MatchString(value):
+		if v.Format != "" {
+			c.Add(field+".format", "a disk that is found by %s holds a filesystem already; format goes with the name of a device", kind)
+		}
+	default:
+		c.Add(field+".device", "%q: want a disk such as /dev/nvme0n1, or LABEL=... or UUID=... of its ext4", v.Device)
 	}
 }
 

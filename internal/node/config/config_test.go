@@ -67,7 +67,7 @@ func TestMistakes(t *testing.T) {
 		"iscsi: {discovery: [{portal: 10.0.0.5, chap: {user: u}}]}":                                                                        "n.yaml:1: iscsi.discovery[0].chap.password: missing; a user needs one",
 		"iscsi: {discovery: [{portal: 10.0.0.5, chap: {user: u, password: twelve-chars, mutual-user: n, mutual-password: twelve-chars}}]}": "n.yaml:1: iscsi.discovery[0].chap.mutual-password: it is the password of the other direction; targets refuse that",
 		"volume: {on: floppy}":                                      `n.yaml:1: volume.on: "floppy": want state, memory, disk or iscsi`,
-		"volume: {on: disk}":                                        `n.yaml:1: volume.device: "": want a disk such as /dev/nvme0n1`,
+		"volume: {on: disk}":                                        `n.yaml:1: volume.device: "": want a disk such as /dev/nvme0n1, or LABEL=... or UUID=... of its ext4`,
 		"volume: {device: /dev/sda}":                                "n.yaml:1: volume.device: goes with on: disk, and this volume is on state",
 		"volume: {on: iscsi}":                                       "n.yaml:1: volume.target: missing; iscsi.targets has 0, so name the one that holds the volume",
 		"volume: {on: memory, size: big}":                           `n.yaml:1: volume.size: "big" is no size; write it as 512MiB or 1GiB`,
