@@ -23,6 +23,7 @@ const Usage = `pikeletd status [--json]  how this node came up, and how it is
 pikeletd check            what the node needs, and what of it is missing
 pikeletd config           take a node config from standard input, for the next boot
 pikeletd reset            forget config and identity, and start over; --volume: the cluster's data too
+pikeletd volume forget    take a blank disk where the node had a volume that is gone
 pikeletd upgrade REF      bring an image onto the other slot and try it; it is kept if it is well.
                           --drill: come back however well it went; --again: one that failed here;
                           --dry-run: say how it would come, and how much that is, and do nothing

@@ -55,7 +55,7 @@ func runChecks(cfg *config.Config) []node.Check {
 	// it is no fault of this node's.
 	beyond := func(name, good string, problem string) {
 		add(name, good, problem)
-		list[len(list)-1].Outside = problem != "" && networkFine()
+		list[len(list)-1].Outside = problem != "" && networkFine(cfg.Network.Interfaces)
 	}
 	p, err := readPrepared()
 	switch {
@@ -81,7 +81,8 @@ func runChecks(cfg *config.Config) []node.Check {
 	default:
 		add("volume", "on "+v.On, volumeProblem(v))
 	}
-	add("network", "there is an interface with a carrier and an address", networkProblem())
+	add("network", "there is an interface with a carrier and an address", networkProblem(cfg.Network.Interfaces))
+	add("interfaces", "as the node config says", askedProblem(cfg.Network))
 	list = append(list, ownChecks(checksDir, checkTime)...)
 	if cfg.K3s.Role == "" {
 		return list
