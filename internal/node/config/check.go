@@ -86,6 +86,7 @@ func (c *checker) check(prefix string, cfg *Config) {
 		add("datastore.onLeft", "%q: want restore or keep", o)
 	}
 	c.k3s(prefix+"k3s", cfg.K3s)
+	c.clusterInit(prefix, cfg)
 	c.registries(prefix+"registries", cfg.Registries)
 	c.iscsi(prefix+"iscsi", cfg.ISCSI)
 	c.volume(prefix+"volume", cfg)

@@ -134,3 +134,18 @@ func checkServer(text string) error {
 	}
 	return nil
 }
+
+// beginsCluster reports whether a server begins a cluster of etcd.
+func (k K3s) beginsCluster() bool {
+	return k.Role == "server" && k.Server == "" && fmt.Sprint(k.Options["cluster-init"]) == "true"
+}
+
+// clusterInit looks at what beginning a cluster goes with (k3s-io/k3s#13623).
+func (c *checker) clusterInit(prefix string, cfg *Config) {
+	if !cfg.K3s.beginsCluster() {
+		return
+	}
+	if cfg.Volume.Place() == OnMemory {
+		c.Add(prefix+"volume.on", "memory: the etcd of cluster-init would be gone at the next boot, and the cluster with it; want state, disk or iscsi")
+	}
+}

@@ -345,3 +345,38 @@ func FuzzInventory(f *testing.F) {
 		d.For(Machine{Board: "rpi4"}, "x", func(s string) (string, error) { return s, nil })
 	})
 }
+
+// TestAnchors: keys that begin with x- hold what anchors name.
+func TestAnchors(t *testing.T) {
+	const text = "x-net: &net {dns: [10.0.0.1]}\nx-any: [1, {hostnam: a}]\nnodes:\n- {hostname: a, network: *net}\n- {hostname: b, network: {<<: *net, search: [lan]}}\n"
+	d, err := Load("i.yaml", []byte(text), nil, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, search := range map[string]int{"a": 0, "b": 1} {
+		cfg, err := d.For(Machine{Name: name}, name, nil)
+		if err != nil || len(cfg.Network.DNS) != 1 || len(cfg.Network.Search) != search {
+			t.Errorf("%s: %+v (%v)", name, cfg, err)
+		}
+	}
+	if _, err := Load("i.yaml", []byte("nodes: [{hostname: a}]\ny-net: {}\n"), nil, false); err == nil ||
+		err.Error() != "i.yaml:2: y-net: there is no such field; is it misspelt or indented wrongly?" {
+		t.Errorf("another key: %v", err)
+	}
+}
+
+// TestClusterInit: etcd of several nodes does not live in memory, and only one
+// node begins a cluster (k3s-io/k3s#13623).
+func TestClusterInit(t *testing.T) {
+	for text, want := range map[string]string{
+		"nodes: [{hostname: a, volume: {on: memory}, k3s: {role: server, options: {cluster-init: true}}}]":                                           "i.yaml:1: volume.on: memory: ",
+		"defaults: {k3s: {role: server, options: {cluster-init: true}}}\nnodes:\n- {hostname: a}\n- {hostname: b}":                                   "i.yaml:4: nodes[1].k3s.options.cluster-init: nodes[0] has the cluster begun by cluster-init",
+		"nodes: [{hostname: a, k3s: {role: server, token: t, server: 'https://10.0.0.1:6443', options: {cluster-init: true}}}]":                      "",
+		"nodes: [{hostname: a, k3s: {role: server, options: {cluster-init: yes}}}, {hostname: b, k3s: {role: server, options: {cluster-init: no}}}]": "",
+	} {
+		_, err := Load("i.yaml", []byte(text), nil, false)
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s\n got %v\nwant %s", text, err, want)
+		}
+	}
+}

@@ -83,7 +83,13 @@ func Load(file string, b []byte, boards []string, public bool) (*Document, error
 	}
 	f.Inventory = &Inventory{}
 	c := &checker{strict.New(file), public}
-	top, ok := c.Decode(b, f.Inventory)
+	read := &inventoryFile{Inventory: f.Inventory}
+	top, ok := c.Decode(b, read)
+	for _, key := range sorted(read.Rest) {
+		if !strings.HasPrefix(key, "x-") {
+			c.Add(key, "there is no such field; is it misspelt or indented wrongly?")
+		}
+	}
 	if !ok || c.Err() != nil {
 		return nil, c.Err()
 	}
@@ -93,6 +99,13 @@ func Load(file string, b []byte, boards []string, public bool) (*Document, error
 	}
 	c.inventory(f, boards)
 	return f, c.Err()
+}
+
+// inventoryFile is an inventory as it stands in a file: beside its fields, keys
+// that begin with x- hold anything, for anchors of YAML.
+type inventoryFile struct {
+	*Inventory `yaml:",inline"`
+	Rest       map[string]any `yaml:",inline"`
 }
 
 // child returns the value of a key of a mapping, or nil.
@@ -230,6 +243,9 @@ func (c *checker) merged(f *Document, i int, claim func(field, what, value strin
 			address, _, _ := strings.Cut(a, "/")
 			claim(at+".network", "the address", address)
 		}
+	}
+	if cfg.K3s.beginsCluster() {
+		claim(at+".k3s.options.cluster-init", "the cluster begun by cluster-init; others join it:", "server")
 	}
 	if cfg.Volume.Place() == OnISCSI {
 		if t, err := cfg.VolumeTarget(); err == nil {

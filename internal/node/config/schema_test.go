@@ -31,6 +31,7 @@ func both(t *testing.T) []byte {
 		}
 		s.Version = ""
 	}
+	inventory.PatternProperties = map[string]*jsonschema.Schema{"^x-": {}}
 	b, err := json.MarshalIndent(jsonschema.Schema{Version: jsonschema.Version, Title: "Pikelet node config or inventory",
 		If:   &jsonschema.Schema{AnyOf: []*jsonschema.Schema{{Required: []string{"nodes"}}, {Required: []string{"defaults"}}}},
 		Then: &inventory, Else: &node}, "", "  ")
@@ -59,12 +60,12 @@ func TestSchemaFits(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, text := range []string{string(starting), string(full), "hostname: attic\n", "{}"} {
+	for _, text := range []string{string(starting), string(full), "hostname: attic\n", "{}", "x-a: {b: c}\nnodes: [{hostname: attic}]"} {
 		if err := check([]byte(text)); err != nil {
 			t.Errorf("%v\n%s", err, text)
 		}
 	}
-	for _, text := range []string{"hostnam: attic", "hostname: Attic", "users: [{name: a}]", "console: yes please", "nodes: [{serial: xyz}]", "volume: {on: floppy}", "time: {wait: soon}"} {
+	for _, text := range []string{"hostnam: attic", "hostname: Attic", "users: [{name: a}]", "console: yes please", "nodes: [{serial: xyz}]", "volume: {on: floppy}", "time: {wait: soon}", "y-a: {}\nnodes: [{hostname: attic}]"} {
 		if err := check([]byte(text)); err == nil {
 			t.Errorf("%q fits the schema", text)
 		}
