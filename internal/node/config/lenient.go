@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 
@@ -8,6 +9,44 @@ import (
 
 	"github.com/pikelet-os/pikelet/internal/strict"
 )
+
+// Over returns a node's own config laid over what an image's inventory says
+// of it: maps are joined, lists and values replaced. inventory may be nil.
+// forgiving goes without fields that nothing here knows, and without those that
+// are wrong: what a node has taken was good for the image that took it, and one
+// with other rules must not lock its users out.
+func Over(inventory *Document, m Machine, file string, delivered []byte, forgiving bool) (*Config, error) {
+	var under *yaml.Node
+	if inventory != nil {
+		if i, err := inventory.Find(m); err == nil {
+			if inventory.Inventory == nil {
+				under = inventory.top
+			} else {
+				under = merge(inventory.defaults, strip(inventory.nodes[i]))
+			}
+		}
+	}
+	c := &checker{strict.New(file), false}
+	over, ok := c.Decode(bytes.TrimRight(delivered, "\x00"), &Config{})
+	if !ok || c.Err() != nil && !forgiving {
+		return nil, c.Err()
+	}
+	whole := merge(under, over)
+	if whole == nil {
+		return &Config{}, nil
+	}
+	if forgiving {
+		return lenient(file, whole)
+	}
+	cfg := &Config{}
+	if err := whole.Decode(cfg); err != nil {
+		c.Decoding(err)
+		return nil, c.Err()
+	}
+	c.Index(whole)
+	c.check("", cfg)
+	return cfg, c.Err()
+}
 
 // maxPruned is how many fields a config may do without before it is refused.
 const maxPruned = 1000
