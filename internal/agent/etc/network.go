@@ -125,7 +125,7 @@ func (b *builder) iface(w *strings.Builder, in config.Interface) {
 	}
 	for _, gateway := range []netip.Addr{gateway4, gateway6} {
 		if gateway.IsValid() {
-			s.up("ip route replace %s via %s dev %s%s", allOf(gateway), gateway, in.Name, onLink(nets, gateway))
+			s.up("ip route replace %s dev %s via %s%s", allOf(gateway), in.Name, gateway, onLink(nets, gateway))
 		}
 	}
 	for _, r := range in.Routes {
@@ -185,7 +185,7 @@ func onLink(nets []netip.Prefix, router netip.Addr) string {
 func route(name string, nets []netip.Prefix, r config.Route) string {
 	line := "ip route replace " + r.To
 	if via, err := netip.ParseAddr(r.Via); err == nil {
-		line += " via " + r.Via + " dev " + name
+		line += " dev " + name + " via " + r.Via
 		if len(nets) > 0 { // with DHCP its network is not known here
 			line += onLink(nets, via)
 		}

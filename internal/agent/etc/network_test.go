@@ -37,11 +37,11 @@ var networks = map[string][]string{
 		"ip link set lo up", "ip addr add 192.168.0.21/32 dev lo", "ip addr add fd00::1/128 dev lo", "udhcpc "},
 	"network: {interfaces: [{name: eth0, addresses: [192.168.1.2/24, 'fd00::2/64', 10.0.0.2/8], gateway: 192.168.1.1, gateway6: 'fe80::1'}]}": {
 		"ip addr add 192.168.1.2/24", "ip route add default via 192.168.1.1 dev eth0", "ip addr add fd00::2/64 dev eth0",
-		"ip addr add 10.0.0.2/8 dev eth0", "ip route replace ::/0 via fe80::1 dev eth0\n"},
+		"ip addr add 10.0.0.2/8 dev eth0", "ip route replace ::/0 dev eth0 via fe80::1\n"},
 	"network: {interfaces: [{name: eth0, addresses: [203.0.113.5/32], gateway: 203.0.113.1}]}": {
-		"ip addr add 203.0.113.5/32", "ip route replace 0.0.0.0/0 via 203.0.113.1 dev eth0 onlink\n"},
+		"ip addr add 203.0.113.5/32", "ip route replace 0.0.0.0/0 dev eth0 via 203.0.113.1 onlink\n"},
 	"network: {interfaces: [{name: eth0, dhcp: true, addresses: ['fd00::5/64'], gateway: 'fd00::1'}]}": {
-		"udhcpc ", "ip addr add fd00::5/64 dev eth0", "ip route replace ::/0 via fd00::1 dev eth0"},
+		"udhcpc ", "ip addr add fd00::5/64 dev eth0", "ip route replace ::/0 dev eth0 via fd00::1"},
 	"network: {interfaces: [{name: eth0.20, addresses: [10.20.0.5/24], gateway: 10.20.0.1}]}": {
 		"ip link set dev eth0 up", "ip link add link eth0 name eth0.20 type vlan id 20\n", "ip addr add 10.20.0.5/24", "ip route add default via 10.20.0.1 dev eth0.20"},
 	"network: {interfaces: [{name: store, vlan: 7, parent: eth1, mtu: 1400}]}": {
@@ -56,8 +56,8 @@ var networks = map[string][]string{
 	"network: {interfaces: [{name: eth0, slaac: true}]}": {
 		"echo 2 >/proc/sys/net/ipv6/conf/eth0/accept_ra\n", "ip link set dev eth0 up\n"},
 	"network: {interfaces: [{name: eth0, addresses: [10.0.0.2/8], routes: [{to: 0.0.0.0/0}, {to: 192.168.0.0/16, via: 10.0.0.9, metric: 5}, {to: 'fd00::/8', via: 'fe80::9'}]}]}": {
-		"ip addr add 10.0.0.2/8", "ip route replace 0.0.0.0/0 dev eth0\n", "ip route replace 192.168.0.0/16 via 10.0.0.9 dev eth0 metric 5\n",
-		"ip route replace fd00::/8 via fe80::9 dev eth0\n"},
+		"ip addr add 10.0.0.2/8", "ip route replace 0.0.0.0/0 dev eth0\n", "ip route replace 192.168.0.0/16 dev eth0 via 10.0.0.9 metric 5\n",
+		"ip route replace fd00::/8 dev eth0 via fe80::9\n"},
 }
 
 // starterBusybox returns a command of the busybox in the starter repository.
