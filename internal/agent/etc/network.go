@@ -121,6 +121,9 @@ func (b *builder) iface(w *strings.Builder, in config.Interface) {
 	if in.UsesDHCP() {
 		for _, a := range in.Addresses {
 			s.up("ip addr add %s dev %s", a, in.Name)
+			if p, err := netip.ParsePrefix(a); err == nil {
+				nets = append(nets, p)
+			}
 		}
 	}
 	for _, gateway := range []netip.Addr{gateway4, gateway6} {
@@ -129,7 +132,7 @@ func (b *builder) iface(w *strings.Builder, in config.Interface) {
 		}
 	}
 	for _, r := range in.Routes {
-		s.up("%s", route(in.Name, nets, r))
+		s.up("%s", route(in, nets, r))
 	}
 	for _, line := range s.after {
 		fmt.Fprintf(w, "\t%s\n", line)
@@ -182,15 +185,15 @@ func onLink(nets []netip.Prefix, router netip.Addr) string {
 	return " onlink"
 }
 
-func route(name string, nets []netip.Prefix, r config.Route) string {
+func route(in config.Interface, nets []netip.Prefix, r config.Route) string {
 	line := "ip route replace " + r.To
 	if via, err := netip.ParseAddr(r.Via); err == nil {
-		line += " dev " + name + " via " + r.Via
-		if len(nets) > 0 { // with DHCP its network is not known here
+		line += " dev " + in.Name + " via " + r.Via
+		if !in.UsesDHCP() { // with DHCP not all of its networks are known here
 			line += onLink(nets, via)
 		}
 	} else {
-		line += " dev " + name
+		line += " dev " + in.Name
 	}
 	if r.Metric != 0 {
 		line += fmt.Sprintf(" metric %d", r.Metric)

@@ -41,7 +41,7 @@ var networks = map[string][]string{
 	"network: {interfaces: [{name: eth0, addresses: [203.0.113.5/32], gateway: 203.0.113.1}]}": {
 		"ip addr add 203.0.113.5/32", "ip route replace 0.0.0.0/0 dev eth0 via 203.0.113.1 onlink\n"},
 	"network: {interfaces: [{name: eth0, dhcp: true, addresses: ['fd00::5/64'], gateway: 'fd00::1'}]}": {
-		"udhcpc ", "ip addr add fd00::5/64 dev eth0", "ip route replace ::/0 dev eth0 via fd00::1"},
+		"udhcpc ", "ip addr add fd00::5/64 dev eth0", "ip route replace ::/0 dev eth0 via fd00::1\n"},
 	"network: {interfaces: [{name: eth0.20, addresses: [10.20.0.5/24], gateway: 10.20.0.1}]}": {
 		"ip link set dev eth0 up", "ip link add link eth0 name eth0.20 type vlan id 20\n", "ip addr add 10.20.0.5/24", "ip route add default via 10.20.0.1 dev eth0.20"},
 	"network: {interfaces: [{name: store, vlan: 7, parent: eth1, mtu: 1400}]}": {
