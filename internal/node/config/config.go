@@ -193,6 +193,9 @@ type K3s struct {
 	// Options are any others of k3s, as in its own config file, such as
 	// flannel-backend: host-gw. A name with + at its end adds to a list.
 	Options map[string]any `yaml:"options,omitempty"`
+	// ShutdownGrace is how long pods get to end after SIGTERM when the node
+	// stops, restarts or is upgraded. Default: 30s.
+	ShutdownGrace Duration `yaml:"shutdown-grace,omitempty"`
 }
 
 // Registries say where container images come from, as in k3s' own
