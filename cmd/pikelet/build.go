@@ -56,6 +56,11 @@ func (o *inputOptions) inputs(ctx context.Context, say *teller) (*spec.Image, bu
 	in.Made = &cache.Cache{Dir: o.Cache, Now: time.Now()}
 	in.Cache = fetch.New(in.Made)
 	in.Cache.Offline = o.Offline
+	if !o.Offline {
+		if in.Cache.Logins, err = logins(); err != nil {
+			return nil, in, err
+		}
+	}
 	if in.Cache.Vendor, err = o.vendor(ctx, img); err != nil {
 		return nil, in, err
 	}

@@ -58,9 +58,11 @@ func Temporary(err error) bool {
 }
 
 // Patient returns a transport that gives up on a server that sends less than
-// 64 KiB in a minute while its answer is waited for. The length of answers is
-// not bounded: whoever reads them does that.
-func Patient(t http.RoundTripper) http.RoundTripper { return unbounded{bounded{t, silence}} }
+// 64 KiB in the time it may be silent while somebody waits for it. The length of
+// answers is not bounded: whoever reads them does that.
+func Patient(t http.RoundTripper, silence time.Duration) http.RoundTripper {
+	return unbounded{bounded{t, silence}}
+}
 
 // unbounded has every answer of a bounded transport be of any length.
 type unbounded struct{ bounded }
