@@ -202,19 +202,20 @@ func (c *checker) checkNode(i *Image) {
 	}
 }
 
-// What pikelet init leaves for people to replace.
-const (
-	mirrorPlaceholder = "MIRROR"
-	keyPlaceholder    = "AAAA..."
-)
+// mirrorPlaceholder is what pikelet init leaves for people to replace.
+const mirrorPlaceholder = "MIRROR"
 
-// checkPlaceholders refuses the SSH key that pikelet init writes as an example:
-// nobody could log in to a node of that image.
+// keyPlaceholder matches the SSH keys that pikelet init and pikelet node init
+// write as examples: the second is an Ed25519 key of zeros.
+var keyPlaceholder = regexp.MustCompile(`AAAA\.\.\.|AAAAC3NzaC1lZDI1NTE5AAAAIA{43}`)
+
+// checkPlaceholders refuses keys that are examples: nobody could log in to a node
+// of that image.
 func (c *checker) checkPlaceholders(n int, o Overlay) {
 	for _, name := range slices.Sorted(maps.Keys(o.With)) {
-		if strings.Contains(o.With[name], keyPlaceholder) {
+		if keyPlaceholder.MatchString(o.With[name]) {
 			c.Add(fmt.Sprintf("overlays[%d].with.%s", n, name),
-				"this is the example that pikelet init wrote; put in your own public key, such as the line in ~/.ssh/id_ed25519.pub")
+				"this is the example key that pikelet init wrote; put in your own public key, such as the line in ~/.ssh/id_ed25519.pub")
 		}
 	}
 }

@@ -31,12 +31,14 @@ func TestAddressesOfRepositories(t *testing.T) {
 	}
 }
 
-// TestExampleKeyIsRefused: nobody can log in with the key that pikelet init
-// writes as an example.
+// TestExampleKeyIsRefused: nobody can log in with the keys that pikelet init
+// and pikelet node init write as examples.
 func TestExampleKeyIsRefused(t *testing.T) {
-	_, err := parse(t, good+"overlays:\n  - name: ssh\n    with:\n      keys: ssh-ed25519 AAAA... you@desk\n")
-	if err == nil || !strings.Contains(err.Error(), ":10: overlays[0].with.keys: ") || !strings.Contains(err.Error(), "id_ed25519.pub") {
-		t.Errorf("got %v", err)
+	for _, key := range []string{"AAAA...", "AAAAC3NzaC1lZDI1NTE5AAAAI" + strings.Repeat("A", 43)} {
+		_, err := parse(t, good+"overlays:\n  - name: ssh\n    with:\n      keys: ssh-ed25519 "+key+" you@desk\n")
+		if err == nil || !strings.Contains(err.Error(), ":10: overlays[0].with.keys: ") || !strings.Contains(err.Error(), "id_ed25519.pub") {
+			t.Errorf("%s: got %v", key, err)
+		}
 	}
 	if _, err := parse(t, good+"overlays:\n  - name: ssh\n    with:\n      keys: ssh-ed25519 AAAAC3Nza you@desk\n"); err != nil {
 		t.Errorf("another key: %v", err)

@@ -193,7 +193,13 @@ func runBuild(ctx context.Context, o buildOptions, say *teller) error {
 	return nil
 }
 
-func userFolder(base func() (string, error)) (string, error) {
+// userFolder returns pikelet's folder in one of the user's own. Without a home
+// directory, as in a service, instead
+// says what to do.
+func userFolder(base func() (string, error), instead string) (string, error) {
 	dir, err := base()
-	return filepath.Join(dir, "pikelet"), err
+	if err != nil {
+		return "", fmt.Errorf("looking for your home directory: %w; set HOME, or %s", err, instead)
+	}
+	return filepath.Join(dir, "pikelet"), nil
 }
