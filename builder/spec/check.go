@@ -17,6 +17,7 @@ import (
 	"github.com/pikelet-os/pikelet/boards"
 	"github.com/pikelet-os/pikelet/builder/fetch"
 	"github.com/pikelet-os/pikelet/builder/squashfs"
+	"github.com/pikelet-os/pikelet/internal/artifact"
 	"github.com/pikelet-os/pikelet/internal/disk"
 	"github.com/pikelet-os/pikelet/internal/strict"
 	"github.com/pikelet-os/pikelet/layers/apk"
@@ -187,8 +188,10 @@ func (c *checker) checkNode(i *Image) {
 			c.Add(fmt.Sprintf("keys[%d]", n), "%s is a directory; name the files with the public keys in it", key)
 		}
 	}
-	if strings.ContainsAny(i.Channel, " \t\n") || strings.Contains(i.Channel, "://") {
-		c.Add("channel", "%q: want a reference such as registry.example/homelab:stable", i.Channel)
+	if i.Channel != "" {
+		if err := artifact.CheckReference(i.Channel); err != nil {
+			c.Add("channel", "%v", err)
+		}
 	}
 	var names []string
 	for name := range i.IDs {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -16,6 +17,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/google/go-containerregistry/pkg/authn"
 	ggcr "github.com/google/go-containerregistry/pkg/registry"
 
 	"github.com/pikelet-os/pikelet/internal/artifact"
@@ -389,4 +391,29 @@ func TestManifestsAreRetried(t *testing.T) {
 		return true
 	})
 	goesThrough(t, s)
+}
+
+// brokenHelper is a keychain whose credential helper is not installed.
+type brokenHelper struct{}
+
+func (brokenHelper) Resolve(authn.Resource) (authn.Authenticator, error) {
+	return nil, errors.New(`exec: "docker-credential-desktop": executable file not found in $PATH`)
+}
+
+// TestCredentialHelperIsMissing: a registry that wants no login is read without
+// the helper; one that wants one says what is missing.
+func TestCredentialHelperIsMissing(t *testing.T) {
+	s := quirky(t, false, nil)
+	img, _ := signedImage(t)
+	if err := Copy(context.Background(), img, at(t, s, Options{Keychain: brokenHelper{}}), []string{"1.0"}, nil, nil); err != nil {
+		t.Errorf("a registry without a login: %v", err)
+	}
+	refuses := quirky(t, false, func(w http.ResponseWriter, r *http.Request, _ http.Handler) bool {
+		http.Error(w, "no", http.StatusUnauthorized)
+		return true
+	})
+	_, _, err := at(t, refuses, Options{Keychain: brokenHelper{}}).Manifest(context.Background(), "1.0")
+	if err == nil || !strings.Contains(err.Error(), "docker-credential-desktop") || !strings.Contains(err.Error(), "install the credential helper") {
+		t.Errorf("a registry with a login: %v", err)
+	}
 }

@@ -34,10 +34,20 @@ type Remote struct {
 	sender *http.Client // logged in to write, without retries; nil before the first manifest
 
 	referrers referrersAPI
+
+	authMu sync.Mutex
+	auth   authn.Authenticator // nil before the first request
+	noAuth error               // why nobody could be asked for a login
 }
 
 // newRemote reads a reference. Nothing is asked of the registry yet.
 func newRemote(ref string, o Options) (*Remote, string, error) {
+	if err := artifact.CheckReference(ref); err != nil {
+		if strings.HasPrefix(ref, "http://") {
+			err = fmt.Errorf("%w; a registry without TLS takes --plain-http", err)
+		}
+		return nil, "", fmt.Errorf("reading the reference: %w", err)
+	}
 	options := []name.Option{name.WithDefaultTag("")}
 	if o.PlainHTTP {
 		options = append(options, name.Insecure)
@@ -118,11 +128,27 @@ func (r *Remote) retry() transport.Backoff {
 	return transport.Backoff{Duration: r.options.Backoff, Factor: 2, Jitter: 0.1, Steps: Tries - 1}
 }
 
+// authenticator returns who logs in. Where that cannot be found out, as with a
+// credential helper that is not installed, nobody does: many registries want no
+// login to read, and what refuses says why there was none.
 func (r *Remote) authenticator(ctx context.Context) (authn.Authenticator, error) {
+	r.authMu.Lock()
+	defer r.authMu.Unlock()
+	if r.auth != nil {
+		return r.auth, nil
+	}
 	if r.options.Keychain == nil {
 		return authn.Anonymous, nil
 	}
-	return authn.Resolve(ctx, r.options.Keychain, r.repo)
+	auth, err := authn.Resolve(ctx, r.options.Keychain, r.repo)
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	if err != nil {
+		auth, r.noAuth = authn.Anonymous, err
+	}
+	r.auth = auth
+	return auth, nil
 }
 
 // login returns a client that carries what the registry wants to see.
@@ -177,11 +203,16 @@ func isHTTPOnly(err error) bool {
 func (r *Remote) explain(err error) error {
 	var status *transport.Error
 	var bad *tls.CertificateVerificationError
+	r.authMu.Lock()
+	noAuth := r.noAuth
+	r.authMu.Unlock()
 	switch {
 	case isHTTPOnly(err), errors.Is(err, errPlain):
 		return fmt.Errorf("%s: %w", r.repo.Registry, errPlain)
 	case errors.As(err, &bad):
 		return fmt.Errorf("%s: %w; if it has a certificate of your own authority, say --ca FILE.pem", r.repo.Registry, bad)
+	case errors.As(err, &status) && (status.StatusCode == http.StatusUnauthorized || status.StatusCode == http.StatusForbidden) && noAuth != nil:
+		return fmt.Errorf("%s: the registry refuses: %w; nobody logged in: %w; install the credential helper that ~/.docker/config.json names, or take it out there and log in anew", r, err, noAuth)
 	case errors.As(err, &status) && (status.StatusCode == http.StatusUnauthorized || status.StatusCode == http.StatusForbidden):
 		return fmt.Errorf("%s: the registry refuses: %w; log in as for docker: docker login, crane auth login, or a credential helper in ~/.docker/config.json", r, err)
 	}
