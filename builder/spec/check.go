@@ -49,6 +49,9 @@ func (c *checker) check(i *Image) {
 	if !releaseForm.MatchString(i.Release) {
 		c.Add("release", "%q: want numbers with dots, such as 1.0", i.Release)
 	}
+	if len(i.Release) > 1 && i.Release[0] == '0' && i.Release[1] != '.' {
+		c.Add("release", "%q: leave out the zero in front: it counts as %s", i.Release, strings.TrimLeft(i.Release, "0"))
+	}
 	if !regexp.MustCompile(`^\d+\.\d+$`).MatchString(i.Alpine) {
 		c.Add("alpine", "%q: want an Alpine release, such as 3.23 (in quotes, or YAML reads a number)", i.Alpine)
 	}

@@ -72,3 +72,24 @@ func TestDirectoryOfKeys(t *testing.T) {
 		t.Errorf("a directory of signing keys: %v", err)
 	}
 }
+
+// TestMistakesOfYAML: what is no YAML, or was meant otherwise, is one error with
+// its line, and brings no others.
+func TestMistakesOfYAML(t *testing.T) {
+	for text, want := range map[string]string{
+		good + "name: again\n":                    `:7: mapping key "name" already defined at line 1`,
+		good + "services:\n\tdefault: []\n":       ":8: the line is indented with a tab",
+		"%YAML 1.2\n---\n" + good:                 ":1: another version of YAML; remove the line",
+		strings.Replace(good, `"1.10"`, "010", 1): `:2: release: "010": leave out the zero in front`,
+	} {
+		_, err := parse(t, text)
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("got %v, want %q alone", err, want)
+		}
+	}
+	for _, release := range []string{"0", "0.1", "2026.01", "10"} {
+		if _, err := parse(t, strings.Replace(good, "1.10", release, 1)); err != nil {
+			t.Errorf("release %s: %v", release, err)
+		}
+	}
+}
