@@ -410,7 +410,7 @@ func Over(inventory *Document, m Machine, file string, delivered []byte, lenient
 	}
 	c := &checker{strict.New(file), false}
 	over, ok := c.Decode(bytes.TrimRight(delivered, "\x00"), &Config{})
-	if !ok || c.Err() != nil && !lenient {
+	if over == nil && !ok || c.Err() != nil && !lenient { // a key that is there twice is a mistake like others
 		return nil, c.Err()
 	}
 	if lenient {
