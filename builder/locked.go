@@ -105,7 +105,8 @@ func (p *Plan) hint(err error) string {
 	case strings.HasSuffix(m.What, ".apk"):
 		return "; pikelet lock " + file + " chooses among the packages that are there"
 	case strings.HasSuffix(m.What, indexFile) && remote:
-		return "; check the repository's url in " + file + ", and mirror and alpine if it is made of them: " + Arch + "/" + indexFile + " is added to it"
+		return "; check the repository's url in " + file + ", and mirror and alpine if it is made of them: " +
+			Arch + "/" + indexFile + " is added to it"
 	case strings.HasSuffix(m.What, indexFile):
 		return "; the repository's url in " + file + " is taken for a directory: one on a server begins with http:// or https://"
 	case remote:

@@ -92,7 +92,9 @@ func (d *download) again(err error) error {
 	switch {
 	case d.ctx.Err() != nil:
 		return d.ctx.Err()
-	case errors.As(err, &status) && !registry.RetryStatus(status.code), errors.As(err, &final), d.at == 0 && status == nil && !registry.Temporary(err):
+	case errors.As(err, &final), errors.As(err, &status) && !registry.RetryStatus(status.code):
+		return err
+	case d.at == 0 && status == nil && !registry.Temporary(err):
 		return err
 	}
 	if d.failed++; d.failed == registry.Tries {
@@ -182,7 +184,8 @@ func (d *download) accept(resp *http.Response, loggedIn bool) error {
 	case (code == http.StatusUnauthorized || code == http.StatusForbidden) && loggedIn:
 		text += "; it does not take the login that ~/.netrc, or the file that $NETRC names, has for it"
 	case code == http.StatusUnauthorized:
-		text += "; if it wants a login, put a line into ~/.netrc, or the file that $NETRC names: machine " + resp.Request.URL.Hostname() + " login USER password PASSWORD"
+		text += "; if it wants a login, put a line into ~/.netrc, or the file that $NETRC names: " +
+			"machine " + resp.Request.URL.Hostname() + " login USER password PASSWORD"
 	}
 	return &statusError{resp.StatusCode, text}
 }
@@ -198,7 +201,8 @@ func notHTML(r io.ReadCloser, url string) (io.ReadCloser, error) {
 	}
 	if strings.HasPrefix(http.DetectContentType(head), "text/html") {
 		r.Close()
-		return nil, fmt.Errorf("reading %s: the server sent a web page (HTML); look at it in a browser: a captive portal or a proxy may want a login", url)
+		return nil, fmt.Errorf("reading %s: the server sent a web page (HTML); "+
+			"look at it in a browser: a captive portal or a proxy may want a login", url)
 	}
 	return struct {
 		io.Reader

@@ -269,7 +269,7 @@ func TestCheckAddress(t *testing.T) {
 		dir:                             "",
 		"../repository":                 "",
 		"repo/main":                     "",
-		"file:///srv/repo":              "write the folder alone: /srv/repo",
+		"file:///srv/repo":              "write the directory alone: /srv/repo",
 		"ftp://mirror.example/x":        "http:// or https://",
 		"@edge http://mirror.example/x": "tag: edge",
 		"127.0.0.1/alpine":              "http:// or https:// in front",

@@ -107,7 +107,8 @@ func netrcWords(line string) ([]string, error) {
 
 // errLogin is said of addresses with a login in them: they get into locks, logs
 // and errors. It does not quote one.
-const errLogin = "the address holds a user name or a password, which would get into locks and logs; leave it out of the address, and put a line into ~/.netrc, or the file that $NETRC names: machine %s login USER password PASSWORD"
+const errLogin = "the address holds a user name or a password, which would get into locks and logs; leave it out of the address, " +
+	"and put a line into ~/.netrc, or the file that $NETRC names: machine %s login USER password PASSWORD"
 
 // hasLogin reports whether an address has a user name or a password in it, even
 // one that cannot be read otherwise, and the host behind it.
@@ -130,16 +131,18 @@ func CheckAddress(address, arch string) error {
 		return fmt.Errorf(errLogin, host)
 	}
 	if tag, rest, ok := strings.Cut(address, " "); ok && strings.HasPrefix(tag, "@") {
-		return fmt.Errorf("%q is a line of /etc/apk/repositories; write it as two fields, url: %s and tag: %s", address, strings.TrimSpace(rest), tag[1:])
+		return fmt.Errorf("%q is a line of /etc/apk/repositories; write it as two fields, url: %s and tag: %s",
+			address, strings.TrimSpace(rest), tag[1:])
 	}
 	scheme, rest, ok := strings.Cut(address, ":/")
 	switch {
 	case ok && strings.EqualFold(scheme, "file"):
-		return fmt.Errorf("%q: write the folder alone: %s", address, "/"+strings.TrimLeft(rest, "/"))
+		return fmt.Errorf("%q: write the directory alone: %s", address, "/"+strings.TrimLeft(rest, "/"))
 	case ok && (!IsRemote(address)) && !strings.ContainsAny(scheme, "/."):
-		return fmt.Errorf("%q: want an address that begins with http:// or https://, or a folder", address)
+		return fmt.Errorf("%q: want an address that begins with http:// or https://, or a directory", address)
 	case !ok && looksLikeHost(address):
-		return fmt.Errorf("%q is taken for a folder, which is not there; if it is a server's address, write http:// or https:// in front", address)
+		return fmt.Errorf("%q is taken for a directory, which is not there; if it is a server's address, "+
+			"write http:// or https:// in front", address)
 	}
 	if !IsRemote(address) {
 		return nil

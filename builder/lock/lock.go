@@ -101,7 +101,8 @@ func Decode(b []byte) (*File, error) {
 	}
 	for _, r := range f.Repositories {
 		if loginForm.MatchString(r) {
-			return nil, errors.New("reading the lock: an address of a repository in it holds a user name or a password; pikelet lock writes it anew without. Change that password: whoever reads the lock's history has it")
+			return nil, errors.New("reading the lock: an address of a repository in it holds a user name or a password; " +
+				"pikelet lock writes it anew without. Change that password: whoever reads the lock's history has it")
 		}
 	}
 	if f.Epoch <= 0 || len(f.Packages) == 0 {

@@ -9,7 +9,8 @@ import (
 
 // What OCI's distribution spec (v1.1, "Pull") lets names and tags be.
 var (
-	hostForm = regexp.MustCompile(`^([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*|\[[0-9a-fA-F:]+\])(:[0-9]{1,5})?$`)
+	label    = `[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?`
+	hostForm = regexp.MustCompile(`^(` + label + `(\.` + label + `)*|\[[0-9a-fA-F:]+\])(:[0-9]{1,5})?$`)
 	pathForm = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
 	tagForm  = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`)
 )

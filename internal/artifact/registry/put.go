@@ -20,7 +20,10 @@ type headless struct{ inner http.RoundTripper }
 // RoundTrip implements http.RoundTripper.
 func (h headless) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := h.inner.RoundTrip(r)
-	if err == nil && r.Method == http.MethodHead && (resp.StatusCode == http.StatusMethodNotAllowed || resp.StatusCode == http.StatusNotImplemented) {
+	if err != nil || r.Method != http.MethodHead {
+		return resp, err
+	}
+	if resp.StatusCode == http.StatusMethodNotAllowed || resp.StatusCode == http.StatusNotImplemented {
 		resp.StatusCode, resp.Status = http.StatusNotFound, "404 Not Found"
 	}
 	return resp, err

@@ -94,7 +94,8 @@ func (r *Remote) firstPage(ctx context.Context, digest string) (*page, error) {
 func absent(err error) bool {
 	var status *transport.Error
 	if errors.As(err, &status) {
-		return !slices.Contains([]int{http.StatusUnauthorized, http.StatusForbidden, http.StatusRequestTimeout, http.StatusTooManyRequests}, status.StatusCode)
+		refusals := []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusRequestTimeout, http.StatusTooManyRequests}
+		return !slices.Contains(refusals, status.StatusCode)
 	}
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNoList)
 }
@@ -214,7 +215,9 @@ func (r *Remote) listReferrer(ctx context.Context, d artifact.Descriptor, b []by
 // withReferrer returns a list of referrers with one more; nil where it has that
 // already. Fields it does not know stay.
 func withReferrer(list []byte, d artifact.Descriptor) ([]byte, error) {
-	index := map[string]json.RawMessage{"schemaVersion": json.RawMessage("2"), "mediaType": json.RawMessage(`"` + artifact.MediaOCIIndex + `"`)}
+	index := map[string]json.RawMessage{
+		"schemaVersion": json.RawMessage("2"), "mediaType": json.RawMessage(`"` + artifact.MediaOCIIndex + `"`),
+	}
 	var entries []json.RawMessage
 	if list != nil {
 		if err := json.Unmarshal(list, &index); err != nil {

@@ -201,7 +201,6 @@ func isHTTPOnly(err error) bool {
 
 // explain adds what to do to errors people meet.
 func (r *Remote) explain(err error) error {
-	var status *transport.Error
 	var bad *tls.CertificateVerificationError
 	r.authMu.Lock()
 	noAuth := r.noAuth
@@ -211,12 +210,19 @@ func (r *Remote) explain(err error) error {
 		return fmt.Errorf("%s: %w", r.repo.Registry, errPlain)
 	case errors.As(err, &bad):
 		return fmt.Errorf("%s: %w; if it has a certificate of your own authority, say --ca FILE.pem", r.repo.Registry, bad)
-	case errors.As(err, &status) && (status.StatusCode == http.StatusUnauthorized || status.StatusCode == http.StatusForbidden) && noAuth != nil:
-		return fmt.Errorf("%s: the registry refuses: %w; nobody logged in: %w; install the credential helper that ~/.docker/config.json names, or take it out there and log in anew", r, err, noAuth)
-	case errors.As(err, &status) && (status.StatusCode == http.StatusUnauthorized || status.StatusCode == http.StatusForbidden):
+	case refused(err) && noAuth != nil:
+		return fmt.Errorf("%s: the registry refuses: %w; nobody logged in: %w; "+
+			"install the credential helper that ~/.docker/config.json names, or take it out there and log in anew", r, err, noAuth)
+	case refused(err):
 		return fmt.Errorf("%s: the registry refuses: %w; log in as for docker: docker login, crane auth login, or a credential helper in ~/.docker/config.json", r, err)
 	}
 	return fmt.Errorf("%s: %w", r, err)
+}
+
+// refused reports whether a registry wants another login than it was given.
+func refused(err error) bool {
+	var status *transport.Error
+	return errors.As(err, &status) && (status.StatusCode == http.StatusUnauthorized || status.StatusCode == http.StatusForbidden)
 }
 
 // errRange is an answer to another question than was asked.
