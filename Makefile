@@ -23,7 +23,7 @@ COMMAND_FLAGS = -trimpath -buildvcs=false -ldflags='-s -w -X main.version=$(VERS
 SOURCES := $(shell find . -name '*.go' -not -path './build/*') go.mod go.sum
 ASSETS  := $(shell find overlays cmd/starter/files -type f)
 
-.PHONY: help check large pairs build device tools starter demo test test-all bench fuzz proof soak test-clients oracle generate dist needed setup-run setup-test setup-bench setup-clients
+.PHONY: help check large pairs build device tools starter demo test test-all bench fuzz proof soak test-clients oracle eeprom generate dist needed setup-run setup-test setup-bench setup-clients
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -137,6 +137,9 @@ WORLDS ?= 3000
 oracle: build starter ## compare with Alpine's own apk: make oracle ALPINE=DIR, with its minirootfs archives and index
 	$(GO) test -tags oracle -v -count=1 -timeout 60m -run Oracle ./layers/apk -alpine $(abspath $(ALPINE)) -worlds $(WORLDS)
 	$(GO) test -tags oracle -v -count=1 -timeout 10m -run Alpine ./internal/vm -alpine $(abspath $(ALPINE))
+
+eeprom: device ## compare updates of bootloaders with Raspberry Pi's own tool: make eeprom RPI_EEPROM=DIR, a work tree of raspberrypi/rpi-eeprom
+	$(GO) test -count=1 -v -tags rpieeprom -run AsRaspberryPi ./internal/netboot/eeprom -rpi-eeprom $(abspath $(RPI_EEPROM))
 
 generate: ## rewrite generated files: schemas, and tables of fields
 	-$(GO) test ./builder/spec ./internal/node/config -run Fresh -update

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/pikelet-os/pikelet/builder/fetch"
 	"github.com/pikelet-os/pikelet/builder/lock"
@@ -95,8 +96,24 @@ func (p *Plan) hint(err error) string {
 		return ""
 	}
 	file := p.Image.File()
-	if m.Offline {
+	remote := fetch.IsRemote(m.What)
+	switch {
+	case m.Offline:
 		return "; build once with the network, or keep the inputs with: pikelet vendor " + file + " DIR"
+	case strings.HasSuffix(m.What, ".apk") && remote:
+		return "; mirrors drop superseded packages: pikelet lock " + file + " chooses anew, and pikelet vendor " + file + " DIR keeps copies"
+	case strings.HasSuffix(m.What, ".apk"):
+		return "; pikelet lock " + file + " chooses among the packages that are there"
+	case strings.HasSuffix(m.What, indexFile) && remote:
+		return "; check the repository's url in " + file + ", and mirror and alpine if it is made of them: " +
+			Arch + "/" + indexFile + " is added to it"
+	case strings.HasSuffix(m.What, indexFile):
+		return "; the repository's url in " + file + " is taken for a directory: one on a server begins with http:// or https://"
+	case remote:
+		return "; check the address: the file may have been withdrawn"
 	}
-	return "; mirrors drop superseded packages: pikelet lock " + file + " chooses anew, and pikelet vendor " + file + " DIR keeps copies"
+	return "; it is taken for a file on this computer: the address of one on a server begins with http:// or https://"
 }
+
+// indexFile is what the index of a repository is called.
+const indexFile = "APKINDEX.tar.gz"

@@ -2,6 +2,7 @@ package builder
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 
+	"github.com/pikelet-os/pikelet/builder/fetch"
 	"github.com/pikelet-os/pikelet/builder/lock"
 	"github.com/pikelet-os/pikelet/builder/spec"
 	"github.com/pikelet-os/pikelet/layers/apk"
@@ -104,5 +106,27 @@ func TestKeptImages(t *testing.T) {
 	}
 	if _, err := keptImage(context.Background(), dir, "sha256:00", platform); err == nil || !strings.Contains(err.Error(), "the cache was changed") {
 		t.Errorf("another: %v", err)
+	}
+}
+
+// TestHintsOfMissingInputs: what to do about an input that is missing depends on
+// what it is and where it should be.
+func TestHintsOfMissingInputs(t *testing.T) {
+	p := &Plan{Image: &spec.Image{}}
+	for what, want := range map[string]string{
+		"https://mirror.example/main/aarch64/a-1-r0.apk":      "mirrors drop superseded packages",
+		"repo/aarch64/a-1-r0.apk":                             "among the packages that are there",
+		"https://mirror.example/mian/aarch64/APKINDEX.tar.gz": "check the repository's url",
+		"repo/aarch64/APKINDEX.tar.gz":                        "taken for a directory",
+		"https://k3s.example/k3s-arm64":                       "check the address",
+		"v1.33.5+k3s1":                                        "taken for a file on this computer",
+	} {
+		err := fmt.Errorf("the server answered: %w", &fetch.Missing{What: what})
+		if got := p.hint(err); !strings.Contains(got, want) {
+			t.Errorf("%s: got the hint %q, want %q", what, got, want)
+		}
+	}
+	if got := p.hint(&fetch.Missing{What: "http://x/y.apk", Offline: true}); !strings.Contains(got, "build once with the network") {
+		t.Errorf("offline: %q", got)
 	}
 }

@@ -213,7 +213,7 @@ const virtualName = ".pikelet-builder"
 
 // rings returns each repository's address and the keys that may sign it.
 func (p *Plan) rings() (urls []string, rings []apk.Keyring, err error) {
-	for _, r := range p.Image.Repositories {
+	for n, r := range p.Image.Repositories {
 		url := r.URL
 		if !fetch.IsRemote(url) {
 			url = p.Image.Path(url)
@@ -222,10 +222,10 @@ func (p *Plan) rings() (urls []string, rings []apk.Keyring, err error) {
 		for _, k := range r.Keys {
 			b, err := os.ReadFile(p.Image.Path(k))
 			if err != nil {
-				return nil, nil, err
+				return nil, nil, fmt.Errorf("repositories[%d].keys: %w", n, err)
 			}
 			if err := ring.Add(filepath.Base(k), b); err != nil {
-				return nil, nil, err
+				return nil, nil, fmt.Errorf("repositories[%d].keys: %s: %w", n, k, err)
 			}
 		}
 		urls, rings = append(urls, url), append(rings, ring)
@@ -242,7 +242,7 @@ func (p *Plan) choose(ctx context.Context, cache *fetch.Cache) error {
 	at := map[string]int{}
 	p.Newest = map[string]int64{}
 	for i, r := range p.Image.Repositories {
-		b, err := cache.Read(ctx, urls[i]+"/"+Arch+"/APKINDEX.tar.gz", maxIndexFile)
+		b, err := cache.Read(ctx, urls[i]+"/"+Arch+"/"+indexFile, maxIndexFile)
 		if err != nil {
 			return fmt.Errorf("repository %s: %w%s", r.URL, err, p.hint(err))
 		}

@@ -25,7 +25,8 @@ type card struct {
 
 // slotWait is how long /init waits for the disk to appear: USB disks take
 // seconds, a card 0.3 s. Where a disk has the slot but not the build, waiting
-// otherWait for a better one is enough.
+// otherWait for a better one is enough; so it is for a second disk of the build
+// where disks come one after another.
 const (
 	slotWait  = 20 * time.Second
 	otherWait = 3 * time.Second
@@ -33,69 +34,121 @@ const (
 
 // findSlot finds the disk that holds the running slot of this very build. All
 // Pikelet cards look alike, so what counts is the build id in the slot's
-// manifest; the firmware's boot mode says where to look first. A single disk
-// whose manifest names another build is taken in the end: the check of the
+// manifest, and the kind of disk that the firmware says it booted from. A single
+// disk whose manifest names another build is taken in the end: the check of the
 // chain can say what is wrong with it, and write it down.
 func (b *boot) findSlot() error {
 	if b.line.Slot == slots.Net {
 		return b.findServer()
 	}
-	for start := time.Now(); ; time.Sleep(20 * time.Millisecond) {
-		exact, other, reasons := b.search()
-		switch waited := time.Since(start); {
-		case len(exact) == 1:
-			b.card = exact[0]
-		case len(exact) > 1:
-			return fmt.Errorf("%s and %s both hold slot %s of build %s; take one of them out",
-				exact[0].dev, exact[1].dev, b.line.Slot, b.info.BuildID)
-		case len(other) == 1 && waited > otherWait:
-			b.card = other[0]
-		case waited < slotWait:
-			closeAll(other)
-			continue
-		case len(reasons) == 0 && len(other) == 0:
-			return fmt.Errorf("no disk appeared within %v; is the driver of the card reader in the image's kernel?", slotWait)
-		default:
-			return fmt.Errorf("no disk holds slot %s of build %s: %s", b.line.Slot, b.info.BuildID, strings.Join(reasons, "; "))
-		}
-		return nil
-	}
-}
-
-func closeAll(list []*card) {
-	for _, c := range list {
-		c.f.Close()
-	}
-}
-
-// preferred maps the firmware's boot mode (FACTS 2.3) to kernel names.
-var preferred = map[uint32]string{1: "mmcblk", 4: "sd", 5: "sd", 6: "nvme"}
-
-// search looks at every disk once and returns those that hold the slot of this
-// build, and those that hold it of another. Disks of the kind the firmware
-// booted from decide among themselves first.
-func (b *boot) search() (exact, other []*card, reasons []string) {
 	mode, _ := firmware("boot-mode")
-	var first []*card
+	for start := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+		f := b.search()
+		c, err := choose(f, mode, b.line.Slot, b.info.BuildID, time.Since(start))
+		if c != nil {
+			b.card = c
+		}
+		closeAll(f.exact, c)
+		closeAll(f.other, c)
+		if c != nil || err != nil {
+			return err
+		}
+	}
+}
+
+// found is what the disks hold at one moment: those with the slot of this build,
+// those with it of another, and why the others are not used.
+type found struct {
+	exact, other []*card
+	reasons      []string
+}
+
+// choose returns the disk that the firmware booted from, nil while a better one
+// may still appear, and an error where there is none. Where the firmware names
+// the kind of disk, no disk of another kind is taken: one that is ready sooner
+// and holds the same build has another node's configuration and state.
+func choose(f found, mode uint32, slot slots.Letter, build string, waited time.Duration) (*card, error) {
+	kind := kinds()[mode]
+	exact, other := ofKind(f.exact, kind), ofKind(f.other, kind)
+	switch {
+	case len(exact) > 1:
+		return nil, fmt.Errorf("%s and %s both hold slot %s of build %s; take one of them out", exact[0].dev, exact[1].dev, slot, build)
+	case len(exact) == 1 && (kind.single || waited > otherWait):
+		return exact[0], nil
+	case len(exact) == 0 && len(other) == 1 && len(f.exact) == 0 && waited > otherWait:
+		return other[0], nil
+	case waited < slotWait:
+		return nil, nil
+	case len(exact) == 0 && len(f.exact) > 0:
+		return nil, fmt.Errorf("the firmware booted from %s (boot-mode %d), and no such disk with slot %s of build %s appeared within %v; %s holds it and is not used: take it out, or boot from it",
+			kind.name, mode, slot, build, slotWait, f.exact[0].dev)
+	case len(f.reasons) == 0:
+		return nil, fmt.Errorf("no disk appeared within %v; is the driver of the card reader in the image's kernel?", slotWait)
+	}
+	return nil, fmt.Errorf("no disk holds slot %s of build %s: %s", slot, build, strings.Join(f.reasons, "; "))
+}
+
+// closeAll closes cards but one.
+func closeAll(list []*card, but *card) {
+	for _, c := range list {
+		if c != but {
+			c.f.Close()
+		}
+	}
+}
+
+// diskKind is a kind of disk by the kernel's names. single is where only one can
+// be there, so that no second one needs to be waited for.
+type diskKind struct {
+	name     string
+	prefixes []string
+	single   bool
+}
+
+// kinds maps the firmware's boot mode (FACTS 2.3) to a kind of disk. A virtual
+// Pi's card may be a disk of virtio. Other modes, and firmware that says none,
+// are the zero kind, which is any disk.
+func kinds() map[uint32]diskKind {
+	usb := diskKind{name: "a USB disk", prefixes: []string{"sd"}}
+	return map[uint32]diskKind{
+		1: {name: "the SD card", prefixes: []string{"mmcblk", "vd"}, single: true},
+		4: usb,
+		5: usb,
+		6: {name: "the NVMe disk", prefixes: []string{"nvme"}, single: true},
+	}
+}
+
+// ofKind returns the cards of a kind; all for the zero kind.
+func ofKind(list []*card, kind diskKind) []*card {
+	if len(kind.prefixes) == 0 {
+		return list
+	}
+	var out []*card
+	for _, c := range list {
+		for _, p := range kind.prefixes {
+			if strings.HasPrefix(filepath.Base(c.dev), p) {
+				out = append(out, c)
+			}
+		}
+	}
+	return out
+}
+
+// search looks at every disk once.
+func (b *boot) search() (f found) {
 	for _, dev := range disks() {
 		c, same, err := b.look(dev)
 		switch {
 		case err != nil:
-			reasons = append(reasons, fmt.Sprintf("%s: %v", dev, err))
+			f.reasons = append(f.reasons, fmt.Sprintf("%s: %v", dev, err))
 		case !same:
-			reasons = append(reasons, fmt.Sprintf("%s: its slot %s is another build", dev, b.line.Slot))
-			other = append(other, c)
+			f.reasons = append(f.reasons, fmt.Sprintf("%s: its slot %s is another build", dev, b.line.Slot))
+			f.other = append(f.other, c)
 		default:
-			exact = append(exact, c)
-			if prefix := preferred[mode]; prefix != "" && strings.HasPrefix(filepath.Base(dev), prefix) {
-				first = append(first, c)
-			}
+			f.exact = append(f.exact, c)
 		}
 	}
-	if len(first) > 0 {
-		exact = first
-	}
-	return exact, other, reasons
+	return f
 }
 
 // disks returns the machine's disks, sorted. eMMC boot areas (mmcblk0boot0)

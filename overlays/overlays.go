@@ -71,7 +71,8 @@ type Parameter struct {
 type Fetch struct {
 	// URL is an http(s) address, or a file.
 	URL string `yaml:"url"`
-	// SHA256 is the file's digest, 64 hexadecimal digits.
+	// SHA256 is the file's digest, 64 hexadecimal digits, with sha256: before them
+	// or without.
 	SHA256 string `yaml:"sha256"`
 	// To is the file's path in the root, or the folder it is unpacked to.
 	To string `yaml:"to"`
@@ -202,11 +203,12 @@ func (o *Overlay) expand(values map[string]string) error {
 		if f.URL == "" {
 			continue
 		}
+		f.SHA256 = plainDigest(f.SHA256)
 		if !digestForm.MatchString(f.SHA256) {
 			errs = append(errs, fmt.Errorf("%s: %s has no sha256 of 64 hexadecimal digits: what is fetched is pinned, so that nobody can change it", at, f.URL))
 		}
-		if f.To == "" || strings.HasPrefix(f.To, "/") {
-			errs = append(errs, fmt.Errorf("%s: to: %q: want a path in the root, without / in front", at, f.To))
+		if to := strings.TrimSuffix(f.To, "/"); !fs.ValidPath(to) || to == "." && f.Unpack != UnpackTar {
+			errs = append(errs, fmt.Errorf("%s: to: %q: want a path in the root, without / in front and without . or .. in it", at, f.To))
 		}
 		if f.Unpack != "" && f.Unpack != UnpackTar && f.Unpack != UnpackK3s {
 			errs = append(errs, fmt.Errorf("%s: unpack: %q: want tar or k3s", at, f.Unpack))
@@ -221,6 +223,10 @@ func (o *Overlay) expand(values map[string]string) error {
 	}
 	return errors.Join(errs...)
 }
+
+// plainDigest returns a SHA-256 as it is compared: release pages of GitHub write
+// sha256: before it, and PowerShell writes it in upper case.
+func plainDigest(s string) string { return strings.TrimPrefix(strings.ToLower(s), "sha256:") }
 
 // Values of Fetch.Unpack.
 const (

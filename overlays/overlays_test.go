@@ -164,3 +164,62 @@ func TestMetalLB(t *testing.T) {
 		t.Errorf("an image by its tag: %v", err)
 	}
 }
+
+// TestDigestsAsPagesWriteThem: a digest is taken as PowerShell and GitHub write
+// it, and the overlay is the same.
+func TestDigestsAsPagesWriteThem(t *testing.T) {
+	const digest = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+	var first string
+	for _, d := range []string{digest, strings.ToUpper(digest), "sha256:" + digest, "SHA256:" + strings.ToUpper(digest)} {
+		for name, with := range map[string]map[string]string{"k3s": {"release": "https://k3s.example/k3s-arm64", "sha256": d},
+			"seed-node": {"release": "https://pikelet.example/x.tar", "sha256": d, "image": "registry.example/homelab:stable"}} {
+			o, err := Find(name, "", with)
+			if err != nil {
+				t.Errorf("%s with %s: %v", name, d, err)
+				continue
+			}
+			if o.Fetch[0].SHA256 != digest {
+				t.Errorf("%s with %s: the digest is %s", name, d, o.Fetch[0].SHA256)
+			}
+			if name == "k3s" && first == "" {
+				first = o.Digest()
+			}
+			if name == "k3s" && o.Digest() != first {
+				t.Errorf("with %s the overlay is another one", d)
+			}
+		}
+	}
+	if _, err := Find("k3s", "", map[string]string{"release": "https://k3s.example/k3s-arm64", "sha256": digest[1:]}); err == nil {
+		t.Error("63 digits are taken")
+	}
+}
+
+// TestReleaseOfK3s: a version in place of the address of a release is refused.
+func TestReleaseOfK3s(t *testing.T) {
+	for release, good := range map[string]bool{"": true, "https://k3s.example/v1.33.5/k3s-arm64": true, "k3s-arm64": true, "v1.33.5/k3s-arm64": true, "vendor/k3s": true,
+		"v1.33.5+k3s1": false, "v1.33.5": false} {
+		with := map[string]string{"release": release, "sha256": strings.Repeat("a", 64)}
+		if _, err := Find("k3s", "", with); (err == nil) != good || err != nil && !strings.Contains(err.Error(), "not its version") {
+			t.Errorf("release %q: %v", release, err)
+		}
+	}
+}
+
+// TestPlacesOfFetchedFiles: a file that is fetched goes below the root.
+func TestPlacesOfFetchedFiles(t *testing.T) {
+	for to, good := range map[string]bool{"srv/x": true, "srv/": true, "../x": false, "srv/../../x": false, "/x": false, ".": false, "''": false, "a/./b": false} {
+		dir := folder(t, map[string]string{"overlay.yaml": "description: x\nfetch: [{url: x, sha256: " + strings.Repeat("a", 64) + ", to: " + to + "}]\n"})
+		if _, err := Find("./mine", dir, nil); (err == nil) != good {
+			t.Errorf("to: %s: %v", to, err)
+		}
+	}
+}
+
+// TestPortsOfSSH: a port has 16 bits.
+func TestPortsOfSSH(t *testing.T) {
+	for port, good := range map[string]bool{"1": true, "22": true, "9999": true, "65535": true, "59999": true, "65536": false, "99999": false, "0": false, "70000": false} {
+		if _, err := Find("ssh", "", map[string]string{"port": port}); (err == nil) != good {
+			t.Errorf("port %s: %v", port, err)
+		}
+	}
+}

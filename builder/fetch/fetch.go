@@ -19,14 +19,17 @@ import (
 	"time"
 
 	"github.com/pikelet-os/pikelet/builder/cache"
+	"github.com/pikelet-os/pikelet/internal/artifact/registry"
 )
 
 // Cache brings what is not kept yet, and keeps what was brought.
 type Cache struct {
 	*cache.Cache
 	Client  *http.Client
-	Offline bool   // nothing may be asked of the network
-	Vendor  Source // asked before the mirror; may be nil
+	Offline bool          // nothing may be asked of the network
+	Vendor  Source        // asked before the mirror; may be nil
+	Logins  Logins        // of servers that ask for one
+	Backoff time.Duration // before the first of several new tries; each next one waits twice as long
 }
 
 // Source holds copies of a build's inputs by name, such as
@@ -45,23 +48,31 @@ func (f Folder) Open(_ context.Context, name string) (io.ReadCloser, error) {
 
 // New returns a Cache that keeps what it brings in c.
 func New(c *cache.Cache) *Cache {
-	return &Cache{Cache: c, Client: &http.Client{Timeout: 30 * time.Minute, CheckRedirect: keepTLS}}
+	return &Cache{Cache: c, Client: newClient(time.Minute), Backoff: time.Second}
+}
+
+// newClient returns a client that gives up on a server that is silent for a time.
+// A download may take as long as it takes while bytes come.
+func newClient(silence time.Duration) *http.Client {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	return &http.Client{Transport: registry.Patient(t, silence), CheckRedirect: keepTLS}
 }
 
 // keepTLS refuses to be led from https to http.
 func keepTLS(r *http.Request, via []*http.Request) error {
 	if via[0].URL.Scheme == "https" && r.URL.Scheme != "https" {
-		return fmt.Errorf("the server leads to %s, without TLS", r.URL.Redacted())
+		return permanent{fmt.Errorf("the server leads to %s, without TLS", r.URL.Host)}
 	}
 	if len(via) >= 10 {
-		return errors.New("the server leads from one place to another, ten times")
+		return permanent{errors.New("the server leads from one place to another, ten times")}
 	}
 	return nil
 }
 
 // IsRemote says whether a repository is on a server and not in a folder.
 func IsRemote(url string) bool {
-	return strings.HasPrefix(url, "http://") || strings.HasPrefix(url, "https://")
+	scheme, _, ok := strings.Cut(url, "://")
+	return ok && (strings.EqualFold(scheme, "http") || strings.EqualFold(scheme, "https"))
 }
 
 // Missing is a file that is not where it should be: the mirror has dropped
@@ -80,7 +91,7 @@ func (m *Missing) Error() string {
 
 // Read returns a small file, such as an index, always afresh.
 func (c *Cache) Read(ctx context.Context, url string, limit int64) ([]byte, error) {
-	r, err := c.open(ctx, url)
+	r, err := c.file(ctx, url)
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +138,7 @@ func (c *Cache) File(ctx context.Context, url, name, key string, size int64) (st
 		}
 		return url, err
 	}
-	r, err := c.open(ctx, url)
+	r, err := c.file(ctx, url)
 	if err != nil {
 		return "", err
 	}
@@ -214,6 +225,15 @@ func (c *Cache) keep(key, what string, r io.Reader, size int64) error {
 	return draft.Keep(key)
 }
 
+// file opens an index or a package, which is no web page.
+func (c *Cache) file(ctx context.Context, url string) (io.ReadCloser, error) {
+	r, err := c.open(ctx, url)
+	if err != nil || !IsRemote(url) {
+		return r, err
+	}
+	return notHTML(r, url)
+}
+
 func (c *Cache) open(ctx context.Context, url string) (io.ReadCloser, error) {
 	if !IsRemote(url) {
 		f, err := os.Open(url)
@@ -225,21 +245,5 @@ func (c *Cache) open(ctx context.Context, url string) (io.ReadCloser, error) {
 	if c.Offline {
 		return nil, &Missing{What: url, Offline: true}
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return nil, err
-	}
-	resp, err := c.Client.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	if resp.StatusCode == http.StatusNotFound || resp.StatusCode == http.StatusGone {
-		resp.Body.Close()
-		return nil, fmt.Errorf("the server answered %s: %w", resp.Status, &Missing{What: url})
-	}
-	if resp.StatusCode != http.StatusOK {
-		resp.Body.Close()
-		return nil, fmt.Errorf("downloading %s: the server answered %s", url, resp.Status)
-	}
-	return resp.Body, nil
+	return c.download(ctx, url)
 }

@@ -11,6 +11,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -75,6 +76,10 @@ func (f *File) Encode() ([]byte, error) {
 	return b.Bytes(), err
 }
 
+// loginForm is an address with a user name or a password in it, which earlier
+// versions took. Whoever sees the lock has it, so it is neither used nor quoted.
+var loginForm = regexp.MustCompile(`://[^/]*@`)
+
 // Decode reads a lock strictly.
 func Decode(b []byte) (*File, error) {
 	var f File
@@ -92,6 +97,12 @@ func Decode(b []byte) (*File, error) {
 	for _, p := range f.Packages {
 		if p.Name == "" || p.Version == "" || p.Repository == "" || p.Size <= 0 || !strings.HasPrefix(p.Identity, "Q1") || strings.ContainsAny(p.Name+p.Version, "/\\ ") || strings.HasPrefix(p.Name, ".") {
 			return nil, fmt.Errorf("reading the lock: package %q lacks something; pikelet lock writes it anew", p.Name+"-"+p.Version)
+		}
+	}
+	for _, r := range f.Repositories {
+		if loginForm.MatchString(r) {
+			return nil, errors.New("reading the lock: an address of a repository in it holds a user name or a password; " +
+				"pikelet lock writes it anew without. Change that password: whoever reads the lock's history has it")
 		}
 	}
 	if f.Epoch <= 0 || len(f.Packages) == 0 {

@@ -106,6 +106,7 @@ func TestDecodeRefuses(t *testing.T) {
 		"no repository":          func(f *File) { f.Packages[0].Repository = "" },
 		"no size":                func(f *File) { f.Packages[0].Size = 0 },
 		"no identity":            func(f *File) { f.Packages[0].Identity = "" },
+		"a password":             func(f *File) { f.Repositories = []string{"@edge https://anna:s3cret@mirror.example/x"} },
 		"an identity of no kind": func(f *File) { f.Packages[0].Identity = "X1abc=" },
 	} {
 		f := sample()
@@ -114,7 +115,7 @@ func TestDecodeRefuses(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Decode(b); err == nil || !strings.Contains(err.Error(), "pikelet lock writes it anew") {
+		if _, err := Decode(b); err == nil || !strings.Contains(err.Error(), "pikelet lock writes it anew") || strings.Contains(err.Error(), "s3cret") {
 			t.Errorf("%s: %v", what, err)
 		}
 	}

@@ -2,16 +2,22 @@ package spec
 
 import (
 	"fmt"
+	"maps"
+	"net/url"
 	"os"
 	"path"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/pikelet-os/pikelet/boards"
+	"github.com/pikelet-os/pikelet/builder/fetch"
 	"github.com/pikelet-os/pikelet/builder/squashfs"
+	"github.com/pikelet-os/pikelet/internal/artifact"
 	"github.com/pikelet-os/pikelet/internal/disk"
 	"github.com/pikelet-os/pikelet/internal/strict"
 	"github.com/pikelet-os/pikelet/layers/apk"
@@ -26,6 +32,9 @@ var (
 	releaseForm = regexp.MustCompile(`^\d{1,9}(\.\d{1,9}){0,3}$`)
 )
 
+// arch is what images are built for, in Alpine's words.
+const arch = "aarch64"
+
 // maxConfigLine is what old firmware reads of a line of config.txt; the rest
 // is dropped without a word (FACTS 1.3).
 const maxConfigLine = 78
@@ -39,6 +48,9 @@ func (c *checker) check(i *Image) {
 	}
 	if !releaseForm.MatchString(i.Release) {
 		c.Add("release", "%q: want numbers with dots, such as 1.0", i.Release)
+	}
+	if len(i.Release) > 1 && i.Release[0] == '0' && i.Release[1] != '.' {
+		c.Add("release", "%q: leave out the zero in front: it counts as %s", i.Release, strings.TrimLeft(i.Release, "0"))
 	}
 	if !regexp.MustCompile(`^\d+\.\d+$`).MatchString(i.Alpine) {
 		c.Add("alpine", "%q: want an Alpine release, such as 3.23 (in quotes, or YAML reads a number)", i.Alpine)
@@ -83,14 +95,18 @@ func (c *checker) checkSources(i *Image) {
 		if r.URL == "" {
 			c.Add(field+".url", "missing; want a folder or an http(s) address")
 		}
+		if _, err := os.Stat(i.Path(r.URL)); err != nil && r.URL != "" {
+			if err := fetch.CheckAddress(r.URL, arch); err != nil {
+				c.Add(field+".url", "%v", err)
+			}
+		}
 		if len(r.Keys) == 0 {
 			c.Add(field+".keys", "missing; name the public keys that may sign it, such as Alpine's from /etc/apk/keys")
 		}
-		for k, key := range r.Keys {
-			if _, err := os.Stat(i.Path(key)); err != nil {
-				c.Add(fmt.Sprintf("%s.keys[%d]", field, k), "no file %s", key)
-			}
-		}
+		i.Repositories[n].Keys = c.keyFiles(i, field, r.Keys)
+	}
+	if u, err := url.Parse(i.Mirror); err == nil && u.Host == mirrorPlaceholder {
+		c.Add("mirror", "%s stands for the host of your Alpine mirror; put its name there", mirrorPlaceholder)
 	}
 	if len(i.Packages) == 0 {
 		c.Add("packages", "none; alpine-base and openrc are the least")
@@ -107,6 +123,7 @@ func (c *checker) checkSources(i *Image) {
 		if o.Name == "" {
 			c.Add(fmt.Sprintf("overlays[%d]", n), "want the name of an overlay, or a folder with an overlay.yaml")
 		}
+		c.checkPlaceholders(n, o)
 	}
 }
 
@@ -168,12 +185,16 @@ func (c *checker) checkNode(i *Image) {
 		}
 	}
 	for n, key := range i.Keys {
-		if _, err := os.Stat(i.Path(key)); err != nil {
+		if st, err := os.Stat(i.Path(key)); err != nil {
 			c.Add(fmt.Sprintf("keys[%d]", n), "no file %s", key)
+		} else if st.IsDir() {
+			c.Add(fmt.Sprintf("keys[%d]", n), "%s is a directory; name the files with the public keys in it", key)
 		}
 	}
-	if strings.ContainsAny(i.Channel, " \t\n") || strings.Contains(i.Channel, "://") {
-		c.Add("channel", "%q: want a reference such as registry.example/homelab:stable", i.Channel)
+	if i.Channel != "" {
+		if err := artifact.CheckReference(i.Channel); err != nil {
+			c.Add("channel", "%v", err)
+		}
 	}
 	var names []string
 	for name := range i.IDs {
@@ -185,6 +206,50 @@ func (c *checker) checkNode(i *Image) {
 			c.Add("ids."+name, "%d: want a number from 1 to 65532", id)
 		}
 	}
+}
+
+// mirrorPlaceholder is what pikelet init leaves for people to replace.
+const mirrorPlaceholder = "MIRROR"
+
+// keyPlaceholder matches the SSH keys that pikelet init and pikelet node init
+// write as examples: the second is an Ed25519 key of zeros.
+var keyPlaceholder = regexp.MustCompile(`AAAA\.\.\.|AAAAC3NzaC1lZDI1NTE5AAAAIA{43}`)
+
+// checkPlaceholders refuses keys that are examples: nobody could log in to a node
+// of that image.
+func (c *checker) checkPlaceholders(n int, o Overlay) {
+	for _, name := range slices.Sorted(maps.Keys(o.With)) {
+		if keyPlaceholder.MatchString(o.With[name]) {
+			c.Add(fmt.Sprintf("overlays[%d].with.%s", n, name),
+				"this is the example key that pikelet init wrote; put in your own public key, such as the line in ~/.ssh/id_ed25519.pub")
+		}
+	}
+}
+
+// keyFiles returns the files with the public keys of a repository: those that are
+// named, and those in directories that are named.
+func (c *checker) keyFiles(i *Image, field string, names []string) []string {
+	var files []string
+	for k, name := range names {
+		field := fmt.Sprintf("%s.keys[%d]", field, k)
+		st, err := os.Stat(i.Path(name))
+		switch {
+		case err != nil:
+			c.Add(field, "no file %s", name)
+			continue
+		case !st.IsDir():
+			files = append(files, name)
+			continue
+		}
+		in, err := filepath.Glob(filepath.Join(i.Path(name), "*.pub"))
+		if err != nil || len(in) == 0 {
+			c.Add(field, "the directory %s holds no file that ends in .pub", name)
+		}
+		for _, f := range in {
+			files = append(files, filepath.Join(name, filepath.Base(f)))
+		}
+	}
+	return files
 }
 
 func (c *checker) checkConfig(i *Image) {

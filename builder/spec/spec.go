@@ -105,8 +105,9 @@ type Image struct {
 type Repository struct {
 	// URL is a folder or an http(s) address, without the architecture.
 	URL string `yaml:"url"`
-	// Keys are files with the public keys that may sign it. Their names
-	// matter: signatures call keys by file name.
+	// Keys are files with the public keys that may sign it, or directories with
+	// such files, whose names end in .pub. Names matter: signatures call keys by
+	// file name.
 	Keys []string `yaml:"keys"`
 	// Tag makes its packages available only to names written NAME@TAG.
 	Tag string `yaml:"tag"`

@@ -67,7 +67,7 @@ func TestMistakes(t *testing.T) {
 		good + "health: {sok: 1s}\n":                                                 "sok: there is no such field",
 		good + "epoch: yesterday\n":                                                  "write it as 2026-11-21T00:00:00Z",
 		good + "keys: [gone.pub]\n":                                                  "keys[0]: no file gone.pub",
-		good + "channel: https://x/y\n":                                              "channel: \"https://x/y\": want a reference",
+		good + "channel: https://x/y\n":                                              "channel: \"https://x/y\": leave out https://",
 		good + "ids: {chrony: 0}\n":                                                  "ids.chrony: 0: want a number from 1 to 65532",
 		good + "overlays: [{nme: x}]\n":                                              "nme: there is no such field",
 		good + "overlays: ['']\n":                                                    "overlays[0]: want the name of an overlay",

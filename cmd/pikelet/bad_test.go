@@ -145,7 +145,7 @@ var badInputs = []struct {
 	{"a folder for a spec", func(s *shelf) { os.Remove(s.dir + "/image.yaml"); os.Mkdir(s.dir+"/image.yaml", 0o755) }, "is a directory"},
 	{"an empty spec", func(s *shelf) { s.spoil("image.yaml", with("")) }, "image.yaml: name: \"\": want lower-case letters"},
 	{"no YAML", func(s *shelf) { s.spoil("image.yaml", with("name: [x")) }, "image.yaml:1: did not find expected"},
-	{"tabs", func(s *shelf) { s.spoil("image.yaml", with("name: x\nkernel:\n\tpackage: y\n")) }, "cannot start any token"},
+	{"tabs", func(s *shelf) { s.spoil("image.yaml", with("name: x\nkernel:\n\tpackage: y\n")) }, "image.yaml:3: the line is indented with a tab"},
 	{"binary", func(s *shelf) { s.spoil("image.yaml", with("\x00\x01\x02")) }, "control characters are not allowed"},
 	{"two documents", func(s *shelf) { s.spec("---\nname: other\n") }, "more than one YAML document"},
 	{"a field twice", func(s *shelf) { s.spec("name: again\n") }, "already defined at line"},
@@ -224,7 +224,7 @@ var badInputs = []struct {
 	}, "editor can be had from x or y; add the one you want to packages"},
 
 	// Packages.
-	{"a package that is gone", func(s *shelf) { os.Remove(s.dir + "/" + baseFile) }, "is not there any more; mirrors drop superseded packages: pikelet lock image.yaml"},
+	{"a package that is gone", func(s *shelf) { os.Remove(s.dir + "/" + baseFile) }, "is not there any more; pikelet lock image.yaml chooses among the packages that are there"},
 	{"a cut package", func(s *shelf) { s.spoil(baseFile, cut(50)) }, "and "},
 	{"a package with more behind it", func(s *shelf) { s.spoil(baseFile, func(b []byte) []byte { return append(b, "more"...) }) }, "were announced"},
 	{"changed files in a package", func(s *shelf) { s.spoil(baseFile, invert(20)) }, "package base-1-r0: "},

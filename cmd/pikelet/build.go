@@ -56,6 +56,11 @@ func (o *inputOptions) inputs(ctx context.Context, say *teller) (*spec.Image, bu
 	in.Made = &cache.Cache{Dir: o.Cache, Now: time.Now()}
 	in.Cache = fetch.New(in.Made)
 	in.Cache.Offline = o.Offline
+	if !o.Offline {
+		if in.Cache.Logins, err = logins(); err != nil {
+			return nil, in, err
+		}
+	}
 	if in.Cache.Vendor, err = o.vendor(ctx, img); err != nil {
 		return nil, in, err
 	}
@@ -188,7 +193,13 @@ func runBuild(ctx context.Context, o buildOptions, say *teller) error {
 	return nil
 }
 
-func userFolder(base func() (string, error)) (string, error) {
+// userFolder returns pikelet's folder in one of the user's own. Without a home
+// directory, as in a service, instead
+// says what to do.
+func userFolder(base func() (string, error), instead string) (string, error) {
 	dir, err := base()
-	return filepath.Join(dir, "pikelet"), err
+	if err != nil {
+		return "", fmt.Errorf("looking for your home directory: %w; set HOME, or %s", err, instead)
+	}
+	return filepath.Join(dir, "pikelet"), nil
 }

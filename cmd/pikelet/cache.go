@@ -50,7 +50,7 @@ func cacheFolder(named string) (string, error) {
 	if named != "" {
 		return named, nil
 	}
-	return userFolder(os.UserCacheDir)
+	return userFolder(os.UserCacheDir, "say --cache DIR")
 }
 
 func prune(dir string, keep int64, say *teller) error {

@@ -77,6 +77,17 @@ func runEEPROM(o eepromOptions, say *teller) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", o.Image, err)
 	}
+	lacks, err := eeprom.Lacks(image)
+	if err != nil {
+		return fmt.Errorf("%s: %w", o.Image, err)
+	}
+	for _, l := range lacks {
+		say.warning(o.Image + ": " + l)
+	}
+	sum, err := eeprom.Digest(update, time.Now().Unix())
+	if err != nil {
+		return err
+	}
 	if err := os.MkdirAll(o.Out, 0o755); err != nil {
 		return err
 	}
@@ -85,10 +96,12 @@ func runEEPROM(o eepromOptions, say *teller) error {
 	if err := whole.Write(name, update, 0o644); err != nil {
 		return err
 	}
-	if err := whole.Write(digest, eeprom.Digest(update, time.Now().Unix()), 0o644); err != nil {
+	if err := whole.Write(digest, sum, 0o644); err != nil {
 		return err
 	}
 	say.result(map[string]string{"update": name, "digest": digest},
-		fmt.Sprintf("%s and %s are written; put both on a FAT card beside recovery.bin of the same rpi-eeprom, start the Pi from it, and take the card out when its LED blinks evenly", name, digest))
+		fmt.Sprintf("%s and %s are written; put both on a FAT card beside recovery.bin of the same rpi-eeprom and start the Pi from it; "+
+			"recovery.bin writes the update, renames itself to recovery.000 and restarts the Pi, with no LED pattern of success: "+
+			"remove the card when `vcgencmd bootloader_version` or the boot server shows the new one", name, digest))
 	return nil
 }

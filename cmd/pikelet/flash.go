@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/klauspost/compress/zstd"
 	"github.com/spf13/cobra"
 
 	"github.com/pikelet-os/pikelet/builder"
@@ -19,7 +18,6 @@ import (
 	"github.com/pikelet-os/pikelet/internal/artifact/registry"
 	"github.com/pikelet-os/pikelet/internal/desk"
 	"github.com/pikelet-os/pikelet/internal/disk"
-	"github.com/pikelet-os/pikelet/internal/disk/medium"
 	"github.com/pikelet-os/pikelet/internal/flash"
 	"github.com/pikelet-os/pikelet/internal/slots"
 )
@@ -119,6 +117,9 @@ func runFlash(ctx context.Context, image, device string, o flashOptions, say *te
 	d, err := flash.Machine{Root: "/"}.Find(device)
 	if err != nil {
 		return err
+	}
+	if sameFile(image, device) {
+		return usageError{fmt.Errorf("%s is the image and the device too; want another device", image)}
 	}
 	img, err := o.open(ctx, image)
 	if err != nil {
@@ -270,6 +271,7 @@ func writeCard(ctx context.Context, card *flash.Card, d flash.Device, keep bool,
 			return fmt.Errorf("%s: %w", d.Path, err)
 		}
 	}
+	card.DiskSize = d.Size
 	start := time.Now()
 	var flushed, written time.Time // when waiting for the card began, and when it ended
 	show, end := phases(say, card.Content())
@@ -383,27 +385,22 @@ func saveDisk(ctx context.Context, img *registry.Image, out string, tell registr
 	return os.RemoveAll(layout)
 }
 
-// openCompressed opens a disk image that zstd compressed, through a file that
-// has no name any more.
-func openCompressed(name string) (*flash.Source, error) {
-	in, err := os.Open(name)
+// openCompressed opens a disk image that zstd compressed, through a file that is
+// removed again where the system lets that be done with open files.
+func openCompressed(ctx context.Context, name string) (*flash.Source, error) {
+	dir, err := os.MkdirTemp("", "pikelet-disk-")
 	if err != nil {
 		return nil, err
 	}
-	defer in.Close()
-	dec, err := zstd.NewReader(in)
-	if err != nil {
-		return nil, err
-	}
-	defer dec.Close()
-	out, err := os.CreateTemp("", "pikelet-disk-")
+	defer os.RemoveAll(dir)
+	out, err := decompress(ctx, name, dir)
 	if err != nil {
 		return nil, err
 	}
 	defer out.Close()
-	defer os.Remove(out.Name())
-	if err := medium.CopySparse(out, dec); err != nil {
-		return nil, fmt.Errorf("decompressing %s: %w", name, err)
+	s, err := flash.OpenSource(out.Name())
+	if err != nil {
+		return nil, fmt.Errorf("%s, decompressed: %w", name, err)
 	}
-	return flash.OpenSource(out.Name())
+	return s, nil
 }

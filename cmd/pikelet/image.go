@@ -98,7 +98,7 @@ func (o *imageOptions) open(ctx context.Context, ref string) (*registry.Image, e
 	if want.Keys, err = cosign.ReadPublicKeys(o.Keys); err != nil {
 		return nil, err
 	}
-	place, tag, err := o.locate(ref, options)
+	place, tag, err := o.locate(ctx, ref, options)
 	if err != nil {
 		return nil, err
 	}
@@ -126,13 +126,19 @@ func (o *imageOptions) open(ctx context.Context, ref string) (*registry.Image, e
 }
 
 // locate is registry.Locate that knows cards and disk images too.
-func (o *imageOptions) locate(ref string, options registry.Options) (registry.Place, string, error) {
+func (o *imageOptions) locate(ctx context.Context, ref string, options registry.Options) (registry.Place, string, error) {
 	st, err := os.Stat(ref)
+	if err != nil || st.IsDir() {
+		return registry.Locate(ref, options)
+	}
+	packed, err := isZstd(ref)
 	switch {
-	case err == nil && strings.HasSuffix(ref, ".zst"):
-		s, err := openCompressed(ref)
+	case err != nil:
+		return nil, "", err
+	case packed:
+		s, err := openCompressed(ctx, ref)
 		return s, "", err
-	case err == nil && !st.IsDir() && !strings.HasSuffix(ref, ".tar"):
+	case !strings.HasSuffix(ref, ".tar"):
 		s, err := flash.OpenSource(ref)
 		return s, "", err
 	}

@@ -66,6 +66,9 @@ func runInit(file string, say *teller) error {
 // create writes a file that must not be there yet.
 func create(name, text string) error {
 	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("%s is there already and was left as it is; edit it, or name another file: %w", name, fs.ErrExist)
+	}
 	if err != nil {
 		return err
 	}

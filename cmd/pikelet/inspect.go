@@ -39,10 +39,27 @@ Exit status 1 where the chain of a slot does not hold.`,
 }
 
 // local returns where on this computer an image is: where it is, or, of an
-// archive or a registry, a copy below work.
+// archive, a compressed disk image or a registry, a copy below work.
 func (o *placeOptions) local(ctx context.Context, ref, work string) (string, error) {
-	if _, err := os.Stat(ref); err == nil && !strings.HasSuffix(ref, ".tar") || !registry.IsReference(ref) && err != nil {
+	st, err := os.Stat(ref)
+	if err != nil && !registry.IsReference(ref) || err == nil && st.IsDir() {
 		return ref, nil
+	}
+	if err == nil {
+		packed, err := isZstd(ref)
+		if err != nil {
+			return "", err
+		}
+		if packed {
+			f, err := decompress(ctx, ref, work)
+			if err != nil {
+				return "", err
+			}
+			return f.Name(), f.Close()
+		}
+		if !strings.HasSuffix(ref, ".tar") {
+			return ref, nil
+		}
 	}
 	options, err := o.registry()
 	if err != nil {
@@ -70,14 +87,16 @@ func runInspect(ctx context.Context, path string, keyFiles []string, packages bo
 		return err
 	}
 	defer os.RemoveAll(work)
-	if path, err = o.local(ctx, path, work); err != nil {
+	copied, err := o.local(ctx, path, work)
+	if err != nil {
 		return err
 	}
-	img, err := inspect.Open(path, work)
+	img, err := inspect.Open(copied, work)
 	if err != nil {
 		return err
 	}
 	defer img.Close()
+	img.Path = path
 	broken := 0
 	for _, s := range img.Slots {
 		if len(keys) > 0 && s.Manifest != nil {

@@ -26,7 +26,7 @@ func TestInspectAndDiff(t *testing.T) {
 	must(t, dir, "head -c 348127232 /dev/zero | tr '\\0' 'x' | head -c $(stat -c %s a/disk.img) > card")
 	must(t, dir, "bmaptool -q copy --bmap a/disk.img.bmap a/disk.img.zst card")
 	must(t, dir, "zstd -dq a/disk.img.zst -o whole && cmp whole a/disk.img")
-	for _, path := range []string{"a", "a/artifact", "a/disk.img", "card"} {
+	for _, path := range []string{"a", "a/artifact", "a/disk.img", "a/disk.img.zst", "card"} {
 		out := ok(t, dir, "inspect", path)
 		for _, want := range []string{"image    twin 1.0, for rpi3 rpi4 vm", "chain    good: signed by a key of its own initramfs", "verity root "} {
 			if !strings.Contains(out, want) {
@@ -48,7 +48,7 @@ func TestInspectAndDiff(t *testing.T) {
 	if err := json.Unmarshal([]byte(ok(t, dir, "inspect", "--json", "a/disk.img")), &result); err != nil || len(result.Result.Slots) != 2 || result.Result.Slots[0].Digest == "" {
 		t.Errorf("inspect --json: %+v, %v", result, err)
 	}
-	diff := ok(t, dir, "diff", "a", "b/disk.img")
+	diff := ok(t, dir, "diff", "a/disk.img.zst", "b/disk.img")
 	for _, want := range []string{"  + chrony (", "  + fan=1\n", "  ~ /etc/hello (-rw-r--r-- 0:0, 6 bytes", "-> -rw-r--r-- 0:0, 12 bytes", "  ~ root.squashfs (", "size: "} {
 		if !strings.Contains(diff, want) {
 			t.Errorf("diff: no %q in\n%s", want, diff)
@@ -115,9 +115,12 @@ func TestInitWritesASpec(t *testing.T) {
 	}
 	out, code := pikelet(t, dir, nil, "build", "image.yaml")
 	lines := strings.Split(strings.TrimSpace(out), "\n")
-	if code != exitUsage || len(lines) != 2 || !strings.Contains(out, "no file keys/alpine-devel") {
-		t.Errorf("its spec has other mistakes than the keys that are missing: exit %d\n%s", code, out)
+	if code != exitUsage || len(lines) != 4 || !strings.Contains(out, "no file keys/alpine-devel") ||
+		!strings.Contains(out, "mirror: MIRROR stands for") || !strings.Contains(out, "overlays[0].with.keys: this is the example key") {
+		t.Errorf("its spec has other mistakes than what is to be changed: exit %d\n%s", code, out)
 	}
-	fails(t, dir, []string{"init"}, "image.yaml: file exists")
+	fails(t, dir, []string{"init"}, "image.yaml is there already and was left as it is")
+	ok(t, dir, "node", "init")
+	fails(t, dir, []string{"node", "init"}, "nodes.yaml is there already and was left as it is")
 	fails(t, dir, []string{"init", "a", "b"}, "want one file")
 }

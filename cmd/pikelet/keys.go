@@ -108,7 +108,7 @@ func readKey(name string) (*ecdsa.PrivateKey, error) {
 
 // developmentKey returns the file of the user's development key.
 func developmentKey() (string, error) {
-	dir, err := userFolder(os.UserConfigDir)
+	dir, err := userFolder(os.UserConfigDir, "say --key FILE")
 	return filepath.Join(dir, "development.key"), err
 }
 
@@ -149,7 +149,7 @@ func makeKey(name string) error {
 // those in the folder keys of pikelet's configuration, and the development
 // key's own.
 func trustedKeys() ([]*ecdsa.PublicKey, string, error) {
-	dir, err := userFolder(os.UserConfigDir)
+	dir, err := userFolder(os.UserConfigDir, "say --key FILE")
 	if err != nil {
 		return nil, "", err
 	}

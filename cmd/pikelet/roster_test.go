@@ -2,14 +2,14 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
+	"time"
 
 	"github.com/pikelet-os/pikelet/internal/artifact/registry"
 	"github.com/pikelet-os/pikelet/internal/desk"
@@ -162,31 +162,34 @@ nodes:
 	}
 }
 
-// TestAdoptedAtOnce: of two machines that are adopted as one entry at the same
-// time, one becomes it.
+// TestAdoptedAtOnce: while one adoption is under way another waits for it, so
+// that of two machines that are adopted as one entry one becomes it.
 func TestAdoptedAtOnce(t *testing.T) {
-	for range 50 {
-		r, err := newRoster(t, "nodes: [{hostname: four}]\n", false)
-		if err != nil {
-			t.Fatal(err)
+	r, err := newRoster(t, "nodes: [{hostname: four}]\n", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.adopting.Lock() // as the first one does
+	second := make(chan error, 1)
+	go func() { second <- r.adopt(netboot.Machine{Serial: "00000002", MAC: adoptedMAC}, "four") }()
+	for waits := false; !waits; time.Sleep(time.Millisecond) {
+		select {
+		case err := <-second:
+			t.Fatalf("the second adoption ended in the middle of the first: %v", err)
+		default:
 		}
-		var all sync.WaitGroup
-		results := make([]error, 4)
-		for i := range results {
-			all.Go(func() {
-				results[i] = r.adopt(netboot.Machine{Serial: fmt.Sprintf("0000000%d", i+1), MAC: adoptedMAC}, "four")
-			})
-		}
-		all.Wait()
-		became := 0
-		for _, err := range results {
-			if err == nil {
-				became++
-			}
-		}
-		if became != 1 {
-			t.Fatalf("%d machines are four: %v", became, r.adopted.All())
-		}
+		stacks := make([]byte, 1<<20)
+		stacks = stacks[:runtime.Stack(stacks, true)]
+		waits = slices.ContainsFunc(strings.Split(string(stacks), "\n\n"), func(s string) bool {
+			return strings.Contains(s, "[sync.Mutex.Lock") && strings.Contains(s, "(*roster).adopt(")
+		})
+	}
+	if err := r.adopted.Put("00000001", netboot.Adoption{As: "four", MAC: adoptedMAC}); err != nil {
+		t.Fatal(err)
+	}
+	r.adopting.Unlock()
+	if err := <-second; err == nil || !strings.Contains(err.Error(), "four is serial 00000001 already") {
+		t.Errorf("the second adoption: %v", err)
 	}
 }
 

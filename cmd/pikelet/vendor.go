@@ -84,7 +84,7 @@ func runVendor(ctx context.Context, o inputOptions, to string, say *teller) erro
 // vendorKey signs the indexes of vendor folders: a key of the user's, made on
 // first use. Packages keep the signatures they came with.
 func vendorKey() (*apk.Key, error) {
-	dir, err := userFolder(os.UserConfigDir)
+	dir, err := userFolder(os.UserConfigDir, "set XDG_CONFIG_HOME")
 	if err != nil {
 		return nil, err
 	}

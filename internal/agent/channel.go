@@ -160,7 +160,7 @@ func (f follower) bring(ctx context.Context) (digest string, err error) {
 			return err
 		}
 		tell(fmt.Sprintf("release %s is new in %s; fetching it", img.Release, f.channel))
-		image, err := bring(ctx, u, img, false, false, io.Discard)
+		image, err := bring(ctx, u, img, false, false, console{})
 		digest = image.Digest
 		return err
 	})

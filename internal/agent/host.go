@@ -180,6 +180,15 @@ func tell(text string) {
 	fmt.Fprintf(f, "pikelet: %s\n", text)
 }
 
+// console tells each line that is written to it; a Write is a whole line.
+type console struct{}
+
+// Write implements io.Writer.
+func (console) Write(line []byte) (int, error) {
+	tell(strings.TrimSuffix(string(line), "\n"))
+	return len(line), nil
+}
+
 // What of the logs goes into a report: with all the rest it has 16 KiB.
 const (
 	logLines = 25

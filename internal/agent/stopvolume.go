@@ -42,7 +42,7 @@ func stopVolume(out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	endContainers()
+	endContainers(cgroupRoot, podGrace(), out)
 	endUsers(unix.SIGTERM, termTime)
 	endUsers(unix.SIGKILL, 2*time.Second)
 	flushed := make(chan error, 1)
@@ -83,17 +83,6 @@ func inVolume(path string) bool {
 		}
 	}
 	return false
-}
-
-// endContainers ends every pod: k3s leaves them running when it stops, for
-// itself to find them again (FACTS 7.8), but their files are on the volume.
-func endContainers() {
-	for _, pattern := range []string{"kubepods*", "k8s.io", "default"} {
-		groups, _ := filepath.Glob("/sys/fs/cgroup/" + pattern + "/cgroup.kill")
-		for _, g := range groups {
-			os.WriteFile(g, []byte("1"), 0)
-		}
-	}
 }
 
 // endUsers signals every process that has something of the volume open, and

@@ -12,6 +12,8 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+
+	"github.com/pikelet-os/pikelet/internal/disk"
 )
 
 // Device is a place an image can be written to: a whole disk, or a regular
@@ -23,6 +25,7 @@ type Device struct {
 	Serial    string
 	Bus       string // usb, mmc, nvme, ata, virtio, loop, file
 	Size      int64  // bytes; 0 for a reader without a card, and for a file that is to be made
+	Sector    int64  // bytes of a logical sector; 0 for a file, and where the kernel does not say
 	Removable bool   // somebody can pull it out
 	ReadOnly  bool
 	Mounts    []string // where the disk, or a part of it, is mounted
@@ -85,6 +88,9 @@ func (d Device) Refuse(r Rules) error {
 		return fmt.Errorf("%s is read-only; an SD card has a slide at its side for that", d.Path)
 	case d.Bus != busFile && d.Size == 0:
 		return fmt.Errorf("%s has no card in it", d.Path)
+	case d.Sector > disk.SectorSize: // raspberrypi/firmware#1840
+		return fmt.Errorf("%s has sectors of %d bytes, and no Pi boots from such a disk: its partition table counts in %d bytes; take another disk or adapter, "+
+			"or format an NVMe disk with sectors of %[3]d bytes (nvme id-ns shows which it knows, nvme format --lbaf sets one and erases the disk)", d.Path, d.Sector, disk.SectorSize)
 	case d.Size > 0 && d.Size < r.Need:
 		return fmt.Errorf("%s has %s, and the image needs %s", d.Path, gigabytes(d.Size), gigabytes(r.Need))
 	case !d.Removable && !d.File && d.Serial == "":
@@ -114,6 +120,9 @@ func (m Machine) text(name string) string {
 // Find returns what a path names: a disk, or a regular file, which may be one
 // that is not there yet. A partition is no device to flash, nor is a folder.
 func (m Machine) Find(name string) (Device, error) {
+	if name == "" {
+		return Device{}, errors.New("the name of the device is empty; is a variable of a script not set?")
+	}
 	st, err := os.Stat(name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && !strings.HasPrefix(name, "/dev/"):
@@ -175,6 +184,9 @@ func (m Machine) Disk(name string) (Device, error) {
 	d := Device{Path: "/dev/" + name, ReadOnly: m.text(at+"/ro") == "1", Removable: m.text(at+"/removable") == "1"}
 	if sectors, err := strconv.ParseInt(m.text(at+"/size"), 10, 64); err == nil {
 		d.Size = sectors * 512 // sysfs counts in these, whatever the disk does
+	}
+	if n, err := strconv.ParseInt(m.text(at+"/queue/logical_block_size"), 10, 64); err == nil {
+		d.Sector = n
 	}
 	real, err := filepath.EvalSymlinks(m.path(at))
 	if err != nil {

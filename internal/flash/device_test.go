@@ -159,16 +159,19 @@ func TestDevices(t *testing.T) {
 			m.dm(t, "nvme0n1p3", "dm-0", "crypt", "254:0")
 			m.dm(t, "dm-0", "dm-1", "vg-root", "254:1")
 		}, want: "holds the running system"},
-		"swap":                 {disk: usbReader, swaps: "/dev/sdb4 partition 1000 0 -2", want: "is in use: swap on /dev/sdb4"},
-		"part of LVM":          {disk: usbReader, more: func(m Machine) { m.dm(t, "sdb1", "dm-0", "vg-data", "254:0") }, want: "is in use: /dev/sdb1 is part of vg-data"},
-		"a disk inside":        {disk: sata, want: "is not removable, and has no serial by which it could be named"},
-		"an NVMe":              {disk: nvme, want: "is not removable (/dev/nvme0n1, Samsung SSD 980, nvme, serial S64DNX0R, 31.9 GB); if it is meant, name its serial: --device-serial S64DNX0R"},
-		"an NVMe by serial":    {disk: nvme, serial: "S64DNX0R"},
-		"a wrong serial":       {disk: nvme, serial: "S64", want: "is not removable"},
-		"a laptop's eMMC":      {disk: eMMC, want: "is not removable"},
-		"a backup on USB":      {disk: backupHD, want: "is not removable (/dev/sdc, WD Elements 25A2, usb, serial 575834314, 2000.4 GB)"},
-		"it, when it is named": {disk: backupHD, serial: "575834314"},
-		"a loop device":        {disk: fakeDisk{name: "loop3", at: "virtual/block", files: map[string]string{"loop/backing_file": "/home/anna/card.img"}}, says: "/dev/loop3, /home/anna/card.img, loop, 31.9 GB"},
+		"swap":                  {disk: usbReader, swaps: "/dev/sdb4 partition 1000 0 -2", want: "is in use: swap on /dev/sdb4"},
+		"part of LVM":           {disk: usbReader, more: func(m Machine) { m.dm(t, "sdb1", "dm-0", "vg-data", "254:0") }, want: "is in use: /dev/sdb1 is part of vg-data"},
+		"a disk inside":         {disk: sata, want: "is not removable, and has no serial by which it could be named"},
+		"an NVMe":               {disk: nvme, want: "is not removable (/dev/nvme0n1, Samsung SSD 980, nvme, serial S64DNX0R, 31.9 GB); if it is meant, name its serial: --device-serial S64DNX0R"},
+		"an NVMe by serial":     {disk: nvme, serial: "S64DNX0R"},
+		"a wrong serial":        {disk: nvme, serial: "S64", want: "is not removable"},
+		"a laptop's eMMC":       {disk: eMMC, want: "is not removable"},
+		"a backup on USB":       {disk: backupHD, want: "is not removable (/dev/sdc, WD Elements 25A2, usb, serial 575834314, 2000.4 GB)"},
+		"it, when it is named":  {disk: backupHD, serial: "575834314"},
+		"sectors of 512 bytes":  {disk: with(usbReader, map[string]string{"queue/logical_block_size": "512"})},
+		"sectors of 4096 bytes": {disk: with(usbReader, map[string]string{"queue/logical_block_size": "4096"}), want: "has sectors of 4096 bytes"},
+		"a loop device with sectors of 4096 bytes": {disk: fakeDisk{name: "loop4", at: "virtual/block", files: map[string]string{"queue/logical_block_size": "4096"}}, want: "has sectors of 4096 bytes"},
+		"a loop device": {disk: fakeDisk{name: "loop3", at: "virtual/block", files: map[string]string{"loop/backing_file": "/home/anna/card.img"}}, says: "/dev/loop3, /home/anna/card.img, loop, 31.9 GB"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := machine(t, c.mounts, c.swaps, c.disk)
@@ -208,6 +211,9 @@ func TestListAndFind(t *testing.T) {
 	}
 	if _, err := m.Find("/dev/nothing"); err == nil {
 		t.Error("a device that is not there would become a file in /dev")
+	}
+	if _, err := m.Find(""); err == nil || !strings.Contains(err.Error(), "the name of the device is empty") {
+		t.Errorf("an empty name: %v", err)
 	}
 	file := filepath.Join(t.TempDir(), "card.img")
 	if d, err := m.Find(file); err != nil || d.Refuse(Rules{Need: 1 << 40}) != nil {

@@ -31,6 +31,11 @@ type Card struct {
 	// KeepState leaves the state partition as it is. Its place in Table is
 	// then the card's own.
 	KeepState bool
+	// DiskSize is the size of the disk in bytes; 0 where it is not known. An old
+	// GPT has a copy at the end of the disk, which Write clears.
+	DiskSize int64
+
+	gpt int64 // where such a copy begins, in bytes; 0 for none
 }
 
 // NewCard returns the card of an image. Node is the text of node.yaml; nil is
@@ -122,6 +127,12 @@ func (c *Card) Write(ctx context.Context, d Disk, tell Progress) error {
 	if err := d.Flush(); err != nil {
 		return fmt.Errorf("flushing the first sector: %w", err)
 	}
+	cleared := *c
+	c = &cleared
+	var err error
+	if c.gpt, err = c.backupGPT(d); err != nil {
+		return err
+	}
 	unchecked := *c
 	if c.Unchecked != nil {
 		unchecked.Image.Open = c.Unchecked
@@ -155,6 +166,32 @@ func (c *Card) Write(ctx context.Context, d Disk, tell Progress) error {
 	return nil
 }
 
+// gptSectors is how many sectors the copy of a GPT takes: its header, which is
+// the disk's last sector, after its table of 128 entries (UEFI 5.3).
+const gptSectors = 33
+
+// backupGPT returns where the copy of a GPT begins that lies at the end of a
+// disk; 0 for none. Tools would restore the old partitions from it. One that lies
+// within a state that is kept is the state's own bytes.
+func (c *Card) backupGPT(d Disk) (int64, error) {
+	at := c.DiskSize - gptSectors*disk.SectorSize
+	last := c.Table.Partitions[disk.State-1].Start + disk.StateClear
+	if c.KeepState {
+		last = c.Table.End()
+	}
+	if at < last {
+		return 0, nil
+	}
+	head := make([]byte, disk.SectorSize)
+	if _, err := d.ReadAt(head, c.DiskSize-disk.SectorSize); err != nil {
+		return 0, fmt.Errorf("reading the last sector: %w", err)
+	}
+	if !bytes.HasPrefix(head, []byte("EFI PART")) {
+		return 0, nil
+	}
+	return at, nil
+}
+
 // each hands everything but the first sector to w, which writes or compares
 // it.
 func (c *Card) each(w placer) error {
@@ -168,6 +205,11 @@ func (c *Card) each(w placer) error {
 		state := c.Table.Partitions[disk.State-1]
 		if err := zeros(w, state.Start, state.Start+disk.StateClear); err != nil {
 			return fmt.Errorf("clearing the state partition: %w", err)
+		}
+	}
+	if c.gpt > 0 {
+		if err := zeros(w, c.gpt, c.DiskSize); err != nil {
+			return fmt.Errorf("clearing the old GPT at the end: %w", err)
 		}
 	}
 	layout, err := c.Image.Control(c.Control, control)

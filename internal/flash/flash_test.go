@@ -285,3 +285,56 @@ func TestRepairControl(t *testing.T) {
 		}
 	}
 }
+
+// TestBackupGPT: the copy of an old GPT at the end of a disk is cleared, and
+// nothing else is that lies there.
+func TestBackupGPT(t *testing.T) {
+	const size = 400 << 20
+	header := append([]byte("EFI PART"), make([]byte, disk.SectorSize-8)...)
+	entries := bytes.Repeat([]byte{7}, 32*disk.SectorSize)
+	for what, c := range map[string]struct {
+		header []byte
+		keep   bool // the state, which reaches the end of the disk
+		clear  bool
+	}{
+		"a GPT":            {header, false, true},
+		"no GPT":           {bytes.Repeat([]byte{9}, disk.SectorSize), false, false},
+		"a state like one": {header, true, false},
+	} {
+		d := newDisk(t, size)
+		card := sample(t, "1.0", "")
+		card.DiskSize = size
+		if c.keep {
+			card.KeepState = true
+			p := &card.Table.Partitions[disk.State-1]
+			p.Size = size - p.Start
+		}
+		end := append(bytes.Clone(entries), c.header...)
+		if _, err := d.File.WriteAt(end, size-int64(len(end))); err != nil {
+			t.Fatal(err)
+		}
+		mustWrite(t, card, d)
+		want := end
+		if c.clear {
+			want = make([]byte, len(end))
+		}
+		if !bytes.Equal(read(t, d, size-int64(len(end)), int64(len(end))), want) {
+			t.Errorf("%s: the end of the disk is not what it should be", what)
+		}
+	}
+}
+
+// TestTruncatedDiskImage: a disk image that is shorter than its partition table
+// says is refused before anything is read of it.
+func TestTruncatedDiskImage(t *testing.T) {
+	c := sample(t, "1.0", "")
+	d := newDisk(t, c.Size())
+	mustWrite(t, c, d)
+	name := d.File.Name()
+	if err := os.Truncate(name, c.Size()-disk.SectorSize); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := OpenSource(name); err == nil || !strings.Contains(err.Error(), "it is cut off") {
+		t.Errorf("got %v, %v", s, err)
+	}
+}

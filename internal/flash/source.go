@@ -49,6 +49,9 @@ func (s *Source) read() error {
 	} else if err != nil {
 		return err
 	}
+	if size, err := s.f.Seek(0, io.SeekEnd); err == nil && size < s.Table.End() {
+		return fmt.Errorf("it is cut off: it has %d bytes, and its partition table says %d; download or copy it again", size, s.Table.End())
+	}
 	var problem error
 	for _, l := range []slots.Letter{slots.A, slots.B} {
 		p, err := s.Table.Partition(l.Partition())

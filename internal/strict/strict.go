@@ -51,6 +51,10 @@ func (c *Checker) Decode(b []byte, v any) (*yaml.Node, bool) {
 	if err := yaml.Unmarshal(b, &root); err != nil {
 		if m := unknownAnchor.FindStringSubmatch(err.Error()); m != nil {
 			c.problems = append(c.problems, problem{line: lineOf(b, "*"+m[1]), text: aliasText})
+		} else if tab := tabForm.FindIndex(b); tab != nil && strings.Contains(err.Error(), "cannot start any token") {
+			c.problems = append(c.problems, problem{line: 1 + bytes.Count(b[:tab[0]], []byte("\n")), text: "the line is indented with a tab; YAML takes blanks only"})
+		} else if strings.Contains(err.Error(), "incompatible YAML document") {
+			c.problems = append(c.problems, problem{line: lineOf(b, "%YAML"), text: "another version of YAML; remove the line that begins with %YAML"})
 		} else {
 			c.Decoding(err)
 		}
@@ -66,12 +70,22 @@ func (c *Checker) Decode(b []byte, v any) (*yaml.Node, bool) {
 	dec.KnownFields(true)
 	if err := dec.Decode(v); err != nil && !errors.Is(err, io.EOF) {
 		c.Decoding(err)
+		if twice.MatchString(err.Error()) { // the decoder leaves out all of that mapping: fields would seem to be missing
+			return top, false
+		}
 	}
 	if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
 		c.problems = append(c.problems, problem{text: "there is more than one YAML document; want one a file"})
 	}
 	return top, true
 }
+
+var (
+	// tabForm is a line that is indented with a tab.
+	tabForm = regexp.MustCompile(`(?m)^ *\t`)
+	// twice is how the YAML library words a key that a mapping has twice.
+	twice = regexp.MustCompile(`mapping key .* already defined`)
+)
 
 // unknownAnchor is how the YAML library words an alias of nothing. It quotes
 // what may be a secret without quotes that begins with *.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/pikelet-os/pikelet/internal/artifact"
 )
@@ -45,6 +46,11 @@ type Handover struct {
 	Tryboot   bool
 	Reset     bool // this is no start after power came
 	Network   bool // it came over Ethernet
+
+	// SlowestFile is how long the file took that took longest over the network.
+	// A Pi's firmware gives one 30 s.
+	SlowestFile time.Duration
+
 	Kernel    []byte
 	Initramfs []byte
 	DTB       []byte // nil where the board has none on the card

@@ -127,7 +127,7 @@ func TestBootUnderFlood(t *testing.T) {
 	// Its /init has the root, from an address of its own.
 	good := l.joins()
 	l.in(good, "ip", "addr", "add", "10.77.0.67/24", "dev", "eth0")
-	if out, err := l.Command(good, "curl", "-sSf", "-m", "60", "-o", "/dev/null", "-w", "%{size_download}", "http://10.77.0.1:8069"+ask.Encode()).Output(); err != nil || string(out) != fmt.Sprint(root.Size) {
+	if out, err := l.Command(good, "curl", "-sSf", "--speed-limit", "1", "--speed-time", "60", "-o", "/dev/null", "-w", "%{size_download}", "http://10.77.0.1:8069"+ask.Encode()).Output(); err != nil || string(out) != fmt.Sprint(root.Size) {
 		t.Errorf("%s bytes of the root, %v", out, err)
 	}
 	s.untouched(t)

@@ -35,9 +35,9 @@ type NetROM struct {
 const (
 	romDHCPTimeout = 45 * time.Second // for all of DHCP
 	romDHCPAgain   = 4 * time.Second
-	romFileTimeout = 30 * time.Second
-	romAckAgain    = time.Second // UNVERIFIED: how soon a lost block is asked for again
-	rom3Tries      = 5           // of the Pi 3's ROM, 5 s apart
+	romFileTimeout = 30 * time.Second // for a file; here for each block: see transfer
+	romAckAgain    = time.Second      // UNVERIFIED: how soon a lost block is asked for again
+	rom3Tries      = 5                // of the Pi 3's ROM, 5 s apart
 	rom3Again      = 5 * time.Second
 )
 
@@ -49,6 +49,8 @@ type netBoot struct {
 	server net.IP
 	prefix string
 	board  Firmware
+
+	slowest time.Duration // of the files
 }
 
 // errNoFile is a TFTP error 1.
@@ -65,6 +67,7 @@ func (r NetROM) Boot(ctx context.Context) (*Handover, error) {
 	if err != nil {
 		return nil, fmt.Errorf("Pi %s %08x: %w", r.Model, r.Serial, err)
 	}
+	s.SlowestFile = b.slowest
 	return s, nil
 }
 
@@ -389,7 +392,12 @@ func (b *netBoot) transfer(name string, block int, probe bool) ([]byte, error) {
 	var got []byte
 	size, want, length := -1, uint16(1), 512
 	buf := make([]byte, 2048)
-	for deadline := time.Now().Add(romFileTimeout); ; {
+	// The firmware gives all of a file so long. How much of it comes in that
+	// time says how busy this machine is, so the model gives up when nothing
+	// new came for as long, and whoever measures has SlowestFile.
+	begun := time.Now()
+	defer func() { b.slowest = max(b.slowest, time.Since(begun)) }()
+	for deadline := begun.Add(romFileTimeout); ; {
 		if err := conn.SetReadDeadline(time.Now().Add(romAckAgain)); err != nil {
 			return nil, err
 		}
@@ -397,7 +405,7 @@ func (b *netBoot) transfer(name string, block int, probe bool) ([]byte, error) {
 		var late net.Error
 		switch {
 		case time.Now().After(deadline):
-			return nil, fmt.Errorf("%d bytes of %d came in %v", len(got), size, romFileTimeout)
+			return nil, fmt.Errorf("nothing came for %v, after %d bytes of %d", romFileTimeout, len(got), size)
 		case errors.As(err, &late) && late.Timeout():
 			if err := send(); err != nil {
 				return nil, err
@@ -437,7 +445,7 @@ func (b *netBoot) transfer(name string, block int, probe bool) ([]byte, error) {
 			return nil, errors.New("no OACK: config.txt would be ignored (firmware #1012)")
 		case op == 3 && binary.BigEndian.Uint16(buf[2:]) == want:
 			to = from
-			got = append(got, buf[4:n]...)
+			got, deadline = append(got, buf[4:n]...), time.Now().Add(romFileTimeout)
 			out = []byte{0, 4, byte(want >> 8), byte(want)}
 			want++
 			if n-4 < length {

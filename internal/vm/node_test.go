@@ -178,8 +178,9 @@ func (l login) must(command string) string {
 const clusterSecret = "a secret of a cluster that nobody guesses"
 
 // TestFirstBootMakesANode: a fresh card becomes named, keyed and grown, lets
-// its admin in by key and nobody by password, is the same on the next boot,
-// after a reflash that keeps state, and after one that wipes it.
+// its admin in by key and nobody by password, is the same after a reflash that
+// keeps state, but for the name that a config sent before gave it, and after
+// one that wipes state.
 func TestFirstBootMakesANode(t *testing.T) {
 	t.Parallel()
 	image := sharedBuild(t, "node.yaml")
@@ -226,21 +227,6 @@ func TestFirstBootMakesANode(t *testing.T) {
 	if out, err := anna.run("true", "-o", "PubkeyAuthentication=no", "-o", "PreferredAuthentications=password,keyboard-interactive", "-o", "BatchMode=no", "-o", "NumberOfPasswordPrompts=0"); err == nil || !strings.Contains(out, "(publickey)") {
 		t.Errorf("another way in than by key: %v %s", err, out)
 	}
-	p.off()
-	onCard := readCard(t, card, control(t, card, slots.NodeFile), slots.NodeSize)
-	if bytes.Contains(onCard, []byte("hush")) || bytes.Contains(onCard, []byte(cfg.Seed)) || !bytes.HasPrefix(onCard, []byte(config.Taken)) {
-		t.Errorf("the control partition still holds the config: %.300q", onCard)
-	}
-
-	flashCard(t, image, card, "--keep-state")
-	p = boot(t, card, with)
-	p.expect("this is attic, config from state, SSH host key " + id.Fingerprint())
-	if strings.Contains(p.Output(), "first boot") {
-		t.Error("the second boot took itself for a first one")
-	}
-	p.prompt()
-	anna.must("true")
-	p.works("[ $(df -m /var/lib/rancher | tail -1 | awk '{print $2}') -gt 300 ]")
 	sshConfig := filepath.Join(t.TempDir(), "ssh_config")
 	text := fmt.Sprintf("Host attic\n HostName 127.0.0.1\n Port %d\n User anna\n IdentityFile %s\n IdentitiesOnly yes\n UserKnownHostsFile %s\n", anna.port, key, anna.host)
 	if err := os.WriteFile(sshConfig, []byte(text), 0o600); err != nil {
@@ -254,22 +240,32 @@ func TestFirstBootMakesANode(t *testing.T) {
 		return desktop(append([]string{"wipe", "attic"}, options...)...)
 	}
 	sent := filepath.Join(t.TempDir(), "sent.yaml")
-	send := func(text string) (string, error) {
-		if err := os.WriteFile(sent, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return desktop("node", "send", sent, "attic")
-	}
 	renamed, err := cfg.Encode()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if out, err := send(strings.Replace(string(renamed), "hostname: attic", "hostname: roof", 1)); err != nil || !strings.Contains(out, "it counts from the next boot on") {
+	if err := os.WriteFile(sent, []byte(strings.Replace(string(renamed), "hostname: attic", "hostname: roof", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := desktop("node", "send", sent, "attic"); err != nil || !strings.Contains(out, "it counts from the next boot on") {
 		t.Errorf("sending a config: %v\n%s", err, out)
 	}
 	p.works("hostname | grep attic")
-	p.run("reboot", "this is roof, config from state")
+	p.off()
+	onCard := readCard(t, card, control(t, card, slots.NodeFile), slots.NodeSize)
+	if bytes.Contains(onCard, []byte("hush")) || bytes.Contains(onCard, []byte(cfg.Seed)) || !bytes.HasPrefix(onCard, []byte(config.Taken)) {
+		t.Errorf("the control partition still holds the config: %.300q", onCard)
+	}
+
+	flashCard(t, image, card, "--keep-state")
+	p = boot(t, card, with)
+	p.expect("this is roof, config from state, SSH host key " + id.Fingerprint())
+	if strings.Contains(p.Output(), "first boot") {
+		t.Error("the second boot took itself for a first one")
+	}
 	p.prompt()
+	anna.must("true")
+	p.works("[ $(df -m /var/lib/rancher | tail -1 | awk '{print $2}') -gt 300 ]")
 	if out, err := wipe(); err == nil || !strings.Contains(out, "this forgets the node config, the seed and the clock, and reboots") {
 		t.Errorf("wipe without --yes: %v\n%s", err, out)
 	}
@@ -290,28 +286,34 @@ func TestFirstBootMakesANode(t *testing.T) {
 	p.expect("this is a first boot", "this is attic, config from the control partition, SSH host key "+id.Fingerprint())
 }
 
-// TestBrokenConfigIsLeft: a config with mistakes is not taken; the node comes
-// up as it was, and says why on console, card and in its status. A mended one
-// takes effect on the boot that brings it.
-func TestBrokenConfigIsLeft(t *testing.T) {
+// TestConfigAndClock: a config with mistakes is not taken; the node comes up as
+// it was, and says why on console, card and in its status. A mended one takes
+// effect on the boot that brings it. On a machine that woke up in 2001 it is
+// never before the node last knew the time, and a time server is believed.
+// (That it is never before the image was built is in TestRaspi3bReachesLogin.)
+func TestConfigAndClock(t *testing.T) {
 	t.Parallel()
+	serveTime(t)
+	in2001 := func(o *vm.Options) { o.Clock = "2001-01-01T00:00:00" }
 	p := attic(t)
-	p.unplug()
+	p.works("date -s 2040-01-01")
+	p.off() // which saves the time
 	card := p.card
 	enlarge(t, card, 900) // the same card, copied to a larger one
 	scribble(t, card, "hostname: cellar\nusers:\n- name: eve\n  password: x\n")
-	p = boot(t, card)
+	p = boot(t, card, in2001)
 	p.expect("a config was not taken: node.yaml:4: password: there is no such field", "this is attic, config from state")
 	p.prompt()
-	p.works("[ $(df -m /var/lib/pikelet/state | tail -1 | awk '{print $2}') -gt 600 ]")
+	p.works("[ $(df -m /var/lib/pikelet/state | tail -1 | awk '{print $2}') -gt 600 ] && [ $(date +%Y) = 2040 ]")
 	p.run("pikeletd status", "node    attic, config from state", "PROBLEM a config was not taken: node.yaml:4: password")
 	p.unplug()
 	report := string(readCard(t, card, control(t, card, slots.ReportFile), slots.ReportSize))
 	if !strings.Contains(report, "PROBLEM: a config was not taken: node.yaml:4: password: there is no such field") {
 		t.Errorf("report.txt: %s", strings.TrimSpace(report))
 	}
-	scribble(t, card, "hostname: cellar\nsysctls: {vm.swappiness: '17'}\nmodules: [dummy]\nnetwork:\n  interfaces: [{name: eth0, addresses: [10.0.2.77/24, 10.9.9.9/32], gateway: 10.0.2.2}]\n  dns: [10.0.2.3]\n  search: [lan]\nvolume: {on: memory, size: 32MiB}\n")
-	p = boot(t, card)
+	scribble(t, card, "hostname: cellar\nsysctls: {vm.swappiness: '17'}\nmodules: [dummy]\nnetwork:\n  interfaces: [{name: eth0, addresses: [10.0.2.77/24, 10.9.9.9/32], gateway: 10.0.2.2}]\n  dns: [10.0.2.3]\n  search: [lan]\nvolume: {on: memory, size: 32MiB}\n"+
+		"time: {servers: [10.0.2.2]}\n")
+	p = boot(t, card, in2001)
 	p.expect("this is cellar, config from the control partition")
 	p.prompt()
 	p.works("[ $(cat /proc/sys/vm/swappiness) = 17 ] && grep -q ^dummy /proc/modules")
@@ -319,6 +321,9 @@ func TestBrokenConfigIsLeft(t *testing.T) {
 	p.works("grep -x 'nameserver 10.0.2.3' /etc/resolv.conf && ping -c 1 -W 5 10.0.2.2")
 	p.works("cat /proc/sys/kernel/hostname | grep -x cellar")
 	p.works("df -m /var/lib/rancher | grep 'tmpfs *32'")
+	// The server says it is 2042: only from there can the clock have that.
+	p.works("until [ $(date +%Y) = 2042 ]; do sleep 1; done")
+	p.works(`until pikeletd status --json | grep '"timeSynchronised": true'; do sleep 5; done`)
 }
 
 // attic is a node of that name on a card of 400 MiB, at the prompt of its
@@ -375,24 +380,6 @@ func TestNodeLearnsNothingOfOthers(t *testing.T) {
 	}
 }
 
-// TestClockNeverGoesBack: on a machine that woke up in 2001 it is never before
-// the node last knew the time; a time server is believed. (That it is never
-// before the image was built is in TestRaspi3bReachesLogin.)
-func TestClockNeverGoesBack(t *testing.T) {
-	t.Parallel()
-	serveTime(t)
-	p := attic(t)
-	p.works("date -s 2040-01-01")
-	p.off() // which saves the time
-	configure(t, p.card, "hostname: attic\ntime: {servers: [10.0.2.2]}\n")
-	p = boot(t, p.card, func(o *vm.Options) { o.Clock = "2001-01-01T00:00:00" })
-	p.expect("config from the control partition")
-	p.prompt()
-	// The server says it is 2042: only from there can the clock have that.
-	p.works("until [ $(date +%Y) = 2042 ]; do sleep 1; done")
-	p.works(`until pikeletd status --json | grep '"timeSynchronised": true'; do sleep 5; done`)
-}
-
 // serveTime answers NTP on loopback, which guests find at 10.0.2.2, with a
 // clock that shows the year 2042.
 func serveTime(t *testing.T) {
@@ -446,14 +433,14 @@ func TestVolumeOnADisk(t *testing.T) {
 	p.prompt()
 	p.works("mount | grep '/dev/vdb on /var/lib/rancher type ext4' && mount | grep '/dev/vda4 on /var/log type ext4'")
 	p.works("echo kept > /var/lib/rancher/kept && echo line > /var/log/kept && blkid /dev/vdb | grep attic")
-	p.run("sync; reboot", "config from state")
 	if !full.Tests {
-		p.Close()
+		p.off()
 		if out, err := exec.Command("debugfs", "-R", "cat /var/lib/rancher/kept", second).Output(); err != nil || string(out) != "kept\n" {
 			t.Errorf("the disk keeps %q (%v)", out, err)
 		}
-		return
+		return // TestVolumeOnISCSI has the next boot of a volume
 	}
+	p.run("sync; reboot", "config from state")
 	p.prompt()
 	p.works("grep kept /var/lib/rancher/kept && grep line /var/log/kept")
 }

@@ -133,16 +133,24 @@ func newRecording(t *testing.T) (r recording, again bool) {
 
 // TestRecordedUpgrade records what a node does to its card from its first boot
 // to the commit of an upgrade: it takes and scrubs its config, grows and makes
-// state, writes the other slot, arms, tries and commits. At any moment of it a
-// power cut leaves a card from which every firmware starts a whole image; some
-// of those cards are started.
+// state, takes the next release of its channel by itself, writes the other slot,
+// arms, tries and commits. At any moment of it a power cut leaves a card from
+// which every firmware starts a whole image; some of those cards are started.
+// Then registry, gateway and all of the network go away: a committed node says
+// so, and stays up.
 func TestRecordedUpgrade(t *testing.T) {
 	t.Parallel()
-	first := variant(t, "console: root\n", "console: root\nhealth: {soak: 2s, deadline: 10m}\n")
-	second := variant(t, "release: \"1.2\"\n", "release: \"1.3\"\nhealth: {soak: 2s, deadline: 10m}\n")
+	s, err := registrytest.Start("../../build/tools/registry", t.TempDir(), registrytest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Stop)
+	channel := "health: {soak: 2s, deadline: 10m}\nchannel: 10.0.2.2" + s.Addr[strings.LastIndexByte(s.Addr, ':'):] + "/small:stable\n"
+	first := variant(t, "console: root\n", "console: root\n"+channel)
+	second := variant(t, "release: \"1.2\"\n", "release: \"1.3\"\n"+channel)
 	r, again := newRecording(t)
 	if !again {
-		recordUpgrade(t, r, first, second)
+		recordUpgrade(t, r, s, first, second)
 	}
 	run := r.run(t)
 	secret := seedOn(t, run.Base)
@@ -228,29 +236,32 @@ func seedOn(t *testing.T, card *crash.Card) []byte {
 }
 
 // recordUpgrade is the run. The upgrade comes by a patch.
-func recordUpgrade(t *testing.T, r recording, first, second *builder.Result) {
+func recordUpgrade(t *testing.T, r recording, s *registrytest.Server, first, second *builder.Result) {
 	t.Helper()
-	s, err := registrytest.Start("../../build/tools/registry", t.TempDir(), registrytest.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.Stop)
 	published(t, s, first.Artifact.Dir)
-	published(t, s, second.Artifact.Dir)
 	if err := vm.CopySparse(first.Disk, r.card()); err != nil {
 		t.Fatal(err)
 	}
 	enlarge(t, r.card(), 300)
-	cfg := configOf(t, "cluster-secret: "+clusterSecret+"\nnodes: [{hostname: attic}]\n", "attic")
+	cfg := configOf(t, "cluster-secret: "+clusterSecret+"\nnodes: [{hostname: attic, upgrades: {poll: 2s, plain-http: true}}]\n", "attic")
 	if err := desk.Write(r.card(), cfg); err != nil {
 		t.Fatal(err)
 	}
 	p := boot(t, r.card(), func(o *vm.Options) { o.Writes, o.Snapshot = r.writes(), true })
-	p.prompt()
-	p.run("pikeletd upgrade --plain-http 10.0.2.2"+s.Addr[strings.LastIndexByte(s.Addr, ':'):]+"/small:1.3", "by a patch: ", "MB were written",
+	p.expect("looking for new releases: ") // the channel holds nothing yet
+	published(t, s, second.Artifact.Dir, "--channel", "stable")
+	p.expect("release 1.3 is new in 10.0.2.2", "by a patch: ", "MB were written", "restarting into the trial of release 1.3",
 		"small 1.3, slot b (trial), root verified", "release 1.3 is committed: all checks held for 2s")
 	if strings.Contains(p.Output(), "it did not go") {
 		t.Error("the upgrade came in another way than by its patch")
+	}
+	s.Stop()
+	p.run("ip link set eth0 down", "looking for new releases: ")
+	boots := p.Boots()
+	p.run("sleep 20; pikeletd check", "MISSING network")
+	p.run("pikeletd status", "slot    b, committed")
+	if p.Boots() != boots || boots != 2 {
+		t.Errorf("the node was started %d times, and %d more without a network", boots, p.Boots()-boots)
 	}
 	p.unplug()
 }

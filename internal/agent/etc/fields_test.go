@@ -14,6 +14,7 @@ import (
 // /etc need not hold; each with what reads it.
 var elsewhere = map[string]string{
 	"K3s.Role":                "TestGolden: the runlevel has pikelet-k3s",
+	"K3s.ShutdownGrace":       "endContainers",
 	"Hostname":                "/etc has the name of the identity, which prepare makes of it",
 	"Seed":                    "takeSeed",
 	"Time.Wait":               "checks.d and k3s.go",

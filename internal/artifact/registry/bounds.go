@@ -27,8 +27,8 @@ const (
 	maxAnswer = 8 << 20
 )
 
-// errSilent is a registry that stopped sending.
-var errSilent = errors.New("the registry stopped sending")
+// errSilent is a server that stopped sending.
+var errSilent = errors.New("the server stopped sending")
 
 // errLarge is an answer with more bytes than any should have.
 var errLarge = fmt.Errorf("the registry's answer has more than %d bytes", maxAnswer)

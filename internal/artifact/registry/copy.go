@@ -31,8 +31,13 @@ type copier struct {
 }
 
 // Copy copies an image to another place: its files, what refers to it and is
-// signed by a key that the image was checked with, the signatures of all, and, when all of that is there, the tags that name it.
-// With a key it signs what it copies. What is there is not sent again.
+// signed by a key that the image was checked with, the signatures of all, and,
+// when all of that is there, the tags that name it. With a key it signs what it
+// copies. What is there is not sent again.
+//
+// Signatures follow what they sign, because some registries refuse a signature
+// of a manifest they do not have (sigstore/cosign#2208). Until a tag names the
+// image no reader looks for them.
 func Copy(ctx context.Context, img *Image, to Target, tags []string, key *ecdsa.PrivateKey, tell Progress) error {
 	c := &copier{img: img, to: to, key: key, tell: tell}
 	referrers, err := img.signedReferrers(ctx)
@@ -49,19 +54,24 @@ func Copy(ctx context.Context, img *Image, to Target, tags []string, key *ecdsa.
 		}
 		c.blobs(inner, g, m)
 	}
-	if img.Index != nil {
-		all = append(all, img.Index)
-	}
-	for _, b := range all {
-		g.Go(func() error { return c.signatures(inner, artifact.DigestOf(b)) })
-	}
 	if err := g.Wait(); err != nil {
 		return err
+	}
+	if img.Index != nil {
+		all = append(all, img.Index)
 	}
 	for _, b := range all {
 		if err := to.PutManifest(ctx, "", artifact.Describe(b), b); err != nil {
 			return err
 		}
+	}
+	g, inner = errgroup.WithContext(ctx)
+	g.SetLimit(jobs)
+	for _, b := range all {
+		g.Go(func() error { return c.signatures(inner, artifact.DigestOf(b)) })
+	}
+	if err := g.Wait(); err != nil {
+		return err
 	}
 	top := img.top()
 	for _, tag := range tags {

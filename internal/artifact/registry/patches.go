@@ -56,8 +56,9 @@ func FindPatch(ctx context.Context, img *Image, from string, keys []*ecdsa.Publi
 	return nil, nil
 }
 
-// AddPatch puts a patch beside the image that it makes. Whoever finds it finds
-// it signed.
+// AddPatch puts a patch beside the image that it makes, and then its signature:
+// some registries refuse one of a manifest they do not have. Until it is there,
+// readers pass over the patch.
 func AddPatch(ctx context.Context, to Target, img *Image, p artifact.Patch, open func() (io.ReadCloser, error), key *ecdsa.PrivateKey) error {
 	manifest, config, err := artifact.EncodePatch(p, artifact.Describe(img.OCI))
 	if err != nil {
@@ -75,10 +76,10 @@ func AddPatch(ctx context.Context, to Target, img *Image, p artifact.Patch, open
 	if err != nil {
 		return err
 	}
-	if err := addSignatures(ctx, to, d.Digest, []artifact.Signed{s}); err != nil {
+	if err := to.PutManifest(ctx, "", d, manifest); err != nil {
 		return err
 	}
-	return to.PutManifest(ctx, "", d, manifest)
+	return addSignatures(ctx, to, d.Digest, []artifact.Signed{s})
 }
 
 // Previous returns the latest releases below an image's that a repository has of

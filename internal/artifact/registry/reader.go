@@ -13,10 +13,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 )
 
-// tries is how often in a row a download may break off without a single byte
-// in between before it is given up.
-const tries = 6
-
 // errGivenUp is a download that broke off too often. What came of it is good.
 var errGivenUp = errors.New("given up")
 
@@ -83,18 +79,13 @@ func (r *reader) again(err error) error {
 	err = fmt.Errorf("reading %s from %s: %w", r.digest, r.place, err)
 	p, ok := r.place.(patient)
 	var status *transport.Error
-	if !ok || r.ctx.Err() != nil || errors.As(err, &status) && !temporary(err) || errors.Is(err, errRange) {
+	if !ok || r.ctx.Err() != nil || errors.As(err, &status) && !Temporary(err) || errors.Is(err, errRange) {
 		return err
 	}
-	if r.failed++; r.failed == tries {
-		return fmt.Errorf("%w after %d tries: %w", errGivenUp, tries, err)
+	if r.failed++; r.failed == Tries {
+		return fmt.Errorf("%w after %d tries: %w", errGivenUp, Tries, err)
 	}
-	select {
-	case <-time.After(p.backoff() << (r.failed - 1)):
-		return nil
-	case <-r.ctx.Done():
-		return r.ctx.Err()
-	}
+	return Wait(r.ctx, p.backoff(), r.failed)
 }
 
 func (r *reader) end() error {

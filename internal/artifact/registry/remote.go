@@ -7,12 +7,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 	"net/http"
-	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -34,14 +31,23 @@ type Remote struct {
 	mu     sync.Mutex
 	client *http.Client // logged in; nil before the first request
 	pusher *remote.Pusher
-}
+	sender *http.Client // logged in to write, without retries; nil before the first manifest
 
-// retryCodes are answers that later tries may get a better one than: too many
-// requests, and what servers and proxies say when they are not well.
-var retryCodes = []int{http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout}
+	referrers referrersAPI
+
+	authMu sync.Mutex
+	auth   authn.Authenticator // nil before the first request
+	noAuth error               // why nobody could be asked for a login
+}
 
 // newRemote reads a reference. Nothing is asked of the registry yet.
 func newRemote(ref string, o Options) (*Remote, string, error) {
+	if err := artifact.CheckReference(ref); err != nil {
+		if strings.HasPrefix(ref, "http://") {
+			err = fmt.Errorf("%w; a registry without TLS takes --plain-http", err)
+		}
+		return nil, "", fmt.Errorf("reading the reference: %w", err)
+	}
 	options := []name.Option{name.WithDefaultTag("")}
 	if o.PlainHTTP {
 		options = append(options, name.Insecure)
@@ -119,14 +125,30 @@ func (r *Remote) Reference(ref string) string {
 
 // retry is when a request is made again, and how long after the one before.
 func (r *Remote) retry() transport.Backoff {
-	return transport.Backoff{Duration: r.options.Backoff, Factor: 2, Jitter: 0.1, Steps: tries - 1}
+	return transport.Backoff{Duration: r.options.Backoff, Factor: 2, Jitter: 0.1, Steps: Tries - 1}
 }
 
+// authenticator returns who logs in. Where that cannot be found out, as with a
+// credential helper that is not installed, nobody does: many registries want no
+// login to read, and what refuses says why there was none.
 func (r *Remote) authenticator(ctx context.Context) (authn.Authenticator, error) {
+	r.authMu.Lock()
+	defer r.authMu.Unlock()
+	if r.auth != nil {
+		return r.auth, nil
+	}
 	if r.options.Keychain == nil {
 		return authn.Anonymous, nil
 	}
-	return authn.Resolve(ctx, r.options.Keychain, r.repo)
+	auth, err := authn.Resolve(ctx, r.options.Keychain, r.repo)
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	if err != nil {
+		auth, r.noAuth = authn.Anonymous, err
+	}
+	r.auth = auth
+	return auth, nil
 }
 
 // login returns a client that carries what the registry wants to see.
@@ -140,7 +162,7 @@ func (r *Remote) login(ctx context.Context) (*http.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := transport.NewRetry(r.base, transport.WithRetryBackoff(r.retry()), transport.WithRetryPredicate(temporary), transport.WithRetryStatusCodes(retryCodes...))
+	t := transport.NewRetry(r.base, transport.WithRetryBackoff(r.retry()), transport.WithRetryPredicate(Temporary), transport.WithRetryStatusCodes(retryCodes...))
 	if r.options.UserAgent != "" {
 		t = transport.NewUserAgent(t, r.options.UserAgent)
 	}
@@ -173,42 +195,34 @@ func (r *Remote) greet(ctx context.Context, t http.RoundTripper) error {
 	return transport.CheckError(resp, http.StatusOK, http.StatusUnauthorized)
 }
 
-// temporary says whether a request is worth another try: one that failed on
-// the way is, unless somebody gave up, nobody was there, or TLS was refused.
-func temporary(err error) bool {
-	var status *transport.Error
-	var bad *tls.CertificateVerificationError
-	var nobody *net.DNSError
-	switch {
-	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, errPlain), errors.Is(err, errTold), errors.As(err, &bad), isHTTPOnly(err):
-		return false
-	case errors.Is(err, errSilent), errors.Is(err, errLarge): // it had its time, and would send as much again
-		return false
-	case errors.Is(err, syscall.ECONNREFUSED), errors.As(err, &nobody) && nobody.IsNotFound:
-		return false
-	case errors.As(err, &status):
-		return status.Temporary() || slices.Contains(retryCodes, status.StatusCode)
-	}
-	return true
-}
-
 func isHTTPOnly(err error) bool {
 	return strings.Contains(err.Error(), "server gave HTTP response to HTTPS client")
 }
 
 // explain adds what to do to errors people meet.
 func (r *Remote) explain(err error) error {
-	var status *transport.Error
 	var bad *tls.CertificateVerificationError
+	r.authMu.Lock()
+	noAuth := r.noAuth
+	r.authMu.Unlock()
 	switch {
 	case isHTTPOnly(err), errors.Is(err, errPlain):
 		return fmt.Errorf("%s: %w", r.repo.Registry, errPlain)
 	case errors.As(err, &bad):
 		return fmt.Errorf("%s: %w; if it has a certificate of your own authority, say --ca FILE.pem", r.repo.Registry, bad)
-	case errors.As(err, &status) && (status.StatusCode == http.StatusUnauthorized || status.StatusCode == http.StatusForbidden):
+	case refused(err) && noAuth != nil:
+		return fmt.Errorf("%s: the registry refuses: %w; nobody logged in: %w; "+
+			"install the credential helper that ~/.docker/config.json names, or take it out there and log in anew", r, err, noAuth)
+	case refused(err):
 		return fmt.Errorf("%s: the registry refuses: %w; log in as for docker: docker login, crane auth login, or a credential helper in ~/.docker/config.json", r, err)
 	}
 	return fmt.Errorf("%s: %w", r, err)
+}
+
+// refused reports whether a registry wants another login than it was given.
+func refused(err error) bool {
+	var status *transport.Error
+	return errors.As(err, &status) && (status.StatusCode == http.StatusUnauthorized || status.StatusCode == http.StatusForbidden)
 }
 
 // errRange is an answer to another question than was asked.
@@ -224,11 +238,20 @@ func (r *Remote) get(ctx context.Context, path, accept string, from int64) (*htt
 
 // getRange asks for a range of what is at a path; "" is all of it.
 func (r *Remote) getRange(ctx context.Context, path, accept, bytes string) (*http.Response, error) {
+	return r.ask(ctx, r.url(path), accept, bytes)
+}
+
+// url returns the address of a path below the repository.
+func (r *Remote) url(path string) string {
+	return fmt.Sprintf("%s://%s/v2/%s/%s", r.repo.Scheme(), r.repo.RegistryStr(), r.repo.RepositoryStr(), path)
+}
+
+// ask asks for a range of what is at an address of the registry.
+func (r *Remote) ask(ctx context.Context, url, accept, bytes string) (*http.Response, error) {
 	client, err := r.login(ctx)
 	if err != nil {
 		return nil, err
 	}
-	url := fmt.Sprintf("%s://%s/v2/%s/%s", r.repo.Scheme(), r.repo.RegistryStr(), r.repo.RepositoryStr(), path)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return nil, err
@@ -248,7 +271,7 @@ func (r *Remote) getRange(ctx context.Context, path, accept, bytes string) (*htt
 	if err := transport.CheckError(resp, http.StatusOK, http.StatusPartialContent); err != nil {
 		resp.Body.Close()
 		if resp.StatusCode == http.StatusNotFound {
-			return nil, fmt.Errorf("%s: %s: %w", r, path, fs.ErrNotExist)
+			return nil, fmt.Errorf("%s: %s: %w", r, strings.TrimPrefix(url, r.url("")), fs.ErrNotExist)
 		}
 		return nil, r.explain(err)
 	}
@@ -326,40 +349,13 @@ func (r *Remote) Blob(ctx context.Context, digest string, size, from int64) (io.
 	return resp.Body, nil
 }
 
-// Referrers implements Place. A registry that does not keep them has an index
-// of them under a tag that clients write (FACTS 10.2).
-func (r *Remote) Referrers(ctx context.Context, digest string) ([]artifact.Descriptor, error) {
-	var b []byte
-	resp, err := r.get(ctx, "referrers/"+digest, artifact.MediaOCIIndex, 0)
-	var status *transport.Error
-	switch {
-	case err == nil:
-		defer resp.Body.Close()
-		if b, err = io.ReadAll(io.LimitReader(resp.Body, artifact.MaxOCI+1)); err != nil {
-			return nil, r.explain(err)
-		}
-	case errors.Is(err, fs.ErrNotExist), errors.As(err, &status) && (status.StatusCode == http.StatusBadRequest || status.StatusCode == http.StatusNotAcceptable):
-		if _, b, err = r.Manifest(ctx, strings.Replace(digest, ":", "-", 1)); errors.Is(err, fs.ErrNotExist) {
-			return nil, nil
-		}
-	}
-	if err != nil {
-		return nil, err
-	}
-	i, err := artifact.DecodeIndex(b)
-	if err != nil {
-		return nil, err
-	}
-	return i.Manifests, nil
-}
-
 func (r *Remote) pushOptions(ctx context.Context) ([]remote.Option, error) {
 	auth, err := r.authenticator(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return []remote.Option{remote.WithTransport(r.base), remote.WithAuth(auth), remote.WithUserAgent(r.options.UserAgent),
-		remote.WithRetryBackoff(r.retry()), remote.WithRetryPredicate(temporary), remote.WithRetryStatusCodes(retryCodes...)}, nil
+	return []remote.Option{remote.WithTransport(headless{r.base}), remote.WithAuth(auth), remote.WithUserAgent(r.options.UserAgent),
+		remote.WithRetryBackoff(r.retry()), remote.WithRetryPredicate(Temporary), remote.WithRetryStatusCodes(retryCodes...)}, nil
 }
 
 func (r *Remote) push(ctx context.Context) (*remote.Pusher, error) {
@@ -395,22 +391,6 @@ func (r *Remote) PutBlob(ctx context.Context, d artifact.Descriptor, open func()
 	return nil
 }
 
-// PutManifest implements Target.
-func (r *Remote) PutManifest(ctx context.Context, tag string, d artifact.Descriptor, b []byte) error {
-	p, err := r.push(ctx)
-	if err != nil {
-		return err
-	}
-	ref := name.Reference(r.repo.Digest(d.Digest))
-	if tag != "" {
-		ref = r.repo.Tag(tag)
-	}
-	if err := p.Push(ctx, ref, raw{b}); err != nil {
-		return r.explain(err)
-	}
-	return nil
-}
-
 // blob is a blob as go-containerregistry sends it.
 type blob struct {
 	artifact.Descriptor
@@ -425,12 +405,4 @@ func (b blob) Uncompressed() (io.ReadCloser, error) { return b.open() }
 func (b blob) Size() (int64, error)                 { return b.Descriptor.Size, nil }
 func (b blob) MediaType() (types.MediaType, error) {
 	return types.MediaType(b.Descriptor.MediaType), nil
-}
-
-// raw is a manifest as go-containerregistry sends it.
-type raw struct{ b []byte }
-
-func (m raw) RawManifest() ([]byte, error) { return m.b, nil }
-func (m raw) MediaType() (types.MediaType, error) {
-	return types.MediaType(artifact.Describe(m.b).MediaType), nil
 }

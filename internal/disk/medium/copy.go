@@ -131,18 +131,33 @@ const firstRead = 64 << 10
 // as large as the reader needs.
 func fill(r io.Reader, b []byte) ([]byte, error) {
 	if b != nil {
-		n, err := io.ReadFull(r, b[:CopySize])
+		n, err := readFull(r, b[:CopySize])
 		return b[:n], err
 	}
 	first := make([]byte, firstRead)
-	n, err := io.ReadFull(r, first)
+	n, err := readFull(r, first)
 	if err != nil {
 		return first[:n], err
 	}
 	b = make([]byte, CopySize)
 	copy(b, first)
-	n, err = io.ReadFull(r, b[firstRead:])
+	n, err = readFull(r, b[firstRead:])
 	return b[:firstRead+n], err
+}
+
+// readFull is io.ReadFull with the reader's own errors: an io.ErrUnexpectedEOF is
+// that of a reader whose input is cut off, such as a decompressor's, and io.EOF
+// is the end, in the middle of b too.
+func readFull(r io.Reader, b []byte) (n int, err error) {
+	for n < len(b) && err == nil {
+		var more int
+		more, err = r.Read(b[n:])
+		n += more
+	}
+	if n == len(b) {
+		err = nil
+	}
+	return n, err
 }
 
 // Pieces reads r ahead, and hands what it holds to use in order.
@@ -162,9 +177,6 @@ func Pieces(r io.Reader, use func(b []byte, done int64) error) (int64, error) {
 				return
 			}
 			b, err := fill(r, b)
-			if err == io.ErrUnexpectedEOF { // ReadFull's own word, not one that a reader wrapped
-				err = io.EOF
-			}
 			full <- piece{b, err}
 			if err != nil {
 				return

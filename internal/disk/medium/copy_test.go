@@ -58,3 +58,14 @@ func TestPiecesOfSmallFiles(t *testing.T) {
 		t.Errorf("100 bytes took %d bytes of memory", took)
 	}
 }
+
+// TestPiecesOfCutInput: a reader that says its input is cut off, as decompressors
+// do, is not taken for one that ended.
+func TestPiecesOfCutInput(t *testing.T) {
+	for _, n := range []int{0, 1, firstRead, CopySize, CopySize + 1} {
+		r := io.MultiReader(bytes.NewReader(make([]byte, n)), iotest.ErrReader(io.ErrUnexpectedEOF))
+		if _, err := Pieces(r, func([]byte, int64) error { return nil }); !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("after %d bytes: got %v, want %v", n, err, io.ErrUnexpectedEOF)
+		}
+	}
+}

@@ -4,11 +4,6 @@
 package eeprom
 
 import (
-	"bytes"
-	"crypto/sha256"
-	"encoding/binary"
-	"encoding/hex"
-	"errors"
 	"fmt"
 	"net/netip"
 	"regexp"
@@ -61,12 +56,26 @@ func (o Options) settings() ([]setting, error) {
 	return list, nil
 }
 
-// Dates are from when on bootloaders do what a netbooted node wants of them
-// (FACTS 3.3, 3.5).
-var Dates = []string{
-	"2019-10-08 takes the server's address from siaddr; older ones want option 66",
-	"2022-10-03 takes blocks of 1468 bytes; older ones 1024, so that files end at 64 MiB",
-	"2025-09-23 takes files of more than 65535 blocks; nothing here is as large",
+// change is a release of a chip's bootloader that matters to a node started
+// from the network.
+type change struct {
+	chip Chip
+	date string // of the release: YYYY-MM-DD
+	what string
+	need bool // whether an image from before it cannot start a node
+}
+
+// changes follow firmware-2711/release-notes.md and
+// firmware-2712/release-notes.md of raspberrypi/rpi-eeprom.
+func changes() []change {
+	return []change{
+		{BCM2711, "2019-09-23", "starts from the network at all", true},
+		{BCM2711, "2019-10-08", "takes the server's address from siaddr; older ones want option 66", false},
+		{BCM2711, "2022-10-03", "takes blocks of 1468 bytes; older ones 1024, so that files end at 64 MiB", false},
+		{BCM2711, "2025-09-23", "takes files of more than 65535 blocks; nothing here is as large", false},
+		{BCM2712, "2023-10-18", "asks the network again after a first attempt that failed; older ones need a power cycle", false},
+		{BCM2712, "2025-09-23", "takes files of more than 65535 blocks; nothing here is as large", false},
+	}
 }
 
 // Text returns the configuration for people, with the reasons.
@@ -76,105 +85,21 @@ func Text(o Options) (string, error) {
 		return "", err
 	}
 	var b strings.Builder
-	b.WriteString("# The bootloader of a Pi 4, 400, 5, 500 or Compute Module of these, started from the\n# network. Put it in by: sudo rpi-eeprom-config --edit\n# Bootloaders from\n")
-	for _, d := range Dates {
-		b.WriteString("#   " + d + "\n")
+	b.WriteString("# The bootloader of a Pi 4, 400, 5, 500 or Compute Module of these, started from the\n" +
+		"# network. Put it in by: sudo rpi-eeprom-config --edit\n")
+	for _, chip := range []Chip{BCM2711, BCM2712} {
+		fmt.Fprintf(&b, "# Bootloaders of a Pi %s from\n", chip.boards())
+		for _, c := range changes() {
+			if c.chip == chip {
+				fmt.Fprintf(&b, "#   %s %s\n", c.date, c.what)
+			}
+		}
 	}
 	b.WriteString("[all]\n")
 	for _, s := range list {
 		fmt.Fprintf(&b, "# %s\n%s=%s\n", s.why, s.key, s.value)
 	}
 	return b.String(), nil
-}
-
-// Sections of an image of the EEPROM, each with a length behind its magic
-// number, both high byte first, and at a multiple of eight bytes (FACTS 3.8).
-const (
-	magicCode = 0x55aaf00f
-	magicFile = 0x55aaf11f
-	magicPad  = 0x55aafeef
-
-	nameSize = 12
-	fileHead = 8 + nameSize
-	maxFile  = 4096 - fileHead // a file has one erase sector
-	confName = "bootconf.txt"
-)
-
-// Sizes of images: of a Pi 4 and of a Pi 5, bytes (FACTS 3.8).
-var sizes = []int{512 << 10, 2 << 20}
-
-// place is where the configuration is in an image.
-type place struct{ at, text, length int } // of its section, its content, and of that
-
-// find looks for the configuration.
-func find(image []byte) (place, error) {
-	if !slices.Contains(sizes, len(image)) {
-		return place{}, fmt.Errorf("it has %d bytes; an image of a bootloader has %d or %d", len(image), sizes[0], sizes[1])
-	}
-	for at := 0; at+8 <= len(image); {
-		magic, length := binary.BigEndian.Uint32(image[at:]), int(binary.BigEndian.Uint32(image[at+4:]))
-		if magic != magicCode && magic != magicFile && magic != magicPad {
-			break // the end of what is used
-		}
-		if length < 0 || length > len(image)-at-8 {
-			return place{}, fmt.Errorf("its section at byte %d is longer than it", at)
-		}
-		if magic == magicFile && length >= nameSize && string(bytes.TrimRight(image[at+8:at+fileHead], "\x00")) == confName {
-			p := place{at: at, text: at + fileHead, length: length - nameSize}
-			// Tools leave a word of zeros behind the name, which is part of the
-			// length. UNVERIFIED: no text begins with zeros, so it is looked at.
-			if p.length >= 4 && bytes.Equal(image[p.text:p.text+4], make([]byte, 4)) {
-				p.text, p.length = p.text+4, p.length-4
-			}
-			return p, nil
-		}
-		at = (at + 8 + length + 7) &^ 7
-	}
-	return place{}, errors.New("it has no " + confName + ": is it an image of a bootloader, such as pieeprom-2026-08-04.bin of Raspberry Pi's rpi-eeprom?")
-}
-
-// Config returns the configuration in an image.
-func Config(image []byte) (string, error) {
-	p, err := find(image)
-	if err != nil {
-		return "", err
-	}
-	return string(image[p.text : p.text+p.length]), nil
-}
-
-// Update returns an image with Options in its configuration. What it says of
-// other things stays; so does what it says for some boards only, which comes
-// before and is overruled.
-func Update(image []byte, o Options) ([]byte, error) {
-	p, err := find(image)
-	if err != nil {
-		return nil, err
-	}
-	list, err := o.settings()
-	if err != nil {
-		return nil, err
-	}
-	text := merged(string(image[p.text:p.text+p.length]), list)
-	if most := maxFile - (p.text - p.at - fileHead); len(text) > most {
-		return nil, fmt.Errorf("its configuration would have %d bytes, and there is room for %d", len(text), most)
-	}
-	end := p.at + 4096 // of the erase sector, which nothing else is in
-	if p.at%4096 != 0 || end > len(image) {
-		return nil, fmt.Errorf("its %s is at byte %d, which is no erase sector", confName, p.at)
-	}
-	out := slices.Clone(image)
-	binary.BigEndian.PutUint32(out[p.at+4:], uint32(p.text-p.at-8+len(text)))
-	n := copy(out[p.text:end], text)
-	rest := out[p.text+n : end]
-	for i := range rest {
-		rest[i] = 0xff
-	}
-	// What follows, up to the next sector, is padding with a head of its own.
-	if at := (p.text + n + 7) &^ 7; at+8 <= end {
-		binary.BigEndian.PutUint32(out[at:], magicPad)
-		binary.BigEndian.PutUint32(out[at+4:], uint32(end-at-8))
-	}
-	return out, nil
 }
 
 // merged puts settings behind a configuration, and takes out what they replace
@@ -209,12 +134,4 @@ func merged(text string, list []setting) string {
 		out += "[config.txt]" + next
 	}
 	return out
-}
-
-// Digest returns what lies beside an update as pieeprom.sig: its digest, and
-// when it was made, in Unix time. A bootloader takes an update by itself when
-// that is later than the one it has (FACTS 3.5, 3.6).
-func Digest(update []byte, made int64) []byte {
-	sum := sha256.Sum256(update)
-	return fmt.Appendf(nil, "%s\nts: %d\n", hex.EncodeToString(sum[:]), made)
 }

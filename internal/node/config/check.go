@@ -145,6 +145,9 @@ var own = map[string]string{
 	"token": "k3s.token", "token-file": "k3s.token", "agent-token": "k3s.agent-token", "agent-token-file": "k3s.agent-token",
 	"server": "k3s.server", "node-name": "hostname", "node-label": "k3s.labels", "node-taint": "k3s.taints",
 	"private-registry": "registries", "data-dir": "volume",
+	// k3s keeps the number it makes for this in /etc/rancher/node/id, and /etc is
+	// new on each boot: the node would join under another name each time.
+	"with-node-id": "hostname",
 }
 
 func (c *checker) k3s(field string, k K3s) {

@@ -141,6 +141,9 @@ type K3s struct {
 	// no, on and off are true and false, as in that file; a number such as 0640
 	// stays the text it is.
 	Options Options `yaml:"options,omitempty"`
+	// ShutdownGrace is how long pods get to end after SIGTERM when the node
+	// stops, restarts or is upgraded. Default: 30s.
+	ShutdownGrace Duration `yaml:"shutdown-grace,omitempty"`
 }
 
 // Registries say where container images come from, as in k3s' own

@@ -28,7 +28,7 @@ func Over(inventory *Document, m Machine, file string, delivered []byte, forgivi
 	}
 	c := &checker{strict.New(file), false}
 	over, ok := c.Decode(bytes.TrimRight(delivered, "\x00"), &Config{})
-	if !ok || c.Err() != nil && !forgiving {
+	if over == nil && !ok || c.Err() != nil && !forgiving { // a key that is there twice is a mistake like others
 		return nil, c.Err()
 	}
 	whole := merge(under, over)

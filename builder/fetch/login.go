@@ -1,0 +1,166 @@
+package fetch
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"path"
+	"strings"
+)
+
+// Login is what a server is told that asks who is there.
+type Login struct{ User, Password string }
+
+// Logins are logins by host, or host:port, which counts first. That of "" is for
+// every other host.
+type Logins map[string]Login
+
+// find returns the login for an address.
+func (l Logins) find(u *url.URL) (Login, bool) {
+	for _, host := range []string{u.Host, u.Hostname(), ""} {
+		if login, ok := l[host]; ok {
+			return login, true
+		}
+	}
+	return Login{}, false
+}
+
+// ParseNetrc reads logins as curl and others keep them in ~/.netrc: machine HOST
+// login USER password PASSWORD. Macros are passed over. No error quotes what may
+// be a password.
+func ParseNetrc(b []byte) (Logins, error) {
+	list := Logins{}
+	host, within := "", false
+	macro := false
+	for n, line := range strings.Split(string(b), "\n") {
+		if line = strings.TrimSpace(line); line == "" {
+			macro = false // an empty line ends one
+		}
+		if macro || strings.HasPrefix(line, "#") {
+			continue
+		}
+		words, err := netrcWords(line)
+		if err != nil {
+			return nil, fmt.Errorf("line %d: %w", n+1, err)
+		}
+		for len(words) > 0 {
+			key := words[0]
+			words = words[1:]
+			switch key {
+			case "default":
+				host, within = "", true
+				list[""] = Login{}
+				continue
+			case "macdef":
+				macro, words = true, nil
+				continue
+			case "machine", "login", "password", "account":
+			default:
+				return nil, fmt.Errorf("line %d: want machine, default, login, password, account or macdef", n+1)
+			}
+			if len(words) == 0 || key != "machine" && !within {
+				return nil, fmt.Errorf("line %d: %s: want machine HOST login USER password PASSWORD", n+1, key)
+			}
+			login := list[host]
+			switch key {
+			case "machine":
+				host, within = words[0], true
+				login = list[host]
+			case "login":
+				login.User = words[0]
+			case "password":
+				login.Password = words[0]
+			}
+			list[host], words = login, words[1:]
+		}
+	}
+	return list, nil
+}
+
+// netrcWords splits a line at blanks; words in quotes may have them.
+func netrcWords(line string) ([]string, error) {
+	var words []string
+	for line != "" {
+		if line[0] != '"' {
+			word, rest, _ := strings.Cut(line, " ")
+			if i := strings.IndexByte(word, '\t'); i >= 0 {
+				word, rest = line[:i], line[i+1:]
+			}
+			words, line = append(words, word), strings.TrimSpace(rest)
+			continue
+		}
+		var word strings.Builder
+		i := 1
+		for ; i < len(line) && line[i] != '"'; i++ {
+			if line[i] == '\\' && i+1 < len(line) {
+				i++
+			}
+			word.WriteByte(line[i])
+		}
+		if i >= len(line) {
+			return nil, errors.New("a quote that does not end")
+		}
+		words, line = append(words, word.String()), strings.TrimSpace(line[i+1:])
+	}
+	return words, nil
+}
+
+// errLogin is said of addresses with a login in them: they get into locks, logs
+// and errors. It does not quote one.
+const errLogin = "the address holds a user name or a password, which would get into locks and logs; leave it out of the address, " +
+	"and put a line into ~/.netrc, or the file that $NETRC names: machine %s login USER password PASSWORD"
+
+// hasLogin reports whether an address has a user name or a password in it, even
+// one that cannot be read otherwise, and the host behind it.
+func hasLogin(address string) (host string, has bool) {
+	_, rest, ok := strings.Cut(address, "://")
+	if !ok {
+		return "", false
+	}
+	authority, _, _ := strings.Cut(rest, "/")
+	i := strings.LastIndex(authority, "@")
+	return authority[i+1:], i >= 0
+}
+
+// CheckAddress says why an address names no repository of packages for an
+// architecture; nil if it may: it is an http(s) address, or a folder. A folder
+// that is there is always one and need not be checked. Nothing is asked of the
+// network.
+func CheckAddress(address, arch string) error {
+	if host, has := hasLogin(address); has {
+		return fmt.Errorf(errLogin, host)
+	}
+	if tag, rest, ok := strings.Cut(address, " "); ok && strings.HasPrefix(tag, "@") {
+		return fmt.Errorf("%q is a line of /etc/apk/repositories; write it as two fields, url: %s and tag: %s",
+			address, strings.TrimSpace(rest), tag[1:])
+	}
+	scheme, rest, ok := strings.Cut(address, ":/")
+	switch {
+	case ok && strings.EqualFold(scheme, "file"):
+		return fmt.Errorf("%q: write the directory alone: %s", address, "/"+strings.TrimLeft(rest, "/"))
+	case ok && (!IsRemote(address)) && !strings.ContainsAny(scheme, "/."):
+		return fmt.Errorf("%q: want an address that begins with http:// or https://, or a directory", address)
+	case !ok && looksLikeHost(address):
+		return fmt.Errorf("%q is taken for a directory, which is not there; if it is a server's address, "+
+			"write http:// or https:// in front", address)
+	}
+	if !IsRemote(address) {
+		return nil
+	}
+	u, err := url.Parse(address)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%q is no address: %w", address, errors.Unwrap(err))
+	case u.Hostname() == "":
+		return fmt.Errorf("%q names no host", address)
+	case path.Base(u.Path) == arch:
+		return fmt.Errorf("%q: leave out /%s at the end: it is added to the address", address, arch)
+	}
+	return nil
+}
+
+// looksLikeHost reports whether the first part of a path may be meant as a host.
+func looksLikeHost(p string) bool {
+	host, _, ok := strings.Cut(p, "/")
+	return ok && !strings.HasPrefix(host, ".") && (strings.ContainsAny(host, ".:") || host == "localhost")
+}
