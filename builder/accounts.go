@@ -51,8 +51,8 @@ func accountLines(t *layers.Tree, name string, ids map[string]int) []string {
 		if ids == nil || len(f) < 3 {
 			continue
 		}
-		if n, err := strconv.Atoi(f[2]); err == nil {
-			ids[f[0]] = n
+		if n, err := strconv.ParseUint(f[2], 10, 32); err == nil && n <= layers.MaxID {
+			ids[f[0]] = int(n)
 		}
 	}
 	return lines
@@ -173,24 +173,25 @@ func (a *accounts) write(t *layers.Tree, epoch time.Time) error {
 // person gave the name, it must be a number or is an error.
 func (a *accounts) own(t *layers.Tree, strict bool) error {
 	for _, e := range t.Entries() {
+		uid, gid := e.Uid, e.Gid
 		for _, part := range []struct {
 			name string
 			ids  map[string]int
 			to   *int
-		}{{e.Uname, a.uid, &e.Uid}, {e.Gname, a.gid, &e.Gid}} {
+		}{{e.Uname, a.uid, &uid}, {e.Gname, a.gid, &gid}} {
 			id, known := part.ids[part.name]
 			if strict && part.name != "" && !known {
-				n, err := strconv.Atoi(part.name)
-				if err != nil {
+				n, err := strconv.ParseUint(part.name, 10, 32)
+				if err != nil || n > layers.MaxID {
 					return fmt.Errorf("%s: /%s is to belong to %q, an account the image does not have; a package must bring it, or give a number", e.Source, e.Name, part.name)
 				}
-				id, known = n, true
+				id, known = int(n), true
 			}
 			if known {
 				*part.to = id
 			}
 		}
-		e.Uname, e.Gname = "", ""
+		e.Change(func(h *tar.Header) { h.Uid, h.Gid, h.Uname, h.Gname = uid, gid, "", "" })
 	}
 	return nil
 }

@@ -77,7 +77,7 @@ func doScripts(t *layers.Tree, list []*apk.Installed, ids map[string]int, epoch 
 		return nil, err
 	}
 	if e := t.Lookup("etc/shadow"); e != nil {
-		e.Gid, e.Mode = a.gid["shadow"], 0o640
+		e.Change(func(h *tar.Header) { h.Gid, h.Mode = a.gid["shadow"], 0o640 })
 	}
 	return left, busyboxLinks(t, epoch)
 }

@@ -232,7 +232,7 @@ func writeTables(out *output, root *node, fragments []*fragment, o Options) ([]b
 	}
 	le.PutUint32(s[0:], magic)
 	le.PutUint32(s[4:], m.count)
-	le.PutUint32(s[8:], uint32(o.Time.Unix()))
+	le.PutUint32(s[8:], seconds(o.Time))
 	le.PutUint32(s[12:], uint32(o.Compression.BlockSize))
 	le.PutUint32(s[16:], uint32(len(fragments)))
 	le.PutUint16(s[20:], o.Compression.id())

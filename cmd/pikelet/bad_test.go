@@ -249,7 +249,7 @@ var badInputs = []struct {
 	{"a hard link to nothing", func(s *shelf) {
 		s.add(apk.Package{Name: "a"}, linked(tar.TypeLink, "h", "ghost"))
 		s.spec("packages: [a]\n")
-	}, "is a hard link to \"ghost\", which is no file"},
+	}, "is a hard link to \"ghost\", which is not a file of the tree"},
 	{"links in a circle", func(s *shelf) {
 		s.add(apk.Package{Name: "a"}, linked(tar.TypeSymlink, "l", "l"), plain("l/x", "x"))
 		s.spec("packages: [a]\n")
