@@ -16,6 +16,7 @@ import (
 	"github.com/ulikunitz/xz"
 
 	"github.com/pikelet-os/pikelet/layers/store"
+	"github.com/pikelet-os/pikelet/layers/tarball"
 )
 
 // Archive is a tar file, plain or compressed with gzip, xz or zstd; what it
@@ -54,39 +55,11 @@ func (a Archive) Read(file *store.File, source string) (Part, error) {
 // ReadTar reads a tar file into a part.
 func ReadTar(r io.Reader, file *store.File, source string) (Part, error) {
 	var p Part
-	err := EachInTar(r, func(h *tar.Header, body io.Reader) error {
+	err := tarball.Each(r, source, func(h *tar.Header, body io.Reader) error {
 		h.Uname, h.Gname = "", ""
 		return p.Add(file, *h, source, body)
-	}, source)
+	})
 	return p, err
-}
-
-// EachInTar hands every entry to visit. Kinds that no root can hold are
-// errors.
-func EachInTar(r io.Reader, visit func(*tar.Header, io.Reader) error, source string) error {
-	tr := tar.NewReader(r)
-	for {
-		h, err := tr.Next()
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", source, err)
-		}
-		switch h.Typeflag {
-		case tar.TypeReg, tar.TypeDir, tar.TypeSymlink, tar.TypeLink, tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
-		case tar.TypeXGlobalHeader:
-			continue
-		default:
-			return fmt.Errorf("%s: %q is of a kind (%q) that no root can hold", source, h.Name, h.Typeflag)
-		}
-		if climbs(h.Name) || h.Typeflag == tar.TypeLink && climbs(h.Linkname) {
-			return fmt.Errorf("%s: the path %q climbs out of the root", source, h.Name)
-		}
-		if err := visit(h, tr); err != nil {
-			return err
-		}
-	}
 }
 
 // zstdWindow bounds the memory a zstd archive may ask for; zstd -19 uses 8

@@ -8,24 +8,6 @@ import (
 	"time"
 )
 
-// climbs reports whether a path leads above where it begins. No honest archive
-// holds one, so it is refused even where it would be caught later.
-func climbs(name string) bool {
-	depth := 0
-	for _, part := range strings.Split(name, "/") {
-		switch part {
-		case "", ".":
-		case "..":
-			if depth--; depth < 0 {
-				return true
-			}
-		default:
-			depth++
-		}
-	}
-	return false
-}
-
 // control reports whether s has an ASCII control character. apk's database
 // and tree.txt are lines of text with names in them as they are.
 func control(s string) bool {

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/pikelet-os/pikelet/layers/store"
+	"github.com/pikelet-os/pikelet/layers/tarball"
 )
 
 // Entry is one name of the tree. Owner, mode, link target, device numbers and
@@ -153,7 +154,7 @@ func (t *Tree) Add(h tar.Header, source string, contents io.Reader) error {
 // tree's from then on.
 func (t *Tree) Place(e *Entry) error {
 	h, source := &e.Header, e.Source
-	if climbs(h.Name) || h.Typeflag == tar.TypeLink && climbs(h.Linkname) {
+	if tarball.Climbs(h.Name) || h.Typeflag == tar.TypeLink && tarball.Climbs(h.Linkname) {
 		return fmt.Errorf("%s: the path %q climbs out of the root", source, h.Name)
 	}
 	if err := checkNames(h); err != nil {
@@ -223,7 +224,7 @@ func (t *Tree) PlaceOver(e *Entry) error {
 	if err != nil {
 		return err
 	}
-	if !climbs(e.Name) {
+	if !tarball.Climbs(e.Name) {
 		if old := t.entries[at]; old != nil && at != "" && (old.Typeflag == tar.TypeDir) != (e.Typeflag == tar.TypeDir) {
 			t.Remove(at)
 		}
