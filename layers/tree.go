@@ -137,6 +137,9 @@ func (t *Tree) Lookup(name string) *Entry {
 	return t.entries[at]
 }
 
+// At returns the entry of that very name, or nil: no link is followed.
+func (t *Tree) At(name string) *Entry { return t.entries[Clean(name)] }
+
 // Add puts an entry into the tree; contents is read to its end where the
 // entry is a regular file. Folders in the path that are symbolic links are
 // followed, as unpacking on a disk would. What a folder meets is: a folder
@@ -257,15 +260,22 @@ func (t *Tree) AddFile(h tar.Header, source string, contents []byte) error {
 // what it removes, not for what is left.
 func (t *Tree) Remove(name string) {
 	name = Clean(name)
+	t.Empty(name)
 	delete(t.below[folderOf(name)], name)
+	delete(t.entries, name)
+}
+
+// Empty takes what is below a name out of the tree, and leaves the name.
+func (t *Tree) Empty(name string) {
+	name = Clean(name)
 	for gone := []string{name}; len(gone) > 0; {
 		last := gone[len(gone)-1]
 		gone = gone[:len(gone)-1]
 		for child := range t.below[last] {
 			gone = append(gone, child)
+			delete(t.entries, child)
 		}
 		delete(t.below, last)
-		delete(t.entries, last)
 	}
 }
 
