@@ -452,7 +452,7 @@ func BenchmarkSolve(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		packages, err := parseIndex(files["APKINDEX"])
+		packages, _, err := parseIndex(files["APKINDEX"])
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -21,7 +21,7 @@ func TestInstallOrder(t *testing.T) {
 		for _, record := range strings.Split(c.index, "\n\n") {
 			index.WriteString("C:Q1\nV:1\n" + strings.TrimSpace(record) + "\n\n")
 		}
-		list, err := parseIndex([]byte(index.String()))
+		list, _, err := parseIndex([]byte(index.String()))
 		if err != nil {
 			t.Fatal(err)
 		}
