@@ -73,10 +73,12 @@ func Assemble(ctx context.Context, p *Plan, in Inputs, c *contents) (*Assembly, 
 	if err := applyBase(t, p, epoch); err != nil {
 		return nil, err
 	}
+	starts := watchStarters(t)
 	for i, l := range p.Layers {
 		if err := l.apply(t, layerParts[i], epoch); err != nil {
 			return nil, err
 		}
+		starts.look(t, l.source())
 	}
 	if err := readAccounts(t, p.Image.IDs, epoch).own(t, true); err != nil {
 		return nil, err
@@ -90,6 +92,10 @@ func Assemble(ctx context.Context, p *Plan, in Inputs, c *contents) (*Assembly, 
 		if err := applyOverlay(t, o, epoch); err != nil {
 			return nil, err
 		}
+		starts.look(t, "overlay "+o.Name)
+	}
+	if err := starts.check(t); err != nil {
+		return nil, err
 	}
 	if err := enable(t, p.Image.Services, epoch); err != nil {
 		return nil, err
