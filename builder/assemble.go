@@ -103,6 +103,11 @@ func Assemble(ctx context.Context, p *Plan, in Inputs, c *contents) (*Assembly, 
 	if err := checkNoIdentity(t); err != nil {
 		return nil, err
 	}
+	left, err := addAuthorities(t, packages, epoch)
+	if err != nil {
+		return nil, err
+	}
+	a.Warnings = append(append(a.Warnings, left...), dropAttributes(t)...)
 	return a, writeDatabase(t, p, a.Packages, epoch)
 }
 

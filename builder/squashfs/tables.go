@@ -372,11 +372,22 @@ var xattrTypes = []struct {
 	kind   uint16
 }{{"user.", 0}, {"trusted.", 1}, {"security.", 2}}
 
+// HoldsXattr reports whether squashfs can hold an extended attribute of that
+// name.
+func HoldsXattr(name string) bool {
+	for _, x := range xattrTypes {
+		if strings.HasPrefix(name, x.prefix) {
+			return true
+		}
+	}
+	return false
+}
+
 // xattrSet returns the number of n's set of xattrs, writing it when it is new.
 func (t *tables) xattrSet(n *node) (uint32, error) {
 	var names []string
 	for k := range n.PAXRecords {
-		if strings.HasPrefix(k, xattrPrefix) {
+		if strings.HasPrefix(k, XattrPrefix) {
 			names = append(names, k)
 		}
 	}
@@ -388,7 +399,7 @@ func (t *tables) xattrSet(n *node) (uint32, error) {
 	var b []byte
 next:
 	for _, k := range names {
-		name, value := strings.TrimPrefix(k, xattrPrefix), n.PAXRecords[k]
+		name, value := strings.TrimPrefix(k, XattrPrefix), n.PAXRecords[k]
 		for _, x := range xattrTypes {
 			rest, ok := strings.CutPrefix(name, x.prefix)
 			if !ok {

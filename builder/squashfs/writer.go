@@ -31,8 +31,8 @@ type Options struct {
 	Workers     int         // goroutines that compress; less than 1 means 1; does not change the bytes
 }
 
-// xattrPrefix is how tar spells extended attributes.
-const xattrPrefix = "SCHILY.xattr."
+// XattrPrefix begins the PAX records by which tar spells extended attributes.
+const XattrPrefix = "SCHILY.xattr."
 
 // node is a name in the tree being written.
 type node struct {
