@@ -2,6 +2,7 @@ package builder
 
 import (
 	"archive/tar"
+	"errors"
 	"fmt"
 	"path"
 	"strings"
@@ -68,16 +69,20 @@ func (s starters) check(t *layers.Tree) error {
 	if !runs(t, initFile) && s[initFile] == nil {
 		return fmt.Errorf("the root has no program at /%s, so no node could start it; add a package that has one, such as alpine-base", initFile)
 	}
-	for _, name := range sortedKeys(s) {
-		if one := s[name]; !runs(t, name) {
-			at, err := t.Resolve(name, true)
-			if err != nil {
-				return fmt.Errorf("the root has no program at /%s: %w", name, err)
-			}
-			return fmt.Errorf("/%s leads to /%s, which is no program: %s; leave that out of the layer, or lay it into a folder of its own with to:", name, at, one.lost)
+	var errs []error
+	for _, name := range []string{initFile, shell} {
+		one := s[name]
+		if one == nil || runs(t, name) {
+			continue
 		}
+		at, err := t.Resolve(name, true)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("the root has no program at /%s: %w", name, err))
+			continue
+		}
+		errs = append(errs, fmt.Errorf("/%s leads to /%s, which is no program: %s; leave that out of the layer, or lay it into a folder of its own with to:", name, at, one.lost))
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // trail returns the folders, links and at last the file that a path leads

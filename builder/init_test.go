@@ -30,7 +30,7 @@ func TestRootsThatStart(t *testing.T) {
 		"as it is":               {alpine, nil, ""},
 		"merged, with a program": {[]string{"usr/bin/busybox", "bin->usr/bin", "bin/sh->/bin/busybox", "sbin/init->/bin/busybox"}, [][]string{{"usr/bin/tool"}}, ""},
 		"no init":                {[]string{"bin/sh"}, nil, "the root has no program at /sbin/init"},
-		"a merged image":         {alpine, [][]string{{"usr/bin/tool", "bin->usr/bin"}}, "/bin/sh leads to /usr/bin/sh, which is no program: oci tools replaced /bin (from package)"},
+		"a merged image":         {alpine, [][]string{{"usr/bin/tool", "bin->usr/bin"}}, "/sbin/init leads to /usr/bin/busybox, which is no program: oci tools replaced /bin (from package)"},
 		"repaired":               {alpine, [][]string{{"usr/bin/tool", "bin->usr/bin"}, {"usr/bin/busybox", "usr/bin/sh"}}, ""},
 		"busybox whited out":     {alpine, [][]string{{"bin/.wh.busybox"}}, "/bin/sh leads to /bin/busybox, which is no program: oci tools took away /bin/busybox (from package)"},
 		"init replaced":          {alpine, [][]string{{"sbin/init->/lib/systemd/systemd"}}, "/sbin/init leads to /lib/systemd/systemd, which is no program: oci tools replaced /sbin/init (from package)"},
