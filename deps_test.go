@@ -34,7 +34,8 @@ var sides = map[string]string{
 	"cmd/pikelet-init": "device", "cmd/pikeletd": "device",
 
 	"builder": "build", "builder/spec": "build", "builder/fetch": "build", "builder/device": "build", "builder/lock": "build", "builder/inspect": "build", "builder/cache": "build",
-	"layers": "build", "layers/apk": "build", "layers/kmod": "build", "layers/oci": "build", "layers/store": "build", "overlays": "build",
+	"layers": "build", "layers/apk": "build", "layers/kmod": "build", "layers/oci": "build", "layers/store": "build", "layers/tarball": "build",
+	"overlays":         "build",
 	"internal/netboot": "build", "internal/netboot/dhcp": "build", "internal/netboot/eeprom": "build", "internal/netboot/tftp": "build",
 	"internal/desk": "build", "internal/crash": "build", "internal/fleet": "build", "internal/cosign": "build", "internal/flash": "build", "internal/registrytest": "build", "internal/schematest": "build", "internal/vm": "build", "internal/tools": "build", "internal/tools/full": "build", "internal/tools/testlog": "build", "internal/vm/bench": "build",
 	"cmd/pikelet": "build", "cmd/starter": "build", "internal/tools/mutants": "build",

@@ -18,8 +18,8 @@
 //   - cmd/pikelet, cmd/starter: start things, decide nothing
 //   - builder (+ spec, lock, fetch, cache, device, inspect): spec to
 //     artifact, stage by stage, and back again for people to look at
-//   - layers (+ apk, oci, kmod, store): turn software into files of the tree,
-//     and keep what they hold
+//   - layers (+ apk, oci, kmod, store, tarball): turn software into files of the
+//     tree, and keep what they hold
 //   - overlays: the bundles that are laid over the layers
 //   - initramfs/archive: packs an initramfs
 //   - internal/desk: makes each node's config of an inventory, and writes it

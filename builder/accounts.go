@@ -2,8 +2,11 @@ package builder
 
 import (
 	"archive/tar"
+	"errors"
 	"fmt"
 	"hash/fnv"
+	"regexp"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -15,10 +18,11 @@ import (
 // accounts are the users and groups of an image: what etc/passwd, etc/group
 // and etc/shadow of the packages hold, and what install scripts add.
 type accounts struct {
-	passwd, group, shadow []string       // lines
-	uid, gid              map[string]int // by name
-	pinned                map[string]int // by the spec
-	days                  int64          // since 1970, of the build: when passwords were last changed
+	passwd, group, shadow []string        // lines
+	uid, gid              map[string]int  // by name
+	pinned                map[string]int  // by the spec
+	hashed                map[string]bool // accounts whose number was made of their name
+	days                  int64           // since 1970, of the build: when passwords were last changed
 }
 
 // Numbers of accounts that scripts leave open lie in this range: above
@@ -32,7 +36,7 @@ const (
 const maxAccounts = 1 << 20
 
 func readAccounts(t *layers.Tree, pinned map[string]int, epoch time.Time) *accounts {
-	a := &accounts{uid: map[string]int{}, gid: map[string]int{}, pinned: pinned, days: epoch.Unix() / 86400}
+	a := &accounts{uid: map[string]int{}, gid: map[string]int{}, hashed: map[string]bool{}, pinned: pinned, days: epoch.Unix() / 86400}
 	a.passwd = accountLines(t, "etc/passwd", a.uid)
 	a.group = accountLines(t, "etc/group", a.gid)
 	a.shadow = accountLines(t, "etc/shadow", nil)
@@ -51,30 +55,60 @@ func accountLines(t *layers.Tree, name string, ids map[string]int) []string {
 		if ids == nil || len(f) < 3 {
 			continue
 		}
-		if n, err := strconv.Atoi(f[2]); err == nil {
-			ids[f[0]] = n
+		if n, err := strconv.ParseUint(f[2], 10, 32); err == nil && n <= layers.MaxID {
+			ids[f[0]] = int(n)
 		}
 	}
 	return lines
 }
 
+// errThere is an account that a script makes though the image has it, as
+// scripts do so as to run twice.
+var errThere = errors.New("it is there already")
+
+// refusal says why adduser or addgroup would refuse to do something.
+type refusal struct {
+	text   string
+	member bool // it is about a membership
+}
+
+func (r refusal) Error() string { return r.text }
+
+func refuse(format string, args ...any) error { return refusal{text: fmt.Sprintf(format, args...)} }
+
 // pick returns the number of a new account: given by the script, pinned by
 // the spec, or made of the name, so that it is the same in every image and
-// files keep their owners from release to release.
+// files keep their owners from release to release. A script's own number that
+// another account brought is a refusal, as of adduser; where one of the two
+// was made of a name, the spec must say which it is to be.
 func (a *accounts) pick(name, given string, taken map[string]int) (int, error) {
-	if given != "" {
-		return strconv.Atoi(given)
-	}
 	id, pinned := a.pinned[name]
-	if !pinned {
+	switch {
+	case given != "":
+		n, err := strconv.ParseUint(given, 10, 32)
+		if err != nil || n > layers.MaxID {
+			return 0, refuse("%q is not a number of an account", given)
+		}
+		id = int(n)
+	case !pinned:
 		h := fnv.New32a()
 		h.Write([]byte(name))
 		id = firstID + int(h.Sum32()%(lastID-firstID+1))
 	}
 	for _, other := range sortedKeys(taken) {
-		if taken[other] == id {
-			return 0, fmt.Errorf("the accounts %s and %s both get the number %d; give one of them another: ids: {%s: %d}", name, other, id, name, a.free(id))
+		if taken[other] != id {
+			continue
 		}
+		change := name
+		if given != "" {
+			if change = other; !a.hashed[other] {
+				return 0, refuse("the number %d is %s's", id, other)
+			}
+		}
+		return 0, fmt.Errorf("the accounts %s and %s both get the number %d; give one of them another: ids: {%s: %d}", name, other, id, change, a.free(id))
+	}
+	if given == "" && !pinned {
+		a.hashed[name] = true
 	}
 	return id, nil
 }
@@ -92,9 +126,15 @@ func (a *accounts) free(id int) int {
 	return id
 }
 
+// accountName is what busybox takes for a name of a user or a group.
+var accountName = regexp.MustCompile(`^[A-Za-z0-9_.][A-Za-z0-9_.-]*\$?$`)
+
 func (a *accounts) addGroup(name, gid string) error {
 	if _, there := a.gid[name]; there {
-		return nil
+		return errThere
+	}
+	if !accountName.MatchString(name) {
+		return refuse("%q is not a name of a group", name)
 	}
 	id, err := a.pick(name, gid, a.gid)
 	if err != nil {
@@ -105,20 +145,35 @@ func (a *accounts) addGroup(name, gid string) error {
 	return nil
 }
 
-// user is what adduser is told.
+// user is what adduser is told. Without a group it gets one of its own name
+// and number.
 type user struct{ name, uid, group, gecos, home, shell string }
 
 func (a *accounts) addUser(u user) error {
 	if _, there := a.uid[u.name]; there {
-		return nil
+		return errThere
+	}
+	if !accountName.MatchString(u.name) {
+		return refuse("%q is not a name of a user", u.name)
+	}
+	for _, field := range []string{u.gecos, u.home, u.shell} {
+		if strings.ContainsFunc(field, func(r rune) bool { return r == ':' || r < ' ' || r == 0x7f }) {
+			return refuse("%q fits into no field of /etc/passwd", field)
+		}
 	}
 	id, err := a.pick(u.name, u.uid, a.uid)
 	if err != nil {
 		return err
 	}
+	if u.group == "" {
+		u.group = u.name
+		if err := a.addGroup(u.name, u.uid); err != nil && !errors.Is(err, errThere) {
+			return err
+		}
+	}
 	gid, there := a.gid[u.group]
 	if !there {
-		return fmt.Errorf("user %s belongs to a group %q that nothing makes", u.name, u.group)
+		return refuse("nothing makes the group %s before", u.group)
 	}
 	a.uid[u.name] = id
 	a.passwd = append(a.passwd, fmt.Sprintf("%s:x:%d:%d:%s:%s:%s", u.name, id, gid, u.gecos, u.home, u.shell))
@@ -128,22 +183,23 @@ func (a *accounts) addUser(u user) error {
 
 // join makes a user a member of a group.
 func (a *accounts) join(user, group string) error {
+	if _, there := a.uid[user]; !there {
+		return refusal{"nothing makes the user " + user + " before", true}
+	}
 	for i, line := range a.group {
 		f := strings.Split(line, ":")
 		if f[0] != group || len(f) != 4 {
 			continue
 		}
 		members := strings.FieldsFunc(f[3], func(r rune) bool { return r == ',' })
-		for _, m := range members {
-			if m == user {
-				return nil
-			}
+		if slices.Contains(members, user) {
+			return nil
 		}
 		f[3] = strings.Join(append(members, user), ",")
 		a.group[i] = strings.Join(f, ":")
 		return nil
 	}
-	return fmt.Errorf("user %s joins a group %q that nothing makes", user, group)
+	return refusal{"nothing makes the group " + group + " before", true}
 }
 
 // write puts the files back where something was added.
@@ -173,24 +229,25 @@ func (a *accounts) write(t *layers.Tree, epoch time.Time) error {
 // person gave the name, it must be a number or is an error.
 func (a *accounts) own(t *layers.Tree, strict bool) error {
 	for _, e := range t.Entries() {
+		uid, gid := e.Uid, e.Gid
 		for _, part := range []struct {
 			name string
 			ids  map[string]int
 			to   *int
-		}{{e.Uname, a.uid, &e.Uid}, {e.Gname, a.gid, &e.Gid}} {
+		}{{e.Uname, a.uid, &uid}, {e.Gname, a.gid, &gid}} {
 			id, known := part.ids[part.name]
 			if strict && part.name != "" && !known {
-				n, err := strconv.Atoi(part.name)
-				if err != nil {
+				n, err := strconv.ParseUint(part.name, 10, 32)
+				if err != nil || n > layers.MaxID {
 					return fmt.Errorf("%s: /%s is to belong to %q, an account the image does not have; a package must bring it, or give a number", e.Source, e.Name, part.name)
 				}
-				id, known = n, true
+				id, known = int(n), true
 			}
 			if known {
 				*part.to = id
 			}
 		}
-		e.Uname, e.Gname = "", ""
+		e.Change(func(h *tar.Header) { h.Uid, h.Gid, h.Uname, h.Gname = uid, gid, "", "" })
 	}
 	return nil
 }

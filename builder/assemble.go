@@ -3,10 +3,12 @@ package builder
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -47,7 +49,7 @@ func Assemble(ctx context.Context, p *Plan, in Inputs, c *contents) (*Assembly, 
 	if err != nil {
 		return nil, err
 	}
-	a := &Assembly{Tree: t, Packages: packages}
+	a := &Assembly{Tree: t, Packages: byName(packages)}
 	if a.Warnings, err = doScripts(t, packages, p.Image.IDs, epoch); err != nil {
 		return nil, err
 	}
@@ -71,10 +73,12 @@ func Assemble(ctx context.Context, p *Plan, in Inputs, c *contents) (*Assembly, 
 	if err := applyBase(t, p, epoch); err != nil {
 		return nil, err
 	}
+	starts := watchStarters(t)
 	for i, l := range p.Layers {
 		if err := l.apply(t, layerParts[i], epoch); err != nil {
 			return nil, err
 		}
+		starts.look(t, l.source())
 	}
 	if err := readAccounts(t, p.Image.IDs, epoch).own(t, true); err != nil {
 		return nil, err
@@ -88,6 +92,10 @@ func Assemble(ctx context.Context, p *Plan, in Inputs, c *contents) (*Assembly, 
 		if err := applyOverlay(t, o, epoch); err != nil {
 			return nil, err
 		}
+		starts.look(t, "overlay "+o.Name)
+	}
+	if err := starts.check(t); err != nil {
+		return nil, err
 	}
 	if err := enable(t, p.Image.Services, epoch); err != nil {
 		return nil, err
@@ -95,7 +103,12 @@ func Assemble(ctx context.Context, p *Plan, in Inputs, c *contents) (*Assembly, 
 	if err := checkNoIdentity(t); err != nil {
 		return nil, err
 	}
-	return a, writeDatabase(t, p, packages, epoch)
+	left, err := addAuthorities(t, packages, epoch)
+	if err != nil {
+		return nil, err
+	}
+	a.Warnings = append(append(a.Warnings, left...), dropAttributes(t)...)
+	return a, writeDatabase(t, p, a.Packages, epoch)
 }
 
 // identities are files that make one machine itself. In an image they would
@@ -135,53 +148,81 @@ func checkNoIdentity(t *layers.Tree) error {
 	return errors.Join(errs...)
 }
 
-// merge lays the packages over the tree, the base layout first. Two packages
-// may own one file only when they are built from one source or one says it
-// replaces the other.
+// merge lays the packages over the tree in the order in which apk installs
+// them, the base layout first, and returns them in that order. Two packages may
+// have one file only where apk lets them.
 func merge(t *layers.Tree, p *Plan, parts []*part) ([]*apk.Installed, error) {
-	owners := map[string]Package{}
+	order, err := p.installOrder(parts)
+	if err != nil {
+		return nil, err
+	}
+	owners := map[string]*apk.Package{}
 	var list []*apk.Installed
-	for _, first := range []bool{true, false} {
-		for i, pkg := range p.Packages {
-			if (pkg.Name == baseLayout) != first {
-				continue
+	for _, i := range order {
+		pkg := parts[i].Package
+		for _, e := range parts[i].Files {
+			if err := place(t, e, pkg, owners); err != nil {
+				return nil, fmt.Errorf("package %s: %w", pkg, err)
 			}
-			pkg.Package = parts[i].Package
-			for _, e := range parts[i].Files {
-				if err := place(t, e, pkg, owners); err != nil {
-					return nil, fmt.Errorf("package %s: %w", pkg, err)
-				}
-			}
-			list = append(list, &apk.Installed{Package: pkg.Package, Scripts: parts[i].Scripts})
 		}
+		list = append(list, &apk.Installed{Package: pkg, Scripts: parts[i].Scripts})
 	}
 	return list, nil
 }
 
-func place(t *layers.Tree, e *layers.Entry, pkg Package, owners map[string]Package) error {
+// installOrder returns the parts' numbers in the order in which their packages
+// are installed: apk's, but for the base layout, which comes first.
+func (p *Plan) installOrder(parts []*part) ([]int, error) {
+	var world []apk.Dep
+	for _, name := range p.world() {
+		d, err := apk.ParseDep(name)
+		if err != nil {
+			return nil, err
+		}
+		world = append(world, d)
+	}
+	var list []*apk.Package
+	at := map[*apk.Package]int{}
+	for i, part := range parts {
+		list = append(list, part.Package)
+		at[part.Package] = i
+	}
+	var order []int
+	for _, pkg := range apk.InstallOrder(world, list) {
+		if pkg.Name == baseLayout {
+			order = slices.Insert(order, 0, at[pkg])
+		} else {
+			order = append(order, at[pkg])
+		}
+	}
+	return order, nil
+}
+
+// byName returns packages sorted by name, as the database and the bill of
+// materials list them.
+func byName(list []*apk.Installed) []*apk.Installed {
+	return slices.SortedFunc(slices.Values(list), func(a, b *apk.Installed) int { return cmp.Compare(a.Name, b.Name) })
+}
+
+// place puts an entry of a package into the tree, unless another package has
+// the file and keeps it.
+func place(t *layers.Tree, e *layers.Entry, pkg *apk.Package, owners map[string]*apk.Package) error {
 	if e.Typeflag != tar.TypeDir {
 		at, err := t.Resolve(e.Name, false)
 		if err != nil {
 			return err
 		}
-		if old, there := owners[at]; there && !mayReplace(pkg, old) {
-			return fmt.Errorf("/%s belongs to %s too; leave one of the two out", at, old.Package)
+		if old := owners[at]; old != nil {
+			switch apk.ReplacesFile(old, pkg) {
+			case apk.Conflict:
+				return fmt.Errorf("/%s belongs to %s too; leave one of the two out", at, old)
+			case apk.Keep:
+				return nil
+			}
 		}
 		owners[at] = pkg
 	}
 	return t.Place(e)
-}
-
-func mayReplace(pkg, old Package) bool {
-	if pkg.Origin != "" && pkg.Origin == old.Origin {
-		return true
-	}
-	for _, d := range pkg.Replaces {
-		if d.Name == old.Name {
-			return true
-		}
-	}
-	return false
 }
 
 // busyboxLinks makes the links that busybox's install script would: one for

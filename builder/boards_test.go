@@ -11,7 +11,6 @@ import (
 
 	"github.com/pikelet-os/pikelet/builder/squashfs"
 	"github.com/pikelet-os/pikelet/layers"
-	"github.com/pikelet-os/pikelet/layers/apk"
 )
 
 // newContents keeps what the files of a test hold.
@@ -104,28 +103,4 @@ func TestFindKernelWantsOne(t *testing.T) {
 			t.Errorf("%s: %v, want %q", what, err, c.want)
 		}
 	}
-}
-
-func TestTwoPackagesMayNotOwnOneFile(t *testing.T) {
-	for what, c := range map[string]struct {
-		new, old Package
-		want     bool
-	}{
-		"strangers":   {pkg("a", "", ""), pkg("b", "", ""), false},
-		"one source":  {pkg("a", "o", ""), pkg("b", "o", ""), true},
-		"replaces":    {pkg("a", "x", "b"), pkg("b", "y", ""), true},
-		"wrong order": {pkg("b", "y", ""), pkg("a", "x", "b"), false},
-	} {
-		if got := mayReplace(c.new, c.old); got != c.want {
-			t.Errorf("%s: %v, want %v", what, got, c.want)
-		}
-	}
-}
-
-func pkg(name, origin, replaces string) Package {
-	p := &apk.Package{Name: name, Origin: origin}
-	if replaces != "" {
-		p.Replaces = []apk.Dep{{Name: replaces}}
-	}
-	return Package{Package: p}
 }

@@ -62,6 +62,9 @@ type Result struct {
 // Build runs every stage. dir then holds disk.img, artifact/ and the text of
 // each stage. A build that fails leaves an earlier one's files as they were.
 func Build(ctx context.Context, img *spec.Image, in Inputs, dir string) (*Result, error) {
+	if err := checkOutput(img, dir); err != nil {
+		return nil, err
+	}
 	work, done, err := openOutput(dir)
 	if err != nil {
 		return nil, err

@@ -55,7 +55,7 @@ func writeDatabase(t *layers.Tree, p *Plan, list []*apk.Installed, epoch time.Ti
 		if owner == nil {
 			owner = image
 		}
-		sum, err := sha1Of(e, t)
+		sum, err := sha1Of(e)
 		if err != nil {
 			return err
 		}
@@ -79,7 +79,7 @@ func writeDatabase(t *layers.Tree, p *Plan, list []*apk.Installed, epoch time.Ti
 
 // sha1Of returns the SHA-1 of a file's contents or a link's target: what its
 // package says, or what we read.
-func sha1Of(e *layers.Entry, t *layers.Tree) (string, error) {
+func sha1Of(e *layers.Entry) (string, error) {
 	if sum := e.PAXRecords[apk.ChecksumRecord]; sum != "" {
 		return sum, nil
 	}
@@ -87,11 +87,6 @@ func sha1Of(e *layers.Entry, t *layers.Tree) (string, error) {
 	switch e.Typeflag {
 	case tar.TypeSymlink:
 		io.WriteString(h, e.Linkname)
-	case tar.TypeLink:
-		if to := t.Lookup(e.Linkname); to != nil {
-			return sha1Of(to, t)
-		}
-		return "", nil
 	case tar.TypeReg:
 		r, err := e.Open()
 		if err != nil {

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/pikelet-os/pikelet/builder/spec"
 )
 
 // workPrefix begins the names of folders builds work in, below the output
@@ -15,6 +17,47 @@ const workPrefix = ".work-"
 
 // lockFile keeps two builds from writing into one output folder.
 const lockFile = ".lock"
+
+// checkOutput refuses an output folder inside a folder that is a layer: what
+// the build writes would be a part of what it reads.
+func checkOutput(img *spec.Image, dir string) error {
+	out, err := real(dir)
+	if err != nil {
+		return err
+	}
+	for i, l := range img.Layers {
+		if l.Folder == "" {
+			continue
+		}
+		folder, err := real(img.Path(l.Folder))
+		if err != nil {
+			return err
+		}
+		if rel, err := filepath.Rel(folder, out); err == nil && filepath.IsLocal(rel) {
+			return fmt.Errorf("the output folder %s lies in %s, which is layers[%d].folder: the image would hold itself; name an output folder outside of it", dir, l.Folder, i)
+		}
+	}
+	return nil
+}
+
+// real returns an absolute path without symbolic links, as far as it exists.
+func real(name string) (string, error) {
+	name, err := filepath.Abs(name)
+	if err != nil {
+		return "", err
+	}
+	rest := ""
+	for {
+		if found, err := filepath.EvalSymlinks(name); err == nil {
+			return filepath.Join(found, rest), nil
+		}
+		up := filepath.Dir(name)
+		if up == name {
+			return filepath.Join(name, rest), nil
+		}
+		name, rest = up, filepath.Join(filepath.Base(name), rest)
+	}
+}
 
 // openOutput makes the output folder this build's own, clears what a build
 // that was killed left, and makes a folder to work in. close undoes it.

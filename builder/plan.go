@@ -250,6 +250,12 @@ func (p *Plan) choose(ctx context.Context, cache *fetch.Cache) error {
 		if err != nil {
 			return fmt.Errorf("repository %s: %w", r.URL, err)
 		}
+		for _, note := range index.PassedOver {
+			p.Notes = append(p.Notes, fmt.Sprintf("repository %s: %s", r.URL, note))
+		}
+		if index, err = index.For(Arch); err != nil {
+			return fmt.Errorf("repository %s: %w", r.URL, err)
+		}
 		for _, pkg := range index.Packages {
 			pkg.Repository = urls[i]
 			p.Newest[r.URL] = max(p.Newest[r.URL], pkg.BuildTime)
@@ -267,7 +273,7 @@ func (p *Plan) choose(ctx context.Context, cache *fetch.Cache) error {
 	}
 	chosen, err := apk.Solve(world, sources)
 	if err != nil {
-		return fmt.Errorf("choosing packages:\n%w%s", err, p.overlayHints(sources))
+		return fmt.Errorf("choosing packages:\n%w%s", err, p.foreignHints(sources)+p.overlayHints(sources))
 	}
 	for _, c := range chosen {
 		if c.Arch != Arch && c.Arch != "noarch" && c.Name != virtualName {
@@ -285,6 +291,25 @@ func (p *Plan) choose(ctx context.Context, cache *fetch.Cache) error {
 		return errors.New("choosing packages: none of them says when it was built, so the image has no epoch")
 	}
 	return nil
+}
+
+// foreignHints says which names of the world the repositories have for other
+// architectures alone.
+func (p *Plan) foreignHints(sources []apk.Source) string {
+	text := ""
+	for _, name := range p.world() {
+		d, err := apk.ParseDep(name)
+		if err != nil {
+			continue
+		}
+		for _, s := range sources {
+			if arch := s.Index.Foreign[d.Name]; arch != "" {
+				text += fmt.Sprintf("\n%s: a repository has it for %s, which images for %s cannot use", d.Name, arch, Arch)
+				break
+			}
+		}
+	}
+	return text
 }
 
 // overlayHints says what to do about packages of overlays that are in no

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -105,23 +106,23 @@ func (p *rootPlace) Write(b []byte) (int, error) {
 	return p.f.WriteAt(b, at)
 }
 
-// rootEntries lists the tree as the root has it, hard links behind what they
-// link to.
+// rootEntries lists the tree as the root has it. Of the names a file has, the
+// first in the root is the file, and the others are hard links to it: names
+// below /boot do not count.
 func rootEntries(t *layers.Tree) []squashfs.Entry {
-	var plain, links []squashfs.Entry
-	for _, e := range t.Entries() {
-		if strings.HasPrefix(e.Name, "boot/") {
-			continue
-		}
+	list := slices.DeleteFunc(t.Entries(), func(e *layers.Entry) bool { return strings.HasPrefix(e.Name, "boot/") })
+	links := layers.HardLinks(list)
+	entries := make([]squashfs.Entry, 0, len(list))
+	for _, e := range list {
 		entry := squashfs.Entry{Header: &e.Header}
-		if e.Content != nil {
+		if to := links[e]; to != nil {
+			h := e.Header
+			h.Typeflag, h.Linkname = tar.TypeLink, to.Name
+			entry.Header = &h
+		} else if e.Content != nil {
 			entry.Packed = e.Content
 		}
-		if e.Typeflag == tar.TypeLink {
-			links = append(links, entry)
-		} else {
-			plain = append(plain, entry)
-		}
+		entries = append(entries, entry)
 	}
-	return append(plain, links...)
+	return entries
 }

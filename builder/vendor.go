@@ -14,8 +14,8 @@ import (
 	"strings"
 
 	"github.com/pikelet-os/pikelet/builder/fetch"
-	"github.com/pikelet-os/pikelet/layers"
 	"github.com/pikelet-os/pikelet/layers/apk"
+	"github.com/pikelet-os/pikelet/layers/tarball"
 )
 
 // layersFolder is where a vendor keeps OCI layers, each a tar of its layout.
@@ -169,12 +169,12 @@ func vendoredImage(ctx context.Context, cache *fetch.Cache, digest, to string) e
 		return err
 	}
 	defer os.RemoveAll(tmp)
-	err = layers.EachInTar(r, func(h *tar.Header, body io.Reader) error {
+	err = tarball.Each(r, "the vendor's "+digest, func(h *tar.Header, body io.Reader) error {
 		if h.Typeflag != tar.TypeReg {
 			return nil
 		}
 		return writeWhole(filepath.Join(tmp, filepath.FromSlash(h.Name)), body)
-	}, "the vendor's "+digest)
+	})
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/ulikunitz/xz"
 
 	"github.com/pikelet-os/pikelet/layers/store"
+	"github.com/pikelet-os/pikelet/layers/tarball"
 )
 
 // Archive is a tar file, plain or compressed with gzip, xz or zstd; what it
@@ -54,49 +55,54 @@ func (a Archive) Read(file *store.File, source string) (Part, error) {
 // ReadTar reads a tar file into a part.
 func ReadTar(r io.Reader, file *store.File, source string) (Part, error) {
 	var p Part
-	err := EachInTar(r, func(h *tar.Header, body io.Reader) error {
+	err := tarball.Each(r, source, func(h *tar.Header, body io.Reader) error {
 		h.Uname, h.Gname = "", ""
 		return p.Add(file, *h, source, body)
-	}, source)
+	})
 	return p, err
-}
-
-// EachInTar hands every entry to visit. Kinds that no root can hold are
-// errors.
-func EachInTar(r io.Reader, visit func(*tar.Header, io.Reader) error, source string) error {
-	tr := tar.NewReader(r)
-	for {
-		h, err := tr.Next()
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", source, err)
-		}
-		switch h.Typeflag {
-		case tar.TypeReg, tar.TypeDir, tar.TypeSymlink, tar.TypeLink, tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
-		case tar.TypeXGlobalHeader:
-			continue
-		default:
-			return fmt.Errorf("%s: %q is of a kind (%q) that no root can hold", source, h.Name, h.Typeflag)
-		}
-		if climbs(h.Name) || h.Typeflag == tar.TypeLink && climbs(h.Linkname) {
-			return fmt.Errorf("%s: the path %q climbs out of the root", source, h.Name)
-		}
-		if err := visit(h, tr); err != nil {
-			return err
-		}
-	}
 }
 
 // zstdWindow bounds the memory a zstd archive may ask for; zstd -19 uses 8
 // MiB, --ultra -22 128 MiB.
 const zstdWindow = 128 << 20
 
-// Decompress returns what a file holds, by its first bytes.
+// otherKinds are first bytes of what is not a tar file as layers have it, with
+// what it is.
+var otherKinds = []struct{ magic, what string }{
+	{"BZh", "a bzip2 file"},
+	{"PK\x03\x04", "a zip archive"},
+	{"PK\x05\x06", "an empty zip archive"},
+	{"\x04\x22\x4d\x18", "an lz4 file"},
+	{"\x02\x21\x4c\x18", "an lz4 file"},
+	{"\x5d\x00\x00", "an lzma file"},
+	{"LZIP", "an lzip file"},
+	{"\x89LZO", "an lzop file"},
+	{"\x1f\x9d", "a file of compress"},
+	{"070701", "a cpio archive"},
+	{"070702", "a cpio archive"},
+	{"070707", "a cpio archive"},
+	{"\xc7\x71", "a cpio archive"},
+	{"7z\xbc\xaf\x27\x1c", "a 7z archive"},
+	{"Rar!", "a rar archive"},
+	{"hsqs", "a squashfs image"},
+	{"!<arch>", "an ar archive (a .deb has a tar in it)"},
+	{"\xed\xab\xee\xdb", "an rpm package"},
+	{"<!DOCTYPE", "an HTML page"},
+	{"<html", "an HTML page"},
+}
+
+// ustar is in the first header of a tar file that is not of before 1988.
+const (
+	ustar   = "ustar"
+	ustarAt = 257
+)
+
+// Decompress returns what a file holds, by its first bytes: those of a tar
+// file, plain or compressed. Other archives and compressions are an error that
+// names them.
 func Decompress(r io.Reader) (io.ReadCloser, error) {
 	br := bufio.NewReaderSize(r, 64<<10)
-	head, _ := br.Peek(6)
+	head, _ := br.Peek(ustarAt + len(ustar))
 	switch {
 	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
 		return gzip.NewReader(br)
@@ -105,12 +111,29 @@ func Decompress(r io.Reader) (io.ReadCloser, error) {
 		if err != nil {
 			return nil, err
 		}
-		return d.IOReadCloser(), nil
+		return zstdReader{d.IOReadCloser()}, nil
 	case bytes.HasPrefix(head, []byte(xzMagic)):
 		x, err := xz.NewReader(&xzChecker{in: br})
 		return io.NopCloser(x), err
-	case bytes.HasPrefix(head, []byte("BZh")):
-		return nil, errors.New("it is compressed with bzip2; compress it with gzip, xz or zstd")
+	}
+	if len(head) == ustarAt+len(ustar) && string(head[ustarAt:]) == ustar {
+		return io.NopCloser(br), nil // whatever its first name begins with
+	}
+	for _, other := range otherKinds {
+		if bytes.HasPrefix(head, []byte(other.magic)) {
+			return nil, fmt.Errorf("it is %s; want a tar archive, plain or compressed with gzip, xz or zstd", other.what)
+		}
 	}
 	return io.NopCloser(br), nil
+}
+
+// zstdReader says what to do about a window that is too large.
+type zstdReader struct{ io.ReadCloser }
+
+func (z zstdReader) Read(p []byte) (int, error) {
+	n, err := z.ReadCloser.Read(p)
+	if errors.Is(err, zstd.ErrWindowSizeExceeded) {
+		err = fmt.Errorf("it needs a zstd window of more than %d MiB; compress it with zstd --long=27 or less: %w", zstdWindow>>20, err)
+	}
+	return n, err
 }

@@ -3,6 +3,8 @@ package layers
 import (
 	"archive/tar"
 	"bytes"
+	"encoding/binary"
+	"hash/crc32"
 	"os"
 	"path/filepath"
 	"strings"
@@ -80,7 +82,7 @@ func TestArchiveLayer(t *testing.T) {
 			if e := tree.Lookup(prefix + "etc/a"); e == nil || e.Size != 3 || e.Uid != 7 || e.Gid != 8 || e.Uname != "" {
 				t.Errorf("%s to %q: %+v", kind, to, e)
 			}
-			if e := tree.Lookup(prefix + "etc/b"); e == nil || e.Linkname != prefix+"etc/a" {
+			if e := tree.Lookup(prefix + "etc/b"); e == nil || e.Size != 3 || e.Uid != 7 {
 				t.Errorf("%s to %q: hard link %+v", kind, to, e)
 			}
 			if e := tree.Lookup(prefix + "dev/null"); e == nil || e.Devmajor != 1 || e.Devminor != 3 {
@@ -102,6 +104,7 @@ func TestHostileArchives(t *testing.T) {
 			break
 		}
 	}
+	armXZ := withArmFilter(t)
 	cut := tarOf(t, tar.Header{Typeflag: tar.TypeReg, Name: "a", Size: 5000})
 	for what, c := range map[string]struct {
 		b    []byte
@@ -111,21 +114,70 @@ func TestHostileArchives(t *testing.T) {
 		"climbs in the middle":  {tarOf(t, tar.Header{Typeflag: tar.TypeReg, Name: "a/../../b"}), "climbs out of the root"},
 		"a hard link climbs":    {tarOf(t, tar.Header{Typeflag: tar.TypeLink, Name: "h", Linkname: "../../etc/shadow"}), "climbs out of the root"},
 		"links in a circle":     {tarOf(t, tar.Header{Typeflag: tar.TypeSymlink, Name: "l", Linkname: "l"}, tar.Header{Typeflag: tar.TypeReg, Name: "l/x"}), "symbolic links"},
-		"a link to nothing":     {tarOf(t, tar.Header{Typeflag: tar.TypeLink, Name: "h", Linkname: "ghost"}), "which is no file"},
+		"a link to nothing":     {tarOf(t, tar.Header{Typeflag: tar.TypeLink, Name: "h", Linkname: "ghost"}), "which is not a file of the tree"},
 		"cut":                   {cut[:3000], "unexpected EOF"},
 		"not a tar":             {bytes.Repeat([]byte("no tar at all "), 100), "tar"},
 		"gzip bomb":             {bomb["gzip"], "more than 1 MiB"},
 		"zstd bomb":             {bomb["zstd"], "more than 1 MiB"},
 		"xz bomb":               {bomb["xz"], "more than 1 MiB"},
 		"xz with 4 GiB of dict": {xzHeader, "wants a dictionary"},
-		"bzip2":                 {[]byte("BZh91AY"), "bzip2"},
-		"cut gzip":              {bomb["gzip"][:20], "EOF"},
+		"bzip2":                 {[]byte("BZh91AY"), "it is a bzip2 file; want a tar archive"},
+		"zip":                   {[]byte("PK\x03\x04rest"), "it is a zip archive; want a tar archive, plain or compressed with gzip, xz or zstd"},
+		"lz4":                   {[]byte("\x04\x22\x4d\x18rest"), "it is an lz4 file"},
+		"lzma":                  {[]byte("\x5d\x00\x00\x80\x00"), "it is an lzma file"},
+		"cpio":                  {[]byte("070701000000"), "it is a cpio archive"},
+		"HTML":                  {[]byte("<!DOCTYPE html><html>"), "it is an HTML page"},
+		"xz --arm64":            {armXZ, "it uses other filters than LZMA2; compress it with xz -6"},
+		// RFC 8878, 3.1.1: a frame that wants a window of 2 GiB, as zstd --long=31 makes.
+		"zstd --long=31": {append([]byte{0x28, 0xb5, 0x2f, 0xfd, 0, 21 << 3, 1 | 3<<3, 0, 0}, "abc"...), "compress it with zstd --long=27 or less"},
+		"cut gzip":       {bomb["gzip"][:20], "EOF"},
 	} {
 		f := newFile(t, 1<<20)
 		err := applyTar(NewTree(f), f, file(t, c.b), "")
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", what, err, c.want)
 		}
+	}
+}
+
+// withArmFilter returns an xz file whose block header names the filter for
+// ARM64 before LZMA2, as xz --arm64 writes it.
+func withArmFilter(t *testing.T) []byte {
+	t.Helper()
+	// xz file format 1.2.1, 3.1: size, flags (two filters), ARM64, LZMA2 with
+	// its dictionary, padding, CRC32.
+	block := []byte{2, 1, 0x0a, 0, 0x21, 1, 22, 0}
+	block = binary.LittleEndian.AppendUint32(block, crc32.ChecksumIEEE(block))
+	return append(xzOf(t, nil, xz.WriterConfig{})[:xzStreamHeader:xzStreamHeader], block...)
+}
+
+// TestNamesThatLookLikeOtherKinds: a plain tar is one whatever its first name.
+func TestNamesThatLookLikeOtherKinds(t *testing.T) {
+	for _, name := range []string{"]", "BZh", "PK\x03\x04", "070701"} {
+		b := tarOf(t, tar.Header{Typeflag: tar.TypeDir, Name: "]"})
+		copy(b, name)
+		if got, err := unpacked(b); err != nil || len(got) != len(b) {
+			t.Errorf("%q: %d of %d bytes, %v", name, len(got), len(b), err)
+		}
+	}
+}
+
+// TestGitIsLeftOut: a checkout's .git holds its history, and often a token of
+// whoever cloned it.
+func TestGitIsLeftOut(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{".git/config", "etc/a", "sub/.git", "sub/.gitignore", "etc/.github/b"} {
+		os.MkdirAll(filepath.Join(dir, filepath.Dir(name)), 0o755)
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f, err := OpenFolder(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := filepath.ToSlash(strings.Join(f.names, " ")), "etc etc/.github etc/.github/b etc/a sub sub/.gitignore"; got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 

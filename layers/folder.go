@@ -22,7 +22,8 @@ import (
 // Folder is a folder of the user's laid over the tree. Everything in it
 // belongs to root; a file is 0755 if its owner may execute it and 0644 if
 // not, a folder 0755, so that the umask of whoever checked it out does not
-// reach the image. Devices, sockets and pipes are refused.
+// reach the image. Devices, sockets and pipes are refused. Git's own .git, a
+// folder or a file, is left out: it may hold credentials.
 type Folder struct {
 	Dir   string
 	names []string
@@ -38,6 +39,12 @@ func OpenFolder(dir string) (*Folder, error) {
 		rel, err := filepath.Rel(dir, p)
 		if err != nil {
 			return err
+		}
+		if d.Name() == ".git" && rel != "." {
+			if d.IsDir() {
+				return filepath.SkipDir
+			}
+			return nil
 		}
 		if rel != "." {
 			f.names = append(f.names, rel)

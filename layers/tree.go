@@ -13,15 +13,66 @@ import (
 	"strings"
 
 	"github.com/pikelet-os/pikelet/layers/store"
+	"github.com/pikelet-os/pikelet/layers/tarball"
 )
 
 // Entry is one name of the tree. Owner, mode, link target, device numbers and
 // xattrs are in its tar header, a type every tool knows. The owner's name is
 // kept until the builder has turned it into a number.
+//
+// A hard link that was placed in a tree has the header and the contents of the
+// file it is another name of: what later happens to that file's other names
+// does not reach it.
 type Entry struct {
 	tar.Header
 	Source  string         // the layer it came from, for errors and listings
 	Content *store.Content // of a regular file
+
+	inode *inode // of a name that shares its file with others
+}
+
+// inode is what hard links share.
+type inode struct{ names []*Entry }
+
+// share makes e another name of the file that old is a name of.
+func (e *Entry) share(old *Entry) {
+	if old.inode == nil {
+		old.inode = &inode{[]*Entry{old}}
+	}
+	name := e.Name
+	e.Header, e.Content, e.inode = old.Header, old.Content, old.inode
+	e.Name = name
+	e.inode.names = append(e.inode.names, e)
+}
+
+// Change changes the header of the file that e is a name of, for all its
+// names. f must leave the name alone.
+func (e *Entry) Change(f func(*tar.Header)) {
+	if e.inode == nil {
+		f(&e.Header)
+		return
+	}
+	for _, name := range e.inode.names {
+		f(&name.Header)
+	}
+}
+
+// HardLinks returns, for each entry of a list that is another name of an
+// earlier one's file, the first name of that file in the list.
+func HardLinks(list []*Entry) map[*Entry]*Entry {
+	first := map[*inode]*Entry{}
+	links := map[*Entry]*Entry{}
+	for _, e := range list {
+		if e.inode == nil {
+			continue
+		}
+		if to := first[e.inode]; to != nil {
+			links[e] = to
+		} else {
+			first[e.inode] = e
+		}
+	}
+	return links
 }
 
 // Open opens the contents of a regular file.
@@ -47,24 +98,6 @@ func Clean(name string) string { return strings.Trim(path.Clean("/"+name), "/") 
 
 // maxEntries bounds the names of a tree: a full k3s image has about 15,000.
 const maxEntries = 1 << 20
-
-// climbs says whether a path leads above where it begins. Whoever writes one
-// into an archive means no good, even where it would be caught later.
-func climbs(name string) bool {
-	depth := 0
-	for _, part := range strings.Split(name, "/") {
-		switch part {
-		case "", ".":
-		case "..":
-			if depth--; depth < 0 {
-				return true
-			}
-		default:
-			depth++
-		}
-	}
-	return false
-}
 
 // maxLinks bounds how many links a path may lead through, as the kernel does.
 const maxLinks = 40
@@ -104,6 +137,9 @@ func (t *Tree) Lookup(name string) *Entry {
 	return t.entries[at]
 }
 
+// At returns the entry of that very name, or nil: no link is followed.
+func (t *Tree) At(name string) *Entry { return t.entries[Clean(name)] }
+
 // Add puts an entry into the tree; contents is read to its end where the
 // entry is a regular file. Folders in the path that are symbolic links are
 // followed, as unpacking on a disk would. What a folder meets is: a folder
@@ -121,8 +157,14 @@ func (t *Tree) Add(h tar.Header, source string, contents io.Reader) error {
 // tree's from then on.
 func (t *Tree) Place(e *Entry) error {
 	h, source := &e.Header, e.Source
-	if climbs(h.Name) || h.Typeflag == tar.TypeLink && climbs(h.Linkname) {
+	if tarball.Climbs(h.Name) || h.Typeflag == tar.TypeLink && tarball.Climbs(h.Linkname) {
 		return fmt.Errorf("%s: the path %q climbs out of the root", source, h.Name)
+	}
+	if err := checkNames(h); err != nil {
+		return fmt.Errorf("%s: %w", source, err)
+	}
+	if err := fit(h); err != nil {
+		return fmt.Errorf("%s: %w", source, err)
 	}
 	if len(t.entries) >= maxEntries {
 		return fmt.Errorf("%s: the root has more than %d files", source, maxEntries)
@@ -134,12 +176,17 @@ func (t *Tree) Place(e *Entry) error {
 	if name == "" {
 		return nil
 	}
+	var target *Entry // of a hard link
 	if h.Typeflag == tar.TypeLink {
-		if h.Linkname, err = t.Resolve(h.Linkname, false); err != nil {
+		to, err := t.Resolve(h.Linkname, false)
+		if err != nil {
 			return err
 		}
-		if old := t.entries[h.Linkname]; old == nil || old.Typeflag == tar.TypeDir {
-			return fmt.Errorf("%s: %q is a hard link to %q, which is no file", source, name, h.Linkname)
+		if target = t.entries[to]; target == nil || target.Typeflag == tar.TypeDir {
+			return fmt.Errorf("%s: %q is a hard link to %q, which is not a file of the tree", source, name, to)
+		}
+		if to == name {
+			return nil // as tar writes a file that it was given twice
 		}
 	}
 	old := t.entries[name]
@@ -152,6 +199,9 @@ func (t *Tree) Place(e *Entry) error {
 		}
 	}
 	h.Name = name
+	if target != nil {
+		e.share(target)
+	}
 	t.parents(name, h)
 	t.put(name, e)
 	return nil
@@ -177,7 +227,7 @@ func (t *Tree) PlaceOver(e *Entry) error {
 	if err != nil {
 		return err
 	}
-	if !climbs(e.Name) {
+	if !tarball.Climbs(e.Name) {
 		if old := t.entries[at]; old != nil && at != "" && (old.Typeflag == tar.TypeDir) != (e.Typeflag == tar.TypeDir) {
 			t.Remove(at)
 		}
@@ -210,15 +260,22 @@ func (t *Tree) AddFile(h tar.Header, source string, contents []byte) error {
 // what it removes, not for what is left.
 func (t *Tree) Remove(name string) {
 	name = Clean(name)
+	t.Empty(name)
 	delete(t.below[folderOf(name)], name)
+	delete(t.entries, name)
+}
+
+// Empty takes what is below a name out of the tree, and leaves the name.
+func (t *Tree) Empty(name string) {
+	name = Clean(name)
 	for gone := []string{name}; len(gone) > 0; {
 		last := gone[len(gone)-1]
 		gone = gone[:len(gone)-1]
 		for child := range t.below[last] {
 			gone = append(gone, child)
+			delete(t.entries, child)
 		}
 		delete(t.below, last)
-		delete(t.entries, last)
 	}
 }
 
@@ -242,7 +299,7 @@ func (t *Tree) ReadFile(name string, limit int64) ([]byte, error) {
 }
 
 // Entries returns all entries sorted by name, so that folders come before
-// what they hold. A hard link may come before the file it links to.
+// what they hold.
 func (t *Tree) Entries() []*Entry {
 	list := make([]*Entry, 0, len(t.entries))
 	for _, e := range t.entries {
@@ -275,20 +332,25 @@ func byName(list []*Entry) []*Entry {
 }
 
 // Listing writes the tree down: kind, mode, owner, size, hash or target, and
-// name of every entry, one a line.
+// name of every entry, one a line. Of the names a file has, the first is the
+// file, and the others are hard links to it.
 func (t *Tree) Listing() []byte {
 	var b bytes.Buffer
-	for _, e := range t.Entries() {
-		what := "-"
-		switch e.Typeflag {
-		case tar.TypeReg:
+	entries := t.Entries()
+	links := HardLinks(entries)
+	for _, e := range entries {
+		shown, what := kind(e.Typeflag), "-"
+		switch to := links[e]; {
+		case to != nil:
+			shown, what = 'h', "-> "+to.Name
+		case e.Typeflag == tar.TypeReg:
 			what = hex.EncodeToString(e.Content.Sum[:])
-		case tar.TypeSymlink, tar.TypeLink:
+		case e.Typeflag == tar.TypeSymlink:
 			what = "-> " + e.Linkname
-		case tar.TypeChar, tar.TypeBlock:
+		case e.Typeflag == tar.TypeChar || e.Typeflag == tar.TypeBlock:
 			what = fmt.Sprintf("%d,%d", e.Devmajor, e.Devminor)
 		}
-		fmt.Fprintf(&b, "%c %04o %d:%d %d %d %s /%s", kind(e.Typeflag), e.Mode, e.Uid, e.Gid, e.Size, e.ModTime.Unix(), what, e.Name)
+		fmt.Fprintf(&b, "%c %04o %d:%d %d %d %s /%s", shown, e.Mode, e.Uid, e.Gid, e.Size, e.ModTime.Unix(), what, e.Name)
 		var keys []string
 		for k := range e.PAXRecords {
 			if strings.HasPrefix(k, xattrPrefix) {
@@ -310,8 +372,6 @@ func kind(t byte) byte {
 		return 'd'
 	case tar.TypeSymlink:
 		return 'l'
-	case tar.TypeLink:
-		return 'h'
 	case tar.TypeChar:
 		return 'c'
 	case tar.TypeBlock:

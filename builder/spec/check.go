@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net/url"
@@ -20,6 +21,7 @@ import (
 	"github.com/pikelet-os/pikelet/internal/artifact"
 	"github.com/pikelet-os/pikelet/internal/disk"
 	"github.com/pikelet-os/pikelet/internal/strict"
+	"github.com/pikelet-os/pikelet/layers"
 	"github.com/pikelet-os/pikelet/layers/apk"
 )
 
@@ -112,6 +114,10 @@ func (c *checker) checkSources(i *Image) {
 		c.Add("packages", "none; alpine-base and openrc are the least")
 	}
 	for n, p := range i.Packages {
+		if p == "" {
+			c.Add(fmt.Sprintf("packages[%d]", n), "empty; a name that begins with ! needs quotes in YAML, as in \"!busybox\"")
+			continue
+		}
 		if _, err := apk.ParseDep(p); err != nil {
 			c.Add(fmt.Sprintf("packages[%d]", n), "%v", err)
 		}
@@ -161,6 +167,11 @@ func (c *checker) checkLayer(i *Image, field string, l Layer) {
 		}
 		if r.Owner != "" && !ownerForm.MatchString(r.Owner) {
 			c.Add(at+".owner", "%q: want USER:GROUP, by name or number", r.Owner)
+		}
+		for _, part := range strings.Split(r.Owner, ":") {
+			if n, err := strconv.ParseInt(part, 10, 64); (err == nil || errors.Is(err, strconv.ErrRange)) && (n < 0 || n > layers.MaxID) {
+				c.Add(at+".owner", "%q: want numbers from 0 to %d", r.Owner, int64(layers.MaxID))
+			}
 		}
 	}
 }

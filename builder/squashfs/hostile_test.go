@@ -14,7 +14,7 @@ import (
 // TestAttributesAreShared: an image of which many files have the same large
 // attributes holds them in memory once.
 func TestAttributesAreShared(t *testing.T) {
-	records := map[string]string{xattrPrefix + "user.x": strings.Repeat("x", 60<<10)}
+	records := map[string]string{XattrPrefix + "user.x": strings.Repeat("x", 60<<10)}
 	var list tree
 	for i := range 1000 {
 		list.add(tar.Header{Typeflag: tar.TypeReg, Name: fmt.Sprintf("f%04d", i), Mode: 0o644, PAXRecords: records}, nil)
@@ -37,7 +37,7 @@ func TestAttributesAreShared(t *testing.T) {
 	if held := int64(after.HeapAlloc) - int64(before.HeapAlloc); held > 10<<20 {
 		t.Errorf("%d MiB are held of 1000 files with the same 60 KiB", held>>20)
 	}
-	if e := find(t, r.Entries, "f0999"); e.PAXRecords[xattrPrefix+"user.x"] != records[xattrPrefix+"user.x"] {
+	if e := find(t, r.Entries, "f0999"); e.PAXRecords[XattrPrefix+"user.x"] != records[XattrPrefix+"user.x"] {
 		t.Errorf("f0999 has %d attributes", len(e.PAXRecords))
 	}
 }

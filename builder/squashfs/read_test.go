@@ -202,7 +202,7 @@ func TestReadAt(t *testing.T) {
 func FuzzRead(f *testing.F) {
 	var small tree
 	small.add(tar.Header{Typeflag: tar.TypeDir, Name: "d", Mode: 0o755}, nil)
-	small.add(tar.Header{Typeflag: tar.TypeReg, Name: "d/f", Mode: 0o644, PAXRecords: map[string]string{xattrPrefix + "user.a": "b"}}, bytes.Repeat([]byte("text"), 3000))
+	small.add(tar.Header{Typeflag: tar.TypeReg, Name: "d/f", Mode: 0o644, PAXRecords: map[string]string{XattrPrefix + "user.a": "b"}}, bytes.Repeat([]byte("text"), 3000))
 	small.add(tar.Header{Typeflag: tar.TypeLink, Name: "d/g", Linkname: "d/f"}, nil)
 	small.add(tar.Header{Typeflag: tar.TypeSymlink, Name: "l", Linkname: "d"}, nil)
 	c := tiny

@@ -435,7 +435,7 @@ func (l *loader) readXattrs(set uint32) (map[string]string, error) {
 		if c.short || i == len(xattrTypes) {
 			return nil, bad("attributes that are none")
 		}
-		records[xattrPrefix+xattrTypes[i].prefix+name] = value
+		records[XattrPrefix+xattrTypes[i].prefix+name] = value
 	}
 	if !spend(&l.xattrBytes, left-len(c.b)) {
 		return nil, bad("its attributes lie over one another")

@@ -41,7 +41,7 @@ func corners() tree {
 	t.add(tar.Header{Typeflag: tar.TypeLink, Name: "bin/su2", Linkname: "bin/su"}, nil)
 	t.add(tar.Header{Typeflag: tar.TypeSymlink, Name: "bin/ash", Linkname: "/bin/busybox", Mode: 0o777}, nil)
 	t.add(tar.Header{Typeflag: tar.TypeReg, Name: "bin/ping", Mode: 0o755,
-		PAXRecords: map[string]string{xattrPrefix + "user.note": "caps", xattrPrefix + "security.capability": "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"}}, []byte("ping"))
+		PAXRecords: map[string]string{XattrPrefix + "user.note": "caps", XattrPrefix + "security.capability": "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"}}, []byte("ping"))
 	dir("dev", 0o755)
 	t.add(tar.Header{Typeflag: tar.TypeChar, Name: "dev/console", Mode: 0o600, Devmajor: 5, Devminor: 1}, nil)
 	t.add(tar.Header{Typeflag: tar.TypeBlock, Name: "dev/big", Mode: 0o660, Devmajor: 259, Devminor: 70000}, nil)
@@ -154,7 +154,7 @@ func describe(t *testing.T, e Entry, byName map[string]Entry) string {
 		b, _ := io.ReadAll(r)
 		s += fmt.Sprintf(" %q", b)
 		for _, x := range []string{"user.note", "security.capability"} {
-			if v, ok := e.PAXRecords[xattrPrefix+x]; ok {
+			if v, ok := e.PAXRecords[XattrPrefix+x]; ok {
 				s += fmt.Sprintf(" %s=%q", x, v)
 			}
 		}
@@ -355,7 +355,7 @@ func TestBadTrees(t *testing.T) {
 		"orphan":    {[]tar.Header{{Name: "a/b", Typeflag: tar.TypeReg}}, `"a/b" comes before its folder`},
 		"in a file": {[]tar.Header{{Name: "a", Typeflag: tar.TypeReg}, {Name: "a/b", Typeflag: tar.TypeReg}}, "no folder"},
 		"link":      {[]tar.Header{{Name: "a", Typeflag: tar.TypeLink, Linkname: "b"}}, "no earlier file"},
-		"xattr":     {[]tar.Header{{Name: "a", Typeflag: tar.TypeFifo, PAXRecords: map[string]string{xattrPrefix + "system.x": ""}}}, "system.x"},
+		"xattr":     {[]tar.Header{{Name: "a", Typeflag: tar.TypeFifo, PAXRecords: map[string]string{XattrPrefix + "system.x": ""}}}, "system.x"},
 		"kind":      {[]tar.Header{{Name: "a", Typeflag: 'V'}}, "no files of tar type"},
 	} {
 		var entries tree

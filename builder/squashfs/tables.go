@@ -4,8 +4,10 @@ import (
 	"archive/tar"
 	"encoding/binary"
 	"fmt"
+	"math"
 	"sort"
 	"strings"
+	"time"
 )
 
 // metadata is a run of 8 KiB metadata blocks, compressed one by one.
@@ -103,8 +105,12 @@ func (t *tables) indexed(out *output, b, head []byte) (uint64, error) {
 	return at, err
 }
 
-// id returns the number of an owner in the table of ids.
+// id returns the number of an owner in the table of ids. An owner that 32 bits
+// cannot hold is refused: cut, it would be another, such as root.
 func (t *tables) id(v int) (uint16, error) {
+	if v < 0 || int64(v) > math.MaxUint32 {
+		return 0, fmt.Errorf("squashfs has 32 bits for owners, and this is %d", v)
+	}
 	if i, ok := t.idIndex[uint32(v)]; ok {
 		return i, nil
 	}
@@ -157,9 +163,13 @@ func (t *tables) header(n *node, kind uint16) ([]byte, error) {
 	b = le.AppendUint16(b, uint16(n.Mode&0o7777))
 	b = le.AppendUint16(b, uid)
 	b = le.AppendUint16(b, gid)
-	b = le.AppendUint32(b, uint32(n.ModTime.Unix()))
+	b = le.AppendUint32(b, seconds(n.ModTime))
 	return le.AppendUint32(b, n.number), nil
 }
+
+// seconds returns a time as squashfs has it. One before 1970 or after 2106 is
+// the nearest that there is.
+func seconds(t time.Time) uint32 { return uint32(min(max(t.Unix(), 0), math.MaxUint32)) }
 
 // number gives n the next inode number.
 func (t *tables) number(n *node) {
@@ -203,6 +213,9 @@ func (t *tables) leafOnce(n *node) error {
 		b = le.AppendUint32(b, uint32(len(n.Linkname)))
 		b = append(b, n.Linkname...)
 	case tar.TypeBlock, tar.TypeChar:
+		if n.Devmajor < 0 || n.Devmajor >= 1<<12 || n.Devminor < 0 || n.Devminor >= 1<<20 {
+			return fmt.Errorf("squashfs has 12 and 20 bits for device numbers, and this is %d,%d", n.Devmajor, n.Devminor)
+		}
 		major, minor := uint32(n.Devmajor), uint32(n.Devminor)
 		b = le.AppendUint32(b, minor&0xff|major<<8|minor&^0xff<<12) // new_encode_dev of the kernel
 	}
@@ -359,11 +372,22 @@ var xattrTypes = []struct {
 	kind   uint16
 }{{"user.", 0}, {"trusted.", 1}, {"security.", 2}}
 
+// HoldsXattr reports whether squashfs can hold an extended attribute of that
+// name.
+func HoldsXattr(name string) bool {
+	for _, x := range xattrTypes {
+		if strings.HasPrefix(name, x.prefix) {
+			return true
+		}
+	}
+	return false
+}
+
 // xattrSet returns the number of n's set of xattrs, writing it when it is new.
 func (t *tables) xattrSet(n *node) (uint32, error) {
 	var names []string
 	for k := range n.PAXRecords {
-		if strings.HasPrefix(k, xattrPrefix) {
+		if strings.HasPrefix(k, XattrPrefix) {
 			names = append(names, k)
 		}
 	}
@@ -375,7 +399,7 @@ func (t *tables) xattrSet(n *node) (uint32, error) {
 	var b []byte
 next:
 	for _, k := range names {
-		name, value := strings.TrimPrefix(k, xattrPrefix), n.PAXRecords[k]
+		name, value := strings.TrimPrefix(k, XattrPrefix), n.PAXRecords[k]
 		for _, x := range xattrTypes {
 			rest, ok := strings.CutPrefix(name, x.prefix)
 			if !ok {

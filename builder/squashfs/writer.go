@@ -31,8 +31,8 @@ type Options struct {
 	Workers     int         // goroutines that compress; less than 1 means 1; does not change the bytes
 }
 
-// xattrPrefix is how tar spells extended attributes.
-const xattrPrefix = "SCHILY.xattr."
+// XattrPrefix begins the PAX records by which tar spells extended attributes.
+const XattrPrefix = "SCHILY.xattr."
 
 // node is a name in the tree being written.
 type node struct {
@@ -232,7 +232,7 @@ func writeTables(out *output, root *node, fragments []*fragment, o Options) ([]b
 	}
 	le.PutUint32(s[0:], magic)
 	le.PutUint32(s[4:], m.count)
-	le.PutUint32(s[8:], uint32(o.Time.Unix()))
+	le.PutUint32(s[8:], seconds(o.Time))
 	le.PutUint32(s[12:], uint32(o.Compression.BlockSize))
 	le.PutUint32(s[16:], uint32(len(fragments)))
 	le.PutUint16(s[20:], o.Compression.id())

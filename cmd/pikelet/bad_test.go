@@ -197,7 +197,7 @@ var badInputs = []struct {
 	{"a package name that climbs", func(s *shelf) { s.index.Packages[0].Name = "../../etc/x"; s.writeIndex() }, "the name \"../../etc/x-1-r0\" of a package"},
 	{"a record without identity", func(s *shelf) { s.index.Packages[0].Identity = ""; s.writeIndex() }, "without name, version or identity"},
 	{"a negative size", func(s *shelf) { s.index.Packages[0].Size = -5; s.writeIndex() }, "base"},
-	{"another architecture", func(s *shelf) { s.index.Packages[0].Arch = "x86_64"; s.writeIndex() }, "base-1-r0 is for x86_64, the image for aarch64"},
+	{"another architecture", func(s *shelf) { s.index.Packages[0].Arch = "x86_64"; s.writeIndex() }, "base: a repository has it for x86_64, which images for aarch64 cannot use"},
 
 	// Choosing packages.
 	{"a package nobody has", func(s *shelf) { s.spec("packages: [ghost]\n") }, "no package ghost"},
@@ -249,7 +249,7 @@ var badInputs = []struct {
 	{"a hard link to nothing", func(s *shelf) {
 		s.add(apk.Package{Name: "a"}, linked(tar.TypeLink, "h", "ghost"))
 		s.spec("packages: [a]\n")
-	}, "is a hard link to \"ghost\", which is no file"},
+	}, "is a hard link to \"ghost\", which is not a file of the tree"},
 	{"links in a circle", func(s *shelf) {
 		s.add(apk.Package{Name: "a"}, linked(tar.TypeSymlink, "l", "l"), plain("l/x", "x"))
 		s.spec("packages: [a]\n")

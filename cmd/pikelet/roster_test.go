@@ -39,12 +39,12 @@ const adoptedMAC = "d8:3a:dd:00:00:04"
 // nothing fits it.
 func TestRoster(t *testing.T) {
 	const inventory = `
-defaults: {time: {zone: UTC}, upgrades: {channel: all}}
+defaults: {time: {zone: UTC}, upgrades: {channel: a.test/all}}
 nodes:
-- {serial: '00000001', hostname: one, upgrades: {channel: beta}, network: {interfaces: [{name: eth0, addresses: [10.0.0.20/24]}]}}
+- {serial: '00000001', hostname: one, upgrades: {channel: a.test/beta}, network: {interfaces: [{name: eth0, addresses: [10.0.0.20/24]}]}}
 - {mac: 'd8:3a:dd:00:00:02', hostname: two, network: {interfaces: [{name: eth0, addresses: [192.168.1.9/24]}]}}
 - {board: rpi5, sysctls: {kernel.panic: '9'}}
-- {hostname: four, upgrades: {channel: beta}}
+- {hostname: four, upgrades: {channel: a.test/beta}}
 `
 	type want struct {
 		known   bool
@@ -57,13 +57,13 @@ nodes:
 		listed   want
 		unlisted want
 	}{
-		"by serial":  {netboot.Machine{Serial: "00000001"}, want{true, "beta", "10.0.0.20", "hostname: one"}, want{true, "beta", "10.0.0.20", "hostname: one"}},
-		"by address": {netboot.Machine{MAC: "d8:3a:dd:00:00:02"}, want{true, "all", "", "hostname: two"}, want{true, "all", "", "hostname: two"}},
-		"by board":   {netboot.Machine{Serial: "00000003", Model: "RPi5"}, want{true, "all", "", "kernel.panic"}, want{true, "all", "", "kernel.panic"}},
-		"adopted":    {netboot.Machine{Serial: "00000004", MAC: adoptedMAC}, want{true, "beta", "", "hostname: four"}, want{true, "beta", "", "hostname: four"}},
-		"as nobody":  {netboot.Machine{Serial: "00000005", MAC: adoptedMAC}, want{true, "all", "", ""}, want{true, "all", "", "zone: UTC"}},
-		"a stranger": {netboot.Machine{Serial: "00000006", Model: "RPi4"}, want{false, "all", "", ""}, want{true, "all", "", "zone: UTC"}},
-		"no serial":  {netboot.Machine{MAC: "d8:3a:dd:00:00:07"}, want{false, "all", "", ""}, want{false, "all", "", "zone: UTC"}},
+		"by serial":  {netboot.Machine{Serial: "00000001"}, want{true, "a.test/beta", "10.0.0.20", "hostname: one"}, want{true, "a.test/beta", "10.0.0.20", "hostname: one"}},
+		"by address": {netboot.Machine{MAC: "d8:3a:dd:00:00:02"}, want{true, "a.test/all", "", "hostname: two"}, want{true, "a.test/all", "", "hostname: two"}},
+		"by board":   {netboot.Machine{Serial: "00000003", Model: "RPi5"}, want{true, "a.test/all", "", "kernel.panic"}, want{true, "a.test/all", "", "kernel.panic"}},
+		"adopted":    {netboot.Machine{Serial: "00000004", MAC: adoptedMAC}, want{true, "a.test/beta", "", "hostname: four"}, want{true, "a.test/beta", "", "hostname: four"}},
+		"as nobody":  {netboot.Machine{Serial: "00000005", MAC: adoptedMAC}, want{true, "a.test/all", "", ""}, want{true, "a.test/all", "", "zone: UTC"}},
+		"a stranger": {netboot.Machine{Serial: "00000006", Model: "RPi4"}, want{false, "a.test/all", "", ""}, want{true, "a.test/all", "", "zone: UTC"}},
+		"no serial":  {netboot.Machine{MAC: "d8:3a:dd:00:00:07"}, want{false, "a.test/all", "", ""}, want{false, "a.test/all", "", "zone: UTC"}},
 	} {
 		for _, unlisted := range []bool{false, true} {
 			r, err := newRoster(t, inventory, unlisted)
@@ -75,7 +75,7 @@ nodes:
 					t.Fatal(err)
 				}
 			}
-			if got := r.references(); !slices.Equal(got, []string{"served", "beta", "all"}) {
+			if got := r.references(); !slices.Equal(got, []string{"served", "a.test/beta", "a.test/all"}) {
 				t.Fatalf("%q is served", got)
 			}
 			want := c.listed
@@ -114,10 +114,10 @@ nodes:
 // not even where the machines that are not listed boot.
 func TestRosterHoldsToAddresses(t *testing.T) {
 	const inventory = `
-defaults: {upgrades: {channel: all}}
+defaults: {upgrades: {channel: a.test/all}}
 nodes:
-- {serial: '1000000000000001', mac: 'd8:3a:dd:00:00:01', hostname: one, upgrades: {channel: beta}, network: {interfaces: [{name: eth0, addresses: [10.0.0.20/24]}]}}
-- {hostname: four, upgrades: {channel: beta}, network: {interfaces: [{name: eth0, addresses: [10.0.0.21/24]}]}}
+- {serial: '1000000000000001', mac: 'd8:3a:dd:00:00:01', hostname: one, upgrades: {channel: a.test/beta}, network: {interfaces: [{name: eth0, addresses: [10.0.0.20/24]}]}}
+- {hostname: four, upgrades: {channel: a.test/beta}, network: {interfaces: [{name: eth0, addresses: [10.0.0.21/24]}]}}
 - {serial: '1000000000000005', hostname: five}
 - {board: rpi5, sysctls: {kernel.panic: '9'}}
 `
@@ -128,15 +128,15 @@ nodes:
 		config string
 		image  string
 	}{
-		"both":                      {netboot.Machine{Serial: "00000001", MAC: right}, true, "hostname: one", "beta"},
-		"the address, serial later": {netboot.Machine{MAC: right}, true, "hostname: one", "beta"},
-		"the serial alone":          {netboot.Machine{Serial: "00000001"}, false, "", "all"},
-		"the serial":                {netboot.Machine{Serial: "00000001", MAC: wrong}, false, "", "all"},
-		"the address":               {netboot.Machine{Serial: "00000009", MAC: right}, false, "", "all"},
-		"the address, and a board":  {netboot.Machine{Serial: "00000009", MAC: right, Model: "RPi5"}, true, "kernel.panic", "all"},
-		"adopted":                   {netboot.Machine{Serial: "00000004", MAC: adoptedMAC}, true, "hostname: four", "beta"},
-		"the serial of an adopted":  {netboot.Machine{Serial: "00000004", MAC: wrong}, false, "", "all"},
-		"a serial without address":  {netboot.Machine{Serial: "00000005", MAC: wrong}, true, "hostname: five", "all"},
+		"both":                      {netboot.Machine{Serial: "00000001", MAC: right}, true, "hostname: one", "a.test/beta"},
+		"the address, serial later": {netboot.Machine{MAC: right}, true, "hostname: one", "a.test/beta"},
+		"the serial alone":          {netboot.Machine{Serial: "00000001"}, false, "", "a.test/all"},
+		"the serial":                {netboot.Machine{Serial: "00000001", MAC: wrong}, false, "", "a.test/all"},
+		"the address":               {netboot.Machine{Serial: "00000009", MAC: right}, false, "", "a.test/all"},
+		"the address, and a board":  {netboot.Machine{Serial: "00000009", MAC: right, Model: "RPi5"}, true, "kernel.panic", "a.test/all"},
+		"adopted":                   {netboot.Machine{Serial: "00000004", MAC: adoptedMAC}, true, "hostname: four", "a.test/beta"},
+		"the serial of an adopted":  {netboot.Machine{Serial: "00000004", MAC: wrong}, false, "", "a.test/all"},
+		"a serial without address":  {netboot.Machine{Serial: "00000005", MAC: wrong}, true, "hostname: five", "a.test/all"},
 	} {
 		for _, unlisted := range []bool{false, true} {
 			r, err := newRoster(t, inventory, unlisted)

@@ -193,7 +193,6 @@ func TestIndexRoundTrip(t *testing.T) {
 func TestParseIndexRefuses(t *testing.T) {
 	for text, want := range map[string]string{
 		"P:a\n\n":                  "without name, version or identity",
-		"X:1\n":                    "field X",
 		"nonsense\n":               "is no field",
 		"C:Q1\nP:../a\nV:1\n\n":    "the name",
 		"C:Q1\nP:a/../b\nV:1\n\n":  "the name",
@@ -201,18 +200,53 @@ func TestParseIndexRefuses(t *testing.T) {
 		"C:Q1\nP:a\nV:1\nD:a<<1\n": "no operator",
 		"C:Q1\nP:a\nV:1\nS:big\n":  "invalid syntax",
 	} {
-		if _, err := parseIndex([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
+		if _, _, err := parseIndex([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got %v, want an error with %q", text, err, want)
 		}
 	}
-	if list, err := parseIndex([]byte("C:Q1\nP:a\nV:1\np:pc:x=v2.4\n")); err != nil || list[0].Provides[0].Version != "v2.4" {
+	if list, _, err := parseIndex([]byte("C:Q1\nP:a\nV:1\np:pc:x=v2.4\n")); err != nil || list[0].Provides[0].Version != "v2.4" {
 		t.Errorf("a version that is none, as Alpine's index has: %v", err)
 	}
 	if _, err := ParseDep("b>=banana"); err == nil {
 		t.Error("a person may write such a version")
 	}
-	if list, err := parseIndex([]byte("C:Q1\nP:a\nV:1\nz:future\n")); err != nil || len(list) != 1 {
+	if list, _, err := parseIndex([]byte("C:Q1\nP:a\nV:1\nz:future\n")); err != nil || len(list) != 1 {
 		t.Errorf("an unknown lower-case field: %v, %v", list, err)
+	}
+}
+
+// TestRecordsOfTheFuture: a record with an upper-case field that is not known
+// is passed over, wherever the field stands, and the others are read.
+func TestRecordsOfTheFuture(t *testing.T) {
+	list, notes, err := parseIndex([]byte("C:Q1\nP:a\nX:new\nV:1\n\nC:Q1\nP:b\nV:1\nz:future\n\nX:new\nC:Q1\nP:c\nV:2\n"))
+	if err != nil || len(list) != 1 || list[0].Name != "b" {
+		t.Errorf("%v, %v", list, err)
+	}
+	if len(notes) != 2 || !strings.Contains(notes[0], "package a-1 is passed over: its record has a field X") || !strings.Contains(notes[1], "package c-2") {
+		t.Errorf("%q", notes)
+	}
+}
+
+// TestOtherArchitectures: the newest version is not chosen where it is for
+// another architecture.
+func TestOtherArchitectures(t *testing.T) {
+	list, _, err := parseIndex([]byte("C:Q1\nP:a\nV:1\nA:aarch64\n\nC:Q2\nP:a\nV:2\nA:x86_64\n\nC:Q3\nP:b\nV:1\nA:noarch\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, err := (&Index{Packages: list}).For("aarch64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	chosen, err := Solve([]Dep{{Name: "a"}, {Name: "b"}}, []Source{{Index: x}})
+	if err != nil || len(chosen) != 2 || chosen[0].Version != "1" {
+		t.Errorf("%v, %v", chosen, err)
+	}
+	if _, err := (&Index{Packages: list[1:2]}).For("aarch64"); err == nil || !strings.Contains(err.Error(), "such as x86_64; want aarch64") {
+		t.Errorf("no package for the architecture: %v", err)
+	}
+	if x, err := (&Index{}).For("aarch64"); err != nil || len(x.Packages) != 0 {
+		t.Errorf("an empty index: %v", err)
 	}
 }
 
@@ -268,7 +302,7 @@ func FuzzCompare(f *testing.F) {
 func FuzzParseIndex(f *testing.F) {
 	f.Add([]byte("C:Q1x\nP:a\nV:1-r0\nD:b !c so:d.so.1\np:e=1\ni:f g=1\nk:5\n\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		list, err := parseIndex(b)
+		list, _, err := parseIndex(b)
 		if err != nil {
 			return
 		}
@@ -276,7 +310,7 @@ func FuzzParseIndex(f *testing.F) {
 		for _, p := range list {
 			p.encode(&again)
 		}
-		list2, err := parseIndex(again.Bytes())
+		list2, _, err := parseIndex(again.Bytes())
 		if err != nil || len(list) != len(list2) {
 			t.Fatalf("%d records became %d (%v)", len(list), len(list2), err)
 		}

@@ -43,6 +43,31 @@ func (p *Package) String() string { return p.Name + "-" + p.Version }
 type Index struct {
 	Description string
 	Packages    []*Package
+	// PassedOver says, a line each, which records were not understood.
+	PassedOver []string
+	// Foreign has names of packages that For left out, and their architecture.
+	Foreign map[string]string
+}
+
+// For returns the index without packages for other architectures, which apk
+// does not choose from. An index that has packages, but none for arch, is an
+// error.
+func (x *Index) For(arch string) (*Index, error) {
+	left := *x
+	left.Packages, left.Foreign = nil, map[string]string{}
+	other := ""
+	for _, p := range x.Packages {
+		if p.Arch == arch || p.Arch == "noarch" || p.Arch == "" {
+			left.Packages = append(left.Packages, p)
+		} else {
+			other = p.Arch
+			left.Foreign[p.Name] = p.Arch
+		}
+	}
+	if len(x.Packages) > 0 && len(left.Packages) == 0 {
+		return nil, fmt.Errorf("its packages are for other architectures, such as %s; want %s", other, arch)
+	}
+	return &left, nil
 }
 
 // limits on what is read: Alpine's largest index, edge community, has about
@@ -54,7 +79,8 @@ const (
 )
 
 // ReadIndex checks the signature of an APKINDEX.tar.gz against keys and reads
-// it. Records it does not understand are an error that names them.
+// it. A record with an upper-case field that is not known is passed over, as
+// apk does; one that is damaged is an error that names it.
 func ReadIndex(b []byte, keys Keyring) (*Index, error) {
 	sign, rest, err := splitMember(b, maxSign)
 	if err != nil {
@@ -71,16 +97,18 @@ func ReadIndex(b []byte, keys Keyring) (*Index, error) {
 	if !ok {
 		return nil, errors.New("reading an index: it holds no APKINDEX")
 	}
-	packages, err := parseIndex(list)
+	packages, passedOver, err := parseIndex(list)
 	if err != nil {
 		return nil, fmt.Errorf("reading an index: %w", err)
 	}
-	return &Index{Description: string(files["DESCRIPTION"]), Packages: packages}, nil
+	return &Index{Description: string(files["DESCRIPTION"]), Packages: packages, PassedOver: passedOver}, nil
 }
 
-func parseIndex(b []byte) ([]*Package, error) {
-	var list []*Package
+// parseIndex returns the packages of an index, and notes about the records that
+// it passes over.
+func parseIndex(b []byte) (list []*Package, passedOver []string, err error) {
 	p := &Package{}
+	var unknown byte // a field of the record that makes it unusable
 	line := 0
 	begun := false // the record has a field
 	end := func() error {
@@ -94,8 +122,12 @@ func parseIndex(b []byte) ([]*Package, error) {
 		if strings.ContainsAny(p.Name+p.Version, "/\\ ") || strings.HasPrefix(p.Name, ".") {
 			return fmt.Errorf("line %d: the name %q of a package", line, p.String())
 		}
-		list = append(list, p)
-		p = &Package{}
+		if unknown != 0 {
+			passedOver = append(passedOver, fmt.Sprintf("package %s is passed over: its record has a field %c that this version of pikelet does not know", p, unknown))
+		} else {
+			list = append(list, p)
+		}
+		p, unknown = &Package{}, 0
 		return nil
 	}
 	sc := bufio.NewScanner(bytes.NewReader(b))
@@ -105,26 +137,33 @@ func parseIndex(b []byte) ([]*Package, error) {
 		text := sc.Text()
 		if text == "" {
 			if err := end(); err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 			continue
 		}
 		key, value, ok := strings.Cut(text, ":")
 		if !ok || len(key) != 1 {
-			return nil, fmt.Errorf("line %d: %q is no field", line, text)
+			return nil, nil, fmt.Errorf("line %d: %q is no field", line, text)
 		}
 		begun = true
-		if err := p.set(key[0], value); err != nil {
-			return nil, fmt.Errorf("line %d: %w", line, err)
+		known, err := p.set(key[0], value)
+		if err != nil {
+			return nil, nil, fmt.Errorf("line %d: %w", line, err)
+		}
+		// apk-tools: an unknown upper-case field makes a record uninstallable,
+		// a lower-case one may be ignored (FACTS 5.3).
+		if !known && key >= "A" && key <= "Z" {
+			unknown = key[0]
 		}
 	}
 	if err := sc.Err(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return list, end()
+	return list, passedOver, end()
 }
 
-func (p *Package) set(key byte, value string) (err error) {
+// set sets a field of a record, or reports that it does not know it.
+func (p *Package) set(key byte, value string) (known bool, err error) {
 	switch key {
 	case 'C':
 		p.Identity = value
@@ -161,13 +200,9 @@ func (p *Package) set(key byte, value string) (err error) {
 	case 'i':
 		p.InstallIf, err = ParseDeps(value)
 	default:
-		// apk-tools: an unknown upper-case field makes a record
-		// uninstallable, a lower-case one may be ignored (FACTS 5.3).
-		if key >= 'A' && key <= 'Z' {
-			return fmt.Errorf("package %q has a field %c this tool does not know", p.Name, key)
-		}
+		return false, nil
 	}
-	return err
+	return true, err
 }
 
 // encode writes the fields of a record in apk-tools' order (FACTS 5.3).

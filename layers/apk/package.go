@@ -11,11 +11,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path"
 	"sort"
 	"strconv"
 	"strings"
 
 	"github.com/klauspost/compress/gzip"
+
+	"github.com/pikelet-os/pikelet/layers/tarball"
 )
 
 // File is one file of a package to be written.
@@ -154,7 +157,9 @@ func OpenArchive(r io.ReaderAt, size int64, want *Package, keys Keyring) (*Archi
 
 // Unpack hands every file of the package to visit, with a reader over its
 // contents, and then checks the hash of all of it. What visit was given
-// counts for nothing when Unpack fails.
+// counts for nothing when Unpack fails. What has a name with a leading dot in
+// the root of the package is passed over, as apk does, which keeps those names
+// for the package's own control files.
 func (a *Archive) Unpack(visit func(*tar.Header, io.Reader) error) error {
 	fail := func(err error) error { return fmt.Errorf("package %s: %w", a.name, err) }
 	sum := sha256.New()
@@ -164,18 +169,17 @@ func (a *Archive) Unpack(visit func(*tar.Header, io.Reader) error) error {
 		return fail(err)
 	}
 	defer gz.Close()
-	tr := tar.NewReader(gz)
-	for {
-		h, err := tr.Next()
-		if err == io.EOF {
-			break
+	err = tarball.Each(gz, "package "+a.name, func(h *tar.Header, r io.Reader) error {
+		if strings.HasPrefix(path.Clean("/"+h.Name), "/.") {
+			return nil
 		}
-		if err != nil {
+		if err := visit(h, r); err != nil {
 			return fail(err)
 		}
-		if err := visit(h, tr); err != nil {
-			return fail(err)
-		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	if _, err := io.Copy(io.Discard, gz); err != nil {
 		return fail(err)

@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path"
 	"path/filepath"
 	"strings"
 
@@ -202,12 +201,6 @@ func (i *Image) Save(dir string) error {
 	return os.Chmod(dir, 0o755)
 }
 
-// Whiteouts, as the OCI image specification's layers have them.
-const (
-	whiteout = ".wh."
-	opaque   = ".wh..wh..opq"
-)
-
 // maxLayer bounds what one layer may unpack to.
 const maxLayer = 256 << 30
 
@@ -265,41 +258,4 @@ func (l Layer) Read(file *store.File) (layers.Part, error) {
 		return nil, fmt.Errorf("%s: it unpacks to %s, the image says %s: it was changed", l.at, got, l.DiffID)
 	}
 	return p, nil
-}
-
-// Apply lays a layer that was read over a tree, below the folder to: first
-// what it takes away, then what it brings.
-func Apply(t *layers.Tree, p layers.Part, source, to string) error {
-	p.From(source)
-	p.Below(to)
-	var gone []string
-	var brought layers.Part
-	for _, e := range p {
-		dir, base := path.Split(path.Clean(e.Name))
-		switch {
-		case base == opaque:
-			for _, old := range t.Below(dir) {
-				t.Remove(old.Name)
-			}
-		case strings.HasPrefix(base, whiteout):
-			gone = append(gone, path.Join(dir, strings.TrimPrefix(base, whiteout)))
-		default:
-			brought = append(brought, e)
-		}
-	}
-	for _, name := range gone {
-		where, err := t.Resolve(name, false)
-		if err != nil {
-			return fmt.Errorf("%s: %w", source, err)
-		}
-		if where != "" {
-			t.Remove(where)
-		}
-	}
-	for _, e := range brought {
-		if err := t.PlaceOver(e); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -144,6 +144,15 @@ func TestWhiteouts(t *testing.T) {
 		"a folder in place of a file":   {[][]string{{"d"}, {"d/a"}}, "d d/a"},
 		"a link in place of a folder":   {[][]string{{"d/a", "e/"}, {"d->e"}}, "d e"},
 		"whiteout of what is not there": {[][]string{{"a"}, {"x/.wh.y"}}, "a"},
+		"a folder in place of a link, and a whiteout in it": {
+			[][]string{{"target/keep", "link->target"}, {"link/", "link/.wh.keep", "link/new"}}, "link link/new target target/keep"},
+		"a folder in place of a link, and opaque": {
+			[][]string{{"target/keep", "link->target"}, {"link/", "link/.wh..wh..opq", "link/new"}}, "link link/new target target/keep"},
+		"folders in place of links in one another": {
+			[][]string{{"t/u/keep", "t/l->u", "link->t"}, {"link/l/.wh.keep", "link/l/", "link/"}}, "link link/l t t/l t/u t/u/keep"},
+		"a whiteout of a folder that is brought again": {[][]string{{"d->e", "e/a"}, {".wh.d", "d/", "d/b"}}, "d d/b e e/a"},
+		"a whiteout in a folder that stays a link":     {[][]string{{"e/a", "d->e"}, {"d/.wh.a"}}, "d e"},
+		"files of AUFS": {[][]string{{"a"}, {".wh..wh.aufs", ".wh..wh.plnk/1.2", "d/.wh..wh.orph"}}, "a"},
 	} {
 		var list []v1.Layer
 		for _, n := range c.layers {
@@ -376,17 +385,42 @@ func TestNestedIndex(t *testing.T) {
 
 func TestHostileLayers(t *testing.T) {
 	for what, c := range map[string][2]string{
-		"climbs":               {"../x", "climbs out of the root"},
-		"a whiteout climbs":    {"../.wh.x", "climbs out of the root"},
-		"more than a tree has": {strings.Repeat("x/", 3) + "big", "more than 0 MiB"},
+		"climbs":                {"../x", "climbs out of the root"},
+		"a whiteout climbs":     {"../.wh.x", "climbs out of the root"},
+		"a whiteout of ..":      {".wh...", `".wh..." is not a valid whiteout`},
+		"a whiteout of .":       {"d/.wh..", `"d/.wh.." is not a valid whiteout`},
+		"a whiteout of nothing": {"d/.wh.", `"d/.wh." is not a valid whiteout`},
+		"more than a tree has":  {strings.Repeat("x/", 9) + "big", "more than 0 MiB"},
 	} {
 		img, err := checked(imageOf(t, "arm64", layerOf(t, c[0])), v1.Platform{OS: "linux", Architecture: "arm64"})
 		if err != nil {
 			t.Fatal(err)
 		}
-		file := newFile(t, 1)
+		file := newFile(t, 12)
 		if _, err := applyTo(layers.NewTree(file), file, img, ""); err == nil || !strings.Contains(err.Error(), c[1]) {
 			t.Errorf("%s: %v, want %q", what, err, c[1])
+		}
+	}
+}
+
+// TestWhiteoutsStayInside: a whiteout takes nothing away outside of the folder
+// that an image is laid into, wherever a link of the image leads.
+func TestWhiteoutsStayInside(t *testing.T) {
+	for _, second := range []string{"up/.wh.mine", "up/.wh..wh..opq"} {
+		img, err := checked(imageOf(t, "arm64", layerOf(t, "up->/opt"), layerOf(t, second)), v1.Platform{OS: "linux", Architecture: "arm64"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := newFile(t, 1<<20)
+		tree := layers.NewTree(file)
+		if err := tree.AddFile(tar.Header{Name: "opt/mine"}, "below", nil); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := applyTo(tree, file, img, "opt/inner"); err == nil || !strings.Contains(err.Error(), "outside of \"opt/inner\"") {
+			t.Errorf("%s: %v", second, err)
+		}
+		if tree.Lookup("opt/mine") == nil {
+			t.Errorf("%s: a file outside is gone", second)
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pikelet-os/pikelet/internal/artifact"
 	"github.com/pikelet-os/pikelet/internal/node"
 	"github.com/pikelet-os/pikelet/internal/strict"
 )
@@ -73,8 +74,10 @@ func (c *checker) check(prefix string, cfg *Config) {
 			add("upgrades.window", "%v", err)
 		}
 	}
-	if ch := cfg.Upgrades.Channel; strings.ContainsAny(ch, " \t\n") || strings.Contains(ch, "://") {
-		add("upgrades.channel", "%q: want a reference such as registry.example/homelab:stable", ch)
+	if ch := cfg.Upgrades.Channel; ch != "" {
+		if err := artifact.CheckReference(ch); err != nil {
+			add("upgrades.channel", "%v", err)
+		}
 	}
 	if p := time.Duration(cfg.Upgrades.Poll); p != 0 && p < time.Second {
 		add("upgrades.poll", "%v is too often; want a span of time such as 6h", p)

@@ -1,0 +1,50 @@
+package builder
+
+import (
+	"archive/tar"
+	"fmt"
+	"maps"
+	"strings"
+
+	"github.com/pikelet-os/pikelet/builder/squashfs"
+	"github.com/pikelet-os/pikelet/layers"
+)
+
+// dropAttributes takes the extended attributes that a squashfs cannot hold out
+// of the tree, such as POSIX ACLs (system.posix_acl_access), and returns
+// a warning for each kind.
+func dropAttributes(t *layers.Tree) []string {
+	type dropped struct {
+		files int
+		first *layers.Entry
+	}
+	kinds := map[string]*dropped{}
+	for _, e := range t.Entries() {
+		var gone []string
+		for k := range e.PAXRecords {
+			if name, is := strings.CutPrefix(k, squashfs.XattrPrefix); is && !squashfs.HoldsXattr(name) {
+				gone = append(gone, k)
+				if kinds[name] == nil {
+					kinds[name] = &dropped{first: e}
+				}
+				kinds[name].files++
+			}
+		}
+		if len(gone) == 0 {
+			continue
+		}
+		e.Change(func(h *tar.Header) {
+			h.PAXRecords = maps.Clone(h.PAXRecords) // hard links share it
+			for _, k := range gone {
+				delete(h.PAXRecords, k)
+			}
+		})
+	}
+	var warnings []string
+	for _, name := range sortedKeys(kinds) {
+		d := kinds[name]
+		warnings = append(warnings, fmt.Sprintf("the extended attribute %s of %d files, such as /%s (from %s), is left out: squashfs holds only user., trusted. and security.",
+			name, d.files, d.first.Name, d.first.Source))
+	}
+	return warnings
+}

@@ -1,0 +1,110 @@
+package builder
+
+import (
+	"archive/tar"
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+
+	"github.com/pikelet-os/pikelet/layers"
+)
+
+// initFile is what /init hands over to, and shell what nearly every service
+// is run by.
+const (
+	initFile = "sbin/init"
+	shell    = "bin/sh"
+)
+
+// starters watches that the root keeps the programs it cannot start without
+// while layers are laid over it, and knows which layer took one away.
+type starters map[string]*starter
+
+type starter struct {
+	trail []layers.Entry // what leads to the program, when it was last there
+	lost  string         // what became of it, and by what; "" while it is there
+}
+
+// watchStarters begins with what the packages bring.
+func watchStarters(t *layers.Tree) starters {
+	s := starters{}
+	for _, name := range []string{initFile, shell} {
+		if runs(t, name) {
+			s[name] = &starter{trail: trail(t, name)}
+		}
+	}
+	return s
+}
+
+// runs reports whether a path leads to a program.
+func runs(t *layers.Tree, name string) bool {
+	e := t.Lookup(name)
+	return e != nil && e.Typeflag == tar.TypeReg && e.Mode&0o111 != 0
+}
+
+// look notes what the layer from source took away, or brought again.
+func (s starters) look(t *layers.Tree, source string) {
+	for name, one := range s {
+		switch {
+		case runs(t, name):
+			one.trail, one.lost = trail(t, name), ""
+		case one.lost == "":
+			one.lost = fmt.Sprintf("%s took it away", source)
+			for _, was := range one.trail {
+				if now := t.At(was.Name); now == nil {
+					one.lost = fmt.Sprintf("%s took away /%s (from %s)", source, was.Name, was.Source)
+					break
+				} else if now.Typeflag != was.Typeflag || now.Linkname != was.Linkname {
+					one.lost = fmt.Sprintf("%s replaced /%s (from %s)", source, was.Name, was.Source)
+					break
+				}
+			}
+		}
+	}
+}
+
+// check refuses a root that cannot start.
+func (s starters) check(t *layers.Tree) error {
+	if !runs(t, initFile) && s[initFile] == nil {
+		return fmt.Errorf("the root has no program at /%s, so no node could start it; add a package that has one, such as alpine-base", initFile)
+	}
+	var errs []error
+	for _, name := range []string{initFile, shell} {
+		one := s[name]
+		if one == nil || runs(t, name) {
+			continue
+		}
+		at, err := t.Resolve(name, true)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("the root has no program at /%s: %w", name, err))
+			continue
+		}
+		errs = append(errs, fmt.Errorf("/%s leads to /%s, which is no program: %s; leave that out of the layer, or lay it into a folder of its own with to:", name, at, one.lost))
+	}
+	return errors.Join(errs...)
+}
+
+// trail returns the folders, links and at last the file that a path leads
+// through.
+func trail(t *layers.Tree, name string) []layers.Entry {
+	var list []layers.Entry
+	parts, at := strings.Split(name, "/"), ""
+	for links := 0; len(parts) > 0 && links < 40; {
+		at, parts = path.Join(at, parts[0]), parts[1:]
+		e := t.At(at)
+		if e == nil {
+			return list
+		}
+		list = append(list, *e)
+		if e.Typeflag == tar.TypeSymlink {
+			to := e.Linkname
+			if !path.IsAbs(to) {
+				to = path.Join("/", path.Dir(at), to)
+			}
+			parts, at = append(strings.Split(layers.Clean(to), "/"), parts...), ""
+			links++
+		}
+	}
+	return list
+}
