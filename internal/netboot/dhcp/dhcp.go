@@ -167,7 +167,11 @@ func Wanted(m *dhcpv4.DHCPv4) net.IP {
 	return m.ClientIPAddr
 }
 
-// Valid reports whether a message is one that is answered at all.
+// Valid reports whether a message is one that is answered at all: a request of
+// one machine, not of a group's hardware address or of none.
 func Valid(m *dhcpv4.DHCPv4) bool {
-	return m.OpCode == dhcpv4.OpcodeBootRequest && m.HWType == iana.HWTypeEthernet && len(m.ClientHWAddr) == 6
+	const group = 1 // bit of the first octet (IEEE 802)
+	mac := m.ClientHWAddr
+	return m.OpCode == dhcpv4.OpcodeBootRequest && m.HWType == iana.HWTypeEthernet &&
+		len(mac) == 6 && mac[0]&group == 0 && !bytes.Equal(mac, make([]byte, 6))
 }
