@@ -215,7 +215,9 @@ func (l *lan) udhcpc(more ...string) string {
 		l.t.Fatal(err)
 	}
 	args := append([]string{"udhcpc", "-i", "eth0", "-f", "-q", "-n", "-O", "43", "-s", script}, more...)
-	out, err := l.Command(l.joins(), args...).Output()
+	cmd := l.Command(l.joins(), args...)
+	cmd.Dir, cmd.Env = "/", []string{"PATH=" + os.Getenv("PATH")} // the script prints these too
+	out, err := cmd.Output()
 	if err != nil {
 		l.t.Errorf("%v: %v: %s", args, err, out)
 	}
