@@ -28,7 +28,8 @@ func TestEachGuestItsOwnAddress(t *testing.T) {
 		}
 	}
 	for _, serial := range []string{"attic", "", "12345"} {
-		if _, _, err := (Options{Serial: serial, Tap: "tap1"}).network(); err == nil || !strings.Contains(err.Error(), "want at least six hexadecimal digits") {
+		if _, _, err := (Options{Serial: serial, Tap: "tap1"}).network(); err == nil ||
+			!strings.Contains(err.Error(), "want at least six hexadecimal digits") {
 			t.Errorf("serial %q: %v", serial, err)
 		}
 	}

@@ -53,7 +53,8 @@ func dnsmasqNamesIt(t *testing.T, image string) {
 		"a 3B":                               {bios, "0000", strings.Repeat("44", 16), "bootcode.bin", vm.LANAddress, true},
 	} {
 		got := l.udhcpc("-V", c.class, "-x", "0x5d:"+c.arch, "-x", "0x61:00"+c.id)
-		if !strings.Contains(got, "boot_file='"+c.file+"'") || !strings.Contains(got, "siaddr='"+c.server+"'") || strings.Contains(got, "opt43=") != c.menu {
+		if !strings.Contains(got, "boot_file='"+c.file+"'") || !strings.Contains(got, "siaddr='"+c.server+"'") ||
+			strings.Contains(got, "opt43=") != c.menu {
 			t.Errorf("%s is told\n%s", name, got)
 		}
 	}

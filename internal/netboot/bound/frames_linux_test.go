@@ -28,7 +28,8 @@ func TestFramesTakeCapability(t *testing.T) {
 		failed <- err
 	}()
 	err := <-failed
-	if !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), "opening a packet socket on lo: ") || !strings.Contains(err.Error(), "CAP_NET_RAW") {
+	if !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), "opening a packet socket on lo: ") ||
+		!strings.Contains(err.Error(), "CAP_NET_RAW") {
 		t.Errorf("got %v", err)
 	}
 }
