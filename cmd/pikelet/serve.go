@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/netip"
@@ -297,23 +298,32 @@ func (o serveOptions) listen(ip netip.Addr) (l netboot.Listeners, err error) {
 	why := func(what string, err error) error {
 		return fmt.Errorf("listening for %s: %w; is another server running here, and may you open ports below 1024 (root, or CAP_NET_BIND_SERVICE and CAP_NET_RAW)?", what, err)
 	}
-	close := func() {
-		if l.DHCP != nil {
-			l.DHCP.Close()
+	var opened []io.Closer
+	defer func() {
+		if err != nil {
+			for _, c := range opened {
+				c.Close()
+			}
 		}
-	}
+	}()
 	if !o.NoDHCP {
 		if l.DHCP, err = bound.Listen(o.Device, dhcpv4.ServerPort); err != nil {
 			return l, why("DHCP", err)
 		}
+		opened = append(opened, l.DHCP)
+	}
+	if o.Pool != "" {
+		frames, err := bound.NewFrames(o.Device)
+		if err != nil {
+			return l, fmt.Errorf("giving addresses of --pool: %w", err)
+		}
+		l.Frames, opened = frames, append(opened, frames)
 	}
 	if l.TFTP, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(ip, 69))); err != nil {
-		close()
 		return l, why("TFTP", err)
 	}
+	opened = append(opened, l.TFTP)
 	if l.HTTP, err = net.Listen("tcp4", netip.AddrPortFrom(ip, o.Port).String()); err != nil {
-		close()
-		l.TFTP.Close()
 		return l, why("HTTP", err)
 	}
 	return l, nil

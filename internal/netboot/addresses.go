@@ -212,11 +212,18 @@ func (p *Pool) address(ip netip.Addr) *dhcp.Address {
 	return a
 }
 
-// broadcast is where answers go: who asks has no address yet.
-var broadcast = &net.UDPAddr{IP: net.IPv4bcast, Port: dhcpv4.ClientPort}
+// Framer sends UDP in frames that name their receiver's hardware address. It is
+// bound.Frames but in tests.
+type Framer interface {
+	Send(b []byte, from, to netip.AddrPort, mac net.HardwareAddr) error
+	Close() error
+}
 
-func (s *Server) serveDHCP(ctx context.Context, conn net.PacketConn) error {
+func (s *Server) serveDHCP(ctx context.Context, conn net.PacketConn, frames Framer) error {
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	if frames != nil {
+		defer frames.Close()
+	}
 	buf := make([]byte, 1500)
 	for {
 		n, from, err := conn.ReadFrom(buf)
@@ -237,10 +244,22 @@ func (s *Server) serveDHCP(ctx context.Context, conn net.PacketConn) error {
 		if answer == nil {
 			continue
 		}
-		if _, err := conn.WriteTo(answer.ToBytes(), broadcast); err != nil && ctx.Err() == nil {
+		if err := s.sendDHCP(m, answer, conn, frames); err != nil && ctx.Err() == nil {
 			s.tell("dhcp", err.Error())
 		}
 	}
+}
+
+// sendDHCP sends the answer to a message to who is meant, and to nobody else
+// where that can be.
+func (s *Server) sendDHCP(m, answer *dhcpv4.DHCPv4, conn net.PacketConn, frames Framer) error {
+	ip, mac := dhcp.Target(m, answer)
+	to := netip.AddrPortFrom(ip, dhcpv4.ClientPort)
+	if mac != nil {
+		return frames.Send(answer.ToBytes(), netip.AddrPortFrom(s.IP, dhcpv4.ServerPort), to, mac)
+	}
+	_, err := conn.WriteTo(answer.ToBytes(), net.UDPAddrFromAddrPort(to))
+	return err
 }
 
 // ipOf returns the IPv4 address of a sender; the zero Addr where it has none.

@@ -151,11 +151,13 @@ func (s *Server) mayClaim(n *Node, m Machine, mac string, from netip.Addr) error
 // (FACTS 4).
 func short(serial string) string { return serial[max(0, len(serial)-8):] }
 
-// Listeners are the sockets a server answers on. DHCP may be nil.
+// Listeners are the sockets a server answers on. DHCP may be nil; Frames, by
+// which addresses are given, may be where the server has no Pool.
 type Listeners struct {
-	DHCP net.PacketConn
-	TFTP *net.UDPConn
-	HTTP net.Listener
+	DHCP   net.PacketConn
+	Frames Framer
+	TFTP   *net.UDPConn
+	HTTP   net.Listener
 }
 
 // Serve answers until ctx ends, or one of the listeners fails.
@@ -167,7 +169,7 @@ func (s *Server) Serve(ctx context.Context, l Listeners) error {
 		func() error { return s.serveHTTP(ctx, bounded(l.HTTP, s.Now, planeConns), s.Plane()) },
 	}
 	if l.DHCP != nil {
-		parts = append(parts, func() error { return s.serveDHCP(ctx, l.DHCP) })
+		parts = append(parts, func() error { return s.serveDHCP(ctx, l.DHCP, l.Frames) })
 	}
 	failed := make(chan error, len(parts))
 	for _, p := range parts {

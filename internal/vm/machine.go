@@ -21,6 +21,7 @@ type machine struct {
 	accel    string
 	ownDTB   bool   // the device tree is QEMU's, not the card's
 	memory   int    // MiB; 0 where the machine fixes it
+	cores    int    // 0 where the machine fixes it
 	extra    string // kernel words the machine needs
 }
 
@@ -28,7 +29,7 @@ type machine struct {
 // reader, UART and watchdog, and must run on one thread (docs/virtual-pi.md).
 var (
 	virt = machine{
-		name: "virt", cpu: "cortex-a72", console: "ttyAMA0", accel: "tcg", ownDTB: true, memory: 512,
+		name: "virt", cpu: "cortex-a72", console: "ttyAMA0", accel: "tcg", ownDTB: true, memory: 512, cores: 1,
 		firmware: Firmware{Walk: true, LineLimit: 98},
 	}
 	raspi3b = machine{

@@ -184,3 +184,22 @@ func (q *qmp) reason() string {
 }
 
 func (q *qmp) close() { q.listener.Close() }
+
+// CardWrites returns how many writes to the card there were since the machine
+// was started, over all its boots.
+func (m *Machine) CardWrites() int64 {
+	m.mu.Lock()
+	control, before := m.control, m.writes
+	m.mu.Unlock()
+	if control == nil {
+		return before
+	}
+	b, err := control.blocks()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err != nil || m.control != control {
+		return m.writes // it has just ended
+	}
+	m.ofThis = max(m.ofThis, b.writes)
+	return m.writes + m.ofThis
+}

@@ -47,6 +47,9 @@ type Options struct {
 	KASLR bool
 	// Memory is the guest's, in MiB; 0 for what the machine usually has.
 	Memory int
+	// Cores is how many processors the guest has; 0 for what the machine usually
+	// has. virt only: others' number is fixed.
+	Cores int
 
 	// Clock is what the guest's clock shows when it starts, such as
 	// 2001-01-01T00:00:00; "" for the time. virt only: a Pi has none.
@@ -265,104 +268,6 @@ func (m *Machine) firmware(ctx context.Context, req Request) (machine, *Handover
 	return mach, start, err
 }
 
-// arguments writes what the firmware hands over into files and returns QEMU's
-// command line.
-func (m *Machine) arguments(ctx context.Context, mach machine, s *Handover) ([]string, error) {
-	file := func(name string) string { return filepath.Join(m.dir, name) }
-	args := []string{"-M", mach.name, "-accel", mach.accel, "-display", "none", "-no-reboot", "-nodefaults"}
-	if mach.cpu != "" {
-		args = append(args, "-cpu", mach.cpu)
-	}
-	if m.o.Memory != 0 && mach.memory != 0 {
-		mach.memory = m.o.Memory
-	}
-	if mach.memory != 0 {
-		args = append(args, "-m", fmt.Sprint(mach.memory))
-	}
-	network, mac := "user,id=net", ""
-	if m.o.Tap != "" {
-		network = "tap,id=net,script=no,downscript=no,ifname=" + m.o.Tap
-	}
-	if m.o.Net != nil {
-		mac = ",mac=" + m.o.Net.MAC.String()
-	}
-	for here, there := range m.o.Forward {
-		network += fmt.Sprintf(",hostfwd=tcp:127.0.0.1:%d-:%d", here, there)
-	}
-	drive := "file=" + m.image + ",format=raw,cache=unsafe"
-	switch {
-	case mach.name == raspi3b.name:
-		if err := growToPowerOfTwo(m.image); err != nil {
-			return nil, err
-		}
-		args = append(args, "-drive", "if=sd,"+drive, "-netdev", network, "-device", "usb-net,netdev=net",
-			"-chardev", "stdio,id=con,mux=on,signal=off", "-serial", "null", "-serial", "chardev:con", "-mon", "chardev=con,mode=readline")
-	case m.o.Net != nil: // no card
-	case m.o.Card:
-		args = append(args, "-device", "sdhci-pci", "-drive", "if=none,id=card,"+drive, "-device", "sd-card,drive=card")
-		if err := growToPowerOfTwo(m.image); err != nil {
-			return nil, err
-		}
-	case m.o.Writes != "":
-		log := fmt.Sprintf("%s.%d", m.o.Writes, m.Boots()+1)
-		if err := os.WriteFile(log, nil, 0o600); err != nil {
-			return nil, err
-		}
-		args = append(args, "-blockdev", "driver=file,node-name=image,filename="+m.image+",cache.no-flush=on",
-			"-blockdev", "driver=file,node-name=log,filename="+log+",cache.no-flush=on",
-			"-blockdev", "driver=blklogwrites,node-name=card,file=image,log=log,log-sector-size=512,log-super-update-interval=64",
-			"-device", "virtio-blk-pci,drive=card")
-	default:
-		args = append(args, "-drive", "if=none,id=card,"+drive, "-device", "virtio-blk-pci,drive=card")
-	}
-	if mach.name == virt.name {
-		args = append(args, "-netdev", network, "-device", "virtio-net-pci,netdev=net,romfile="+mac, "-device", "i6300esb",
-			"-action", "watchdog=reset", "-device", "virtio-rng-pci",
-			"-chardev", "stdio,id=con,mux=on,signal=off", "-serial", "chardev:con", "-mon", "chardev=con,mode=readline")
-	}
-	if m.o.Clock != "" {
-		args = append(args, "-rtc", "base="+m.o.Clock)
-	}
-	if m.o.Second != "" {
-		args = append(args, "-drive", "if=none,id=second,format=raw,cache=unsafe,file="+m.o.Second, "-device", "virtio-blk-pci,drive=second")
-	}
-	dtb := s.DTB
-	if mach.ownDTB {
-		dump := file("qemu.dtb")
-		if out, err := exec.CommandContext(ctx, qemu, "-M", mach.name+",dtb-randomness=off,dumpdtb="+dump, "-cpu", mach.cpu, "-m", fmt.Sprint(mach.memory), "-display", "none", "-nodefaults").CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("asking QEMU for its device tree: %w\n%s", err, out)
-		}
-		var err error
-		if dtb, err = os.ReadFile(dump); err != nil {
-			return nil, err
-		}
-	}
-	dtb, err := describe(dtb, s, m.o.Serial, m.o.KASLR)
-	if err != nil {
-		return nil, err
-	}
-	for name, b := range map[string][]byte{"kernel": s.Kernel, "initramfs": s.Initramfs, "dtb": dtb} {
-		if err := os.WriteFile(file(name), b, 0o600); err != nil {
-			return nil, err
-		}
-	}
-	return append(args, "-kernel", file("kernel"), "-initrd", file("initramfs"), "-dtb", file("dtb"), "-append", mach.words(s.Cmdline)), nil
-}
-
-// growToPowerOfTwo makes a card as large as QEMU's SD cards must be. Real
-// cards are larger than images too.
-func growToPowerOfTwo(name string) error {
-	st, err := os.Stat(name)
-	if err != nil {
-		return err
-	}
-	size := int64(1)
-	for size < st.Size() {
-		size <<= 1
-	}
-	return os.Truncate(name, size)
-}
-
 // run runs QEMU once and returns why it ended, as QMP says it: guest-reset,
 // guest-shutdown, host-qmp-quit.
 func (m *Machine) run(ctx context.Context, args []string, watchdog, from int) (string, error) {
@@ -518,25 +423,6 @@ func (m *Machine) Output() string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.output.String()
-}
-
-// CardWrites returns how many writes to the card there were since the machine
-// was started, over all its boots.
-func (m *Machine) CardWrites() int64 {
-	m.mu.Lock()
-	control, before := m.control, m.writes
-	m.mu.Unlock()
-	if control == nil {
-		return before
-	}
-	b, err := control.blocks()
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if err != nil || m.control != control {
-		return m.writes // it has just ended
-	}
-	m.ofThis = max(m.ofThis, b.writes)
-	return m.writes + m.ofThis
 }
 
 // Boots returns how often the firmware has started a kernel.

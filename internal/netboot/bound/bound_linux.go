@@ -1,5 +1,11 @@
 // Package bound opens sockets of DHCP, which hear and send broadcasts on one
 // device, whether that has an address or not.
+//
+// An offer goes to an address that its receiver does not have yet, and that
+// answers no ARP (RFC 2131 4.1). Frames therefore writes whole IP packets to a
+// hardware address. An ARP entry would do too, but the boot server takes that
+// table as evidence of who sent a request, and an entry made from what a message
+// says of itself is none.
 package bound
 
 import (

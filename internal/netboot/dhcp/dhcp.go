@@ -40,10 +40,15 @@ type Client struct {
 // modelForm is how a model is written.
 var modelForm = regexp.MustCompile(`^RPi[0-9A-Za-z]$`)
 
+// id3B is each octet of what the ROM of a 3B says in option 97, whatever its
+// serial is.
+const id3B = 0x44
+
 // Identify finds out who asks. Firmware claims to be a PC's (option 93 is 0
 // and 60 says Arch:00000), and its addresses come from ever more blocks, so
-// what tells it is option 97: a tag that begins with RPi, or a custom one with
-// the low bytes of the address behind it, or one number four times over.
+// what tells it is option 97: a tag that begins with RPi or is that back to front,
+// or a custom one with the low bytes of the address behind it, or one number four
+// times over.
 func Identify(m *dhcpv4.DHCPv4) Client {
 	c := Client{Kind: Other, MAC: m.ClientHWAddr.String()}
 	class := m.ClassIdentifier()
@@ -63,11 +68,13 @@ func Identify(m *dhcpv4.DHCPv4) Client {
 		if modelForm.Match(id[:4]) {
 			c.Model = string(id[:4])
 		}
+	case bytes.Equal(id[1:4], []byte("iPR")): // back to front, as EEPROMs of 2020 said it (raspberrypi/rpi-eeprom#103)
+		c.Kind, c.Serial = Firmware, serial
 	case bytes.Equal(id[8:12], m.ClientHWAddr[2:]):
 		c.Kind, c.Serial = Firmware, serial
 	case bytes.Equal(id[:4], id[4:8]) && bytes.Equal(id[:8], id[8:]):
 		c.Kind = Firmware
-		if id[0] != 0x44 || id[1] != 0x44 || id[2] != 0x44 || id[3] != 0x44 { // the 3B says this whatever its serial is
+		if !bytes.Equal(id[:4], []byte{id3B, id3B, id3B, id3B}) {
 			c.Serial = serial
 		}
 	}
@@ -167,7 +174,11 @@ func Wanted(m *dhcpv4.DHCPv4) net.IP {
 	return m.ClientIPAddr
 }
 
-// Valid reports whether a message is one that is answered at all.
+// Valid reports whether a message is one that is answered at all: a request of
+// one machine, not of a group's hardware address or of none.
 func Valid(m *dhcpv4.DHCPv4) bool {
-	return m.OpCode == dhcpv4.OpcodeBootRequest && m.HWType == iana.HWTypeEthernet && len(m.ClientHWAddr) == 6
+	const group = 1 // bit of the first octet (IEEE 802)
+	mac := m.ClientHWAddr
+	return m.OpCode == dhcpv4.OpcodeBootRequest && m.HWType == iana.HWTypeEthernet &&
+		len(mac) == 6 && mac[0]&group == 0 && !bytes.Equal(mac, make([]byte, 6))
 }

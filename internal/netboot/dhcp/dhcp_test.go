@@ -42,6 +42,7 @@ func TestIdentify(t *testing.T) {
 		"a Pi 5":                      {pxe, slice("\x00RPi5\x70\x41\xc0\x00", mac[2:], serial), Client{Firmware, mac.String(), "52617370", "RPi5"}},
 		"a model that moves a cursor": {pxe, slice("\x00RPi\x1b\x14\x31\xc0\x00", mac[2:], serial), Client{Firmware, mac.String(), "52617370", ""}},
 		"a tag of its own":            {pxe, slice("\x00ABCD\x70\x41\xc0\x00", mac[2:], serial), Client{Firmware, mac.String(), "52617370", ""}},
+		"a tag that is back to front": {pxe, slice("\x004iPR\x11\x31\xc0\x00\x00\x00\x00\x00", serial), Client{Firmware, mac.String(), "52617370", ""}},
 		"the ROM of a 3B":             {pxe, slice("\x00", bytes.Repeat([]byte{0x44}, 16)), Client{Firmware, mac.String(), "", ""}},
 		"a 3B+":                       {pxe, slice("\x00", bytes.Repeat(serial, 4)), Client{Firmware, mac.String(), "52617370", ""}},
 		"/init":                       {plane.Class, nil, Client{Node, mac.String(), "", ""}},
