@@ -208,7 +208,7 @@ func (c *checker) inventory(f *Document, boards []string) {
 
 // merged checks what node i gets, with the lines of where it was written.
 func (c *checker) merged(f *Document, i int, claim func(field, what, value string)) {
-	whole := merge(f.defaults, strip(f.nodes[i]))
+	whole := joined(f.defaults, strip(f.nodes[i]))
 	if whole == nil {
 		return
 	}
@@ -315,9 +315,9 @@ func (f *Document) For(m Machine, name string, decrypt func(string) (string, err
 	whole := f.top
 	switch {
 	case err != nil:
-		whole = resolve(f.defaults)
+		whole = joined(f.defaults, nil)
 	case f.Inventory != nil:
-		whole = merge(f.defaults, strip(f.nodes[i]))
+		whole = joined(f.defaults, strip(f.nodes[i]))
 	}
 	cfg := &Config{}
 	if whole == nil {
@@ -404,7 +404,7 @@ func Over(inventory *Document, m Machine, file string, delivered []byte, lenient
 			if inventory.Inventory == nil {
 				under = inventory.top
 			} else {
-				under = merge(inventory.defaults, strip(inventory.nodes[i]))
+				under = joined(inventory.defaults, strip(inventory.nodes[i]))
 			}
 		}
 	}
@@ -417,7 +417,7 @@ func Over(inventory *Document, m Machine, file string, delivered []byte, lenient
 		c = &checker{strict.New(file), false}
 	}
 	cfg := &Config{}
-	whole := merge(under, over)
+	whole := joined(under, over)
 	if whole == nil {
 		return cfg, nil
 	}
