@@ -89,6 +89,9 @@ func Assemble(ctx context.Context, p *Plan, in Inputs, c *contents) (*Assembly, 
 			return nil, err
 		}
 	}
+	if err := linkK3s(t, epoch); err != nil {
+		return nil, err
+	}
 	if err := enable(t, p.Image.Services, epoch); err != nil {
 		return nil, err
 	}
