@@ -58,13 +58,11 @@ func Assemble(ctx context.Context, p *Plan, in Inputs, c *contents) (*Assembly, 
 	if err != nil {
 		return nil, err
 	}
-	warning, err := checkKernel(t, a.Kernel, needs)
+	warnings, err := checkKernel(t, a.Kernel, needs)
 	if err != nil {
 		return nil, err
 	}
-	if warning != "" {
-		a.Warnings = append(a.Warnings, warning)
-	}
+	a.Warnings = append(a.Warnings, warnings...)
 	if err := a.Kernel.depmod(t, epoch); err != nil {
 		return nil, err
 	}
