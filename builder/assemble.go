@@ -60,13 +60,11 @@ func Assemble(ctx context.Context, p *Plan, in Inputs, c *contents) (*Assembly, 
 	if err != nil {
 		return nil, err
 	}
-	warning, err := checkKernel(t, a.Kernel, needs)
+	warnings, err := checkKernel(t, a.Kernel, needs)
 	if err != nil {
 		return nil, err
 	}
-	if warning != "" {
-		a.Warnings = append(a.Warnings, warning)
-	}
+	a.Warnings = append(a.Warnings, warnings...)
 	if err := a.Kernel.depmod(t, epoch); err != nil {
 		return nil, err
 	}
@@ -95,6 +93,9 @@ func Assemble(ctx context.Context, p *Plan, in Inputs, c *contents) (*Assembly, 
 		starts.look(t, "overlay "+o.Name)
 	}
 	if err := starts.check(t); err != nil {
+		return nil, err
+	}
+	if err := linkK3s(t, epoch); err != nil {
 		return nil, err
 	}
 	if err := enable(t, p.Image.Services, epoch); err != nil {

@@ -14,21 +14,22 @@ type kernelNeed struct {
 	Option string // without CONFIG_
 	Module string // that brings it where it is m; "" where only y will do
 	For    string // what cannot work without it
+	Wanted bool   // an image can do without For
 }
 
 // kernelNeeds are what every image needs. dm-linear is in the core of device
 // mapper, so it comes with BLK_DEV_DM.
 var kernelNeeds = []kernelNeed{
-	{"BLK_DEV_INITRD", "", "the initramfs"},
-	{"RD_ZSTD", "", "the initramfs, which is compressed with zstd"},
-	{"DEVTMPFS", "", "/dev"},
-	{"TMPFS", "", "/run"},
-	{"SQUASHFS", "squashfs", "the root"},
-	{"BLK_DEV_DM", "dm_mod", "dm-linear and dm-verity, which check the root"},
-	{"DM_VERITY", "dm_verity", "the check of the root"},
-	{"OVERLAY_FS", "overlay", "a writable /etc and /var"},
-	{"EXT4_FS", "ext4", "the state partition"},
-	{"MEMCG", "", "memory limits of pods"},
+	{Option: "BLK_DEV_INITRD", Module: "", For: "the initramfs"},
+	{Option: "RD_ZSTD", Module: "", For: "the initramfs, which is compressed with zstd"},
+	{Option: "DEVTMPFS", Module: "", For: "/dev"},
+	{Option: "TMPFS", Module: "", For: "/run"},
+	{Option: "SQUASHFS", Module: "squashfs", For: "the root"},
+	{Option: "BLK_DEV_DM", Module: "dm_mod", For: "dm-linear and dm-verity, which check the root"},
+	{Option: "DM_VERITY", Module: "dm_verity", For: "the check of the root"},
+	{Option: "OVERLAY_FS", Module: "overlay", For: "a writable /etc and /var"},
+	{Option: "EXT4_FS", Module: "ext4", For: "the state partition"},
+	{Option: "MEMCG", Module: "", For: "memory limits of pods"},
 }
 
 // maxKernelConfig bounds /boot/config-*; Debian's has 330 kB.
@@ -37,11 +38,11 @@ const maxKernelConfig = 4 << 20
 // checkKernel compares a kernel's own configuration and modules with what is
 // needed of it. A kernel without a configuration is a warning: its modules
 // alone do not say what is built in.
-func checkKernel(t *layers.Tree, k *Kernel, needs []kernelNeed) (warning string, err error) {
+func checkKernel(t *layers.Tree, k *Kernel, needs []kernelNeed) (warnings []string, err error) {
 	name := k.configFile()
 	text, err := t.ReadFile(name, maxKernelConfig)
 	if err != nil {
-		return fmt.Sprintf("package %s has no /%s, so nobody can tell whether its kernel has all that an image needs", k.Package, name), nil
+		return []string{fmt.Sprintf("package %s has no /%s, so nobody can tell whether its kernel has all that an image needs", k.Package, name)}, nil
 	}
 	options := map[string]string{}
 	for _, line := range strings.Split(string(text), "\n") {
@@ -58,11 +59,13 @@ func checkKernel(t *layers.Tree, k *Kernel, needs []kernelNeed) (warning string,
 			errs = append(errs, fmt.Errorf("kernel %s of package %s: CONFIG_%s=m, but the package has no module %s; needed for %s", k.Release, k.Package, n.Option, n.Module, n.For))
 		case value == "m":
 			errs = append(errs, fmt.Errorf("kernel %s of package %s: CONFIG_%s=m; it must be built in (=y) for %s", k.Release, k.Package, n.Option, n.For))
+		case n.Wanted:
+			warnings = append(warnings, fmt.Sprintf("kernel %s of package %s lacks CONFIG_%s; wanted for %s", k.Release, k.Package, n.Option, n.For))
 		default:
 			errs = append(errs, fmt.Errorf("kernel %s of package %s lacks CONFIG_%s; needed for %s", k.Release, k.Package, n.Option, n.For))
 		}
 	}
-	return "", errors.Join(errs...)
+	return warnings, errors.Join(errs...)
 }
 
 // kernelNeeds are those of every image, of the root's compression and of the
@@ -73,10 +76,13 @@ func (p *Plan) kernelNeeds() ([]kernelNeed, error) {
 		return nil, err
 	}
 	needs := append(kernelNeeds[:len(kernelNeeds):len(kernelNeeds)],
-		kernelNeed{compression.KernelOption(), "", "the root, whose compression is " + compression.Name})
+		kernelNeed{Option: compression.KernelOption(), For: "the root, whose compression is " + compression.Name})
 	for _, o := range p.Overlays {
 		for _, option := range o.Kernel {
 			needs = append(needs, kernelNeed{Option: option, Module: anyModule, For: "the overlay " + o.Name})
+		}
+		for _, option := range o.KernelWants {
+			needs = append(needs, kernelNeed{Option: option, Module: anyModule, For: o.WantedFor, Wanted: true})
 		}
 	}
 	return needs, nil

@@ -6,12 +6,14 @@ import (
 
 	"github.com/pikelet-os/pikelet/builder/spec"
 	"github.com/pikelet-os/pikelet/layers/kmod"
+	"github.com/pikelet-os/pikelet/overlays"
 )
 
 func TestKernelMustHaveWhatAnImageNeeds(t *testing.T) {
 	var good strings.Builder
 	modules := kmod.Set{Modules: map[string]*kmod.Module{}}
-	needs, err := (&Plan{Image: &spec.Image{Compression: "small"}}).kernelNeeds()
+	o := overlays.Overlay{Name: "cluster", KernelWants: []string{"IP_SET"}, WantedFor: "policies"}
+	needs, err := (&Plan{Image: &spec.Image{Compression: "small"}, Overlays: []overlays.Overlay{o}}).kernelNeeds()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,16 +37,22 @@ func TestKernelMustHaveWhatAnImageNeeds(t *testing.T) {
 		"only as module":  {"CONFIG_RD_ZSTD=y", "CONFIG_RD_ZSTD=m", "must be built in"},
 	} {
 		text := strings.Replace(good.String(), c.from, c.to, 1)
-		warning, err := checkKernel(treeOf(t, map[string]string{"boot/config-x": text}), k, needs)
-		if warning != "" || (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%s: %q, %v; want %q", what, warning, err, c.want)
+		warnings, err := checkKernel(treeOf(t, map[string]string{"boot/config-x": text}), k, needs)
+		if len(warnings) > 0 || (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %q, %v; want %q", what, warnings, err, c.want)
 		}
 	}
 	delete(modules.Modules, "dm_verity")
 	if _, err := checkKernel(treeOf(t, map[string]string{"boot/config-x": good.String()}), k, needs); err == nil || !strings.Contains(err.Error(), "no module dm_verity") {
 		t.Errorf("a module that is configured and not there: %v", err)
 	}
-	if warning, err := checkKernel(treeOf(t, nil), k, needs); err != nil || !strings.Contains(warning, "has no /boot/config-x") {
-		t.Errorf("no configuration: %q, %v", warning, err)
+	without := strings.Replace(good.String(), "CONFIG_DM_VERITY=m", "CONFIG_DM_VERITY=y", 1)
+	without = strings.Replace(without, "CONFIG_IP_SET=m\n", "", 1)
+	warnings, err := checkKernel(treeOf(t, map[string]string{"boot/config-x": without}), k, needs)
+	if err != nil || len(warnings) != 1 || !strings.Contains(warnings[0], "lacks CONFIG_IP_SET; wanted for policies") {
+		t.Errorf("without what is only wanted: %q, %v", warnings, err)
+	}
+	if warnings, err := checkKernel(treeOf(t, nil), k, needs); err != nil || len(warnings) != 1 || !strings.Contains(warnings[0], "has no /boot/config-x") {
+		t.Errorf("no configuration: %q, %v", warnings, err)
 	}
 }

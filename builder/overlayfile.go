@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"slices"
 	"strconv"
 	"time"
 
@@ -146,4 +147,25 @@ func readInner(b []byte, to *store.File, source string) (layers.Part, error) {
 			return nil, err
 		}
 	}
+}
+
+// linkK3s makes the commands of an unpacked release of k3s be found, as k3s'
+// installer does: those that nothing else in the image brings.
+func linkK3s(t *layers.Tree, epoch time.Time) error {
+	const program = "usr/lib/k3s/bin/k3s"
+	if t.Lookup(program) == nil {
+		return nil
+	}
+	for _, name := range []string{"k3s", "kubectl", "crictl", "ctr"} {
+		if slices.ContainsFunc([]string{"bin/", "sbin/", "usr/bin/", "usr/sbin/", "usr/local/bin/"}, func(dir string) bool {
+			return t.Lookup(dir+name) != nil
+		}) {
+			continue
+		}
+		h := tar.Header{Typeflag: tar.TypeSymlink, Name: "usr/bin/" + name, Linkname: "/" + program, Mode: 0o777, ModTime: epoch}
+		if err := t.Add(h, builderSource, nil); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -159,7 +159,9 @@ func (p *Plan) pinInventory() error {
 		return err
 	}
 	p.Inventory = b
-	return d.Public()
+	warnings, err := d.CheckK3s()
+	p.Notes = append(p.Notes, warnings...)
+	return errors.Join(err, d.Public())
 }
 
 // pinOverlays finds the overlays, the base first.

@@ -49,6 +49,10 @@ type Overlay struct {
 	Sysctls map[string]string `yaml:"sysctls"`
 	// Kernel are options the kernel must have, without CONFIG_.
 	Kernel []string `yaml:"kernel"`
+	// KernelWants are options that the kernel may lack, and a build then warns
+	// of: WantedFor says what will not work.
+	KernelWants []string `yaml:"kernel-wants"`
+	WantedFor   string   `yaml:"wanted-for"`
 	// Parameters may be set by the spec, with with:.
 	Parameters map[string]Parameter `yaml:"parameters"`
 
@@ -324,6 +328,9 @@ func (o Overlay) Tree() map[string][]byte {
 func (o Overlay) Digest() string {
 	h := sha256.New()
 	fmt.Fprintf(h, "%q %q %q\n", o.Packages, o.Modules, o.Kernel)
+	if len(o.KernelWants) > 0 {
+		fmt.Fprintf(h, "%q %q\n", o.KernelWants, o.WantedFor)
+	}
 	for _, services := range []map[string][]string{o.Services, o.Optional} {
 		for _, level := range sorted(services) {
 			fmt.Fprintf(h, "%s %q\n", level, services[level])

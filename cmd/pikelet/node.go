@@ -54,6 +54,9 @@ func (o *nodeOptions) load(file string) (*config.Config, error) {
 	if d.Inventory != nil && o.machine == (config.Machine{}) {
 		return nil, usageError{fmt.Errorf("%s is an inventory; say which node: --node NAME, --serial, --mac or --board", file)}
 	}
+	if _, err := d.CheckK3s(); err != nil {
+		return nil, err
+	}
 	o.machine.Serial, o.machine.MAC = strings.ToLower(o.machine.Serial), strings.ToLower(o.machine.MAC)
 	keys, err := o.keys()
 	if err != nil {
@@ -118,6 +121,13 @@ line and field. Secrets that are encrypted stay so. Exit status 2: something is.
 			nodes := 0
 			for _, file := range args {
 				d, err := desk.Load(file)
+				if err == nil {
+					var warnings []string
+					warnings, err = d.CheckK3s()
+					for _, w := range warnings {
+						say.warning(w)
+					}
+				}
 				errs = append(errs, err)
 				if err == nil && d.Inventory != nil {
 					nodes += len(d.Inventory.Nodes)

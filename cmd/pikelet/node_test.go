@@ -69,6 +69,12 @@ func TestNodeConfigs(t *testing.T) {
 	secret, token := encrypt(t, dir, "a cluster secret of more than 32 letters", id.Recipient().String()), encrypt(t, dir, "the-token", id.Recipient().String())
 	write(t, dir+"/lab.yaml", fmt.Sprintf("cluster-secret: %q\ndefaults:\n  k3s: {role: agent, server: 'https://10.0.0.1:6443', token: %q}\nnodes:\n- {hostname: attic, serial: '0badcafe'}\n- {hostname: cellar}\n", secret, token), 0o644)
 	contains(run(0, "node", "check", "lab.yaml"), "good: 2 nodes")
+	write(t, dir+"/agent.yaml", "k3s: {role: agent, server: 'https://10.0.0.1:6443', token: t, options: {cluster-init: true}}\n", 0o644)
+	for _, verb := range []string{"check", "show"} {
+		contains(run(2, "node", verb, "agent.yaml"), "agent.yaml:1: k3s.options.cluster-init: only servers take it, and k3s would not start as an agent")
+	}
+	write(t, dir+"/server.yaml", "k3s: {role: server, options: {flanel-backend: host-gw}}\n", 0o644)
+	contains(run(0, "node", "check", "server.yaml"), "warning: server.yaml:1: k3s.options.flanel-backend: k3s has no such option", "good: 1 nodes")
 	shown := run(0, "node", "show", "lab.yaml", "--serial", "100000000BADCAFE")
 	contains(shown, "hostname: attic", "token: (secret, 9 characters)", "# known_hosts: attic ssh-ed25519 ", "# IQN: iqn.2026-11.io.github.pikelet-os:attic-")
 	if strings.Contains(shown, "the-token") {
@@ -144,6 +150,8 @@ func TestImagesAreNobody(t *testing.T) {
 	build("inventory: nodes.yaml\n", 1, "nodes.yaml holds secrets (cluster-secret, nodes[0].k3s.token), and whoever has the image would have them")
 	write(t, dir+"/nodes.yaml", "nodes: [{hostname: Attic}]\n", 0o644)
 	build("inventory: nodes.yaml\n", 2, "nodes.yaml:1: hostname: ")
+	write(t, dir+"/nodes.yaml", "nodes: [{hostname: attic, k3s: {role: agent, server: 'https://10.0.0.1:6443', options: {tls-san: a}}}]\n", 0o644)
+	build("inventory: nodes.yaml\n", 2, "nodes.yaml:1: k3s.options.tls-san: only servers take it")
 	build("inventory: missing.yaml\n", 2, "inventory: no file missing.yaml")
 	write(t, dir+"/nodes.yaml", "nodes: [{hostname: attic, serial: '0badcafe', k3s: {role: agent, server: 'https://10.0.0.1:6443'}}]\n", 0o644)
 	build("inventory: nodes.yaml\n", 0)

@@ -23,6 +23,7 @@ import (
 	"github.com/pikelet-os/pikelet/internal/netboot"
 	"github.com/pikelet-os/pikelet/internal/netboot/bound"
 	"github.com/pikelet-os/pikelet/internal/netboot/plane"
+	"github.com/pikelet-os/pikelet/internal/node/config"
 )
 
 type serveOptions struct {
@@ -109,6 +110,7 @@ func runServe(ctx context.Context, ref string, o serveOptions, say *teller) erro
 	if doc.Inventory == nil {
 		return usageError{fmt.Errorf("%s is the config of one node; want an inventory", o.Nodes)}
 	}
+	warnOfK3s(doc, say)
 	keys, err := o.node.keys()
 	if err != nil {
 		return err
@@ -166,6 +168,18 @@ func runServe(ctx context.Context, ref string, o serveOptions, say *teller) erro
 		return nil
 	})
 	return group.Wait()
+}
+
+// warnOfK3s warns of what the desk would refuse, too: a server that has served
+// an inventory goes on with it.
+func warnOfK3s(doc *config.Document, say *teller) {
+	warnings, err := doc.CheckK3s()
+	if err != nil {
+		warnings = append(warnings, err.Error())
+	}
+	for _, w := range warnings {
+		say.warning(w)
+	}
 }
 
 // library returns what brings images for a server.

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pikelet-os/pikelet/internal/node/config"
 )
 
 const cgroupRoot = "/sys/fs/cgroup"
@@ -21,8 +23,18 @@ const defaultPodGrace = 30 * time.Second
 // podGrace returns the grace period of the node's config. Stopping goes on
 // without a config.
 func podGrace() time.Duration {
-	if cfg, err := readConfig(); err == nil && cfg.K3s.ShutdownGrace != 0 {
-		return time.Duration(cfg.K3s.ShutdownGrace)
+	cfg, err := readConfig()
+	if err != nil {
+		return defaultPodGrace
+	}
+	return graceOf(cfg)
+}
+
+// graceOf returns how long pods get to end: no longer than the desk lets
+// anybody ask for, whatever config a node has.
+func graceOf(cfg *config.Config) time.Duration {
+	if g := time.Duration(cfg.K3s.ShutdownGrace); g > 0 {
+		return min(g, config.MaxShutdownGrace)
 	}
 	return defaultPodGrace
 }

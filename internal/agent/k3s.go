@@ -7,10 +7,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pikelet-os/pikelet/internal/node/config"
 )
 
 // Where the k3s program is: as a package of Alpine's has it, or as the k3s
@@ -23,6 +26,10 @@ const (
 	imageAirgap  = "/usr/share/k3s/images"
 	imageApplied = "/usr/lib/pikelet/manifests"
 	imageCharts  = "/usr/share/k3s/charts"
+	// k3sRelease is where the image has an unpacked release.
+	k3sRelease = "/usr/lib/k3s"
+	// k3sPlugins is where the network plugins of pods are.
+	k3sPlugins = k3sData + "/data/cni"
 )
 
 // defaultTimeWait is how long k3s waits for the right time: certificates that
@@ -68,13 +75,55 @@ func runK3s(out io.Writer) error {
 		}
 	}
 	env := os.Environ()
-	if filepath.Dir(filepath.Dir(program)) == "/usr/lib/k3s" {
-		// What the release's own wrapper would do after unpacking itself
-		// (UNVERIFIED: docs/k3s.md).
-		env = slices.DeleteFunc(env, func(v string) bool { return strings.HasPrefix(v, "PATH=") }) // of two, the first counts
-		env = append(env, "PATH=/usr/lib/k3s/bin:/usr/lib/k3s/bin/aux:"+os.Getenv("PATH"), "K3S_DATA_DIR=/usr/lib/k3s")
+	if filepath.Dir(filepath.Dir(program)) == k3sRelease {
+		if err := linkPlugins(k3sPlugins, k3sRelease+"/bin"); err != nil {
+			return err
+		}
+		env = releaseEnv(env, bundledFirst(cfg.K3s))
 	}
 	return unix.Exec(program, []string{"k3s", cfg.K3s.Role}, env)
+}
+
+// releaseEnv returns the environment in which the wrapper of a release runs it
+// once it has unpacked itself. k3s tells containerd that plugins are where PATH
+// first has host-local, so k3sPlugins comes first: it can be written to, as
+// multus and others that bring plugins must (k3s-io/k3s#10868, #11790). What
+// the release bundles of a system's programs comes last, unless bundled asks
+// for it to come before the system's own. K3S_DATA_DIR, which wrappers once set,
+// moves the data of a k3s since August 2024 (k3s-io/k3s#10589): it is not set.
+func releaseEnv(env []string, bundled bool) []string {
+	system := ""
+	env = slices.DeleteFunc(slices.Clone(env), func(v string) bool { // of two, the first counts
+		path, is := strings.CutPrefix(v, "PATH=")
+		if is {
+			system = path
+		}
+		return is || strings.HasPrefix(v, "K3S_DATA_DIR=")
+	})
+	list := []string{k3sPlugins, k3sRelease + "/bin", system, k3sRelease + "/bin/aux"}
+	if bundled {
+		list[2], list[3] = list[3], list[2]
+	}
+	return append(env, "PATH="+strings.Join(list, ":"))
+}
+
+// bundledFirst reports whether the option prefer-bundled-bin is set, which is
+// the wrapper's to look at.
+func bundledFirst(k config.K3s) bool {
+	set, err := strconv.ParseBool(fmt.Sprint(k.Options["prefer-bundled-bin"]))
+	return err == nil && set
+}
+
+// linkPlugins makes dir hold links to the network plugins of a release's bin
+// folder: the program cni, and the links to it.
+func linkPlugins(dir, bin string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	return linkInto(dir, bin, func(name string) bool {
+		to, err := os.Readlink(filepath.Join(bin, name))
+		return name == "cni" || err == nil && to == "cni"
+	})
 }
 
 // k3sProgram returns where the image has k3s.
@@ -134,18 +183,21 @@ func synchronised() bool {
 // linkImages links the archives of container images that the image brings to
 // where k3s imports them, and takes away links of earlier releases.
 func linkImages() error {
-	return linkInto(k3sData+"/agent/images", imageAirgap)
+	return linkInto(k3sData+"/agent/images", imageAirgap, all)
 }
 
 // placeManifests links the manifests of overlays to where k3s applies them,
 // and their charts to where it serves them.
 func placeManifests() error {
-	return errors.Join(linkInto(k3sData+"/server/manifests", imageApplied), linkInto(k3sData+"/server/static/charts", imageCharts))
+	return errors.Join(linkInto(k3sData+"/server/manifests", imageApplied, all), linkInto(k3sData+"/server/static/charts", imageCharts, all))
 }
 
-// linkInto makes dir hold a link to every file of from, and no other links
-// into it. What people put there themselves stays.
-func linkInto(dir, from string) error {
+// all takes every file.
+func all(string) bool { return true }
+
+// linkInto makes dir hold a link to every file of from whose name is wanted,
+// and no other links into it. What people put there themselves stays.
+func linkInto(dir, from string, wanted func(name string) bool) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
@@ -169,6 +221,9 @@ func linkInto(dir, from string) error {
 		return err
 	}
 	for _, e := range files {
+		if !wanted(e.Name()) {
+			continue
+		}
 		if err := os.Symlink(filepath.Join(from, e.Name()), filepath.Join(dir, e.Name())); err != nil && !errors.Is(err, os.ErrExist) {
 			return err
 		}

@@ -9,6 +9,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,8 +24,44 @@ import (
 // reboot while its NAS is down.
 const (
 	termTime  = 10 * time.Second
+	killTime  = 2 * time.Second
 	flushTime = 35 * time.Second
+	// logoutTime is for what has a limit of its own, and is not waited for as
+	// a whole: iscsiadm's logouts.
+	logoutTime = 30 * time.Second
 )
+
+// signEvery is how often a trial that stops says that it is alive. The feeder
+// of the watchdog restarts a trial that is silent for a minute, and pikeletd
+// has stopped already.
+const signEvery = 10 * time.Second
+
+// stopLimit returns how long stopVolume takes at most.
+func stopLimit(grace time.Duration) time.Duration {
+	return grace + termTime + killTime + flushTime + flushTime/3 + logoutTime
+}
+
+// signsOfLife calls alive now and every signEvery until stop is called, or
+// until limit is over: what hangs for longer is the feeder's to end.
+func signsOfLife(alive func(), limit time.Duration) (stop func()) {
+	done := make(chan struct{})
+	var ended sync.WaitGroup
+	ended.Go(func() {
+		tick := time.NewTicker(signEvery)
+		defer tick.Stop()
+		for end := time.After(limit); ; {
+			alive()
+			select {
+			case <-tick.C:
+			case <-end:
+				return
+			case <-done:
+				return
+			}
+		}
+	})
+	return func() { close(done); ended.Wait() }
+}
 
 // stopped is what a volume waits for that was closed on purpose.
 const stopped = "the volume service was stopped"
@@ -42,9 +79,13 @@ func stopVolume(out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	endContainers(cgroupRoot, podGrace(), out)
+	grace := podGrace()
+	if b, err := readBoot(); err == nil {
+		defer signsOfLife(host{boot: b}.Alive, stopLimit(grace))()
+	}
+	endContainers(cgroupRoot, grace, out)
 	endUsers(unix.SIGTERM, termTime)
-	endUsers(unix.SIGKILL, 2*time.Second)
+	endUsers(unix.SIGKILL, killTime)
 	flushed := make(chan error, 1)
 	go func() { flushed <- errors.Join(unmountVolume(), waitReleased(v)) }()
 	select {

@@ -40,7 +40,8 @@ func forGuest(t *testing.T, name string) []byte {
 	return b
 }
 
-func tarOf(t *testing.T, files map[string][]byte) []byte {
+// tarOf makes an archive of files, and of links to a program cni.
+func tarOf(t *testing.T, files map[string][]byte, links ...string) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
@@ -49,6 +50,11 @@ func tarOf(t *testing.T, files map[string][]byte) []byte {
 			t.Fatal(err)
 		}
 		if _, err := w.Write(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range links {
+		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: "cni", Mode: 0o777}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -110,7 +116,7 @@ func keepFile(t *testing.T, dir, name string, b []byte) (path, digest string) {
 func k3sImage(t *testing.T) *builder.Result {
 	t.Helper()
 	return sharedBuildOf(t, "k3s.yaml", func(dir string) []string {
-		inner := zstdOf(t, tarOf(t, map[string][]byte{"./bin/k3s": forGuest(t, "k3s")}))
+		inner := zstdOf(t, tarOf(t, map[string][]byte{"./bin/k3s": forGuest(t, "k3s"), "./bin/cni": nil}, "./bin/host-local"))
 		// A program that holds the archive, after bytes that look like one.
 		release := append([]byte("\x7fELF, as far as anybody looks \x28\xb5\x2f\xfd no archive "), inner...)
 		path, digest := keepFile(t, dir, "k3s-arm64", append(release, "the end of the program"...))
@@ -137,9 +143,10 @@ func TestK3sAndItsRole(t *testing.T) {
 		"registries: {mirrors: {docker.io: {endpoint: ['https://mirror.lan']}}}\n")
 	p := boot(t, card)
 	p.prompt()
-	p.run("tail -f /var/log/k3s.log & sleep 1", "no time server answered within 1s", "k3s stand-in: agent at 2026", "path /usr/lib/k3s/bin:", "kubelet-arg:max-pods=30", "node-label:room=attic", "token:a-token",
+	p.run("tail -f /var/log/k3s.log & sleep 1", "no time server answered within 1s", "k3s stand-in: agent at 2026", "path /var/lib/rancher/k3s/data/cni:/usr/lib/k3s/bin:", "kubelet-arg:max-pods=30", "node-label:room=attic", "token:a-token",
 		"k3s-airgap-images-arm64.tar.zst", "it has a registries.yaml")
 	p.works("[ $(stat -c %a /etc/rancher/k3s/config.yaml) = 600 ]")
+	p.works("[ $(readlink /usr/bin/k3s) = /usr/lib/k3s/bin/k3s ] && [ $(readlink /var/lib/rancher/k3s/data/cni/host-local) = /usr/lib/k3s/bin/host-local ]")
 	p.run("pikeletd status", "k3s     agent, ok")
 	p.run("pikeletd check", "ok      cgroups", "ok      modules", "ok      sysctls", "ok      propagation", "ok      rancher", "ok      route", "MISSING time", "ok      kubelet")
 	if !full.Tests {
@@ -152,10 +159,10 @@ func TestK3sAndItsRole(t *testing.T) {
 	p.run("tail -f /var/log/k3s.log & sleep 1", "k3s stand-in: server at 2026", "cluster-init:true", "/var/lib/rancher/k3s/server/manifests/metallb-metallb-pools.yaml", "metallb-metallb.yaml")
 	p.works("cat /var/lib/rancher/k3s/server/manifests/metallb-metallb-pools.yaml | grep -x '    - 10.1.0.0/24' && ls -L /var/lib/rancher/k3s/server/static/charts/metallb-0.1.2.tgz")
 	p.off()
-	configure(t, card, common+"k3s: {role: server, options: {no-such-option: 1}}\n")
+	configure(t, card, common+"k3s: {role: server, token: a-token, options: {no-such-option: 1}}\n")
 	p = boot(t, card)
 	p.prompt()
-	p.run("tail -f /var/log/k3s.log & sleep 1", "flag provided but not defined: -no-such-option")
+	p.run("tail -f /var/log/k3s.log & sleep 1", "Unknown flag --no-such-option found in config.yaml, skipping", "k3s stand-in: server at 2026")
 }
 
 // TestContainersRun: containerd and runc start a container from an archive on

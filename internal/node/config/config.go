@@ -132,17 +132,20 @@ type K3s struct {
 	Token string `yaml:"token,omitempty"`
 	// AgentToken lets agents join, and no servers. Secret.
 	AgentToken string `yaml:"agent-token,omitempty"`
-	// Labels are given to the node when it joins.
+	// Labels are given to the node at each start; one that is left out later
+	// stays.
 	Labels map[string]string `yaml:"labels,omitempty"`
-	// Taints are given to the node when it joins, as KEY=VALUE:EFFECT.
+	// Taints are given to the node when it registers, and never again, as
+	// KEY=VALUE:EFFECT.
 	Taints []string `yaml:"taints,omitempty"`
 	// Options are any others of k3s, as in its own config file, such as
 	// flannel-backend: host-gw. A name with + at its end adds to a list. yes,
 	// no, on and off are true and false, as in that file; a number such as 0640
-	// stays the text it is.
+	// stays the text it is. Those of an inventory's defaults that only servers
+	// take do not reach agents.
 	Options Options `yaml:"options,omitempty"`
 	// ShutdownGrace is how long pods get to end after SIGTERM when the node
-	// stops, restarts or is upgraded. Default: 30s.
+	// stops, restarts or is upgraded: 10m at most. Default: 30s.
 	ShutdownGrace Duration `yaml:"shutdown-grace,omitempty"`
 }
 

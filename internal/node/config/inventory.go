@@ -220,7 +220,7 @@ func (c *checker) inventory(f *Document, boards []string) {
 
 // merged checks what node i gets, with the lines of where it was written.
 func (c *checker) merged(f *Document, i int, claim func(field, what, value string)) {
-	whole := merge(f.defaults, strip(f.nodes[i]))
+	whole := joined(f.defaults, strip(f.nodes[i]))
 	if whole == nil {
 		return
 	}
@@ -333,9 +333,9 @@ func (f *Document) For(m Machine, name string, decrypt func(string) (string, err
 	whole := f.top
 	switch {
 	case err != nil:
-		whole = resolve(f.defaults)
+		whole = joined(f.defaults, nil)
 	case f.Inventory != nil:
-		whole = merge(f.defaults, strip(f.nodes[i]))
+		whole = joined(f.defaults, strip(f.nodes[i]))
 	}
 	cfg := &Config{}
 	if whole == nil {

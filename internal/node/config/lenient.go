@@ -22,7 +22,7 @@ func Over(inventory *Document, m Machine, file string, delivered []byte, forgivi
 			if inventory.Inventory == nil {
 				under = inventory.top
 			} else {
-				under = merge(inventory.defaults, strip(inventory.nodes[i]))
+				under = joined(inventory.defaults, strip(inventory.nodes[i]))
 			}
 		}
 	}
@@ -31,7 +31,7 @@ func Over(inventory *Document, m Machine, file string, delivered []byte, forgivi
 	if over == nil && !ok || c.Err() != nil && !forgiving { // a key that is there twice is a mistake like others
 		return nil, c.Err()
 	}
-	whole := merge(under, over)
+	whole := joined(under, over)
 	if whole == nil {
 		return &Config{}, nil
 	}

@@ -1,6 +1,7 @@
 // Command k3s stands in for k3s in tests. It reads the files k3s reads, holds
-// the ports k3s holds, answers its health endpoints, runs nothing, and fails
-// on any option it does not know: those of FACTS 7.2.
+// the ports k3s holds, answers its health endpoints and runs nothing. Of options
+// it does not know, those of FACTS 7.2, it does what k3s does: a server skips
+// them with a warning, an agent fails.
 package main
 
 import (
@@ -59,11 +60,19 @@ func run() error {
 			found = found || strings.TrimSuffix(name, "+") == k
 		}
 		if !found {
-			return fmt.Errorf("flag provided but not defined: -%s", name)
+			if role == "agent" {
+				return fmt.Errorf("flag provided but not defined: -%s", name)
+			}
+			fmt.Printf("k3s stand-in: Unknown flag --%s found in config.yaml, skipping\n", name)
+			delete(options, name)
 		}
 	}
 	if role == "agent" && (options["server"] == "" || options["token"] == "") {
 		return fmt.Errorf("an agent needs server and token")
+	}
+	// k3s of August 2024 and later keeps its data there (k3s-io/k3s#10589).
+	if dir := os.Getenv("K3S_DATA_DIR"); dir != "" {
+		return fmt.Errorf("K3S_DATA_DIR moves the data to %s", dir)
 	}
 	password, err := os.ReadFile("/etc/rancher/node/password")
 	if err != nil {
