@@ -289,7 +289,8 @@ func TestFirstBootMakesANode(t *testing.T) {
 // TestConfigAndClock: a config with mistakes is not taken; the node comes up as
 // it was, and says why on console, card and in its status. A mended one takes
 // effect on the boot that brings it. On a machine that woke up in 2001 it is
-// never before the node last knew the time, and a time server is believed.
+// never before the node last knew the time, and a time server is believed. The
+// network is what the config says, and a check says what of it is not there.
 // (That it is never before the image was built is in TestRaspi3bReachesLogin.)
 func TestConfigAndClock(t *testing.T) {
 	t.Parallel()
@@ -311,13 +312,16 @@ func TestConfigAndClock(t *testing.T) {
 	if !strings.Contains(report, "PROBLEM: a config was not taken: node.yaml:4: password: there is no such field") {
 		t.Errorf("report.txt: %s", strings.TrimSpace(report))
 	}
-	scribble(t, card, "hostname: cellar\nsysctls: {vm.swappiness: '17'}\nmodules: [dummy]\nnetwork:\n  interfaces: [{name: eth0, addresses: [10.0.2.77/24, 10.9.9.9/32], gateway: 10.0.2.2}]\n  dns: [10.0.2.3]\n  search: [lan]\nvolume: {on: memory, size: 32MiB}\n"+
+	scribble(t, card, "hostname: cellar\nsysctls: {vm.swappiness: '17'}\nmodules: [dummy]\nnetwork:\n  interfaces:\n  - {name: eth0, addresses: [10.0.2.77/24, 10.9.9.9/32], gateway: 10.0.2.2, routes: [{to: 10.50.0.0/16, via: 10.0.2.9}]}\n"+
+		"  - {name: eth0.20, dhcp: false}\n  - {name: br0, bridge: {ports: [eth0.20]}, addresses: [10.30.0.5/24]}\n  - {name: lo, addresses: [10.40.0.5/32]}\n  - {name: eth9, addresses: [10.60.0.5/24]}\n  dns: [10.0.2.3]\n  search: [lan]\nvolume: {on: memory, size: 32MiB}\n"+
 		"time: {servers: [10.0.2.2]}\n")
 	p = boot(t, card, in2001)
 	p.expect("this is cellar, config from the control partition")
 	p.prompt()
 	p.works("[ $(cat /proc/sys/vm/swappiness) = 17 ] && grep -q ^dummy /proc/modules")
 	p.works("ip addr show eth0 | grep -q 10.0.2.77/24 && ip addr show eth0 | grep -q 10.9.9.9/32 && ip route | grep 'default via 10.0.2.2'")
+	p.works("ip addr show br0 | grep 10.30.0.5/24 && ls /sys/class/net/br0/brif/eth0.20 && grep -q 'VID: 20' /proc/net/vlan/eth0.20 && ip addr show lo | grep 10.40.0.5/32 && ip route | grep '10.50.0.0/16 via 10.0.2.9'")
+	p.run("pikeletd check", "MISSING interfaces", "eth9")
 	p.works("grep -x 'nameserver 10.0.2.3' /etc/resolv.conf && ping -c 1 -W 5 10.0.2.2")
 	p.works("cat /proc/sys/kernel/hostname | grep -x cellar")
 	p.works("df -m /var/lib/rancher | grep 'tmpfs *32'")
@@ -418,7 +422,7 @@ func serveTime(t *testing.T) {
 }
 
 // TestVolumeOnADisk: a USB or NVMe disk that is blank is formatted and used,
-// on the next boot too; logs go to state where the config says so.
+// on the next boot too, and another blank one in its place is not; logs go to state where the config says so.
 func TestVolumeOnADisk(t *testing.T) {
 	t.Parallel()
 	second := filepath.Join(t.TempDir(), "second.img")
@@ -438,6 +442,13 @@ func TestVolumeOnADisk(t *testing.T) {
 		if out, err := exec.Command("debugfs", "-R", "cat /var/lib/rancher/kept", second).Output(); err != nil || string(out) != "kept\n" {
 			t.Errorf("the disk keeps %q (%v)", out, err)
 		}
+		another := filepath.Join(t.TempDir(), "another.img")
+		if err := os.WriteFile(another, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		enlarge(t, another, 200)
+		p = boot(t, card, func(o *vm.Options) { o.Second = another })
+		p.expect("/dev/vdb is blank, and is not formatted: this node had a volume there")
 		return // TestVolumeOnISCSI has the next boot of a volume
 	}
 	p.run("sync; reboot", "config from state")

@@ -28,8 +28,10 @@ func (b *builder) network() {
 	for _, in := range list {
 		if in.Name == config.Loopback {
 			// In the one stanza: ifup refuses a file that has an interface twice.
+			// Before the method: where lo is up already, the kernel has given it
+			// 127.0.0.1, busybox fails to add that, and leaves out what is after.
 			for _, a := range in.Addresses {
-				fmt.Fprintf(&s, "\tup ip addr add %s dev lo\n", a)
+				fmt.Fprintf(&s, "\tpre-up ip addr replace %s dev lo\n", a)
 			}
 		}
 	}

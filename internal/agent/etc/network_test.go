@@ -34,7 +34,7 @@ var networks = map[string][]string{
 	"network: {interfaces: [{name: eth0, mtu: 9000}]}": {
 		"ip link set dev eth0 mtu 9000", "ip link set eth0 up", "udhcpc "},
 	"network: {interfaces: [{name: eth0}, {name: lo, addresses: [192.168.0.21/32, 'fd00::1/128']}]}": {
-		"ip link set lo up", "ip addr add 192.168.0.21/32 dev lo", "ip addr add fd00::1/128 dev lo", "udhcpc "},
+		"ip addr replace 192.168.0.21/32 dev lo", "ip addr replace fd00::1/128 dev lo", "ip link set lo up", "udhcpc "},
 	"network: {interfaces: [{name: eth0, addresses: [192.168.1.2/24, 'fd00::2/64', 10.0.0.2/8], gateway: 192.168.1.1, gateway6: 'fe80::1'}]}": {
 		"ip addr add 192.168.1.2/24", "ip route add default via 192.168.1.1 dev eth0", "ip addr add fd00::2/64 dev eth0",
 		"ip addr add 10.0.0.2/8 dev eth0", "ip route replace ::/0 dev eth0 via fe80::1\n"},
