@@ -249,7 +249,7 @@ func TestLoginsStayWithTheirHost(t *testing.T) {
 func TestPasswordsInAddresses(t *testing.T) {
 	m := newMirror(t, status(401))
 	_, host, _ := strings.Cut(m.URL, "://")
-	for _, login := range []string{"anna:s3cret", "s3cret", "s3cret:", "anna:s3cret%"} {
+	for _, login := range []string{"anna:s3cret", "s3cret", "s3cret:", "anna:s3cret%", "anna:/s3cret", "anna:a/s3cret", "anna:a/b:s3cret/"} {
 		_, err := hasty(t).Read(context.Background(), "http://"+login+"@"+host+"/APKINDEX.tar.gz", 10)
 		if err == nil || strings.Contains(err.Error(), "s3cret") || !strings.Contains(err.Error(), "netrc") {
 			t.Errorf("%v", err)
@@ -278,6 +278,8 @@ func TestCheckAddress(t *testing.T) {
 		"http:/mirror.example/x":                          "http:// or https://",
 		"https://":                                        "names no host",
 		"https://anna:s3cret@mirror.example/x":            "netrc",
+		"https://anna:a/s3cret@mirror.example/x":          "machine mirror.example login",
+		"https://mirror.example:8443/a@b":                 "",
 	} {
 		err := CheckAddress(url, "aarch64")
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {

@@ -119,7 +119,19 @@ func hasLogin(address string) (host string, has bool) {
 	}
 	authority, _, _ := strings.Cut(rest, "/")
 	i := strings.LastIndex(authority, "@")
+	if i < 0 && strings.Contains(rest, "@") && !hasPort(authority) {
+		// A password with a slash in it: what stands before that is no port.
+		authority, _, _ = strings.Cut(rest[strings.LastIndex(rest, "@"):], "/")
+		i = 0
+	}
 	return authority[i+1:], i >= 0
+}
+
+// hasPort reports whether an authority has a number where it may have a port, or
+// nothing there at all.
+func hasPort(authority string) bool {
+	_, port, ok := strings.Cut(authority[strings.LastIndexByte(authority, ']')+1:], ":")
+	return !ok || port != "" && strings.Trim(port, "0123456789") == ""
 }
 
 // CheckAddress says why an address names no repository of packages for an
