@@ -32,6 +32,13 @@ const (
 	otherWait = 3 * time.Second
 )
 
+// soonAgain is how often disks are looked for, and lookAgain how often once one
+// was found, when another may follow: each look reads all of them anew.
+const (
+	soonAgain = 20 * time.Millisecond
+	lookAgain = 250 * time.Millisecond
+)
+
 // findSlot finds the disk that holds the running slot of this very build. All
 // Pikelet cards look alike, so what counts is the build id in the slot's
 // manifest, and the kind of disk that the firmware says it booted from. A single
@@ -42,8 +49,12 @@ func (b *boot) findSlot() error {
 		return b.findServer()
 	}
 	mode, _ := firmware("boot-mode")
-	for start := time.Now(); ; time.Sleep(20 * time.Millisecond) {
+	pause := soonAgain
+	for start := time.Now(); ; time.Sleep(pause) {
 		f := b.search()
+		if len(f.exact) > 0 {
+			pause = lookAgain
+		}
 		c, err := choose(f, mode, b.line.Slot, b.info.BuildID, time.Since(start))
 		if c != nil {
 			b.card = c

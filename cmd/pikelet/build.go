@@ -193,9 +193,8 @@ func runBuild(ctx context.Context, o buildOptions, say *teller) error {
 	return nil
 }
 
-// userFolder returns pikelet's folder in one of the user's own. Without a home
-// directory, as in a service, instead
-// says what to do.
+// userFolder returns pikelet's folder in one of the user's own. instead is what
+// to do without a home directory, as in a service.
 func userFolder(base func() (string, error), instead string) (string, error) {
 	dir, err := base()
 	if err != nil {
