@@ -30,9 +30,9 @@ help: ## list these targets
 
 build: $(BUILD)/pikelet ## build the pikelet command, device programs inside
 
-device: builder/device/pikelet-init builder/device/pikeletd ## build the programs that run on nodes
+device: builder/deviceprogs/pikelet-init builder/deviceprogs/pikeletd ## build the programs that run on nodes
 
-builder/device/pikelet-init builder/device/pikeletd: builder/device/%: $(SOURCES)
+builder/deviceprogs/pikelet-init builder/deviceprogs/pikeletd: builder/deviceprogs/%: $(SOURCES)
 	CGO_ENABLED=0 GOOS=linux GOARCH=arm64 $(GO) build $(DEVICE_FLAGS) -o $@ ./cmd/$*
 
 $(BUILD)/pikelet: $(SOURCES) $(ASSETS) device
@@ -73,11 +73,11 @@ check: device $(BUILD)/tools/staticcheck ## vet, staticcheck and the tests that 
 # usually waits, for a NAS that is away or for a filesystem of another boot.
 VMS := 3
 # Boot tests take longest, so they begin first, beside all others.
-PACKAGES := ./internal/vm ./cmd/pikelet ./...
+PACKAGES := ./internal/testing/e2e ./cmd/pikelet ./...
 # What is written for several cores: make test has the race detector watch
 # these, and make test-all more; each is compiled once more for it.
-RACED     := ./internal/netboot/... ./builder/squashfs ./builder/cache ./internal/disk/medium ./internal/flash ./layers/store
-ALL_RACED := $(RACED) ./builder/... ./layers/... ./internal/slots ./internal/disk/... ./internal/verity ./internal/artifact/...
+RACED     := ./internal/host/bootserver/... ./internal/shared/squashfs ./builder/cache ./internal/shared/medium ./internal/host/flash ./layers/store
+ALL_RACED := $(RACED) ./builder/... ./layers/... ./internal/shared/slots ./internal/shared/disk/... ./internal/shared/verity ./internal/shared/image/...
 
 needed: setup-test build starter $(BUILD)/tools/registry $(BUILD)/tools/testlog
 
@@ -90,7 +90,7 @@ test-all: needed $(BUILD)/tools/staticcheck ## run all tests at full size, with 
 	@$(MAKE) --no-print-directory check
 	@$(MAKE) --no-print-directory dist DIST=$(BUILD)/seed PLATFORMS=linux/arm64
 	set -o pipefail; { $(GOTEST) -tags full -parallel $(VMS) $(PACKAGES) && \
-	  $(GOTEST) -run 'TestProof|TestSoak' ./internal/agent/updater -states 10000 -upgrades 200 && \
+	  $(GOTEST) -run 'TestProof|TestSoak' ./internal/device/updater -states 10000 -upgrades 200 && \
 	  CGO_ENABLED=1 $(GOTEST) -race $(ALL_RACED) && \
 	  CGO_ENABLED=1 $(GOTEST) -race -run TestFetchesOverlap ./cmd/pikelet; } | $(TESTLOG)
 
@@ -98,7 +98,7 @@ bench: setup-bench build starter tools ## measure, side by side with the peers, 
 	$(BUILD)/starter-bin -bulk -o $(BUILD)/bulk
 	$(BUILD)/pikelet build -o $(BUILD)/demo examples/demo.yaml
 	$(if $(filter-out %delta,$(or $(ONLY),delta)),,$(MAKE) --no-print-directory large)
-	$(GO) build -o $(BUILD)/bench ./internal/vm/bench
+	$(GO) build -o $(BUILD)/bench ./internal/tools/bench
 	$(BUILD)/bench -o bench.json $(if $(ALPINE),-alpine $(ALPINE)) $(if $(ONLY),-only $(ONLY))
 
 # What patches are measured on: a large program, and some of Debian's packages,
@@ -110,8 +110,8 @@ large: ## make what patches are measured on: minutes, once
 
 pairs: ## make patches of real releases, in each way: programs of Go's at two versions, Debian's packages at two dates
 	testdata/large/debs.sh $(BUILD)/large/debs libssl3 libc6 containerd
-	$(GO) test -tags pairs -v -count=1 -timeout 60m -run TestPairs ./internal/patch -programs $(abspath $(BUILD)/pairs) -debs $(abspath $(BUILD)/large/debs)
-	$(GO) test -tags pairs -v -count=1 -run TestKnownReleases ./internal/delta -programs $(abspath $(BUILD)/pairs)
+	$(GO) test -tags pairs -v -count=1 -timeout 60m -run TestPairs ./internal/shared/image/patch -programs $(abspath $(BUILD)/pairs) -debs $(abspath $(BUILD)/large/debs)
+	$(GO) test -tags pairs -v -count=1 -run TestKnownReleases ./internal/shared/delta -programs $(abspath $(BUILD)/pairs)
 
 FUZZTIME ?= 20s
 fuzz: device ## run every fuzz target for FUZZTIME
@@ -120,14 +120,14 @@ fuzz: device ## run every fuzz target for FUZZTIME
 	    echo "== $$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p; done; done
 
 proof: setup-test build starter $(BUILD)/tools/registry ## judge 120,000 states that power cuts leave, and those of recorded runs; boot 20 of them
-	$(GO) test -count=1 -timeout 60m -v -run 'TestProof|TestMutants|TestKillTable' ./internal/agent/updater -states 120000
-	$(GO) test -count=1 -timeout 60m -v -run TestRecorded ./internal/vm -crash-states 15 -boot-states 20
+	$(GO) test -count=1 -timeout 60m -v -run 'TestProof|TestMutants|TestKillTable' ./internal/device/updater -states 120000
+	$(GO) test -count=1 -timeout 60m -v -run TestRecorded ./internal/testing/e2e -crash-states 15 -boot-states 20
 
 soak: setup-test build starter $(BUILD)/tools/registry ## run long tests: power cuts, killed upgrades, and builds side by side with the race detector watching
-	$(GO) test -count=1 -timeout 60m -v -run TestSoak ./internal/agent/updater -upgrades 2000
-	$(GO) test -count=1 -timeout 180m -v -run TestUpgradeKilled ./internal/vm -kills 60
-	$(GO) test -count=1 -timeout 60m -v -run TestPowerCuts ./internal/vm -cuts 50
-	$(GO) test -count=1 -timeout 60m -v -run TestBootStorm ./internal/vm -storm 100 -lossy-storm 20
+	$(GO) test -count=1 -timeout 60m -v -run TestSoak ./internal/device/updater -upgrades 2000
+	$(GO) test -count=1 -timeout 180m -v -run TestUpgradeKilled ./internal/testing/e2e -kills 60
+	$(GO) test -count=1 -timeout 60m -v -run TestPowerCuts ./internal/testing/e2e -cuts 50
+	$(GO) test -count=1 -timeout 60m -v -run TestBootStorm ./internal/testing/e2e -storm 100 -lossy-storm 20
 	CGO_ENABLED=1 $(GO) test -tags full -race -count=1 -timeout 60m -run TestBuildsShareACache ./cmd/pikelet
 
 test-clients: setup-clients build starter $(BUILD)/tools/registry ## let real clients judge: cosign, crane, regctl, skopeo
@@ -136,13 +136,13 @@ test-clients: setup-clients build starter $(BUILD)/tools/registry ## let real cl
 WORLDS ?= 3000
 oracle: build starter ## compare with Alpine's own apk: make oracle ALPINE=DIR, with its minirootfs archives and index
 	$(GO) test -tags oracle -v -count=1 -timeout 60m -run Oracle ./layers/apk -alpine $(abspath $(ALPINE)) -worlds $(WORLDS)
-	$(GO) test -tags oracle -v -count=1 -timeout 10m -run Alpine ./internal/vm -alpine $(abspath $(ALPINE))
+	$(GO) test -tags oracle -v -count=1 -timeout 10m -run Alpine ./internal/testing/e2e -alpine $(abspath $(ALPINE))
 
 eeprom: device ## compare updates of bootloaders with Raspberry Pi's own tool: make eeprom RPI_EEPROM=DIR, a work tree of raspberrypi/rpi-eeprom
-	$(GO) test -count=1 -v -tags rpieeprom -run AsRaspberryPi ./internal/netboot/eeprom -rpi-eeprom $(abspath $(RPI_EEPROM))
+	$(GO) test -count=1 -v -tags rpieeprom -run AsRaspberryPi ./internal/host/bootserver/eeprom -rpi-eeprom $(abspath $(RPI_EEPROM))
 
 generate: ## rewrite generated files: schemas, and tables of fields
-	-$(GO) test ./builder/spec ./internal/node/config -run Fresh -update
+	-$(GO) test ./builder/spec ./internal/shared/nodeconfig -run Fresh -update
 
 DIST := $(BUILD)/dist
 PLATFORMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64

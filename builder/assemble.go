@@ -13,8 +13,8 @@ import (
 	"time"
 
 	"github.com/pikelet-os/pikelet/builder/spec"
-	"github.com/pikelet-os/pikelet/internal/node"
-	"github.com/pikelet-os/pikelet/internal/node/config"
+	"github.com/pikelet-os/pikelet/internal/shared/node"
+	"github.com/pikelet-os/pikelet/internal/shared/nodeconfig"
 	"github.com/pikelet-os/pikelet/layers"
 	"github.com/pikelet-os/pikelet/layers/apk"
 	"github.com/pikelet-os/pikelet/overlays"
@@ -140,7 +140,7 @@ func checkNoIdentity(t *layers.Tree) error {
 			if err != nil {
 				return err
 			}
-			found = !config.Blank(b)
+			found = !nodeconfig.Blank(b)
 		}
 		if found {
 			errs = append(errs, fmt.Errorf("/%s would be in the image (from %s), and every node would have the same: %s. Leave it out; each node makes its own", name, e.Source, identities[name]))

@@ -6,7 +6,7 @@ import (
 	"maps"
 	"strings"
 
-	"github.com/pikelet-os/pikelet/builder/squashfs"
+	"github.com/pikelet-os/pikelet/internal/shared/squashfs"
 	"github.com/pikelet-os/pikelet/layers"
 )
 

@@ -13,12 +13,12 @@ import (
 
 	"github.com/pikelet-os/pikelet/boards"
 	"github.com/pikelet-os/pikelet/builder/spec"
-	"github.com/pikelet-os/pikelet/builder/squashfs"
-	"github.com/pikelet-os/pikelet/initramfs/archive"
-	"github.com/pikelet-os/pikelet/initramfs/cmdline"
-	"github.com/pikelet-os/pikelet/internal/artifact"
-	"github.com/pikelet-os/pikelet/internal/packing"
-	"github.com/pikelet-os/pikelet/internal/slots"
+	"github.com/pikelet-os/pikelet/internal/shared/cmdline"
+	"github.com/pikelet-os/pikelet/internal/shared/image"
+	"github.com/pikelet-os/pikelet/internal/shared/initrd"
+	"github.com/pikelet-os/pikelet/internal/shared/recompress"
+	"github.com/pikelet-os/pikelet/internal/shared/slots"
+	"github.com/pikelet-os/pikelet/internal/shared/squashfs"
 	"github.com/pikelet-os/pikelet/layers"
 	"github.com/pikelet-os/pikelet/layers/kmod"
 )
@@ -40,7 +40,7 @@ func BootFiles(p *Plan, t *layers.Tree, k *Kernel, c *contents) (*Boot, error) {
 	if err != nil {
 		return nil, err
 	}
-	if b.Files[artifact.KernelFile], err = kernelImage(t, k, c); err != nil {
+	if b.Files[image.KernelFile], err = kernelImage(t, k, c); err != nil {
 		return nil, err
 	}
 	if err := b.addKernelConfig(t, k, c); err != nil {
@@ -59,18 +59,18 @@ func BootFiles(p *Plan, t *layers.Tree, k *Kernel, c *contents) (*Boot, error) {
 			return nil, err
 		}
 	}
-	if b.Files[artifact.ConfigFile], err = configTxt(p.Image, list, b.Files); err != nil {
+	if b.Files[image.ConfigFile], err = configTxt(p.Image, list, b.Files); err != nil {
 		return nil, err
 	}
 	for _, l := range []slots.Letter{slots.A, slots.B, slots.Net} {
 		b.Files[l.CmdlineFile()] = cmdline.Encode(l, p.Words)
 	}
-	if b.Files[artifact.InitramfsFile], err = b.initramfs(p, t, k, list, c); err != nil {
+	if b.Files[image.InitramfsFile], err = b.initramfs(p, t, k, list, c); err != nil {
 		return nil, err
 	}
 	b.digests = map[string]string{}
 	for name, file := range b.Files {
-		b.digests[name] = artifact.DigestOf(file)
+		b.digests[name] = image.DigestOf(file)
 	}
 	return b, nil
 }
@@ -98,11 +98,11 @@ func kernelImage(t *layers.Tree, k *Kernel, c *contents) ([]byte, error) {
 
 // gzipForm is how what the firmware unpacks is gzipped: so that nodes can do it
 // again, when a patch changes what is in it.
-func gzipForm(c squashfs.Compression) packing.Form {
+func gzipForm(c squashfs.Compression) recompress.Form {
 	if c.Name == squashfs.Small().Name {
-		return packing.GzipSmall
+		return recompress.GzipSmall
 	}
-	return packing.Gzip
+	return recompress.Gzip
 }
 
 // gzipped returns a file of the tree, gzipped by us, whoever did it before.
@@ -111,13 +111,13 @@ func gzipped(t *layers.Tree, name string, limit int64, c *contents) ([]byte, err
 	if e == nil || e.Content == nil {
 		return nil, fmt.Errorf("the tree has no file %q", name)
 	}
-	return c.blob(c.key("gzip", packing.Generation, e.Content.Sum), func() ([]byte, error) {
+	return c.blob(c.key("gzip", recompress.Generation, e.Content.Sum), func() ([]byte, error) {
 		b, err := t.ReadFile(name, limit)
 		if err != nil {
 			return nil, err
 		}
 		if bytes.HasPrefix(b, []byte{0x1f, 0x8b}) {
-			r, err := packing.NewReader(bytes.NewReader(b), packing.Gzip, maxUngzipped)
+			r, err := recompress.NewReader(bytes.NewReader(b), recompress.Gzip, maxUngzipped)
 			if err != nil {
 				return nil, fmt.Errorf("unpacking %s: %w", name, err)
 			}
@@ -126,7 +126,7 @@ func gzipped(t *layers.Tree, name string, limit int64, c *contents) ([]byte, err
 			}
 		}
 		var out bytes.Buffer
-		w, err := packing.NewWriter(&out, gzipForm(c.pool.Compression))
+		w, err := recompress.NewWriter(&out, gzipForm(c.pool.Compression))
 		if err != nil {
 			return nil, err
 		}
@@ -149,7 +149,7 @@ func (b *Boot) addKernelConfig(t *layers.Tree, k *Kernel, c *contents) error {
 		return nil
 	}
 	var err error
-	b.Files[artifact.KernelConfigFile], err = gzipped(t, name, maxBootFile, c)
+	b.Files[image.KernelConfigFile], err = gzipped(t, name, maxBootFile, c)
 	return err
 }
 
@@ -200,7 +200,7 @@ func configTxt(img *spec.Image, list []boards.Board, files map[string][]byte) ([
 		return nil
 	}
 	w.WriteString("# Written by pikelet build. Change the image spec instead of this file.\n[all]\n" +
-		"arm_64bit=1\nenable_uart=1\nkernel=" + artifact.KernelFile + "\ninitramfs " + artifact.InitramfsFile + " followkernel\n")
+		"arm_64bit=1\nenable_uart=1\nkernel=" + image.KernelFile + "\ninitramfs " + image.InitramfsFile + " followkernel\n")
 	if watchdogSeconds(img) != 0 {
 		fmt.Fprintf(&w, "kernel_watchdog_timeout=%d\n", kernelWatchdog)
 	}
@@ -238,26 +238,26 @@ func (b *Boot) initramfs(p *Plan, t *layers.Tree, k *Kernel, list []boards.Board
 		return nil, err
 	}
 	info := cmdline.Info{Stream: p.Image.Stream, Release: p.Image.Release, BuildID: p.BuildID, Epoch: p.Epoch, Keys: p.Keys, Watchdog: watchdogSeconds(p.Image)}
-	var modules []archive.File
+	var modules []initrd.File
 	for i, m := range slices.Concat(always, net) {
 		data, err := keptModule(t, "lib/modules/"+k.Release+"/"+m.Path, c)
 		if err != nil {
 			return nil, err
 		}
 		name := fmt.Sprintf("modules/%02d-%s.ko", i, m.Name)
-		info.Modules = append(info.Modules, cmdline.Module{Path: "/" + name, Digest: artifact.DigestOf(data), Net: i >= len(always)})
-		modules = append(modules, archive.File{Name: name, Mode: 0o644, Data: data})
+		info.Modules = append(info.Modules, cmdline.Module{Path: "/" + name, Digest: image.DigestOf(data), Net: i >= len(always)})
+		modules = append(modules, initrd.File{Name: name, Mode: 0o644, Data: data})
 		b.Modules = append(b.Modules, m.Name)
 	}
 	text, err := cmdline.EncodeInfo(info)
 	if err != nil {
 		return nil, err
 	}
-	files := append([]archive.File{
+	files := append([]initrd.File{
 		{Name: "init", Mode: 0o755, Data: p.Programs.Init},
 		{Name: strings.TrimPrefix(cmdline.InfoFile, "/"), Mode: 0o644, Data: text},
 	}, modules...)
-	return archive.Pack(files, time.Unix(p.Epoch, 0), p.Image.Compression == squashfs.Small().Name)
+	return initrd.Pack(files, time.Unix(p.Epoch, 0), p.Image.Compression == squashfs.Small().Name)
 }
 
 // watchdogSeconds is what the spec says of the watchdog; 0 where it is off,

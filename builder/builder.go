@@ -25,13 +25,13 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/pikelet-os/pikelet/builder/cache"
-	"github.com/pikelet-os/pikelet/builder/device"
+	"github.com/pikelet-os/pikelet/builder/deviceprogs"
 	"github.com/pikelet-os/pikelet/builder/fetch"
 	"github.com/pikelet-os/pikelet/builder/lock"
 	"github.com/pikelet-os/pikelet/builder/spec"
-	"github.com/pikelet-os/pikelet/builder/squashfs"
-	"github.com/pikelet-os/pikelet/internal/artifact"
-	"github.com/pikelet-os/pikelet/internal/slots"
+	"github.com/pikelet-os/pikelet/internal/shared/image"
+	"github.com/pikelet-os/pikelet/internal/shared/slots"
+	"github.com/pikelet-os/pikelet/internal/shared/squashfs"
 	"github.com/pikelet-os/pikelet/layers"
 	"github.com/pikelet-os/pikelet/layers/store"
 )
@@ -39,7 +39,7 @@ import (
 // Inputs are what a build needs beside its spec.
 type Inputs struct {
 	Cache    *fetch.Cache
-	Programs device.Programs
+	Programs deviceprogs.Programs
 	Key      *ecdsa.PrivateKey // signs the artifact
 	Lock     *lock.File        // pins the inputs; nil has them chosen
 	Tool     string            // the version of pikelet, compared with the lock's
@@ -193,7 +193,7 @@ func writeTexts(dir string, p *Plan, t *layers.Tree, b *Boot, a *Artifact) error
 	}
 	texts := map[string][]byte{
 		"plan.txt": p.Text(), "tree.txt": t.Listing(), "modules.txt": modules.Bytes(),
-		artifact.ConfigFile: b.Files[artifact.ConfigFile], artifact.ManifestFile: a.Text, artifact.SignatureFile: a.Signature,
+		image.ConfigFile: b.Files[image.ConfigFile], image.ManifestFile: a.Text, image.SignatureFile: a.Signature,
 	}
 	for _, l := range []slots.Letter{slots.A, slots.B, slots.Net} {
 		texts[l.CmdlineFile()] = b.Files[l.CmdlineFile()]

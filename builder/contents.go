@@ -13,7 +13,7 @@ import (
 	"sync"
 
 	"github.com/pikelet-os/pikelet/builder/cache"
-	"github.com/pikelet-os/pikelet/builder/squashfs"
+	"github.com/pikelet-os/pikelet/internal/shared/squashfs"
 	"github.com/pikelet-os/pikelet/layers"
 	"github.com/pikelet-os/pikelet/layers/apk"
 	"github.com/pikelet-os/pikelet/layers/store"

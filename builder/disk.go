@@ -9,10 +9,10 @@ import (
 	"strings"
 
 	"github.com/pikelet-os/pikelet/builder/spec"
-	"github.com/pikelet-os/pikelet/internal/artifact"
-	"github.com/pikelet-os/pikelet/internal/disk"
-	"github.com/pikelet-os/pikelet/internal/disk/fat"
-	"github.com/pikelet-os/pikelet/internal/slots"
+	"github.com/pikelet-os/pikelet/internal/shared/disk"
+	"github.com/pikelet-os/pikelet/internal/shared/fat"
+	"github.com/pikelet-os/pikelet/internal/shared/image"
+	"github.com/pikelet-os/pikelet/internal/shared/slots"
 )
 
 // card is the image of a whole card that is being written: both slots hold
@@ -46,7 +46,7 @@ func (c *card) table(signature uint32) (disk.Table, error) {
 // places returns where on the card the roots of both slots go. Of the manifest
 // only the sizes of files need to be known, and how long its signature will
 // be: the root lies behind all others.
-func (c *card) places(m *artifact.Manifest) ([]*rootPlace, error) {
+func (c *card) places(m *image.Manifest) ([]*rootPlace, error) {
 	table, err := c.table(0)
 	if err != nil {
 		return nil, err
@@ -58,24 +58,24 @@ func (c *card) places(m *artifact.Manifest) ([]*rootPlace, error) {
 	if err != nil {
 		return nil, err
 	}
-	oci, err := artifact.EncodeOCI(m, text)
+	oci, err := image.EncodeOCI(m, text)
 	if err != nil {
 		return nil, err
 	}
-	stand, err := artifact.SignatureLike(oci)
+	stand, err := image.SignatureLike(oci)
 	if err != nil {
 		return nil, err
 	}
-	image := slots.Image{Manifest: m, Text: text, Signature: stand}
+	img := slots.Image{Manifest: m, Text: text, Signature: stand}
 	c.roots = map[slots.Letter]int64{}
 	var list []*rootPlace
 	for _, l := range []slots.Letter{slots.A, slots.B} {
 		part := table.Partitions[l.Partition()-1]
-		layout, err := image.Slot(l, part)
+		layout, err := img.Slot(l, part)
 		if err != nil {
 			return nil, err
 		}
-		at := part.Start + layout.Offset(artifact.RootFile)
+		at := part.Start + layout.Offset(image.RootFile)
 		c.roots[l] = at
 		// Who wants the image compressed reads it at once.
 		list = append(list, &rootPlace{f: c.f, at: at, uncached: !c.zstd})
@@ -91,7 +91,7 @@ func (c *card) finish(ctx context.Context, a *Artifact, in Inputs) error {
 	}
 	total := int64(0)
 	for _, file := range a.Manifest.Files {
-		if file.Name != artifact.RootFile {
+		if file.Name != image.RootFile {
 			total += 2 * file.Size // both slots
 		}
 	}
@@ -127,14 +127,14 @@ func (c *card) fill(a *Artifact, table disk.Table, m *meter) (extents, error) {
 		return nil, err
 	}
 	all := p.extents
-	root, _ := a.Manifest.File(artifact.RootFile)
+	root, _ := a.Manifest.File(image.RootFile)
 	for _, l := range []slots.Letter{slots.A, slots.B} {
 		part := table.Partitions[l.Partition()-1]
 		layout, err := a.image().Slot(l, part)
 		if err != nil {
 			return nil, err
 		}
-		at := layout.Offset(artifact.RootFile)
+		at := layout.Offset(image.RootFile)
 		if wrote := c.roots[l]; wrote != part.Start+at {
 			return nil, fmt.Errorf("the root of slot %s was written at byte %d and belongs at %d; this is a bug of Pikelet's, please report it", l, wrote, part.Start+at)
 		}

@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"github.com/pikelet-os/pikelet/boards"
-	"github.com/pikelet-os/pikelet/internal/artifact"
+	"github.com/pikelet-os/pikelet/internal/shared/image"
 )
 
 // ImagerFile is the list that Raspberry Pi Imager reads: rpi-imager --repo
@@ -46,7 +46,7 @@ type imagerSystem struct {
 // AddToImager adds a disk image, which is in dir compressed as file, to the
 // list for Raspberry Pi Imager in dir. base is the address that dir has for
 // Imager. An older entry of the same name is replaced; newer ones come first.
-func AddToImager(dir, file, image, base string, m *artifact.Manifest) error {
+func AddToImager(dir, file, img, base string, m *image.Manifest) error {
 	address, err := url.Parse(base)
 	if err != nil || address.Host == "" || address.Scheme != "https" && address.Scheme != "http" {
 		return fmt.Errorf("%q is no address that Raspberry Pi Imager can fetch from; want https://...", base)
@@ -67,7 +67,7 @@ func AddToImager(dir, file, image, base string, m *artifact.Manifest) error {
 			s.Devices = append(s.Devices, b.Imager)
 		}
 	}
-	if s.ExtractSHA256, s.ExtractSize, err = hashFile(image); err != nil {
+	if s.ExtractSHA256, s.ExtractSize, err = hashFile(img); err != nil {
 		return err
 	}
 	if s.DownloadSHA256, s.DownloadSize, err = hashFile(filepath.Join(dir, file)); err != nil {

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/pikelet-os/pikelet/builder/squashfs"
+	"github.com/pikelet-os/pikelet/internal/shared/squashfs"
 	"github.com/pikelet-os/pikelet/layers"
 )
 

@@ -9,13 +9,13 @@ import (
 	"github.com/pikelet-os/pikelet/builder/fetch"
 	"github.com/pikelet-os/pikelet/builder/lock"
 	"github.com/pikelet-os/pikelet/builder/spec"
-	"github.com/pikelet-os/pikelet/internal/artifact"
+	"github.com/pikelet-os/pikelet/internal/shared/image"
 	"github.com/pikelet-os/pikelet/layers/apk"
 )
 
 // programs returns digests of what pikelet itself puts into an image.
 func (p *Plan) programs() map[string]string {
-	return map[string]string{"init": artifact.DigestOf(p.Programs.Init), "pikeletd": artifact.DigestOf(p.Programs.Agent)}
+	return map[string]string{"init": image.DigestOf(p.Programs.Init), "pikeletd": image.DigestOf(p.Programs.Agent)}
 }
 
 // repositories are the spec's, as it says them.

@@ -10,14 +10,14 @@ import (
 	"sort"
 	"strings"
 
-	"github.com/pikelet-os/pikelet/internal/artifact"
-	"github.com/pikelet-os/pikelet/internal/slots"
+	"github.com/pikelet-os/pikelet/internal/shared/image"
+	"github.com/pikelet-os/pikelet/internal/shared/slots"
 )
 
 // Artifact is an image in an OCI layout on disk.
 type Artifact struct {
 	Dir       string // the layout
-	Manifest  *artifact.Manifest
+	Manifest  *image.Manifest
 	Text      []byte // the manifest's bytes
 	Signature []byte // signature.json
 	Digest    string // of the OCI manifest: what is signed
@@ -46,7 +46,7 @@ func Pack(p *Plan, root *Root, boot *Boot, sbom []byte, key *ecdsa.PrivateKey, d
 	}
 	m := newManifest(p, root, boot)
 	for _, f := range m.Files {
-		if f.Name == artifact.RootFile {
+		if f.Name == image.RootFile {
 			if err := os.Rename(root.File, blobPath(dir, f.Digest)); err != nil {
 				return nil, err
 			}
@@ -65,16 +65,16 @@ func Pack(p *Plan, root *Root, boot *Boot, sbom []byte, key *ecdsa.PrivateKey, d
 }
 
 // newManifest describes an image.
-func newManifest(p *Plan, root *Root, boot *Boot) *artifact.Manifest {
-	m := &artifact.Manifest{
-		Format: artifact.Format, Stream: p.Image.Stream, Release: p.Image.Release, BuildID: p.BuildID, Epoch: p.Epoch,
+func newManifest(p *Plan, root *Root, boot *Boot) *image.Manifest {
+	m := &image.Manifest{
+		Format: image.Format, Stream: p.Image.Stream, Release: p.Image.Release, BuildID: p.BuildID, Epoch: p.Epoch,
 		Arch: ociArch, Boards: p.Image.Boards, SlotSize: int64(p.Image.SlotSize),
-		Packages: artifact.DigestOf(p.PackageList()), Root: root.Meta,
+		Packages: image.DigestOf(p.PackageList()), Root: root.Meta,
 	}
 	for _, name := range boot.Names() {
-		m.Files = append(m.Files, artifact.File{Name: name, Size: int64(len(boot.Files[name])), Digest: boot.digests[name]})
+		m.Files = append(m.Files, image.File{Name: name, Size: int64(len(boot.Files[name])), Digest: boot.digests[name]})
 	}
-	m.Files = append(m.Files, artifact.File{Name: artifact.RootFile, Size: root.Size, Digest: root.Digest})
+	m.Files = append(m.Files, image.File{Name: image.RootFile, Size: root.Size, Digest: root.Digest})
 	return m
 }
 
@@ -84,15 +84,15 @@ func (a *Artifact) sign(sbom []byte, key *ecdsa.PrivateKey) error {
 	if _, err := writeBlob(a.Dir, a.Text); err != nil {
 		return err
 	}
-	oci, err := artifact.EncodeOCI(a.Manifest, a.Text)
+	oci, err := image.EncodeOCI(a.Manifest, a.Text)
 	if err != nil {
 		return err
 	}
 	if a.Digest, err = writeBlob(a.Dir, oci); err != nil {
 		return err
 	}
-	image := artifact.Descriptor{MediaType: artifact.MediaOCIManifest, ArtifactType: artifact.ArtifactType, Digest: a.Digest, Size: int64(len(oci))}
-	bill, blobs, err := artifact.EncodeReferrer(artifact.MediaSPDX, sbom, image)
+	img := image.Descriptor{MediaType: image.MediaOCIManifest, ArtifactType: image.ArtifactType, Digest: a.Digest, Size: int64(len(oci))}
+	bill, blobs, err := image.EncodeReferrer(image.MediaSPDX, sbom, img)
 	if err != nil {
 		return err
 	}
@@ -101,26 +101,26 @@ func (a *Artifact) sign(sbom []byte, key *ecdsa.PrivateKey) error {
 			return err
 		}
 	}
-	image.Platform = &artifact.Platform{Architecture: a.Manifest.Arch, OS: "linux"}
-	index, err := artifact.EncodeIndex(image)
+	img.Platform = &image.Platform{Architecture: a.Manifest.Arch, OS: "linux"}
+	index, err := image.EncodeIndex(img)
 	if err != nil {
 		return err
 	}
-	top := []artifact.Descriptor{
-		{MediaType: artifact.MediaOCIIndex, Digest: artifact.DigestOf(index), Size: int64(len(index)),
-			Annotations: map[string]string{artifact.AnnotationRefName: a.Manifest.Release}},
-		{MediaType: artifact.MediaOCIManifest, ArtifactType: artifact.MediaSPDX, Digest: artifact.DigestOf(bill), Size: int64(len(bill))},
+	top := []image.Descriptor{
+		{MediaType: image.MediaOCIIndex, Digest: image.DigestOf(index), Size: int64(len(index)),
+			Annotations: map[string]string{image.AnnotationRefName: a.Manifest.Release}},
+		{MediaType: image.MediaOCIManifest, ArtifactType: image.MediaSPDX, Digest: image.DigestOf(bill), Size: int64(len(bill))},
 	}
 	if _, err := writeBlob(a.Dir, index); err != nil {
 		return err
 	}
-	for _, digest := range []string{a.Digest, artifact.DigestOf(index), artifact.DigestOf(bill)} {
-		signed, err := artifact.SignDigest(digest, key)
+	for _, digest := range []string{a.Digest, image.DigestOf(index), image.DigestOf(bill)} {
+		signed, err := image.SignDigest(digest, key)
 		if err != nil {
 			return err
 		}
 		if digest == a.Digest {
-			if a.Signature, err = (artifact.Signature{Manifest: oci, Signatures: []artifact.Signed{signed}}).Encode(); err != nil {
+			if a.Signature, err = (image.Signature{Manifest: oci, Signatures: []image.Signed{signed}}).Encode(); err != nil {
 				return err
 			}
 		}
@@ -131,32 +131,32 @@ func (a *Artifact) sign(sbom []byte, key *ecdsa.PrivateKey) error {
 		top = append(top, d)
 	}
 	sort.Slice(top[2:], func(i, j int) bool {
-		return top[2+i].Annotations[artifact.AnnotationRefName] < top[2+j].Annotations[artifact.AnnotationRefName]
+		return top[2+i].Annotations[image.AnnotationRefName] < top[2+j].Annotations[image.AnnotationRefName]
 	})
-	layout, err := json.Marshal(artifact.OCIIndex{SchemaVersion: 2, MediaType: artifact.MediaOCIIndex, Manifests: top})
+	layout, err := json.Marshal(image.OCIIndex{SchemaVersion: 2, MediaType: image.MediaOCIIndex, Manifests: top})
 	if err != nil {
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(a.Dir, "index.json"), layout, 0o644); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(a.Dir, "oci-layout"), []byte(artifact.LayoutText), 0o644)
+	return os.WriteFile(filepath.Join(a.Dir, "oci-layout"), []byte(image.LayoutText), 0o644)
 }
 
 // cosign stores a signature where cosign looks for it: an image whose tag is
 // made of the signed digest.
-func (a *Artifact) cosign(digest string, s artifact.Signed) (artifact.Descriptor, error) {
-	m, blobs, err := artifact.EncodeCosign([]artifact.Signed{s})
+func (a *Artifact) cosign(digest string, s image.Signed) (image.Descriptor, error) {
+	m, blobs, err := image.EncodeCosign([]image.Signed{s})
 	if err != nil {
-		return artifact.Descriptor{}, err
+		return image.Descriptor{}, err
 	}
 	for _, b := range append(blobs, m) {
 		if _, err := writeBlob(a.Dir, b); err != nil {
-			return artifact.Descriptor{}, err
+			return image.Descriptor{}, err
 		}
 	}
-	return artifact.Descriptor{MediaType: artifact.MediaOCIManifest, Digest: artifact.DigestOf(m), Size: int64(len(m)),
-		Annotations: map[string]string{artifact.AnnotationRefName: artifact.CosignTag(digest)}}, nil
+	return image.Descriptor{MediaType: image.MediaOCIManifest, Digest: image.DigestOf(m), Size: int64(len(m)),
+		Annotations: map[string]string{image.AnnotationRefName: image.CosignTag(digest)}}, nil
 }
 
 func blobPath(dir, digest string) string {
@@ -164,6 +164,6 @@ func blobPath(dir, digest string) string {
 }
 
 func writeBlob(dir string, b []byte) (string, error) {
-	d := artifact.DigestOf(b)
+	d := image.DigestOf(b)
 	return d, os.WriteFile(blobPath(dir, d), b, 0o644)
 }

@@ -15,14 +15,14 @@ import (
 	"time"
 
 	"github.com/pikelet-os/pikelet/boards"
-	"github.com/pikelet-os/pikelet/builder/device"
+	"github.com/pikelet-os/pikelet/builder/deviceprogs"
 	"github.com/pikelet-os/pikelet/builder/fetch"
 	"github.com/pikelet-os/pikelet/builder/lock"
 	"github.com/pikelet-os/pikelet/builder/spec"
-	"github.com/pikelet-os/pikelet/builder/squashfs"
-	"github.com/pikelet-os/pikelet/initramfs/cmdline"
-	"github.com/pikelet-os/pikelet/internal/artifact"
-	"github.com/pikelet-os/pikelet/internal/node/config"
+	"github.com/pikelet-os/pikelet/internal/shared/cmdline"
+	"github.com/pikelet-os/pikelet/internal/shared/image"
+	"github.com/pikelet-os/pikelet/internal/shared/nodeconfig"
+	"github.com/pikelet-os/pikelet/internal/shared/squashfs"
 	"github.com/pikelet-os/pikelet/layers/apk"
 	"github.com/pikelet-os/pikelet/overlays"
 )
@@ -43,7 +43,7 @@ type Plan struct {
 	Packages []Package
 	Layers   []Layer
 	Overlays []overlays.Overlay // the base first
-	Programs device.Programs
+	Programs deviceprogs.Programs
 	// Inventory is the file of node configs that goes into the image; nil for
 	// none.
 	Inventory []byte
@@ -113,7 +113,7 @@ func resolve(ctx context.Context, img *spec.Image, in Inputs, c *contents) (*Pla
 // pinKeys reads the public keys that may sign. Without any in the spec it is
 // the one that signs.
 func (p *Plan) pinKeys(key *ecdsa.PrivateKey) error {
-	own, err := artifact.EncodePublicKey(&key.PublicKey)
+	own, err := image.EncodePublicKey(&key.PublicKey)
 	if err != nil {
 		return err
 	}
@@ -127,11 +127,11 @@ func (p *Plan) pinKeys(key *ecdsa.PrivateKey) error {
 		if err != nil {
 			return err
 		}
-		pub, err := artifact.ParsePublicKey(b)
+		pub, err := image.ParsePublicKey(b)
 		if err != nil {
 			return fmt.Errorf("keys: %s: %w", name, err)
 		}
-		text, err := artifact.EncodePublicKey(pub)
+		text, err := image.EncodePublicKey(pub)
 		if err != nil {
 			return err
 		}
@@ -154,7 +154,7 @@ func (p *Plan) pinInventory() error {
 	if err != nil {
 		return fmt.Errorf("inventory: %w", err)
 	}
-	d, err := config.Load(name, b, boards.Names(), true)
+	d, err := nodeconfig.Load(name, b, boards.Names(), true)
 	if err != nil {
 		return err
 	}
@@ -364,7 +364,7 @@ func (p *Plan) identity() []byte {
 	fmt.Fprintf(&b, "stream %s\nrelease %s\nalpine %s\nboards %s\nconsole %q\nslot-size %d\nepoch %d\n",
 		img.Stream, img.Release, img.Alpine, strings.Join(img.Boards, " "), img.Console, img.SlotSize, p.Epoch)
 	fmt.Fprintf(&b, "kernel %s\nwords %s\n", img.Kernel.Package, strings.Join(p.Words, " "))
-	fmt.Fprintf(&b, "init %s\npikeletd %s\nsquashfs %d %s\n", artifact.DigestOf(p.Programs.Init), artifact.DigestOf(p.Programs.Agent), squashfs.Generation, img.Compression)
+	fmt.Fprintf(&b, "init %s\npikeletd %s\nsquashfs %d %s\n", image.DigestOf(p.Programs.Init), image.DigestOf(p.Programs.Agent), squashfs.Generation, img.Compression)
 	for _, level := range sortedKeys(img.Services) {
 		fmt.Fprintf(&b, "services %s %s\n", level, strings.Join(img.Services[level], " "))
 	}
@@ -381,11 +381,11 @@ func (p *Plan) identity() []byte {
 		fmt.Fprintf(&b, "overlay %s\n", o.Digest())
 	}
 	if p.Inventory != nil {
-		fmt.Fprintf(&b, "inventory %s\n", artifact.DigestOf(p.Inventory))
+		fmt.Fprintf(&b, "inventory %s\n", image.DigestOf(p.Inventory))
 	}
 	fmt.Fprintf(&b, "channel %q\nwatchdog %s\nsoak %s deadline %s\n", img.Channel, img.Watchdog, time.Duration(img.Health.Soak), time.Duration(img.Health.Deadline))
 	for _, k := range p.Keys {
-		fmt.Fprintf(&b, "key %s\n", artifact.DigestOf([]byte(k)))
+		fmt.Fprintf(&b, "key %s\n", image.DigestOf([]byte(k)))
 	}
 	b.WriteString("packages\n")
 	b.Write(p.PackageList())

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/pikelet-os/pikelet/internal/artifact"
+	"github.com/pikelet-os/pikelet/internal/shared/image"
 	"github.com/pikelet-os/pikelet/layers/apk"
 )
 
@@ -105,8 +105,8 @@ func billOfMaterials(p *Plan, packages []*apk.Installed) ([]byte, error) {
 			add("fetched", spdxPackage{Name: f.URL, Download: f.URL, Comment: "what the overlay " + o.Name + " fetches", Checksums: spdxSHA256("sha256:" + f.SHA256)})
 		}
 	}
-	add("program", spdxPackage{Name: "pikelet-init", Declared: "Apache-2.0", Checksums: spdxSHA256(artifact.DigestOf(p.Programs.Init))})
-	add("program", spdxPackage{Name: "pikeletd", Declared: "Apache-2.0", Checksums: spdxSHA256(artifact.DigestOf(p.Programs.Agent))})
+	add("program", spdxPackage{Name: "pikelet-init", Declared: "Apache-2.0", Checksums: spdxSHA256(image.DigestOf(p.Programs.Init))})
+	add("program", spdxPackage{Name: "pikeletd", Declared: "Apache-2.0", Checksums: spdxSHA256(image.DigestOf(p.Programs.Agent))})
 	for i := range d.Packages {
 		s := &d.Packages[i]
 		for _, field := range []*string{&s.Download, &s.Concluded, &s.Declared, &s.Copyright} {

@@ -13,9 +13,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/pikelet-os/pikelet/builder/squashfs"
-	"github.com/pikelet-os/pikelet/internal/artifact"
-	"github.com/pikelet-os/pikelet/internal/verity"
+	"github.com/pikelet-os/pikelet/internal/shared/image"
+	"github.com/pikelet-os/pikelet/internal/shared/squashfs"
+	"github.com/pikelet-os/pikelet/internal/shared/verity"
 	"github.com/pikelet-os/pikelet/layers"
 )
 
@@ -24,27 +24,27 @@ type Root struct {
 	File   string // its path
 	Size   int64
 	Digest string // of all of it, sha256:…
-	Meta   artifact.Root
+	Meta   image.Root
 }
 
 // rootPlan is a root whose size is known, and whose bytes are not written yet.
 type rootPlan struct {
-	image       *squashfs.Image
+	img         *squashfs.Image
 	compression squashfs.Compression
 }
 
 // planRoot lays out the tree as a root. What lies below /boot stays out: it
 // goes into the slot beside the root.
 func planRoot(t *layers.Tree, epoch int64, workers int, c *contents) (*rootPlan, error) {
-	image, err := squashfs.Plan(rootEntries(t), c, squashfs.Options{Compression: c.pool.Compression, Time: time.Unix(epoch, 0), Workers: workers})
-	return &rootPlan{image, c.pool.Compression}, err
+	img, err := squashfs.Plan(rootEntries(t), c, squashfs.Options{Compression: c.pool.Compression, Time: time.Unix(epoch, 0), Workers: workers})
+	return &rootPlan{img, c.pool.Compression}, err
 }
 
 // root describes the root, as far as that is known before it is written: with
 // zeros for hashes.
 func (r *rootPlan) root() *Root {
-	blocks, zeros := uint64(r.image.Size/verity.BlockSize), strings.Repeat("0", 2*sha256.Size)
-	return &Root{Size: r.image.Size + verity.TreeSize(blocks), Digest: "sha256:" + zeros, Meta: artifact.Root{DataBlocks: blocks, Salt: hex.EncodeToString(verity.Salt()), Hash: zeros,
+	blocks, zeros := uint64(r.img.Size/verity.BlockSize), strings.Repeat("0", 2*sha256.Size)
+	return &Root{Size: r.img.Size + verity.TreeSize(blocks), Digest: "sha256:" + zeros, Meta: image.Root{DataBlocks: blocks, Salt: hex.EncodeToString(verity.Salt()), Hash: zeros,
 		Generation: squashfs.Generation, Compression: r.compression.Name, BlockSize: r.compression.BlockSize}}
 }
 
@@ -53,8 +53,8 @@ func (r *rootPlan) root() *Root {
 // hashes ride on that pass.
 func Seal(ctx context.Context, p *rootPlan, work string, places []*rootPlace, in Inputs) (*Root, error) {
 	r := p.root()
-	m := in.step(ctx, "writing the root", p.image.Size)
-	r.File = filepath.Join(work, artifact.RootFile)
+	m := in.step(ctx, "writing the root", p.img.Size)
+	r.File = filepath.Join(work, image.RootFile)
 	f, err := os.Create(r.File)
 	if err != nil {
 		return nil, err
@@ -67,7 +67,7 @@ func Seal(ctx context.Context, p *rootPlan, work string, places []*rootPlace, in
 		takers = append(takers, to)
 	}
 	s := newStream(ctx, append(takers, meteredWriter{io.Discard, m})...)
-	_, err = p.image.WriteTo(s)
+	_, err = p.img.WriteTo(s)
 	if cerr := s.Close(); err == nil {
 		err = cerr
 	}

@@ -9,10 +9,10 @@ import (
 	"strings"
 	"time"
 
-	"github.com/pikelet-os/pikelet/internal/artifact"
-	"github.com/pikelet-os/pikelet/internal/disk"
-	"github.com/pikelet-os/pikelet/internal/disk/fat"
-	"github.com/pikelet-os/pikelet/internal/slots"
+	"github.com/pikelet-os/pikelet/internal/shared/disk"
+	"github.com/pikelet-os/pikelet/internal/shared/fat"
+	"github.com/pikelet-os/pikelet/internal/shared/image"
+	"github.com/pikelet-os/pikelet/internal/shared/slots"
 )
 
 // card is the disk with the running slot, open for reading.
@@ -215,7 +215,7 @@ func (b *boot) inspect(c *card) (same bool, err error) {
 	if c.slot, err = c.volume(b.line.Slot); err != nil {
 		return false, err
 	}
-	text, err := c.slot.ReadFile(artifact.ManifestFile, artifact.MaxManifest)
+	text, err := c.slot.ReadFile(image.ManifestFile, image.MaxManifest)
 	if err != nil {
 		return false, err
 	}
@@ -247,7 +247,7 @@ func (c *card) empty(l slots.Letter) error {
 	if err != nil {
 		return err
 	}
-	_, err = v.Stat(artifact.ManifestFile)
+	_, err = v.Stat(image.ManifestFile)
 	return err
 }
 

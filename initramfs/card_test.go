@@ -8,11 +8,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/pikelet-os/pikelet/initramfs/cmdline"
-	"github.com/pikelet-os/pikelet/internal/artifact"
-	"github.com/pikelet-os/pikelet/internal/disk"
-	"github.com/pikelet-os/pikelet/internal/disk/fat"
-	"github.com/pikelet-os/pikelet/internal/slots"
+	"github.com/pikelet-os/pikelet/internal/shared/cmdline"
+	"github.com/pikelet-os/pikelet/internal/shared/disk"
+	"github.com/pikelet-os/pikelet/internal/shared/fat"
+	"github.com/pikelet-os/pikelet/internal/shared/image"
+	"github.com/pikelet-os/pikelet/internal/shared/slots"
 )
 
 // newCard writes a card with a control partition and no slots into a file.
@@ -32,7 +32,7 @@ func newCard(t *testing.T) *card {
 		t.Fatal(err)
 	}
 	control := table.Partitions[0]
-	layout, err := slots.Image{Manifest: &artifact.Manifest{}}.Control(slots.Files{Default: slots.A, Bootcode: []byte("code")}, control)
+	layout, err := slots.Image{Manifest: &image.Manifest{}}.Control(slots.Files{Default: slots.A, Bootcode: []byte("code")}, control)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +140,7 @@ func TestEmptySlot(t *testing.T) {
 		}
 	}
 	write(slots.A, "config.txt")
-	write(slots.B, artifact.ManifestFile)
+	write(slots.B, image.ManifestFile)
 	if c.empty(slots.A) == nil || c.empty(slots.B) != nil {
 		t.Errorf("a filesystem without a manifest: %v; one with: %v", c.empty(slots.A), c.empty(slots.B))
 	}

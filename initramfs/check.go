@@ -8,9 +8,9 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/pikelet-os/pikelet/internal/artifact"
-	"github.com/pikelet-os/pikelet/internal/disk/fat"
-	"github.com/pikelet-os/pikelet/internal/slots"
+	"github.com/pikelet-os/pikelet/internal/shared/fat"
+	"github.com/pikelet-os/pikelet/internal/shared/image"
+	"github.com/pikelet-os/pikelet/internal/shared/slots"
 )
 
 // checkSlot checks the chain from a key of this image down to every file of
@@ -19,18 +19,18 @@ func (b *boot) checkSlot() error {
 	if b.net != nil {
 		return b.checkServed()
 	}
-	signature, err := b.card.slot.ReadFile(artifact.SignatureFile, artifact.MaxSignature)
+	signature, err := b.card.slot.ReadFile(image.SignatureFile, image.MaxSignature)
 	if err != nil {
 		return err
 	}
-	text, err := b.card.slot.ReadFile(artifact.ManifestFile, artifact.MaxManifest)
+	text, err := b.card.slot.ReadFile(image.ManifestFile, image.MaxManifest)
 	if err != nil {
 		return err
 	}
 	if err := b.verify(signature, text); err != nil {
 		return err
 	}
-	for _, f := range b.image.Files {
+	for _, f := range b.img.Files {
 		if err := b.checkFile(f); err != nil {
 			return err
 		}
@@ -44,17 +44,17 @@ func (b *boot) verify(signature, text []byte) error {
 	if err != nil {
 		return err
 	}
-	b.image = m
+	b.img = m
 	b.boot.Signed = digest
 	return nil
 }
 
 // checkFile compares a file of the slot with the manifest, and for the
 // slot's kernel words what the kernel was really told.
-func (b *boot) checkFile(f artifact.File) error {
+func (b *boot) checkFile(f image.File) error {
 	name := f.Name
 	switch name {
-	case artifact.RootFile, b.line.Slot.Other().CmdlineFile(), slots.Net.CmdlineFile():
+	case image.RootFile, b.line.Slot.Other().CmdlineFile(), slots.Net.CmdlineFile():
 		return nil
 	case b.line.Slot.CmdlineFile():
 		name = slots.CmdlineFile

@@ -11,11 +11,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/pikelet-os/pikelet/initramfs/cmdline"
-	"github.com/pikelet-os/pikelet/internal/artifact"
-	"github.com/pikelet-os/pikelet/internal/disk/fat"
-	"github.com/pikelet-os/pikelet/internal/slots"
-	"github.com/pikelet-os/pikelet/internal/verity"
+	"github.com/pikelet-os/pikelet/internal/shared/cmdline"
+	"github.com/pikelet-os/pikelet/internal/shared/fat"
+	"github.com/pikelet-os/pikelet/internal/shared/image"
+	"github.com/pikelet-os/pikelet/internal/shared/slots"
+	"github.com/pikelet-os/pikelet/internal/shared/verity"
 )
 
 const slotWords = "pikelet.slot=a ro panic=10\n"
@@ -25,7 +25,7 @@ type signedSlot struct {
 	*testing.T
 	*boot
 	key   *ecdsa.PrivateKey
-	image slots.Image
+	img   slots.Image
 	files map[string][]byte
 }
 
@@ -35,7 +35,7 @@ func newSignedSlot(t *testing.T) *signedSlot {
 	if err != nil {
 		t.Fatal(err)
 	}
-	public, err := artifact.EncodePublicKey(&key.PublicKey)
+	public, err := image.EncodePublicKey(&key.PublicKey)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,19 +43,19 @@ func newSignedSlot(t *testing.T) *signedSlot {
 		"cmdline-a.txt": []byte(slotWords), "cmdline-b.txt": []byte("pikelet.slot=b\n"), "cmdline-net.txt": []byte("pikelet.slot=net\n"),
 		"vmlinuz": []byte("the kernel"), "initramfs": []byte("the initramfs"), "config.txt": []byte("[all]\n"), "start4.elf": []byte("firmware"),
 		"fixup4.dat": []byte("more firmware"), "bcm2711-rpi-4-b.dtb": []byte("a device tree"), "overlays/disable-bt.dtbo": []byte("an overlay"),
-		"kernel.config.gz": []byte("options"), artifact.RootFile: bytes.Repeat([]byte("r"), int(verity.BlockSize+verity.TreeSize(1))),
+		"kernel.config.gz": []byte("options"), image.RootFile: bytes.Repeat([]byte("r"), int(verity.BlockSize+verity.TreeSize(1))),
 	}}
-	m := &artifact.Manifest{Format: artifact.Format, Stream: "lab", Release: "1.0", BuildID: strings.Repeat("ab", 16), Epoch: 1_790_000_000,
-		Arch: "arm64", Boards: []string{"rpi4"}, SlotSize: 34 << 20, Packages: artifact.DigestOf(nil),
-		Root: artifact.Root{DataBlocks: 1, Salt: "ab", Hash: strings.Repeat("cd", 32), Generation: 1, Compression: "fast", BlockSize: 131072}}
+	m := &image.Manifest{Format: image.Format, Stream: "lab", Release: "1.0", BuildID: strings.Repeat("ab", 16), Epoch: 1_790_000_000,
+		Arch: "arm64", Boards: []string{"rpi4"}, SlotSize: 34 << 20, Packages: image.DigestOf(nil),
+		Root: image.Root{DataBlocks: 1, Salt: "ab", Hash: strings.Repeat("cd", 32), Generation: 1, Compression: "fast", BlockSize: 131072}}
 	for name, b := range s.files {
-		m.Files = append(m.Files, artifact.File{Name: name, Size: int64(len(b)), Digest: artifact.DigestOf(b)})
+		m.Files = append(m.Files, image.File{Name: name, Size: int64(len(b)), Digest: image.DigestOf(b)})
 	}
-	s.image = slots.Image{Manifest: m, Open: func(name string) (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(s.files[name])), nil }}
-	if s.image.Text, err = m.Encode(); err != nil {
+	s.img = slots.Image{Manifest: m, Open: func(name string) (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(s.files[name])), nil }}
+	if s.img.Text, err = m.Encode(); err != nil {
 		t.Fatal(err)
 	}
-	s.image.Signature = s.sign(key)
+	s.img.Signature = s.sign(key)
 	line, err := cmdline.Parse([]byte(slotWords))
 	if err != nil {
 		t.Fatal(err)
@@ -67,15 +67,15 @@ func newSignedSlot(t *testing.T) *signedSlot {
 // sign returns signature.json as a key makes it.
 func (s *signedSlot) sign(key *ecdsa.PrivateKey) []byte {
 	s.Helper()
-	oci, err := artifact.EncodeOCI(s.image.Manifest, s.image.Text)
+	oci, err := image.EncodeOCI(s.img.Manifest, s.img.Text)
 	if err != nil {
 		s.Fatal(err)
 	}
-	one, err := artifact.Sign(oci, key)
+	one, err := image.Sign(oci, key)
 	if err != nil {
 		s.Fatal(err)
 	}
-	b, err := artifact.Signature{Manifest: oci, Signatures: []artifact.Signed{one}}.Encode()
+	b, err := image.Signature{Manifest: oci, Signatures: []image.Signed{one}}.Encode()
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -89,7 +89,7 @@ func (s *signedSlot) write() {
 	if err != nil {
 		s.Fatal(err)
 	}
-	layout, err := s.image.Slot(slots.A, p)
+	layout, err := s.img.Slot(slots.A, p)
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -128,12 +128,12 @@ func (s *signedSlot) spoil(name string) {
 func TestCheckSlot(t *testing.T) {
 	s := newSignedSlot(t)
 	s.write()
-	if err := s.checkSlot(); err != nil || s.boot.boot.Signed == "" || s.boot.image.Release != "1.0" {
+	if err := s.checkSlot(); err != nil || s.boot.boot.Signed == "" || s.boot.img.Release != "1.0" {
 		t.Fatalf("a good slot: %v", err)
 	}
 	for name := range s.files {
 		on, ok := slots.A.OnSlot(name)
-		if !ok || name == artifact.RootFile { // the kernel checks that
+		if !ok || name == image.RootFile { // the kernel checks that
 			continue
 		}
 		s.spoil(on)
@@ -145,7 +145,7 @@ func TestCheckSlot(t *testing.T) {
 	if err := s.checkSlot(); err != nil {
 		t.Errorf("all as it was: %v", err)
 	}
-	for _, name := range []string{artifact.ManifestFile, artifact.SignatureFile} {
+	for _, name := range []string{image.ManifestFile, image.SignatureFile} {
 		s.spoil(name)
 		if s.checkSlot() == nil {
 			t.Errorf("a changed %s", name)
@@ -156,13 +156,13 @@ func TestCheckSlot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	good := s.image.Signature
-	s.image.Signature = s.sign(other)
+	good := s.img.Signature
+	s.img.Signature = s.sign(other)
 	s.write()
 	if err := s.checkSlot(); err == nil || !strings.Contains(err.Error(), "none of the 1 keys") {
 		t.Errorf("another key: %v", err)
 	}
-	s.image.Signature = good
+	s.img.Signature = good
 	s.write()
 	s.info.BuildID = strings.Repeat("cd", 16)
 	if err := s.checkSlot(); err == nil || !strings.Contains(err.Error(), "the initramfs is build cdcd") {
@@ -192,7 +192,7 @@ func TestKernelWords(t *testing.T) {
 // TestFilesOfAnotherSize: a file that is missing, longer or shorter than was
 // signed is not read to its end, and fails the boot; so does such a root.
 func TestFilesOfAnotherSize(t *testing.T) {
-	for _, name := range []string{"vmlinuz", artifact.RootFile} {
+	for _, name := range []string{"vmlinuz", image.RootFile} {
 		for what, change := range map[string]func([]byte) []byte{
 			"longer":  func(b []byte) []byte { return append(b[:len(b):len(b)], 0) },
 			"shorter": func(b []byte) []byte { return b[:len(b)-1] },
@@ -202,20 +202,20 @@ func TestFilesOfAnotherSize(t *testing.T) {
 			if err := s.checkSlot(); err != nil {
 				t.Fatal(err)
 			}
-			volume := *s.image.Manifest
+			volume := *s.img.Manifest
 			b := change(s.files[name])
 			s.files[name] = b
 			for i, f := range volume.Files {
 				if f.Name == name {
-					files := append([]artifact.File(nil), volume.Files...)
+					files := append([]image.File(nil), volume.Files...)
 					files[i].Size = int64(len(b))
 					volume.Files = files
 				}
 			}
-			s.image.Manifest = &volume // laid out so; what was signed stays
+			s.img.Manifest = &volume // laid out so; what was signed stays
 			s.write()
 			err := s.checkSlot()
-			if name == artifact.RootFile && err == nil {
+			if name == image.RootFile && err == nil {
 				_, err = s.rootExtents()
 			}
 			if err == nil {
@@ -231,8 +231,8 @@ func TestFilesOfAnotherSize(t *testing.T) {
 	if runs, err := s.rootExtents(); err != nil || len(runs) != 1 {
 		t.Errorf("a good root: %v, %v", runs, err)
 	}
-	s.boot.image.Files = append(s.boot.image.Files, artifact.File{Name: "missing.dtb", Digest: artifact.DigestOf(nil)})
-	if err := s.checkFile(artifact.File{Name: "missing.dtb", Digest: artifact.DigestOf(nil)}); err == nil || !strings.Contains(err.Error(), "missing.dtb is missing from the slot") {
+	s.boot.img.Files = append(s.boot.img.Files, image.File{Name: "missing.dtb", Digest: image.DigestOf(nil)})
+	if err := s.checkFile(image.File{Name: "missing.dtb", Digest: image.DigestOf(nil)}); err == nil || !strings.Contains(err.Error(), "missing.dtb is missing from the slot") {
 		t.Errorf("a missing file: %v", err)
 	}
 }
@@ -243,7 +243,7 @@ func TestReadModule(t *testing.T) {
 	if err := os.WriteFile(name, []byte("a module"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	m := cmdline.Module{Path: name, Digest: artifact.DigestOf([]byte("a module"))}
+	m := cmdline.Module{Path: name, Digest: image.DigestOf([]byte("a module"))}
 	if b, err := readModule(m); err != nil || string(b) != "a module" {
 		t.Errorf("%q, %v", b, err)
 	}

@@ -12,8 +12,8 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"golang.org/x/sys/unix"
 
-	"github.com/pikelet-os/pikelet/internal/netboot/bound"
-	"github.com/pikelet-os/pikelet/internal/netboot/plane"
+	"github.com/pikelet-os/pikelet/internal/shared/bootapi"
+	"github.com/pikelet-os/pikelet/internal/shared/dhcpconn"
 )
 
 // network is how this machine reaches its boot server.
@@ -76,14 +76,14 @@ func ask(device string) (*network, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn, err := bound.Listen(device, dhcpv4.ClientPort)
+	conn, err := dhcpconn.Listen(device, dhcpv4.ClientPort)
 	if err != nil {
 		return nil, err
 	}
 	defer conn.Close()
 	want := []dhcpv4.Modifier{
 		dhcpv4.WithBroadcast(true), // there is no address yet that could be answered
-		dhcpv4.WithOption(dhcpv4.OptClassIdentifier(plane.Class)),
+		dhcpv4.WithOption(dhcpv4.OptClassIdentifier(bootapi.Class)),
 		dhcpv4.WithRequestedOptions(dhcpv4.OptionSubnetMask, dhcpv4.OptionVendorSpecificInformation,
 			dhcpv4.OptionClassIdentifier, dhcpv4.OptionTFTPServerName),
 	}
@@ -152,7 +152,7 @@ func ask(device string) (*network, error) {
 // usual one. Many DHCP servers name themselves as siaddr, so what counts is that
 // the class is ours.
 func serverOf(m *dhcpv4.DHCPv4) string {
-	if m.ClassIdentifier() != plane.Class {
+	if m.ClassIdentifier() != bootapi.Class {
 		return ""
 	}
 	ip := m.ServerIPAddr
@@ -161,8 +161,8 @@ func serverOf(m *dhcpv4.DHCPv4) string {
 			return ""
 		}
 	}
-	port := uint16(plane.Port)
-	if p, ok := plane.DecodePort(m.Options.Get(dhcpv4.OptionVendorSpecificInformation)); ok {
+	port := uint16(bootapi.Port)
+	if p, ok := bootapi.DecodePort(m.Options.Get(dhcpv4.OptionVendorSpecificInformation)); ok {
 		port = p
 	}
 	return net.JoinHostPort(ip.String(), fmt.Sprint(port))

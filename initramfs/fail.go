@@ -5,9 +5,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/pikelet-os/pikelet/internal/netboot/plane"
-	"github.com/pikelet-os/pikelet/internal/reboot"
-	"github.com/pikelet-os/pikelet/internal/slots"
+	"github.com/pikelet-os/pikelet/internal/device/reboot"
+	"github.com/pikelet-os/pikelet/internal/shared/bootapi"
+	"github.com/pikelet-os/pikelet/internal/shared/slots"
 )
 
 // Waiting times before a reboot: long enough to read a message, and when both
@@ -28,7 +28,7 @@ const (
 func (b *boot) fail(err error) {
 	say("")
 	say("THIS BOOT FAILED: %v", err)
-	b.tell(plane.Report{Stage: plane.Failed, Error: trimmed(err.Error())})
+	b.tell(bootapi.Report{Stage: bootapi.Failed, Error: trimmed(err.Error())})
 	if b.card == nil && b.line.Slot != slots.Net {
 		b.card = anyCard()
 	}

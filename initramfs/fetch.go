@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/pikelet-os/pikelet/internal/netboot/plane"
+	"github.com/pikelet-os/pikelet/internal/shared/bootapi"
 )
 
 // pace is what a boot server must keep up: least bytes of an answer, or its end,
@@ -79,7 +79,7 @@ func (q *paced) Read(b []byte) (int, error) {
 // call asks the boot server one thing, from byte at on, over a connection of
 // its own. It is as much of HTTP/1.1 as that takes: net/http is larger than
 // all the rest of /init.
-func call(server string, q plane.Request, at int64, post []byte) (*answer, error) {
+func call(server string, q bootapi.Request, at int64, post []byte) (*answer, error) {
 	conn, err := net.DialTimeout("tcp", server, 5*time.Second)
 	if err != nil {
 		return nil, err
@@ -91,7 +91,7 @@ func call(server string, q plane.Request, at int64, post []byte) (*answer, error
 	return a, err
 }
 
-func converse(conn net.Conn, p pace, server string, q plane.Request, at int64, post []byte) (*answer, error) {
+func converse(conn net.Conn, p pace, server string, q bootapi.Request, at int64, post []byte) (*answer, error) {
 	var s strings.Builder
 	method := "GET"
 	if post != nil {
@@ -161,7 +161,7 @@ func readHead(r *bufio.Reader) (status int, size int64, err error) {
 }
 
 // small fetches all of an answer that is not large.
-func small(server string, q plane.Request, limit int64) ([]byte, error) {
+func small(server string, q bootapi.Request, limit int64) ([]byte, error) {
 	a, err := call(server, q, 0, nil)
 	if err != nil {
 		return nil, err
@@ -199,7 +199,7 @@ func patiently(what string, do func() error) error {
 }
 
 // download appends a blob to w, from byte at on, and returns how far it came.
-func download(server string, q plane.Request, at, size int64, w io.Writer) (int64, error) {
+func download(server string, q bootapi.Request, at, size int64, w io.Writer) (int64, error) {
 	a, err := call(server, q, at, nil)
 	if err != nil {
 		return at, err

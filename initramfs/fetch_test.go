@@ -11,10 +11,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pikelet-os/pikelet/initramfs/cmdline"
-	"github.com/pikelet-os/pikelet/internal/artifact"
-	"github.com/pikelet-os/pikelet/internal/netboot/plane"
-	"github.com/pikelet-os/pikelet/internal/slots"
+	"github.com/pikelet-os/pikelet/internal/shared/bootapi"
+	"github.com/pikelet-os/pikelet/internal/shared/cmdline"
+	"github.com/pikelet-os/pikelet/internal/shared/image"
+	"github.com/pikelet-os/pikelet/internal/shared/slots"
 )
 
 // answering answers one connection after the other, and returns where, and
@@ -43,7 +43,7 @@ func answering(t *testing.T, answers ...string) (at string, asked chan string) {
 	return l.Addr().String(), asked
 }
 
-var root = plane.Request{Kind: plane.Blob, Machine: plane.Machine{Serial: "1", MAC: "d8:3a:dd:01:02:03", Build: "x"}, Digest: "sha256:" + strings.Repeat("0", 64)}
+var root = bootapi.Request{Kind: bootapi.Blob, Machine: bootapi.Machine{Serial: "1", MAC: "d8:3a:dd:01:02:03", Build: "x"}, Digest: "sha256:" + strings.Repeat("0", 64)}
 
 // TestDownloadGoesOn: what came of a download that broke off is not asked for
 // again.
@@ -182,7 +182,7 @@ func TestFetchedFile(t *testing.T) {
 		at, _ := answering(t, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n"+body)
 		b := &boot{net: &network{server: at, serial: "1", mac: "d8:3a:dd:01:02:03"}}
 		var got bytes.Buffer
-		err := b.fetch(artifact.File{Name: "root", Size: 10, Digest: artifact.DigestOf([]byte("0123456789"))}, &got)
+		err := b.fetch(image.File{Name: "root", Size: 10, Digest: image.DigestOf([]byte("0123456789"))}, &got)
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v; want %q", body, err, want)
 		}
@@ -193,7 +193,7 @@ func TestFetchedFile(t *testing.T) {
 // signed, and what the kernel was told.
 func TestServedWords(t *testing.T) {
 	const words = "pikelet.slot=net ro panic=10\n"
-	m := &artifact.Manifest{Files: []artifact.File{{Name: slots.Net.CmdlineFile(), Size: int64(len(words)), Digest: artifact.DigestOf([]byte(words))}}}
+	m := &image.Manifest{Files: []image.File{{Name: slots.Net.CmdlineFile(), Size: int64(len(words)), Digest: image.DigestOf([]byte(words))}}}
 	for _, c := range []struct{ served, told, want string }{
 		{words, words, ""},
 		{words, words + " console=ttyAMA0 bcm2708_fb.fbwidth=656", ""},
@@ -205,12 +205,12 @@ func TestServedWords(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		b := &boot{net: &network{server: at}, line: line, image: m}
+		b := &boot{net: &network{server: at}, line: line, img: m}
 		if err := b.checkServedWords(); (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("served %q, told %q: %v; want %q", c.served, c.told, err, c.want)
 		}
 	}
-	b := &boot{image: &artifact.Manifest{}}
+	b := &boot{img: &image.Manifest{}}
 	if err := b.checkServedWords(); err == nil || !strings.Contains(err.Error(), "has no cmdline-net.txt") {
 		t.Errorf("a manifest without words: %v", err)
 	}

@@ -9,9 +9,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/pikelet-os/pikelet/internal/netboot/plane"
-	"github.com/pikelet-os/pikelet/internal/node"
-	"github.com/pikelet-os/pikelet/internal/slots"
+	"github.com/pikelet-os/pikelet/internal/shared/bootapi"
+	"github.com/pikelet-os/pikelet/internal/shared/node"
+	"github.com/pikelet-os/pikelet/internal/shared/slots"
 )
 
 // prepareTime is how long pikeletd's preparation may take. Checking the
@@ -68,7 +68,7 @@ func (b *boot) handOver() error {
 		b.card.f.Close()
 	}
 	if b.net != nil {
-		b.tell(plane.Report{Stage: plane.Started})
+		b.tell(bootapi.Report{Stage: bootapi.Started})
 		if err := b.net.giveUp(); err != nil {
 			say("%v", err)
 		}

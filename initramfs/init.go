@@ -16,10 +16,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/pikelet-os/pikelet/initramfs/cmdline"
-	"github.com/pikelet-os/pikelet/internal/artifact"
-	"github.com/pikelet-os/pikelet/internal/node"
-	"github.com/pikelet-os/pikelet/internal/slots"
+	"github.com/pikelet-os/pikelet/internal/shared/cmdline"
+	"github.com/pikelet-os/pikelet/internal/shared/image"
+	"github.com/pikelet-os/pikelet/internal/shared/node"
+	"github.com/pikelet-os/pikelet/internal/shared/slots"
 )
 
 // boot is what the steps find out, one after the other.
@@ -31,7 +31,7 @@ type boot struct {
 	net   *network // nil with a card
 	kind  slots.Kind
 	def   slots.Letter
-	image *artifact.Manifest
+	img   *image.Manifest
 	boot  node.Boot
 }
 
@@ -160,7 +160,7 @@ func readModule(m cmdline.Module) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("module %s is missing: the kernel could not unpack this initramfs whole, the card may be damaged", name)
 	}
-	if got := artifact.DigestOf(data); got != m.Digest {
+	if got := image.DigestOf(data); got != m.Digest {
 		return nil, fmt.Errorf("module %s was changed: its digest is %s, not %s", name, got, m.Digest)
 	}
 	return data, nil

@@ -12,10 +12,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/pikelet-os/pikelet/internal/artifact"
-	"github.com/pikelet-os/pikelet/internal/netboot/plane"
-	"github.com/pikelet-os/pikelet/internal/node"
-	"github.com/pikelet-os/pikelet/internal/slots"
+	"github.com/pikelet-os/pikelet/internal/shared/bootapi"
+	"github.com/pikelet-os/pikelet/internal/shared/image"
+	"github.com/pikelet-os/pikelet/internal/shared/node"
+	"github.com/pikelet-os/pikelet/internal/shared/slots"
 )
 
 // findServer brings a wired device up, gets an address, and finds the boot
@@ -65,8 +65,8 @@ func (b *boot) tryDevice(device string) (*network, error) {
 }
 
 // request is what this node asks the boot server.
-func (b *boot) request(k plane.Kind) plane.Request {
-	return plane.Request{Kind: k, Machine: plane.Machine{Serial: b.net.serial, MAC: b.net.mac, Build: b.info.BuildID}}
+func (b *boot) request(k bootapi.Kind) bootapi.Request {
+	return bootapi.Request{Kind: k, Machine: bootapi.Machine{Serial: b.net.serial, MAC: b.net.mac, Build: b.info.BuildID}}
 }
 
 // serialNumber returns the board's serial, as the firmware gives it.
@@ -80,12 +80,12 @@ func serialNumber() string {
 
 // tell posts how far this node is; a server that does not want to know loses
 // nothing else.
-func (b *boot) tell(r plane.Report) {
+func (b *boot) tell(r bootapi.Report) {
 	if b.net == nil {
 		return
 	}
 	r.Release = b.info.Release
-	if a, err := call(b.net.server, b.request(plane.Progress), 0, r.Encode()); err == nil {
+	if a, err := call(b.net.server, b.request(bootapi.Progress), 0, r.Encode()); err == nil {
 		a.Close()
 	}
 }
@@ -96,10 +96,10 @@ func (b *boot) tell(r plane.Report) {
 func (b *boot) checkServed() error {
 	var signature, text []byte
 	err := patiently("the image's manifest", func() (err error) {
-		if signature, err = small(b.net.server, b.request(plane.Signature), artifact.MaxSignature); err != nil {
+		if signature, err = small(b.net.server, b.request(bootapi.Signature), image.MaxSignature); err != nil {
 			return err
 		}
-		text, err = small(b.net.server, b.request(plane.Manifest), artifact.MaxManifest)
+		text, err = small(b.net.server, b.request(bootapi.Manifest), image.MaxManifest)
 		return err
 	})
 	if err != nil {
@@ -111,18 +111,18 @@ func (b *boot) checkServed() error {
 	if err := b.checkServedWords(); err != nil {
 		return err
 	}
-	b.tell(plane.Report{Stage: plane.Verified})
+	b.tell(bootapi.Report{Stage: bootapi.Verified})
 	return b.takeServed()
 }
 
 // checkServedWords fetches the signed kernel words of a boot without a card, and
 // compares them with what the kernel was told.
 func (b *boot) checkServedWords() error {
-	f, ok := b.image.File(slots.Net.CmdlineFile())
+	f, ok := b.img.File(slots.Net.CmdlineFile())
 	if !ok {
 		return fmt.Errorf("the signed manifest has no %s", slots.Net.CmdlineFile())
 	}
-	q := b.request(plane.Blob)
+	q := b.request(bootapi.Blob)
 	q.Digest = f.Digest
 	var words []byte
 	if err := patiently("the kernel words", func() (err error) {
@@ -131,7 +131,7 @@ func (b *boot) checkServedWords() error {
 	}); err != nil {
 		return err
 	}
-	if got := artifact.DigestOf(words); got != f.Digest {
+	if got := image.DigestOf(words); got != f.Digest {
 		return fmt.Errorf("%s changed: the digest is %s, the signed manifest says %s", f.Name, got, f.Digest)
 	}
 	return b.checkWords(words)
@@ -143,7 +143,7 @@ func (b *boot) checkServedWords() error {
 func (b *boot) takeServed() error {
 	var text []byte
 	err := patiently("the node config", func() (err error) {
-		text, err = small(b.net.server, b.request(plane.Config), 1<<20)
+		text, err = small(b.net.server, b.request(bootapi.Config), 1<<20)
 		return err
 	})
 	var no *refusedError
@@ -163,9 +163,9 @@ const servedDir = "/run/pikelet/root"
 // fetchRoot fetches the root, compressed as it is, and makes a block device of
 // it, which it returns as major:minor.
 func (b *boot) fetchRoot() (string, error) {
-	f, ok := b.image.File(artifact.RootFile)
+	f, ok := b.img.File(image.RootFile)
 	if !ok {
-		return "", fmt.Errorf("the signed manifest has no %s", artifact.RootFile)
+		return "", fmt.Errorf("the signed manifest has no %s", image.RootFile)
 	}
 	if err := enough(f.Size); err != nil {
 		return "", err
@@ -176,12 +176,12 @@ func (b *boot) fetchRoot() (string, error) {
 	if err := unix.Mount("tmpfs", servedDir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, fmt.Sprintf("mode=0700,size=%d", f.Size+1<<20)); err != nil {
 		return "", fmt.Errorf("mounting memory for the root: %w", err)
 	}
-	file, err := os.OpenFile(servedDir+"/"+artifact.RootFile, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	file, err := os.OpenFile(servedDir+"/"+image.RootFile, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err != nil {
 		return "", err
 	}
 	defer file.Close()
-	b.tell(plane.Report{Stage: plane.Fetching})
+	b.tell(bootapi.Report{Stage: bootapi.Fetching})
 	start := time.Now()
 	if err := b.fetch(f, file); err != nil {
 		return "", err
@@ -196,8 +196,8 @@ func (b *boot) fetchRoot() (string, error) {
 }
 
 // fetch downloads a file of the image, and checks that it is what was signed.
-func (b *boot) fetch(f artifact.File, to io.Writer) error {
-	q := b.request(plane.Blob)
+func (b *boot) fetch(f image.File, to io.Writer) error {
+	q := b.request(bootapi.Blob)
 	q.Digest = f.Digest
 	sum := sha256.New()
 	var at int64

@@ -11,9 +11,9 @@ import (
 	"github.com/containerd/go-dmverity/pkg/dm"
 	"golang.org/x/sys/unix"
 
-	"github.com/pikelet-os/pikelet/internal/artifact"
-	"github.com/pikelet-os/pikelet/internal/disk"
-	"github.com/pikelet-os/pikelet/internal/disk/fat"
+	"github.com/pikelet-os/pikelet/internal/shared/disk"
+	"github.com/pikelet-os/pikelet/internal/shared/fat"
+	"github.com/pikelet-os/pikelet/internal/shared/image"
 )
 
 // newRoot is where the root is mounted before it becomes /.
@@ -30,7 +30,7 @@ const (
 // that, and mounts it. It lies on the slot's partition: on the whole disk it
 // would keep state from being mounted. A wrong root hash shows at the mount: it reads blocks.
 func (b *boot) openRoot() error {
-	params, err := b.image.Verity()
+	params, err := b.img.Verity()
 	if err != nil {
 		return err
 	}
@@ -86,16 +86,16 @@ func (b *boot) linear(ctl *dm.Control) (string, error) {
 
 // rootExtents returns where the root lies in the slot's partition.
 func (b *boot) rootExtents() ([]fat.Extent, error) {
-	f, ok := b.image.File(artifact.RootFile)
+	f, ok := b.img.File(image.RootFile)
 	if !ok {
-		return nil, fmt.Errorf("the signed manifest has no %s", artifact.RootFile)
+		return nil, fmt.Errorf("the signed manifest has no %s", image.RootFile)
 	}
-	size, runs, err := b.card.slot.Extents(artifact.RootFile, f.Size)
+	size, runs, err := b.card.slot.Extents(image.RootFile, f.Size)
 	if err != nil {
 		return nil, err
 	}
 	if f.Size != size {
-		return nil, fmt.Errorf("%s has %d bytes, the signed manifest says %d", artifact.RootFile, size, f.Size)
+		return nil, fmt.Errorf("%s has %d bytes, the signed manifest says %d", image.RootFile, size, f.Size)
 	}
 	return runs, nil
 }

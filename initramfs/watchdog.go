@@ -11,10 +11,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/pikelet-os/pikelet/initramfs/cmdline"
-	"github.com/pikelet-os/pikelet/internal/node"
-	"github.com/pikelet-os/pikelet/internal/reboot"
-	"github.com/pikelet-os/pikelet/internal/slots"
+	"github.com/pikelet-os/pikelet/internal/device/reboot"
+	"github.com/pikelet-os/pikelet/internal/shared/cmdline"
+	"github.com/pikelet-os/pikelet/internal/shared/node"
+	"github.com/pikelet-os/pikelet/internal/shared/slots"
 )
 
 // The hardware of every Pi up to 4 counts to 15.99 s at most, and kernels

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pikelet-os/pikelet/builder/squashfs"
+	"github.com/pikelet-os/pikelet/internal/shared/squashfs"
 	"github.com/pikelet-os/pikelet/layers/store"
 )
 

@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"github.com/pikelet-os/pikelet/builder/cache"
-	"github.com/pikelet-os/pikelet/internal/artifact/registry"
+	"github.com/pikelet-os/pikelet/internal/shared/image/registry"
 )
 
 // mirror is a server whose answers to the requests for a file are given one by

@@ -19,7 +19,7 @@ import (
 	"time"
 
 	"github.com/pikelet-os/pikelet/builder/cache"
-	"github.com/pikelet-os/pikelet/internal/artifact/registry"
+	"github.com/pikelet-os/pikelet/internal/shared/image/registry"
 )
 
 // Cache brings what is not kept yet, and keeps what was brought.

@@ -12,10 +12,10 @@ import (
 	"sort"
 	"strings"
 
-	"github.com/pikelet-os/pikelet/initramfs/archive"
-	"github.com/pikelet-os/pikelet/initramfs/cmdline"
-	"github.com/pikelet-os/pikelet/internal/artifact"
-	"github.com/pikelet-os/pikelet/internal/verity"
+	"github.com/pikelet-os/pikelet/internal/shared/cmdline"
+	"github.com/pikelet-os/pikelet/internal/shared/image"
+	"github.com/pikelet-os/pikelet/internal/shared/initrd"
+	"github.com/pikelet-os/pikelet/internal/shared/verity"
 )
 
 // read follows the slot's chain and notes where it breaks.
@@ -25,21 +25,21 @@ func (s *Slot) read(work string) {
 	}
 	problem := func(format string, args ...any) { s.Problems = append(s.Problems, fmt.Sprintf(format, args...)) }
 	var err error
-	if s.text, err = readFile(s.files, artifact.ManifestFile, artifact.MaxManifest); err != nil {
+	if s.text, err = readFile(s.files, image.ManifestFile, image.MaxManifest); err != nil {
 		problem("it holds no image: %v", err)
 		return
 	}
-	if s.sign, err = readFile(s.files, artifact.SignatureFile, artifact.MaxSignature); err != nil {
+	if s.sign, err = readFile(s.files, image.SignatureFile, image.MaxSignature); err != nil {
 		problem("%v", err)
 	}
-	if s.Manifest, err = artifact.DecodeManifest(s.text); err != nil {
+	if s.Manifest, err = image.DecodeManifest(s.text); err != nil {
 		problem("%v", err)
 		return
 	}
 	initramfs := s.checkFiles(work, problem)
 	keys, texts := keysOf(initramfs)
 	s.Keys = keys
-	if _, digest, err := artifact.Verify(s.sign, s.text, keys); err != nil {
+	if _, digest, err := image.Verify(s.sign, s.text, keys); err != nil {
 		problem("%v", err)
 	} else {
 		s.Digest = digest
@@ -58,7 +58,7 @@ func (s *Slot) read(work string) {
 
 // Trust says whether one of the keys made the slot's signature.
 func (s *Slot) Trust(keys []*ecdsa.PublicKey) error {
-	_, _, err := artifact.Verify(s.sign, s.text, keys)
+	_, _, err := image.Verify(s.sign, s.text, keys)
 	return err
 }
 
@@ -71,9 +71,9 @@ func (s *Slot) checkFiles(work string, problem func(string, ...any)) []byte {
 		sum := sha256.New()
 		to := io.Writer(sum)
 		switch f.Name {
-		case artifact.InitramfsFile:
+		case image.InitramfsFile:
 			to = io.MultiWriter(sum, &keep)
-		case artifact.RootFile:
+		case image.RootFile:
 			copied, err := os.Create(filepath.Join(work, s.Name+"-"+s.Manifest.BuildID+".squashfs"))
 			if err != nil {
 				problem("%v", err)
@@ -97,7 +97,7 @@ func (s *Slot) checkFiles(work string, problem func(string, ...any)) []byte {
 		if got := "sha256:" + hex.EncodeToString(sum.Sum(nil)); err != nil || size != f.Size || got != f.Digest {
 			problem("%s was changed: its digest is %s, the manifest says %s", f.Name, got, f.Digest)
 		}
-		if f.Name == artifact.InitramfsFile {
+		if f.Name == image.InitramfsFile {
 			initramfs = keep.Bytes()
 		}
 	}
@@ -113,7 +113,7 @@ func Keys(initramfs []byte) []*ecdsa.PublicKey {
 // keysOf returns the keys an initramfs trusts, and hashes of them. One that
 // cannot be read has none.
 func keysOf(initramfs []byte) ([]*ecdsa.PublicKey, []string) {
-	b, err := archive.ReadFile(bytes.NewReader(initramfs), strings.TrimPrefix(cmdline.InfoFile, "/"), cmdline.MaxInfo)
+	b, err := initrd.ReadFile(bytes.NewReader(initramfs), strings.TrimPrefix(cmdline.InfoFile, "/"), cmdline.MaxInfo)
 	if err != nil {
 		return nil, nil
 	}
@@ -124,7 +124,7 @@ func keysOf(initramfs []byte) ([]*ecdsa.PublicKey, []string) {
 	var keys []*ecdsa.PublicKey
 	var texts []string
 	for _, text := range info.Keys {
-		if k, err := artifact.ParsePublicKey([]byte(text)); err == nil {
+		if k, err := image.ParsePublicKey([]byte(text)); err == nil {
 			keys = append(keys, k)
 			sum := sha256.Sum256([]byte(text))
 			texts = append(texts, hex.EncodeToString(sum[:8]))

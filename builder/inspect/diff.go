@@ -16,8 +16,8 @@ import (
 	"github.com/diskfs/go-diskfs/backend/file"
 	"github.com/diskfs/go-diskfs/filesystem/squashfs"
 
-	"github.com/pikelet-os/pikelet/internal/artifact"
-	"github.com/pikelet-os/pikelet/internal/patch"
+	"github.com/pikelet-os/pikelet/internal/shared/image"
+	"github.com/pikelet-os/pikelet/internal/shared/image/patch"
 )
 
 // root is an open squashfs.
@@ -104,7 +104,7 @@ func Compare(a, b *Slot) (*Diff, error) {
 // fetches the files that changed: blocks of the root, and other files whole.
 func FetchByFiles(ctx context.Context, a, b *Slot) (int64, error) {
 	old := patch.Image{Manifest: a.Manifest, Open: func(name string) (patch.File, error) {
-		if name != artifact.RootFile {
+		if name != image.RootFile {
 			return nil, fs.ErrNotExist
 		}
 		return os.Open(a.root)
@@ -125,7 +125,7 @@ func FetchByFiles(ctx context.Context, a, b *Slot) (int64, error) {
 	done()
 	n := blocks.Fetch
 	for _, f := range b.Manifest.Lacking(a.Manifest) {
-		if f.Name != artifact.RootFile {
+		if f.Name != image.RootFile {
 			n += f.Size
 		}
 	}

@@ -17,10 +17,10 @@ import (
 	"github.com/diskfs/go-diskfs/filesystem"
 	"github.com/diskfs/go-diskfs/partition/mbr"
 
-	"github.com/pikelet-os/pikelet/internal/artifact"
-	"github.com/pikelet-os/pikelet/internal/artifact/registry"
-	"github.com/pikelet-os/pikelet/internal/disk"
-	"github.com/pikelet-os/pikelet/internal/slots"
+	"github.com/pikelet-os/pikelet/internal/shared/disk"
+	"github.com/pikelet-os/pikelet/internal/shared/image"
+	"github.com/pikelet-os/pikelet/internal/shared/image/registry"
+	"github.com/pikelet-os/pikelet/internal/shared/slots"
 )
 
 // Image is a card, a disk image or an artifact.
@@ -43,7 +43,7 @@ type Partition struct {
 // Slot is one place an image is: a slot of a card, or an artifact.
 type Slot struct {
 	Name     string // a, b, or artifact
-	Manifest *artifact.Manifest
+	Manifest *image.Manifest
 	Digest   string   // of the OCI manifest
 	Signed   string   // what the signature is good for
 	Problems []string // why the chain does not hold; none when it does
@@ -206,12 +206,12 @@ func (f fatFiles) open(name string) (io.ReadCloser, int64, error) {
 type layoutFiles struct {
 	layout *registry.Layout
 	digest string
-	blobs  map[string]artifact.Descriptor // by title
+	blobs  map[string]image.Descriptor // by title
 	sign   []byte
 }
 
 func (l *layoutFiles) open(name string) (io.ReadCloser, int64, error) {
-	if name == artifact.SignatureFile {
+	if name == image.SignatureFile {
 		return io.NopCloser(bytes.NewReader(l.sign)), int64(len(l.sign)), nil
 	}
 	d, ok := l.blobs[name]
@@ -230,13 +230,13 @@ func (l *layoutFiles) open(name string) (io.ReadCloser, int64, error) {
 // are good is found out later, as with a card.
 func openLayout(dir string) (*layoutFiles, error) {
 	ctx := context.Background()
-	l := &layoutFiles{layout: registry.OpenLayout(dir), blobs: map[string]artifact.Descriptor{}}
+	l := &layoutFiles{layout: registry.OpenLayout(dir), blobs: map[string]image.Descriptor{}}
 	d, b, err := l.layout.Manifest(ctx, "")
 	if err != nil {
 		return nil, err
 	}
-	if d.MediaType == artifact.MediaOCIIndex {
-		index, err := artifact.DecodeIndex(b)
+	if d.MediaType == image.MediaOCIIndex {
+		index, err := image.DecodeIndex(b)
 		if err != nil {
 			return nil, err
 		}
@@ -247,19 +247,19 @@ func openLayout(dir string) (*layoutFiles, error) {
 			return nil, err
 		}
 	}
-	m, err := artifact.DecodeOCI(b)
+	m, err := image.DecodeOCI(b)
 	if err != nil {
 		return nil, err
 	}
 	l.digest = d.Digest
 	for _, f := range m.Layers {
-		l.blobs[f.Annotations[artifact.AnnotationTitle]] = f
+		l.blobs[f.Annotations[image.AnnotationTitle]] = f
 	}
-	l.blobs[artifact.ManifestFile] = m.Config
+	l.blobs[image.ManifestFile] = m.Config
 	list, err := registry.Signatures(ctx, l.layout, l.digest)
 	if err != nil {
 		return nil, err
 	}
-	l.sign, err = artifact.Signature{Manifest: b, Signatures: list}.Encode()
+	l.sign, err = image.Signature{Manifest: b, Signatures: list}.Encode()
 	return l, err
 }

@@ -17,16 +17,16 @@ import (
 
 	"github.com/pikelet-os/pikelet/boards"
 	"github.com/pikelet-os/pikelet/builder/fetch"
-	"github.com/pikelet-os/pikelet/builder/squashfs"
-	"github.com/pikelet-os/pikelet/internal/artifact"
-	"github.com/pikelet-os/pikelet/internal/disk"
-	"github.com/pikelet-os/pikelet/internal/strict"
+	"github.com/pikelet-os/pikelet/internal/shared/disk"
+	"github.com/pikelet-os/pikelet/internal/shared/image"
+	"github.com/pikelet-os/pikelet/internal/shared/squashfs"
+	"github.com/pikelet-os/pikelet/internal/shared/yamlcheck"
 	"github.com/pikelet-os/pikelet/layers"
 	"github.com/pikelet-os/pikelet/layers/apk"
 )
 
 // checker is what gathers mistakes, with what a spec can do wrong.
-type checker struct{ *strict.Checker }
+type checker struct{ *yamlcheck.Checker }
 
 var (
 	nameForm    = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)
@@ -203,7 +203,7 @@ func (c *checker) checkNode(i *Image) {
 		}
 	}
 	if i.Channel != "" {
-		if err := artifact.CheckReference(i.Channel); err != nil {
+		if err := image.CheckReference(i.Channel); err != nil {
 			c.Add("channel", "%v", err)
 		}
 	}

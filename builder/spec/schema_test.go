@@ -10,7 +10,7 @@ import (
 
 	"github.com/invopop/jsonschema"
 
-	"github.com/pikelet-os/pikelet/internal/schematest"
+	"github.com/pikelet-os/pikelet/internal/testing/schematest"
 )
 
 var update = flag.Bool("update", false, "write the golden files")

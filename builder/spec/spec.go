@@ -13,9 +13,9 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/pikelet-os/pikelet/boards"
-	"github.com/pikelet-os/pikelet/builder/squashfs"
-	"github.com/pikelet-os/pikelet/internal/disk"
-	"github.com/pikelet-os/pikelet/internal/strict"
+	"github.com/pikelet-os/pikelet/internal/shared/disk"
+	"github.com/pikelet-os/pikelet/internal/shared/squashfs"
+	"github.com/pikelet-os/pikelet/internal/shared/yamlcheck"
 )
 
 // Image is an image spec. Paths in it are relative to the spec's folder.
@@ -155,7 +155,7 @@ func (o *Overlay) UnmarshalYAML(n *yaml.Node) error {
 		o.Name = n.Value
 		return nil
 	}
-	if err := strict.Fields(n, "name", "with"); err != nil {
+	if err := yamlcheck.Fields(n, "name", "with"); err != nil {
 		return err
 	}
 	type plain Overlay
@@ -193,7 +193,7 @@ type Size int64
 // UnmarshalYAML reads a size.
 func (s *Size) UnmarshalYAML(n *yaml.Node) error {
 	if err := s.Set(n.Value); err != nil {
-		return strict.TypeError(n, "%v", err)
+		return yamlcheck.TypeError(n, "%v", err)
 	}
 	return nil
 }
@@ -230,7 +230,7 @@ type Duration time.Duration
 func (d *Duration) UnmarshalYAML(n *yaml.Node) error {
 	v, err := time.ParseDuration(n.Value)
 	if err != nil || v <= 0 {
-		return strict.TypeError(n, "%q is no span of time; write it as 60s or 10m", n.Value)
+		return yamlcheck.TypeError(n, "%q is no span of time; write it as 60s or 10m", n.Value)
 	}
 	*d = Duration(v)
 	return nil
@@ -243,7 +243,7 @@ type Time struct{ time.Time }
 func (t *Time) UnmarshalYAML(n *yaml.Node) error {
 	v, err := time.Parse(time.RFC3339, n.Value)
 	if err != nil || v.Unix() <= 0 {
-		return strict.TypeError(n, "%q is no moment; write it as 2026-11-21T00:00:00Z", n.Value)
+		return yamlcheck.TypeError(n, "%q is no moment; write it as 2026-11-21T00:00:00Z", n.Value)
 	}
 	t.Time = v
 	return nil
@@ -268,7 +268,7 @@ func (i *Image) Path(p string) string {
 }
 
 // Error is everything wrong with a spec, each with file, line and field.
-type Error = strict.Error
+type Error = yamlcheck.Error
 
 // Load reads a spec strictly. Its error is an *Error with all mistakes.
 func Load(file string) (*Image, error) {
@@ -282,7 +282,7 @@ func Load(file string) (*Image, error) {
 // Parse is Load on bytes that were read from file.
 func Parse(file string, b []byte) (*Image, error) {
 	img := &Image{file: file, dir: filepath.Dir(file)}
-	c := &checker{strict.New(file)}
+	c := &checker{yamlcheck.New(file)}
 	if _, ok := c.Decode(b, img); !ok {
 		return nil, c.Err()
 	}

@@ -13,11 +13,11 @@ import (
 
 	"github.com/pikelet-os/pikelet/builder"
 	"github.com/pikelet-os/pikelet/builder/cache"
-	"github.com/pikelet-os/pikelet/builder/device"
+	"github.com/pikelet-os/pikelet/builder/deviceprogs"
 	"github.com/pikelet-os/pikelet/builder/fetch"
 	"github.com/pikelet-os/pikelet/builder/lock"
 	"github.com/pikelet-os/pikelet/builder/spec"
-	"github.com/pikelet-os/pikelet/internal/artifact/registry"
+	"github.com/pikelet-os/pikelet/internal/shared/image/registry"
 )
 
 // inputOptions say where the inputs of builds, locks and vendors come from.
@@ -44,7 +44,7 @@ func (o *inputOptions) inputs(ctx context.Context, say *teller) (*spec.Image, bu
 	if err != nil {
 		return nil, in, err
 	}
-	if in.Programs, err = device.Load(); err != nil {
+	if in.Programs, err = deviceprogs.Load(); err != nil {
 		return nil, in, err
 	}
 	if in.Key, err = signingKey(o.Key, say); err != nil {

@@ -11,7 +11,7 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
-	"github.com/pikelet-os/pikelet/internal/disk/medium"
+	"github.com/pikelet-os/pikelet/internal/shared/medium"
 )
 
 // compressions are what disk images and archives come compressed with, by the

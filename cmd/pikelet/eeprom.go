@@ -10,9 +10,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pikelet-os/pikelet/internal/netboot/dhcp"
-	"github.com/pikelet-os/pikelet/internal/netboot/eeprom"
-	"github.com/pikelet-os/pikelet/internal/whole"
+	"github.com/pikelet-os/pikelet/internal/host/bootserver/dhcp"
+	"github.com/pikelet-os/pikelet/internal/host/bootserver/eeprom"
+	"github.com/pikelet-os/pikelet/internal/shared/atomicfile"
 )
 
 type eepromOptions struct {
@@ -93,10 +93,10 @@ func runEEPROM(o eepromOptions, say *teller) error {
 	}
 	// Without its digest nothing takes an update, so that comes last.
 	name, digest := filepath.Join(o.Out, "pieeprom.upd"), filepath.Join(o.Out, "pieeprom.sig")
-	if err := whole.Write(name, update, 0o644); err != nil {
+	if err := atomicfile.Write(name, update, 0o644); err != nil {
 		return err
 	}
-	if err := whole.Write(digest, sum, 0o644); err != nil {
+	if err := atomicfile.Write(digest, sum, 0o644); err != nil {
 		return err
 	}
 	say.result(map[string]string{"update": name, "digest": digest},

@@ -8,7 +8,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"github.com/pikelet-os/pikelet/internal/registrytest"
+	"github.com/pikelet-os/pikelet/internal/testing/registrytest"
 )
 
 // TestCIExamples runs what the examples for CI run, but for the download.

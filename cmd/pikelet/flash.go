@@ -15,11 +15,11 @@ import (
 
 	"github.com/pikelet-os/pikelet/builder"
 	"github.com/pikelet-os/pikelet/builder/cache"
-	"github.com/pikelet-os/pikelet/internal/artifact/registry"
-	"github.com/pikelet-os/pikelet/internal/desk"
-	"github.com/pikelet-os/pikelet/internal/disk"
-	"github.com/pikelet-os/pikelet/internal/flash"
-	"github.com/pikelet-os/pikelet/internal/slots"
+	"github.com/pikelet-os/pikelet/internal/host/flash"
+	"github.com/pikelet-os/pikelet/internal/host/provision"
+	"github.com/pikelet-os/pikelet/internal/shared/disk"
+	"github.com/pikelet-os/pikelet/internal/shared/image/registry"
+	"github.com/pikelet-os/pikelet/internal/shared/slots"
 )
 
 // flashOptions are what may be said of writing a card.
@@ -169,7 +169,7 @@ func (o *flashOptions) nodeFile(stream string) (text []byte, hostname string, er
 	if err != nil {
 		return nil, "", err
 	}
-	text, err = desk.NodeFile(cfg)
+	text, err = provision.NodeFile(cfg)
 	return text, cfg.Hostname, err
 }
 

@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pikelet-os/pikelet/internal/disk"
-	"github.com/pikelet-os/pikelet/internal/registrytest"
+	"github.com/pikelet-os/pikelet/internal/shared/disk"
+	"github.com/pikelet-os/pikelet/internal/testing/registrytest"
 )
 
 // TestFlashOntoFiles: from everything an image can be in, onto a file that is

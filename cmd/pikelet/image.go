@@ -14,10 +14,10 @@ import (
 
 	"github.com/pikelet-os/pikelet/builder"
 	"github.com/pikelet-os/pikelet/builder/inspect"
-	"github.com/pikelet-os/pikelet/internal/artifact"
-	"github.com/pikelet-os/pikelet/internal/artifact/registry"
-	"github.com/pikelet-os/pikelet/internal/cosign"
-	"github.com/pikelet-os/pikelet/internal/flash"
+	"github.com/pikelet-os/pikelet/internal/host/cosign"
+	"github.com/pikelet-os/pikelet/internal/host/flash"
+	"github.com/pikelet-os/pikelet/internal/shared/image"
+	"github.com/pikelet-os/pikelet/internal/shared/image/registry"
 )
 
 // arch is what images are for, in OCI's words.
@@ -119,7 +119,7 @@ func (o *imageOptions) open(ctx context.Context, ref string) (*registry.Image, e
 		want.OwnKeys = inspect.Keys
 	}
 	img, err := registry.Open(ctx, place, tag, want)
-	if errors.Is(err, artifact.ErrSignature) && hint != "" {
+	if errors.Is(err, image.ErrSignature) && hint != "" {
 		err = fmt.Errorf("%w%s", err, hint)
 	}
 	return img, err
@@ -166,7 +166,7 @@ func meter(say *teller, step string, total int64) (tell registry.Progress, end f
 }
 
 // size is how many bytes an image has, its files together.
-func size(m *artifact.Manifest) int64 {
+func size(m *image.Manifest) int64 {
 	var n int64
 	for _, f := range m.Files {
 		n += f.Size

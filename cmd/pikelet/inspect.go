@@ -11,8 +11,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pikelet-os/pikelet/builder/inspect"
-	"github.com/pikelet-os/pikelet/internal/artifact/registry"
-	"github.com/pikelet-os/pikelet/internal/cosign"
+	"github.com/pikelet-os/pikelet/internal/host/cosign"
+	"github.com/pikelet-os/pikelet/internal/shared/image/registry"
 )
 
 func newInspect(say *teller) *cobra.Command {

@@ -16,7 +16,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"github.com/pikelet-os/pikelet/internal/cosign"
+	"github.com/pikelet-os/pikelet/internal/host/cosign"
 )
 
 // passwordVariable is where cosign looks for the password of a key, and so do

@@ -14,10 +14,10 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	"go.yaml.in/yaml/v3"
 
-	"github.com/pikelet-os/pikelet/internal/artifact"
-	"github.com/pikelet-os/pikelet/internal/artifact/registry"
-	"github.com/pikelet-os/pikelet/internal/netboot"
-	"github.com/pikelet-os/pikelet/internal/whole"
+	"github.com/pikelet-os/pikelet/internal/host/bootserver"
+	"github.com/pikelet-os/pikelet/internal/shared/atomicfile"
+	"github.com/pikelet-os/pikelet/internal/shared/image"
+	"github.com/pikelet-os/pikelet/internal/shared/image/registry"
 )
 
 // library brings images into the cache for a boot server, and keeps them there
@@ -26,7 +26,7 @@ type library struct {
 	open   func(ctx context.Context, ref string) (*registry.Image, error)
 	cache  string
 	say    *teller
-	images *netboot.Images
+	images *bootserver.Images
 	keys   func() ([]*ecdsa.PublicKey, error) // those whose statements let a channel go back
 	memory string                             // the file that says what each reference was last
 	last   map[string]served                  // what it says
@@ -82,7 +82,7 @@ func (l *library) start(ctx context.Context, first string, references []string) 
 }
 
 // cached returns an image of the cache.
-func (l *library) cached(ctx context.Context, digest string) (*netboot.Image, error) {
+func (l *library) cached(ctx context.Context, digest string) (*bootserver.Image, error) {
 	layout, err := cachedImage(l.cache, digest)
 	if err != nil {
 		return nil, err
@@ -128,7 +128,7 @@ func (l *library) learn(ctx context.Context, ref string) {
 // set makes an image what a reference names, and writes that down before any
 // node is served it: what is not written down protects nobody after a restart.
 // What others were last stays.
-func (l *library) set(ref string, img *netboot.Image) error {
+func (l *library) set(ref string, img *bootserver.Image) error {
 	last := maps.Clone(l.last)
 	last[ref] = served{Digest: img.Digest, Stream: img.Stream, Release: img.Release}
 	b, err := yaml.Marshal(last)
@@ -138,7 +138,7 @@ func (l *library) set(ref string, img *netboot.Image) error {
 	if err := os.MkdirAll(filepath.Dir(l.memory), 0o755); err != nil {
 		return err
 	}
-	if err := whole.Write(l.memory, b, 0o644); err != nil {
+	if err := atomicfile.Write(l.memory, b, 0o644); err != nil {
 		return err
 	}
 	l.last = last
@@ -154,7 +154,7 @@ func (l *library) close() {
 
 // fetch brings the image that a reference names. What it may not name after
 // what it named last is refused before anything of it is copied.
-func (l *library) fetch(ctx context.Context, ref string) (*netboot.Image, error) {
+func (l *library) fetch(ctx context.Context, ref string) (*bootserver.Image, error) {
 	img, err := l.open(ctx, ref)
 	if err != nil {
 		return nil, err
@@ -177,14 +177,14 @@ func (l *library) follows(ref string, img *registry.Image) error {
 	case was.Stream != "" && img.Stream != was.Stream:
 		return fmt.Errorf("%s names stream %q now; this server serves %q under it: serve another reference, or remove its entry from %s",
 			ref, img.Stream, was.Stream, l.memory)
-	case was.Release == "" || artifact.CompareReleases(img.Release, was.Release) >= 0:
+	case was.Release == "" || image.CompareReleases(img.Release, was.Release) >= 0:
 		return nil
 	}
 	keys, err := l.keys()
 	if err != nil {
 		return err
 	}
-	if artifact.AllowsDowngrade(img.Digest, img.Signatures, keys, channelOf(ref), was.Release) {
+	if image.AllowsDowngrade(img.Digest, img.Signatures, keys, channelOf(ref), was.Release) {
 		return nil
 	}
 	return fmt.Errorf("%s names release %s now, which is older than %s, which was served last; "+
@@ -208,7 +208,7 @@ func channelOf(ref string) string {
 	return t.TagStr()
 }
 
-func (l *library) keep(ctx context.Context, img *registry.Image) (*netboot.Image, error) {
+func (l *library) keep(ctx context.Context, img *registry.Image) (*bootserver.Image, error) {
 	signature, err := img.Signature()
 	if err != nil {
 		return nil, err
@@ -218,12 +218,12 @@ func (l *library) keep(ctx context.Context, img *registry.Image) (*netboot.Image
 		return nil, err
 	}
 	l.held = append(l.held, release)
-	return &netboot.Image{Manifest: img.Manifest, Text: img.Text, Signature: signature, Digest: img.Digest, Blobs: filepath.Join(layout, "blobs", "sha256")}, nil
+	return &bootserver.Image{Manifest: img.Manifest, Text: img.Text, Signature: signature, Digest: img.Digest, Blobs: filepath.Join(layout, "blobs", "sha256")}, nil
 }
 
 // former has the images at hand that nodes were healthy with last, as far as
 // they are still in the cache. Where one is not, its node gets what is current.
-func (l *library) former(ctx context.Context, health *netboot.Records[netboot.Health]) {
+func (l *library) former(ctx context.Context, health *bootserver.Records[bootserver.Health]) {
 	seen := map[string]bool{}
 	for _, img := range l.images.Served() {
 		seen[img.Digest] = true

@@ -13,9 +13,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/pikelet-os/pikelet/internal/artifact"
-	"github.com/pikelet-os/pikelet/internal/artifact/registry"
-	"github.com/pikelet-os/pikelet/internal/netboot"
+	"github.com/pikelet-os/pikelet/internal/host/bootserver"
+	"github.com/pikelet-os/pikelet/internal/shared/image"
+	"github.com/pikelet-os/pikelet/internal/shared/image/registry"
 )
 
 func noKeys() ([]*ecdsa.PublicKey, error) { return nil, nil }
@@ -40,20 +40,20 @@ func statementKey(t *testing.T) *ecdsa.PrivateKey {
 func TestWhatAReferenceMayNameNext(t *testing.T) {
 	key, other := statementKey(t), statementKey(t)
 	const stable = "registry.example:5000/homelab:stable"
-	digest := artifact.DigestOf([]byte("next"))
-	down := func(channel, from string, by *ecdsa.PrivateKey, of string) []artifact.Signed {
-		s, err := artifact.SignDowngrade(of, artifact.Downgrade{Channel: channel, From: from}, by)
+	digest := image.DigestOf([]byte("next"))
+	down := func(channel, from string, by *ecdsa.PrivateKey, of string) []image.Signed {
+		s, err := image.SignDowngrade(of, image.Downgrade{Channel: channel, From: from}, by)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return []artifact.Signed{s}
+		return []image.Signed{s}
 	}
 	was := served{Digest: "sha256:was", Stream: "small", Release: "1.5"}
 	for name, c := range map[string]struct {
 		ref             string
 		was             served
 		stream, release string
-		signatures      []artifact.Signed
+		signatures      []image.Signed
 		why             string
 	}{
 		"nothing was served before":      {stable, served{}, "small", "1.3", nil, ""},
@@ -65,7 +65,7 @@ func TestWhatAReferenceMayNameNext(t *testing.T) {
 		"allowed from a lower one":       {stable, was, "small", "1.3", down("stable", "1.4", key, digest), "older than 1.5"},
 		"allowed in another channel":     {stable, was, "small", "1.3", down("canary", "9.0", key, digest), "older than 1.5"},
 		"allowed by a key nobody trusts": {stable, was, "small", "1.3", down("stable", "1.5", other, digest), "older than 1.5"},
-		"another image is allowed":       {stable, was, "small", "1.3", down("stable", "1.5", key, artifact.DigestOf(nil)), "older than 1.5"},
+		"another image is allowed":       {stable, was, "small", "1.3", down("stable", "1.5", key, image.DigestOf(nil)), "older than 1.5"},
 		"a folder":                       {"./homelab", was, "small", "1.3", down("stable", "1.5", key, digest), "older than 1.5"},
 		"another stream":                 {stable, was, "large", "1.6", nil, `stream "large" now`},
 		"another stream, allowed":        {stable, was, "large", "1.3", down("stable", "1.5", key, digest), `stream "large" now`},
@@ -73,14 +73,14 @@ func TestWhatAReferenceMayNameNext(t *testing.T) {
 		"the same image":                 {stable, served{Digest: digest, Stream: "small", Release: "1.5"}, "small", "1.3", nil, ""},
 	} {
 		l := &library{keys: trusting(key), last: map[string]served{c.ref: c.was}}
-		m := &artifact.Manifest{Stream: c.stream, Release: c.release}
+		m := &image.Manifest{Stream: c.stream, Release: c.release}
 		err := l.follows(c.ref, &registry.Image{Manifest: m, Digest: digest, Signatures: c.signatures})
 		if (err == nil) != (c.why == "") || err != nil && !strings.Contains(err.Error(), c.why) {
 			t.Errorf("%s: %v, want %q", name, err, c.why)
 		}
 	}
 	l := &library{keys: func() ([]*ecdsa.PublicKey, error) { return nil, os.ErrPermission }, last: map[string]served{stable: was}}
-	img := &registry.Image{Manifest: &artifact.Manifest{Stream: "small", Release: "1.3"}, Digest: digest}
+	img := &registry.Image{Manifest: &image.Manifest{Stream: "small", Release: "1.3"}, Digest: digest}
 	if err := l.follows(stable, img); !errors.Is(err, os.ErrPermission) {
 		t.Errorf("keys that can't be read: %v", err)
 	}
@@ -94,7 +94,7 @@ func TestChannelOf(t *testing.T) {
 	for ref, want := range map[string]string{
 		"registry.example/pi/homelab:stable": "stable", "registry.example:5000/homelab:1.3": "1.3", "localhost/homelab:x": "x",
 		"registry.example/homelab": "", "registry.example:5000/homelab": "", "./folder:stable": "", "folder": "", "a.folder/image:tag": "",
-		"registry.example/homelab@" + artifact.DigestOf(nil): "",
+		"registry.example/homelab@" + image.DigestOf(nil): "",
 	} {
 		if got := channelOf(ref); got != want {
 			t.Errorf("%s is channel %q, want %q", ref, got, want)
@@ -105,11 +105,11 @@ func TestChannelOf(t *testing.T) {
 // TestServedIsRemembered: the digest, the stream and the release of what a
 // reference named; and what an older server wrote down, which is the digest alone.
 func TestServedIsRemembered(t *testing.T) {
-	l := &library{images: &netboot.Images{}, memory: filepath.Join(t.TempDir(), "state", "served.yaml")}
+	l := &library{images: &bootserver.Images{}, memory: filepath.Join(t.TempDir(), "state", "served.yaml")}
 	if err := l.remember(); err != nil {
 		t.Fatal(err)
 	}
-	img := &netboot.Image{Manifest: &artifact.Manifest{Stream: "small", Release: "1.10"}, Digest: "sha256:a"}
+	img := &bootserver.Image{Manifest: &image.Manifest{Stream: "small", Release: "1.10"}, Digest: "sha256:a"}
 	if err := l.set("r.example/x:stable", img); err != nil {
 		t.Fatal(err)
 	}
@@ -141,10 +141,10 @@ func TestChannelShowsOldRelease(t *testing.T) {
 	o := &imageOptions{Keys: []string{dir + "/ci.pub"}}
 	says := &strings.Builder{}
 	shows := dir + "/two"
-	var statement []artifact.Signed
+	var statement []image.Signed
 	start := func() *library {
 		t.Helper()
-		l := &library{cache: dir + "/cache", say: &teller{out: says}, images: &netboot.Images{}, memory: dir + "/state/served.yaml",
+		l := &library{cache: dir + "/cache", say: &teller{out: says}, images: &bootserver.Images{}, memory: dir + "/state/served.yaml",
 			keys: trusting(key)}
 		l.open = func(ctx context.Context, asked string) (*registry.Image, error) {
 			if asked != ref {
@@ -190,11 +190,11 @@ func TestChannelShowsOldRelease(t *testing.T) {
 		t.Fatal(err)
 	}
 	allow := func(channel string) {
-		s, err := artifact.SignDowngrade(older.Digest, artifact.Downgrade{Channel: channel, From: "1.1"}, key)
+		s, err := image.SignDowngrade(older.Digest, image.Downgrade{Channel: channel, From: "1.1"}, key)
 		if err != nil {
 			t.Fatal(err)
 		}
-		statement = []artifact.Signed{s}
+		statement = []image.Signed{s}
 	}
 	allow("canary")
 	serves(start(), "1.1")
@@ -213,9 +213,9 @@ func TestChannelShowsOldRelease(t *testing.T) {
 // anything of it is read, by a server that starts and by one that runs.
 func TestFetchRefuses(t *testing.T) {
 	const ref = "registry.example/homelab:stable"
-	l := &library{keys: noKeys, images: &netboot.Images{}, last: map[string]served{ref: {"sha256:was", "small", "1.5"}}}
+	l := &library{keys: noKeys, images: &bootserver.Images{}, last: map[string]served{ref: {"sha256:was", "small", "1.5"}}}
 	l.open = func(context.Context, string) (*registry.Image, error) {
-		return &registry.Image{Manifest: &artifact.Manifest{Stream: "small", Release: "1.3"}, Digest: artifact.DigestOf(nil)}, nil
+		return &registry.Image{Manifest: &image.Manifest{Stream: "small", Release: "1.3"}, Digest: image.DigestOf(nil)}, nil
 	}
 	if _, err := l.fetch(t.Context(), ref); err == nil || !strings.Contains(err.Error(), "older than 1.5") {
 		t.Errorf("fetch: %v", err)

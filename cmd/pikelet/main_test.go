@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pikelet-os/pikelet/internal/artifact"
+	"github.com/pikelet-os/pikelet/internal/shared/image"
 )
 
 // TestMain lets the test binary stand in for pikelet, so that builds can run
@@ -122,11 +122,11 @@ func judge(t *testing.T, dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := artifact.DecodeManifest(text)
+	m, err := image.DecodeManifest(text)
 	if err != nil {
 		t.Fatal(err)
 	}
-	root, _ := m.File(artifact.RootFile)
+	root, _ := m.File(image.RootFile)
 	blob := dir + "/artifact/blobs/sha256/" + strings.TrimPrefix(root.Digest, "sha256:")
 	offset := fmt.Sprint(m.Root.DataBlocks * 4096)
 	if out, err := exec.Command("veritysetup", "verify", "--no-superblock", "--salt="+m.Root.Salt, "--data-blocks="+fmt.Sprint(m.Root.DataBlocks),
@@ -146,12 +146,12 @@ func judge(t *testing.T, dir string) {
 		}
 	}
 	judgeRoot(t, dir, blob)
-	if out, err := exec.Command("zstd", "-tq", dir+"/artifact/blobs/sha256/"+digest(m, artifact.InitramfsFile)).CombinedOutput(); err != nil {
+	if out, err := exec.Command("zstd", "-tq", dir+"/artifact/blobs/sha256/"+digest(m, image.InitramfsFile)).CombinedOutput(); err != nil {
 		t.Errorf("zstd: %v\n%s", err, out)
 	}
 }
 
-func digest(m *artifact.Manifest, name string) string {
+func digest(m *image.Manifest, name string) string {
 	f, _ := m.File(name)
 	return strings.TrimPrefix(f.Digest, "sha256:")
 }
@@ -176,7 +176,7 @@ func judgeSignature(t *testing.T, dir, private string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var layout, index artifact.OCIIndex
+	var layout, index image.OCIIndex
 	if err := json.Unmarshal(b, &layout); err != nil || len(layout.Manifests) != 5 {
 		t.Fatalf("index.json: %v\n%s", err, b)
 	}
@@ -186,16 +186,16 @@ func judgeSignature(t *testing.T, dir, private string) {
 	}
 	read(layout.Manifests[0].Digest, &index)
 	bill := layout.Manifests[1]
-	tagged := map[string]artifact.Descriptor{}
+	tagged := map[string]image.Descriptor{}
 	for _, d := range layout.Manifests[2:] {
-		tagged[d.Annotations[artifact.AnnotationRefName]] = d
+		tagged[d.Annotations[image.AnnotationRefName]] = d
 	}
 	for _, signed := range []string{index.Manifests[0].Digest, layout.Manifests[0].Digest, bill.Digest} {
 		d, ok := tagged[strings.Replace(signed, ":", "-", 1)+".sig"]
 		if !ok {
 			t.Fatalf("cosign finds no signature of %s among %v", signed, tagged)
 		}
-		var sig artifact.OCIManifest
+		var sig image.OCIManifest
 		read(d.Digest, &sig)
 		payload := read(sig.Layers[0].Digest, nil)
 		if !strings.Contains(string(payload), signed) {
@@ -216,10 +216,10 @@ func judgeSignature(t *testing.T, dir, private string) {
 
 // judgeBill looks whether the bill of materials refers to the image and lists
 // each of its packages, with a licence and a name that scanners know.
-func judgeBill(t *testing.T, read func(string, any) []byte, d artifact.Descriptor, image string) {
-	var m artifact.OCIManifest
+func judgeBill(t *testing.T, read func(string, any) []byte, d image.Descriptor, img string) {
+	var m image.OCIManifest
 	read(d.Digest, &m)
-	if m.Subject == nil || m.Subject.Digest != image || m.ArtifactType != "application/spdx+json" || d.ArtifactType != m.ArtifactType {
+	if m.Subject == nil || m.Subject.Digest != img || m.ArtifactType != "application/spdx+json" || d.ArtifactType != m.ArtifactType {
 		t.Errorf("the bill of materials refers to %+v", m.Subject)
 	}
 	var bill struct {
@@ -246,8 +246,8 @@ func judgeBill(t *testing.T, read func(string, any) []byte, d artifact.Descripto
 			t.Errorf("of busybox it says %+v", p)
 		}
 	}
-	var config artifact.OCIManifest
-	read(image, &config)
+	var config image.OCIManifest
+	read(img, &config)
 	manifest := read(config.Config.Digest, nil)
 	if bill.Version != "SPDX-2.3" || len(ids) != len(bill.Packages) || len(bill.Relationships) != len(bill.Packages) || len(manifest) == 0 {
 		t.Errorf("version %s, %d packages, %d ids, %d relationships", bill.Version, len(bill.Packages), len(ids), len(bill.Relationships))

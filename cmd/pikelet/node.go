@@ -15,8 +15,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pikelet-os/pikelet/internal/desk"
-	"github.com/pikelet-os/pikelet/internal/node/config"
+	"github.com/pikelet-os/pikelet/internal/host/provision"
+	"github.com/pikelet-os/pikelet/internal/shared/nodeconfig"
 )
 
 //go:embed nodes.yaml
@@ -30,7 +30,7 @@ func newNode(say *teller) *cobra.Command {
 
 // nodeOptions say which node of a file is meant.
 type nodeOptions struct {
-	machine  config.Machine
+	machine  nodeconfig.Machine
 	stream   string
 	identity string
 }
@@ -46,12 +46,12 @@ func (o *nodeOptions) addFlags(c *cobra.Command) {
 }
 
 // load reads the file and makes the one node's config.
-func (o *nodeOptions) load(file string) (*config.Config, error) {
-	d, err := desk.Load(file)
+func (o *nodeOptions) load(file string) (*nodeconfig.Config, error) {
+	d, err := provision.Load(file)
 	if err != nil {
 		return nil, err
 	}
-	if d.Inventory != nil && o.machine == (config.Machine{}) {
+	if d.Inventory != nil && o.machine == (nodeconfig.Machine{}) {
 		return nil, usageError{fmt.Errorf("%s is an inventory; say which node: --node NAME, --serial, --mac or --board", file)}
 	}
 	if _, err := d.CheckK3s(); err != nil {
@@ -62,21 +62,21 @@ func (o *nodeOptions) load(file string) (*config.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	return desk.Config(d, o.machine, o.stream, keys)
+	return provision.Config(d, o.machine, o.stream, keys)
 }
 
-func (o *nodeOptions) keys() (*desk.Keys, error) {
+func (o *nodeOptions) keys() (*provision.Keys, error) {
 	if o.identity != "" {
 		if _, err := os.Stat(o.identity); err != nil {
 			return nil, err
 		}
-		return desk.LoadKeys(o.identity)
+		return provision.LoadKeys(o.identity)
 	}
 	dir, err := os.UserConfigDir()
 	if err != nil {
 		return nil, err
 	}
-	return desk.LoadKeys(filepath.Join(dir, "pikelet", "age.key"))
+	return provision.LoadKeys(filepath.Join(dir, "pikelet", "age.key"))
 }
 
 func newNodeInit(say *teller) *cobra.Command {
@@ -95,7 +95,7 @@ and its JSON schema for editors beside it.`,
 				return err
 			}
 			schema := filepath.Join(filepath.Dir(file), "nodes.schema.json")
-			if err := create(schema, string(config.Schema())); err != nil && !errors.Is(err, fs.ErrExist) {
+			if err := create(schema, string(nodeconfig.Schema())); err != nil && !errors.Is(err, fs.ErrExist) {
 				return err
 			}
 			say.result(map[string]string{"inventory": file, "schema": schema}, file+"\nChange what is marked, then: pikelet node check "+file)
@@ -120,7 +120,7 @@ line and field. Secrets that are encrypted stay so. Exit status 2: something is.
 			var errs []error
 			nodes := 0
 			for _, file := range args {
-				d, err := desk.Load(file)
+				d, err := provision.Load(file)
 				if err == nil {
 					var warnings []string
 					warnings, err = d.CheckK3s()
@@ -162,7 +162,7 @@ its IQN into the NAS.`,
 			}
 			shown := cfg
 			if !secrets {
-				if shown, err = desk.Redacted(cfg); err != nil {
+				if shown, err = provision.Redacted(cfg); err != nil {
 					return err
 				}
 			}
@@ -172,7 +172,7 @@ its IQN into the NAS.`,
 			}
 			out := map[string]string{"config": string(b)}
 			text := string(b)
-			id, known, err := desk.Identity(cfg, "")
+			id, known, err := provision.Identity(cfg, "")
 			if err != nil {
 				return err
 			}
@@ -207,7 +207,7 @@ state partition, and takes it off the card.`,
 			if err != nil {
 				return err
 			}
-			if err := desk.Write(args[1], cfg); err != nil {
+			if err := provision.Write(args[1], cfg); err != nil {
 				return err
 			}
 			say.result(map[string]string{"card": args[1], "hostname": cfg.Hostname}, "written to "+args[1])
@@ -285,11 +285,11 @@ func newNodeEncrypt() *cobra.Command {
 			if len(recipients) == 0 {
 				return usageError{errors.New("want --recipient age1..., the public key that age-keygen prints")}
 			}
-			b, err := io.ReadAll(io.LimitReader(os.Stdin, config.MaxSize))
+			b, err := io.ReadAll(io.LimitReader(os.Stdin, nodeconfig.MaxSize))
 			if err != nil {
 				return err
 			}
-			text, err := desk.Encrypt(strings.TrimRight(string(b), "\n"), recipients)
+			text, err := provision.Encrypt(strings.TrimRight(string(b), "\n"), recipients)
 			if err != nil {
 				return err
 			}

@@ -12,7 +12,7 @@ import (
 
 	"filippo.io/age"
 
-	"github.com/pikelet-os/pikelet/internal/slots"
+	"github.com/pikelet-os/pikelet/internal/shared/slots"
 	"github.com/pikelet-os/pikelet/layers/apk"
 )
 

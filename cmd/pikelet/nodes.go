@@ -16,7 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pikelet-os/pikelet/internal/netboot"
+	"github.com/pikelet-os/pikelet/internal/host/bootserver"
 )
 
 // defaultAdmin is where pikelet serve answers people.
@@ -47,7 +47,7 @@ and what went wrong. Those that nobody has adopted wait.`,
 			if err != nil {
 				return err
 			}
-			var list []netboot.Node
+			var list []bootserver.Node
 			if err := json.Unmarshal(b, &list); err != nil {
 				return fmt.Errorf("reading what %s says: %w", o.Server, err)
 			}
@@ -100,9 +100,9 @@ a machine by serial or address, or that another one was adopted as, is taken.`,
 const maxShown = 4 << 10
 
 // printable returns a node with nothing in it that moves a terminal's cursor.
-func printable(n netboot.Node) netboot.Node {
+func printable(n bootserver.Node) bootserver.Node {
 	for _, s := range []*string{&n.Serial, &n.MAC, &n.Model, &n.IP, &n.Stage, &n.Release, &n.Error} {
-		*s = netboot.Printable(*s, maxShown)
+		*s = bootserver.Printable(*s, maxShown)
 	}
 	return n
 }
@@ -135,13 +135,13 @@ func (o *adminOptions) ask(ctx context.Context, method, path string, form url.Va
 		return nil, err
 	}
 	if resp.StatusCode >= 300 {
-		return nil, errors.New(netboot.Printable(strings.TrimSpace(string(b)), maxShown))
+		return nil, errors.New(bootserver.Printable(strings.TrimSpace(string(b)), maxShown))
 	}
 	return b, nil
 }
 
 // nodeTable shows machines, a line for each.
-func nodeTable(list []netboot.Node, now time.Time) string {
+func nodeTable(list []bootserver.Node, now time.Time) string {
 	if len(list) == 0 {
 		return "no machine was heard of yet"
 	}

@@ -7,15 +7,15 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/pikelet-os/pikelet/internal/netboot"
+	"github.com/pikelet-os/pikelet/internal/host/bootserver"
 )
 
 // TestNodesShowsNoEscapes: whatever a boot server says, a list of machines or
 // an error, reaches the terminal without a control character.
 func TestNodesShowsNoEscapes(t *testing.T) {
 	const bad = "\x1b[2J\x1b]0;title\a\rover\u0085\u202e"
-	list, err := json.Marshal([]netboot.Node{{
-		Machine: netboot.Machine{Serial: bad, MAC: bad, Model: bad}, IP: bad, Stage: bad, Release: bad, Error: bad,
+	list, err := json.Marshal([]bootserver.Node{{
+		Machine: bootserver.Machine{Serial: bad, MAC: bad, Model: bad}, IP: bad, Stage: bad, Release: bad, Error: bad,
 	}})
 	if err != nil {
 		t.Fatal(err)

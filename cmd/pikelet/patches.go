@@ -14,10 +14,10 @@ import (
 	"strings"
 
 	"github.com/pikelet-os/pikelet/builder/inspect"
-	"github.com/pikelet-os/pikelet/internal/artifact"
-	"github.com/pikelet-os/pikelet/internal/artifact/registry"
-	"github.com/pikelet-os/pikelet/internal/patch"
-	"github.com/pikelet-os/pikelet/internal/slots"
+	"github.com/pikelet-os/pikelet/internal/shared/image"
+	"github.com/pikelet-os/pikelet/internal/shared/image/patch"
+	"github.com/pikelet-os/pikelet/internal/shared/image/registry"
+	"github.com/pikelet-os/pikelet/internal/shared/slots"
 )
 
 // patchMemory is what making patches may take, bytes, about: one of a program of
@@ -94,7 +94,7 @@ func developmentSigner() *ecdsa.PrivateKey {
 
 // keysOf returns the keys that an image trusts.
 func keysOf(img *registry.Image) ([]*ecdsa.PublicKey, error) {
-	r, err := img.Open(artifact.InitramfsFile)
+	r, err := img.Open(image.InitramfsFile)
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +135,7 @@ func publishPatch(ctx context.Context, to *registry.Remote, img, old *registry.I
 	if _, err := io.Copy(sum, io.NewSectionReader(f, 0, stats.Bytes)); err != nil {
 		return 0, err
 	}
-	p := artifact.Patch{From: old.Digest, Release: old.Release, Work: stats.Work, Blob: artifact.Descriptor{Digest: fmt.Sprintf("sha256:%x", sum.Sum(nil)), Size: stats.Bytes}}
+	p := image.Patch{From: old.Digest, Release: old.Release, Work: stats.Work, Blob: image.Descriptor{Digest: fmt.Sprintf("sha256:%x", sum.Sum(nil)), Size: stats.Bytes}}
 	return stats.Bytes, registry.AddPatch(ctx, to, img, p, func() (io.ReadCloser, error) {
 		return io.NopCloser(io.NewSectionReader(f, 0, stats.Bytes)), nil
 	}, key)

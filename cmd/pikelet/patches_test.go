@@ -8,10 +8,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/pikelet-os/pikelet/internal/artifact"
-	"github.com/pikelet-os/pikelet/internal/artifact/registry"
-	"github.com/pikelet-os/pikelet/internal/cosign"
-	"github.com/pikelet-os/pikelet/internal/registrytest"
+	"github.com/pikelet-os/pikelet/internal/host/cosign"
+	"github.com/pikelet-os/pikelet/internal/shared/image"
+	"github.com/pikelet-os/pikelet/internal/shared/image/registry"
+	"github.com/pikelet-os/pikelet/internal/testing/registrytest"
 )
 
 // TestPublishPatches: a release is published with a patch for the one before,
@@ -29,9 +29,9 @@ func TestPublishPatches(t *testing.T) {
 		}
 		return out
 	}
-	publish := func(to, image string, more ...string) string {
+	publish := func(to, img string, more ...string) string {
 		t.Helper()
-		return ok(t, dir, append([]string{"publish", to, "--plain-http", "--key", "ci.pub", "--image", image}, more...)...)
+		return ok(t, dir, append([]string{"publish", to, "--plain-http", "--key", "ci.pub", "--image", img}, more...)...)
 	}
 	publish(repo, "one", "--sign", "ci.key")
 	if out := publish(repo, "two"); !strings.Contains(out, "no patches were made: nodes want them signed; say --sign KEY") {
@@ -105,7 +105,7 @@ func findsPatch(t *testing.T, ref, dir string, keys []*ecdsa.PublicKey) *registr
 	if err != nil {
 		t.Fatal(err)
 	}
-	sig, err := artifact.DecodeSignature(b)
+	sig, err := image.DecodeSignature(b)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +117,7 @@ func findsPatch(t *testing.T, ref, dir string, keys []*ecdsa.PublicKey) *registr
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := registry.FindPatch(ctx, img, artifact.DigestOf(sig.Manifest), keys)
+	p, err := registry.FindPatch(ctx, img, image.DigestOf(sig.Manifest), keys)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,8 +12,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pikelet-os/pikelet/builder"
-	"github.com/pikelet-os/pikelet/internal/artifact"
-	"github.com/pikelet-os/pikelet/internal/artifact/registry"
+	"github.com/pikelet-os/pikelet/internal/shared/image"
+	"github.com/pikelet-os/pikelet/internal/shared/image/registry"
 )
 
 func newPublish(say *teller) *cobra.Command {
@@ -182,13 +182,13 @@ func bootable(img *registry.Image, more *ecdsa.PrivateKey) error {
 	}
 	list := img.Signatures
 	if more != nil {
-		s, err := artifact.SignDigest(img.Digest, more)
+		s, err := image.SignDigest(img.Digest, more)
 		if err != nil {
 			return err
 		}
-		list = artifact.Join(list, []artifact.Signed{s})
+		list = image.Join(list, []image.Signed{s})
 	}
-	if err := artifact.VerifyDigest(img.Digest, list, keys); err != nil {
+	if err := image.VerifyDigest(img.Digest, list, keys); err != nil {
 		return fmt.Errorf("no node would start %s: %w; sign it with one of the spec's keys", img, err)
 	}
 	return nil

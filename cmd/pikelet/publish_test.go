@@ -19,8 +19,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pikelet-os/pikelet/internal/artifact"
-	"github.com/pikelet-os/pikelet/internal/registrytest"
+	"github.com/pikelet-os/pikelet/internal/shared/image"
+	"github.com/pikelet-os/pikelet/internal/testing/registrytest"
 )
 
 // shipped is a folder with a key and two releases, which tests share and do not
@@ -158,7 +158,7 @@ func mirrorAndPromote(t *testing.T, dir, repo string, ca []string) {
 		t.Fatalf("a downgrade: %s", out)
 	}
 	run("pull", repo+":stable", "-o", "down")
-	b, err := os.ReadFile(dir + "/down/" + artifact.SignatureFile)
+	b, err := os.ReadFile(dir + "/down/" + image.SignatureFile)
 	if err != nil || strings.Count(string(b), `"payload"`) != 2 {
 		t.Errorf("the statement did not come along (%v): %s", err, b)
 	}
@@ -469,11 +469,11 @@ func (s slow) Read(b []byte) (int, error) {
 // rootBlob returns the file of the root in a build's output.
 func rootBlob(t *testing.T, out string) string {
 	t.Helper()
-	var m artifact.Manifest
+	var m image.Manifest
 	if err := json.Unmarshal([]byte(mustRead(t, out+"/manifest.json")), &m); err != nil {
 		t.Fatal(err)
 	}
-	return out + "/artifact/blobs/sha256/" + digest(&m, artifact.RootFile)
+	return out + "/artifact/blobs/sha256/" + digest(&m, image.RootFile)
 }
 
 // TestRegistryMistakes: what people get wrong.

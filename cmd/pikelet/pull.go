@@ -7,7 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pikelet-os/pikelet/internal/artifact/registry"
+	"github.com/pikelet-os/pikelet/internal/shared/image/registry"
 )
 
 func newPull(say *teller) *cobra.Command {

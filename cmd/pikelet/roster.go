@@ -6,18 +6,18 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/pikelet-os/pikelet/internal/desk"
-	"github.com/pikelet-os/pikelet/internal/netboot"
-	"github.com/pikelet-os/pikelet/internal/node/config"
+	"github.com/pikelet-os/pikelet/internal/host/bootserver"
+	"github.com/pikelet-os/pikelet/internal/host/provision"
+	"github.com/pikelet-os/pikelet/internal/shared/nodeconfig"
 )
 
 // roster is an inventory as a boot server sees it.
 type roster struct {
-	doc       *config.Document
-	adopted   *netboot.Records[netboot.Adoption]
-	keys      *desk.Keys
+	doc       *nodeconfig.Document
+	adopted   *bootserver.Records[bootserver.Adoption]
+	keys      *provision.Keys
 	reference string // of what is served to those that name no channel
-	images    *netboot.Images
+	images    *bootserver.Images
 	unlisted  bool
 
 	entries  []entry // what the server reads of each entry of the inventory
@@ -34,7 +34,7 @@ type entry struct {
 // read looks through the inventory once. own is the server's address and
 // network.
 func (r *roster) read(own netip.Prefix) error {
-	one := func(m config.Machine) (entry, error) {
+	one := func(m nodeconfig.Machine) (entry, error) {
 		c, err := r.doc.For(m, "", nil)
 		if err != nil {
 			return entry{}, err
@@ -56,14 +56,14 @@ func (r *roster) read(own netip.Prefix) error {
 		return e, nil
 	}
 	for _, n := range r.doc.Inventory.Nodes {
-		e, err := one(config.Machine{Serial: n.Serial, MAC: n.MAC, Board: n.Board, Name: n.Hostname})
+		e, err := one(nodeconfig.Machine{Serial: n.Serial, MAC: n.MAC, Board: n.Board, Name: n.Hostname})
 		if err != nil {
 			return err
 		}
 		r.entries = append(r.entries, e)
 	}
 	var err error
-	if r.defaults, err = one(config.Machine{Unlisted: true}); err != nil {
+	if r.defaults, err = one(nodeconfig.Machine{Unlisted: true}); err != nil {
 		return err
 	}
 	return r.unique()
@@ -115,7 +115,7 @@ func (r *roster) references() []string {
 // machine returns how the inventory is asked for a machine, and which entry it
 // takes; -1 for none. Where an adoption or an entry names a serial and a
 // hardware address, only a machine that has both is the one that is meant.
-func (r *roster) machine(m netboot.Machine) (config.Machine, int) {
+func (r *roster) machine(m bootserver.Machine) (nodeconfig.Machine, int) {
 	machine := machineOf(m)
 	machine.Unlisted = r.unlisted
 	for _, n := range r.doc.Inventory.Nodes {
@@ -145,18 +145,18 @@ func (r *roster) machine(m netboot.Machine) (config.Machine, int) {
 	return machine, i
 }
 
-func (r *roster) entry(m netboot.Machine) entry {
+func (r *roster) entry(m bootserver.Machine) entry {
 	if _, i := r.machine(m); i >= 0 {
 		return r.entries[i]
 	}
 	return r.defaults
 }
 
-// Reference implements netboot.Roster.
-func (r *roster) Reference(m netboot.Machine) string { return r.entry(m).channel }
+// Reference implements bootserver.Roster.
+func (r *roster) Reference(m bootserver.Machine) string { return r.entry(m).channel }
 
 // fixed returns the address that an entry gives a machine.
-func (r *roster) fixed(m netboot.Machine) (netip.Addr, bool) {
+func (r *roster) fixed(m bootserver.Machine) (netip.Addr, bool) {
 	if _, i := r.machine(m); i >= 0 {
 		return r.entries[i].address, r.entries[i].address.IsValid()
 	}
@@ -171,12 +171,12 @@ func (r *roster) taken(a netip.Addr) bool {
 // boardOf names the board that firmware calls itself (FACTS 3.2).
 var boardOf = map[string]string{"RPi4": "rpi4", "RPi5": "rpi5"}
 
-func machineOf(m netboot.Machine) config.Machine {
-	return config.Machine{Serial: m.Serial, MAC: m.MAC, Board: boardOf[m.Model]}
+func machineOf(m bootserver.Machine) nodeconfig.Machine {
+	return nodeconfig.Machine{Serial: m.Serial, MAC: m.MAC, Board: boardOf[m.Model]}
 }
 
-// Known implements netboot.Roster.
-func (r *roster) Known(m netboot.Machine) (mac string, ok bool) {
+// Known implements bootserver.Roster.
+func (r *roster) Known(m bootserver.Machine) (mac string, ok bool) {
 	if a, ok := r.adopted.Find(m.Serial); ok {
 		return a.MAC, true
 	}
@@ -200,8 +200,8 @@ func (r *roster) pinned(serial string) string {
 	return ""
 }
 
-// Config implements netboot.Roster.
-func (r *roster) Config(m netboot.Machine) ([]byte, error) {
+// Config implements bootserver.Roster.
+func (r *roster) Config(m bootserver.Machine) ([]byte, error) {
 	if mac, _ := r.Known(m); mac != "" && mac != m.MAC {
 		return nil, nil // it is another machine
 	}
@@ -216,11 +216,11 @@ func (r *roster) Config(m netboot.Machine) ([]byte, error) {
 			break
 		}
 	}
-	cfg, err := desk.Config(r.doc, machine, stream, r.keys)
+	cfg, err := provision.Config(r.doc, machine, stream, r.keys)
 	if err != nil {
 		return nil, err
 	}
-	return desk.NodeFile(cfg)
+	return provision.NodeFile(cfg)
 }
 
 // free returns the names of entries that say of no machine that it is theirs,
@@ -228,7 +228,7 @@ func (r *roster) Config(m netboot.Machine) ([]byte, error) {
 func (r *roster) free() []string {
 	var names []string
 	for _, n := range r.doc.Inventory.Nodes {
-		if n.Hostname != "" && n.Serial == "" && n.MAC == "" && netboot.AdoptedAs(r.adopted, n.Hostname) == "" {
+		if n.Hostname != "" && n.Serial == "" && n.MAC == "" && bootserver.AdoptedAs(r.adopted, n.Hostname) == "" {
 			names = append(names, n.Hostname)
 		}
 	}
@@ -239,7 +239,7 @@ func (r *roster) free() []string {
 // entry is one machine's: two with one identity and one volume would destroy
 // it. And a serial is one machine's: who says it from another hardware address
 // does not take its place.
-func (r *roster) adopt(m netboot.Machine, as string) error {
+func (r *roster) adopt(m bootserver.Machine, as string) error {
 	r.adopting.Lock()
 	defer r.adopting.Unlock()
 	if m.MAC == "" {
@@ -255,19 +255,19 @@ func (r *roster) adopt(m netboot.Machine, as string) error {
 	if err := r.mayBe(m, as); err != nil {
 		return err
 	}
-	return r.adopted.Put(m.Serial, netboot.Adoption{As: as, MAC: m.MAC})
+	return r.adopted.Put(m.Serial, bootserver.Adoption{As: as, MAC: m.MAC})
 }
 
 // mayBe returns why a machine cannot become an entry; nil where it can. The
 // caller holds the lock.
-func (r *roster) mayBe(m netboot.Machine, as string) error {
+func (r *roster) mayBe(m bootserver.Machine, as string) error {
 	if as == "" || slices.Contains(r.free(), as) {
 		return nil
 	}
-	if !slices.ContainsFunc(r.doc.Inventory.Nodes, func(n config.Node) bool { return n.Hostname == as }) {
+	if !slices.ContainsFunc(r.doc.Inventory.Nodes, func(n nodeconfig.Node) bool { return n.Hostname == as }) {
 		return fmt.Errorf("the inventory has no node %q", as)
 	}
-	switch owner := netboot.AdoptedAs(r.adopted, as); owner {
+	switch owner := bootserver.AdoptedAs(r.adopted, as); owner {
 	case m.Serial:
 		return nil
 	case "":

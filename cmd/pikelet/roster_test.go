@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pikelet-os/pikelet/internal/artifact/registry"
-	"github.com/pikelet-os/pikelet/internal/desk"
-	"github.com/pikelet-os/pikelet/internal/netboot"
+	"github.com/pikelet-os/pikelet/internal/host/bootserver"
+	"github.com/pikelet-os/pikelet/internal/host/provision"
+	"github.com/pikelet-os/pikelet/internal/shared/image/registry"
 )
 
 func newRoster(t *testing.T, inventory string, unlisted bool) (*roster, error) {
@@ -23,12 +23,12 @@ func newRoster(t *testing.T, inventory string, unlisted bool) (*roster, error) {
 	if err := os.WriteFile(file, []byte(inventory), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	doc, err := desk.Load(file)
+	doc, err := provision.Load(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &roster{doc: doc, keys: &desk.Keys{}, reference: "served", images: &netboot.Images{}, unlisted: unlisted,
-		adopted: &netboot.Records[netboot.Adoption]{Dir: filepath.Join(dir, "adopted")}}
+	r := &roster{doc: doc, keys: &provision.Keys{}, reference: "served", images: &bootserver.Images{}, unlisted: unlisted,
+		adopted: &bootserver.Records[bootserver.Adoption]{Dir: filepath.Join(dir, "adopted")}}
 	return r, r.read(netip.MustParsePrefix("10.0.0.1/24"))
 }
 
@@ -53,17 +53,17 @@ nodes:
 		config  string // "" for none
 	}
 	for name, c := range map[string]struct {
-		m        netboot.Machine
+		m        bootserver.Machine
 		listed   want
 		unlisted want
 	}{
-		"by serial":  {netboot.Machine{Serial: "00000001"}, want{true, "a.test/beta", "10.0.0.20", "hostname: one"}, want{true, "a.test/beta", "10.0.0.20", "hostname: one"}},
-		"by address": {netboot.Machine{MAC: "d8:3a:dd:00:00:02"}, want{true, "a.test/all", "", "hostname: two"}, want{true, "a.test/all", "", "hostname: two"}},
-		"by board":   {netboot.Machine{Serial: "00000003", Model: "RPi5"}, want{true, "a.test/all", "", "kernel.panic"}, want{true, "a.test/all", "", "kernel.panic"}},
-		"adopted":    {netboot.Machine{Serial: "00000004", MAC: adoptedMAC}, want{true, "a.test/beta", "", "hostname: four"}, want{true, "a.test/beta", "", "hostname: four"}},
-		"as nobody":  {netboot.Machine{Serial: "00000005", MAC: adoptedMAC}, want{true, "a.test/all", "", ""}, want{true, "a.test/all", "", "zone: UTC"}},
-		"a stranger": {netboot.Machine{Serial: "00000006", Model: "RPi4"}, want{false, "a.test/all", "", ""}, want{true, "a.test/all", "", "zone: UTC"}},
-		"no serial":  {netboot.Machine{MAC: "d8:3a:dd:00:00:07"}, want{false, "a.test/all", "", ""}, want{false, "a.test/all", "", "zone: UTC"}},
+		"by serial":  {bootserver.Machine{Serial: "00000001"}, want{true, "a.test/beta", "10.0.0.20", "hostname: one"}, want{true, "a.test/beta", "10.0.0.20", "hostname: one"}},
+		"by address": {bootserver.Machine{MAC: "d8:3a:dd:00:00:02"}, want{true, "a.test/all", "", "hostname: two"}, want{true, "a.test/all", "", "hostname: two"}},
+		"by board":   {bootserver.Machine{Serial: "00000003", Model: "RPi5"}, want{true, "a.test/all", "", "kernel.panic"}, want{true, "a.test/all", "", "kernel.panic"}},
+		"adopted":    {bootserver.Machine{Serial: "00000004", MAC: adoptedMAC}, want{true, "a.test/beta", "", "hostname: four"}, want{true, "a.test/beta", "", "hostname: four"}},
+		"as nobody":  {bootserver.Machine{Serial: "00000005", MAC: adoptedMAC}, want{true, "a.test/all", "", ""}, want{true, "a.test/all", "", "zone: UTC"}},
+		"a stranger": {bootserver.Machine{Serial: "00000006", Model: "RPi4"}, want{false, "a.test/all", "", ""}, want{true, "a.test/all", "", "zone: UTC"}},
+		"no serial":  {bootserver.Machine{MAC: "d8:3a:dd:00:00:07"}, want{false, "a.test/all", "", ""}, want{false, "a.test/all", "", "zone: UTC"}},
 	} {
 		for _, unlisted := range []bool{false, true} {
 			r, err := newRoster(t, inventory, unlisted)
@@ -71,7 +71,7 @@ nodes:
 				t.Fatal(err)
 			}
 			for serial, as := range map[string]string{"00000004": "four", "00000005": ""} {
-				if err := r.adopt(netboot.Machine{Serial: serial, MAC: adoptedMAC}, as); err != nil {
+				if err := r.adopt(bootserver.Machine{Serial: serial, MAC: adoptedMAC}, as); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -103,7 +103,7 @@ nodes:
 	if err != nil {
 		t.Fatal(err)
 	}
-	if a, fixed := r.fixed(netboot.Machine{Serial: "00000001"}); fixed {
+	if a, fixed := r.fixed(bootserver.Machine{Serial: "00000001"}); fixed {
 		t.Errorf("the server's own address %v is given away", a)
 	}
 }
@@ -123,27 +123,27 @@ nodes:
 `
 	const right, wrong = "d8:3a:dd:00:00:01", "d8:3a:dd:00:00:99"
 	for name, c := range map[string]struct {
-		m      netboot.Machine
+		m      bootserver.Machine
 		is     bool
 		config string
 		image  string
 	}{
-		"both":                      {netboot.Machine{Serial: "00000001", MAC: right}, true, "hostname: one", "a.test/beta"},
-		"the address, serial later": {netboot.Machine{MAC: right}, true, "hostname: one", "a.test/beta"},
-		"the serial alone":          {netboot.Machine{Serial: "00000001"}, false, "", "a.test/all"},
-		"the serial":                {netboot.Machine{Serial: "00000001", MAC: wrong}, false, "", "a.test/all"},
-		"the address":               {netboot.Machine{Serial: "00000009", MAC: right}, false, "", "a.test/all"},
-		"the address, and a board":  {netboot.Machine{Serial: "00000009", MAC: right, Model: "RPi5"}, true, "kernel.panic", "a.test/all"},
-		"adopted":                   {netboot.Machine{Serial: "00000004", MAC: adoptedMAC}, true, "hostname: four", "a.test/beta"},
-		"the serial of an adopted":  {netboot.Machine{Serial: "00000004", MAC: wrong}, false, "", "a.test/all"},
-		"a serial without address":  {netboot.Machine{Serial: "00000005", MAC: wrong}, true, "hostname: five", "a.test/all"},
+		"both":                      {bootserver.Machine{Serial: "00000001", MAC: right}, true, "hostname: one", "a.test/beta"},
+		"the address, serial later": {bootserver.Machine{MAC: right}, true, "hostname: one", "a.test/beta"},
+		"the serial alone":          {bootserver.Machine{Serial: "00000001"}, false, "", "a.test/all"},
+		"the serial":                {bootserver.Machine{Serial: "00000001", MAC: wrong}, false, "", "a.test/all"},
+		"the address":               {bootserver.Machine{Serial: "00000009", MAC: right}, false, "", "a.test/all"},
+		"the address, and a board":  {bootserver.Machine{Serial: "00000009", MAC: right, Model: "RPi5"}, true, "kernel.panic", "a.test/all"},
+		"adopted":                   {bootserver.Machine{Serial: "00000004", MAC: adoptedMAC}, true, "hostname: four", "a.test/beta"},
+		"the serial of an adopted":  {bootserver.Machine{Serial: "00000004", MAC: wrong}, false, "", "a.test/all"},
+		"a serial without address":  {bootserver.Machine{Serial: "00000005", MAC: wrong}, true, "hostname: five", "a.test/all"},
 	} {
 		for _, unlisted := range []bool{false, true} {
 			r, err := newRoster(t, inventory, unlisted)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := r.adopt(netboot.Machine{Serial: "00000004", MAC: adoptedMAC}, "four"); err != nil {
+			if err := r.adopt(bootserver.Machine{Serial: "00000004", MAC: adoptedMAC}, "four"); err != nil {
 				t.Fatal(err)
 			}
 			mac, ok := r.Known(c.m)
@@ -171,7 +171,7 @@ func TestAdoptedAtOnce(t *testing.T) {
 	}
 	r.adopting.Lock() // as the first one does
 	second := make(chan error, 1)
-	go func() { second <- r.adopt(netboot.Machine{Serial: "00000002", MAC: adoptedMAC}, "four") }()
+	go func() { second <- r.adopt(bootserver.Machine{Serial: "00000002", MAC: adoptedMAC}, "four") }()
 	for waits := false; !waits; time.Sleep(time.Millisecond) {
 		select {
 		case err := <-second:
@@ -184,7 +184,7 @@ func TestAdoptedAtOnce(t *testing.T) {
 			return strings.Contains(s, "[sync.Mutex.Lock") && strings.Contains(s, "(*roster).adopt(")
 		})
 	}
-	if err := r.adopted.Put("00000001", netboot.Adoption{As: "four", MAC: adoptedMAC}); err != nil {
+	if err := r.adopted.Put("00000001", bootserver.Adoption{As: "four", MAC: adoptedMAC}); err != nil {
 		t.Fatal(err)
 	}
 	r.adopting.Unlock()
@@ -221,12 +221,12 @@ nodes:
 		{"00000001", "d8:3a:dd:00:00:01", "", ""},
 		{"00000002", other, "", ""},
 	} {
-		err := r.adopt(netboot.Machine{Serial: c.serial, MAC: c.mac}, c.as)
+		err := r.adopt(bootserver.Machine{Serial: c.serial, MAC: c.mac}, c.as)
 		if (err == nil) != (c.why == "") || err != nil && !strings.Contains(err.Error(), c.why) {
 			t.Errorf("%s at %s as %q: %v, want %q", c.serial, c.mac, c.as, err, c.why)
 		}
 	}
-	if a, _ := r.adopted.Find("00000004"); a != (netboot.Adoption{As: "four", MAC: adoptedMAC}) {
+	if a, _ := r.adopted.Find("00000004"); a != (bootserver.Adoption{As: "four", MAC: adoptedMAC}) {
 		t.Errorf("the first is %+v now", a)
 	}
 }
@@ -236,14 +236,14 @@ nodes:
 func TestTwoMachinesOneEntry(t *testing.T) {
 	const inventory = "nodes: [{hostname: four}, {serial: '1000000000000001', hostname: one}, {mac: 'd8:3a:dd:00:00:02', hostname: two}]\n"
 	for _, c := range []struct {
-		adopted map[string]netboot.Adoption
+		adopted map[string]bootserver.Adoption
 		why     string
 	}{
-		{map[string]netboot.Adoption{"00000004": {As: "four", MAC: adoptedMAC}, "00000005": {MAC: adoptedMAC}, "00000006": {MAC: adoptedMAC}}, ""},
-		{map[string]netboot.Adoption{"00000004": {As: "four", MAC: adoptedMAC}, "00000005": {As: "four", MAC: adoptedMAC}}, "serials 00000004 and 00000005 are both adopted as four"},
-		{map[string]netboot.Adoption{"00000001": {As: "one", MAC: adoptedMAC}, "00000002": {As: "two", MAC: "d8:3a:dd:00:00:02"}}, ""},
-		{map[string]netboot.Adoption{"00000004": {As: "one", MAC: adoptedMAC}}, "the inventory says that one is another machine"},
-		{map[string]netboot.Adoption{"00000004": {As: "two", MAC: adoptedMAC}}, "the inventory says that two is another machine"},
+		{map[string]bootserver.Adoption{"00000004": {As: "four", MAC: adoptedMAC}, "00000005": {MAC: adoptedMAC}, "00000006": {MAC: adoptedMAC}}, ""},
+		{map[string]bootserver.Adoption{"00000004": {As: "four", MAC: adoptedMAC}, "00000005": {As: "four", MAC: adoptedMAC}}, "serials 00000004 and 00000005 are both adopted as four"},
+		{map[string]bootserver.Adoption{"00000001": {As: "one", MAC: adoptedMAC}, "00000002": {As: "two", MAC: "d8:3a:dd:00:00:02"}}, ""},
+		{map[string]bootserver.Adoption{"00000004": {As: "one", MAC: adoptedMAC}}, "the inventory says that one is another machine"},
+		{map[string]bootserver.Adoption{"00000004": {As: "two", MAC: adoptedMAC}}, "the inventory says that two is another machine"},
 	} {
 		r, err := newRoster(t, inventory, false)
 		if err != nil {
@@ -269,7 +269,7 @@ func TestRegistryAway(t *testing.T) {
 	o := &imageOptions{Keys: []string{dir + "/ci.pub"}}
 	away := false
 	start := func(state string) (*library, error) {
-		l := &library{cache: dir + "/cache", say: say, images: &netboot.Images{}, memory: state + "/served.yaml", keys: noKeys}
+		l := &library{cache: dir + "/cache", say: say, images: &bootserver.Images{}, memory: state + "/served.yaml", keys: noKeys}
 		l.open = func(ctx context.Context, ref string) (*registry.Image, error) {
 			if away && strings.HasPrefix(ref, dir+"/one") {
 				return nil, os.ErrDeadlineExceeded

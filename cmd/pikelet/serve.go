@@ -18,12 +18,12 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/pikelet-os/pikelet/internal/cosign"
-	"github.com/pikelet-os/pikelet/internal/desk"
-	"github.com/pikelet-os/pikelet/internal/netboot"
-	"github.com/pikelet-os/pikelet/internal/netboot/bound"
-	"github.com/pikelet-os/pikelet/internal/netboot/plane"
-	"github.com/pikelet-os/pikelet/internal/node/config"
+	"github.com/pikelet-os/pikelet/internal/host/bootserver"
+	"github.com/pikelet-os/pikelet/internal/host/cosign"
+	"github.com/pikelet-os/pikelet/internal/host/provision"
+	"github.com/pikelet-os/pikelet/internal/shared/bootapi"
+	"github.com/pikelet-os/pikelet/internal/shared/dhcpconn"
+	"github.com/pikelet-os/pikelet/internal/shared/nodeconfig"
 )
 
 type serveOptions struct {
@@ -79,7 +79,7 @@ addresses of --pool.`,
 	f.StringVar(&o.Pool, "pool", "", "the addresses to give, as 192.168.7.100-192.168.7.200")
 	f.StringVar(&o.Router, "router", "", "the router to name to those that get an address")
 	f.StringArrayVar(&o.DNS, "dns", nil, "a name server to name to them; may be given several times")
-	f.Uint16Var(&o.Port, "port", plane.Port, "TCP port for nodes' requests; beside another DHCP server it must be the usual one")
+	f.Uint16Var(&o.Port, "port", bootapi.Port, "TCP port for nodes' requests; beside another DHCP server it must be the usual one")
 	f.IntVar(&o.Most, "at-once", 10, "how many Pis boot at a time, when many ask; 0 is no bound")
 	f.StringVar(&o.State, "state", "/var/lib/pikelet-serve", "folder for what the server must remember: who was adopted; fit for git")
 	f.DurationVar(&o.Poll, "poll", time.Minute, "how often the reference is looked at; when it moves, nodes restart into the new release, each in its window")
@@ -97,10 +97,10 @@ func runServe(ctx context.Context, ref string, o serveOptions, say *teller) erro
 		return usageError{errors.New("--interface is missing: the network device the Pis are behind")}
 	case one(o.Proxy, o.NoDHCP, o.Pool != "") != 1:
 		return usageError{errors.New("want one of --proxy, where another server gives the addresses, --no-dhcp, where that one names this server too, and --pool FIRST-LAST")}
-	case o.Pool == "" && o.Port != plane.Port:
-		return usageError{fmt.Errorf("beside another DHCP server the port must be %d", plane.Port)}
+	case o.Pool == "" && o.Port != bootapi.Port:
+		return usageError{fmt.Errorf("beside another DHCP server the port must be %d", bootapi.Port)}
 	}
-	doc, err := desk.Load(o.Nodes)
+	doc, err := provision.Load(o.Nodes)
 	if errors.Is(err, fs.ErrNotExist) {
 		return usageError{fmt.Errorf("--nodes: %w; pikelet node init writes an inventory to start from", err)}
 	}
@@ -119,18 +119,18 @@ func runServe(ctx context.Context, ref string, o serveOptions, say *teller) erro
 	if err != nil {
 		return err
 	}
-	s := &netboot.Server{Reference: ref, IP: own.Addr(), Port: o.Port, Most: o.Most, Now: time.Now, MACOf: netboot.Neighbour, Log: say.line}
+	s := &bootserver.Server{Reference: ref, IP: own.Addr(), Port: o.Port, Most: o.Most, Now: time.Now, MACOf: bootserver.Neighbour, Log: say.line}
 	if o.Pool != "" {
 		if s.Pool, err = o.pool(own); err != nil {
 			return err
 		}
 	}
-	s.Images, s.Health = &netboot.Images{}, &netboot.Records[netboot.Health]{Dir: filepath.Join(o.State, "health")}
+	s.Images, s.Health = &bootserver.Images{}, &bootserver.Records[bootserver.Health]{Dir: filepath.Join(o.State, "health")}
 	if err := s.Health.Load(); err != nil {
 		return err
 	}
 	r := &roster{doc: doc, keys: keys, reference: ref, images: s.Images, unlisted: o.Unlisted,
-		adopted: &netboot.Records[netboot.Adoption]{Dir: filepath.Join(o.State, "adopted")}}
+		adopted: &bootserver.Records[bootserver.Adoption]{Dir: filepath.Join(o.State, "adopted")}}
 	if err := r.adopted.Load(); err != nil {
 		return err
 	}
@@ -160,7 +160,7 @@ func runServe(ctx context.Context, ref string, o serveOptions, say *teller) erro
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.Serve(ctx, l) })
 	if admin != nil {
-		a := &netboot.Admin{Server: s, Token: token, Adopt: r.adopt, Free: r.free}
+		a := &bootserver.Admin{Server: s, Token: token, Adopt: r.adopt, Free: r.free}
 		group.Go(func() error { return a.ServeAdmin(ctx, admin) })
 	}
 	group.Go(func() error {
@@ -172,7 +172,7 @@ func runServe(ctx context.Context, ref string, o serveOptions, say *teller) erro
 
 // warnOfK3s warns of what the desk would refuse, too: a server that has served
 // an inventory goes on with it.
-func warnOfK3s(doc *config.Document, say *teller) {
+func warnOfK3s(doc *nodeconfig.Document, say *teller) {
 	warnings, err := doc.CheckK3s()
 	if err != nil {
 		warnings = append(warnings, err.Error())
@@ -183,7 +183,7 @@ func warnOfK3s(doc *config.Document, say *teller) {
 }
 
 // library returns what brings images for a server.
-func (o *serveOptions) library(images *netboot.Images, say *teller) *library {
+func (o *serveOptions) library(images *bootserver.Images, say *teller) *library {
 	memory := filepath.Join(o.State, "served.yaml")
 	return &library{open: o.open, keys: o.downgradeKeys, cache: o.Cache, say: say, images: images, memory: memory}
 }
@@ -237,10 +237,10 @@ func devices() (names []string) {
 }
 
 // pool reads the addresses that are given away.
-func (o serveOptions) pool(own netip.Prefix) (*netboot.Pool, error) {
+func (o serveOptions) pool(own netip.Prefix) (*bootserver.Pool, error) {
 	bad := func(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 	first, last, ok := strings.Cut(o.Pool, "-")
-	p := &netboot.Pool{Bits: own.Bits()}
+	p := &bootserver.Pool{Bits: own.Bits()}
 	var err1, err2 error
 	p.First, err1 = netip.ParseAddr(first)
 	p.Last, err2 = netip.ParseAddr(last)
@@ -308,7 +308,7 @@ func readToken(file string) (string, error) {
 }
 
 // listen opens the sockets of a server.
-func (o serveOptions) listen(ip netip.Addr) (l netboot.Listeners, err error) {
+func (o serveOptions) listen(ip netip.Addr) (l bootserver.Listeners, err error) {
 	why := func(what string, err error) error {
 		return fmt.Errorf("listening for %s: %w; is another server running here, and may you open ports below 1024 (root, or CAP_NET_BIND_SERVICE and CAP_NET_RAW)?", what, err)
 	}
@@ -321,13 +321,13 @@ func (o serveOptions) listen(ip netip.Addr) (l netboot.Listeners, err error) {
 		}
 	}()
 	if !o.NoDHCP {
-		if l.DHCP, err = bound.Listen(o.Device, dhcpv4.ServerPort); err != nil {
+		if l.DHCP, err = dhcpconn.Listen(o.Device, dhcpv4.ServerPort); err != nil {
 			return l, why("DHCP", err)
 		}
 		opened = append(opened, l.DHCP)
 	}
 	if o.Pool != "" {
-		frames, err := bound.NewFrames(o.Device)
+		frames, err := dhcpconn.NewFrames(o.Device)
 		if err != nil {
 			return l, fmt.Errorf("giving addresses of --pool: %w", err)
 		}

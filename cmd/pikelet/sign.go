@@ -7,9 +7,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pikelet-os/pikelet/internal/artifact/registry"
-	"github.com/pikelet-os/pikelet/internal/flash"
-	"github.com/pikelet-os/pikelet/internal/slots"
+	"github.com/pikelet-os/pikelet/internal/host/flash"
+	"github.com/pikelet-os/pikelet/internal/shared/image/registry"
+	"github.com/pikelet-os/pikelet/internal/shared/slots"
 )
 
 func newSign(say *teller) *cobra.Command {

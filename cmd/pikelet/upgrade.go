@@ -13,7 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/pikelet-os/pikelet/internal/fleet"
+	"github.com/pikelet-os/pikelet/internal/host/fleet"
 )
 
 // Every so often a node is asked what became of its upgrade; a restart and a

@@ -12,8 +12,8 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"github.com/pikelet-os/pikelet/internal/desk"
-	"github.com/pikelet-os/pikelet/internal/vm"
+	"github.com/pikelet-os/pikelet/internal/host/provision"
+	"github.com/pikelet-os/pikelet/internal/testing/vm"
 )
 
 type vmOptions struct {
@@ -86,7 +86,7 @@ func (o *vmOptions) complete() error {
 	if err != nil {
 		return err
 	}
-	o.Prepare = func(card string) error { return desk.Write(card, cfg) }
+	o.Prepare = func(card string) error { return provision.Write(card, cfg) }
 	return nil
 }
 

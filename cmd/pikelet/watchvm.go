@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/term"
 
-	"github.com/pikelet-os/pikelet/internal/vm"
+	"github.com/pikelet-os/pikelet/internal/testing/vm"
 )
 
 // watchVM boots the image that is there, and each that takes its place.

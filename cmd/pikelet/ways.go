@@ -4,9 +4,9 @@ import (
 	"context"
 
 	"github.com/pikelet-os/pikelet/builder/inspect"
-	"github.com/pikelet-os/pikelet/internal/artifact"
-	"github.com/pikelet-os/pikelet/internal/artifact/registry"
-	"github.com/pikelet-os/pikelet/internal/patch"
+	"github.com/pikelet-os/pikelet/internal/shared/image"
+	"github.com/pikelet-os/pikelet/internal/shared/image/patch"
+	"github.com/pikelet-os/pikelet/internal/shared/image/registry"
 )
 
 // way is how a node may come by an image.
@@ -31,8 +31,8 @@ func ways(ctx context.Context, a, b *inspect.Slot, whole int64, o placeOptions, 
 	if p := publishedPatch(ctx, a, b, o, ref); p != nil {
 		list = append(list, way{patch.ByPatch, p.Blob.Size, float64(p.Blob.Size)/patch.LinkRate + float64(p.Work)/packRate})
 	}
-	was, _ := a.Manifest.File(artifact.RootFile)
-	if is, _ := b.Manifest.File(artifact.RootFile); was.Digest != is.Digest {
+	was, _ := a.Manifest.File(image.RootFile)
+	if is, _ := b.Manifest.File(image.RootFile); was.Digest != is.Digest {
 		if n, err := inspect.FetchByFiles(ctx, a, b); err == nil { // where not, it is no way
 			list = append(list, way{patch.ByFiles, n, float64(n) / patch.LinkRate})
 		}

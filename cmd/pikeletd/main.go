@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"os"
 
-	"github.com/pikelet-os/pikelet/internal/agent"
+	"github.com/pikelet-os/pikelet/internal/device/agent"
 )
 
 func main() {

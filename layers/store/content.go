@@ -7,7 +7,7 @@ import (
 	"hash/crc32"
 	"io"
 
-	"github.com/pikelet-os/pikelet/builder/squashfs"
+	"github.com/pikelet-os/pikelet/internal/shared/squashfs"
 )
 
 // ErrRotten is what reading a block gives that is not what was written.

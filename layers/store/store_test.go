@@ -14,7 +14,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/pikelet-os/pikelet/builder/squashfs"
+	"github.com/pikelet-os/pikelet/internal/shared/squashfs"
 )
 
 func newFile(t *testing.T, limit int64) *File {

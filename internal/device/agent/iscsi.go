@@ -1,0 +1,274 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/pikelet-os/pikelet/internal/shared/nodeconfig"
+)
+
+// loginTime is how long one attempt to log in may take. A target that is
+// down is asked again later; nothing waits for it for longer.
+const loginTime = 20 * time.Second
+
+// iSCSI's own words for "it is there already" and "there is nothing"
+// (FACTS 8.3).
+const (
+	errSessionExists = 15
+	errNoObjects     = 21
+)
+
+// iscsiadm runs iscsiadm, which talks to iscsid, and returns what it printed.
+func iscsiadm(args ...string) (string, error) {
+	ctx, stop := context.WithTimeout(context.Background(), loginTime)
+	defer stop()
+	var out, complaints bytes.Buffer
+	cmd := exec.CommandContext(ctx, "iscsiadm", args...)
+	cmd.Stdout, cmd.Stderr = &out, &complaints
+	err := cmd.Run()
+	if ctx.Err() != nil {
+		return "", fmt.Errorf("no answer within %v", loginTime)
+	}
+	if err != nil {
+		return "", fmt.Errorf("%w: %s", err, oneLine(out.String()+" "+complaints.String()))
+	}
+	return out.String(), nil
+}
+
+// exitCode returns a program's exit status, or -1 where it has none.
+func exitCode(err error) int {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return exit.ExitCode()
+	}
+	return -1
+}
+
+// login logs in to a target, at the first of its portals that answers. Where
+// there is a session, it sees to its record.
+func (in initiator) login(t nodeconfig.Target) error {
+	if len(in.sessions(t.Name)) > 0 {
+		return in.keepRecords(t)
+	}
+	var errs []error
+	for _, text := range t.Portals {
+		portal, err := nodeconfig.ParsePortal(text)
+		if err == nil {
+			err = in.loginAt(t.Name, portal.String(), t.CHAP)
+		}
+		if err == nil {
+			return nil
+		}
+		errs = append(errs, fmt.Errorf("%s at %s: %w", t.Name, text, err))
+	}
+	return errors.Join(errs...)
+}
+
+// keepRecords gives the records of a target that has a session our settings
+// again, where somebody wrote them anew: every discovery does, one of a CSI
+// driver's too (open-iscsi/open-iscsi#58, #286). With startup manual, the stop
+// of iscsid would log the session out under the volume.
+func (in initiator) keepRecords(t nodeconfig.Target) error {
+	var errs []error
+	for _, text := range t.Portals {
+		portal, err := nodeconfig.ParsePortal(text)
+		if err == nil {
+			err = in.changeRecord(filepath.Join("nodes", t.Name), portal.String(), settings(t.CHAP))
+		}
+		// Only portals that were tried have one.
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("the record of %s at %s: %w", t.Name, text, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// keepSessions sees to the records of all targets that have a session.
+func keepSessions() error {
+	cfg, err := readConfig()
+	if err != nil {
+		return err
+	}
+	in := openISCSI()
+	var errs []error
+	for _, t := range cfg.ISCSI.Targets {
+		if len(in.sessions(t.Name)) > 0 {
+			errs = append(errs, in.keepRecords(t))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// loginAt makes a record of a target and logs in to it.
+func (in initiator) loginAt(target, portal string, h nodeconfig.CHAP) error {
+	// Records of targets are made here rather than by discovery: what a NAS
+	// says its addresses are need not be how this node reaches it.
+	if err := targetName(target); err != nil {
+		return err
+	}
+	if _, err := in.run("-m", "node", "-T", target, "-p", portal, "-o", "new"); err != nil {
+		return fmt.Errorf("making a record: %w", err)
+	}
+	return in.loginWith(target, portal, h)
+}
+
+// loginWith logs in to a target there is a record of.
+func (in initiator) loginWith(target, portal string, h nodeconfig.CHAP) error {
+	if err := targetName(target); err != nil {
+		return err
+	}
+	if err := in.changeRecord(filepath.Join("nodes", target), portal, settings(h)); err != nil {
+		return fmt.Errorf("setting how to log in: %w", err)
+	}
+	if _, err := in.run("-m", "node", "-T", target, "-p", portal, "--login"); err != nil && exitCode(err) != errSessionExists {
+		return fmt.Errorf("logging in: %w", err)
+	}
+	return nil
+}
+
+// targetName refuses what cannot be a folder of records: a network named it.
+func targetName(target string) error {
+	if filepath.Base(target) != target || target == ".." || strings.HasPrefix(target, "-") {
+		return fmt.Errorf("%q is no name of a target", target)
+	}
+	return nil
+}
+
+// discover asks a portal which targets it has, and logs in to all.
+func (in initiator) discover(d nodeconfig.Discovery) error {
+	portal, err := nodeconfig.ParsePortal(d.Portal)
+	if err != nil {
+		return err
+	}
+	record := []string{"-m", "discoverydb", "-t", "sendtargets", "-p", portal.String()}
+	if _, err := in.run(append(record, "-o", "new")...); err != nil {
+		return fmt.Errorf("making a record: %w", err)
+	}
+	if chap := chapSettings("discovery.sendtargets.auth.", d.CHAP); len(chap) > 0 {
+		if err := in.changeRecord("send_targets", portal.String(), chap); err != nil {
+			return fmt.Errorf("setting how to ask %s: %w", d.Portal, err)
+		}
+	}
+	// nonpersistent has it only tell what there is: else it writes the records of
+	// all targets anew, also of those that have a session.
+	out, err := in.run(append(record, "--discover", "-o", "nonpersistent")...)
+	if err != nil {
+		return fmt.Errorf("%s: asking which targets there are: %w", d.Portal, err)
+	}
+	var errs []error
+	for _, line := range strings.Split(out, "\n") {
+		f := strings.Fields(line) // 10.0.0.5:3260,1 iqn...
+		if len(f) != 2 || len(in.sessions(f[1])) > 0 {
+			continue
+		}
+		at, _, _ := strings.Cut(f[0], ",")
+		if err := in.loginAt(f[1], at, d.LoginCHAP()); err != nil {
+			errs = append(errs, fmt.Errorf("%s at %s: %w", f[1], at, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// sessionsOf returns the kernel's folders of the sessions with a target.
+func sessionsOf(target string) []string {
+	all, _ := filepath.Glob("/sys/class/iscsi_session/session*")
+	var list []string
+	for _, s := range all {
+		if name, err := os.ReadFile(s + "/targetname"); err == nil && strings.TrimSpace(string(name)) == target {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+// lun is one disk of an iSCSI session.
+type lun struct {
+	target, portal string // ADDRESS:PORT, without brackets, as udev has it
+	number         string
+	device         string // sda
+}
+
+// newLUN returns a disk of a session; place is HOST:CHANNEL:TARGET:LUN.
+func newLUN(target, address, port, place, device string) lun {
+	return lun{target, address + ":" + port, place[strings.LastIndexByte(place, ':')+1:], device}
+}
+
+// luns returns the disks of all sessions, as the kernel knows them.
+func luns() []lun {
+	var list []lun
+	sessions, _ := filepath.Glob("/sys/class/iscsi_session/session*")
+	for _, s := range sessions {
+		name := readTrimmed(s + "/targetname")
+		number := strings.TrimPrefix(filepath.Base(s), "session")
+		at := "/sys/class/iscsi_connection/connection" + number + ":0/"
+		address, port := readTrimmed(at+"persistent_address"), readTrimmed(at+"persistent_port")
+		blocks, _ := filepath.Glob(s + "/device/target*/*/block/*")
+		for _, b := range blocks {
+			place := filepath.Base(filepath.Dir(filepath.Dir(b))) // host:channel:target:lun
+			list = append(list, newLUN(name, address, port, place, filepath.Base(b)))
+		}
+	}
+	sort.Slice(list, func(i, j int) bool { return list[i].device < list[j].device })
+	return list
+}
+
+func readTrimmed(name string) string {
+	b, _ := os.ReadFile(name)
+	return strings.TrimSpace(string(b))
+}
+
+// byPath is where CSI drivers look for the disks they logged in to. udev's
+// rules make the links; mdev has none, so we do (FACTS 8.3).
+const byPath = "/dev/disk/by-path"
+
+// pathName returns the name of the disk in byPath. udev's rules put an IPv6
+// address there as it is, without brackets, and so the kubelet and CSI drivers
+// look for it (kubernetes/kubernetes#110687, democratic-csi/democratic-csi#219).
+func (l lun) pathName() string {
+	return fmt.Sprintf("ip-%s-iscsi-%s-lun-%s", l.portal, l.target, l.number)
+}
+
+// linkDisks makes the links of all disks of iSCSI sessions, and takes away
+// those whose disk is gone.
+func linkDisks() error {
+	want := map[string]string{}
+	for _, l := range luns() {
+		name := l.pathName()
+		want[name] = l.device
+		parts, _ := filepath.Glob("/sys/class/block/" + l.device + "/" + l.device + "*")
+		for _, p := range parts {
+			part := filepath.Base(p)
+			want[name+"-part"+strings.TrimPrefix(strings.TrimPrefix(part, l.device), "p")] = part
+		}
+	}
+	if len(want) > 0 {
+		if err := os.MkdirAll(byPath, 0o755); err != nil {
+			return err
+		}
+	}
+	there, _ := filepath.Glob(byPath + "/ip-*-iscsi-*")
+	for _, name := range there {
+		base := filepath.Base(name)
+		if to, err := os.Readlink(name); err == nil && want[base] != "" && to == "../../"+want[base] {
+			delete(want, base)
+			continue
+		}
+		if err := os.Remove(name); err != nil {
+			return err
+		}
+	}
+	var errs []error
+	for name, device := range want {
+		errs = append(errs, os.Symlink("../../"+device, filepath.Join(byPath, name)))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,191 @@
+package updater
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/pikelet-os/pikelet/internal/shared/image/patch"
+	"github.com/pikelet-os/pikelet/internal/shared/slots"
+	"github.com/pikelet-os/pikelet/internal/testing/powercut"
+)
+
+// moments are where an upgrade is when something happens to it, in order.
+var moments = []string{"idle", "fetched", "written", "verified", "armed", "trial", "committed", "left"}
+
+// trouble is what happens. It may happen once, or from then on until the node
+// restarts.
+type trouble struct {
+	name   string
+	always bool
+	do     func(l *life)
+}
+
+func failing(place func(at int64) bool, err error) func(*life) {
+	return func(l *life) {
+		l.card.Fail = func(at int64, _ int) error {
+			if place(at) {
+				return err
+			}
+			return nil
+		}
+	}
+}
+
+var troubles = []trouble{
+	{"SIGKILL once", false, func(*life) { panic(killed{}) }},
+	{"SIGKILL always", true, func(*life) { panic(killed{}) }},
+	{"ENOSPC", false, failing(func(at int64) bool { return at >= 0 }, syscall.ENOSPC)},
+	{"write error", true, failing(func(at int64) bool { return at >= 0 || at == powercut.Flushing }, syscall.EIO)},
+	{"read-back error", true, failing(func(at int64) bool { return at == powercut.Reading }, syscall.EIO)},
+	{"registry gone", true, func(l *life) { l.unreachable = true }},
+	{"clock jump", false, func(l *life) { l.now += 24 * time.Hour }},
+	{"state full", true, func(l *life) { l.full = true }},
+}
+
+// converges says what becomes of an upgrade to 1.1 of a node that runs 1.0,
+// for each moment in the order of moments and each trouble. Where a card takes
+// nothing any more, it is what came after the power was off once.
+var converges = map[string]string{
+	"SIGKILL once":    "1.0 1.0 1.0 1.0 1.1 1.1 1.1 1.0",
+	"SIGKILL always":  "1.0 1.0 1.0 1.0 1.0 1.0 1.1 1.0",
+	"ENOSPC":          "1.0 1.0 1.0 1.0 1.1 1.1 1.1 1.0",
+	"write error":     "1.0 1.0 1.0 1.0 1.1 1.0 1.1 1.0",
+	"read-back error": "1.0 1.0 1.0 1.0 1.1 1.0 1.1 1.0",
+	"registry gone":   "1.0 1.0 1.0 1.1 1.1 1.1 1.1 1.0",
+	"clock jump":      "1.1 1.1 1.1 1.1 1.1 1.1 1.1 1.0",
+	"state full":      "1.0 1.0 1.0 1.0 1.1 1.1 1.1 1.0",
+}
+
+// byPatchConverges is what becomes of it otherwise where a patch is taken: when
+// the first file is opened, the patch is here, and nobody is asked any more.
+var byPatchConverges = map[string]string{"registry gone": "1.0 1.0 1.1 1.1 1.1 1.1 1.1 1.0"}
+
+// TestKillTable has each trouble happen at each moment, in each way. The node
+// always comes to rest on a whole release, and says which and why; and when the
+// trouble is over, the upgrade goes through.
+func TestKillTable(t *testing.T) {
+	ways := []string{"", patch.ByFiles, patch.ByPatch}
+	if testing.Short() {
+		ways = ways[:1]
+	}
+	for _, way := range ways {
+		t.Run(way, func(t *testing.T) { killTable(t, way) })
+	}
+}
+
+func killTable(t *testing.T, way string) {
+	for _, tr := range troubles {
+		var row []string
+		for _, moment := range moments {
+			t.Run(tr.name+" "+moment, func(t *testing.T) {
+				l := newLife(t, newImage(t, "1.0"))
+				l.way = way
+				l.start("", PowerOn)
+				next := l.add(newImage(t, "1.1"), moment != "left")
+				happens := 0
+				l.kill = func(step string) {
+					if now := l.moment(step); now != moment || happens > 0 && !tr.always {
+						return
+					}
+					happens++
+					tr.do(l)
+				}
+				asked := next
+				asked.Open = func(name string) (io.ReadCloser, error) {
+					l.opened++
+					l.step("open")
+					if l.unreachable {
+						return nil, errors.New("the registry is gone")
+					}
+					return next.Open(name)
+				}
+				err := l.through(asked)
+				if !l.comesToRest() {
+					t.Fatalf("it never comes to rest: %+v", l.record())
+				}
+				l.card.Fail = nil
+				u := l.record()
+				says := fmt.Sprintf("%v %s %s", err, u.Step, u.Reason)
+				switch {
+				case l.release == "1.1" && u.Step != slots.Finished:
+					t.Errorf("it runs 1.1, and the record says %+v", u)
+				case l.release == "1.0" && err == nil && (u.Step != slots.Left || u.Reason == ""):
+					t.Errorf("it runs 1.0, and says nothing of why: %s", says)
+				case happens == 0:
+					t.Errorf("nothing happened")
+				}
+				row = append(row, l.release)
+				t.Logf("it runs %s: %s", l.release, says)
+
+				// The trouble is over.
+				l.kill, l.full, l.unreachable, l.again = nil, false, false, true
+				l.well[next.Digest] = true
+				if l.release == "1.0" {
+					if err := l.through(next); err != nil {
+						t.Errorf("afterwards: %v", err)
+					}
+				}
+				l.is(slots.B, "1.1", slots.Finished)
+			})
+		}
+		want := converges[tr.name]
+		if w, ok := byPatchConverges[tr.name]; ok && way == patch.ByPatch {
+			want = w
+		}
+		if got := strings.Join(row, " "); got != want {
+			t.Errorf("%s: %s, want %s", tr.name, got, want)
+		}
+	}
+}
+
+// moment says where an upgrade is by what the node does next.
+func (l *life) moment(step string) string {
+	u := l.record()
+	trial := l.boot.Kind == slots.Trial
+	switch {
+	case step == "idle":
+		return "idle"
+	case step == "open" && l.opened == 1:
+		return "fetched"
+	case step == "open":
+		return "written"
+	case step == "before arming":
+		return "verified"
+	case step == "restart" && u.Step == slots.Armed:
+		return "armed"
+	case step == "checks" && trial && l.well[l.boot.Digest]:
+		return "trial"
+	case step == "committed":
+		return "committed"
+	case step == "report":
+		return "left"
+	}
+	return ""
+}
+
+// comesToRest lets the node go on by itself: it is started anew where it was
+// killed or asked for it, and its errors end with a restart of the machine.
+func (l *life) comesToRest() bool {
+	for range 40 {
+		if l.asked != nil {
+			l.card.Fail = nil
+			if !l.start(*l.asked, Watchdog) {
+				return false
+			}
+		}
+		_, dead := survive(func() error { return l.updater().Conclude(l.t.Context()) })
+		if u := l.record(); !dead && l.asked == nil && u.Step != slots.Armed && u.Step != slots.Tried {
+			return true
+		}
+		if !dead && l.asked == nil {
+			l.card.Fail = nil // somebody turns it off and on again
+			l.start("", PowerOn)
+		}
+	}
+	return false
+}

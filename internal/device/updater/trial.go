@@ -1,0 +1,270 @@
+package updater
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/pikelet-os/pikelet/internal/device/reboot"
+	"github.com/pikelet-os/pikelet/internal/shared/node"
+	"github.com/pikelet-os/pikelet/internal/shared/slots"
+)
+
+// Conclude finds out what this boot means for an upgrade, and does what is to
+// be done: it sees a trial through, asks again for one that was not started or
+// was cut off, and notes why one was left. It may be called any number of
+// times on the same boot.
+func (u *Updater) Conclude(ctx context.Context) error {
+	s := slots.ReadCard(u.Card).Update
+	if s == nil || u.Boot.Slot == slots.Net {
+		return nil
+	}
+	blamed := u.blame(s)
+	_, verdict := slots.Judge(u.Boot.Slot, slots.Default(u.Card, u.Table), u.Boot.Kind == slots.Trial, u.Boot.Digest, s)
+	switch verdict {
+	case slots.OnTrial:
+		err := u.seeThrough(ctx, *s)
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		u.tell("the trial of release %s cannot be seen through, and is left: %v", s.Release, err)
+		s.Step, s.Reason = slots.Left, fmt.Sprintf("the trial could not be seen through: %v", err)
+		return errors.Join(err, u.note(*s), u.Node.Restart(""))
+	case slots.NotStarted:
+		s.Starts++
+		return u.askAgain(ctx, *s, "was not started")
+	case slots.Retry:
+		s.Cuts, s.Tries, s.Step = s.Cuts+1, 0, slots.Armed
+		return u.askAgain(ctx, *s, "was cut off")
+	case slots.GaveUp:
+		s.Reason = fmt.Sprintf("the trial was asked for %d times, and the firmware or its kernel never got so far", slots.MaxStarts)
+	case slots.Cut:
+		s.Reason = "the trial was cut off more than once, and nothing says that the release was at fault: its power may have been cut"
+	case slots.Failed:
+	case slots.Kept:
+		s.Step = slots.Finished
+		return u.note(*s)
+	default:
+		return nil
+	}
+	s.Step = slots.Left
+	u.tell("release %s was left: %s", s.Release, s.Reason)
+	if err := u.note(*s); err != nil {
+		return err
+	}
+	if text, err := ReadControl(u.Card, u.Table, slots.ReportFile); err == nil && !blamed && strings.Contains(string(text), title(*s)) {
+		return nil // the trial itself knew more
+	}
+	return u.Node.Report(u.account(*s, nil))
+}
+
+// Heading is in front of what report.txt says of the last upgrade.
+const Heading = "What became of the last upgrade:\n"
+
+// title is how what a person reads of a release that was left begins.
+func title(s slots.Update) string {
+	return fmt.Sprintf("Release %s was tried in slot %s, and left.\n", s.Release, s.Slot)
+}
+
+// blame adds what others say of a trial that ended without a word of its own,
+// and returns whether they say anything.
+func (u *Updater) blame(s *slots.Update) bool {
+	if u.Boot.Slot == s.Slot || s.Bad || !s.UnderWay() {
+		return false
+	}
+	if why := initSaid(u.Boot.Failed, s.Slot); why != "" {
+		s.Step, s.Bad, s.Reason = slots.Tried, true, why
+		return true
+	}
+	if s.Step == slots.Tried && s.Reason == "" && u.Boot.Reset == Watchdog {
+		s.Bad, s.Reason = true, "the node was reset in the middle of the trial, and its power was not cut: the kernel panicked, the watchdog was not fed, or the card could not be written to"
+		return true
+	}
+	return false
+}
+
+// initSaid returns what /init, or the feeder of the watchdog, wrote down of a
+// slot that it gave up.
+func initSaid(failed string, l slots.Letter) string {
+	for _, line := range strings.Split(failed, "\n") {
+		if why, ok := strings.CutPrefix(line, "slot "+string(l)+": "); ok {
+			return why
+		}
+	}
+	return ""
+}
+
+// askAgain asks for a trial once more, if the slot is still what was armed, and
+// this node is well: what fails here would fail in the trial, and be held against
+// the release. A node that was just started is given until the deadline.
+func (u *Updater) askAgain(ctx context.Context, s slots.Update, why string) error {
+	reason := ""
+	if err := u.waitReady(ctx); err != nil {
+		reason = err.Error()
+	} else if err := u.stillArmed(ctx, s); err != nil {
+		reason = fmt.Sprintf("slot %s is not what was armed any more: %v", s.Slot, err)
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if reason != "" {
+		s.Step, s.Reason = slots.Left, fmt.Sprintf("the trial %s, and %s", why, reason)
+		u.tell("release %s was left: %s", s.Release, s.Reason)
+		return errors.Join(u.note(s), u.Node.Report(u.account(s, nil)))
+	}
+	u.tell("the trial of release %s %s; asking for it again", s.Release, why)
+	if err := u.mendAutoboot(); err != nil {
+		return err
+	}
+	if err := u.note(s); err != nil {
+		return err
+	}
+	return u.Node.Restart(reboot.Tryboot)
+}
+
+// waitReady returns when all checks hold on the release that runs, or with what
+// still fails at the deadline.
+func (u *Updater) waitReady(ctx context.Context) error {
+	for start := u.Node.Elapsed(); ; u.Node.Sleep(checkEvery) {
+		err := u.Ready()
+		if err == nil || ctx.Err() != nil || u.Node.Elapsed()-start >= u.Deadline {
+			return err
+		}
+	}
+}
+
+// stillArmed reports why what a slot holds is not what was armed. Its release
+// was accepted when it was; nothing lower can have come there since.
+func (u *Updater) stillArmed(ctx context.Context, s slots.Update) error {
+	c, err := u.readOther(ctx, s.Slot)
+	if err != nil {
+		return err
+	}
+	if c.Digest != s.Digest {
+		return errors.New("it holds another image")
+	}
+	return u.Boot.Accept(c, Order{Return: true})
+}
+
+// seeThrough is a trial: it is committed when all checks held for the soak,
+// and left when they did not before the deadline. The end of ctx is somebody
+// else's shutdown: nothing is held against the release then.
+func (u *Updater) seeThrough(ctx context.Context, s slots.Update) error {
+	s.Step, s.Tries = slots.Tried, s.Tries+1
+	if err := u.note(s); err != nil {
+		return err
+	}
+	if s.Tries > slots.MaxTries {
+		s.Bad, s.Reason = true, fmt.Sprintf("pikeletd ended %d times in the middle of the trial", slots.MaxTries)
+		return u.leave(s, nil)
+	}
+	start := u.Node.Elapsed()
+	since := start
+	for ; ; u.Node.Sleep(checkEvery) {
+		if ctx.Err() != nil {
+			s.Step, s.Reason = slots.Left, "the node was restarted or shut down in the middle of the trial"
+			return errors.Join(ctx.Err(), u.note(s))
+		}
+		u.Node.Alive()
+		list := u.Node.Checks()
+		failed := FailedChecks(list)
+		now := u.Node.Elapsed()
+		switch {
+		case failed == "" && now-since >= u.Soak && s.Drill:
+			s.Reason = fmt.Sprintf("this was a drill: all checks held for %s", u.Soak)
+			return u.leave(s, list)
+		case failed == "" && now-since >= u.Soak:
+			return u.commit(s)
+		case failed != "" && now-start >= u.Deadline:
+			s.Bad = !outside(list)
+			s.Reason = fmt.Sprintf("after %s: %s", u.Deadline, failed)
+			if !s.Bad {
+				s.Reason += "; the cause lies outside this node, and is not held against the release"
+			}
+			return u.leave(s, list)
+		case failed != "":
+			since = now
+		}
+	}
+}
+
+// commit makes the slot that runs the default.
+func (u *Updater) commit(s slots.Update) error {
+	if err := Commit(u.Card, u.Table, u.Boot.Slot); err != nil {
+		return err
+	}
+	s.Step = slots.Finished
+	u.tell("release %s is committed: all checks held for %s", s.Release, u.Soak)
+	// Nothing that fails from here on makes it a trial again: the next boot
+	// notes what could not be noted now.
+	if err := errors.Join(u.note(s), u.Node.Committed()); err != nil {
+		u.tell("release %s is committed, and not all of the node knows: %v", s.Release, err)
+	}
+	return nil
+}
+
+// leave ends a trial that is not kept. What is known of it is kept first.
+func (u *Updater) leave(s slots.Update, list []node.Check) error {
+	if !s.Bad {
+		s.Step = slots.Left // the old slot has nothing to find out
+	}
+	err := u.note(s)
+	if s.Tries <= slots.MaxTries+1 { // beyond that, this is where pikeletd ended
+		err = errors.Join(err, u.Node.Report(u.account(s, list)))
+	}
+	if err != nil {
+		u.tell("not all of why release %s is left could be written down: %v", s.Release, err)
+	}
+	switch {
+	case s.Drill && !s.Bad:
+		u.tell("%s; going back", s.Reason)
+	default:
+		u.tell("release %s is not well, and is left: %s", s.Release, s.Reason)
+	}
+	return u.Node.Restart("")
+}
+
+// account is what a person reads of a release that was left.
+func (u *Updater) account(s slots.Update, list []node.Check) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s\n%s\n\ndigest %s\n", title(s), s.Reason, s.Digest)
+	if s.Bad {
+		b.WriteString("This release failed here, and is refused until it is asked for with --again.\n")
+	}
+	if len(list) > 0 {
+		b.WriteString("\nThe checks:\n")
+	}
+	for _, c := range list {
+		c.Says = oneLine(c.Says)
+		fmt.Fprintln(&b, c)
+	}
+	if log := u.Node.Log(); log != "" {
+		fmt.Fprintf(&b, "\nThe last lines logged:\n%s\n", log)
+	}
+	return b.String()
+}
+
+// FailedChecks lists checks that fail, on one line; "" where all hold.
+func FailedChecks(list []node.Check) string {
+	var failed []string
+	for _, c := range list {
+		if !c.OK {
+			failed = append(failed, c.Name+": "+oneLine(c.Says))
+		}
+	}
+	return strings.Join(failed, "; ")
+}
+
+// outside says whether all that fails does so for a reason that no image is
+// to blame for.
+func outside(list []node.Check) bool {
+	for _, c := range list {
+		if !c.OK && !c.Outside {
+			return false
+		}
+	}
+	return true
+}
+
+func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }

@@ -1,0 +1,208 @@
+package updater
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/pikelet-os/pikelet/internal/device/reboot"
+	"github.com/pikelet-os/pikelet/internal/shared/cmdline"
+	"github.com/pikelet-os/pikelet/internal/shared/disk"
+	"github.com/pikelet-os/pikelet/internal/shared/medium"
+	"github.com/pikelet-os/pikelet/internal/shared/node"
+	"github.com/pikelet-os/pikelet/internal/shared/slots"
+)
+
+// Boot is what is known of the boot that runs.
+type Boot struct {
+	Slot    slots.Letter
+	Kind    slots.Kind
+	Digest  string             // of the OCI manifest whose signature was good
+	Keys    []*ecdsa.PublicKey // what the running image trusts
+	Stream  string             // of the running image
+	Release string             // of the running image
+	Arch    string             // of this machine, as OCI says it
+	Board   string             // of this machine; "" where it is not known
+	Failed  string             // what /init wrote down of slots that it gave up, a line each
+	Reset   Reset
+}
+
+// Reset is how the boot that runs came to be.
+type Reset string
+
+// The resets a firmware tells apart.
+const (
+	Unknown  Reset = ""         // the firmware does not say
+	PowerOn  Reset = "power on" // there was no power before
+	Watchdog Reset = "watchdog" // by the watchdog, which is also how a Pi's kernel restarts it
+)
+
+// Node is the machine that is upgraded.
+type Node interface {
+	// Checks runs all checks, whatever the first of them says.
+	Checks() []node.Check
+	// Restart restarts in an orderly way, with a word for the firmware.
+	Restart(argument string) error
+	// Tell says something on the console.
+	Tell(text string)
+	// Log returns the last lines of what was logged.
+	Log() string
+	// Report keeps a text where people find it: in report.txt and on state.
+	Report(text string) error
+	// BeforeArming is the last moment of the old release before the node
+	// restarts; what fails here is not armed.
+	BeforeArming(slots.Update) error
+	// Alive tells whoever guards a trial that it goes on; Committed that there
+	// is none any more, and the rest of the node with it.
+	Alive()
+	Committed() error
+	// Elapsed is a clock that nobody sets.
+	Elapsed() time.Duration
+	Sleep(time.Duration)
+}
+
+// Updater upgrades a node.
+type Updater struct {
+	Card  medium.Medium
+	Table disk.Table
+	Boot  Boot
+	Node  Node
+	// Soak is how long all checks must hold, Deadline when a trial that has not
+	// got there is left.
+	Soak, Deadline time.Duration
+
+	// info reads what an initramfs says of its image; nil is readInfo. Tests
+	// have images without a real one.
+	info func(initramfs io.Reader) (cmdline.Info, error)
+}
+
+// checkEvery is how often a trial runs its checks.
+const checkEvery = 2 * time.Second
+
+// note writes down how far an upgrade is, and returns when that is on the
+// card.
+func (u *Updater) note(s slots.Update) error {
+	s.Reason = s.Reason[:min(len(s.Reason), slots.MaxReason)]
+	if err := slots.ChangeCard(u.Card, func(c *slots.Card) { c.Update = &s }); err != nil {
+		return fmt.Errorf("writing down how far the upgrade is: %w", err)
+	}
+	if err := u.Card.Flush(); err != nil {
+		return fmt.Errorf("writing down how far the upgrade is: %w", err)
+	}
+	return nil
+}
+
+func (u *Updater) tell(format string, args ...any) { u.Node.Tell(fmt.Sprintf(format, args...)) }
+
+// MayStart says why this is not the moment for an upgrade, or that an image
+// failed on this node before. again takes it all the same.
+func (u *Updater) MayStart(img slots.Image, again bool) error {
+	record := slots.ReadCard(u.Card).Update
+	switch {
+	case u.Boot.Slot == slots.Net:
+		return fmt.Errorf("this node has no card; it takes another image when it is started with one")
+	case u.Boot.Kind == slots.Trial:
+		return fmt.Errorf("this boot is a trial; wait until it is committed or left")
+	case record == nil:
+		return nil
+	case record.UnderWay():
+		return fmt.Errorf("release %s is being tried", record.Release)
+	case record.Step == slots.Left && record.Bad && record.Digest == img.Digest && !again:
+		return fmt.Errorf("release %s failed on this node before: %s; say --again to try it all the same", record.Release, record.Reason)
+	}
+	return nil
+}
+
+// Ready says what would fail a trial on the release that runs already.
+func (u *Updater) Ready() error {
+	if failed := FailedChecks(u.Node.Checks()); failed != "" {
+		return fmt.Errorf("this node is not well, and would not be with another release: %s", failed)
+	}
+	return nil
+}
+
+// Bring writes an image onto the other slot. What the old release's own
+// checks say comes first: what fails there would fail in the trial too.
+func (u *Updater) Bring(ctx context.Context, img slots.Image) (Written, error) {
+	if err := u.Ready(); err != nil {
+		return Written{}, err
+	}
+	p, err := u.Table.Partition(u.Boot.Slot.Other().Partition())
+	if err != nil {
+		return Written{}, err
+	}
+	if err := u.mendAutoboot(); err != nil {
+		return Written{}, err
+	}
+	return WriteSlot(ctx, u.Card, img, u.Boot.Slot.Other(), p)
+}
+
+// mendAutoboot has autoboot.txt name the slot that runs as the default and the
+// other one for trials. It may not: in a rescue; and after a power cut in the
+// middle of a commit, which may leave both names the same.
+func (u *Updater) mendAutoboot() error {
+	text, err := ReadControl(u.Card, u.Table, slots.AutobootFile)
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", slots.AutobootFile, err)
+	}
+	if bytes.Equal(text, slots.EncodeAutoboot(u.Boot.Slot)) {
+		return nil
+	}
+	return Commit(u.Card, u.Table, u.Boot.Slot)
+}
+
+// Order is what is asked of an upgrade, beside bringing an image.
+type Order struct {
+	Digest  string // of the OCI manifest that the other slot must hold; "" takes what it holds
+	Channel string // the channel whose statement may lead to a lower release; "" is none
+	Return  bool   // take what the other slot holds, whichever release that is
+	Again   bool   // take a release that failed on this node before
+	Drill   bool   // come back from the trial, however well it went
+}
+
+// Arm has the next boot be the trial of the other slot, and restarts into it.
+// Hours may lie between bringing an image and this, so that every check is made
+// here: nothing is armed that is not whole, signed by a key of the running image
+// and by one of its own, and acceptable to this node, which must be well.
+func (u *Updater) Arm(ctx context.Context, o Order) error {
+	slot := u.Boot.Slot.Other()
+	c, err := u.mayArm(ctx, slot, o)
+	if err != nil {
+		return fmt.Errorf("slot %s is not armed: %w", slot, err)
+	}
+	s := slots.Update{Step: slots.Armed, Slot: slot, Digest: c.Digest, Release: c.Release, Drill: o.Drill}
+	if err := u.mendAutoboot(); err != nil {
+		return fmt.Errorf("slot %s is not armed: %w", s.Slot, err)
+	}
+	if err := u.Node.BeforeArming(s); err != nil {
+		return fmt.Errorf("slot %s is not armed: %w", s.Slot, err)
+	}
+	if err := u.note(s); err != nil {
+		return err
+	}
+	u.tell("%s%s", node.Restarting, s.Release)
+	return u.Node.Restart(reboot.Tryboot)
+}
+
+// mayArm returns the image in a slot, or why it may not be armed. What the slot
+// holds comes first; the checks of the node come last, when all that takes long
+// is over.
+func (u *Updater) mayArm(ctx context.Context, slot slots.Letter, o Order) (Candidate, error) {
+	c, err := u.readOther(ctx, slot)
+	if err != nil {
+		return c, err
+	}
+	if o.Digest != "" && c.Digest != o.Digest {
+		return c, fmt.Errorf("it holds %s, not %s", c.Digest, o.Digest)
+	}
+	if err := u.MayStart(slots.Image{Digest: c.Digest}, o.Again); err != nil {
+		return c, err
+	}
+	if err := u.Boot.Accept(c, o); err != nil {
+		return c, err
+	}
+	return c, u.Ready()
+}

@@ -1,0 +1,368 @@
+package bootserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"github.com/pikelet-os/pikelet/internal/host/bootserver/dhcp"
+)
+
+// leaseTime is how long an address is given for: a node asks again after half
+// of it, and a boot is over long before.
+const leaseTime = 12 * time.Hour
+
+// Pool are the addresses a server gives away where it is the network's DHCP
+// server.
+type Pool struct {
+	First, Last netip.Addr
+	Bits        int          // of the network
+	Router      netip.Addr   // zero for none
+	DNS         []netip.Addr // may be empty
+	// Fixed returns the address an inventory gives to a machine.
+	Fixed func(Machine) (netip.Addr, bool)
+	// Taken says that an address is some machine's fixed one; may be nil.
+	Taken func(netip.Addr) bool
+
+	mu     sync.Mutex
+	leases map[netip.Addr]lease
+	of     map[string]netip.Addr // each machine's, by hardware address
+	full   time.Time             // until when there is none for strangers
+}
+
+type lease struct {
+	mac      string
+	since    time.Time // when it was offered, or taken, last
+	end      time.Time
+	kept     bool // who asked has taken it
+	standing standing
+}
+
+// How long an address that was offered is kept for who asked, one that somebody
+// else has turned out to use is left alone, and how soon after it was given a
+// client finds that out (RFC 2131 4.4.1: it probes before it uses it).
+const (
+	offerTime    = time.Minute
+	declinedTime = 10 * time.Minute
+	probeTime    = time.Minute
+)
+
+// errFull is a pool that has no address left.
+var errFull = errors.New("no address is left")
+
+// size returns how many addresses the pool has.
+func (p *Pool) size() uint32 { return number(p.Last) - number(p.First) + 1 }
+
+func number(a netip.Addr) uint32 {
+	b := a.As4()
+	return uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
+}
+
+func addr(n uint32) netip.Addr {
+	return netip.AddrFrom4([4]byte{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)})
+}
+
+// offer returns the address a machine may have, and keeps it for a moment. A
+// machine keeps its own, and where to look first is made of its hardware
+// address, so that a server that forgot all leases gives the same ones again.
+// When the pool is full, a machine takes the place of one of lower standing.
+func (p *Pool) offer(m Machine, is standing, now time.Time) (netip.Addr, error) {
+	return p.give(m, is, netip.Addr{}, now)
+}
+
+// take gives a machine the address it wants, for leaseTime. It returns another
+// one, and keeps nothing, where that is not the one it may have.
+func (p *Pool) take(m Machine, is standing, want netip.Addr, now time.Time) (netip.Addr, error) {
+	return p.give(m, is, want, now)
+}
+
+// give is take where a machine wants an address, else offer.
+func (p *Pool) give(m Machine, is standing, want netip.Addr, now time.Time) (netip.Addr, error) {
+	if p.Fixed != nil && is > stranger {
+		if a, ok := p.Fixed(m); ok {
+			return a, nil
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.leases == nil {
+		p.leases, p.of = map[netip.Addr]lease{}, map[string]netip.Addr{}
+	}
+	a, own := p.of[m.MAC]
+	if !own {
+		var err error
+		if a, err = p.find(m.MAC, is, now); err != nil {
+			return netip.Addr{}, err
+		}
+	}
+	if want.IsValid() && want != a {
+		return a, nil
+	}
+	l := lease{mac: m.MAC, since: now, end: now.Add(offerTime), kept: want.IsValid(), standing: is}
+	if l.kept {
+		l.end = now.Add(leaseTime)
+	}
+	if was := p.leases[a]; own {
+		l.end = later(was.end, l.end)
+		if was.kept && !now.After(was.end) && !l.kept {
+			l.since, l.kept = was.since, true
+		}
+	} else if was.mac != "" {
+		delete(p.of, was.mac)
+	}
+	p.leases[a], p.of[m.MAC] = l, a
+	return a, nil
+}
+
+// find returns an address for a machine that has none: a free one; else one that
+// was only offered to a machine of lower standing; else the one that such a
+// machine took longest ago.
+func (p *Pool) find(mac string, is standing, now time.Time) (netip.Addr, error) {
+	if is == stranger && now.Before(p.full) {
+		return netip.Addr{}, errFull
+	}
+	hash := fnv.New32a()
+	hash.Write([]byte(mac))
+	first := now.Add(leaseTime)
+	var lower netip.Addr
+	for i := range p.size() {
+		a := addr(number(p.First) + uint32((uint64(hash.Sum32())+uint64(i))%uint64(p.size())))
+		if p.Taken != nil && p.Taken(a) {
+			continue
+		}
+		l, taken := p.leases[a]
+		if !taken || now.After(l.end) {
+			return a, nil
+		}
+		if l.end.Before(first) {
+			first = l.end
+		}
+		if l.mac != "" && l.standing < is && (!lower.IsValid() || l.before(p.leases[lower])) {
+			lower = a
+		}
+	}
+	if lower.IsValid() {
+		return lower, nil
+	}
+	if is == stranger {
+		p.full = first
+	}
+	return netip.Addr{}, errFull
+}
+
+// before reports whether a lease is given up before another one.
+func (l lease) before(other lease) bool {
+	switch {
+	case l.kept != other.kept:
+		return !l.kept
+	case l.standing != other.standing:
+		return l.standing < other.standing
+	}
+	return l.since.Before(other.since)
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// released takes an address back from who has it.
+func (p *Pool) released(mac string, a netip.Addr) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if own, ok := p.of[mac]; !ok || own != a {
+		return
+	}
+	delete(p.leases, a)
+	delete(p.of, mac)
+	p.full = time.Time{}
+}
+
+// declined leaves an address alone for a while: who was given it just now found
+// somebody else there. It reports whether that is so.
+func (p *Pool) declined(mac string, a netip.Addr, now time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	own, ok := p.of[mac]
+	if l := p.leases[own]; !ok || own != a || !l.kept || now.Sub(l.since) > probeTime {
+		return false
+	}
+	p.leases[a] = lease{end: now.Add(declinedTime)}
+	delete(p.of, mac)
+	return true
+}
+
+func (p *Pool) address(ip netip.Addr) *dhcp.Address {
+	a := &dhcp.Address{IP: ip.AsSlice(), Mask: net.CIDRMask(p.Bits, 32), Lease: leaseTime}
+	if p.Router.IsValid() {
+		a.Router = p.Router.AsSlice()
+	}
+	for _, d := range p.DNS {
+		a.DNS = append(a.DNS, d.AsSlice())
+	}
+	return a
+}
+
+// Framer sends UDP in frames that name their receiver's hardware address. It is
+// bound.Frames but in tests.
+type Framer interface {
+	Send(b []byte, from, to netip.AddrPort, mac net.HardwareAddr) error
+	Close() error
+}
+
+func (s *Server) serveDHCP(ctx context.Context, conn net.PacketConn, frames Framer) error {
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	if frames != nil {
+		defer frames.Close()
+	}
+	buf := make([]byte, 1500)
+	for {
+		n, from, err := conn.ReadFrom(buf)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("dhcp: %w", err)
+		}
+		m, err := dhcpv4.FromBytes(buf[:n])
+		if err != nil || !dhcp.Valid(m) {
+			continue
+		}
+		answer, err := s.lease(m, ipOf(from))
+		if err != nil {
+			s.tell("dhcp", err.Error())
+		}
+		if answer == nil {
+			continue
+		}
+		if err := s.sendDHCP(m, answer, conn, frames); err != nil && ctx.Err() == nil {
+			s.tell("dhcp", err.Error())
+		}
+	}
+}
+
+// sendDHCP sends the answer to a message to who is meant, and to nobody else
+// where that can be.
+func (s *Server) sendDHCP(m, answer *dhcpv4.DHCPv4, conn net.PacketConn, frames Framer) error {
+	ip, mac := dhcp.Target(m, answer)
+	to := netip.AddrPortFrom(ip, dhcpv4.ClientPort)
+	if mac != nil {
+		return frames.Send(answer.ToBytes(), netip.AddrPortFrom(s.IP, dhcpv4.ServerPort), to, mac)
+	}
+	_, err := conn.WriteTo(answer.ToBytes(), net.UDPAddrFromAddrPort(to))
+	return err
+}
+
+// ipOf returns the IPv4 address of a sender; the zero Addr where it has none.
+func ipOf(a net.Addr) netip.Addr {
+	if u, ok := a.(*net.UDPAddr); ok {
+		return u.AddrPort().Addr().Unmap()
+	}
+	return netip.Addr{}
+}
+
+// lease answers one message; nil for none. from is the address it came from.
+func (s *Server) lease(m *dhcpv4.DHCPv4, from netip.Addr) (*dhcpv4.DHCPv4, error) {
+	c := dhcp.Identify(m)
+	server := dhcp.Server{IP: s.IP.AsSlice(), Port: s.Port}
+	if s.Pool != nil {
+		switch m.MessageType() {
+		case dhcpv4.MessageTypeRelease:
+			// A message can name any hardware address; where it came from
+			// shows whose it is.
+			if s.MACOf(from) == c.MAC {
+				s.Pool.released(c.MAC, from)
+			}
+			return nil, nil
+		case dhcpv4.MessageTypeDecline:
+			a, _ := netip.AddrFromSlice(m.RequestedIPAddress().To4())
+			// Who uses an address does not decline it.
+			if s.MACOf(a) == c.MAC || !s.Pool.declined(c.MAC, a, s.Now()) {
+				return nil, nil
+			}
+			return nil, fmt.Errorf("%s says that another machine has %s", c.MAC, a)
+		}
+	}
+	machine := Machine{MAC: c.MAC}
+	if c.Kind == dhcp.Other {
+		machine = s.machine(machine)
+	} else {
+		machine.Serial, machine.Model = c.Serial, c.Model
+		var answered bool
+		if machine, answered = s.asks(machine, c.Kind, m.MessageType()); !answered {
+			return nil, nil
+		}
+	}
+	if s.Pool == nil {
+		return dhcp.Answer(m, c, server, nil)
+	}
+	ip, ok, err := s.address(machine, m)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", c.MAC, err)
+	}
+	if !ok {
+		return nil, nil
+	}
+	return dhcp.Answer(m, c, server, s.Pool.address(ip))
+}
+
+// address returns the address that an answer to a message is about; ok is false
+// where there is none to give. A machine that wants another one than it may have
+// keeps nothing by asking.
+func (s *Server) address(machine Machine, m *dhcpv4.DHCPv4) (ip netip.Addr, ok bool, err error) {
+	if m.MessageType() == dhcpv4.MessageTypeDiscover {
+		ip, err = s.Pool.offer(machine, s.standing(machine), s.Now())
+		return ip, err == nil, err
+	}
+	if m.MessageType() != dhcpv4.MessageTypeRequest || !dhcp.Asked(m, s.IP.AsSlice()) {
+		return netip.Addr{}, false, nil
+	}
+	want, valid := netip.AddrFromSlice(dhcp.Wanted(m).To4())
+	if !valid {
+		want = netip.IPv4Unspecified()
+	}
+	ip, err = s.Pool.take(machine, s.standing(machine), want, s.Now())
+	return ip, err == nil, err
+}
+
+// asks notes that a Pi asks for an address, and reports whether it is answered
+// now: one that is adopted, when it is its turn, and one that does not say its
+// serial yet, which it does to TFTP.
+func (s *Server) asks(m Machine, kind dhcp.Kind, message dhcpv4.MessageType) (Machine, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.Now()
+	n := s.seen(m, string(kind)+" asks for an address")
+	m = n.Machine
+	if !n.Adopted {
+		n.Stage = "waits to be adopted"
+	}
+	if !n.Adopted && m.Serial != "" {
+		return m, false
+	}
+	if kind != dhcp.Firmware || message != dhcpv4.MessageTypeDiscover {
+		return m, true
+	}
+	n.begins()
+	own, hurry := &s.lines[n.standing], m.Model == "" // only a Pi 3 does not say its model
+	admitted := true
+	if n.Adopted && s.lines[stranger].has(m.MAC) { // and it said since then who it is
+		s.lines[stranger].done(m.MAC)
+		own.begin(m.MAC, now)
+	} else {
+		admitted = own.admit(m.MAC, hurry, s.Most, now)
+	}
+	if !admitted {
+		n.Stage = "waits for its turn"
+	}
+	return m, admitted
+}

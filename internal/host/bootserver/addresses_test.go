@@ -1,0 +1,183 @@
+package bootserver
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"github.com/pikelet-os/pikelet/internal/shared/bootapi"
+)
+
+// TestRefusedRequestKeepsNothing: a REQUEST that is answered by a NAK, or that is
+// for another server, takes no address from anybody.
+func TestRefusedRequestKeepsNothing(t *testing.T) {
+	elsewhere := dhcpv4.WithOption(dhcpv4.OptServerIdentifier(netip.MustParseAddr("10.0.0.2").AsSlice()))
+	for name, c := range map[string]struct {
+		more []dhcpv4.Modifier
+		want string
+	}{
+		"an address that it is not given": {[]dhcpv4.Modifier{wants(netip.MustParseAddr("1.2.3.4"))}, "NAK"},
+		"no address":                      {nil, "NAK"},
+		"an offer of another server":      {[]dhcpv4.Modifier{elsewhere, wants(netip.MustParseAddr("10.0.0.50"))}, ""},
+	} {
+		s := newStage(t)
+		s.Pool = &Pool{First: netip.MustParseAddr("10.0.0.50"), Last: netip.MustParseAddr("10.0.0.59"), Bits: 24}
+		for i := range 40 {
+			got := s.message(netip.IPv4Unspecified(), fmt.Sprintf("02:00:00:00:00:%02x", i), dhcpv4.MessageTypeRequest, c.more...)
+			if is := ""; got != nil && got.MessageType().String() != c.want || got == nil && c.want != is {
+				t.Fatalf("%s: answered by %v, want %q", name, got, c.want)
+			}
+		}
+		if len(s.Pool.leases) != 0 || len(s.Pool.of) != 0 {
+			t.Errorf("%s: %d addresses are kept", name, len(s.Pool.leases))
+		}
+	}
+}
+
+// TestLeasesGiveWay: a full pool has an address for a machine of higher standing:
+// one that was only offered before one that is used, that of the lowest standing
+// first, and then the one that was taken longest ago. Of its own standing nobody
+// gives way.
+func TestLeasesGiveWay(t *testing.T) {
+	now := time.Unix(1700000000, 0)
+	p := &Pool{First: netip.MustParseAddr("10.0.0.50"), Last: netip.MustParseAddr("10.0.0.53"), Bits: 24}
+	takes := func(mac string, is standing, keeps bool) netip.Addr {
+		t.Helper()
+		now = now.Add(time.Second)
+		a, err := p.offer(Machine{MAC: mac}, is, now)
+		if err == nil && keeps {
+			_, err = p.take(Machine{MAC: mac}, is, a, now)
+		}
+		if err != nil {
+			return netip.Addr{}
+		}
+		return a
+	}
+	old, young := takes("old", stranger, true), takes("young", stranger, true)
+	byName, offered := takes("by name", listed, true), takes("offered", stranger, false)
+	if got := takes("one more", stranger, true); got.IsValid() {
+		t.Errorf("another stranger has %v", got)
+	}
+	for i, want := range []netip.Addr{offered, old, young} {
+		if got := takes(fmt.Sprint("listed ", i), listed, true); got != want {
+			t.Errorf("listed machine %d has %v, want %v", i, got, want)
+		}
+	}
+	if got := takes("listed 3", listed, true); got.IsValid() {
+		t.Errorf("a listed machine took %v from another", got)
+	}
+	if got := takes("pinned", pinned, true); got != byName {
+		t.Errorf("a pinned machine has %v, want %v", got, byName)
+	}
+	if got := takes("by name", listed, true); got.IsValid() {
+		t.Errorf("who gave way has %v", got)
+	}
+	now = now.Add(11 * time.Hour)
+	if got := takes("listed 0", listed, true); got != offered {
+		t.Errorf("who keeps its address has %v, want %v", got, offered)
+	}
+}
+
+// TestPoolOfStrangers: all addresses are taken by machines nobody knows, for as
+// long as they are given; a known one has one all the same, whatever asks for it:
+// its firmware, its /init, or what runs on it.
+func TestPoolOfStrangers(t *testing.T) {
+	for name, as := range map[string]dhcpv4.Modifier{
+		"firmware":         firmware(piSerial),
+		"init":             dhcpv4.WithOption(dhcpv4.OptClassIdentifier(bootapi.Class)),
+		"a running system": func(*dhcpv4.DHCPv4) {},
+	} {
+		s := newStage(t)
+		s.Roster = some{piMAC}
+		s.Pool = &Pool{First: netip.MustParseAddr("10.0.0.50"), Last: netip.MustParseAddr("10.0.0.59"), Bits: 24}
+		for i := range 20 {
+			mac := fmt.Sprintf("02:00:00:00:00:%02x", i)
+			if offer := s.message(netip.IPv4Unspecified(), mac, dhcpv4.MessageTypeDiscover); offer != nil {
+				ip, _ := netip.AddrFromSlice(offer.YourIPAddr.To4())
+				s.message(netip.IPv4Unspecified(), mac, dhcpv4.MessageTypeRequest, wants(ip))
+			}
+		}
+		if len(s.Pool.of) != 10 {
+			t.Fatalf("%d have an address", len(s.Pool.of))
+		}
+		if got := s.message(netip.IPv4Unspecified(), piMAC, dhcpv4.MessageTypeDiscover, as); got == nil || got.YourIPAddr.IsUnspecified() {
+			t.Errorf("%s: a known machine got %v", name, got)
+		}
+	}
+}
+
+// TestWhoGivesAnAddressBack: the machine that has it, from there; and one that
+// was given it just now finds that another uses it.
+func TestWhoGivesAnAddressBack(t *testing.T) {
+	for name, c := range map[string]struct {
+		from    netip.Addr // of the message
+		uses    bool       // the machine is heard at its address
+		decline bool
+		after   time.Duration
+		gone    bool
+	}{
+		"released by itself":        {from: piIP, uses: true, gone: true},
+		"released by another":       {from: otherIP, uses: true},
+		"released from nowhere":     {from: netip.IPv4Unspecified(), uses: true},
+		"declined":                  {decline: true, gone: true},
+		"declined, and it is used":  {decline: true, uses: true},
+		"declined after it was had": {decline: true, after: time.Hour},
+	} {
+		s := newStage(t)
+		s.Pool = &Pool{First: piIP, Last: piIP, Bits: 24}
+		delete(s.macs, piIP)
+		s.message(netip.IPv4Unspecified(), piMAC, dhcpv4.MessageTypeRequest, wants(piIP))
+		if len(s.Pool.of) != 1 {
+			t.Fatal(name)
+		}
+		if c.uses {
+			s.macs[piIP] = piMAC
+		}
+		s.now = s.now.Add(c.after)
+		if c.decline {
+			s.message(c.from, piMAC, dhcpv4.MessageTypeDecline, wants(piIP))
+		} else {
+			s.message(c.from, piMAC, dhcpv4.MessageTypeRelease, dhcpv4.WithClientIP(piIP.AsSlice()))
+		}
+		if _, has := s.Pool.of[piMAC]; has == c.gone {
+			t.Errorf("%s: it has its address: %v", name, has)
+		}
+	}
+}
+
+// TestFixedAddressOfAnother: the address that the inventory gives a machine goes
+// to no other one that says its serial.
+func TestFixedAddressOfAnother(t *testing.T) {
+	s := newStage(t)
+	s.Roster = inventory{known: func(m Machine) (string, bool) { return piMAC, m.Serial == piSerial }}
+	fixed := netip.MustParseAddr("10.0.0.7")
+	s.Pool = &Pool{First: piIP, Last: piIP, Bits: 24, Fixed: func(m Machine) (netip.Addr, bool) { return fixed, m.Serial == piSerial }}
+	a, err := s.Pool.offer(Machine{Serial: piSerial, MAC: otherMAC}, s.standing(Machine{Serial: piSerial, MAC: otherMAC}), s.now)
+	if err != nil || a == fixed {
+		t.Errorf("another machine has %v, %v", a, err)
+	}
+	m := Machine{Serial: piSerial, MAC: piMAC}
+	if a, err := s.Pool.offer(m, s.standing(m), s.now); err != nil || a != fixed {
+		t.Errorf("the machine has %v, %v", a, err)
+	}
+}
+
+// TestRunningSystemIsKnown: what runs on a machine asks for its address in no
+// dialect of ours, and is what its firmware was.
+func TestRunningSystemIsKnown(t *testing.T) {
+	s := newStage(t) // which knows the machine by its serial
+	s.Pool = &Pool{First: piIP, Last: piIP, Bits: 24}
+	s.message(netip.IPv4Unspecified(), piMAC, dhcpv4.MessageTypeDiscover, firmware(piSerial))
+	s.now = s.now.Add(leaseTime)
+	s.message(netip.IPv4Unspecified(), otherMAC, dhcpv4.MessageTypeDiscover)
+	s.message(netip.IPv4Unspecified(), otherMAC, dhcpv4.MessageTypeRequest, wants(piIP))
+	if _, ok := s.Pool.of[otherMAC]; !ok {
+		t.Fatal("the stranger has no address")
+	}
+	if got := s.message(netip.IPv4Unspecified(), piMAC, dhcpv4.MessageTypeDiscover); got == nil || !got.YourIPAddr.Equal(piIP.AsSlice()) {
+		t.Errorf("it got %v", got)
+	}
+}

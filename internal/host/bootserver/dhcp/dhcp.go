@@ -1,0 +1,184 @@
+// Package dhcp answers machines that boot: Raspberry Pi firmware, which reads
+// some options in its own way (FACTS 3.2, 3.3), and /init. It answers as the
+// network's DHCP server, or beside one as a proxy, which names the boot server
+// and gives no addresses.
+package dhcp
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"net"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/insomniacslk/dhcp/iana"
+
+	"github.com/pikelet-os/pikelet/internal/shared/bootapi"
+)
+
+// Kind is what asks.
+type Kind string
+
+// The kinds.
+const (
+	Firmware Kind = "firmware" // a Pi's boot ROM or EEPROM
+	Node     Kind = "node"     // /init
+	Other    Kind = "other"
+)
+
+// Client is who asks.
+type Client struct {
+	Kind   Kind
+	MAC    string // lower case, with colons
+	Serial string // eight hexadecimal digits in lower case, where it says so
+	Model  string // such as RPi4, where it says so
+}
+
+// modelForm is how a model is written.
+var modelForm = regexp.MustCompile(`^RPi[0-9A-Za-z]$`)
+
+// id3B is each octet of what the ROM of a 3B says in option 97, whatever its
+// serial is.
+const id3B = 0x44
+
+// Identify finds out who asks. Firmware claims to be a PC's (option 93 is 0
+// and 60 says Arch:00000), and its addresses come from ever more blocks, so
+// what tells it is option 97: a tag that begins with RPi or is that back to front,
+// or a custom one with the low bytes of the address behind it, or one number four
+// times over.
+func Identify(m *dhcpv4.DHCPv4) Client {
+	c := Client{Kind: Other, MAC: m.ClientHWAddr.String()}
+	class := m.ClassIdentifier()
+	if class == bootapi.Class {
+		c.Kind = Node
+		return c
+	}
+	id := m.Options.Get(dhcpv4.OptionClientMachineIdentifier)
+	if !strings.HasPrefix(class, "PXEClient") || len(id) != 17 || id[0] != 0 || len(m.ClientHWAddr) != 6 {
+		return c
+	}
+	id = id[1:]
+	serial := fmt.Sprintf("%08x", binary.LittleEndian.Uint32(id[12:]))
+	switch {
+	case bytes.HasPrefix(id, []byte("RPi")):
+		c.Kind, c.Serial = Firmware, serial
+		if modelForm.Match(id[:4]) {
+			c.Model = string(id[:4])
+		}
+	case bytes.Equal(id[1:4], []byte("iPR")): // back to front, as EEPROMs of 2020 said it (raspberrypi/rpi-eeprom#103)
+		c.Kind, c.Serial = Firmware, serial
+	case bytes.Equal(id[8:12], m.ClientHWAddr[2:]):
+		c.Kind, c.Serial = Firmware, serial
+	case bytes.Equal(id[:4], id[4:8]) && bytes.Equal(id[:8], id[8:]):
+		c.Kind = Firmware
+		if !bytes.Equal(id[:4], []byte{id3B, id3B, id3B, id3B}) {
+			c.Serial = serial
+		}
+	}
+	return c
+}
+
+// Address is what a client is given. In proxy mode there is none.
+type Address struct {
+	IP     net.IP
+	Mask   net.IPMask
+	Router net.IP   // nil for none
+	DNS    []net.IP // may be empty
+	Lease  time.Duration
+}
+
+// Server is what answers say of the server.
+type Server struct {
+	IP   net.IP
+	Port uint16 // of the boot plane
+}
+
+// menu is option 43 as a Pi reads it: discovery control 3, a prompt that waits
+// for nobody, and a boot menu with the one text it looks for, with the three
+// blanks that the ROM of the 3B wants and no other minds (FACTS 3.3).
+func menu() []byte {
+	text := "Raspberry Pi Boot   "
+	b := []byte{6, 1, 3, 10, 4, 0, 'P', 'X', 'E', 9, byte(3 + len(text)), 0, 0, byte(len(text))}
+	return append(append(b, text...), 255)
+}
+
+// Answer returns the answer to a message, nil for none. a is nil in proxy
+// mode, and for a client that gets no address. Who is no Pi gets an address
+// where there is one to give, and hears nothing of booting.
+func Answer(m *dhcpv4.DHCPv4, c Client, s Server, a *Address) (*dhcpv4.DHCPv4, error) {
+	if c.Kind == Other && a == nil || m.OpCode != dhcpv4.OpcodeBootRequest {
+		return nil, nil
+	}
+	kind := dhcpv4.MessageTypeOffer
+	switch m.MessageType() {
+	case dhcpv4.MessageTypeDiscover:
+	case dhcpv4.MessageTypeRequest:
+		if a == nil {
+			return nil, nil // the other server's business
+		}
+		if !Asked(m, s.IP) {
+			return nil, nil // it took another offer
+		}
+		kind = dhcpv4.MessageTypeAck
+		if !Wanted(m).Equal(a.IP) {
+			kind = dhcpv4.MessageTypeNak
+		}
+	default:
+		return nil, nil
+	}
+	with := []dhcpv4.Modifier{dhcpv4.WithMessageType(kind), dhcpv4.WithOption(dhcpv4.OptServerIdentifier(s.IP))}
+	if kind == dhcpv4.MessageTypeNak {
+		return dhcpv4.NewReplyFromRequest(m, with...)
+	}
+	if c.Kind != Other {
+		with = append(with, dhcpv4.WithServerIP(s.IP), dhcpv4.WithOption(dhcpv4.OptTFTPServerName(s.IP.String())))
+	}
+	switch c.Kind {
+	case Node:
+		with = append(with, dhcpv4.WithOption(dhcpv4.OptClassIdentifier(bootapi.Class)),
+			dhcpv4.WithOption(dhcpv4.OptGeneric(dhcpv4.OptionVendorSpecificInformation, bootapi.EncodePort(s.Port))))
+	case Firmware:
+		with = append(with, dhcpv4.WithOption(dhcpv4.OptClassIdentifier("PXEClient")),
+			dhcpv4.WithOption(dhcpv4.OptGeneric(dhcpv4.OptionVendorSpecificInformation, menu())))
+		if id := m.Options.Get(dhcpv4.OptionClientMachineIdentifier); id != nil {
+			with = append(with, dhcpv4.WithOption(dhcpv4.OptGeneric(dhcpv4.OptionClientMachineIdentifier, id)))
+		}
+	}
+	if a != nil {
+		with = append(with, dhcpv4.WithYourIP(a.IP), dhcpv4.WithNetmask(a.Mask), dhcpv4.WithLeaseTime(uint32(a.Lease.Seconds())))
+		if a.Router != nil {
+			with = append(with, dhcpv4.WithRouter(a.Router))
+		}
+		if len(a.DNS) > 0 {
+			with = append(with, dhcpv4.WithDNS(a.DNS...))
+		}
+	}
+	return dhcpv4.NewReplyFromRequest(m, with...)
+}
+
+// Asked reports whether a REQUEST is for the server of an address: it names
+// that one, or none.
+func Asked(m *dhcpv4.DHCPv4, server net.IP) bool {
+	id := m.ServerIdentifier()
+	return id == nil || id.Equal(server)
+}
+
+// Wanted returns the address that a REQUEST is for.
+func Wanted(m *dhcpv4.DHCPv4) net.IP {
+	if want := m.RequestedIPAddress(); want != nil && !want.IsUnspecified() {
+		return want
+	}
+	return m.ClientIPAddr
+}
+
+// Valid reports whether a message is one that is answered at all: a request of
+// one machine, not of a group's hardware address or of none.
+func Valid(m *dhcpv4.DHCPv4) bool {
+	const group = 1 // bit of the first octet (IEEE 802)
+	mac := m.ClientHWAddr
+	return m.OpCode == dhcpv4.OpcodeBootRequest && m.HWType == iana.HWTypeEthernet &&
+		len(mac) == 6 && mac[0]&group == 0 && !bytes.Equal(mac, make([]byte, 6))
+}

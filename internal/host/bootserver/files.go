@@ -1,0 +1,208 @@
+package bootserver
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"path"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/pikelet-os/pikelet/internal/host/bootserver/tftp"
+	"github.com/pikelet-os/pikelet/internal/shared/image"
+	"github.com/pikelet-os/pikelet/internal/shared/slots"
+)
+
+// Prefixes a Pi puts before names (FACTS 3.4, 3.5): its serial, or its address
+// with dashes.
+var (
+	serialPrefix = regexp.MustCompile(`^([0-9a-f]{8})/`)
+	macPrefix    = regexp.MustCompile(`^([0-9a-f]{2}(?:-[0-9a-f]{2}){5})/`)
+)
+
+// never are names of an EEPROM's update: bootloaders flash themselves with what
+// they find under them (FACTS 3.5).
+var never = regexp.MustCompile(`^(pieeprom\..*|recovery\.bin)$`)
+
+// firstStage is what the boot ROM of a Pi 3 asks for, without a prefix: not even
+// its DHCP said who it is.
+const firstStage = "bootcode.bin"
+
+// asked splits what a client asks for into who it is, as far as its prefix
+// says, and the file's name.
+func asked(name string) (m Machine, file string) {
+	name = strings.TrimLeft(name, "/")
+	if p := serialPrefix.FindStringSubmatch(name); p != nil {
+		return Machine{Serial: p[1]}, name[len(p[0]):]
+	}
+	if p := macPrefix.FindStringSubmatch(name); p != nil {
+		return Machine{MAC: strings.ReplaceAll(p[1], "-", ":")}, name[len(p[0]):]
+	}
+	return Machine{}, name
+}
+
+// onNet returns the file of an artifact that firmware asks for by a name; ok
+// is false for what there is not, and for what firmware has no business with.
+func onNet(m *image.Manifest, name string) (image.File, bool) {
+	if name == slots.CmdlineFile {
+		name = slots.Net.CmdlineFile()
+	} else if strings.HasPrefix(name, "cmdline-") {
+		return image.File{}, false
+	}
+	if name == image.RootFile || never.MatchString(path.Base(name)) {
+		return image.File{}, false
+	}
+	return m.File(name)
+}
+
+// betweenBoots is how long after a boot was complete what its firmware asks for
+// is another's: where DHCP is seen, that tells a new boot, but a Pi may be told
+// its server by its EEPROM.
+const betweenBoots = 20 * time.Second
+
+// errNoMAC is told to clients behind a router, and to senders that do not exist:
+// without a hardware address nobody knows where an answer would go.
+var errNoMAC = errors.New("the hardware address of the client is not known; it must be in the network of the boot server")
+
+// requester returns which machine asks, and for which file. The hardware
+// address is the one that answers go to, never the one that a request names.
+func (s *Server) requester(client netip.Addr, name string) (m Machine, file string, err error) {
+	m, file = asked(name)
+	mac := s.MACOf(client)
+	switch {
+	case mac == "":
+		return m, file, errNoMAC
+	case m.MAC != "" && m.MAC != mac:
+		return m, file, fmt.Errorf("the client has hardware address %s, and asks as %s", mac, m.MAC)
+	}
+	m.MAC = mac
+	return m, file, nil
+}
+
+// share returns which share of the transfers a request counts to: strangers
+// cannot take those of known machines, and nobody those of machines whose
+// hardware address is named.
+func (s *Server) share(client netip.Addr, name string) int {
+	m, _, err := s.requester(client, name)
+	if err != nil {
+		return int(stranger)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := s.nodes.find(m); n != nil {
+		m.Serial, m.Model = cmp.Or(m.Serial, n.Serial), n.Model
+	}
+	return int(s.standing(m))
+}
+
+// shares are the transfers there may be at a time, by the standing of who asks.
+var shares = []int{stranger: 64, listed: 64, pinned: 128}
+
+// open opens what a client of TFTP asks for. All files of a boot are of one
+// image, whatever becomes the current one meanwhile.
+func (s *Server) open(client netip.Addr, name string) (tftp.File, int64, error) {
+	m, file, err := s.requester(client, name)
+	if err != nil {
+		s.tell("tftp", fmt.Sprintf("%s: %v", client, err))
+		return nil, 0, &tftp.Error{Code: tftp.CodeDenied, Message: "unknown client"}
+	}
+	if !fs.ValidPath(file) {
+		return nil, 0, &tftp.Error{Code: tftp.CodeDenied, Message: "there is no such place"}
+	}
+	s.mu.Lock()
+	n := s.seen(m, "asks for "+file)
+	n.IP = client.String()
+	// The serial of a first stage comes with what it asks for next.
+	served := n.Adopted || n.Serial == "" && file == firstStage
+	img := s.Images.Current(s.Reference)
+	if n.Adopted {
+		s.lines[n.standing].heard(n.MAC, s.Now())
+		if n.build == "" || n.complete && s.Now().Sub(n.served) > betweenBoots {
+			n.begins()
+			if is := s.imageFor(n.Machine); is != nil {
+				n.build = is.BuildID
+			}
+		}
+		img = s.Images.built(n.build)
+	}
+	s.mu.Unlock()
+	if !served {
+		return nil, 0, errors.New("it is not adopted")
+	}
+	if img == nil {
+		return nil, 0, fmt.Errorf("what it is to run is not at hand")
+	}
+	f, ok := onNet(img.Manifest, file)
+	if !ok {
+		return nil, 0, fs.ErrNotExist
+	}
+	opened, err := img.open(f)
+	if err != nil {
+		s.tell("tftp", err.Error())
+		return nil, 0, err
+	}
+	return opened, f.Size, nil
+}
+
+func (s *Server) serveTFTP(ctx context.Context, conn *net.UDPConn) error {
+	server := tftp.Server{Open: s.open, Done: s.sent, Now: s.Now, Share: s.share, Shares: shares}
+	return server.Serve(ctx, conn)
+}
+
+// sent notes what a transfer came to. A boot is served when the firmware has
+// all of the initramfs, and a new one begins with that.
+func (s *Server) sent(t tftp.Transfer) {
+	m, file, err := s.requester(t.Client, t.Name)
+	whole := t.Err == nil && t.Aborted == "" && t.Sent == t.Size
+	var began Machine
+	var digest string
+	s.mu.Lock()
+	s.counts.bytes += t.Sent
+	s.counts.again += int64(t.Again)
+	if !whole && t.Aborted == "" && t.Sent > 0 {
+		s.counts.failed++
+	}
+	if n := s.nodes.find(m); err == nil && n != nil && whole {
+		n.Stage = Printable("has "+file, maxStage)
+		if n.Adopted && n.has(file, t.Client, s.Now()) {
+			s.done(n.MAC)
+			s.counts.boots++
+			if img := s.Images.built(n.build); img != nil {
+				began, digest = n.Machine, img.Digest
+			}
+		} else if n.Adopted {
+			s.lines[n.standing].heard(n.MAC, s.Now())
+		}
+	}
+	s.mu.Unlock()
+	if digest != "" && began.Serial != "" {
+		s.note(began, func(h Health) Health { return h.started(digest) })
+	}
+	switch {
+	case whole:
+		s.tell("tftp", fmt.Sprintf("%s has %s: %d bytes in %.2f s, %d packets again", t.Client, t.Name, t.Size, t.Took.Seconds(), t.Again))
+	case t.Aborted == "" && t.Sent > 0:
+		s.tell("tftp", fmt.Sprintf("%s: %s ended after %d of %d bytes: %v", t.Client, t.Name, t.Sent, t.Size, t.Err))
+	}
+}
+
+// has notes that a machine's firmware has all of a file, and reports whether it
+// now has both of the large ones. Which of the two comes last differs; what
+// comes then is small.
+func (n *Node) has(file string, client netip.Addr, now time.Time) bool {
+	n.kernel = n.kernel || file == image.KernelFile
+	if file == image.InitramfsFile {
+		n.served, n.from, n.claimed, n.Error = now, client, false, ""
+		n.initramfs = true
+	}
+	if !n.kernel || !n.initramfs {
+		return false
+	}
+	n.kernel, n.initramfs, n.complete = false, false, true
+	return true
+}

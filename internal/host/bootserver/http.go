@@ -1,0 +1,190 @@
+package bootserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pikelet-os/pikelet/internal/shared/bootapi"
+)
+
+// Bounds of the boot plane: what a slow or hostile client may hold, and how
+// long.
+const (
+	headTime  = 10 * time.Second
+	idleTime  = 30 * time.Second
+	maxHeader = 8 << 10 // bytes
+)
+
+// serveHTTP answers on a listener until ctx ends. Whoever writes must take what
+// is sent in time: the listener is a bounded one.
+func (s *Server) serveHTTP(ctx context.Context, l *boundedListener, handler http.Handler) error {
+	h := &http.Server{Handler: handler, ReadHeaderTimeout: headTime, ReadTimeout: idleTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader,
+		ErrorLog: log.New(errorLog{s}, "", 0)}
+	defer context.AfterFunc(ctx, func() { h.Close() })()
+	if err := h.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// errorLog has what net/http complains of said as everything else is.
+type errorLog struct{ s *Server }
+
+// Write implements io.Writer.
+func (l errorLog) Write(b []byte) (int, error) {
+	l.s.tell("http", strings.TrimSpace(string(b)))
+	return len(b), nil
+}
+
+// Plane returns the boot plane: what nodes ask for, and nothing else.
+func (s *Server) Plane() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := s.answer(w, r); err != nil {
+			s.tell("http", fmt.Sprintf("%s %s: %v", r.RemoteAddr, r.URL.Path, err))
+		}
+	})
+}
+
+// refuse answers with a reason, on one line of text.
+func refuse(w http.ResponseWriter, status int, err error) error {
+	text := err.Error() + "\n"
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Content-Length", strconv.Itoa(len(text)))
+	w.WriteHeader(status)
+	io.WriteString(w, text)
+	return err
+}
+
+func (s *Server) answer(w http.ResponseWriter, r *http.Request) error {
+	q, err := bootapi.DecodeRequest(r.URL.Path, r.URL.RawQuery)
+	if err != nil {
+		return refuse(w, http.StatusNotFound, err)
+	}
+	if post := q.Kind == bootapi.Progress; post != (r.Method == http.MethodPost) || !post && r.Method != http.MethodGet {
+		return refuse(w, http.StatusMethodNotAllowed, fmt.Errorf("%s is not done here", r.Method))
+	}
+	from, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return refuse(w, http.StatusBadRequest, err)
+	}
+	client := from.Addr().Unmap()
+	img := s.Images.built(q.Build)
+	if img == nil && q.Kind != bootapi.Current {
+		return refuse(w, http.StatusNotFound, fmt.Errorf("build %s is not served here any more: restart", q.Build))
+	}
+	switch q.Kind {
+	case bootapi.Manifest:
+		return send(w, img.Text)
+	case bootapi.Signature:
+		return send(w, img.Signature)
+	case bootapi.Blob:
+		return img.blob(w, r, q.Digest)
+	case bootapi.Config:
+		return s.config(w, q.Machine, client)
+	case bootapi.Current:
+		mac := s.MACOf(client)
+		if mac == "" {
+			return refuse(w, http.StatusForbidden, errNoMAC)
+		}
+		m := s.machine(Machine{Serial: short(q.Serial), MAC: mac})
+		h, want := s.health(m), s.imageFor(m)
+		if want == nil {
+			return refuse(w, http.StatusNotFound, errors.New("what this node is to run is not at hand"))
+		}
+		return send(w, bootapi.Wanted{Build: want.BuildID, Release: want.Release, Good: img != nil && img.Digest == h.Good}.Encode())
+	}
+	return s.progress(w, r, q.Machine, client, img)
+}
+
+func send(w http.ResponseWriter, b []byte) error {
+	w.Header().Set("Content-Length", strconv.Itoa(len(b)))
+	_, err := w.Write(b)
+	return err
+}
+
+// blob sends a file of the image, or a part of it. Files are public: any
+// registry has them.
+func (i *Image) blob(w http.ResponseWriter, r *http.Request, digest string) error {
+	for _, f := range i.Files {
+		if f.Digest != digest {
+			continue
+		}
+		file, err := i.open(f)
+		if err != nil {
+			return refuse(w, http.StatusInternalServerError, err)
+		}
+		defer file.Close()
+		w.Header().Set("Content-Type", "application/octet-stream")
+		w.Header().Set("ETag", `"`+digest+`"`)
+		http.ServeContent(w, r, "", time.Time{}, file)
+		return nil
+	}
+	return refuse(w, http.StatusNotFound, fmt.Errorf("%s is no file of %s %s", digest, i.Stream, i.Release))
+}
+
+// config sends a node its config, by the rule of claim.
+func (s *Server) config(w http.ResponseWriter, m bootapi.Machine, client netip.Addr) error {
+	err := s.claim(m, client)
+	s.mu.Lock()
+	if err == nil {
+		s.counts.configs++
+	} else {
+		s.counts.refused++
+	}
+	s.mu.Unlock()
+	if err != nil {
+		return refuse(w, http.StatusForbidden, err)
+	}
+	text, err := s.Roster.Config(s.machine(Machine{Serial: short(m.Serial), MAC: m.MAC}))
+	if err != nil {
+		return refuse(w, http.StatusInternalServerError, err)
+	}
+	if text == nil {
+		return refuse(w, http.StatusNotFound, errors.New("there is none for this node"))
+	}
+	s.tell("config", fmt.Sprintf("serial %s at %s has its config", short(m.Serial), client))
+	return send(w, text)
+}
+
+// progress notes how far a node is. It counts only from where its boot was
+// served.
+func (s *Server) progress(w http.ResponseWriter, r *http.Request, m bootapi.Machine, client netip.Addr, img *Image) error {
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, bootapi.MaxReport))
+	if err != nil {
+		return refuse(w, http.StatusRequestEntityTooLarge, err)
+	}
+	report, err := bootapi.DecodeReport(b)
+	if err != nil {
+		return refuse(w, http.StatusBadRequest, err)
+	}
+	machine := Machine{Serial: short(m.Serial), MAC: s.MACOf(client)}
+	s.mu.Lock()
+	n := s.nodes.find(machine)
+	known := n != nil && n.Serial == machine.Serial && n.build == m.Build && s.standing(n.Machine) > stranger
+	if known {
+		s.done(n.MAC) // its firmware has no more to fetch
+		n.Stage, n.Last = string(report.Stage), s.Now()
+		n.Release, n.Error = Printable(report.Release, maxRelease), Printable(report.Error, maxError)
+	}
+	s.mu.Unlock()
+	if !known {
+		return refuse(w, http.StatusForbidden, errors.New("no boot of this node was served to this address"))
+	}
+	switch report.Stage {
+	case bootapi.Healthy:
+		s.note(machine, func(h Health) Health { return h.healthy(img.Digest) })
+	case bootapi.Unhealthy:
+		s.note(machine, func(h Health) Health { return h.unhealthy(img.Digest) })
+	}
+	s.tell("node", fmt.Sprintf("serial %s at %s: %s %s", short(m.Serial), client, report.Stage, report.Error))
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}

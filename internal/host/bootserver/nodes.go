@@ -1,0 +1,192 @@
+package bootserver
+
+import (
+	"cmp"
+	"container/list"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Node is what the server knows of a machine.
+type Node struct {
+	Machine
+	IP      string    `json:"ip,omitempty"`
+	Adopted bool      `json:"adopted"`
+	Stage   string    `json:"stage"`             // what it did last
+	Release string    `json:"release,omitempty"` // that it reported
+	Error   string    `json:"error,omitempty"`
+	Last    time.Time `json:"last"` // when it was heard of
+	// Conflict is how many other hardware addresses say the same serial: one
+	// of them at most belongs to it.
+	Conflict int `json:"conflict,omitempty"`
+
+	standing standing
+	served   time.Time // when its firmware had all of the initramfs
+	from     netip.Addr
+	claimed  bool // on this boot
+	// Whether its firmware has them, of what makes a boot a large one.
+	kernel, initramfs bool
+	complete          bool   // and it had both
+	build             string // that it is served, from its firmware's first file on
+}
+
+// begins notes that a boot begins.
+func (n *Node) begins() {
+	n.build, n.complete, n.kernel, n.initramfs = "", false, false, false
+}
+
+// standing orders machines by how hard it is to be taken for one: what those
+// of a lower standing do never costs one of a higher its place.
+type standing int
+
+const (
+	stranger standing = iota // neither listed nor adopted
+	listed                   // by its serial alone, which any machine can say
+	pinned                   // with its hardware address
+)
+
+// standing returns the standing of a machine. Where the roster names a
+// hardware address, a machine with another one is a stranger, whatever serial
+// it says.
+func (s *Server) standing(m Machine) standing {
+	mac, ok := s.Roster.Known(m)
+	switch {
+	case !ok || mac != "" && mac != m.MAC:
+		return stranger
+	case mac == "":
+		return listed
+	}
+	return pinned
+}
+
+// maxNodes bounds what is remembered of machines nobody knows.
+const maxNodes = 4096
+
+// pair is what tells machines apart. A serial alone does not: any machine can
+// say it.
+type pair struct{ serial, mac string }
+
+func (m Machine) pair() pair { return pair{m.Serial, m.MAC} }
+
+// book is what is known of machines. Anybody can have it write down machines
+// by the thousand, so nothing here takes longer the more there are.
+type book struct {
+	pairs  map[pair]*list.Element
+	macs   map[string]*list.Element // of each hardware address, the one of the highest standing that was heard of last
+	recent list.List                // of *Node, the one heard of last in front
+}
+
+func node(e *list.Element) *Node {
+	if e == nil {
+		return nil
+	}
+	return e.Value.(*Node)
+}
+
+// find returns a machine by its serial and its hardware address. Where one of
+// the two serials is not known yet, the hardware address alone decides.
+func (b *book) find(m Machine) *Node {
+	if n := node(b.pairs[m.pair()]); n != nil {
+		return n
+	}
+	if n := node(b.macs[m.MAC]); n != nil && (m.Serial == "" || n.Serial == "") {
+		return n
+	}
+	return nil
+}
+
+// note writes down that a machine was heard of, and returns what is known of
+// it. is returns the standing of the machine, whose serial may be known from
+// before.
+func (b *book) note(m Machine, is func(Machine) standing) *Node {
+	if b.pairs == nil {
+		b.pairs, b.macs = map[pair]*list.Element{}, map[string]*list.Element{}
+	}
+	n := b.find(m)
+	if n == nil {
+		if b.recent.Len() >= maxNodes {
+			b.forget()
+		}
+		n = &Node{Machine: Machine{MAC: m.MAC}}
+	} else {
+		b.remove(n)
+	}
+	n.Serial = cmp.Or(m.Serial, n.Serial)
+	n.Model = cmp.Or(m.Model, n.Model)
+	n.standing = is(n.Machine)
+	n.Adopted = n.standing > stranger
+	e := b.recent.PushFront(n)
+	b.pairs[n.pair()] = e
+	if other := node(b.macs[n.MAC]); other == nil || other.standing <= n.standing {
+		b.macs[n.MAC] = e
+	}
+	return n
+}
+
+// forget drops the machine that was heard of least lately, of those with the
+// lowest standing.
+func (b *book) forget() {
+	var least *Node
+	for e := b.recent.Back(); e != nil; e = e.Prev() {
+		n := node(e)
+		if least == nil || n.standing < least.standing {
+			least = n
+		}
+		if least.standing == stranger {
+			break
+		}
+	}
+	b.remove(least)
+}
+
+func (b *book) remove(n *Node) {
+	e := b.pairs[n.pair()]
+	b.recent.Remove(e)
+	delete(b.pairs, n.pair())
+	if b.macs[n.MAC] == e {
+		delete(b.macs, n.MAC)
+	}
+}
+
+// seen notes that a machine was heard of, and returns what is known of it. The
+// caller holds the lock.
+func (s *Server) seen(m Machine, stage string) *Node {
+	n := s.nodes.note(m, s.standing)
+	n.Last, n.Stage = s.Now(), Printable(stage, maxStage)
+	return n
+}
+
+// machine returns what is known of a machine, by its serial and its hardware
+// address.
+func (s *Server) machine(m Machine) Machine {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := s.nodes.find(m); n != nil {
+		return n.Machine
+	}
+	return m
+}
+
+// Nodes returns what is known of each machine, ordered by serial and hardware
+// address.
+func (s *Server) Nodes() []Node {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []Node
+	same := map[string]int{}
+	for e := s.nodes.recent.Front(); e != nil; e = e.Next() {
+		all = append(all, *node(e))
+		same[node(e).Serial]++
+	}
+	for i, n := range all {
+		if n.Serial != "" {
+			all[i].Conflict = same[n.Serial] - 1
+		}
+	}
+	slices.SortFunc(all, func(a, b Node) int {
+		return strings.Compare(a.Serial+a.MAC, b.Serial+b.MAC)
+	})
+	return all
+}

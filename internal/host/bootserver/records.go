@@ -1,0 +1,159 @@
+package bootserver
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/pikelet-os/pikelet/internal/shared/atomicfile"
+)
+
+// Records are what a server remembers of machines: a folder with a small file
+// for each, fit for git. A second server on a copy of it knows the same. Each
+// goes by a serial, or by a serial and a hardware address.
+type Records[T any] struct {
+	Dir string
+
+	mu   sync.Mutex
+	list map[string]T
+}
+
+// How a serial, a hardware address and the name of a record are written. Names
+// of files are made of the last.
+var (
+	serialForm = regexp.MustCompile(`^[0-9a-f]{8}$`)
+	macForm    = regexp.MustCompile(`^[0-9a-f]{2}(:[0-9a-f]{2}){5}$`)
+	recordForm = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{12})?$`)
+)
+
+// record returns the name of a machine's own record.
+func (m Machine) record() string { return m.Serial + "-" + strings.ReplaceAll(m.MAC, ":", "") }
+
+// maxRecord bounds a file, in bytes.
+const maxRecord = 4 << 10
+
+// Load reads the folder; one that is not there yet holds none. Its error names
+// the file that is wrong.
+func (r *Records[T]) Load() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.list = map[string]T{}
+	files, err := os.ReadDir(r.Dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		key, ok := strings.CutSuffix(f.Name(), ".yaml")
+		if !ok || !recordForm.MatchString(key) {
+			continue
+		}
+		name := filepath.Join(r.Dir, f.Name())
+		b, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		if len(b) > maxRecord {
+			return fmt.Errorf("%s has %d bytes, more than %d", name, len(b), maxRecord)
+		}
+		var one T
+		d := yaml.NewDecoder(bytes.NewReader(b))
+		d.KnownFields(true)
+		if err := d.Decode(&one); err != nil {
+			return fmt.Errorf("%s: %w; mend it, or remove it: the machine is then one that nothing is known of", name, err)
+		}
+		r.list[key] = one
+	}
+	return nil
+}
+
+// Find returns the record of a key.
+func (r *Records[T]) Find(key string) (T, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	one, ok := r.list[key]
+	return one, ok
+}
+
+// Len returns how many records there are.
+func (r *Records[T]) Len() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.list)
+}
+
+// All returns every record, by its key.
+func (r *Records[T]) All() map[string]T {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return maps.Clone(r.list)
+}
+
+// Put writes a record down: whole or not at all, and on the disk when it
+// returns.
+func (r *Records[T]) Put(key string, one T) error {
+	return r.Update(key, func(T, bool) (T, bool) { return one, true })
+}
+
+// Update replaces a record by what change makes of it, and writes it down as
+// Put does where change reports that it is another; ok tells change whether
+// there was one. Nobody else reads or writes records in between, so change must
+// not.
+func (r *Records[T]) Update(key string, change func(was T, ok bool) (is T, changed bool)) error {
+	if !recordForm.MatchString(key) {
+		return fmt.Errorf("record %q: want a serial of eight hexadecimal digits in lower case, or that with a dash and twelve more", key)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	was, ok := r.list[key]
+	is, changed := change(was, ok)
+	if !changed {
+		return nil
+	}
+	b, err := yaml.Marshal(is)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(r.Dir, 0o755); err != nil {
+		return err
+	}
+	if err := atomicfile.Write(filepath.Join(r.Dir, key+".yaml"), b, 0o644); err != nil {
+		return err
+	}
+	if r.list == nil {
+		r.list = map[string]T{}
+	}
+	r.list[key] = is
+	return nil
+}
+
+// Adoption is somebody's word that a machine is theirs.
+type Adoption struct {
+	// As is the hostname of the inventory's entry that the machine takes; ""
+	// for what fits it by itself, or for no config.
+	As string `yaml:"as,omitempty"`
+	// MAC is the hardware address it had then, and must have from then on.
+	MAC string `yaml:"mac,omitempty"`
+}
+
+// AdoptedAs returns which machine was adopted as an entry of the inventory; ""
+// for none.
+func AdoptedAs(r *Records[Adoption], as string) string {
+	for serial, one := range r.All() {
+		if one.As == as {
+			return serial
+		}
+	}
+	return ""
+}

@@ -1,0 +1,272 @@
+// Package flash writes images onto cards, and anything else that can be a
+// card: disks, and regular files.
+//
+// A card that is being written is no card: its first sector says so until all
+// the rest was written and flushed. What was written is read back and compared
+// with what the image holds.
+package flash
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/pikelet-os/pikelet/internal/shared/disk"
+	"github.com/pikelet-os/pikelet/internal/shared/fat"
+	"github.com/pikelet-os/pikelet/internal/shared/medium"
+	"github.com/pikelet-os/pikelet/internal/shared/slots"
+)
+
+// Card is what a card is to hold.
+type Card struct {
+	slots.Image
+	Table   disk.Table
+	Control slots.Files
+	// Unchecked opens a file as Image.Open does, without a look at its digest:
+	// for writing, because reading back compares with what is checked. nil is
+	// Image.Open.
+	Unchecked func(name string) (io.ReadCloser, error)
+	// KeepState leaves the state partition as it is. Its place in Table is
+	// then the card's own.
+	KeepState bool
+	// DiskSize is the size of the disk in bytes; 0 where it is not known. An old
+	// GPT has a copy at the end of the disk, which Write clears.
+	DiskSize int64
+
+	gpt int64 // where such a copy begins, in bytes; 0 for none
+}
+
+// NewCard returns the card of an image. Node is the text of node.yaml; nil is
+// none.
+func NewCard(img slots.Image, stateSize int64, node []byte) (*Card, error) {
+	table, err := disk.Card(img.Manifest.SlotSize, stateSize, img.DiskSignature())
+	if err != nil {
+		return nil, err
+	}
+	c := &Card{Image: img, Table: table, Control: slots.Files{Default: slots.A, Node: node}}
+	c.Control.Bootcode, err = readBootcode(img)
+	return c, err
+}
+
+func readBootcode(img slots.Image) ([]byte, error) {
+	if _, ok := img.Manifest.File(slots.BootcodeFile); !ok {
+		return nil, nil
+	}
+	r, err := img.Open(slots.BootcodeFile)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	return io.ReadAll(r)
+}
+
+// Disk is what is written to.
+type Disk = medium.Medium
+
+// Keep takes the state partition of the card that is there: it stays where it
+// is, as long as it grew.
+func (c *Card) Keep(d Disk) error {
+	sector := make([]byte, disk.SectorSize)
+	if _, err := d.ReadAt(sector, 0); err != nil {
+		return err
+	}
+	old, err := disk.DecodeUnfinished(sector)
+	if err != nil {
+		return fmt.Errorf("there is no state to keep: %w", err)
+	}
+	was, err := old.Partition(disk.State)
+	if err != nil {
+		return fmt.Errorf("there is no state to keep: %w", err)
+	}
+	at := &c.Table.Partitions[disk.State-1]
+	if was.Start != at.Start || was.Type != at.Type {
+		return fmt.Errorf("the state cannot be kept: the card's begins at %d MiB, and this image has larger or smaller slots, which end at %d MiB", was.Start>>20, at.Start>>20)
+	}
+	at.Size = max(at.Size, was.Size)
+	c.KeepState = true
+	return nil
+}
+
+// Size returns how large a disk must be, in bytes.
+func (c *Card) Size() int64 { return c.Table.End() }
+
+// Content returns about how many bytes are written.
+func (c *Card) Content() int64 {
+	total := c.Table.Partitions[0].Start + slots.NodeSize + slots.ReportSize + disk.StateClear
+	for _, f := range c.Manifest.Files {
+		total += 2 * f.Size
+	}
+	return total
+}
+
+// Phase is a part of flashing.
+type Phase string
+
+// The phases, as people read them.
+const (
+	Writing   Phase = "writing"
+	Flushing  Phase = "flushing"
+	Comparing Phase = "reading back"
+)
+
+// Progress is told what is done, and how many more bytes of it were.
+type Progress func(Phase, int64)
+
+// Write writes the card and reads it back. The first sector of an MBR comes
+// last: until then the card starts nothing, and says that it is not finished.
+func (c *Card) Write(ctx context.Context, d Disk, tell Progress) error {
+	old := make([]byte, disk.SectorSize)
+	if _, err := d.ReadAt(old, 0); err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("reading the first sector: %w", err)
+	}
+	if _, err := d.WriteAt(disk.EncodeUnfinished(old), 0); err != nil {
+		return fmt.Errorf("writing the first sector: %w", err)
+	}
+	if err := d.Flush(); err != nil {
+		return fmt.Errorf("flushing the first sector: %w", err)
+	}
+	cleared := *c
+	c = &cleared
+	var err error
+	if c.gpt, err = c.backupGPT(d); err != nil {
+		return err
+	}
+	unchecked := *c
+	if c.Unchecked != nil {
+		unchecked.Image.Open = c.Unchecked
+	}
+	if err := unchecked.each(&medium.Writer{Ctx: ctx, To: d, Tell: func(n int64) { tell(Writing, n) }}); err != nil {
+		return err
+	}
+	tell(Flushing, 0)
+	if err := d.Flush(); err != nil {
+		return fmt.Errorf("flushing: %w", err)
+	}
+	if err := d.Forget(); err != nil {
+		return fmt.Errorf("reading back: %w", err)
+	}
+	if err := c.each(&medium.Comparer{Ctx: ctx, With: d, Tell: func(n int64) { tell(Comparing, n) }}); err != nil {
+		return err
+	}
+	mbr := c.Table.Encode()
+	if _, err := d.WriteAt(mbr, 0); err != nil {
+		return fmt.Errorf("writing the partition table: %w", err)
+	}
+	if err := d.Flush(); err != nil {
+		return fmt.Errorf("flushing the partition table: %w", err)
+	}
+	if err := d.Forget(); err != nil {
+		return fmt.Errorf("reading back: %w", err)
+	}
+	if _, err := d.ReadAt(old, 0); err != nil || !bytes.Equal(old, mbr) {
+		return fmt.Errorf("the partition table: %w (%v)", medium.ErrDiffers, err)
+	}
+	return nil
+}
+
+// gptSectors is how many sectors the copy of a GPT takes: its header, which is
+// the disk's last sector, after its table of 128 entries (UEFI 5.3).
+const gptSectors = 33
+
+// backupGPT returns where the copy of a GPT begins that lies at the end of a
+// disk; 0 for none. Tools would restore the old partitions from it. One that lies
+// within a state that is kept is the state's own bytes.
+func (c *Card) backupGPT(d Disk) (int64, error) {
+	at := c.DiskSize - gptSectors*disk.SectorSize
+	last := c.Table.Partitions[disk.State-1].Start + disk.StateClear
+	if c.KeepState {
+		last = c.Table.End()
+	}
+	if at < last {
+		return 0, nil
+	}
+	head := make([]byte, disk.SectorSize)
+	if _, err := d.ReadAt(head, c.DiskSize-disk.SectorSize); err != nil {
+		return 0, fmt.Errorf("reading the last sector: %w", err)
+	}
+	if !bytes.HasPrefix(head, []byte("EFI PART")) {
+		return 0, nil
+	}
+	return at, nil
+}
+
+// each hands everything but the first sector to w, which writes or compares
+// it.
+func (c *Card) each(w placer) error {
+	control := c.Table.Partitions[disk.Control-1]
+	// What a card's earlier life may have left: records before the first
+	// partition, and a state that belongs to another cluster.
+	if err := zeros(w, disk.SectorSize, control.Start); err != nil {
+		return fmt.Errorf("clearing what lies before the partitions: %w", err)
+	}
+	if !c.KeepState {
+		state := c.Table.Partitions[disk.State-1]
+		if err := zeros(w, state.Start, state.Start+disk.StateClear); err != nil {
+			return fmt.Errorf("clearing the state partition: %w", err)
+		}
+	}
+	if c.gpt > 0 {
+		if err := zeros(w, c.gpt, c.DiskSize); err != nil {
+			return fmt.Errorf("clearing the old GPT at the end: %w", err)
+		}
+	}
+	layout, err := c.Image.Control(c.Control, control)
+	if err != nil {
+		return err
+	}
+	if err := layout.Write(medium.Part{W: w, Start: control.Start}); err != nil {
+		return fmt.Errorf("the control partition: %w", err)
+	}
+	for _, l := range []slots.Letter{slots.A, slots.B} {
+		p := c.Table.Partitions[l.Partition()-1]
+		layout, err := c.Image.Slot(l, p)
+		if err != nil {
+			return err
+		}
+		if err := layout.Write(medium.Part{W: w, Start: p.Start}); err != nil {
+			return fmt.Errorf("slot %s: %w", l, err)
+		}
+	}
+	return nil
+}
+
+// Repair writes the control partition anew, and nothing else.
+func (c *Card) Repair(ctx context.Context, d Disk, tell Progress) error {
+	control := c.Table.Partitions[disk.Control-1]
+	layout, err := c.Image.Control(c.Control, control)
+	if err != nil {
+		return err
+	}
+	for _, w := range []placer{
+		&medium.Writer{Ctx: ctx, To: d, Tell: func(n int64) { tell(Writing, n) }},
+		&medium.Comparer{Ctx: ctx, With: d, Tell: func(n int64) { tell(Comparing, n) }},
+	} {
+		if err := layout.Write(medium.Part{W: w, Start: control.Start}); err != nil {
+			return fmt.Errorf("the control partition: %w", err)
+		}
+		if err := d.Flush(); err != nil {
+			return fmt.Errorf("flushing: %w", err)
+		}
+		if err := d.Forget(); err != nil {
+			return fmt.Errorf("reading back: %w", err)
+		}
+	}
+	return nil
+}
+
+// placer takes bytes for places on a card.
+type placer = fat.CopierAt
+
+func zeros(w io.WriterAt, from, to int64) error {
+	b := make([]byte, 1<<20)
+	for from < to {
+		n := min(int64(len(b)), to-from)
+		if _, err := w.WriteAt(b[:n], from); err != nil {
+			return err
+		}
+		from += n
+	}
+	return nil
+}

@@ -1,0 +1,200 @@
+package flash
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"github.com/pikelet-os/pikelet/internal/shared/disk"
+	"github.com/pikelet-os/pikelet/internal/shared/fat"
+	"github.com/pikelet-os/pikelet/internal/shared/image"
+	"github.com/pikelet-os/pikelet/internal/shared/slots"
+)
+
+// Source is a card or a disk image as a place where an image is. It holds all
+// of the image but the kernel words of netboot.
+type Source struct {
+	Table    disk.Table
+	name     string
+	f        *os.File
+	manifest *image.Manifest // as the slot says it; whoever reads it checks it
+	text     []byte
+	sign     image.Signature
+	volumes  map[slots.Letter]*fat.Volume
+}
+
+// OpenSource opens a card or a disk image. Where one of its slots holds no
+// image, the other is taken.
+func OpenSource(name string) (*Source, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	s := &Source{name: name, f: f, volumes: map[slots.Letter]*fat.Volume{}}
+	if err := s.read(); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return s, nil
+}
+
+func (s *Source) read() error {
+	var err error
+	if s.Table, err = disk.ReadTable(s.f); errors.Is(err, io.EOF) {
+		return errors.New("it is no card and no disk image: it is smaller than one sector")
+	} else if err != nil {
+		return err
+	}
+	if size, err := s.f.Seek(0, io.SeekEnd); err == nil && size < s.Table.End() {
+		return fmt.Errorf("it is cut off: it has %d bytes, and its partition table says %d; download or copy it again", size, s.Table.End())
+	}
+	var problem error
+	for _, l := range []slots.Letter{slots.A, slots.B} {
+		p, err := s.Table.Partition(l.Partition())
+		if err != nil {
+			return fmt.Errorf("it is no Pikelet card: %w", err)
+		}
+		v, err := fat.Open(io.NewSectionReader(s.f, p.Start, p.Size))
+		if err != nil {
+			problem = fmt.Errorf("slot %s: %w", l, err)
+			continue
+		}
+		s.volumes[l] = v
+		if s.manifest != nil {
+			continue
+		}
+		if err := s.readSlot(v); err != nil {
+			problem = fmt.Errorf("slot %s: %w", l, err)
+			delete(s.volumes, l)
+		}
+	}
+	if s.manifest == nil {
+		return fmt.Errorf("it holds no image: %w", problem)
+	}
+	return nil
+}
+
+func (s *Source) readSlot(v *fat.Volume) error {
+	text, err := v.ReadFile(image.ManifestFile, image.MaxManifest)
+	if err != nil {
+		return err
+	}
+	sign, err := v.ReadFile(image.SignatureFile, image.MaxSignature)
+	if err != nil {
+		return err
+	}
+	if s.sign, err = image.DecodeSignature(sign); err != nil {
+		return err
+	}
+	m, err := image.DecodeManifest(text)
+	if err != nil {
+		return err
+	}
+	s.manifest, s.text = m, text
+	return nil
+}
+
+// Close closes the card.
+func (s *Source) Close() error { return s.f.Close() }
+
+// String implements registry.Place.
+func (s *Source) String() string { return s.name }
+
+// Manifest implements registry.Place.
+func (s *Source) Manifest(_ context.Context, ref string) (image.Descriptor, []byte, error) {
+	digest := image.DigestOf(s.sign.Manifest)
+	b := s.sign.Manifest
+	switch ref {
+	case "", digest:
+	case image.CosignTag(digest):
+		var err error
+		if b, _, err = image.EncodeCosign(s.sign.Signatures); err != nil {
+			return image.Descriptor{}, nil, err
+		}
+	default:
+		return image.Descriptor{}, nil, fmt.Errorf("%s holds no %s: %w", s, ref, fs.ErrNotExist)
+	}
+	return image.Descriptor{MediaType: image.MediaOCIManifest, Digest: image.DigestOf(b), Size: int64(len(b))}, b, nil
+}
+
+// Referrers implements registry.Place: a card holds none.
+func (s *Source) Referrers(context.Context, string) ([]image.Descriptor, error) { return nil, nil }
+
+// Blob implements registry.Place.
+func (s *Source) Blob(_ context.Context, digest string, _, from int64) (io.ReadCloser, error) {
+	if image.DigestOf(s.text) == digest {
+		return section(bytes.NewReader(s.text), from)
+	}
+	for _, signed := range s.sign.Signatures {
+		if image.DigestOf(signed.Payload) == digest {
+			return section(bytes.NewReader(signed.Payload), from)
+		}
+	}
+	for _, f := range s.manifest.Files {
+		if f.Digest != digest {
+			continue
+		}
+		name, volumes := f.Name, []slots.Letter{slots.A, slots.B}
+		switch f.Name { // each slot has its own, under one name
+		case slots.A.CmdlineFile():
+			name, volumes = slots.CmdlineFile, []slots.Letter{slots.A}
+		case slots.B.CmdlineFile():
+			name, volumes = slots.CmdlineFile, []slots.Letter{slots.B}
+		}
+		for _, l := range volumes {
+			if v := s.volumes[l]; v != nil {
+				if r, _, err := v.OpenFile(name, f.Size); err == nil {
+					return section(r, from)
+				}
+			}
+		}
+		return nil, fmt.Errorf("%s holds no %s: %w", s, f.Name, fs.ErrNotExist)
+	}
+	return nil, fmt.Errorf("%s holds no %s: %w", s, digest, fs.ErrNotExist)
+}
+
+func section(r io.Reader, from int64) (io.ReadCloser, error) {
+	_, err := io.CopyN(io.Discard, r, from)
+	return io.NopCloser(r), err
+}
+
+// Files returns what its control partition holds, as far as it can be read:
+// a damaged one boots slot a and has no config.
+func (s *Source) Files() slots.Files {
+	files := slots.Files{Default: slots.A}
+	read := func(name string) []byte {
+		at, size, err := slots.ControlFile(s.f, s.Table, name)
+		if err != nil || size > 1<<20 {
+			return nil
+		}
+		b := make([]byte, size)
+		if _, err := s.f.ReadAt(b, at); err != nil {
+			return nil
+		}
+		return b
+	}
+	if l, err := slots.DecodeAutoboot(read(slots.AutobootFile)); err == nil {
+		files.Default = l
+	}
+	if s.volumes[files.Default] == nil {
+		files.Default = files.Default.Other()
+	}
+	files.Node = limited(read(slots.NodeFile), slots.NodeSize)
+	files.Report = limited(read(slots.ReportFile), slots.ReportSize)
+	return files
+}
+
+// limited returns a text without the newlines that fill its file.
+func limited(b []byte, size int) []byte {
+	if len(b) > size {
+		return nil
+	}
+	if t := bytes.TrimRight(b, "\n"); len(t) > 0 {
+		return append(t[:len(t):len(t)], '\n')
+	}
+	return nil
+}

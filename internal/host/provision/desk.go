@@ -1,0 +1,214 @@
+// Package provision is what the desk does for nodes before they start: it decrypts
+// the secrets of an inventory, makes each node's own config, and writes it
+// onto cards.
+package provision
+
+import (
+	"bytes"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+
+	"filippo.io/age"
+	"filippo.io/age/armor"
+
+	"github.com/pikelet-os/pikelet/boards"
+	"github.com/pikelet-os/pikelet/internal/shared/disk"
+	"github.com/pikelet-os/pikelet/internal/shared/node"
+	"github.com/pikelet-os/pikelet/internal/shared/nodeconfig"
+	"github.com/pikelet-os/pikelet/internal/shared/slots"
+)
+
+// prefix is what encrypted secrets begin with.
+const prefix = "age:"
+
+// maxInventory bounds an inventory in bytes: hundreds of nodes with files.
+const maxInventory = 16 << 20
+
+// Load reads a node config or an inventory.
+func Load(file string) (*nodeconfig.Document, error) {
+	st, err := os.Stat(file)
+	if err != nil {
+		return nil, fmt.Errorf("reading the node config: %w", err)
+	}
+	if st.Size() > maxInventory {
+		return nil, fmt.Errorf("reading the node config: %s has %d bytes; that is no inventory", file, st.Size())
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("reading the node config: %w", err)
+	}
+	return nodeconfig.Load(file, b, boards.Names(), false)
+}
+
+// Keys decrypt secrets: the identities of age, as age-keygen makes them.
+type Keys struct {
+	File       string // where they were looked for
+	identities []age.Identity
+}
+
+// LoadKeys reads the identities in a file. A file that is not there holds
+// none, which matters only to what is encrypted.
+func LoadKeys(file string) (*Keys, error) {
+	k := &Keys{File: file}
+	f, err := os.Open(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return k, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if k.identities, err = age.ParseIdentities(f); err != nil {
+		return nil, fmt.Errorf("reading the age keys in %s: %w", file, err)
+	}
+	return k, nil
+}
+
+// Decrypt returns what a secret that begins with age: stands for: behind that
+// is an age file, in base64 or in age's own armor.
+func (k *Keys) Decrypt(secret string) (string, error) {
+	text := strings.TrimSpace(strings.TrimPrefix(secret, prefix))
+	if len(k.identities) == 0 {
+		return "", fmt.Errorf("it is encrypted, and there are no age keys in %s; name the file with --identity", k.File)
+	}
+	var r io.Reader
+	if strings.HasPrefix(text, armor.Header) {
+		r = armor.NewReader(strings.NewReader(text))
+	} else {
+		b, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(text), ""))
+		if err != nil {
+			return "", fmt.Errorf("what is behind age: is neither base64 nor age's armor")
+		}
+		r = bytes.NewReader(b)
+	}
+	d, err := age.Decrypt(r, k.identities...)
+	if err != nil {
+		return "", fmt.Errorf("the keys in %s do not decrypt it: %w", k.File, err)
+	}
+	b, err := io.ReadAll(io.LimitReader(d, nodeconfig.MaxSize+1))
+	if err != nil {
+		return "", err
+	}
+	return string(b), nil
+}
+
+// Encrypt encrypts a secret for recipients, as age1... or lines of SSH keys
+// that age knows.
+func Encrypt(secret string, recipients []string) (string, error) {
+	list, err := age.ParseRecipients(strings.NewReader(strings.Join(recipients, "\n")))
+	if err != nil {
+		return "", err
+	}
+	var b bytes.Buffer
+	w, err := age.Encrypt(&b, list...)
+	if err != nil {
+		return "", err
+	}
+	if _, err := io.WriteString(w, secret); err != nil {
+		return "", err
+	}
+	if err := w.Close(); err != nil {
+		return "", err
+	}
+	return prefix + base64.StdEncoding.EncodeToString(b.Bytes()), nil
+}
+
+// Config makes the config of one machine as it gets it, secrets decrypted and
+// its seed made of the cluster's secret. stream is the image's, from which a
+// node without a hostname takes its name.
+func Config(d *nodeconfig.Document, m nodeconfig.Machine, stream string, k *Keys) (*nodeconfig.Config, error) {
+	name := ""
+	if stream != "" && m.Serial != "" {
+		name = node.DefaultName(stream, m.Serial)
+	}
+	return d.For(m, name, k.Decrypt)
+}
+
+// Identity returns who the node of a config will be; false where only the
+// node itself will know, because nothing says its name or its seed.
+func Identity(c *nodeconfig.Config, name string) (node.Identity, bool, error) {
+	if c.Hostname != "" {
+		name = c.Hostname
+	}
+	if c.Seed == "" || name == "" {
+		return node.Identity{}, false, nil
+	}
+	id, err := node.NewIdentity(name, c.Seed)
+	return id, true, err
+}
+
+// NodeFile returns a config as the control partition of a card holds it.
+func NodeFile(c *nodeconfig.Config) ([]byte, error) {
+	text, err := c.Encode()
+	if err != nil {
+		return nil, err
+	}
+	if len(text) > slots.NodeSize {
+		return nil, fmt.Errorf("the config has %d bytes, and a card has room for %d", len(text), slots.NodeSize)
+	}
+	return text, nil
+}
+
+// Write puts a node's config onto a card or into a disk image: over the file
+// that is there for it, in place.
+func Write(card string, c *nodeconfig.Config) error {
+	text, err := NodeFile(c)
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(card, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	table, err := disk.ReadTable(f)
+	if err != nil {
+		return fmt.Errorf("%s is no Pikelet card: %w", card, err)
+	}
+	at, size, err := slots.ControlFile(f, table, slots.NodeFile)
+	if err != nil {
+		return fmt.Errorf("%s is no Pikelet card: its first partition: %w", card, err)
+	}
+	if int64(len(text)) > size {
+		return fmt.Errorf("the config has %d bytes, and %s has room for %d", len(text), card, size)
+	}
+	if _, err := f.WriteAt(append(text, bytes.Repeat([]byte{'\n'}, int(size)-len(text))...), at); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+// Redacted returns a copy of a config to show to people: secrets are replaced
+// by their length.
+func Redacted(c *nodeconfig.Config) (*nodeconfig.Config, error) {
+	b, err := c.Encode()
+	if err != nil {
+		return nil, err
+	}
+	copied, err := nodeconfig.Parse("", b)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range copied.Secrets() {
+		*s.Value = fmt.Sprintf("(secret, %d characters)", len(*s.Value))
+	}
+	for name, r := range copied.Registries.Configs { // maps hold copies
+		for _, v := range []*string{&r.Auth.Password, &r.Auth.Auth, &r.Auth.IdentityToken} {
+			if *v != "" {
+				*v = fmt.Sprintf("(secret, %d characters)", len(*v))
+			}
+		}
+		copied.Registries.Configs[name] = r
+	}
+	for _, s := range c.Secrets() {
+		if name, is := strings.CutPrefix(s.Field, "k3s.options."); is {
+			copied.K3s.Options[name] = fmt.Sprintf("(secret, %d characters)", len(*s.Value))
+		}
+	}
+	return copied, nil
+}

@@ -1,8 +1,0 @@
-//go:build !linux
-
-package netboot
-
-import "net/netip"
-
-// Neighbour is there on Linux only.
-func Neighbour(netip.Addr) string { return "" }

@@ -1,0 +1,210 @@
+package image
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Media types and the annotation of cosign's classic signatures (FACTS 10.3).
+const (
+	mediaImageConfig   = "application/vnd.oci.image.config.v1+json"
+	mediaSimpleSigning = "application/vnd.dev.cosign.simplesigning.v1+json"
+	cosignAnnotation   = "dev.cosignproject.cosign/signature"
+)
+
+// Limits on what is read of signatures: how many one manifest may have, and
+// the bytes of what each signed. cosign's own payloads have 250.
+const (
+	MaxSignatures = 64
+	MaxPayload    = 16 << 10
+)
+
+// CosignTag is the tag under which cosign keeps the signatures of a manifest.
+func CosignTag(digest string) string { return strings.Replace(digest, ":", "-", 1) + ".sig" }
+
+// EncodeCosign returns signatures as cosign stores them: an image with one
+// layer for each, whose contents are what was signed. Its blobs are the
+// config and the payloads.
+func EncodeCosign(list []Signed) (manifest []byte, blobs [][]byte, err error) {
+	m := OCIManifest{SchemaVersion: 2, MediaType: MediaOCIManifest}
+	var ids, history []string
+	for _, s := range list {
+		digest := DigestOf(s.Payload)
+		ids = append(ids, fmt.Sprintf("%q", digest))
+		history = append(history, `{"created":"0001-01-01T00:00:00Z"}`)
+		blobs = append(blobs, s.Payload)
+		m.Layers = append(m.Layers, Descriptor{MediaType: mediaSimpleSigning, Digest: digest, Size: int64(len(s.Payload)),
+			Annotations: map[string]string{cosignAnnotation: base64.StdEncoding.EncodeToString(s.Signature)}})
+	}
+	config := []byte(fmt.Sprintf(`{"architecture":"","created":"0001-01-01T00:00:00Z","history":[%s],"os":"","rootfs":{"type":"layers","diff_ids":[%s]},"config":{}}`,
+		strings.Join(history, ","), strings.Join(ids, ",")))
+	m.Config = Descriptor{MediaType: mediaImageConfig, Digest: DigestOf(config), Size: int64(len(config))}
+	manifest, err = json.Marshal(m)
+	return manifest, append(blobs, config), err
+}
+
+// CosignLayer is a signature whose payload has not been read yet.
+type CosignLayer struct {
+	Digest    string // of the payload
+	Size      int64  // of the payload, bytes
+	Signature []byte
+}
+
+// DecodeCosign lists the signatures that an image of cosign's holds. Layers
+// that are something else are passed over.
+func DecodeCosign(manifest []byte) ([]CosignLayer, error) {
+	m, err := DecodeOCI(manifest)
+	if err != nil {
+		return nil, err
+	}
+	var list []CosignLayer
+	for _, l := range m.Layers {
+		text, ok := l.Annotations[cosignAnnotation]
+		if !ok {
+			continue
+		}
+		sig, err := base64.StdEncoding.DecodeString(text)
+		if err != nil {
+			return nil, fmt.Errorf("reading a signature of cosign's: %w", err)
+		}
+		if l.Size < 0 || l.Size > MaxPayload {
+			return nil, fmt.Errorf("reading a signature of cosign's: what was signed has %d bytes, more than %d", l.Size, MaxPayload)
+		}
+		if list = append(list, CosignLayer{l.Digest, l.Size, sig}); len(list) > MaxSignatures {
+			return nil, fmt.Errorf("reading signatures of cosign's: there are more than %d", MaxSignatures)
+		}
+	}
+	return list, nil
+}
+
+// Join adds signatures to others, each once.
+func Join(list, more []Signed) []Signed {
+	list = list[:len(list):len(list)]
+	for _, s := range more {
+		there := false
+		for _, old := range list {
+			there = there || string(old.Payload) == string(s.Payload) && string(old.Signature) == string(s.Signature)
+		}
+		if !there {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+// Downgrade is the statement that lets nodes of a channel go back to an
+// older release. It is a signature of the image with two annotations, so
+// cosign sign -a makes and checks it too. From keeps it from being used again:
+// nodes that run a newer release than that do not go back.
+type Downgrade struct {
+	Channel string // the channel's tag
+	From    string // the release the channel named before
+}
+
+// Names of the statement's annotations.
+const (
+	downgradeChannel = "dev.pikelet.downgrade.channel"
+	downgradeFrom    = "dev.pikelet.downgrade.from"
+)
+
+// SignDowngrade signs the statement for the image an OCI manifest's digest
+// names.
+func SignDowngrade(digest string, d Downgrade, key *ecdsa.PrivateKey) (Signed, error) {
+	return signDigest(digest, map[string]any{downgradeChannel: d.Channel, downgradeFrom: d.From}, key)
+}
+
+// Downgrades returns the statements among signatures that one of the keys made
+// over a digest.
+func Downgrades(digest string, list []Signed, keys []*ecdsa.PublicKey) []Downgrade {
+	var found []Downgrade
+	for _, s := range list {
+		p, err := s.verify(digest, keys)
+		if err != nil {
+			continue
+		}
+		channel, _ := p.Optional[downgradeChannel].(string)
+		from, _ := p.Optional[downgradeFrom].(string)
+		if channel != "" && from != "" {
+			found = append(found, Downgrade{channel, from})
+		}
+	}
+	return found
+}
+
+// AllowsDowngrade reports whether one of the keys signed that nodes of a channel
+// may go back from the release that runs to the image an OCI manifest's digest
+// names. A statement for another channel allows nothing; without a channel none
+// does.
+func AllowsDowngrade(digest string, list []Signed, keys []*ecdsa.PublicKey, channel, running string) bool {
+	return slices.ContainsFunc(Downgrades(digest, list, keys), func(d Downgrade) bool {
+		return channel != "" && d.Channel == channel && CompareReleases(running, d.From) <= 0
+	})
+}
+
+// SignDigest signs the digest of a manifest or an index. ECDSA is made
+// deterministic by RFC 6979, which is what a nil source of randomness asks
+// crypto/ecdsa for.
+func SignDigest(digest string, key *ecdsa.PrivateKey) (Signed, error) {
+	return signDigest(digest, nil, key)
+}
+
+func signDigest(digest string, optional map[string]any, key *ecdsa.PrivateKey) (Signed, error) {
+	var p payload
+	p.Critical.Image.DockerManifestDigest = digest
+	p.Critical.Type = payloadType
+	p.Optional = optional
+	b, err := json.Marshal(p)
+	if err != nil {
+		return Signed{}, err
+	}
+	sum := sha256.Sum256(b)
+	sig, err := key.Sign(nil, sum[:], crypto.SHA256)
+	if err != nil {
+		return Signed{}, fmt.Errorf("signing: %w", err)
+	}
+	return Signed{Payload: b, Signature: sig}, nil
+}
+
+// ErrSignature is a signature that none of the keys made.
+var ErrSignature = errors.New("its signature does not count")
+
+// VerifyDigest checks that one of the keys made one of the signatures over a
+// digest.
+func VerifyDigest(digest string, list []Signed, keys []*ecdsa.PublicKey) error {
+	problem := fmt.Errorf("%w: it has none", ErrSignature)
+	for _, s := range list {
+		_, err := s.verify(digest, keys)
+		if err == nil {
+			return nil
+		}
+		problem = err
+	}
+	return problem
+}
+
+// verify checks one signature over a digest and returns what was signed.
+func (s Signed) verify(digest string, keys []*ecdsa.PublicKey) (payload, error) {
+	var p payload
+	sum := sha256.Sum256(s.Payload)
+	good := false
+	for _, k := range keys {
+		good = good || ecdsa.VerifyASN1(k, sum[:], s.Signature)
+	}
+	if !good {
+		return p, fmt.Errorf("%w: none of the %d keys that are trusted made it, or it was changed", ErrSignature, len(keys))
+	}
+	if err := json.Unmarshal(s.Payload, &p); err != nil {
+		return p, fmt.Errorf("reading what was signed: %w", err)
+	}
+	if p.Critical.Type != payloadType || p.Critical.Image.DockerManifestDigest != digest {
+		return p, fmt.Errorf("it was changed: its digest is %s, %q was signed", digest, p.Critical.Image.DockerManifestDigest)
+	}
+	return p, nil
+}

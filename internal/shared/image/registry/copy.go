@@ -1,0 +1,322 @@
+package registry
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pikelet-os/pikelet/internal/shared/image"
+)
+
+// Progress is told how many more bytes were copied, from several goroutines.
+type Progress func(int64)
+
+// jobs is how many blobs are copied at once.
+const jobs = 4
+
+// copier copies an image with what belongs to it.
+type copier struct {
+	img  *Image
+	to   Target
+	key  *ecdsa.PrivateKey // signs; may be nil
+	tell Progress
+	done sync.Map // digests of blobs that are there
+}
+
+// Copy copies an image to another place: its files, what refers to it and is
+// signed by a key that the image was checked with, the signatures of all, and,
+// when all of that is there, the tags that name it. With a key it signs what it
+// copies. What is there is not sent again.
+//
+// Signatures follow what they sign, because some registries refuse a signature
+// of a manifest they do not have (sigstore/cosign#2208). Until a tag names the
+// image no reader looks for them.
+func Copy(ctx context.Context, img *Image, to Target, tags []string, key *ecdsa.PrivateKey, tell Progress) error {
+	c := &copier{img: img, to: to, key: key, tell: tell}
+	referrers, err := img.signedReferrers(ctx)
+	if err != nil {
+		return fmt.Errorf("looking for what refers to %s: %w", img, err)
+	}
+	all := append([][]byte{img.OCI}, referrers...) // nobody finds a manifest before all it names is there
+	g, inner := errgroup.WithContext(ctx)
+	g.SetLimit(jobs)
+	for _, b := range all {
+		m, err := image.DecodeOCI(b)
+		if err != nil {
+			return err
+		}
+		c.blobs(inner, g, m)
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	if img.Index != nil {
+		all = append(all, img.Index)
+	}
+	for _, b := range all {
+		if err := to.PutManifest(ctx, "", image.Describe(b), b); err != nil {
+			return err
+		}
+	}
+	g, inner = errgroup.WithContext(ctx)
+	g.SetLimit(jobs)
+	for _, b := range all {
+		g.Go(func() error { return c.signatures(inner, image.DigestOf(b)) })
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	top := img.top()
+	for _, tag := range tags {
+		if err := to.PutManifest(ctx, tag, image.Describe(top), top); err != nil {
+			return fmt.Errorf("naming it %s: %w", tag, err)
+		}
+	}
+	return nil
+}
+
+// Bounds on what is said of an image: how many manifests that refer to it are
+// looked at, how many go with it, and the bytes of each one's blobs. The largest
+// are patches.
+const (
+	maxListed    = 256
+	maxReferrers = 64
+	maxReferrer  = image.MaxPatch
+)
+
+// signedReferrers returns the manifests that refer to an image and that one of
+// the keys signed which the image was checked with. What somebody else says of
+// it a registry may make up, as much as it likes.
+func (img *Image) signedReferrers(ctx context.Context) ([][]byte, error) {
+	list, err := img.From.Referrers(ctx, img.Digest)
+	if err != nil {
+		return nil, err
+	}
+	var found [][]byte
+	for _, d := range list[:min(len(list), maxListed)] {
+		signed, err := Signatures(ctx, img.From, d.Digest)
+		if err != nil {
+			return nil, err
+		}
+		if image.VerifyDigest(d.Digest, signed, img.trusted) != nil {
+			continue
+		}
+		b, err := readReferrer(ctx, img.From, d.Digest, img.Digest)
+		if errors.Is(err, errNoReferrer) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if found = append(found, b); len(found) == maxReferrers {
+			break
+		}
+	}
+	return found, nil
+}
+
+// errNoReferrer is a manifest that does not refer to an image, whatever the
+// registry lists.
+var errNoReferrer = errors.New("it does not refer to the image, or is one itself")
+
+// readReferrer reads a manifest that refers to an image, and checks that it does
+// and that its blobs are bounded.
+func readReferrer(ctx context.Context, p Place, digest, subject string) ([]byte, error) {
+	_, b, err := readManifest(ctx, p, digest)
+	if err != nil {
+		return nil, err
+	}
+	m, err := image.DecodeOCI(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", digest, err)
+	}
+	if m.Subject == nil || m.Subject.Digest != subject || m.ArtifactType == image.ArtifactType {
+		return nil, fmt.Errorf("%s: %w", digest, errNoReferrer)
+	}
+	left := int64(maxReferrer)
+	for _, d := range append([]image.Descriptor{m.Config}, m.Layers...) {
+		if d.Size > left {
+			return nil, fmt.Errorf("%s, which refers to %s, has blobs of more than %d bytes", digest, subject, int64(maxReferrer))
+		}
+		left -= d.Size
+	}
+	return b, nil
+}
+
+// signatures copies the signatures of a manifest, with the key's own.
+func (c *copier) signatures(ctx context.Context, digest string) error {
+	list, err := Signatures(ctx, c.img.From, digest)
+	if err != nil {
+		return err
+	}
+	if c.key != nil {
+		s, err := image.SignDigest(digest, c.key)
+		if err != nil {
+			return err
+		}
+		list = image.Join(list, []image.Signed{s})
+	}
+	return addSignatures(ctx, c.to, digest, list)
+}
+
+// blobs copies what a manifest lists. A registry checks what it is sent
+// itself; what comes to this computer is checked here.
+func (c *copier) blobs(ctx context.Context, g *errgroup.Group, m *image.OCIManifest) {
+	_, checks := c.to.(*Remote)
+	for _, d := range append([]image.Descriptor{m.Config}, m.Layers...) {
+		if _, there := c.done.LoadOrStore(d.Digest, true); there {
+			continue
+		}
+		g.Go(func() error {
+			return c.to.PutBlob(ctx, d, func() (io.ReadCloser, error) {
+				r := newReader(ctx, c.img.From, d.Digest, d.Size)
+				if checks {
+					r.sum = nil
+				}
+				return told{r, c.tell}, nil
+			})
+		})
+	}
+}
+
+// told is a reader of a blob that tells how far it is.
+type told struct {
+	*reader
+	tell Progress
+}
+
+func (t told) resume(f io.Reader) error {
+	err := t.reader.resume(f)
+	t.count(t.at)
+	return err
+}
+
+func (t told) count(n int64) {
+	if t.tell != nil {
+		t.tell(n)
+	}
+}
+
+// Read implements io.Reader.
+func (t told) Read(b []byte) (int, error) {
+	n, err := t.reader.Read(b)
+	t.count(int64(n))
+	return n, err
+}
+
+// WriteTo implements io.WriterTo.
+func (t told) WriteTo(w io.Writer) (int64, error) {
+	return t.reader.WriteTo(io.MultiWriter(w, counter(t.tell)))
+}
+
+// addSignatures adds signatures of a digest to those a place has.
+func addSignatures(ctx context.Context, to Target, digest string, list []image.Signed) error {
+	old, err := Signatures(ctx, to, digest)
+	if err != nil {
+		return err
+	}
+	all := image.Join(old, list)
+	if len(all) == len(old) {
+		return nil
+	}
+	m, blobs, err := image.EncodeCosign(all)
+	if err != nil {
+		return err
+	}
+	for _, b := range blobs {
+		d := image.Descriptor{MediaType: "application/octet-stream", Digest: image.DigestOf(b), Size: int64(len(b))}
+		if err := to.PutBlob(ctx, d, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }); err != nil {
+			return err
+		}
+	}
+	return to.PutManifest(ctx, image.CosignTag(digest), image.Describe(m), m)
+}
+
+// Sign adds a key's signatures to an image where it is: to its OCI manifest,
+// the index that leads to it, and what refers to it. It returns the digests
+// that were signed.
+func Sign(ctx context.Context, at Target, ref, arch string, key *ecdsa.PrivateKey) ([]string, error) {
+	img, err := open(ctx, at, ref, arch)
+	if err != nil {
+		return nil, err
+	}
+	digests := []string{img.Digest}
+	if img.Index != nil {
+		digests = append(digests, image.DigestOf(img.Index))
+	}
+	referrers, err := at.Referrers(ctx, img.Digest)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range referrers[:min(len(referrers), maxListed)] {
+		// A registry may list anything, another image among it, to have it signed.
+		_, err := readReferrer(ctx, at, d.Digest, img.Digest)
+		if errors.Is(err, errNoReferrer) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		digests = append(digests, d.Digest)
+	}
+	for _, digest := range digests {
+		s, err := image.SignDigest(digest, key)
+		if err != nil {
+			return nil, err
+		}
+		if err := addSignatures(ctx, at, digest, []image.Signed{s}); err != nil {
+			return nil, err
+		}
+	}
+	return digests, nil
+}
+
+// Tagged returns the image a tag of a place names, or nil where the tag is not
+// there. Nothing but its form is checked.
+func Tagged(ctx context.Context, p Place, tag, arch string) (*Image, error) {
+	img, err := open(ctx, p, tag, arch)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return img, err
+}
+
+// Move has a channel's tag name an image that is in the same place. A lower
+// release than the channel names takes a key, with which the statement is
+// signed that lets nodes go back to it.
+func Move(ctx context.Context, img *Image, at Target, channel string, allow *ecdsa.PrivateKey) error {
+	if !IsChannel(channel) {
+		return fmt.Errorf("a channel cannot be called %q: numbers are releases", channel)
+	}
+	now, err := Tagged(ctx, at, channel, img.Arch)
+	if err != nil {
+		return fmt.Errorf("looking where channel %s is: %w", channel, err)
+	}
+	if now != nil && now.Digest == img.Digest {
+		return nil
+	}
+	if now != nil && now.Stream != img.Stream {
+		return fmt.Errorf("channel %s is one of stream %q; this image is of %q", channel, now.Stream, img.Stream)
+	}
+	if now != nil && image.CompareReleases(img.Release, now.Release) < 0 {
+		if allow == nil {
+			return fmt.Errorf("channel %s is at release %s, and this is %s: nodes do not go back by themselves; say --allow-downgrade and --sign KEY to let them", channel, now.Release, img.Release)
+		}
+		s, err := image.SignDowngrade(img.Digest, image.Downgrade{Channel: channel, From: now.Release}, allow)
+		if err != nil {
+			return err
+		}
+		if err := addSignatures(ctx, at, img.Digest, []image.Signed{s}); err != nil {
+			return err
+		}
+	}
+	top := img.top()
+	return at.PutManifest(ctx, channel, image.Describe(top), top)
+}

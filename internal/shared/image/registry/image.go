@@ -1,0 +1,269 @@
+package registry
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"strings"
+
+	"github.com/pikelet-os/pikelet/internal/shared/image"
+)
+
+// Image is an image whose chain holds, from the keys down to the list of its
+// files. What the files hold is checked as it is read.
+type Image struct {
+	*image.Manifest
+	Text       []byte // the manifest's bytes
+	Digest     string // of the OCI manifest: what is signed
+	OCI        []byte // the OCI manifest's bytes
+	Signatures []image.Signed
+	Index      []byte // the index that led here; nil where a digest did
+	From       Place
+
+	trusted []*ecdsa.PublicKey // the keys that the chain was checked with
+	ctx     context.Context    // of reading files: Open has none
+}
+
+// Want says which image is wanted. Everything else is refused.
+type Want struct {
+	// Keys are those whose signature counts.
+	Keys []*ecdsa.PublicKey
+	// OwnKeys returns the keys that an initramfs holds. Where it is set, and
+	// Keys is nil, an image is taken that its own keys signed: it is whole,
+	// and it boots, which says nothing of who made it. It is for images that
+	// the person who asks has made.
+	OwnKeys func(initramfs []byte) []*ecdsa.PublicKey
+	Arch    string // OCI's word
+	Stream  string // "" is any
+	AtLeast string // the lowest release; "" is any
+}
+
+// releaseForm is how releases are written; tags of channels begin with a
+// letter.
+var releaseForm = regexp.MustCompile(`^[0-9]+(\.[0-9]+)*$`)
+
+// Open finds the image that a tag or digest names, and checks its chain: the
+// signatures of index and OCI manifest, the OCI manifest, the manifest, and
+// that they agree about every file. Nothing else is read before that holds.
+func Open(ctx context.Context, p Place, ref string, want Want) (*Image, error) {
+	img, err := open(ctx, p, ref, want.Arch)
+	if err != nil {
+		return nil, err
+	}
+	keys := want.Keys
+	if keys == nil && want.OwnKeys != nil {
+		if keys, err = img.ownKeys(want.OwnKeys); err != nil {
+			return nil, err
+		}
+	}
+	if len(keys) == 0 {
+		return nil, fmt.Errorf("%s: there is no key to check its signature with", img)
+	}
+	if err := img.verify(keys); err != nil {
+		return nil, err
+	}
+	img.trusted = keys
+	switch {
+	case want.Stream != "" && img.Stream != want.Stream:
+		return nil, fmt.Errorf("%s is of stream %q; want %q", img, img.Stream, want.Stream)
+	case releaseForm.MatchString(ref) && img.Release != ref:
+		return nil, fmt.Errorf("%s: the tag %s names release %s of it: somebody put another release there", p, ref, img.Release)
+	case want.AtLeast != "" && image.CompareReleases(img.Release, want.AtLeast) < 0:
+		return nil, fmt.Errorf("%s is release %s; want %s at least", img, img.Release, want.AtLeast)
+	}
+	return img, nil
+}
+
+// IsChannel reports whether a tag is one of a channel, which moves: tags of
+// releases are numbers, and cosign has its own.
+func IsChannel(tag string) bool {
+	return tag != "" && !releaseForm.MatchString(tag) && !strings.HasPrefix(tag, "sha256:") && !isCosignTag(tag)
+}
+
+// open is Open without a look at signatures.
+func open(ctx context.Context, p Place, ref, arch string) (*Image, error) {
+	d, b, err := p.Manifest(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	img := &Image{OCI: b, Digest: d.Digest, From: p, ctx: ctx}
+	if d.MediaType == image.MediaOCIIndex {
+		index, err := image.DecodeIndex(b)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", p, err)
+		}
+		one, err := index.For(arch)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", p, err)
+		}
+		img.Index = b
+		if _, img.OCI, err = readManifest(ctx, p, one.Digest); err != nil {
+			return nil, err
+		}
+		img.Digest = one.Digest
+	}
+	m, err := image.DecodeOCI(img.OCI)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", img, err)
+	}
+	if m.Config.Size < 0 || m.Config.Size > image.MaxManifest {
+		return nil, fmt.Errorf("%s: its manifest has %d bytes; want at most %d", img, m.Config.Size, image.MaxManifest)
+	}
+	if m.ArtifactType != image.ArtifactType { // told before its config, which would be something else, is read
+		return nil, fmt.Errorf("%s is a %q, no Pikelet image", img, m.ArtifactType)
+	}
+	if img.Text, err = readAll(newReader(ctx, p, m.Config.Digest, m.Config.Size)); err != nil {
+		return nil, err
+	}
+	if img.Manifest, err = image.CheckOCI(img.OCI, img.Text); err != nil {
+		return nil, fmt.Errorf("%s: %w", img, err)
+	}
+	if img.Signatures, err = Signatures(ctx, p, img.Digest); err != nil {
+		return nil, err
+	}
+	return img, nil
+}
+
+// verify checks the signatures of the OCI manifest and of the index.
+func (img *Image) verify(keys []*ecdsa.PublicKey) error {
+	if err := image.VerifyDigest(img.Digest, img.Signatures, keys); err != nil {
+		return fmt.Errorf("%s: its OCI manifest: %w", img, err)
+	}
+	if img.Index == nil {
+		return nil
+	}
+	digest := image.DigestOf(img.Index)
+	list, err := Signatures(img.ctx, img.From, digest)
+	if err != nil {
+		return err
+	}
+	if err := image.VerifyDigest(digest, list, keys); err != nil {
+		return fmt.Errorf("%s: the index that led to it, %s: %w; pikelet sign signs both", img, digest, err)
+	}
+	return nil
+}
+
+func (img *Image) ownKeys(read func([]byte) []*ecdsa.PublicKey) ([]*ecdsa.PublicKey, error) {
+	f, ok := img.File(image.InitramfsFile)
+	if !ok || f.Size > maxInitramfs {
+		return nil, fmt.Errorf("%s has no initramfs to take keys from", img)
+	}
+	r, err := img.Open(image.InitramfsFile)
+	if err != nil {
+		return nil, err
+	}
+	b, err := readAll(r)
+	if err != nil {
+		return nil, err
+	}
+	keys := read(b)
+	if len(keys) == 0 {
+		return nil, fmt.Errorf("the initramfs of %s holds no key: no node would start it", img)
+	}
+	return keys, nil
+}
+
+// maxInitramfs bounds the initramfs that is read for its keys, in bytes: one
+// with every module of a kernel has 60 MiB.
+const maxInitramfs = 256 << 20
+
+// top returns what tags name: the index, where one led here.
+func (img *Image) top() []byte {
+	if img.Index != nil {
+		return img.Index
+	}
+	return img.OCI
+}
+
+// String is how errors call the image.
+func (img *Image) String() string {
+	if r, ok := img.From.(*Remote); ok {
+		return r.Reference(img.Digest)
+	}
+	return img.From.String()
+}
+
+// Open opens a file of the image. Its last byte is followed by io.EOF only if
+// all of them are what the manifest says.
+func (img *Image) Open(name string) (io.ReadCloser, error) {
+	f, ok := img.File(name)
+	if !ok {
+		return nil, fmt.Errorf("%s has no file %q", img, name)
+	}
+	return newReader(img.ctx, img.From, f.Digest, f.Size), nil
+}
+
+// With returns the image with another context for reading its files: that of
+// Open ends where finding an image is given less time than fetching it.
+func (img *Image) With(ctx context.Context) *Image {
+	other := *img
+	other.ctx = ctx
+	return &other
+}
+
+// OpenUnchecked is Open for whoever checks what was read later, when it is
+// read again.
+func (img *Image) OpenUnchecked(name string) (io.ReadCloser, error) {
+	r, err := img.Open(name)
+	if err == nil {
+		r.(*reader).sum = nil
+	}
+	return r, err
+}
+
+// OpenPart opens some bytes of a file; whoever reads them checks them. A registry
+// that does not know Range cannot do that.
+func (img *Image) OpenPart(ctx context.Context, name string, at, n int64) (io.ReadCloser, error) {
+	f, ok := img.File(name)
+	if !ok || at < 0 || n < 0 || at > f.Size || n > f.Size-at {
+		return nil, fmt.Errorf("%s has no bytes %d to %d of %q", img, at, at+n, name)
+	}
+	from := img.From
+	if r, ok := from.(*Remote); ok {
+		from = parts{r}
+	}
+	r := newReader(ctx, from, f.Digest, at+n)
+	r.at, r.sum = at, nil
+	return r, nil
+}
+
+// Signature returns signature.json, as a slot holds it.
+func (img *Image) Signature() ([]byte, error) {
+	return image.Signature{Manifest: img.OCI, Signatures: img.Signatures}.Encode()
+}
+
+// ReadFiles reads every file but one that its place is known not to hold, and
+// so checks that all are whole.
+func (img *Image) ReadFiles(progress Progress, but string) error {
+	for _, f := range img.Files {
+		if f.Name == but {
+			continue
+		}
+		r, err := img.Open(f.Name)
+		if err != nil {
+			return err
+		}
+		_, err = io.CopyBuffer(counter(progress), r, make([]byte, copySize))
+		r.Close()
+		if err != nil {
+			return fmt.Errorf("%s: %w", f.Name, err)
+		}
+	}
+	return nil
+}
+
+// counter is a writer that tells how much it was given.
+type counter Progress
+
+// Write implements io.Writer.
+func (c counter) Write(b []byte) (int, error) {
+	if c != nil {
+		c(int64(len(b)))
+	}
+	return len(b), nil
+}
+
+var errDigest = errors.New("its bytes are not those it is named by")

@@ -1,0 +1,149 @@
+package registry
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+
+	"github.com/pikelet-os/pikelet/internal/shared/image"
+)
+
+// Patch is a patch that makes an image, signed by a key that counts.
+type Patch struct {
+	image.Patch
+	from Place
+}
+
+// Open opens the patch. Its last byte is followed by io.EOF only if all of them
+// have the digest that was signed.
+func (p *Patch) Open(ctx context.Context) io.ReadCloser {
+	return newReader(ctx, p.from, p.Blob.Digest, p.Blob.Size)
+}
+
+// FindPatch returns the patch that makes an image of the one whose OCI manifest
+// has a digest; nil where there is none that one of the keys signed. Nothing but
+// its manifest is read before that holds.
+func FindPatch(ctx context.Context, img *Image, from string, keys []*ecdsa.PublicKey) (*Patch, error) {
+	list, err := img.From.Referrers(ctx, img.Digest)
+	if err != nil {
+		return nil, fmt.Errorf("looking for patches of %s: %w", img, err)
+	}
+	for _, d := range list[:min(len(list), maxReferrers)] {
+		if d.ArtifactType != "" && d.ArtifactType != image.MediaPatch || !image.MayBeFor(d, from) {
+			continue
+		}
+		d, b, err := readManifest(ctx, img.From, d.Digest)
+		if err != nil {
+			return nil, err
+		}
+		p, err := image.DecodePatch(b)
+		if err != nil || p.From != from || p.Subject != img.Digest {
+			continue
+		}
+		signed, err := Signatures(ctx, img.From, d.Digest)
+		if err != nil {
+			return nil, err
+		}
+		if image.VerifyDigest(d.Digest, signed, keys) == nil {
+			return &Patch{p, img.From}, nil
+		}
+	}
+	return nil, nil
+}
+
+// AddPatch puts a patch beside the image that it makes, and then its signature:
+// some registries refuse one of a manifest they do not have. Until it is there,
+// readers pass over the patch.
+func AddPatch(ctx context.Context, to Target, img *Image, p image.Patch, open func() (io.ReadCloser, error), key *ecdsa.PrivateKey) error {
+	manifest, config, err := image.EncodePatch(p, image.Describe(img.OCI))
+	if err != nil {
+		return err
+	}
+	if err := to.PutBlob(ctx, p.Blob, open); err != nil {
+		return err
+	}
+	empty := image.Descriptor{MediaType: "application/octet-stream", Digest: image.DigestOf(config), Size: int64(len(config))}
+	if err := to.PutBlob(ctx, empty, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(config)), nil }); err != nil {
+		return err
+	}
+	d := image.Describe(manifest)
+	s, err := image.SignDigest(d.Digest, key)
+	if err != nil {
+		return err
+	}
+	if err := to.PutManifest(ctx, "", d, manifest); err != nil {
+		return err
+	}
+	return addSignatures(ctx, to, d.Digest, []image.Signed{s})
+}
+
+// Previous returns the latest releases below an image's that a repository has of
+// its stream, at most n, the latest first. What is of another stream or damaged
+// is left out, and said.
+func Previous(ctx context.Context, at *Remote, img *Image, n int, keys []*ecdsa.PublicKey, say func(string)) ([]*Image, error) {
+	tags, err := at.Tags(ctx)
+	if err != nil {
+		return nil, err
+	}
+	tags = slices.DeleteFunc(tags, func(t string) bool {
+		return !releaseForm.MatchString(t) || image.CompareReleases(t, img.Release) >= 0
+	})
+	slices.SortFunc(tags, func(a, b string) int { return image.CompareReleases(b, a) })
+	var list []*Image
+	for _, tag := range tags {
+		if len(list) == n {
+			break
+		}
+		old, err := Open(ctx, at, tag, Want{Keys: keys, Arch: img.Arch, Stream: img.Stream})
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil, err
+			}
+			say(err.Error())
+			continue
+		}
+		list = append(list, old)
+	}
+	return list, nil
+}
+
+// Tags lists the tags of a repository; none where it is not there yet.
+func (r *Remote) Tags(ctx context.Context) ([]string, error) {
+	options, err := r.pushOptions(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p, err := remote.NewPuller(options...)
+	if err != nil {
+		return nil, r.explain(err)
+	}
+	pages, err := p.Lister(ctx, r.repo)
+	if err != nil {
+		return nil, r.explain(err)
+	}
+	var tags []string
+	for range maxTagPages {
+		if !pages.HasNext() {
+			return tags, nil
+		}
+		page, err := pages.Next(ctx)
+		if err != nil {
+			return nil, r.explain(err)
+		}
+		if tags = append(tags, page.Tags...); len(tags) > maxTags {
+			break
+		}
+	}
+	return nil, fmt.Errorf("%s: it has more than %d tags, or more than %d pages of them", r, maxTags, maxTagPages)
+}
+
+// Bounds on the tags of a repository: every page may name another one.
+const (
+	maxTags     = 100_000
+	maxTagPages = 200
+)

@@ -1,0 +1,145 @@
+// Package registry knows where artifacts live: repositories of registries,
+// OCI layouts in folders, and archives of these. It finds the image that a
+// reference names, checks its chain before anything else is read of it,
+// checks every file's bytes as they are read, and copies images from place to
+// place with their signatures and what refers to them.
+//
+// Desk and nodes use it alike. It is on go-containerregistry, but for reading:
+// that has no Range, which an interrupted download needs to go on, and bounds
+// a manifest at 100 MiB.
+package registry
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+
+	"github.com/pikelet-os/pikelet/internal/shared/image"
+)
+
+// Place is where manifests and blobs are. What it returns is not checked,
+// unless it says so.
+type Place interface {
+	// String is how people call the place.
+	String() string
+	// Manifest returns what a tag or a digest names, at most image.MaxOCI
+	// bytes; fs.ErrNotExist where there is nothing. "" is the one image of a
+	// place that holds only one.
+	Manifest(ctx context.Context, ref string) (image.Descriptor, []byte, error)
+	// Blob opens a blob of size bytes from an offset on.
+	Blob(ctx context.Context, digest string, size, from int64) (io.ReadCloser, error)
+	// Referrers lists the manifests that refer to one.
+	Referrers(ctx context.Context, digest string) ([]image.Descriptor, error)
+}
+
+// Target is a place that can be written to.
+type Target interface {
+	Place
+	// PutBlob stores a blob, unless it is there.
+	PutBlob(ctx context.Context, d image.Descriptor, open func() (io.ReadCloser, error)) error
+	// PutManifest stores a manifest or an index under a tag, or under its
+	// digest alone where the tag is "".
+	PutManifest(ctx context.Context, tag string, d image.Descriptor, b []byte) error
+}
+
+// Options say how registries are spoken to.
+type Options struct {
+	PlainHTTP bool           // speak HTTP without TLS, to this registry only
+	CA        *x509.CertPool // who vouches for it; nil: the system's
+	Keychain  authn.Keychain // nil: nobody logs in
+	UserAgent string
+	// Certificate is shown to the registry, where it asks for one; nil is none.
+	Certificate *tls.Certificate
+	// SkipVerify takes any certificate of the registry's, and of nobody else's.
+	// What is signed stays checked; who listens learns the password.
+	SkipVerify bool
+	// Silence is how long the registry may send next to nothing before a request
+	// is given up; 0 is a minute.
+	Silence time.Duration
+	// Backoff is the time before the first of several new tries; 0 is a
+	// second.
+	Backoff time.Duration
+}
+
+// Locate returns the place a reference is in, and the tag or digest that it
+// names there: a folder with an OCI layout (a build's output folder too), an
+// archive of one, or host/repository:tag.
+func Locate(ref string, o Options) (Place, string, error) {
+	st, err := os.Stat(ref)
+	switch {
+	case err == nil && st.IsDir():
+		for _, dir := range []string{filepath.Join(ref, "artifact"), ref} {
+			if _, err := os.Stat(filepath.Join(dir, layoutFile)); err == nil {
+				return OpenLayout(dir), "", nil
+			}
+		}
+		return nil, "", fmt.Errorf("%s holds no OCI layout; want a build's output folder, a layout, an archive of one, or a registry's reference", ref)
+	case err == nil:
+		p, err := OpenArchive(ref)
+		return p, "", err
+	case IsReference(ref):
+		return newRemote(ref, o)
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, "", fmt.Errorf("there is no file or folder %s, and it is no registry's reference, which begins with a host: registry.example/name:tag", ref)
+	}
+	return nil, "", err
+}
+
+// IsReference tells a registry's reference from a path: it begins with a host,
+// which has a dot or a port, or is localhost (and is no drive of Windows).
+func IsReference(s string) bool {
+	host, rest, ok := strings.Cut(s, "/")
+	return ok && rest != "" && len(host) > 2 && !strings.HasPrefix(host, ".") && (strings.ContainsAny(host, ".:") || host == "localhost")
+}
+
+// Signatures returns what was signed of a digest. It is not checked, but
+// bounded.
+func Signatures(ctx context.Context, p Place, digest string) ([]image.Signed, error) {
+	_, b, err := p.Manifest(ctx, image.CosignTag(digest))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the signatures of %s: %w", digest, err)
+	}
+	layers, err := image.DecodeCosign(b)
+	if err != nil {
+		return nil, err
+	}
+	var list []image.Signed
+	for _, l := range layers {
+		b, err := readAll(newReader(ctx, p, l.Digest, l.Size))
+		if err != nil {
+			return nil, fmt.Errorf("reading a signature of %s: %w", digest, err)
+		}
+		list = append(list, image.Signed{Payload: b, Signature: l.Signature})
+	}
+	return list, nil
+}
+
+func readAll(r io.ReadCloser) ([]byte, error) {
+	defer r.Close()
+	return io.ReadAll(r)
+}
+
+// readManifest is Place.Manifest for a digest, with the digest checked.
+func readManifest(ctx context.Context, p Place, digest string) (image.Descriptor, []byte, error) {
+	d, b, err := p.Manifest(ctx, digest)
+	if err != nil {
+		return d, nil, err
+	}
+	if got := image.DigestOf(b); got != digest {
+		return d, nil, fmt.Errorf("%s returned %s where %s was asked for", p, got, digest)
+	}
+	return d, b, nil
+}

@@ -1,0 +1,408 @@
+package registry
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/pikelet-os/pikelet/internal/shared/image"
+)
+
+// Remote is a repository of a registry.
+type Remote struct {
+	repo    name.Repository
+	options Options
+	base    http.RoundTripper
+
+	mu     sync.Mutex
+	client *http.Client // logged in; nil before the first request
+	pusher *remote.Pusher
+	sender *http.Client // logged in to write, without retries; nil before the first manifest
+
+	referrers referrersAPI
+
+	authMu sync.Mutex
+	auth   authn.Authenticator // nil before the first request
+	noAuth error               // why nobody could be asked for a login
+}
+
+// newRemote reads a reference. Nothing is asked of the registry yet.
+func newRemote(ref string, o Options) (*Remote, string, error) {
+	if err := image.CheckReference(ref); err != nil {
+		if strings.HasPrefix(ref, "http://") {
+			err = fmt.Errorf("%w; a registry without TLS takes --plain-http", err)
+		}
+		return nil, "", fmt.Errorf("reading the reference: %w", err)
+	}
+	options := []name.Option{name.WithDefaultTag("")}
+	if o.PlainHTTP {
+		options = append(options, name.Insecure)
+	}
+	r, err := name.ParseReference(ref, options...)
+	if err != nil {
+		return nil, "", fmt.Errorf("reading the reference %s: %w", ref, err)
+	}
+	if o.Backoff == 0 {
+		o.Backoff = time.Second
+	}
+	if o.Silence == 0 {
+		o.Silence = silence
+	}
+	own := &tls.Config{RootCAs: o.CA, MinVersion: tls.VersionTLS12, InsecureSkipVerify: o.SkipVerify}
+	if o.Certificate != nil {
+		own.Certificates = []tls.Certificate{*o.Certificate}
+	}
+	base := guard{own: newTransport(own, o), others: newTransport(&tls.Config{RootCAs: o.CA, MinVersion: tls.VersionTLS12}, o),
+		plain: o.PlainHTTP, host: r.Context().RegistryStr()}
+	return &Remote{repo: r.Context(), options: o, base: base}, r.Identifier(), nil
+}
+
+// newTransport returns a transport that bounds what a registry may have it do.
+func newTransport(c *tls.Config, o Options) http.RoundTripper {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.TLSClientConfig = c
+	return bounded{t, o.Silence}
+}
+
+// guard keeps a client from speaking HTTP without TLS where it was not told
+// to: go-containerregistry falls back to it for hosts that look local, and a
+// registry may redirect to it. And where it was told to, from waiting for TLS.
+type guard struct {
+	own    http.RoundTripper // for the registry
+	others http.RoundTripper // for those it sends to
+	plain  bool
+	host   string // the registry's
+}
+
+// errPlain is told where a registry has no TLS.
+var errPlain = errors.New("the registry does not speak TLS; say --plain-http if it should be spoken to without")
+
+var errTold = errors.New("TLS was not tried, because --plain-http was said")
+
+// RoundTrip implements http.RoundTripper.
+func (g guard) RoundTrip(r *http.Request) (*http.Response, error) {
+	switch {
+	case r.URL.Scheme != "https" && !g.plain:
+		return nil, errPlain
+	case r.URL.Scheme == "https" && g.plain && r.URL.Host == g.host:
+		return nil, errTold
+	}
+	if r.URL.Host == g.host {
+		return g.own.RoundTrip(r)
+	}
+	return g.others.RoundTrip(r)
+}
+
+// String implements Place.
+func (r *Remote) String() string { return r.repo.Name() }
+
+func (r *Remote) backoff() time.Duration { return r.options.Backoff }
+
+// Reference returns how a tag or digest of the repository is written.
+func (r *Remote) Reference(ref string) string {
+	switch {
+	case ref == "":
+		return r.repo.Name()
+	case strings.HasPrefix(ref, "sha256:"):
+		return r.repo.Name() + "@" + ref
+	}
+	return r.repo.Name() + ":" + ref
+}
+
+// retry is when a request is made again, and how long after the one before.
+func (r *Remote) retry() transport.Backoff {
+	return transport.Backoff{Duration: r.options.Backoff, Factor: 2, Jitter: 0.1, Steps: Tries - 1}
+}
+
+// authenticator returns who logs in. Where that cannot be found out, as with a
+// credential helper that is not installed, nobody does: many registries want no
+// login to read, and what refuses says why there was none.
+func (r *Remote) authenticator(ctx context.Context) (authn.Authenticator, error) {
+	r.authMu.Lock()
+	defer r.authMu.Unlock()
+	if r.auth != nil {
+		return r.auth, nil
+	}
+	if r.options.Keychain == nil {
+		return authn.Anonymous, nil
+	}
+	auth, err := authn.Resolve(ctx, r.options.Keychain, r.repo)
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	if err != nil {
+		auth, r.noAuth = authn.Anonymous, err
+	}
+	r.auth = auth
+	return auth, nil
+}
+
+// login returns a client that carries what the registry wants to see.
+func (r *Remote) login(ctx context.Context) (*http.Client, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.client != nil {
+		return r.client, nil
+	}
+	auth, err := r.authenticator(ctx)
+	if err != nil {
+		return nil, err
+	}
+	t := transport.NewRetry(r.base, transport.WithRetryBackoff(r.retry()), transport.WithRetryPredicate(Temporary), transport.WithRetryStatusCodes(retryCodes...))
+	if r.options.UserAgent != "" {
+		t = transport.NewUserAgent(t, r.options.UserAgent)
+	}
+	if err := r.greet(ctx, t); err != nil {
+		return nil, r.explain(err)
+	}
+	logged, err := transport.NewWithContext(ctx, r.repo.Registry, auth, t, []string{r.repo.Scope(transport.PullScope)})
+	if err != nil {
+		return nil, r.explain(err)
+	}
+	r.client = &http.Client{Transport: logged}
+	return r.client, nil
+}
+
+// greet looks whether the registry speaks TLS, where go-containerregistry
+// would try without too, and then tell one failure for the other.
+func (r *Remote) greet(ctx context.Context, t http.RoundTripper) error {
+	if r.options.PlainHTTP || r.repo.Scheme() == "https" {
+		return nil
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+r.repo.RegistryStr()+"/v2/", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := (&http.Client{Transport: t}).Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	return transport.CheckError(resp, http.StatusOK, http.StatusUnauthorized)
+}
+
+func isHTTPOnly(err error) bool {
+	return strings.Contains(err.Error(), "server gave HTTP response to HTTPS client")
+}
+
+// explain adds what to do to errors people meet.
+func (r *Remote) explain(err error) error {
+	var bad *tls.CertificateVerificationError
+	r.authMu.Lock()
+	noAuth := r.noAuth
+	r.authMu.Unlock()
+	switch {
+	case isHTTPOnly(err), errors.Is(err, errPlain):
+		return fmt.Errorf("%s: %w", r.repo.Registry, errPlain)
+	case errors.As(err, &bad):
+		return fmt.Errorf("%s: %w; if it has a certificate of your own authority, say --ca FILE.pem", r.repo.Registry, bad)
+	case refused(err) && noAuth != nil:
+		return fmt.Errorf("%s: the registry refuses: %w; nobody logged in: %w; "+
+			"install the credential helper that ~/.docker/config.json names, or take it out there and log in anew", r, err, noAuth)
+	case refused(err):
+		return fmt.Errorf("%s: the registry refuses: %w; log in as for docker: docker login, crane auth login, or a credential helper in ~/.docker/config.json", r, err)
+	}
+	return fmt.Errorf("%s: %w", r, err)
+}
+
+// refused reports whether a registry wants another login than it was given.
+func refused(err error) bool {
+	var status *transport.Error
+	return errors.As(err, &status) && (status.StatusCode == http.StatusUnauthorized || status.StatusCode == http.StatusForbidden)
+}
+
+// errRange is an answer to another question than was asked.
+var errRange = errors.New("the registry answered with other bytes of the blob than were asked for")
+
+// get asks for a path below the repository, from an offset on.
+func (r *Remote) get(ctx context.Context, path, accept string, from int64) (*http.Response, error) {
+	if from > 0 {
+		return r.getRange(ctx, path, accept, fmt.Sprintf("bytes=%d-", from))
+	}
+	return r.getRange(ctx, path, accept, "")
+}
+
+// getRange asks for a range of what is at a path; "" is all of it.
+func (r *Remote) getRange(ctx context.Context, path, accept, bytes string) (*http.Response, error) {
+	return r.ask(ctx, r.url(path), accept, bytes)
+}
+
+// url returns the address of a path below the repository.
+func (r *Remote) url(path string) string {
+	return fmt.Sprintf("%s://%s/v2/%s/%s", r.repo.Scheme(), r.repo.RegistryStr(), r.repo.RepositoryStr(), path)
+}
+
+// ask asks for a range of what is at an address of the registry.
+func (r *Remote) ask(ctx context.Context, url, accept, bytes string) (*http.Response, error) {
+	client, err := r.login(ctx)
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	if accept != "" {
+		req.Header.Set("Accept", accept)
+	}
+	// What is compressed on its way cannot be gone on with in the middle.
+	req.Header.Set("Accept-Encoding", "identity")
+	if bytes != "" {
+		req.Header.Set("Range", bytes)
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, r.explain(err)
+	}
+	if err := transport.CheckError(resp, http.StatusOK, http.StatusPartialContent); err != nil {
+		resp.Body.Close()
+		if resp.StatusCode == http.StatusNotFound {
+			return nil, fmt.Errorf("%s: %s: %w", r, strings.TrimPrefix(url, r.url("")), fs.ErrNotExist)
+		}
+		return nil, r.explain(err)
+	}
+	return resp, nil
+}
+
+// Manifest implements Place.
+func (r *Remote) Manifest(ctx context.Context, ref string) (image.Descriptor, []byte, error) {
+	var d image.Descriptor
+	if ref == "" {
+		return d, nil, fmt.Errorf("%s names a repository; say which image of it: %[1]s:TAG", r)
+	}
+	resp, err := r.get(ctx, "manifests/"+ref, image.MediaOCIIndex+", "+image.MediaOCIManifest, 0)
+	if err != nil {
+		return d, nil, err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, image.MaxOCI+1))
+	if err != nil {
+		return d, nil, fmt.Errorf("%s: reading the manifest %s: %w", r, ref, err)
+	}
+	if len(b) > image.MaxOCI {
+		return d, nil, fmt.Errorf("%s: the manifest %s is larger than %d bytes", r, ref, image.MaxOCI)
+	}
+	d = image.Describe(b)
+	if strings.HasPrefix(ref, "sha256:") && d.Digest != ref {
+		return d, nil, fmt.Errorf("%s returned %s where %s was asked for", r, d.Digest, ref)
+	}
+	return d, b, nil
+}
+
+// begins checks that an answer is of a range that begins at a byte.
+func begins(resp *http.Response, at int64) error {
+	var first int64
+	if _, err := fmt.Sscanf(resp.Header.Get("Content-Range"), "bytes %d-", &first); err != nil || first != at {
+		return errRange
+	}
+	return nil
+}
+
+// parts is a repository whose blobs are read in part: size is where that ends.
+type parts struct{ *Remote }
+
+// Blob implements Place.
+func (p parts) Blob(ctx context.Context, digest string, size, from int64) (io.ReadCloser, error) {
+	resp, err := p.getRange(context.WithValue(ctx, wholeBlob{}, true), "blobs/"+digest, "", fmt.Sprintf("bytes=%d-%d", from, size-1))
+	if err != nil {
+		return nil, err
+	}
+	if err := begins(resp, from); err != nil || resp.StatusCode != http.StatusPartialContent {
+		resp.Body.Close()
+		return nil, errRange
+	}
+	return resp.Body, nil
+}
+
+// Blob implements Place.
+func (r *Remote) Blob(ctx context.Context, digest string, size, from int64) (io.ReadCloser, error) {
+	resp, err := r.get(context.WithValue(ctx, wholeBlob{}, true), "blobs/"+digest, "", from)
+	if err != nil {
+		return nil, err
+	}
+	if from > 0 && resp.StatusCode == http.StatusPartialContent {
+		if err := begins(resp, from); err != nil {
+			resp.Body.Close()
+			return nil, err
+		}
+		return resp.Body, nil
+	}
+	// A registry need not know Range (FACTS 10.2): then all of it comes again.
+	if _, err := io.CopyN(io.Discard, resp.Body, from); err != nil {
+		resp.Body.Close()
+		return nil, err
+	}
+	return resp.Body, nil
+}
+
+func (r *Remote) pushOptions(ctx context.Context) ([]remote.Option, error) {
+	auth, err := r.authenticator(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return []remote.Option{remote.WithTransport(headless{r.base}), remote.WithAuth(auth), remote.WithUserAgent(r.options.UserAgent),
+		remote.WithRetryBackoff(r.retry()), remote.WithRetryPredicate(Temporary), remote.WithRetryStatusCodes(retryCodes...)}, nil
+}
+
+func (r *Remote) push(ctx context.Context) (*remote.Pusher, error) {
+	if _, err := r.login(ctx); err != nil { // which says what is wrong better
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.pusher != nil {
+		return r.pusher, nil
+	}
+	options, err := r.pushOptions(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r.pusher, err = remote.NewPusher(options...)
+	return r.pusher, err
+}
+
+// PutBlob implements Target.
+func (r *Remote) PutBlob(ctx context.Context, d image.Descriptor, open func() (io.ReadCloser, error)) error {
+	p, err := r.push(ctx)
+	if err != nil {
+		return err
+	}
+	h, err := v1.NewHash(d.Digest)
+	if err != nil {
+		return err
+	}
+	if err := p.Upload(ctx, r.repo, blob{d, h, open}); err != nil {
+		return r.explain(err)
+	}
+	return nil
+}
+
+// blob is a blob as go-containerregistry sends it.
+type blob struct {
+	image.Descriptor
+	hash v1.Hash
+	open func() (io.ReadCloser, error)
+}
+
+func (b blob) Digest() (v1.Hash, error)             { return b.hash, nil }
+func (b blob) DiffID() (v1.Hash, error)             { return b.hash, nil }
+func (b blob) Compressed() (io.ReadCloser, error)   { return b.open() }
+func (b blob) Uncompressed() (io.ReadCloser, error) { return b.open() }
+func (b blob) Size() (int64, error)                 { return b.Descriptor.Size, nil }
+func (b blob) MediaType() (types.MediaType, error) {
+	return types.MediaType(b.Descriptor.MediaType), nil
+}

@@ -1,0 +1,134 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/pikelet-os/pikelet/internal/shared/image"
+)
+
+// SaveFiles writes an image's files into a folder that is not there yet, under
+// their own names, with manifest.json and signature.json beside them.
+func SaveFiles(ctx context.Context, img *Image, dir string, tell Progress) error {
+	return whole(img, "files", dir, func(part string) error {
+		signature, err := img.Signature()
+		if err != nil {
+			return err
+		}
+		for _, f := range img.Files {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			name := filepath.Join(part, filepath.FromSlash(f.Name))
+			if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+				return err
+			}
+			if st, err := os.Stat(name); err == nil && st.Size() == f.Size {
+				continue // it got its name when it was whole
+			}
+			if err := save(told{newReader(ctx, img.From, f.Digest, f.Size), tell}, name+partSuffix); err != nil {
+				return fmt.Errorf("%s: %w", f.Name, err)
+			}
+			if err := os.Rename(name+partSuffix, name); err != nil {
+				return err
+			}
+		}
+		if err := os.WriteFile(filepath.Join(part, image.ManifestFile), img.Text, 0o644); err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(part, image.SignatureFile), signature, 0o644)
+	})
+}
+
+// SaveLayout writes an image, with its signatures and what refers to it, as an
+// OCI layout into a folder that is not there yet.
+func SaveLayout(ctx context.Context, img *Image, dir string, tell Progress) error {
+	return whole(img, "layout", dir, func(part string) error { return fillLayout(ctx, img, part, tell) })
+}
+
+func fillLayout(ctx context.Context, img *Image, dir string, tell Progress) error {
+	l, err := CreateLayout(dir)
+	if err != nil {
+		return err
+	}
+	if err := Copy(ctx, img, l, []string{img.Release}, nil, tell); err != nil {
+		return err
+	}
+	return l.Finish()
+}
+
+// SaveArchive writes what SaveLayout writes as one file.
+func SaveArchive(ctx context.Context, img *Image, file string, tell Progress) error {
+	return whole(img, "archive", file, func(part string) error {
+		if err := fillLayout(ctx, img, part, tell); err != nil {
+			return err
+		}
+		f, err := os.Create(part + partSuffix)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if err := OpenLayout(part).WriteArchive(f); err != nil {
+			os.Remove(f.Name())
+			return err
+		}
+		if err := f.Close(); err != nil {
+			return err
+		}
+		if err := os.RemoveAll(part); err != nil {
+			return err
+		}
+		return os.Rename(f.Name(), part)
+	})
+}
+
+// Keep returns an image whose files are in a layout in a folder: the one that
+// is there, if it is still whole, or one that is written now.
+func Keep(ctx context.Context, img *Image, dir string, tell Progress) (*Image, error) {
+	kept := *img
+	kept.From, kept.ctx = OpenLayout(dir), ctx
+	if _, err := os.Stat(filepath.Join(dir, layoutFile)); err == nil {
+		if kept.ReadFiles(nil, "") == nil {
+			return &kept, nil
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			return nil, err
+		}
+	}
+	return &kept, fillLayout(ctx, img, dir, tell)
+}
+
+// whole has a folder or a file made under another name beside its own, which
+// it gets when it is whole. An attempt that is interrupted leaves the other:
+// the next one of the same image in the same form goes on with it.
+func whole(img *Image, form, name string, fill func(part string) error) error {
+	if st, err := os.Stat(name); err == nil && !(st.IsDir() && isEmpty(name)) {
+		return fmt.Errorf("%s is there already; name another, or remove it: %w", name, fs.ErrExist)
+	}
+	part := name + ".partial-" + form + "-" + strings.TrimPrefix(img.Digest, "sha256:")[:12]
+	if err := os.MkdirAll(part, 0o755); err != nil {
+		return err
+	}
+	if err := fill(part); err != nil {
+		if !errors.Is(err, context.Canceled) && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, errGivenUp) {
+			os.RemoveAll(part) // refused, not interrupted: nothing of it is wanted
+		}
+		os.Remove(part) // where nothing came yet
+		return err
+	}
+	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return os.Rename(part, name)
+}
+
+func isEmpty(dir string) bool {
+	list, err := os.ReadDir(dir)
+	return err == nil && len(list) == 0
+}

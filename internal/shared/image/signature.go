@@ -1,0 +1,125 @@
+package image
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+)
+
+// Signature is what a slot holds as signature.json: the OCI manifest and the
+// signatures over its digest, each in cosign's classic form (FACTS 10.3).
+type Signature struct {
+	Manifest   []byte   `json:"manifest"` // the OCI manifest's bytes
+	Signatures []Signed `json:"signatures"`
+}
+
+// Signed is one signature: the payload, and ECDSA over its SHA-256 in ASN.1.
+type Signed struct {
+	Payload   []byte `json:"payload"`
+	Signature []byte `json:"signature"`
+}
+
+// payload is cosign's simple-signing document. The order of the fields is
+// cosign's own, so that ours and cosign's are the same bytes.
+type payload struct {
+	Critical struct {
+		Identity struct {
+			DockerReference string `json:"docker-reference"`
+		} `json:"identity"`
+		Image struct {
+			DockerManifestDigest string `json:"docker-manifest-digest"`
+		} `json:"image"`
+		Type string `json:"type"`
+	} `json:"critical"`
+	Optional map[string]any `json:"optional"`
+}
+
+const payloadType = "cosign container image signature"
+
+// Sign signs an OCI manifest. What is signed names no registry: the address
+// an image comes from is no part of trust.
+func Sign(oci []byte, key *ecdsa.PrivateKey) (Signed, error) {
+	return SignDigest(DigestOf(oci), key)
+}
+
+// Encode returns signature.json.
+func (s Signature) Encode() ([]byte, error) {
+	b, err := json.Marshal(s)
+	return append(b, '\n'), err
+}
+
+// SignatureLike returns something as long as signature.json with one signature
+// over an OCI manifest of that length, for whoever lays out a slot before its
+// root is there.
+func SignatureLike(oci []byte) ([]byte, error) {
+	var p payload
+	p.Critical.Image.DockerManifestDigest = DigestOf(oci)
+	p.Critical.Type = payloadType
+	b, err := json.Marshal(p)
+	if err != nil {
+		return nil, err
+	}
+	// ECDSA on P-256 in ASN.1 has 72 bytes at most, and as many in base64 when
+	// it has one or two less.
+	return Signature{Manifest: oci, Signatures: []Signed{{Payload: b, Signature: make([]byte, 72)}}}.Encode()
+}
+
+// ParsePublicKey reads a PEM public key, which must be ECDSA on P-256, the
+// kind cosign makes.
+func ParsePublicKey(b []byte) (*ecdsa.PublicKey, error) {
+	block, _ := pem.Decode(b)
+	if block == nil || block.Type != "PUBLIC KEY" {
+		return nil, errors.New("want a PEM block PUBLIC KEY, as cosign generate-key-pair writes to cosign.pub")
+	}
+	k, err := x509.ParsePKIXPublicKey(block.Bytes)
+	if err != nil {
+		return nil, err
+	}
+	pub, ok := k.(*ecdsa.PublicKey)
+	if !ok || pub.Curve != elliptic.P256() {
+		return nil, errors.New("want an ECDSA key on P-256")
+	}
+	return pub, nil
+}
+
+// EncodePublicKey is the inverse of ParsePublicKey.
+func EncodePublicKey(k *ecdsa.PublicKey) ([]byte, error) {
+	der, err := x509.MarshalPKIXPublicKey(k)
+	if err != nil {
+		return nil, err
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), nil
+}
+
+// Verify checks key, payload, OCI manifest and Pikelet manifest, in this
+// order, and returns the manifest and the digest that was signed. The
+// contents of the files are the caller's to check against the manifest. There
+// is no way to skip a link.
+func Verify(signature, manifest []byte, keys []*ecdsa.PublicKey) (*Manifest, string, error) {
+	s, err := DecodeSignature(signature)
+	if err != nil {
+		return nil, "", err
+	}
+	digest := DigestOf(s.Manifest)
+	if err := VerifyDigest(digest, s.Signatures, keys); err != nil {
+		return nil, "", fmt.Errorf("%s: the OCI manifest: %w", SignatureFile, err)
+	}
+	m, err := CheckOCI(s.Manifest, manifest)
+	return m, digest, err
+}
+
+// DecodeSignature reads signature.json. What it says is not checked yet.
+func DecodeSignature(b []byte) (Signature, error) {
+	var s Signature
+	if len(b) > MaxSignature {
+		return s, fmt.Errorf("reading %s: %d bytes, more than %d", SignatureFile, len(b), MaxSignature)
+	}
+	if err := json.Unmarshal(b, &s); err != nil {
+		return s, fmt.Errorf("reading %s: %w", SignatureFile, err)
+	}
+	return s, nil
+}

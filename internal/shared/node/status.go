@@ -1,0 +1,190 @@
+package node
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/pikelet-os/pikelet/internal/shared/slots"
+)
+
+// Prepared is what pikeletd prepare found out and did on this boot. The
+// daemon and status read it.
+type Prepared struct {
+	Hostname    string       `json:"hostname"`
+	Serial      string       `json:"serial,omitempty"`
+	HostKey     string       `json:"hostKey"`     // as in known_hosts
+	Fingerprint string       `json:"fingerprint"` // of the host key
+	IQN         string       `json:"iqn"`
+	Seed        string       `json:"seed"` // where it came from: config, state, or made on this boot
+	State       StateStatus  `json:"state"`
+	Config      ConfigStatus `json:"config"`
+	Problems    []string     `json:"problems,omitempty"`
+	Seconds     float64      `json:"seconds"`
+}
+
+// StateStatus says how the state partition is.
+type StateStatus struct {
+	Device string `json:"device,omitempty"`
+	// Memory says why state is in memory on this boot; "" where it is on the
+	// card.
+	Memory string `json:"memory,omitempty"`
+	Made   bool   `json:"made,omitempty"`  // on this boot
+	Grown  bool   `json:"grown,omitempty"` // on this boot
+	// Repaired says what the check of the filesystem mended.
+	Repaired string `json:"repaired,omitempty"`
+}
+
+// Where a config came from.
+const (
+	FromCard   = "the control partition"
+	FromServer = "the boot server"
+	FromState  = "state"
+	FromImage  = "the image's inventory"
+	FromNone   = "nowhere: there is none"
+)
+
+// ConfigStatus says which config this boot goes by.
+type ConfigStatus struct {
+	Source string `json:"source"`
+	// Taken is when the node took it, in seconds since 1970; 0 where it is
+	// the image's own.
+	Taken int64 `json:"taken,omitempty"`
+	// Refused says why a newer one was not taken.
+	Refused string `json:"refused,omitempty"`
+	// Partial says that Refused names fields of the config in use, which this
+	// image goes without: an earlier one took them.
+	Partial bool `json:"partial,omitempty"`
+}
+
+// Encode returns the bytes of ReportFile.
+func (p Prepared) Encode() ([]byte, error) { return json.MarshalIndent(p, "", " ") }
+
+// DecodePrepared reads ReportFile.
+func DecodePrepared(b []byte) (Prepared, error) {
+	var p Prepared
+	if err := json.Unmarshal(b, &p); err != nil {
+		return p, fmt.Errorf("reading %s: %w", ReportFile, err)
+	}
+	return p, nil
+}
+
+// VolumeStatus says how the volume is. The volume service and the daemon
+// write it.
+type VolumeStatus struct {
+	On      string `json:"on"` // as in the node config
+	Device  string `json:"device,omitempty"`
+	Mounted bool   `json:"mounted"`
+	Made    bool   `json:"made,omitempty"` // on this boot
+	// Repaired says what the check of the filesystem mended.
+	Repaired string `json:"repaired,omitempty"`
+	// Waiting says what is missing, where it is not mounted.
+	Waiting string `json:"waiting,omitempty"`
+	// Refused says that waiting will not help: what is on the disk is not this
+	// node's volume.
+	Refused bool `json:"refused,omitempty"`
+	// Another says that it is not the filesystem the node had there before; ""
+	// where it is.
+	Another string `json:"another,omitempty"`
+	// Sessions say which other targets could not be logged in to.
+	Sessions []string `json:"sessions,omitempty"`
+}
+
+// Encode returns the bytes of VolumeFile.
+func (v VolumeStatus) Encode() ([]byte, error) { return json.MarshalIndent(v, "", " ") }
+
+// DecodeVolume reads VolumeFile.
+func DecodeVolume(b []byte) (VolumeStatus, error) {
+	var v VolumeStatus
+	if err := json.Unmarshal(b, &v); err != nil {
+		return v, fmt.Errorf("reading %s: %w", VolumeFile, err)
+	}
+	return v, nil
+}
+
+// Restarting is how pikeletd upgrade's last line begins: whoever asked for it
+// over the network knows then that the connection will end.
+const Restarting = "restarting into the trial of release "
+
+// Status is all that pikeletd status says, as JSON with --json.
+type Status struct {
+	Boot     Boot         `json:"boot"`
+	Node     Prepared     `json:"node"`
+	State    Space        `json:"stateSpace"`
+	Volume   VolumeStatus `json:"volume"`
+	Space    Space        `json:"volumeSpace"`
+	Checks   []Check      `json:"checks"`
+	K3s      K3sStatus    `json:"k3s"`
+	Sessions []Session    `json:"iscsi,omitempty"`
+	Firmware Firmware     `json:"firmware"`
+	// Update is what the card's record says of the last upgrade.
+	Update *slots.Update `json:"update,omitempty"`
+	// Datastore says what became of k3s' datastore when a release was left that
+	// had written to it; "" for nothing.
+	Datastore string `json:"datastore,omitempty"`
+	// CardWritten is how many bytes were written to the card since it was
+	// started.
+	CardWritten int64 `json:"cardWrittenBytes"`
+	// Time says whether a time server keeps the clock right.
+	Synchronised bool `json:"timeSynchronised"`
+}
+
+// Space is how full a filesystem is, in bytes; zeros where there is none.
+type Space struct {
+	Size int64 `json:"size"`
+	Free int64 `json:"free"`
+}
+
+// Check is one thing a node was asked for.
+type Check struct {
+	Name string `json:"name"`
+	OK   bool   `json:"ok"`
+	// Says what is missing and what to do, or, where all is well, what there
+	// is.
+	Says string `json:"says,omitempty"`
+	// Outside says that it is not OK for a reason that lies outside this node:
+	// the network here is well, and what is behind it does not answer.
+	Outside bool `json:"outside,omitempty"`
+}
+
+// String is a line of a list of checks.
+func (c Check) String() string {
+	word := "ok     "
+	if !c.OK {
+		word = "MISSING"
+	}
+	return fmt.Sprintf("%s %-16s %s", word, c.Name, c.Says)
+}
+
+// K3sStatus says how k3s is.
+type K3sStatus struct {
+	Role    string `json:"role,omitempty"` // "" for none
+	Running bool   `json:"running"`
+	// Says what the kubelet answers when it is asked for its health.
+	Says string `json:"says,omitempty"`
+}
+
+// Session is one iSCSI session.
+type Session struct {
+	Target string   `json:"target"`
+	State  string   `json:"state"` // the kernel's word: LOGGED_IN, FAILED, FREE
+	Disks  []string `json:"disks,omitempty"`
+}
+
+// Firmware says how old what starts the node is, in seconds since 1970; 0
+// where it does not say.
+type Firmware struct {
+	Bootloader int64  `json:"bootloader,omitempty"`
+	Model      string `json:"model,omitempty"`
+}
+
+// Encode returns the JSON of pikeletd status --json.
+func (s Status) Encode() ([]byte, error) { return json.MarshalIndent(s, "", " ") }
+
+// DecodeStatus reads what pikeletd status --json says.
+func DecodeStatus(b []byte) (Status, error) {
+	var s Status
+	if err := json.Unmarshal(b, &s); err != nil {
+		return s, fmt.Errorf("reading the status of a node: %w", err)
+	}
+	return s, nil
+}

@@ -1,0 +1,66 @@
+//go:build full
+
+package e2e
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/pikelet-os/pikelet/internal/testing/registrytest"
+)
+
+// TestPatch: a block of a node's slot is rotten that a patch is made of. The
+// release comes all the same, by the files that changed, and is committed.
+// (TestUpgrade takes patches of slots that are whole.)
+func TestPatch(t *testing.T) {
+	t.Parallel()
+	s, err := registrytest.Start("../../../build/tools/registry", t.TempDir(), registrytest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Stop)
+	// What nothing compresses lies in the root as it is.
+	data := make([]byte, 3<<20)
+	for i, r := 0, rand.New(rand.NewPCG(1, 1)); i < len(data); i++ {
+		data[i] = byte(r.Uint32())
+	}
+	release := func(number string) string {
+		dir := filepath.Join(t.TempDir(), "usr/share")
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		copy(data[2<<20:], "data of release "+number)
+		if err := os.WriteFile(filepath.Join(dir, "data"), data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		b := variant(t, "release: \"1.2\"\n", "release: \""+number+"\"\nhealth: {soak: 5s, deadline: 10m}\nlayers: [{folder: "+strings.TrimSuffix(dir, "/usr/share")+"}]\n")
+		published(t, s, b.Artifact.Dir)
+		return cardOf(t, b)
+	}
+	card := release("1.2")
+	b, err := os.ReadFile(card)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := bytes.Index(b, data[1<<20:1<<20+4096])
+	if i < 0 {
+		t.Fatal("the data is not on the card")
+	}
+	f, err := os.OpenFile(card, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt([]byte{b[i] ^ 1}, int64(i)); err != nil {
+		t.Fatal(err)
+	}
+	release("1.3")
+	at := "10.0.2.2" + s.Addr[strings.LastIndexByte(s.Addr, ':'):] + "/small:1.3"
+	p := boot(t, card)
+	p.prompt()
+	p.run("pikeletd upgrade --plain-http "+at, "by a patch: ", "by a patch it did not go: ", "a block is not what was signed; trying by the files that changed", "all of it reads back as it should", "small 1.3, slot b (trial), root verified", "release 1.3 is committed")
+}

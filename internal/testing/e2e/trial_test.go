@@ -1,0 +1,207 @@
+package e2e
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/pikelet-os/pikelet/builder"
+	"github.com/pikelet-os/pikelet/internal/device/updater"
+	"github.com/pikelet-os/pikelet/internal/shared/disk"
+	"github.com/pikelet-os/pikelet/internal/shared/slots"
+	"github.com/pikelet-os/pikelet/internal/testing/vm"
+	"github.com/pikelet-os/pikelet/internal/tools/full"
+)
+
+// onDesk is a card in a file, as the updater writes to it.
+type onDesk struct{ *os.File }
+
+func (d onDesk) Flush() error  { return nil }
+func (d onDesk) Forget() error { return nil }
+
+// imageOf is an image as slots hold it.
+func imageOf(r *builder.Result) slots.Image {
+	return slots.Image{Manifest: r.Manifest, Text: r.Text, Signature: r.Signature, Digest: r.Digest, Open: r.Open}
+}
+
+// arm leaves a card as an upgrade does that has just been armed: the image on
+// slot b, and the record that says so.
+func arm(t *testing.T, card string, r *builder.Result, u slots.Update) {
+	t.Helper()
+	f, err := os.OpenFile(card, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := updater.WriteSlot(context.Background(), onDesk{f}, imageOf(r), slots.B, partition(t, f, disk.SlotB)); err != nil {
+		t.Fatal(err)
+	}
+	u.Step, u.Slot, u.Digest, u.Release = slots.Armed, slots.B, r.Digest, r.Manifest.Release
+	if err := slots.ChangeCard(f, func(c *slots.Card) { c.Update = &u }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// trying starts a virtual Pi in the trial that a card is armed for.
+func trying(t *testing.T, card string) *pi {
+	t.Helper()
+	return boot(t, card, func(o *vm.Options) { o.Request = vm.Request{Tryboot: true, Reset: true} })
+}
+
+// next builds release 1.3 of the small image, with more in its spec. It is well,
+// however long a busy host makes it wait.
+func next(t *testing.T, more string) *builder.Result {
+	t.Helper()
+	return variant(t, "release: \"1.2\"\n", "release: \"1.3\"\nhealth: {soak: 2s, deadline: 10m}\n"+more+"\n")
+}
+
+// bad builds release 1.3 of the small image, with more in its spec and with
+// files in its root, that make it unwell.
+func bad(t *testing.T, more string, files map[string]string) *builder.Result {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range files {
+		name = filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, []byte(text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(files) > 0 {
+		more += "\nlayers: [{folder: " + dir + "}]"
+	}
+	return variant(t, "release: \"1.2\"\n", "release: \"1.3\"\nhealth: {soak: 5s, deadline: 10s}\n"+more+"\n")
+}
+
+// left expects that the old slot is back, and says why.
+func (p *pi) left(reason string) {
+	p.t.Helper()
+	p.expect("small 1.2, slot a (committed), root verified")
+	from := len(p.Output())
+	p.prompt()
+	// It is said before the prompt or behind it.
+	p.await("it said that release 1.3 was left: "+reason, func() bool {
+		return strings.Contains(p.Output()[from:], "release 1.3 was left: "+reason)
+	})
+	p.run("pikeletd status", "upgrade to 1.3 in slot b: left, "+reason)
+	p.unplug()
+}
+
+// leaves expects that a trial is over by its own word, which the card's record
+// holds when the old slot is back. That boot then says it again, see left.
+func (p *pi) leaves(reason string) {
+	p.t.Helper()
+	p.expect("is left: "+reason, "small 1.2, slot a (committed), root verified")
+	p.Close()
+	if u := recordOn(p.t, p.card); u == nil || u.Step != slots.Tried || !u.Bad || !strings.HasPrefix(u.Reason, reason) {
+		p.t.Errorf("the record says %+v, not that it was left because %s", u, reason)
+	}
+}
+
+// trouble has a service of the image's run a command in the background.
+func trouble(command string) string {
+	return "overlays: [{name: ./trouble, with: {command: \"" + command + "\"}}]"
+}
+
+// TestTrialsThatPanic: a kernel that panics before /init is left when it was
+// asked for three times, of which this is the last.
+func TestTrialsThatPanic(t *testing.T) {
+	t.Parallel()
+	r := bad(t, "kernel: {words: [rdinit=/none]}", nil)
+	card := newCard(t)
+	arm(t, card, r, slots.Update{Starts: slots.MaxStarts - 1})
+	p := trying(t, card)
+	p.expect("Kernel panic")
+	p.left("the trial was asked for 3 times, and the firmware or its kernel never got so far")
+}
+
+// TestTrialsThatHang: a kernel that never gets to /init is ended by the
+// watchdog that the firmware started; one whose pikeletd stands still, by the
+// feeder that misses its signs of life.
+func TestTrialsThatHang(t *testing.T) {
+	t.Parallel()
+	r := bad(t, "kernel: {words: [rdinit=/none, root=/dev/none, rootwait]}\nconfig: {all: {lines: [kernel_watchdog_timeout=20]}}", nil)
+	card := newCard(t)
+	arm(t, card, r, slots.Update{Starts: slots.MaxStarts - 1}) // the last of three
+	p := trying(t, card)
+	p.left("the trial was asked for 3 times, and the firmware or its kernel never got so far")
+
+	if strings.Contains(p.Output(), "Kernel panic") || p.Boots() != 2 {
+		t.Errorf("it did not hang")
+	}
+	if !full.Tests {
+		return
+	}
+
+	arm(t, card, bad(t, trouble("sleep 2; kill -STOP $(pidof pikeletd)"), nil), slots.Update{})
+	p = trying(t, card)
+	p.expect("small 1.3, slot b (trial), root verified", "this trial is over: pikeletd gave no sign of life for 1m0s")
+	p.left("pikeletd gave no sign of life for 1m0s")
+}
+
+// TestTrialsThatFail: an image that comes up without network and one whose
+// pikeletd crashes are left, with the reason. One whose own check fails is in
+// TestUpgrade.
+func TestTrialsThatFail(t *testing.T) {
+	t.Parallel()
+	card := newCard(t)
+	try := func(r *builder.Result, reason string) {
+		t.Helper()
+		arm(t, card, r, slots.Update{})
+		p := trying(t, card)
+		p.expect("small 1.3, slot b (trial), root verified")
+		p.leaves(reason)
+	}
+	try(bad(t, "inventory: lost.yaml", nil), "after 10s: network: eth0 has no")
+	if !full.Tests {
+		return
+	}
+	try(bad(t, trouble("while sleep 4; do kill -KILL $(pidof pikeletd); done"), nil), "pikeletd ended 5 times in the middle of the trial")
+}
+
+// dumpControl writes the files of a card's control partition into a folder.
+func dumpControl(t *testing.T, card string) string {
+	t.Helper()
+	f, err := os.Open(card)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	dir := t.TempDir()
+	at, size, err := slots.ControlFile(f, tableOf(t, f), slots.ReportFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, size)
+	if _, err := f.ReadAt(b, at); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, slots.ReportFile), b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func tableOf(t *testing.T, f *os.File) disk.Table {
+	t.Helper()
+	table, err := disk.ReadTable(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return table
+}
+
+// openFile opens a card for reading, until the test ends.
+func openFile(t *testing.T, name string) *os.File {
+	t.Helper()
+	f, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
+}
