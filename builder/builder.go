@@ -1,12 +1,13 @@
 // Package builder turns an image spec into an artifact and a disk image,
 // stage by stage:
 //
-//	spec.Image ─Resolve▶ Plan ─Assemble▶ layers.Tree ─Seal▶ Root
-//	                                        └─BootFiles▶ Boot ─Pack▶ Artifact ─card▶ disk.img
+//	spec.Image ─Resolve▶ Plan ─assemble▶ layers.Tree ─planRoot▶ sizes ─seal▶ hashes
+//	                                        └─bootFiles▶ Boot ─Pack▶ Artifact ─card▶ disk.img
 //
 // What files hold is hashed and compressed as it comes, in contents, and kept
-// there for the next build. Seal writes the root to the artifact and to both
-// slots of the disk image at once; the card adds the rest.
+// there for the next build. Where files lie on a card follows from their sizes,
+// so seal writes the root to the artifact and to both slots of the disk image at
+// once; the card adds the rest.
 //
 // Each stage is a function from value to value. None reads the clock, the
 // environment or the order of a map, and none reaches back.
@@ -117,17 +118,18 @@ func build(ctx context.Context, img *spec.Image, in Inputs, work string) (*Resul
 		return nil, err
 	}
 	defer card.Close()
-	root, boot, err := finish(ctx, plan, assembly, card, in, c)
+	m, boot, err := finish(ctx, plan, assembly, card, in, c)
 	if err != nil {
 		return nil, err
 	}
 	in.Report(fmt.Sprintf("kernel %s, %d modules in the initramfs", assembly.Kernel.Release, len(boot.Modules)))
-	in.Report(fmt.Sprintf("root %.1f MiB, verity root hash %s", float64(root.Size)/(1<<20), root.Meta.Hash))
+	root, _ := m.File(image.RootFile)
+	in.Report(fmt.Sprintf("root %.1f MiB, verity root hash %s", float64(root.Size)/(1<<20), m.Root.Hash))
 	sbom, err := billOfMaterials(plan, assembly.Packages)
 	if err != nil {
 		return nil, err
 	}
-	art, err := Pack(plan, root, boot, sbom, in.Key, filepath.Join(work, "artifact"))
+	art, err := Pack(m, rootFile(work), boot, sbom, in.Key, filepath.Join(work, "artifact"))
 	if err != nil {
 		return nil, err
 	}
@@ -150,9 +152,10 @@ func warnings(a *Assembly, b *Boot) []string {
 	return append(a.Warnings[:len(a.Warnings):len(a.Warnings)], b.Warnings...)
 }
 
-// finish makes what lies beside the root and lays out the root, at the same
-// time; and then writes the root to all places it belongs.
-func finish(ctx context.Context, plan *Plan, a *Assembly, card *card, in Inputs, c *contents) (root *Root, boot *Boot, err error) {
+// finish makes what lies beside the root and lays out the root, at the same time;
+// then it writes the root to all places it belongs, and returns the description
+// of all.
+func finish(ctx context.Context, plan *Plan, a *Assembly, card *card, in Inputs, c *contents) (m *image.Manifest, boot *Boot, err error) {
 	var laid *rootPlan
 	var group errgroup.Group
 	group.Go(func() error {
@@ -171,15 +174,21 @@ func finish(ctx context.Context, plan *Plan, a *Assembly, card *card, in Inputs,
 	if warnings := warnings(a, boot); plan.Image.Strict && len(warnings) > 0 {
 		return nil, nil, fmt.Errorf("the spec is strict:\n%s", strings.Join(warnings, "\n"))
 	}
-	places, err := card.places(newManifest(plan, laid.root(), boot))
+	m = newManifest(plan, laid, boot)
+	places, err := card.places(m)
 	if err != nil {
 		return nil, nil, err
 	}
-	if root, err = Seal(ctx, laid, c.work, places, in); err != nil {
+	hashes, err := seal(ctx, laid, rootFile(c.work), places, in)
+	if err != nil {
 		return nil, nil, err
 	}
-	return root, boot, c.Finish()
+	hashes.addTo(m)
+	return m, boot, c.Finish()
 }
+
+// rootFile is where the root lies until it is packed.
+func rootFile(work string) string { return filepath.Join(work, image.RootFile) }
 
 // maxTree bounds the uncompressed root: 8 times what a slot holds. Programs
 // compress to a third.
@@ -191,9 +200,13 @@ func writeTexts(dir string, p *Plan, t *layers.Tree, b *Boot, a *Artifact) error
 	for _, m := range b.Modules {
 		modules.WriteString(m + "\n")
 	}
+	signature, err := a.Signature.Encode()
+	if err != nil {
+		return err
+	}
 	texts := map[string][]byte{
 		"plan.txt": p.Text(), "tree.txt": t.Listing(), "modules.txt": modules.Bytes(),
-		image.ConfigFile: b.Files[image.ConfigFile], image.ManifestFile: a.Text, image.SignatureFile: a.Signature,
+		image.ConfigFile: b.Files[image.ConfigFile], image.ManifestFile: a.Text, image.SignatureFile: signature,
 	}
 	for _, l := range []slots.Letter{slots.A, slots.B, slots.Net} {
 		texts[l.CmdlineFile()] = b.Files[l.CmdlineFile()]

@@ -10,7 +10,6 @@ import (
 
 	"github.com/pikelet-os/pikelet/builder/spec"
 	"github.com/pikelet-os/pikelet/internal/shared/disk"
-	"github.com/pikelet-os/pikelet/internal/shared/fat"
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 	"github.com/pikelet-os/pikelet/internal/shared/slots"
 )
@@ -43,9 +42,8 @@ func (c *card) table(signature uint32) (disk.Table, error) {
 	return disk.Card(int64(c.img.SlotSize), int64(c.img.StateSize), signature)
 }
 
-// places returns where on the card the roots of both slots go. Of the manifest
-// only the sizes of files need to be known, and how long its signature will
-// be: the root lies behind all others.
+// places returns where on the card the roots of both slots go: that follows from
+// sizes alone.
 func (c *card) places(m *image.Manifest) ([]*rootPlace, error) {
 	table, err := c.table(0)
 	if err != nil {
@@ -54,24 +52,16 @@ func (c *card) places(m *image.Manifest) ([]*rootPlace, error) {
 	if err := c.f.Truncate(table.End()); err != nil {
 		return nil, err
 	}
-	text, err := m.Encode()
+	text, signature, err := m.SealedSizes()
 	if err != nil {
 		return nil, err
 	}
-	oci, err := image.EncodeOCI(m, text)
-	if err != nil {
-		return nil, err
-	}
-	stand, err := image.SignatureLike(oci)
-	if err != nil {
-		return nil, err
-	}
-	img := slots.Image{Manifest: m, Text: text, Signature: stand}
+	sizes := slots.Sizes{Files: m.Files, Text: text, Signature: signature, SlotSize: m.SlotSize, Epoch: m.Epoch}
 	c.roots = map[slots.Letter]int64{}
 	var list []*rootPlace
 	for _, l := range []slots.Letter{slots.A, slots.B} {
 		part := table.Partitions[l.Partition()-1]
-		layout, err := img.Slot(l, part)
+		layout, err := sizes.Slot(l, part)
 		if err != nil {
 			return nil, err
 		}
@@ -85,7 +75,11 @@ func (c *card) places(m *image.Manifest) ([]*rootPlace, error) {
 
 // finish writes everything but the roots.
 func (c *card) finish(ctx context.Context, a *Artifact, in Inputs) error {
-	table, err := c.table(a.image().DiskSignature())
+	sizes, err := slots.SizesOf(a.Image)
+	if err != nil {
+		return err
+	}
+	table, err := c.table(sizes.DiskSignature())
 	if err != nil {
 		return err
 	}
@@ -96,7 +90,7 @@ func (c *card) finish(ctx context.Context, a *Artifact, in Inputs) error {
 		}
 	}
 	m := in.step(ctx, "writing the disk image", total)
-	ranges, err := c.fill(a, table, m)
+	ranges, err := c.fill(ctx, a, sizes, table, m)
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", c.name, err)
 	}
@@ -116,21 +110,26 @@ func (c *card) finish(ctx context.Context, a *Artifact, in Inputs) error {
 
 // fill writes the partitions and then the table that names them. It returns
 // what was written.
-func (c *card) fill(a *Artifact, table disk.Table, m *meter) (extents, error) {
+func (c *card) fill(ctx context.Context, a *Artifact, sizes slots.Sizes, table disk.Table, m *meter) (extents, error) {
 	control := table.Partitions[disk.Control-1]
-	layout, err := controlLayout(a, control)
+	files, err := controlFiles(ctx, a)
+	if err != nil {
+		return nil, err
+	}
+	layout, contents, err := sizes.Control(files, control)
 	if err != nil {
 		return nil, err
 	}
 	p := &partition{f: c.f, start: control.Start, m: m}
-	if err := layout.Write(p); err != nil {
+	if err := layout.Write(p, contents); err != nil {
 		return nil, err
 	}
 	all := p.extents
 	root, _ := a.Manifest.File(image.RootFile)
+	open := func(name string) (io.ReadCloser, error) { return a.OpenUnchecked(ctx, name) } // this build wrote them
 	for _, l := range []slots.Letter{slots.A, slots.B} {
 		part := table.Partitions[l.Partition()-1]
-		layout, err := a.image().Slot(l, part)
+		layout, err := sizes.Slot(l, part)
 		if err != nil {
 			return nil, err
 		}
@@ -140,7 +139,7 @@ func (c *card) fill(a *Artifact, table disk.Table, m *meter) (extents, error) {
 		}
 		p := &partition{f: c.f, start: part.Start, m: m, there: at, thereSize: root.Size}
 		p.addKnown(part.Start+at, root.Size, strings.TrimPrefix(root.Digest, "sha256:"))
-		if err := layout.Write(p); err != nil {
+		if err := layout.Write(p, slots.Contents(a.Image, l, open)); err != nil {
 			return nil, err
 		}
 		all = append(all, p.extents...)
@@ -149,19 +148,18 @@ func (c *card) fill(a *Artifact, table disk.Table, m *meter) (extents, error) {
 	return all, err
 }
 
-func controlLayout(a *Artifact, control disk.Partition) (*fat.Layout, error) {
-	var bootcode []byte
-	if _, ok := a.Manifest.File(slots.BootcodeFile); ok {
-		r, err := a.Open(slots.BootcodeFile)
-		if err != nil {
-			return nil, err
-		}
-		defer r.Close()
-		if bootcode, err = io.ReadAll(r); err != nil {
-			return nil, err
-		}
+func controlFiles(ctx context.Context, a *Artifact) (slots.Files, error) {
+	files := slots.Files{Default: slots.A}
+	if _, ok := a.Manifest.File(slots.BootcodeFile); !ok {
+		return files, nil
 	}
-	return a.image().Control(slots.Files{Default: slots.A, Bootcode: bootcode}, control)
+	r, err := a.OpenUnchecked(ctx, slots.BootcodeFile)
+	if err != nil {
+		return files, err
+	}
+	defer r.Close()
+	files.Bootcode, err = io.ReadAll(r)
+	return files, err
 }
 
 // partition writes to a part of a new file of zeros. Whole blocks of zeros are

@@ -3,56 +3,37 @@ package builder
 import (
 	"crypto/ecdsa"
 	"encoding/json"
-	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"sort"
-	"strings"
 
 	"github.com/pikelet-os/pikelet/internal/shared/image"
-	"github.com/pikelet-os/pikelet/internal/shared/slots"
 )
 
 // Artifact is an image in an OCI layout on disk.
 type Artifact struct {
-	Dir       string // the layout
-	Manifest  *image.Manifest
-	Text      []byte // the manifest's bytes
-	Signature []byte // signature.json
-	Digest    string // of the OCI manifest: what is signed
+	image.Image
+	Dir string // the layout
 }
 
-// Open returns a file of the artifact.
-func (a *Artifact) Open(name string) (io.ReadCloser, error) {
-	f, ok := a.Manifest.File(name)
-	if !ok {
-		return nil, fmt.Errorf("the artifact has no file %q", name)
-	}
-	return os.Open(blobPath(a.Dir, f.Digest))
-}
+func blobsOf(dir string) image.Blobs { return image.Blobs(filepath.Join(dir, "blobs", "sha256")) }
 
-// image returns the artifact as cards take it.
-func (a *Artifact) image() slots.Image {
-	return slots.Image{Manifest: a.Manifest, Text: a.Text, Signature: a.Signature, Digest: a.Digest, Open: a.Open}
-}
-
-// Pack writes root and boot files as a signed OCI layout into dir, which must
-// not exist, with the list of what is in it beside. The root is moved, not
-// copied.
-func Pack(p *Plan, root *Root, boot *Boot, sbom []byte, key *ecdsa.PrivateKey, dir string) (*Artifact, error) {
+// Pack writes root and boot files as a signed OCI layout into dir, which must not
+// exist, with the bill of materials beside. m describes all of them; root is the
+// path of the sealed root, which is moved, not copied.
+func Pack(m *image.Manifest, root string, boot *Boot, sbom []byte, key *ecdsa.PrivateKey, dir string) (*Artifact, error) {
 	if err := os.MkdirAll(filepath.Join(dir, "blobs", "sha256"), 0o755); err != nil {
 		return nil, err
 	}
-	m := newManifest(p, root, boot)
+	blobs := blobsOf(dir)
 	for _, f := range m.Files {
 		if f.Name == image.RootFile {
-			if err := os.Rename(root.File, blobPath(dir, f.Digest)); err != nil {
+			if err := os.Rename(root, blobs.Path(f.Digest)); err != nil {
 				return nil, err
 			}
 			continue
 		}
-		if err := os.WriteFile(blobPath(dir, f.Digest), boot.Files[f.Name], 0o644); err != nil {
+		if err := os.WriteFile(blobs.Path(f.Digest), boot.Files[f.Name], 0o644); err != nil {
 			return nil, err
 		}
 	}
@@ -60,21 +41,22 @@ func Pack(p *Plan, root *Root, boot *Boot, sbom []byte, key *ecdsa.PrivateKey, d
 	if err != nil {
 		return nil, err
 	}
-	a := &Artifact{Dir: dir, Manifest: m, Text: text}
+	a := &Artifact{Image: image.Image{Manifest: m, Text: text, Source: blobs}, Dir: dir}
 	return a, a.sign(sbom, key)
 }
 
-// newManifest describes an image.
-func newManifest(p *Plan, root *Root, boot *Boot) *image.Manifest {
+// newManifest describes an image whose root is laid out. What is not known before
+// the root is written, its digest and its verity hash, seal adds.
+func newManifest(p *Plan, root *rootPlan, boot *Boot) *image.Manifest {
 	m := &image.Manifest{
 		Format: image.Format, Stream: p.Image.Stream, Release: p.Image.Release, BuildID: p.BuildID, Epoch: p.Epoch,
 		Arch: ociArch, Boards: p.Image.Boards, SlotSize: int64(p.Image.SlotSize),
-		Packages: image.DigestOf(p.PackageList()), Root: root.Meta,
+		Packages: image.DigestOf(p.PackageList()), Root: root.meta(),
 	}
 	for _, name := range boot.Names() {
 		m.Files = append(m.Files, image.File{Name: name, Size: int64(len(boot.Files[name])), Digest: boot.digests[name]})
 	}
-	m.Files = append(m.Files, image.File{Name: image.RootFile, Size: root.Size, Digest: root.Digest})
+	m.Files = append(m.Files, image.File{Name: image.RootFile, Size: root.size()})
 	return m
 }
 
@@ -120,9 +102,7 @@ func (a *Artifact) sign(sbom []byte, key *ecdsa.PrivateKey) error {
 			return err
 		}
 		if digest == a.Digest {
-			if a.Signature, err = (image.Signature{Manifest: oci, Signatures: []image.Signed{signed}}).Encode(); err != nil {
-				return err
-			}
+			a.Signature = image.Signature{Manifest: oci, Signatures: []image.Signed{signed}}
 		}
 		d, err := a.cosign(digest, signed)
 		if err != nil {
@@ -159,11 +139,7 @@ func (a *Artifact) cosign(digest string, s image.Signed) (image.Descriptor, erro
 		Annotations: map[string]string{image.AnnotationRefName: image.CosignTag(digest)}}, nil
 }
 
-func blobPath(dir, digest string) string {
-	return filepath.Join(dir, "blobs", "sha256", strings.TrimPrefix(digest, "sha256:"))
-}
-
 func writeBlob(dir string, b []byte) (string, error) {
 	d := image.DigestOf(b)
-	return d, os.WriteFile(blobPath(dir, d), b, 0o644)
+	return d, os.WriteFile(blobsOf(dir).Path(d), b, 0o644)
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -18,14 +17,6 @@ import (
 	"github.com/pikelet-os/pikelet/internal/shared/verity"
 	"github.com/pikelet-os/pikelet/layers"
 )
-
-// Root is the sealed tree: a squashfs and, right behind it, its hash tree.
-type Root struct {
-	File   string // its path
-	Size   int64
-	Digest string // of all of it, sha256:…
-	Meta   image.Root
-}
 
 // rootPlan is a root whose size is known, and whose bytes are not written yet.
 type rootPlan struct {
@@ -40,24 +31,42 @@ func planRoot(t *layers.Tree, epoch int64, workers int, c *contents) (*rootPlan,
 	return &rootPlan{img, c.pool.Compression}, err
 }
 
-// root describes the root, as far as that is known before it is written: with
-// zeros for hashes.
-func (r *rootPlan) root() *Root {
-	blocks, zeros := uint64(r.img.Size/verity.BlockSize), strings.Repeat("0", 2*sha256.Size)
-	return &Root{Size: r.img.Size + verity.TreeSize(blocks), Digest: "sha256:" + zeros, Meta: image.Root{DataBlocks: blocks, Salt: hex.EncodeToString(verity.Salt()), Hash: zeros,
-		Generation: squashfs.Generation, Compression: r.compression.Name, BlockSize: r.compression.BlockSize}}
+// size returns how many bytes the root has: the squashfs and, right behind it, its
+// hash tree.
+func (r *rootPlan) size() int64 { return r.img.Size + verity.TreeSize(r.blocks()) }
+
+func (r *rootPlan) blocks() uint64 { return uint64(r.img.Size / verity.BlockSize) }
+
+// meta describes the root but for its verity hash.
+func (r *rootPlan) meta() image.Root {
+	return image.Root{DataBlocks: r.blocks(), Salt: hex.EncodeToString(verity.Salt()),
+		Generation: squashfs.Generation, Compression: r.compression.Name, BlockSize: r.compression.BlockSize}
 }
 
-// Seal writes a root into the folder work and to all other places it belongs,
-// in one pass over blocks that were compressed as the tree came together. Both
-// hashes ride on that pass.
-func Seal(ctx context.Context, p *rootPlan, work string, places []*rootPlace, in Inputs) (*Root, error) {
-	r := p.root()
+// sealed are the hashes of a root: what its manifest lacked.
+type sealed struct {
+	digest string // of all of it, sha256:…
+	verity string // in hexadecimal digits
+}
+
+// addTo completes the description of an image with those of its root.
+func (s sealed) addTo(m *image.Manifest) {
+	m.Root.Hash = s.verity
+	for i := range m.Files {
+		if m.Files[i].Name == image.RootFile {
+			m.Files[i].Digest = s.digest
+		}
+	}
+}
+
+// seal writes a root into a new file and to all other places it belongs, in one
+// pass over blocks that were compressed as the tree came together. Both hashes
+// ride on that pass.
+func seal(ctx context.Context, p *rootPlan, file string, places []*rootPlace, in Inputs) (sealed, error) {
 	m := in.step(ctx, "writing the root", p.img.Size)
-	r.File = filepath.Join(work, image.RootFile)
-	f, err := os.Create(r.File)
+	f, err := os.Create(file)
 	if err != nil {
-		return nil, err
+		return sealed{}, err
 	}
 	defer f.Close()
 	places = append([]*rootPlace{{f: f, uncached: true}}, places...)
@@ -72,22 +81,20 @@ func Seal(ctx context.Context, p *rootPlan, work string, places []*rootPlace, in
 		err = cerr
 	}
 	if err != nil {
-		return nil, fmt.Errorf("writing the root: %w", err)
+		return sealed{}, fmt.Errorf("writing the root: %w", err)
 	}
 	m.end()
 	params, tree, err := h.Tree()
 	if err != nil {
-		return nil, err
+		return sealed{}, err
 	}
 	sum.Write(tree)
 	for _, to := range places {
 		if _, err := to.Write(tree); err != nil {
-			return nil, fmt.Errorf("writing the hash tree: %w", err)
+			return sealed{}, fmt.Errorf("writing the hash tree: %w", err)
 		}
 	}
-	r.Digest = "sha256:" + hex.EncodeToString(sum.Sum(nil))
-	r.Meta.Hash = hex.EncodeToString(params.RootHash)
-	return r, f.Close()
+	return sealed{"sha256:" + hex.EncodeToString(sum.Sum(nil)), hex.EncodeToString(params.RootHash)}, f.Close()
 }
 
 // rootPlace is where a root is written to: a file, or a part of one.

@@ -32,11 +32,11 @@ func newCard(t *testing.T) *card {
 		t.Fatal(err)
 	}
 	control := table.Partitions[0]
-	layout, err := slots.Image{Manifest: &image.Manifest{}}.Control(slots.Files{Default: slots.A, Bootcode: []byte("code")}, control)
+	layout, contents, err := slots.Sizes{}.Control(slots.Files{Default: slots.A, Bootcode: []byte("code")}, control)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := layout.Write(io.NewOffsetWriter(f, control.Start)); err != nil {
+	if err := layout.Write(io.NewOffsetWriter(f, control.Start), contents); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := f.WriteAt(table.Encode(), 0); err != nil {
@@ -131,11 +131,11 @@ func TestEmptySlot(t *testing.T) {
 	write := func(l slots.Letter, name string) {
 		t.Helper()
 		p := c.table.Partitions[l.Partition()-1]
-		layout, err := fat.Plan([]fat.File{{Name: name, Open: func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("")), nil }}}, fat.Options{Size: p.Size})
+		layout, err := fat.Plan([]fat.File{{Name: name}}, fat.Options{Size: p.Size})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := layout.Write(io.NewOffsetWriter(c.f, p.Start)); err != nil {
+		if err := layout.Write(io.NewOffsetWriter(c.f, p.Start), nil); err != nil {
 			t.Fatal(err)
 		}
 	}

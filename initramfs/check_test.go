@@ -2,6 +2,7 @@ package initramfs
 
 import (
 	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -24,9 +25,10 @@ const slotWords = "pikelet.slot=a ro panic=10\n"
 type signedSlot struct {
 	*testing.T
 	*boot
-	key   *ecdsa.PrivateKey
-	img   slots.Image
-	files map[string][]byte
+	key       *ecdsa.PrivateKey
+	img       image.Image
+	signature []byte // signature.json
+	files     map[string][]byte
 }
 
 func newSignedSlot(t *testing.T) *signedSlot {
@@ -51,11 +53,11 @@ func newSignedSlot(t *testing.T) *signedSlot {
 	for name, b := range s.files {
 		m.Files = append(m.Files, image.File{Name: name, Size: int64(len(b)), Digest: image.DigestOf(b)})
 	}
-	s.img = slots.Image{Manifest: m, Open: func(name string) (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(s.files[name])), nil }}
+	s.img = image.Image{Manifest: m, Source: image.Memory(s.files)}
 	if s.img.Text, err = m.Encode(); err != nil {
 		t.Fatal(err)
 	}
-	s.img.Signature = s.sign(key)
+	s.signature = s.sign(key)
 	line, err := cmdline.Parse([]byte(slotWords))
 	if err != nil {
 		t.Fatal(err)
@@ -89,11 +91,23 @@ func (s *signedSlot) write() {
 	if err != nil {
 		s.Fatal(err)
 	}
-	layout, err := s.img.Slot(slots.A, p)
+	sizes, err := slots.SizesOf(s.img)
 	if err != nil {
 		s.Fatal(err)
 	}
-	if err := layout.Write(io.NewOffsetWriter(s.card.f, p.Start)); err != nil {
+	sizes.Signature = int64(len(s.signature))
+	layout, err := sizes.Slot(slots.A, p)
+	if err != nil {
+		s.Fatal(err)
+	}
+	files := slots.Contents(s.img, slots.A, func(name string) (io.ReadCloser, error) { return s.img.OpenUnchecked(context.Background(), name) })
+	contents := func(name string) (io.ReadCloser, error) {
+		if name == image.SignatureFile {
+			return io.NopCloser(bytes.NewReader(s.signature)), nil
+		}
+		return files(name)
+	}
+	if err := layout.Write(io.NewOffsetWriter(s.card.f, p.Start), contents); err != nil {
 		s.Fatal(err)
 	}
 	if s.card.slot, err = s.card.volume(slots.A); err != nil {
@@ -156,13 +170,13 @@ func TestCheckSlot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	good := s.img.Signature
-	s.img.Signature = s.sign(other)
+	good := s.signature
+	s.signature = s.sign(other)
 	s.write()
 	if err := s.checkSlot(); err == nil || !strings.Contains(err.Error(), "none of the 1 keys") {
 		t.Errorf("another key: %v", err)
 	}
-	s.img.Signature = good
+	s.signature = good
 	s.write()
 	s.info.BuildID = strings.Repeat("cd", 16)
 	if err := s.checkSlot(); err == nil || !strings.Contains(err.Error(), "the initramfs is build cdcd") {
@@ -273,11 +287,11 @@ func TestBuildTellsCardsApart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	layout, err := fat.Plan([]fat.File{{Name: "config.txt", Open: func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("")), nil }}}, fat.Options{Size: p.Size})
+	layout, err := fat.Plan([]fat.File{{Name: "config.txt"}}, fat.Options{Size: p.Size})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := layout.Write(io.NewOffsetWriter(s.card.f, p.Start)); err != nil {
+	if err := layout.Write(io.NewOffsetWriter(s.card.f, p.Start), nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.inspect(s.card); err == nil {

@@ -25,21 +25,21 @@ func (s *Slot) read(work string) {
 	}
 	problem := func(format string, args ...any) { s.Problems = append(s.Problems, fmt.Sprintf(format, args...)) }
 	var err error
-	if s.text, err = readFile(s.files, image.ManifestFile, image.MaxManifest); err != nil {
+	if s.Text, err = readFile(s.files, image.ManifestFile, image.MaxManifest); err != nil {
 		problem("it holds no image: %v", err)
 		return
 	}
 	if s.sign, err = readFile(s.files, image.SignatureFile, image.MaxSignature); err != nil {
 		problem("%v", err)
 	}
-	if s.Manifest, err = image.DecodeManifest(s.text); err != nil {
+	if s.Manifest, err = image.DecodeManifest(s.Text); err != nil {
 		problem("%v", err)
 		return
 	}
 	initramfs := s.checkFiles(work, problem)
 	keys, texts := keysOf(initramfs)
 	s.Keys = keys
-	if _, digest, err := image.Verify(s.sign, s.text, keys); err != nil {
+	if _, digest, err := image.Verify(s.sign, s.Text, keys); err != nil {
 		problem("%v", err)
 	} else {
 		s.Digest = digest
@@ -58,7 +58,7 @@ func (s *Slot) read(work string) {
 
 // Trust says whether one of the keys made the slot's signature.
 func (s *Slot) Trust(keys []*ecdsa.PublicKey) error {
-	_, _, err := image.Verify(s.sign, s.text, keys)
+	_, _, err := image.Verify(s.sign, s.Text, keys)
 	return err
 }
 
@@ -80,7 +80,7 @@ func (s *Slot) checkFiles(work string, problem func(string, ...any)) []byte {
 				return nil
 			}
 			defer copied.Close()
-			s.root = copied.Name()
+			s.root, s.Source = copied.Name(), rootCopy(copied.Name())
 			to = io.MultiWriter(sum, copied)
 		case "cmdline-a.txt", "cmdline-b.txt", "cmdline-net.txt":
 			if s.Name != "artifact" {

@@ -58,12 +58,12 @@ func (r *root) readFile(name string) ([]byte, error) {
 
 // Diff is what differs between two images.
 type Diff struct {
-	Words    []string // kernel words, - gone, + new
-	Packages []string
-	Files    []string
-	Slot     []string // files beside the root
-	Bytes    [2]int64 // of the slots' files
-	Download int64    // bytes of the files of b that a does not have
+	Words    []string `json:"cmdline"` // of the kernel command line: - gone, + new
+	Packages []string `json:"packages"`
+	Files    []string `json:"files"`
+	Slot     []string `json:"slot"`     // files beside the root
+	Bytes    [2]int64 `json:"bytes"`    // of the slots' files
+	Download int64    `json:"download"` // bytes of the files of b that a does not have
 }
 
 // Compare says what differs from a to b.
@@ -103,21 +103,8 @@ func Compare(a, b *Slot) (*Diff, error) {
 // FetchByFiles returns how many bytes a node that runs a fetches for b when it
 // fetches the files that changed: blocks of the root, and other files whole.
 func FetchByFiles(ctx context.Context, a, b *Slot) (int64, error) {
-	old := patch.Image{Manifest: a.Manifest, Open: func(name string) (patch.File, error) {
-		if name != image.RootFile {
-			return nil, fs.ErrNotExist
-		}
-		return os.Open(a.root)
-	}}
-	blocks, done, err := patch.PlanBlocks(ctx, old, b.Manifest, func(_ context.Context, at, n int64) (io.ReadCloser, error) {
-		f, err := os.Open(b.root)
-		if err != nil {
-			return nil, err
-		}
-		return struct {
-			io.Reader
-			io.Closer
-		}{io.NewSectionReader(f, at, n), f}, nil
+	blocks, done, err := patch.PlanBlocks(ctx, a.Image, b.Manifest, func(ctx context.Context, at, n int64) (io.ReadCloser, error) {
+		return b.OpenPart(ctx, image.RootFile, at, n)
 	})
 	if err != nil {
 		return 0, err

@@ -7,9 +7,11 @@ import (
 	"bytes"
 	"context"
 	"crypto/ecdsa"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -25,36 +27,67 @@ import (
 
 // Image is a card, a disk image or an artifact.
 type Image struct {
-	Path       string
-	Partitions []Partition `json:",omitempty"`
-	Default    string      `json:",omitempty"` // the slot autoboot.txt names
-	Slots      []*Slot
+	Path       string      `json:"path"`
+	Partitions []Partition `json:"partitions,omitempty"`
+	Default    string      `json:"default,omitempty"` // the slot autoboot.txt names
+	Slots      []*Slot     `json:"slots"`
 	close      []func()
 }
 
 // Partition is one of a card's four.
 type Partition struct {
-	Number int
-	Name   string
-	Start  int64 // bytes
-	Size   int64 // bytes
+	Number int    `json:"number"`
+	Name   string `json:"name"`
+	Start  int64  `json:"start"` // bytes
+	Size   int64  `json:"size"`  // bytes
 }
 
 // Slot is one place an image is: a slot of a card, or an artifact.
 type Slot struct {
-	Name     string // a, b, or artifact
-	Manifest *image.Manifest
-	Digest   string   // of the OCI manifest
-	Signed   string   // what the signature is good for
-	Problems []string // why the chain does not hold; none when it does
-	Cmdline  string
-	Packages []string           // name and version, sorted
-	Keys     []*ecdsa.PublicKey `json:"-"` // that the image trusts
+	image.Image          // as far as it can be read; of its files only the root can be opened
+	Name        string   // a, b, or artifact
+	Signed      string   // what the signature is good for
+	Problems    []string // why the chain does not hold; none when it does
+	Cmdline     string
+	Packages    []string           // name and version, sorted
+	Keys        []*ecdsa.PublicKey // that the image trusts
 
 	files source
-	root  string // a copy of the root on this machine
-	text  []byte // manifest.json
-	sign  []byte // signature.json
+	root  string // a copy of the root on this computer
+	sign  []byte // signature.json as it lies there
+}
+
+// MarshalJSON implements json.Marshaler.
+func (s *Slot) MarshalJSON() ([]byte, error) {
+	return json.Marshal(struct {
+		Name     string          `json:"name"`
+		Manifest *image.Manifest `json:"manifest"`
+		Digest   string          `json:"digest"`
+		Signed   string          `json:"signed"`
+		Problems []string        `json:"problems"`
+		Cmdline  string          `json:"cmdline"`
+		Packages []string        `json:"packages"`
+	}{s.Name, s.Manifest, s.Digest, s.Signed, s.Problems, s.Cmdline, s.Packages})
+}
+
+// rootCopy is the root of an image in a file of its own.
+type rootCopy string
+
+// OpenAt implements image.Source.
+func (c rootCopy) OpenAt(f image.File) (image.ReaderAt, error) {
+	if f.Name != image.RootFile {
+		return nil, fmt.Errorf("opening %q: %w", f.Name, fs.ErrNotExist)
+	}
+	return os.Open(string(c))
+}
+
+// Open implements image.Source.
+func (c rootCopy) Open(_ context.Context, f image.File, at, n int64) (io.ReadCloser, error) {
+	r, err := c.OpenAt(f)
+	if err != nil {
+		return nil, err
+	}
+	return image.Section(r, at, n), nil
 }
 
 // source holds the files of a slot.
@@ -111,7 +144,7 @@ func (img *Image) openFolder(dir string) error {
 			if err != nil {
 				return err
 			}
-			img.Slots = append(img.Slots, &Slot{Name: "artifact", files: files, Digest: files.digest})
+			img.Slots = append(img.Slots, &Slot{Image: image.Image{Digest: files.digest}, Name: "artifact", files: files})
 			return nil
 		}
 	}

@@ -19,7 +19,6 @@ import (
 	"github.com/pikelet-os/pikelet/internal/host/provision"
 	"github.com/pikelet-os/pikelet/internal/shared/disk"
 	"github.com/pikelet-os/pikelet/internal/shared/image/registry"
-	"github.com/pikelet-os/pikelet/internal/shared/slots"
 )
 
 // flashOptions are what may be said of writing a card.
@@ -129,7 +128,7 @@ func runFlash(ctx context.Context, image, device string, o flashOptions, say *te
 	if err != nil {
 		return err
 	}
-	card, err := newCard(img, node)
+	card, err := newCard(ctx, img, node)
 	if err != nil {
 		return err
 	}
@@ -152,7 +151,7 @@ func runFlash(ctx context.Context, image, device string, o flashOptions, say *te
 			return err
 		}
 		defer release()
-		if card, err = newCard(kept, node); err != nil {
+		if card, err = newCard(ctx, kept, node); err != nil {
 			return err
 		}
 	}
@@ -175,14 +174,14 @@ func (o *flashOptions) nodeFile(stream string) (text []byte, hostname string, er
 
 // fetch brings an image from a registry onto this computer, all of it, before
 // anything is written.
-func (o *flashOptions) fetch(ctx context.Context, img *registry.Image, say *teller) (*registry.Image, func(), error) {
+func (o *flashOptions) fetch(ctx context.Context, img *registry.Published, say *teller) (*registry.Published, func(), error) {
 	kept, _, release, err := keep(ctx, img, o.Cache, say)
 	return kept, release, err
 }
 
 // keep brings an image into the cache, and returns the layout it has there.
 // Until release is called nothing of it is pruned.
-func keep(ctx context.Context, img *registry.Image, dir string, say *teller) (kept *registry.Image, layout string, release func(), err error) {
+func keep(ctx context.Context, img *registry.Published, dir string, say *teller) (kept *registry.Published, layout string, release func(), err error) {
 	if dir, err = cacheFolder(dir); err != nil {
 		return nil, "", nil, err
 	}
@@ -216,11 +215,7 @@ func cachedImage(dir, digest string) (string, error) {
 
 // newCard returns the card of an image. A disk image's own config and size of
 // state are kept where nothing else was said.
-func newCard(img *registry.Image, node []byte) (*flash.Card, error) {
-	signature, err := img.Signature()
-	if err != nil {
-		return nil, err
-	}
+func newCard(ctx context.Context, img *registry.Published, node []byte) (*flash.Card, error) {
 	state := int64(disk.StateInImage)
 	if s, ok := img.From.(*flash.Source); ok {
 		p, err := s.Table.Partition(disk.State)
@@ -232,11 +227,7 @@ func newCard(img *registry.Image, node []byte) (*flash.Card, error) {
 			node = s.Files().Node
 		}
 	}
-	card, err := flash.NewCard(slots.Image{Manifest: img.Manifest, Text: img.Text, Signature: signature, Digest: img.Digest, Open: img.Open}, state, node)
-	if err == nil {
-		card.Unchecked = img.OpenUnchecked
-	}
-	return card, err
+	return flash.NewCard(ctx, img.Image, state, node)
 }
 
 // confirm asks for the model of the device, which nobody types by mistake. A
@@ -327,7 +318,7 @@ func runRepair(ctx context.Context, device string, o flashOptions, say *teller) 
 		return err
 	}
 	source := img.From.(*flash.Source)
-	card, err := newCard(img, nil)
+	card, err := newCard(ctx, img, nil)
 	if err != nil {
 		return err
 	}
@@ -352,7 +343,7 @@ func runRepair(ctx context.Context, device string, o flashOptions, say *teller) 
 
 // saveDisk writes an image as a disk image. What comes from a registry is
 // brought here first.
-func saveDisk(ctx context.Context, img *registry.Image, out string, tell registry.Progress) error {
+func saveDisk(ctx context.Context, img *registry.Published, out string, tell registry.Progress) error {
 	if _, err := os.Stat(out); err == nil {
 		return fmt.Errorf("%s is there already; name another, or remove it", out)
 	}
@@ -363,7 +354,7 @@ func saveDisk(ctx context.Context, img *registry.Image, out string, tell registr
 			return err
 		}
 	}
-	card, err := newCard(img, nil)
+	card, err := newCard(ctx, img, nil)
 	if err != nil {
 		return err
 	}

@@ -89,7 +89,7 @@ func (o *imageOptions) addFlags(c *cobra.Command) {
 // open finds an image and checks its chain. What is on this computer may be
 // signed by the image's own keys; what comes from a registry must be signed by
 // one the user trusts.
-func (o *imageOptions) open(ctx context.Context, ref string) (*registry.Image, error) {
+func (o *imageOptions) open(ctx context.Context, ref string) (*registry.Published, error) {
 	options, err := o.registry()
 	if err != nil {
 		return nil, err

@@ -23,7 +23,7 @@ import (
 // library brings images into the cache for a boot server, and keeps them there
 // while it runs.
 type library struct {
-	open   func(ctx context.Context, ref string) (*registry.Image, error)
+	open   func(ctx context.Context, ref string) (*registry.Published, error)
 	cache  string
 	say    *teller
 	images *bootserver.Images
@@ -82,7 +82,7 @@ func (l *library) start(ctx context.Context, first string, references []string) 
 }
 
 // cached returns an image of the cache.
-func (l *library) cached(ctx context.Context, digest string) (*bootserver.Image, error) {
+func (l *library) cached(ctx context.Context, digest string) (*image.Image, error) {
 	layout, err := cachedImage(l.cache, digest)
 	if err != nil {
 		return nil, err
@@ -128,7 +128,7 @@ func (l *library) learn(ctx context.Context, ref string) {
 // set makes an image what a reference names, and writes that down before any
 // node is served it: what is not written down protects nobody after a restart.
 // What others were last stays.
-func (l *library) set(ref string, img *bootserver.Image) error {
+func (l *library) set(ref string, img *image.Image) error {
 	last := maps.Clone(l.last)
 	last[ref] = served{Digest: img.Digest, Stream: img.Stream, Release: img.Release}
 	b, err := yaml.Marshal(last)
@@ -154,7 +154,7 @@ func (l *library) close() {
 
 // fetch brings the image that a reference names. What it may not name after
 // what it named last is refused before anything of it is copied.
-func (l *library) fetch(ctx context.Context, ref string) (*bootserver.Image, error) {
+func (l *library) fetch(ctx context.Context, ref string) (*image.Image, error) {
 	img, err := l.open(ctx, ref)
 	if err != nil {
 		return nil, err
@@ -169,7 +169,7 @@ func (l *library) fetch(ctx context.Context, ref string) (*bootserver.Image, err
 // last; nil where it may. A boot server goes by the rule that nodes go by:
 // another stream never, and a lower release only where somebody signed that
 // this very channel may go back to it from there.
-func (l *library) follows(ref string, img *registry.Image) error {
+func (l *library) follows(ref string, img *registry.Published) error {
 	was := l.last[ref]
 	switch {
 	case was.Digest == "" || was.Digest == img.Digest:
@@ -184,7 +184,7 @@ func (l *library) follows(ref string, img *registry.Image) error {
 	if err != nil {
 		return err
 	}
-	if image.AllowsDowngrade(img.Digest, img.Signatures, keys, channelOf(ref), was.Release) {
+	if image.AllowsDowngrade(img.Digest, img.Signature.Signatures, keys, channelOf(ref), was.Release) {
 		return nil
 	}
 	return fmt.Errorf("%s names release %s now, which is older than %s, which was served last; "+
@@ -208,17 +208,13 @@ func channelOf(ref string) string {
 	return t.TagStr()
 }
 
-func (l *library) keep(ctx context.Context, img *registry.Image) (*bootserver.Image, error) {
-	signature, err := img.Signature()
-	if err != nil {
-		return nil, err
-	}
-	_, layout, release, err := keep(ctx, img, l.cache, l.say)
+func (l *library) keep(ctx context.Context, img *registry.Published) (*image.Image, error) {
+	kept, _, release, err := keep(ctx, img, l.cache, l.say)
 	if err != nil {
 		return nil, err
 	}
 	l.held = append(l.held, release)
-	return &bootserver.Image{Manifest: img.Manifest, Text: img.Text, Signature: signature, Digest: img.Digest, Blobs: filepath.Join(layout, "blobs", "sha256")}, nil
+	return &kept.Image, nil
 }
 
 // former has the images at hand that nodes were healthy with last, as far as

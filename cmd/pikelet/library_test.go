@@ -74,13 +74,13 @@ func TestWhatAReferenceMayNameNext(t *testing.T) {
 	} {
 		l := &library{keys: trusting(key), last: map[string]served{c.ref: c.was}}
 		m := &image.Manifest{Stream: c.stream, Release: c.release}
-		err := l.follows(c.ref, &registry.Image{Manifest: m, Digest: digest, Signatures: c.signatures})
+		err := l.follows(c.ref, &registry.Published{Image: image.Image{Manifest: m, Digest: digest, Signature: image.Signature{Signatures: c.signatures}}})
 		if (err == nil) != (c.why == "") || err != nil && !strings.Contains(err.Error(), c.why) {
 			t.Errorf("%s: %v, want %q", name, err, c.why)
 		}
 	}
 	l := &library{keys: func() ([]*ecdsa.PublicKey, error) { return nil, os.ErrPermission }, last: map[string]served{stable: was}}
-	img := &registry.Image{Manifest: &image.Manifest{Stream: "small", Release: "1.3"}, Digest: digest}
+	img := &registry.Published{Image: image.Image{Manifest: &image.Manifest{Stream: "small", Release: "1.3"}, Digest: digest}}
 	if err := l.follows(stable, img); !errors.Is(err, os.ErrPermission) {
 		t.Errorf("keys that can't be read: %v", err)
 	}
@@ -109,7 +109,7 @@ func TestServedIsRemembered(t *testing.T) {
 	if err := l.remember(); err != nil {
 		t.Fatal(err)
 	}
-	img := &bootserver.Image{Manifest: &image.Manifest{Stream: "small", Release: "1.10"}, Digest: "sha256:a"}
+	img := &image.Image{Manifest: &image.Manifest{Stream: "small", Release: "1.10"}, Digest: "sha256:a"}
 	if err := l.set("r.example/x:stable", img); err != nil {
 		t.Fatal(err)
 	}
@@ -146,13 +146,13 @@ func TestChannelShowsOldRelease(t *testing.T) {
 		t.Helper()
 		l := &library{cache: dir + "/cache", say: &teller{out: says}, images: &bootserver.Images{}, memory: dir + "/state/served.yaml",
 			keys: trusting(key)}
-		l.open = func(ctx context.Context, asked string) (*registry.Image, error) {
+		l.open = func(ctx context.Context, asked string) (*registry.Published, error) {
 			if asked != ref {
 				return o.open(ctx, asked) // the cache
 			}
 			img, err := o.open(ctx, shows)
 			if err == nil {
-				img.Signatures = append(img.Signatures, statement...)
+				img.Signature.Signatures = append(img.Signature.Signatures, statement...)
 			}
 			return img, err
 		}
@@ -214,8 +214,8 @@ func TestChannelShowsOldRelease(t *testing.T) {
 func TestFetchRefuses(t *testing.T) {
 	const ref = "registry.example/homelab:stable"
 	l := &library{keys: noKeys, images: &bootserver.Images{}, last: map[string]served{ref: {"sha256:was", "small", "1.5"}}}
-	l.open = func(context.Context, string) (*registry.Image, error) {
-		return &registry.Image{Manifest: &image.Manifest{Stream: "small", Release: "1.3"}, Digest: image.DigestOf(nil)}, nil
+	l.open = func(context.Context, string) (*registry.Published, error) {
+		return &registry.Published{Image: image.Image{Manifest: &image.Manifest{Stream: "small", Release: "1.3"}, Digest: image.DigestOf(nil)}}, nil
 	}
 	if _, err := l.fetch(t.Context(), ref); err == nil || !strings.Contains(err.Error(), "older than 1.5") {
 		t.Errorf("fetch: %v", err)

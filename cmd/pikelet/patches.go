@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strings"
 
 	"github.com/pikelet-os/pikelet/builder/inspect"
 	"github.com/pikelet-os/pikelet/internal/shared/image"
@@ -35,11 +34,11 @@ type published struct {
 // publishPatches makes a patch for each of the n releases before an image that a
 // repository has, and puts them beside the image. An image that no patch can be
 // made for is told; it is no reason not to publish.
-func publishPatches(ctx context.Context, to *registry.Remote, img *registry.Image, n int, key *ecdsa.PrivateKey, say *teller) ([]published, error) {
+func publishPatches(ctx context.Context, to *registry.Remote, img *registry.Published, n int, key *ecdsa.PrivateKey, say *teller) ([]published, error) {
 	if n == 0 {
 		return nil, nil
 	}
-	keys, err := keysOf(img)
+	keys, err := keysOf(ctx, img)
 	if err != nil {
 		return nil, err
 	}
@@ -93,8 +92,8 @@ func developmentSigner() *ecdsa.PrivateKey {
 }
 
 // keysOf returns the keys that an image trusts.
-func keysOf(img *registry.Image) ([]*ecdsa.PublicKey, error) {
-	r, err := img.Open(image.InitramfsFile)
+func keysOf(ctx context.Context, img *registry.Published) ([]*ecdsa.PublicKey, error) {
+	r, err := img.Open(ctx, image.InitramfsFile)
 	if err != nil {
 		return nil, err
 	}
@@ -105,8 +104,8 @@ func keysOf(img *registry.Image) ([]*ecdsa.PublicKey, error) {
 
 // publishPatch makes the patch for one release, unless it is there, and returns
 // how large it is.
-func publishPatch(ctx context.Context, to *registry.Remote, img, old *registry.Image, key *ecdsa.PrivateKey, say *teller) (int64, error) {
-	keys, err := keysOf(old)
+func publishPatch(ctx context.Context, to *registry.Remote, img, old *registry.Published, key *ecdsa.PrivateKey, say *teller) (int64, error) {
+	keys, err := keysOf(ctx, old)
 	if err != nil {
 		return 0, err
 	}
@@ -143,17 +142,24 @@ func publishPatch(ctx context.Context, to *registry.Remote, img, old *registry.I
 
 // makePatch makes a patch in a folder, and tries it: what it makes are the very
 // bytes that were signed.
-func makePatch(ctx context.Context, img, old *registry.Image, dir string, say *teller) (*os.File, patch.Stats, error) {
-	a, b := &localFiles{img: old, dir: filepath.Join(dir, "old")}, &localFiles{img: img, dir: filepath.Join(dir, "new")}
+func makePatch(ctx context.Context, img, old *registry.Published, dir string, say *teller) (*os.File, patch.Stats, error) {
+	a, err := patch.Local(ctx, old.Image, img.Manifest, filepath.Join(dir, "old"))
+	if err != nil {
+		return nil, patch.Stats{}, err
+	}
+	b, err := patch.Local(ctx, img.Image, old.Manifest, filepath.Join(dir, "new"))
+	if err != nil {
+		return nil, patch.Stats{}, err
+	}
 	f, err := os.Create(filepath.Join(dir, "patch"))
 	if err != nil {
 		return nil, patch.Stats{}, err
 	}
 	tell, end := meter(say, "making a patch for "+old.Release, size(img.Manifest))
-	stats, err := patch.Make(ctx, f, a.image(), b.image(), patch.Options{Workers: runtime.GOMAXPROCS(0), Memory: patchMemory, Tell: tell, In: onEverySlot})
+	stats, err := patch.Make(ctx, f, a, b, patch.Options{Workers: runtime.GOMAXPROCS(0), Memory: patchMemory, Tell: tell, In: onEverySlot})
 	end()
 	if err == nil {
-		if err = patch.Try(ctx, f, stats.Bytes, a.image(), img.Manifest, dir); err != nil {
+		if err = patch.Try(ctx, f, stats.Bytes, a, img.Manifest, dir); err != nil {
 			err = fmt.Errorf("trying it: %w", err)
 		}
 	}
@@ -176,46 +182,4 @@ func onEverySlot(name string) bool {
 		}
 	}
 	return true
-}
-
-// localFiles are the files of an image on this computer: where they are, or
-// copies in a folder.
-type localFiles struct {
-	img *registry.Image
-	dir string
-}
-
-func (l *localFiles) image() patch.Image { return patch.Image{Manifest: l.img.Manifest, Open: l.open} }
-
-func (l *localFiles) open(name string) (patch.File, error) {
-	f, ok := l.img.File(name)
-	if !ok {
-		return nil, fmt.Errorf("%s has no file %q", l.img, name)
-	}
-	if layout, ok := l.img.From.(*registry.Layout); ok {
-		if path, ok := layout.Path(f.Digest); ok {
-			return os.Open(path)
-		}
-	}
-	path := filepath.Join(l.dir, strings.TrimPrefix(f.Digest, "sha256:"))
-	if r, err := os.Open(path); err == nil {
-		return r, nil
-	}
-	if err := os.MkdirAll(l.dir, 0o700); err != nil {
-		return nil, err
-	}
-	r, err := l.img.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	to, err := os.Create(path + ".part")
-	if err != nil {
-		return nil, err
-	}
-	if _, err := io.Copy(to, r); err != nil {
-		to.Close()
-		return nil, err
-	}
-	return to, os.Rename(path+".part", path)
 }

@@ -142,7 +142,7 @@ func runPublish(ctx context.Context, ref string, o publishOptions, say *teller) 
 	if err != nil {
 		return err
 	}
-	if err := bootable(img, key); err != nil {
+	if err := bootable(ctx, img, key); err != nil {
 		return err
 	}
 	there, err := registry.Tagged(ctx, to, img.Release, arch)
@@ -175,12 +175,12 @@ func runPublish(ctx context.Context, ref string, o publishOptions, say *teller) 
 
 // bootable refuses an image that no key of its own initramfs signed: /init
 // would refuse it.
-func bootable(img *registry.Image, more *ecdsa.PrivateKey) error {
-	keys, err := keysOf(img)
+func bootable(ctx context.Context, img *registry.Published, more *ecdsa.PrivateKey) error {
+	keys, err := keysOf(ctx, img)
 	if err != nil {
 		return err
 	}
-	list := img.Signatures
+	list := img.Signature.Signatures
 	if more != nil {
 		s, err := image.SignDigest(img.Digest, more)
 		if err != nil {

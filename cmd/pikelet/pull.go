@@ -40,7 +40,7 @@ func runPull(ctx context.Context, ref, out, as string, o imageOptions, say *tell
 	case as == "":
 		as = "files"
 	}
-	save := map[string]func(context.Context, *registry.Image, string, registry.Progress) error{
+	save := map[string]func(context.Context, *registry.Published, string, registry.Progress) error{
 		"files": registry.SaveFiles, "layout": registry.SaveLayout, "archive": registry.SaveArchive, "disk": saveDisk,
 	}[as]
 	if save == nil {

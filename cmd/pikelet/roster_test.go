@@ -270,7 +270,7 @@ func TestRegistryAway(t *testing.T) {
 	away := false
 	start := func(state string) (*library, error) {
 		l := &library{cache: dir + "/cache", say: say, images: &bootserver.Images{}, memory: state + "/served.yaml", keys: noKeys}
-		l.open = func(ctx context.Context, ref string) (*registry.Image, error) {
+		l.open = func(ctx context.Context, ref string) (*registry.Published, error) {
 			if away && strings.HasPrefix(ref, dir+"/one") {
 				return nil, os.ErrDeadlineExceeded
 			}

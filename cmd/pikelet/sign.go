@@ -87,7 +87,7 @@ which reads all of it. Exit status 1 where it does not hold.`,
 				if _, card := img.From.(*flash.Source); card {
 					but = slots.Net.CmdlineFile() // no slot holds the words of netboot
 				}
-				err := img.ReadFiles(tell, but)
+				err := img.ReadFiles(c.Context(), tell, but)
 				end()
 				if err != nil {
 					return err

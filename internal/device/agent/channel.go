@@ -123,7 +123,7 @@ type follower struct {
 // holder is the follower, as others meet it. It does not wait: it comes again.
 func (f follower) holder() holder { return holder{"following " + f.channel, 0, io.Discard} }
 
-func (f follower) find(ctx context.Context, u *updater.Updater) (*registry.Image, string, error) {
+func (f follower) find(ctx context.Context, u *updater.Updater) (*registry.Published, string, error) {
 	// Files that it names may come and go, so they are read each time.
 	o, err := registryOptions(f.cfg, f.channel, f.cfg.Upgrades.PlainHTTP)
 	if err != nil {

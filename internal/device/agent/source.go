@@ -17,14 +17,13 @@ import (
 	"github.com/pikelet-os/pikelet/internal/shared/image/patch"
 	"github.com/pikelet-os/pikelet/internal/shared/image/registry"
 	"github.com/pikelet-os/pikelet/internal/shared/node"
-	"github.com/pikelet-os/pikelet/internal/shared/slots"
 	"github.com/pikelet-os/pikelet/internal/shared/squashfs"
 )
 
 // sourceOf says where an image comes from: with a patch, where somebody signed
 // one for what runs.
-func sourceOf(ctx context.Context, published *registry.Image, img slots.Image, b updater.Boot, tell func(string)) updater.Source {
-	src := updater.Source{Image: img, Scratch: scratch, Part: func(ctx context.Context, at, n int64) (io.ReadCloser, error) {
+func sourceOf(ctx context.Context, published *registry.Published, b updater.Boot, tell func(string)) updater.Source {
+	src := updater.Source{Image: published.Image, Scratch: scratch, Part: func(ctx context.Context, at, n int64) (io.ReadCloser, error) {
 		return published.OpenPart(ctx, image.RootFile, at, n)
 	}}
 	p, err := registry.FindPatch(ctx, published, b.Digest, b.Keys)
@@ -107,7 +106,7 @@ const (
 )
 
 // describeWay says how an image comes here, and what that takes.
-func describeWay(w updater.Way, img *registry.Image) string {
+func describeWay(w updater.Way, img *registry.Published) string {
 	all := int64(0)
 	for _, f := range img.Files {
 		all += f.Size

@@ -46,7 +46,7 @@ func upgrade(args []string, out io.Writer) error {
 
 // upgradeTo upgrades to the image that a reference names.
 func upgradeTo(ctx context.Context, u *updater.Updater, ref string, plain, dry bool, o updater.Order, out io.Writer) error {
-	if err := u.MayStart(slots.Image{}, o.Again); err != nil {
+	if err := u.MayStart("", o.Again); err != nil {
 		return err // before the registry is asked for anything
 	}
 	cfg, err := readConfig()
@@ -79,16 +79,11 @@ func upgradeTo(ctx context.Context, u *updater.Updater, ref string, plain, dry b
 
 // bring writes an image onto the other slot, in the cheapest way there is. A dry
 // run only says which.
-func bring(ctx context.Context, u *updater.Updater, published *registry.Image, again, dry bool, out io.Writer) (slots.Image, error) {
+func bring(ctx context.Context, u *updater.Updater, published *registry.Published, again, dry bool, out io.Writer) (image.Image, error) {
 	ctx, stop := context.WithTimeout(ctx, bringTime(published.Manifest))
 	defer stop()
-	published = published.With(ctx)
-	signature, err := published.Signature()
-	if err != nil {
-		return slots.Image{}, err
-	}
-	img := slots.Image{Manifest: published.Manifest, Text: published.Text, Signature: signature, Digest: published.Digest, Open: published.OpenUnchecked}
-	if err := u.MayStart(img, again); err != nil {
+	img := published.Image
+	if err := u.MayStart(img.Digest, again); err != nil {
 		return img, err
 	}
 	if err := firmwareCanTry(u, out); err != nil {
@@ -96,7 +91,7 @@ func bring(ctx context.Context, u *updater.Updater, published *registry.Image, a
 	}
 	tell := func(text string) { fmt.Fprintln(out, text) }
 	fmt.Fprintf(out, "%s %s is good, and goes to slot %s\n", published.Stream, published.Release, u.Boot.Slot.Other())
-	ways := u.Ways(ctx, sourceOf(ctx, published, img, u.Boot, tell), tell)
+	ways := u.Ways(ctx, sourceOf(ctx, published, u.Boot, tell), tell)
 	tell(describeWay(ways[0], published))
 	if dry {
 		for _, w := range ways[1:] {
@@ -229,7 +224,7 @@ func bringTime(m *image.Manifest) time.Duration {
 // does not run. It returns the channel that was asked for too: the reference's
 // own, or the one that this node follows. For the image that runs the error is
 // updater.ErrRuns.
-func findImage(ctx context.Context, ref, follows string, o registry.Options, b updater.Boot) (*registry.Image, string, error) {
+func findImage(ctx context.Context, ref, follows string, o registry.Options, b updater.Boot) (*registry.Published, string, error) {
 	finding, stop := context.WithTimeout(ctx, findTime)
 	defer stop()
 	place, tag, err := registry.Locate(ref, o)
@@ -240,9 +235,8 @@ func findImage(ctx context.Context, ref, follows string, o registry.Options, b u
 	if err != nil {
 		return nil, "", err
 	}
-	img = img.With(ctx)
 	channel := channelOf(tag, follows)
-	c := updater.Candidate{Manifest: img.Manifest, Digest: img.Digest, Signatures: img.Signatures}
+	c := updater.Candidate{Manifest: img.Manifest, Digest: img.Digest, Signatures: img.Signature.Signatures}
 	return img, channel, b.Accept(c, updater.Order{Channel: channel})
 }
 

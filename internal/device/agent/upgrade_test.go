@@ -55,7 +55,7 @@ func newPublished(t *testing.T) published {
 }
 
 // put puts a signed image under a tag, and returns it.
-func (p published) put(tag string, change func(*image.Manifest)) *registry.Image {
+func (p published) put(tag string, change func(*image.Manifest)) *registry.Published {
 	p.Helper()
 	ctx := context.Background()
 	root := bytes.Repeat([]byte("r"), int(verity.BlockSize+verity.TreeSize(1)))
@@ -94,7 +94,7 @@ func (p published) put(tag string, change func(*image.Manifest)) *registry.Image
 }
 
 // move has a channel name an image, with a statement where that is a way back.
-func (p published) move(img *registry.Image, channel string) {
+func (p published) move(img *registry.Published, channel string) {
 	p.Helper()
 	if err := registry.Move(context.Background(), img, p.at, channel, p.key); err != nil {
 		p.Fatal(err)
@@ -114,7 +114,7 @@ func TestFindImage(t *testing.T) {
 	p.move(now, "lab-canary")
 	p.move(old, "lab-canary") // with a statement
 	for _, tag := range []string{"stable"} {
-		if err := p.at.PutManifest(ctx, tag, image.Describe(old.OCI), old.OCI); err != nil { // whoever can move tags
+		if err := p.at.PutManifest(ctx, tag, image.Describe(old.Signature.Manifest), old.Signature.Manifest); err != nil { // whoever can move tags
 			t.Fatal(err)
 		}
 	}
@@ -147,7 +147,7 @@ func TestFindImage(t *testing.T) {
 		if channel != c.channel {
 			t.Errorf("%s: channel %q, want %q", c.what, channel, c.channel)
 		}
-		if r, err := img.Open(image.RootFile); err != nil {
+		if r, err := img.Open(context.Background(), image.RootFile); err != nil {
 			t.Errorf("%s: %v", c.what, err)
 		} else if _, err := io.Copy(io.Discard, struct{ io.Reader }{r}); err != nil {
 			t.Errorf("%s: reading what was found: %v", c.what, err)

@@ -93,7 +93,7 @@ func newKey(t testing.TB) *ecdsa.PrivateKey {
 }
 
 // put writes an image onto slot b, with none of the checks that come before.
-func (l *life) put(img slots.Image) {
+func (l *life) put(img image.Image) {
 	l.t.Helper()
 	if _, err := WriteSlot(context.Background(), l.card, img, slots.B, l.table().Partitions[disk.SlotB-1]); err != nil {
 		l.t.Fatal(err)
@@ -109,10 +109,10 @@ func (l *life) copied(t *testing.T) *life {
 }
 
 // spoil inverts a byte of a file on slot b.
-func (l *life) spoil(img slots.Image, name string) {
+func (l *life) spoil(img image.Image, name string) {
 	l.t.Helper()
 	p := l.table().Partitions[disk.SlotB-1]
-	layout, err := img.Slot(slots.B, p)
+	layout, err := sizesOf(l.t, img).Slot(slots.B, p)
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -131,8 +131,8 @@ func (l *life) spoil(img slots.Image, name string) {
 // holds, after an image was brought and before it is armed.
 type armCase struct {
 	img   func(*testing.T) making
-	harm  func(*life, slots.Image)
-	order func(slots.Image) Order
+	harm  func(*life, image.Image)
+	order func(image.Image) Order
 	want  string // "" is armed
 }
 
@@ -188,23 +188,23 @@ func withStatement(channel string) func(*testing.T) making {
 }
 
 func spoiled(name string) armCase {
-	return armCase{harm: func(l *life, img slots.Image) { l.spoil(img, name) }, want: name + ": its digest on the card is"}
+	return armCase{harm: func(l *life, img image.Image) { l.spoil(img, name) }, want: name + ": its digest on the card is"}
 }
 
-func asked(o Order) func(slots.Image) Order {
-	return func(img slots.Image) Order { o.Digest = img.Digest; return o }
+func asked(o Order) func(image.Image) Order {
+	return func(img image.Image) Order { o.Digest = img.Digest; return o }
 }
 
 var armCases = map[string]armCase{
 	"nothing is wrong":     {},
-	"the node is not well": {harm: func(l *life, _ slots.Image) { l.well[l.boot.Digest] = false }, want: "this node is not well"},
+	"the node is not well": {harm: func(l *life, _ image.Image) { l.well[l.boot.Digest] = false }, want: "this node is not well"},
 	"a changed kernel":     spoiled("vmlinuz"), "changed firmware": spoiled("start.elf"), "a changed initramfs": spoiled("initramfs"),
 	"a changed config.txt": spoiled("config.txt"), "changed kernel words": spoiled("cmdline.txt"), "a changed root": spoiled(image.RootFile),
-	"another image":         {order: func(slots.Image) Order { return Order{Digest: image.DigestOf(nil)} }, want: "not " + image.DigestOf(nil)},
-	"a trial":               {harm: func(l *life, _ slots.Image) { l.boot.Kind = slots.Trial }, want: "this boot is a trial"},
+	"another image":         {order: func(image.Image) Order { return Order{Digest: image.DigestOf(nil)} }, want: "not " + image.DigestOf(nil)},
+	"a trial":               {harm: func(l *life, _ image.Image) { l.boot.Kind = slots.Trial }, want: "this boot is a trial"},
 	"it failed here before": {harm: failedHere, want: "failed on this node before"},
 	"it failed here before, and is asked for again": {harm: failedHere, order: asked(Order{Again: true})},
-	"another upgrade is armed": {harm: func(l *life, _ slots.Image) {
+	"another upgrade is armed": {harm: func(l *life, _ image.Image) {
 		l.noted(slots.Update{Step: slots.Armed, Slot: slots.B, Digest: "sha256:x", Release: "7"})
 	}, want: "release 7 is being tried"},
 
@@ -239,10 +239,10 @@ var armCases = map[string]armCase{
 	"a lower release with a statement for another channel":   {img: withStatement("canary"), order: asked(Order{Channel: "stable"}), want: "is older than 1.0"},
 	"a lower release with a statement, and no channel asked": {img: withStatement("stable"), want: "no channel was asked for"},
 	"a lower release that this card holds":                   {img: changed("0.9", func(*making) {}), order: asked(Order{Return: true})},
-	"the datastore can't be copied":                          {harm: func(l *life, _ slots.Image) { l.full = true }, want: "no space left on device"},
+	"the datastore can't be copied":                          {harm: func(l *life, _ image.Image) { l.full = true }, want: "no space left on device"},
 }
 
-func failedHere(l *life, img slots.Image) {
+func failedHere(l *life, img image.Image) {
 	l.noted(slots.Update{Step: slots.Left, Slot: slots.B, Digest: img.Digest, Release: img.Manifest.Release, Bad: true, Reason: "it panicked"})
 }
 
@@ -290,15 +290,15 @@ func TestAskAgainChecks(t *testing.T) {
 	base := newLife(t, newImage(t, "1.0"))
 	for name, c := range map[string]struct {
 		img  func(*testing.T) making
-		harm func(*life, slots.Image)
+		harm func(*life, image.Image)
 		want string // "" is asked for again
 	}{
 		"nothing is wrong":         {},
-		"the node is not well":     {harm: func(l *life, _ slots.Image) { l.well[l.boot.Digest] = false }, want: "this node is not well"},
-		"a changed kernel":         {harm: func(l *life, img slots.Image) { l.spoil(img, "vmlinuz") }, want: "vmlinuz: its digest"},
-		"another image":            {harm: func(l *life, _ slots.Image) { l.put(newImage(l.t, "1.2")) }, want: "it holds another image"},
+		"the node is not well":     {harm: func(l *life, _ image.Image) { l.well[l.boot.Digest] = false }, want: "this node is not well"},
+		"a changed kernel":         {harm: func(l *life, img image.Image) { l.spoil(img, "vmlinuz") }, want: "vmlinuz: its digest"},
+		"another image":            {harm: func(l *life, _ image.Image) { l.put(newImage(l.t, "1.2")) }, want: "it holds another image"},
 		"the old key alone signed": {img: signedBy(nextKey, oldKey), want: "its own /init would not start it"},
-		"another board":            {harm: func(l *life, _ slots.Image) { l.boot.Board = "rpi5" }, want: "this is a rpi5"},
+		"another board":            {harm: func(l *life, _ image.Image) { l.boot.Board = "rpi5" }, want: "this is a rpi5"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			k := newMaking(t, "1.1")

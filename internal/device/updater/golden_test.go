@@ -20,7 +20,7 @@ import (
 // found and checked where it is kept, written to a slot, read back, started,
 // and kept. It is never made anew.
 func TestGoldenArtifact(t *testing.T) {
-	text, err := os.ReadFile("../../artifact/testdata/format1.pub")
+	text, err := os.ReadFile("../../shared/image/testdata/format1.pub")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,16 +29,11 @@ func TestGoldenArtifact(t *testing.T) {
 		t.Fatal(err)
 	}
 	keys := []*ecdsa.PublicKey{key}
-	img, err := registry.Open(context.Background(), registry.OpenLayout("../../artifact/testdata/format1"), "1.0", registry.Want{Keys: keys, Arch: "arm64", Stream: "lab"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	signature, err := img.Signature()
+	img, err := registry.Open(context.Background(), registry.OpenLayout("../../shared/image/testdata/format1"), "1.0", registry.Want{Keys: keys, Arch: "arm64", Stream: "lab"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	const digest = "sha256:60a7bc5781644523244ac093b2e20384d550d421d1b766eea0617a03b684245d"
-	golden := slots.Image{Manifest: img.Manifest, Text: img.Text, Signature: signature, Digest: img.Digest, Open: img.Open}
 	if img.Digest != digest || img.Release != "1.0" {
 		t.Errorf("it is %s %s", img.Release, img.Digest)
 	}
@@ -48,7 +43,7 @@ func TestGoldenArtifact(t *testing.T) {
 		return cmdline.Info{Stream: "lab", BuildID: strings.Repeat("ab", 16), Keys: []string{string(text)}}, nil
 	}
 	l.start("", PowerOn)
-	if err := l.through(l.add(golden, true)); err != nil {
+	if err := l.through(l.add(img.Image, true)); err != nil {
 		t.Fatal(err)
 	}
 	l.is(slots.B, "1.0", slots.Finished)

@@ -1,6 +1,7 @@
 package updater
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pikelet-os/pikelet/internal/shared/image"
 	"github.com/pikelet-os/pikelet/internal/shared/image/patch"
 	"github.com/pikelet-os/pikelet/internal/shared/slots"
 	"github.com/pikelet-os/pikelet/internal/testing/powercut"
@@ -96,14 +98,14 @@ func killTable(t *testing.T, way string) {
 					tr.do(l)
 				}
 				asked := next
-				asked.Open = func(name string) (io.ReadCloser, error) {
+				asked.Source = hooked{next.Source, func(ctx context.Context, f image.File, at, n int64) (io.ReadCloser, error) {
 					l.opened++
 					l.step("open")
 					if l.unreachable {
 						return nil, errors.New("the registry is gone")
 					}
-					return next.Open(name)
-				}
+					return next.Source.Open(ctx, f, at, n)
+				}}
 				err := l.through(asked)
 				if !l.comesToRest() {
 					t.Fatalf("it never comes to rest: %+v", l.record())

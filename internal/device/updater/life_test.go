@@ -104,12 +104,12 @@ func infoWith(t testing.TB, keys ...*ecdsa.PrivateKey) cmdline.Info {
 
 // newImage makes a small image, signed; what changes from release to release is
 // its kernel, a block of its root and its words.
-func newImage(t testing.TB, release string) slots.Image {
+func newImage(t testing.TB, release string) image.Image {
 	t.Helper()
 	return newMaking(t, release).image(t)
 }
 
-func (k making) image(t testing.TB) slots.Image {
+func (k making) image(t testing.TB) image.Image {
 	t.Helper()
 	release := k.release
 	text, err := cmdline.EncodeInfo(k.info)
@@ -161,12 +161,27 @@ func (k making) image(t testing.TB) slots.Image {
 	if k.more != nil {
 		list = append(list, k.more(image.DigestOf(oci))...)
 	}
-	signature, err := image.Signature{Manifest: oci, Signatures: list}.Encode()
+	return image.Image{Manifest: m, Text: text, Signature: image.Signature{Manifest: oci, Signatures: list}, Digest: image.DigestOf(oci), Source: image.Memory(files)}
+}
+
+// hooked is the source of an image whose files are opened by a function.
+type hooked struct {
+	image.Source
+	open func(ctx context.Context, f image.File, at, n int64) (io.ReadCloser, error)
+}
+
+// Open implements image.Source.
+func (h hooked) Open(ctx context.Context, f image.File, at, n int64) (io.ReadCloser, error) {
+	return h.open(ctx, f, at, n)
+}
+
+func sizesOf(t testing.TB, img image.Image) slots.Sizes {
+	t.Helper()
+	s, err := slots.SizesOf(img)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return slots.Image{Manifest: m, Text: text, Signature: signature, Digest: image.DigestOf(oci),
-		Open: func(name string) (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(files[name])), nil }}
+	return s
 }
 
 func keys[V any](m map[string]V) func(func(string) bool) {
@@ -182,7 +197,7 @@ func keys[V any](m map[string]V) func(func(string) bool) {
 const secret = "psk: \"the secret of this network\""
 
 // newCard returns a card as it is flashed, with an image on slot a.
-func newCard(t testing.TB, img slots.Image) (*powercut.Card, disk.Table) {
+func newCard(t testing.TB, img image.Image) (*powercut.Card, disk.Table) {
 	t.Helper()
 	card := powercut.NewCard()
 	table, err := disk.Card(img.Manifest.SlotSize, disk.StateInImage, 7)
@@ -190,11 +205,11 @@ func newCard(t testing.TB, img slots.Image) (*powercut.Card, disk.Table) {
 		t.Fatal(err)
 	}
 	p := table.Partitions[disk.Control-1]
-	control, err := img.Control(slots.Files{Default: slots.A, Bootcode: []byte("bootcode"), Node: []byte("hostname: attic\nwifi: {" + secret + "}\n")}, p)
+	control, contents, err := sizesOf(t, img).Control(slots.Files{Default: slots.A, Bootcode: []byte("bootcode"), Node: []byte("hostname: attic\nwifi: {" + secret + "}\n")}, p)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := control.Write(io.NewOffsetWriter(card, p.Start)); err != nil {
+	if err := control.Write(io.NewOffsetWriter(card, p.Start), contents); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := card.WriteAt(table.Encode(), 0); err != nil {
@@ -213,7 +228,7 @@ type life struct {
 	card     *powercut.Recorder
 	firmware vm.Firmware
 	keys     []*ecdsa.PublicKey
-	images   map[string]slots.Image // by digest
+	images   map[string]image.Image // by digest
 	well     map[string]bool        // images whose checks hold, by digest
 	outside  bool                   // what fails does so outside the node
 	soak     time.Duration
@@ -241,7 +256,7 @@ type life struct {
 // killed is what a process ends with that is killed.
 type killed struct{}
 
-func newLife(t testing.TB, first slots.Image) *life {
+func newLife(t testing.TB, first image.Image) *life {
 	t.Helper()
 	key, err := testKey()
 	if err != nil {
@@ -249,12 +264,12 @@ func newLife(t testing.TB, first slots.Image) *life {
 	}
 	card, _ := newCard(t, first)
 	l := &life{t: t, card: powercut.Record(card), firmware: powercut.Firmwares[0].Firmware, keys: []*ecdsa.PublicKey{&key.PublicKey},
-		images: map[string]slots.Image{first.Digest: first}, well: map[string]bool{first.Digest: true}, soak: 10 * time.Second, board: "rpi3"}
+		images: map[string]image.Image{first.Digest: first}, well: map[string]bool{first.Digest: true}, soak: 10 * time.Second, board: "rpi3"}
 	return l
 }
 
 // add makes an image known, whose checks hold or do not.
-func (l *life) add(img slots.Image, well bool) slots.Image {
+func (l *life) add(img image.Image, well bool) image.Image {
 	l.images[img.Digest], l.well[img.Digest] = img, well
 	return img
 }
@@ -387,12 +402,12 @@ func (l *life) run() bool {
 }
 
 // upgrade is the verb.
-func (l *life) upgrade(img slots.Image, drill bool) (Written, error) {
+func (l *life) upgrade(img image.Image, drill bool) (Written, error) {
 	u := l.updater()
 	var w Written
 	err, dead := survive(func() error {
 		l.step("idle")
-		err := u.MayStart(img, l.again)
+		err := u.MayStart(img.Digest, l.again)
 		if err != nil {
 			return err
 		}
@@ -408,7 +423,7 @@ func (l *life) upgrade(img slots.Image, drill bool) (Written, error) {
 }
 
 // through starts an upgrade, and goes on until it came to its end.
-func (l *life) through(img slots.Image) error {
+func (l *life) through(img image.Image) error {
 	if _, err := l.upgrade(img, false); err != nil {
 		return err
 	}

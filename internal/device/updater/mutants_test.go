@@ -114,7 +114,7 @@ var mutants = map[string]mutant{
 		// The card does not keep a byte of the new root, and nobody looks.
 		img := l.add(newImage(l.t, "1.1"), true)
 		p := l.table().Partitions[disk.SlotB-1]
-		layout, err := img.Slot(slots.B, p)
+		layout, err := sizesOf(l.t, img).Slot(slots.B, p)
 		if err != nil {
 			l.t.Fatal(err)
 		}

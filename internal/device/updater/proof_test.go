@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/pikelet-os/pikelet/internal/shared/disk"
+	"github.com/pikelet-os/pikelet/internal/shared/image"
 	"github.com/pikelet-os/pikelet/internal/shared/image/patch"
 	"github.com/pikelet-os/pikelet/internal/shared/nodeconfig"
 	"github.com/pikelet-os/pikelet/internal/shared/slots"
@@ -115,7 +116,7 @@ func (l *life) grow(random *rand.Rand) error {
 }
 
 // event is something that happens in a node's life. Images come in any way.
-func (l *life) event(img slots.Image, random *rand.Rand) error {
+func (l *life) event(img image.Image, random *rand.Rand) error {
 	l.way = []string{"", patch.ByFiles, patch.ByPatch}[random.IntN(3)]
 	switch random.IntN(14) {
 	case 0:

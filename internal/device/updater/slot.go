@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"io"
+	"io/fs"
 	"maps"
 	"slices"
 
@@ -34,17 +35,19 @@ type Written struct{ Bytes, Same int64 }
 // that holds the image already is left as it is. What the image's files are
 // opened as need not be checked by whoever opens them: every byte is checked
 // where it lies on the card, before the slot is one.
-func WriteSlot(ctx context.Context, d medium.Medium, img slots.Image, l slots.Letter, p disk.Partition) (Written, error) {
-	layout, err := img.Slot(l, p)
+func WriteSlot(ctx context.Context, d medium.Medium, img image.Image, l slots.Letter, p disk.Partition) (Written, error) {
+	sizes, err := slots.SizesOf(img)
 	if err != nil {
 		return Written{}, err
 	}
-	if compare(ctx, d, img, l, p, nil) == nil {
-		return Written{}, nil
-	}
-	if layout, err = reusing(d, img, l, p, layout).Slot(l, p); err != nil {
+	layout, err := sizes.Slot(l, p)
+	if err != nil {
 		return Written{}, err
 	}
+	if compare(ctx, d, img, l, p, layout, nil) == nil {
+		return Written{}, nil
+	}
+	source := image.Prefer(img, inPlace(d, l, p, layout))
 	seed := maphash.MakeSeed()
 	was := probe(d, p, seed)
 	// A slot that is being written is nothing a firmware walks into: its first
@@ -60,7 +63,8 @@ func WriteSlot(ctx context.Context, d medium.Medium, img slots.Image, l slots.Le
 		return Written{}, fmt.Errorf("taking slot %s out of use: %w", l, err)
 	}
 	w := &writer{Writer: medium.Writer{Ctx: ctx, To: d, Tell: func(int64) {}}, d: d, start: p.Start, last: map[int64][]byte{}, seed: seed, probes: was}
-	if err := layout.Write(w); err != nil {
+	contents := slots.Contents(img, l, func(name string) (io.ReadCloser, error) { return source.OpenUnchecked(ctx, name) })
+	if err := layout.Write(w, contents); err != nil {
 		return w.Written, fmt.Errorf("writing slot %s: %w", l, err)
 	}
 	// All but the first sector and its copy is on the card, and read back, before
@@ -68,8 +72,8 @@ func WriteSlot(ctx context.Context, d medium.Medium, img slots.Image, l slots.Le
 	if err := settle(d); err != nil {
 		return w.Written, fmt.Errorf("writing slot %s: %w", l, err)
 	}
-	if err := compare(ctx, d, img, l, p, boot); err != nil {
-		return w.Written, fmt.Errorf("reading slot %s back: %w", l, whose(err, img))
+	if err := compare(ctx, d, img, l, p, layout, boot); err != nil {
+		return w.Written, fmt.Errorf("reading slot %s back: %w", l, whose(ctx, err, img))
 	}
 	for _, at := range slices.Backward(slices.Sorted(maps.Keys(w.last))) {
 		if _, err := d.WriteAt(w.last[at], p.Start+at); err != nil {
@@ -88,26 +92,44 @@ func WriteSlot(ctx context.Context, d medium.Medium, img slots.Image, l slots.Le
 	return w.Written, nil
 }
 
-// reusing has files of an image come from the slot itself, where they lie there
-// already: those that an earlier image had in the same place, and what an
-// upgrade that was cut off had brought. They need not be fetched again. What is
-// there counts by its digest alone.
-func reusing(d io.ReaderAt, img slots.Image, l slots.Letter, p disk.Partition, layout *fat.Layout) slots.Image {
+// placed is the files of an image that lie on a card already where a layout puts
+// them: those that an earlier image had in the same place, and what an upgrade
+// that was cut off had brought. They need not be fetched again. What is there
+// counts by its digest alone.
+type placed struct {
+	d       io.ReaderAt
+	letter  slots.Letter
+	start   int64 // of the partition, bytes
+	layout  *fat.Layout
+	digests map[string]bool // of the files that an earlier image has there
+	known   bool            // digests is known
+}
+
+func inPlace(d io.ReaderAt, l slots.Letter, p disk.Partition, layout *fat.Layout) placed {
 	digests, known := earlier(d, p)
-	open := img.Open
-	img.Open = func(name string) (io.ReadCloser, error) {
-		f, _ := img.Manifest.File(name)
-		if known && !digests[f.Digest] {
-			return open(name)
-		}
-		on, _ := l.OnSlot(name)
-		there := func() io.Reader { return io.NewSectionReader(d, p.Start+layout.Offset(on), f.Size) }
-		if got, err := digestOf(there()); err != nil || got != f.Digest {
-			return open(name)
-		}
-		return io.NopCloser(there()), nil
+	return placed{d, l, p.Start, layout, digests, known}
+}
+
+// OpenAt implements image.Source.
+func (p placed) OpenAt(f image.File) (image.ReaderAt, error) {
+	on, ok := p.letter.OnSlot(f.Name)
+	if !ok || p.known && !p.digests[f.Digest] {
+		return nil, fs.ErrNotExist
 	}
-	return img
+	there := io.NewSectionReader(p.d, p.start+p.layout.Offset(on), f.Size)
+	if got, err := digestOf(io.NewSectionReader(there, 0, f.Size)); err != nil || got != f.Digest {
+		return nil, fs.ErrNotExist
+	}
+	return onCard{there}, nil
+}
+
+// Open implements image.Source.
+func (p placed) Open(_ context.Context, f image.File, at, n int64) (io.ReadCloser, error) {
+	r, err := p.OpenAt(f)
+	if err != nil {
+		return nil, err
+	}
+	return image.Section(r, at, n), nil
 }
 
 // earlier returns the digests of the files of the image that a slot holds. Of
@@ -265,25 +287,18 @@ func run(b, old []byte, done int) (n int, same bool) {
 
 // compare reads a slot and checks that it is the image's: every file by its
 // digest, and all the rest byte by byte, but for some sectors.
-func compare(ctx context.Context, d io.ReaderAt, img slots.Image, l slots.Letter, p disk.Partition, but []int64) error {
+func compare(ctx context.Context, d io.ReaderAt, img image.Image, l slots.Letter, p disk.Partition, layout *fat.Layout, but []int64) error {
 	with := medium.Part{W: &medium.Comparer{Ctx: ctx, With: d, Tell: func(int64) {}}, Start: p.Start}
 	c := &comparer{Part: with, ctx: ctx, out: but}
-	var layout *fat.Layout
-	there := img
-	there.Open = func(name string) (io.ReadCloser, error) {
-		f, ok := img.Manifest.File(name)
+	return layout.Write(c, slots.Contents(img, l, func(name string) (io.ReadCloser, error) {
+		f, ok := img.File(name)
 		if !ok {
 			return nil, fmt.Errorf("the image has no file %q", name)
 		}
 		on, _ := l.OnSlot(name)
 		c.file = &f
 		return io.NopCloser(io.NewSectionReader(d, p.Start+layout.Offset(on), f.Size)), nil
-	}
-	var err error
-	if layout, err = there.Slot(l, p); err != nil {
-		return err
-	}
-	return layout.Write(c)
+	}))
 }
 
 // comparer compares all that is no file byte by byte, but for sectors that
@@ -338,12 +353,12 @@ func (w *wrongFile) Error() string {
 
 // whose finds out whether a file that is wrong on the card came that way: it
 // reads it once more from where it came.
-func whose(err error, img slots.Image) error {
+func whose(ctx context.Context, err error, img image.Image) error {
 	var wrong *wrongFile
 	if !errors.As(err, &wrong) {
 		return err
 	}
-	r, openErr := img.Open(wrong.Name)
+	r, openErr := img.OpenUnchecked(ctx, wrong.Name)
 	if openErr != nil {
 		return err
 	}

@@ -85,10 +85,10 @@ func BenchmarkSlotB(t *testing.B) {
 		t.Skip("make bench says which card")
 	}
 	ctx := context.Background()
-	_, img, _, f, table := slotImage(t)
+	img, _, f, table := slotImage(t)
 	defer f.Close()
 	c := &timed{File: f}
-	if _, err := WriteSlot(ctx, c, img, slots.B, table.Partitions[disk.SlotB-1]); err != nil {
+	if _, err := WriteSlot(ctx, c, img.Image, slots.B, table.Partitions[disk.SlotB-1]); err != nil {
 		t.Fatal(err)
 	}
 	peak, err := inStatus("VmHWM")
@@ -105,7 +105,7 @@ func BenchmarkSlotB(t *testing.B) {
 }
 
 // slotImage opens the card and the image that make bench names.
-func slotImage(t *testing.B) (*registry.Image, slots.Image, []*ecdsa.PublicKey, *os.File, disk.Table) {
+func slotImage(t *testing.B) (*registry.Published, []*ecdsa.PublicKey, *os.File, disk.Table) {
 	ctx := context.Background()
 	text, err := os.ReadFile(*slotKey)
 	if err != nil {
@@ -124,10 +124,6 @@ func slotImage(t *testing.B) (*registry.Image, slots.Image, []*ecdsa.PublicKey, 
 	if err != nil {
 		t.Fatal(err)
 	}
-	signature, err := img.Signature()
-	if err != nil {
-		t.Fatal(err)
-	}
 	f, err := os.OpenFile(*slotCard, os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -136,7 +132,7 @@ func slotImage(t *testing.B) (*registry.Image, slots.Image, []*ecdsa.PublicKey, 
 	if err != nil {
 		t.Fatal(err)
 	}
-	return img, slots.Image{Manifest: img.Manifest, Text: img.Text, Signature: signature, Digest: img.Digest, Open: img.OpenUnchecked}, keys, f, table
+	return img, keys, f, table
 }
 
 // inStatus returns a figure of /proc/self/status, MiB. Not what getrusage says:
@@ -164,7 +160,7 @@ func BenchmarkByPatch(t *testing.B) {
 	// As pikeletd does (internal/device/agent, sparing).
 	debug.SetGCPercent(50)
 	debug.SetMemoryLimit(48 << 20)
-	published, img, keys, f, table := slotImage(t)
+	img, keys, f, table := slotImage(t)
 	defer f.Close()
 	c := &timed{File: f}
 	old, err := ReadSlot(ctx, c, table, slots.A, keys)
@@ -173,11 +169,11 @@ func BenchmarkByPatch(t *testing.B) {
 	}
 	digest := old.Digest
 	u := &Updater{Card: c, Table: table, Boot: Boot{Slot: slots.A, Digest: digest, Keys: keys}, Node: &life{t: t, card: powercut.Record(powercut.NewCard()), well: map[string]bool{digest: true}, boot: Boot{Digest: digest}, good: -1}}
-	p, err := registry.FindPatch(ctx, published, digest, keys)
+	p, err := registry.FindPatch(ctx, img, digest, keys)
 	if err != nil || p == nil {
 		t.Fatalf("no patch for %s: %v", old.Release, err)
 	}
-	src := Source{Image: img, Patch: &p.Patch, OpenPatch: p.Open, Scratch: func(int64) (*os.File, error) { return patch.Scratch("") }}
+	src := Source{Image: img.Image, Patch: &p.Patch, OpenPatch: p.Open, Scratch: func(int64) (*os.File, error) { return patch.Scratch("") }}
 	var most atomic.Int64 // KiB, without pages of files
 	stop := make(chan bool)
 	defer close(stop)
@@ -206,7 +202,7 @@ func BenchmarkByPatch(t *testing.B) {
 	}
 	start := time.Now()
 	for _, file := range img.Manifest.Files {
-		r, err := made.Open(file.Name)
+		r, err := made.OpenUnchecked(ctx, file.Name)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/pikelet-os/pikelet/internal/device/reboot"
 	"github.com/pikelet-os/pikelet/internal/shared/cmdline"
 	"github.com/pikelet-os/pikelet/internal/shared/disk"
+	"github.com/pikelet-os/pikelet/internal/shared/image"
 	"github.com/pikelet-os/pikelet/internal/shared/medium"
 	"github.com/pikelet-os/pikelet/internal/shared/node"
 	"github.com/pikelet-os/pikelet/internal/shared/slots"
@@ -97,9 +98,10 @@ func (u *Updater) note(s slots.Update) error {
 
 func (u *Updater) tell(format string, args ...any) { u.Node.Tell(fmt.Sprintf(format, args...)) }
 
-// MayStart says why this is not the moment for an upgrade, or that an image
+// MayStart returns why this is not the moment for an upgrade, or that the image of
+// an OCI digest ("" for any)
 // failed on this node before. again takes it all the same.
-func (u *Updater) MayStart(img slots.Image, again bool) error {
+func (u *Updater) MayStart(digest string, again bool) error {
 	record := slots.ReadCard(u.Card).Update
 	switch {
 	case u.Boot.Slot == slots.Net:
@@ -110,7 +112,7 @@ func (u *Updater) MayStart(img slots.Image, again bool) error {
 		return nil
 	case record.UnderWay():
 		return fmt.Errorf("release %s is being tried", record.Release)
-	case record.Step == slots.Left && record.Bad && record.Digest == img.Digest && !again:
+	case record.Step == slots.Left && record.Bad && record.Digest == digest && !again:
 		return fmt.Errorf("release %s failed on this node before: %s; say --again to try it all the same", record.Release, record.Reason)
 	}
 	return nil
@@ -126,7 +128,7 @@ func (u *Updater) Ready() error {
 
 // Bring writes an image onto the other slot. What the old release's own
 // checks say comes first: what fails there would fail in the trial too.
-func (u *Updater) Bring(ctx context.Context, img slots.Image) (Written, error) {
+func (u *Updater) Bring(ctx context.Context, img image.Image) (Written, error) {
 	if err := u.Ready(); err != nil {
 		return Written{}, err
 	}
@@ -198,7 +200,7 @@ func (u *Updater) mayArm(ctx context.Context, slot slots.Letter, o Order) (Candi
 	if o.Digest != "" && c.Digest != o.Digest {
 		return c, fmt.Errorf("it holds %s, not %s", c.Digest, o.Digest)
 	}
-	if err := u.MayStart(slots.Image{Digest: c.Digest}, o.Again); err != nil {
+	if err := u.MayStart(c.Digest, o.Again); err != nil {
 		return c, err
 	}
 	if err := u.Boot.Accept(c, o); err != nil {

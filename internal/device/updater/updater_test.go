@@ -24,7 +24,7 @@ func TestThereAndBack(t *testing.T) {
 	l := newLife(t, first)
 	l.start("", PowerOn)
 	second, third, fourth := l.add(newImage(t, "1.1"), true), l.add(newImage(t, "1.2"), true), l.add(newImage(t, "1.3"), false)
-	do := func(img slots.Image, slot slots.Letter, release string, step slots.Step) {
+	do := func(img image.Image, slot slots.Letter, release string, step slots.Step) {
 		t.Helper()
 		if err := l.through(img); err != nil {
 			t.Fatal(err)
@@ -84,18 +84,18 @@ func TestNotNow(t *testing.T) {
 	l.start("", PowerOn)
 	next := l.add(newImage(t, "1.1"), true)
 	l.boot.Slot = slots.Net
-	if err := l.updater().MayStart(next, false); err == nil || !strings.Contains(err.Error(), "has no card") {
+	if err := l.updater().MayStart(next.Digest, false); err == nil || !strings.Contains(err.Error(), "has no card") {
 		t.Errorf("without a card: %v", err)
 	}
 	l.boot.Slot = slots.A
 	if _, err := l.upgrade(next, false); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.updater().MayStart(next, true); err == nil || !strings.Contains(err.Error(), "release 1.1 is being tried") {
+	if err := l.updater().MayStart(next.Digest, true); err == nil || !strings.Contains(err.Error(), "release 1.1 is being tried") {
 		t.Errorf("while another is armed: %v", err)
 	}
 	l.start(*l.asked, Watchdog)
-	if err := l.updater().MayStart(next, true); err == nil || !strings.Contains(err.Error(), "this boot is a trial") {
+	if err := l.updater().MayStart(next.Digest, true); err == nil || !strings.Contains(err.Error(), "this boot is a trial") {
 		t.Errorf("in a trial: %v", err)
 	}
 }
@@ -290,7 +290,7 @@ func TestWhatIsThereIsNotWritten(t *testing.T) {
 	base, table := newCard(t, old)
 	card := powercut.Record(base)
 	p := table.Partitions[disk.SlotB-1]
-	write := func(img slots.Image) Written {
+	write := func(img image.Image) Written {
 		w, err := WriteSlot(context.Background(), card, img, slots.B, p)
 		if err != nil {
 			t.Fatal(err)
@@ -318,11 +318,11 @@ func TestWhatIsThereIsNotFetched(t *testing.T) {
 	p := table.Partitions[disk.SlotB-1]
 	fetched := map[string]int{}
 	asked := now
-	asked.Open = func(name string) (io.ReadCloser, error) {
-		fetched[name]++
-		return now.Open(name)
-	}
-	write := func(img slots.Image) error {
+	asked.Source = hooked{now.Source, func(ctx context.Context, f image.File, at, n int64) (io.ReadCloser, error) {
+		fetched[f.Name]++
+		return now.Source.Open(ctx, f, at, n)
+	}}
+	write := func(img image.Image) error {
 		_, err := WriteSlot(context.Background(), card, img, slots.B, p)
 		return err
 	}
@@ -403,7 +403,9 @@ func TestCardsThatFail(t *testing.T) {
 			l.start("", PowerOn)
 			img := now
 			if name == "a file that is gone" {
-				img.Open = func(name string) (io.ReadCloser, error) { return nil, errors.New("the registry is gone") }
+				img.Source = hooked{now.Source, func(context.Context, image.File, int64, int64) (io.ReadCloser, error) {
+					return nil, errors.New("the registry is gone")
+				}}
 			}
 			spoil(l, l.table().Partitions[disk.SlotB-1])
 			if _, err := l.upgrade(l.add(img, true), false); err == nil {
@@ -433,7 +435,7 @@ func TestWhoseFault(t *testing.T) {
 	old, now := newImage(t, "1.0"), newImage(t, "1.1")
 	base, table := newCard(t, old)
 	p := table.Partitions[disk.SlotB-1]
-	write := func(rots int64, img slots.Image) string {
+	write := func(rots int64, img image.Image) string {
 		card := powercut.Record(base.Clone())
 		card.Rots = rots
 		_, err := WriteSlot(context.Background(), card, img, slots.B, p)
@@ -446,15 +448,15 @@ func TestWhoseFault(t *testing.T) {
 		return err.Error()
 	}
 	bad := now
-	bad.Open = func(name string) (io.ReadCloser, error) {
-		r, err := now.Open(name)
-		if err != nil || name != image.RootFile {
+	bad.Source = hooked{now.Source, func(ctx context.Context, f image.File, at, n int64) (io.ReadCloser, error) {
+		r, err := now.Source.Open(ctx, f, at, n)
+		if err != nil || f.Name != image.RootFile {
 			return r, err
 		}
 		b, err := io.ReadAll(r)
 		b[len(b)/2] ^= 1
 		return io.NopCloser(bytes.NewReader(b)), err
-	}
+	}}
 	if got := write(0, bad); !strings.Contains(got, "publish the image there again") || strings.Contains(got, "another card") {
 		t.Error(got)
 	}
@@ -463,9 +465,9 @@ func TestWhoseFault(t *testing.T) {
 	}
 }
 
-func rootOf(t *testing.T, img slots.Image, p disk.Partition) int64 {
+func rootOf(t *testing.T, img image.Image, p disk.Partition) int64 {
 	t.Helper()
-	layout, err := img.Slot(slots.B, p)
+	layout, err := sizesOf(t, img).Slot(slots.B, p)
 	if err != nil {
 		t.Fatal(err)
 	}

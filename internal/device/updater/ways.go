@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 
+	"github.com/pikelet-os/pikelet/internal/shared/fat"
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 	"github.com/pikelet-os/pikelet/internal/shared/image/patch"
 	"github.com/pikelet-os/pikelet/internal/shared/slots"
@@ -16,7 +17,7 @@ import (
 
 // Source is where an image comes from.
 type Source struct {
-	slots.Image // all of it
+	image.Image // all of it
 
 	// Patch is the signed patch that makes it of the image that runs; nil for
 	// none. OpenPatch opens it: its end is io.EOF only if all of it is what was
@@ -37,7 +38,7 @@ type Way struct {
 	Work  int64 // bytes of files that are made by this node
 
 	plan func(context.Context) (fetch int64, err error) // nil where it is known
-	img  func(context.Context) (img slots.Image, done func(), err error)
+	img  func(context.Context) (img image.Image, done func(), err error)
 }
 
 // NotPlanned is what a way fetches that was not planned yet: to know it costs a
@@ -58,10 +59,10 @@ func (u *Updater) Ways(ctx context.Context, src Source, tell func(string)) []Way
 	running, err := u.running()
 	if err != nil {
 		tell(fmt.Sprintf("what runs cannot be read: %v", err))
-		return []Way{{Name: patch.ByImage, Fetch: missing(src, patch.Image{}, nil), img: whole(src.Image)}}
+		return []Way{{Name: patch.ByImage, Fetch: missing(src, image.Image{}, nil), img: whole(src.Image)}}
 	}
 	there := sameFiles(running)
-	full := Way{Name: patch.ByImage, Fetch: missing(src, running, nil), img: whole(withSame(src.Image, running, there))}
+	full := Way{Name: patch.ByImage, Fetch: missing(src, running, nil), img: whole(reuse(src.Image, running))}
 	root, _ := src.Manifest.File(image.RootFile)
 	if there[root.Digest] != "" {
 		full.Name = patch.ByFiles
@@ -69,11 +70,11 @@ func (u *Updater) Ways(ctx context.Context, src Source, tell func(string)) []Way
 	var list []Way
 	if src.Patch != nil {
 		w := Way{Name: patch.ByPatch, Fetch: src.Patch.Blob.Size, Work: src.Patch.Work}
-		w.img = func(ctx context.Context) (slots.Image, func(), error) { return byPatch(ctx, src, running, there) }
+		w.img = func(ctx context.Context) (image.Image, func(), error) { return byPatch(ctx, src, running) }
 		list = append(list, w)
 	}
 	if src.Part != nil && there[root.Digest] == "" {
-		files := &fileWay{src: src, running: running, there: there}
+		files := &fileWay{src: src, running: running}
 		w := Way{Name: patch.ByFiles, Fetch: NotPlanned, plan: files.plan, img: files.image}
 		if len(list) > 0 {
 			list = append(list, w)
@@ -118,36 +119,53 @@ func (u *Updater) bringBy(ctx context.Context, w Way) (Written, error) {
 	return n, err
 }
 
-func whole(img slots.Image) func(context.Context) (slots.Image, func(), error) {
-	return func(context.Context) (slots.Image, func(), error) { return img, func() {}, nil }
+func whole(img image.Image) func(context.Context) (image.Image, func(), error) {
+	return func(context.Context) (image.Image, func(), error) { return img, func() {}, nil }
 }
 
 // running returns the image that runs, as it lies on the card. Its chain is
 // checked down to the manifest; what its files hold is checked by whoever reads
 // them.
-func (u *Updater) running() (patch.Image, error) {
+func (u *Updater) running() (image.Image, error) {
 	s, err := openSlot(u.Card, u.Table, u.Boot.Slot, u.Boot.Keys)
 	if err != nil {
-		return patch.Image{}, err
+		return image.Image{}, err
 	}
 	if s.Digest != u.Boot.Digest {
-		return patch.Image{}, fmt.Errorf("slot %s holds %s, and %s was started", u.Boot.Slot, s.Digest, u.Boot.Digest)
+		return image.Image{}, fmt.Errorf("slot %s holds %s, and %s was started", u.Boot.Slot, s.Digest, u.Boot.Digest)
 	}
-	return patch.Image{Manifest: s.Manifest, Open: func(name string) (patch.File, error) {
-		on, ok := u.Boot.Slot.OnSlot(name)
-		want, listed := s.File(name)
-		if !ok || !listed {
-			return nil, fmt.Errorf("slot %s has no %s: %w", u.Boot.Slot, name, fs.ErrNotExist)
-		}
-		f, size, err := s.volume.OpenAt(on, want.Size)
-		if err != nil {
-			return nil, err
-		}
-		if want.Size != size {
-			return nil, fmt.Errorf("%s has %d bytes on slot %s; its manifest says %d", name, size, u.Boot.Slot, want.Size)
-		}
-		return onCard{f}, nil
-	}}, nil
+	return image.Image{Manifest: s.Manifest, Text: s.text, Digest: s.Digest, Source: onSlot{s.volume, u.Boot.Slot}}, nil
+}
+
+// onSlot is the files of the image that lies in a slot.
+type onSlot struct {
+	volume *fat.Volume
+	slot   slots.Letter
+}
+
+// OpenAt implements image.Source.
+func (s onSlot) OpenAt(f image.File) (image.ReaderAt, error) {
+	on, ok := s.slot.OnSlot(f.Name)
+	if !ok {
+		return nil, fmt.Errorf("slot %s has no %s: %w", s.slot, f.Name, fs.ErrNotExist)
+	}
+	r, size, err := s.volume.OpenAt(on, f.Size)
+	if err != nil {
+		return nil, err
+	}
+	if size != f.Size {
+		return nil, fmt.Errorf("%s has %d bytes on slot %s; its manifest says %d", f.Name, size, s.slot, f.Size)
+	}
+	return onCard{r}, nil
+}
+
+// Open implements image.Source.
+func (s onSlot) Open(_ context.Context, f image.File, at, n int64) (io.ReadCloser, error) {
+	r, err := s.OpenAt(f)
+	if err != nil {
+		return nil, err
+	}
+	return image.Section(r, at, n), nil
 }
 
 type onCard struct{ io.ReaderAt }
@@ -156,7 +174,7 @@ type onCard struct{ io.ReaderAt }
 func (onCard) Close() error { return nil }
 
 // sameFiles returns the names of an image's files by their digests.
-func sameFiles(img patch.Image) map[string]string {
+func sameFiles(img image.Image) map[string]string {
 	list := map[string]string{}
 	for _, f := range img.Files {
 		list[f.Digest] = f.Name
@@ -166,7 +184,7 @@ func sameFiles(img patch.Image) map[string]string {
 
 // missing returns the bytes of the files of an image that another has not, but
 // for some.
-func missing(src Source, running patch.Image, but map[string]bool) (n int64) {
+func missing(src Source, running image.Image, but map[string]bool) (n int64) {
 	for _, f := range src.Manifest.Lacking(running.Manifest) {
 		if !but[f.Name] {
 			n += f.Size
@@ -175,35 +193,52 @@ func missing(src Source, running patch.Image, but map[string]bool) (n int64) {
 	return n
 }
 
-// withSame has files that did not change come from the running slot, if they are
-// still what they were.
-func withSame(img slots.Image, running patch.Image, there map[string]string) slots.Image {
-	open := img.Open
-	img.Open = func(name string) (io.ReadCloser, error) {
-		f, _ := img.Manifest.File(name)
-		old, ok := there[f.Digest]
-		if !ok {
-			return open(name)
-		}
-		r, err := running.Open(old)
-		if err != nil {
-			return open(name)
-		}
-		if got, err := digestOf(io.NewSectionReader(r, 0, f.Size)); err != nil || got != f.Digest {
-			return open(name)
-		}
-		return io.NopCloser(io.NewSectionReader(r, 0, f.Size)), nil
+// reuse returns an image with the files that did not change taken from the
+// running one, where they are still what they were.
+func reuse(img, running image.Image) image.Image {
+	return image.Prefer(img, unchanged{running, sameFiles(running)})
+}
+
+// unchanged is the files of an image that are those of another one, by their
+// digests.
+type unchanged struct {
+	image.Image
+	names map[string]string // by digest
+}
+
+// Open implements image.Source. Whatever cannot be read is not there.
+func (u unchanged) Open(_ context.Context, f image.File, at, n int64) (io.ReadCloser, error) {
+	r, err := u.OpenAt(f)
+	if err != nil {
+		return nil, err
 	}
-	return img
+	return image.Section(r, at, n), nil
+}
+
+// OpenAt implements image.Source.
+func (u unchanged) OpenAt(f image.File) (image.ReaderAt, error) {
+	name, ok := u.names[f.Digest]
+	if !ok {
+		return nil, fs.ErrNotExist
+	}
+	r, err := u.Image.OpenAt(name)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", fs.ErrNotExist, err)
+	}
+	if got, err := digestOf(io.NewSectionReader(r, 0, f.Size)); err != nil || got != f.Digest {
+		r.Close()
+		return nil, fs.ErrNotExist
+	}
+	return r, nil
 }
 
 // byPatch fetches the patch, checks that it is what was signed, and has files be
 // made with it.
-func byPatch(ctx context.Context, src Source, running patch.Image, there map[string]string) (slots.Image, func(), error) {
+func byPatch(ctx context.Context, src Source, running image.Image) (image.Image, func(), error) {
 	size := src.Patch.Blob.Size
 	f, err := src.Scratch(size)
 	if err != nil {
-		return slots.Image{}, nil, err
+		return image.Image{}, nil, err
 	}
 	r := src.OpenPatch(ctx)
 	defer r.Close()
@@ -215,34 +250,21 @@ func byPatch(ctx context.Context, src Source, running patch.Image, there map[str
 	}
 	if err != nil {
 		f.Close()
-		return slots.Image{}, nil, fmt.Errorf("fetching the patch: %w", err)
+		return image.Image{}, nil, fmt.Errorf("fetching the patch: %w", err)
 	}
 	p, err := patch.Open(f, size, running, src.Manifest, src.Scratch)
 	if err != nil {
 		f.Close()
-		return slots.Image{}, nil, err
+		return image.Image{}, nil, err
 	}
-	makes := map[string]bool{}
-	for _, name := range p.Makes() {
-		makes[name] = true
-	}
-	img := withSame(src.Image, running, there)
-	open := img.Open
-	img.Open = func(name string) (io.ReadCloser, error) {
-		if makes[name] {
-			return p.Make(ctx, name)
-		}
-		return open(name)
-	}
-	return img, func() { f.Close() }, nil
+	return image.Prefer(reuse(src.Image, running), p.Source()), func() { f.Close() }, nil
 }
 
 // fileWay has the root be made of the blocks of the running one, and those that
 // changed.
 type fileWay struct {
 	src     Source
-	running patch.Image
-	there   map[string]string
+	running image.Image
 	blocks  *patch.Blocks
 }
 
@@ -256,17 +278,9 @@ func (w *fileWay) plan(ctx context.Context) (fetch int64, err error) {
 	return w.blocks.Fetch + missing(w.src, w.running, map[string]bool{image.RootFile: true}), nil
 }
 
-func (w *fileWay) image(ctx context.Context) (slots.Image, func(), error) {
+func (w *fileWay) image(ctx context.Context) (image.Image, func(), error) {
 	if _, err := w.plan(ctx); err != nil {
-		return slots.Image{}, nil, err
+		return image.Image{}, nil, err
 	}
-	img := withSame(w.src.Image, w.running, w.there)
-	open := img.Open
-	img.Open = func(name string) (io.ReadCloser, error) {
-		if name == image.RootFile {
-			return w.blocks.Root(ctx), nil
-		}
-		return open(name)
-	}
-	return img, func() {}, nil
+	return image.Prefer(reuse(w.src.Image, w.running), w.blocks.Source()), func() {}, nil
 }

@@ -18,34 +18,18 @@ import (
 	"github.com/pikelet-os/pikelet/internal/shared/slots"
 )
 
-// files opens the files of an image of these tests anywhere.
-func files(img slots.Image) patch.Image {
-	return patch.Image{Manifest: img.Manifest, Open: func(name string) (patch.File, error) {
-		r, err := img.Open(name)
-		if err != nil {
-			return nil, err
-		}
-		defer r.Close()
-		b, err := io.ReadAll(r)
-		return struct {
-			io.ReaderAt
-			io.Closer
-		}{bytes.NewReader(b), io.NopCloser(nil)}, err
-	}}
-}
-
 // made keeps patches: the same pair of images has the same one.
 var made sync.Map
 
 // patchOf makes the patch from one image to another.
-func patchOf(t testing.TB, old, new slots.Image) []byte {
+func patchOf(t testing.TB, old, new image.Image) []byte {
 	t.Helper()
 	if b, ok := made.Load(old.Digest + new.Digest); ok {
 		return b.([]byte)
 	}
 	var out bytes.Buffer
 	on := func(name string) bool { return !strings.HasPrefix(name, "cmdline") }
-	if _, err := patch.Make(context.Background(), &out, files(old), files(new), patch.Options{Workers: 1, Memory: 1 << 30, In: on}); err != nil {
+	if _, err := patch.Make(context.Background(), &out, old, new, patch.Options{Workers: 1, Memory: 1 << 30, In: on}); err != nil {
 		t.Fatal(err)
 	}
 	made.Store(old.Digest+new.Digest, out.Bytes())
@@ -53,8 +37,8 @@ func patchOf(t testing.TB, old, new slots.Image) []byte {
 }
 
 // source is where an image is published, with a patch for what runs.
-func (l *life) source(img slots.Image) Source {
-	root, err := img.Open(image.RootFile)
+func (l *life) source(img image.Image) Source {
+	root, err := img.OpenUnchecked(context.Background(), image.RootFile)
 	if err != nil {
 		root = io.NopCloser(strings.NewReader(""))
 	}
@@ -91,7 +75,7 @@ type iotestErr struct{ err error }
 func (e iotestErr) Read([]byte) (int, error) { return 0, e.err }
 
 // bring brings an image in the life's way.
-func (l *life) bring(u *Updater, img slots.Image) (Written, error) {
+func (l *life) bring(u *Updater, img image.Image) (Written, error) {
 	if l.way == "" {
 		return u.Bring(context.Background(), img)
 	}
@@ -99,19 +83,19 @@ func (l *life) bring(u *Updater, img slots.Image) (Written, error) {
 	l.taken = nil
 	for i, w := range ways {
 		bring := w.img
-		ways[i].img = func(ctx context.Context) (slots.Image, func(), error) {
+		ways[i].img = func(ctx context.Context) (image.Image, func(), error) {
 			l.taken = append(l.taken, w.Name)
 			img, done, err := bring(ctx)
-			open := img.Open
-			img.Open = func(name string) (io.ReadCloser, error) {
+			from := img.Source
+			img.Source = hooked{from, func(ctx context.Context, f image.File, at, n int64) (io.ReadCloser, error) {
 				if err == nil && l.kill != nil { // the whole image steps by itself
 					if w.Name != patch.ByImage {
 						l.opened++
 						l.step("open")
 					}
 				}
-				return open(name)
-			}
+				return from.Open(ctx, f, at, n)
+			}}
 			return img, done, err
 		}
 	}
@@ -141,7 +125,7 @@ func TestWays(t *testing.T) {
 				t.Error("what the second way fetches was asked for")
 			}
 		} else {
-			fetched = append(fetched, missing(Source{Image: next}, patch.Image{}, nil))
+			fetched = append(fetched, missing(Source{Image: next}, image.Image{}, nil))
 		}
 		if err := l.through(next); err != nil {
 			t.Fatalf("%s: %v", way, err)
@@ -204,7 +188,7 @@ func TestNextWay(t *testing.T) {
 			var taken []string
 			for i, w := range ways {
 				bring := w.img
-				ways[i].img = func(ctx context.Context) (slots.Image, func(), error) {
+				ways[i].img = func(ctx context.Context) (image.Image, func(), error) {
 					taken = append(taken, w.Name)
 					return bring(ctx)
 				}
@@ -253,7 +237,7 @@ func rot(name string, at int64) func(*life, *Source) {
 			at = int64(running.Root.DataBlocks)*4096 + 4096 + at
 		}
 		want := make([]byte, f.Size)
-		r, err := running.Open(name)
+		r, err := running.OpenAt(name)
 		if err != nil {
 			l.t.Fatal(err)
 		}
@@ -306,7 +290,7 @@ func TestPatchWithoutEnd(t *testing.T) {
 		read.Reader = io.MultiReader(first(ctx), bytes.NewReader(make([]byte, 10<<20)))
 		return io.NopCloser(&read)
 	}
-	if _, _, err := byPatch(context.Background(), src, patch.Image{}, nil); err == nil || read.n != src.Patch.Blob.Size+1 {
+	if _, _, err := byPatch(context.Background(), src, image.Image{}); err == nil || read.n != src.Patch.Blob.Size+1 {
 		t.Errorf("%d bytes were read of a patch of %d: %v", read.n, src.Patch.Blob.Size, err)
 	}
 }
@@ -320,7 +304,7 @@ func TestPatchDigest(t *testing.T) {
 	l.way = patch.ByPatch
 	src := l.source(next)
 	cutPatch(func(b []byte) []byte { b = bytes.Clone(b); b[len(b)-1] ^= 1; return b })(l, &src)
-	if _, _, err := byPatch(context.Background(), src, patch.Image{}, nil); err == nil || !strings.Contains(err.Error(), "was signed") {
+	if _, _, err := byPatch(context.Background(), src, image.Image{}); err == nil || !strings.Contains(err.Error(), "was signed") {
 		t.Errorf("a patch with another digest: %v", err)
 	}
 }

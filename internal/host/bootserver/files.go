@@ -141,7 +141,7 @@ func (s *Server) open(client netip.Addr, name string) (tftp.File, int64, error) 
 	if !ok {
 		return nil, 0, fs.ErrNotExist
 	}
-	opened, err := img.open(f)
+	opened, err := openFile(img, f)
 	if err != nil {
 		s.tell("tftp", err.Error())
 		return nil, 0, err

@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"sync"
+
+	"github.com/pikelet-os/pikelet/internal/shared/image"
 )
 
 // Health is what became of releases on one machine. Images go by the digest of
@@ -69,60 +71,60 @@ func (h Health) refuses(digest string) bool {
 // with last.
 type Images struct {
 	mu      sync.Mutex
-	current map[string]*Image
-	all     []*Image // those too
+	current map[string]*image.Image
+	all     []*image.Image // those too
 }
 
 // Set makes an image the one that a reference names.
-func (l *Images) Set(reference string, i *Image) {
+func (l *Images) Set(reference string, i *image.Image) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.current == nil {
-		l.current = map[string]*Image{}
+		l.current = map[string]*image.Image{}
 	}
 	l.current[reference] = i
 	l.add(i)
 }
 
 // Add has an image at hand.
-func (l *Images) Add(i *Image) {
+func (l *Images) Add(i *image.Image) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.add(i)
 }
 
-func (l *Images) add(i *Image) {
-	if !slices.ContainsFunc(l.all, func(o *Image) bool { return o.Digest == i.Digest }) {
+func (l *Images) add(i *image.Image) {
+	if !slices.ContainsFunc(l.all, func(o *image.Image) bool { return o.Digest == i.Digest }) {
 		l.all = append(l.all, i)
 	}
 }
 
 // Current returns the image that a reference names; nil where it is not at
 // hand.
-func (l *Images) Current(reference string) *Image {
+func (l *Images) Current(reference string) *image.Image {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.current[reference]
 }
 
 // Served returns the images that are to run, by their references.
-func (l *Images) Served() map[string]*Image {
+func (l *Images) Served() map[string]*image.Image {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return maps.Clone(l.current)
 }
 
 // find returns the image of a digest; nil where it is not at hand.
-func (l *Images) find(digest string) *Image {
-	return l.where(func(i *Image) bool { return i.Digest == digest })
+func (l *Images) find(digest string) *image.Image {
+	return l.where(func(i *image.Image) bool { return i.Digest == digest })
 }
 
 // built returns the image of a build.
-func (l *Images) built(id string) *Image {
-	return l.where(func(i *Image) bool { return i.BuildID == id })
+func (l *Images) built(id string) *image.Image {
+	return l.where(func(i *image.Image) bool { return i.BuildID == id })
 }
 
-func (l *Images) where(is func(*Image) bool) *Image {
+func (l *Images) where(is func(*image.Image) bool) *image.Image {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if at := slices.IndexFunc(l.all, is); at >= 0 {
@@ -134,7 +136,7 @@ func (l *Images) where(is func(*Image) bool) *Image {
 // imageFor returns what a machine is to run: the image that its reference
 // names, or, where that was not healthy there, the last one that was. It is nil
 // where the reference could not be had.
-func (s *Server) imageFor(m Machine) *Image {
+func (s *Server) imageFor(m Machine) *image.Image {
 	reference := s.Roster.Reference(m)
 	if reference == "" {
 		reference = s.Reference

@@ -19,10 +19,10 @@ import (
 func TestReleases(t *testing.T) {
 	s := newStage(t)
 	first := s.Images.Current("stable")
-	next := func(release string) *Image {
+	next := func(release string) *image.Image {
 		m := *first.Manifest
 		m.Release, m.BuildID = release, "build-of-"+release
-		i := &Image{Manifest: &m, Text: []byte(release), Digest: image.DigestOf([]byte(release)), Blobs: first.Blobs}
+		i := &image.Image{Manifest: &m, Text: []byte(release), Digest: image.DigestOf([]byte(release)), Source: first.Source}
 		s.Images.Set("stable", i)
 		return i
 	}
@@ -35,14 +35,14 @@ func TestReleases(t *testing.T) {
 			t.Fatalf("%d %s", status, text)
 		}
 	}
-	runs := func(want *Image) {
+	runs := func(want *image.Image) {
 		t.Helper()
 		s.boots()
 		if got := s.Nodes()[0].build; got != want.BuildID {
 			t.Fatalf("it runs %s, want %s", got, want.BuildID)
 		}
 	}
-	told := func(want *Image, good bool) {
+	told := func(want *image.Image, good bool) {
 		t.Helper()
 		m := pi
 		m.Build = s.Nodes()[0].build
@@ -166,7 +166,7 @@ func TestOneBootOneImage(t *testing.T) {
 	}
 	m := *s.Images.Current("stable").Manifest
 	m.BuildID = "build2"
-	s.Images.Set("stable", &Image{Manifest: &m, Digest: "other", Blobs: filepath.Join(s.Images.Current("stable").Blobs, "nowhere")})
+	s.Images.Set("stable", &image.Image{Manifest: &m, Digest: "other", Source: image.Blobs(filepath.Join(t.TempDir(), "nowhere"))})
 	// The files of the other are nowhere, so one of them would be an error.
 	for _, name := range []string{"vmlinuz", "initramfs", "cmdline.txt"} {
 		if _, err := s.fetch(piIP, "52617370/"+name); err != nil {
@@ -211,7 +211,7 @@ func TestChannelOfItsOwn(t *testing.T) {
 	stable := s.Images.Current("stable")
 	m := *stable.Manifest
 	m.Release, m.BuildID = "2.0", "build2"
-	s.Images.Set("beta", &Image{Manifest: &m, Text: []byte("beta's"), Digest: "sha256:second", Blobs: stable.Blobs})
+	s.Images.Set("beta", &image.Image{Manifest: &m, Text: []byte("beta's"), Digest: "sha256:second", Source: stable.Source})
 	s.boots()
 	if status, got := s.asks(piIP, bootapi.Request{Kind: bootapi.Current, Machine: pi}); status != http.StatusOK || !strings.Contains(got, "2.0") {
 		t.Errorf("it is to run %d %s", status, got)

@@ -122,7 +122,7 @@ func (s *stage) release(number string) {
 	first := s.Images.Current("stable")
 	m := *first.Manifest
 	m.Release, m.BuildID = number, "build-of-"+number
-	s.Images.Set("stable", &Image{Manifest: &m, Text: []byte(number), Digest: image.DigestOf([]byte(number)), Blobs: first.Blobs})
+	s.Images.Set("stable", &image.Image{Manifest: &m, Text: []byte(number), Digest: image.DigestOf([]byte(number)), Source: first.Source})
 }
 
 // life has the Pi boot some releases, and returns all it was told, and what is

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/pikelet-os/pikelet/internal/shared/bootapi"
+	"github.com/pikelet-os/pikelet/internal/shared/image"
 )
 
 // Bounds of the boot plane: what a slow or hostile client may hold, and how
@@ -84,9 +85,13 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) error {
 	case bootapi.Manifest:
 		return send(w, img.Text)
 	case bootapi.Signature:
-		return send(w, img.Signature)
+		signature, err := img.Signature.Encode()
+		if err != nil {
+			return err
+		}
+		return send(w, signature)
 	case bootapi.Blob:
-		return img.blob(w, r, q.Digest)
+		return blob(img, w, r, q.Digest)
 	case bootapi.Config:
 		return s.config(w, q.Machine, client)
 	case bootapi.Current:
@@ -112,19 +117,19 @@ func send(w http.ResponseWriter, b []byte) error {
 
 // blob sends a file of the image, or a part of it. Files are public: any
 // registry has them.
-func (i *Image) blob(w http.ResponseWriter, r *http.Request, digest string) error {
+func blob(i *image.Image, w http.ResponseWriter, r *http.Request, digest string) error {
 	for _, f := range i.Files {
 		if f.Digest != digest {
 			continue
 		}
-		file, err := i.open(f)
+		file, err := openFile(i, f)
 		if err != nil {
 			return refuse(w, http.StatusInternalServerError, err)
 		}
 		defer file.Close()
 		w.Header().Set("Content-Type", "application/octet-stream")
 		w.Header().Set("ETag", `"`+digest+`"`)
-		http.ServeContent(w, r, "", time.Time{}, file)
+		http.ServeContent(w, r, "", time.Time{}, io.NewSectionReader(file, 0, f.Size))
 		return nil
 	}
 	return refuse(w, http.StatusNotFound, fmt.Errorf("%s is no file of %s %s", digest, i.Stream, i.Release))
@@ -156,7 +161,7 @@ func (s *Server) config(w http.ResponseWriter, m bootapi.Machine, client netip.A
 
 // progress notes how far a node is. It counts only from where its boot was
 // served.
-func (s *Server) progress(w http.ResponseWriter, r *http.Request, m bootapi.Machine, client netip.Addr, img *Image) error {
+func (s *Server) progress(w http.ResponseWriter, r *http.Request, m bootapi.Machine, client netip.Addr, img *image.Image) error {
 	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, bootapi.MaxReport))
 	if err != nil {
 		return refuse(w, http.StatusRequestEntityTooLarge, err)

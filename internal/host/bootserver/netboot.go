@@ -9,9 +9,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
@@ -19,26 +16,13 @@ import (
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 )
 
-// Image is an artifact whose blobs are files of a folder.
-type Image struct {
-	*image.Manifest
-	Text      []byte // the manifest's bytes
-	Signature []byte // signature.json
-	Digest    string // of the OCI manifest
-	Blobs     string // the folder that holds sha256 digests in hexadecimal digits
-}
-
-// open opens a file of the image.
-func (i *Image) open(f image.File) (*os.File, error) {
-	file, err := os.Open(filepath.Join(i.Blobs, strings.TrimPrefix(f.Digest, "sha256:")))
+// openFile opens a file of an image that lies on this computer.
+func openFile(i *image.Image, f image.File) (image.ReaderAt, error) {
+	r, err := i.Source.OpenAt(f)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("opening %s of %s %s: %w", f.Name, i.Stream, i.Release, err)
 	}
-	if st, err := file.Stat(); err != nil || st.Size() != f.Size {
-		file.Close()
-		return nil, fmt.Errorf("%s of %s %s is damaged in %s", f.Name, i.Stream, i.Release, i.Blobs)
-	}
-	return file, nil
+	return r, nil
 }
 
 // Machine is what a boot shows of the machine, as far as it goes.

@@ -75,7 +75,7 @@ func newStage(t *testing.T) *stage {
 		Roster: some{}, IP: netip.MustParseAddr("10.0.0.1"), Port: bootapi.Port,
 		Now: func() time.Time { return s.now }, MACOf: func(a netip.Addr) string { return s.macs[a] }, Log: func(text string) { s.log = append(s.log, text) },
 	}
-	s.Images.Set("stable", &Image{Manifest: m, Text: []byte("the manifest"), Signature: []byte("its signature"), Digest: "sha256:first", Blobs: dir})
+	s.Images.Set("stable", &image.Image{Manifest: m, Text: []byte("the manifest"), Signature: image.Signature{Manifest: []byte("what was signed")}, Digest: "sha256:first", Source: image.Blobs(dir)})
 	return s
 }
 
@@ -229,6 +229,11 @@ func TestBootPlane(t *testing.T) {
 	s := newStage(t)
 	s.boots()
 	root := bootapi.Request{Kind: bootapi.Blob, Machine: pi, Digest: image.DigestOf(s.files["root.squashfs"])}
+	said, err := s.Images.Current("stable").Signature.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	signature := string(said)
 	for _, c := range []struct {
 		q      bootapi.Request
 		head   []string
@@ -236,7 +241,7 @@ func TestBootPlane(t *testing.T) {
 		want   string
 	}{
 		{bootapi.Request{Kind: bootapi.Manifest, Machine: pi}, nil, 200, "the manifest"},
-		{bootapi.Request{Kind: bootapi.Signature, Machine: pi}, nil, 200, "its signature"},
+		{bootapi.Request{Kind: bootapi.Signature, Machine: pi}, nil, 200, signature},
 		{root, nil, 200, string(s.files["root.squashfs"])},
 		{root, []string{"Range", "bytes=249990-"}, 206, string(s.files["root.squashfs"][249990:])},
 		{root, []string{"Range", "bytes=999999-"}, 416, "invalid range: failed to overlap\n"},
@@ -275,10 +280,10 @@ func TestBootPlane(t *testing.T) {
 func TestDamagedBlob(t *testing.T) {
 	s := newStage(t)
 	f, _ := s.Images.Current("stable").File("vmlinuz")
-	if err := os.Truncate(filepath.Join(s.Images.Current("stable").Blobs, strings.TrimPrefix(f.Digest, "sha256:")), 10); err != nil {
+	if err := os.Truncate(s.Images.Current("stable").Source.(image.Blobs).Path(f.Digest), 10); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.fetch(piIP, "52617370/vmlinuz"); err == nil || !strings.Contains(strings.Join(s.log, "\n"), "vmlinuz of small 1.2 is damaged") {
+	if _, err := s.fetch(piIP, "52617370/vmlinuz"); err == nil || !strings.Contains(strings.Join(s.log, "\n"), "opening vmlinuz of small 1.2") {
 		t.Errorf("%v, %q", err, s.log)
 	}
 }

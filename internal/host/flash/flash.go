@@ -15,19 +15,16 @@ import (
 
 	"github.com/pikelet-os/pikelet/internal/shared/disk"
 	"github.com/pikelet-os/pikelet/internal/shared/fat"
+	"github.com/pikelet-os/pikelet/internal/shared/image"
 	"github.com/pikelet-os/pikelet/internal/shared/medium"
 	"github.com/pikelet-os/pikelet/internal/shared/slots"
 )
 
 // Card is what a card is to hold.
 type Card struct {
-	slots.Image
+	image.Image
 	Table   disk.Table
 	Control slots.Files
-	// Unchecked opens a file as Image.Open does, without a look at its digest:
-	// for writing, because reading back compares with what is checked. nil is
-	// Image.Open.
-	Unchecked func(name string) (io.ReadCloser, error)
 	// KeepState leaves the state partition as it is. Its place in Table is
 	// then the card's own.
 	KeepState bool
@@ -40,21 +37,21 @@ type Card struct {
 
 // NewCard returns the card of an image. Node is the text of node.yaml; nil is
 // none.
-func NewCard(img slots.Image, stateSize int64, node []byte) (*Card, error) {
-	table, err := disk.Card(img.Manifest.SlotSize, stateSize, img.DiskSignature())
+func NewCard(ctx context.Context, img image.Image, stateSize int64, node []byte) (*Card, error) {
+	table, err := disk.Card(img.Manifest.SlotSize, stateSize, slots.Sizes{Digest: img.Digest}.DiskSignature())
 	if err != nil {
 		return nil, err
 	}
 	c := &Card{Image: img, Table: table, Control: slots.Files{Default: slots.A, Node: node}}
-	c.Control.Bootcode, err = readBootcode(img)
+	c.Control.Bootcode, err = readBootcode(ctx, img)
 	return c, err
 }
 
-func readBootcode(img slots.Image) ([]byte, error) {
+func readBootcode(ctx context.Context, img image.Image) ([]byte, error) {
 	if _, ok := img.Manifest.File(slots.BootcodeFile); !ok {
 		return nil, nil
 	}
-	r, err := img.Open(slots.BootcodeFile)
+	r, err := img.Open(ctx, slots.BootcodeFile)
 	if err != nil {
 		return nil, err
 	}
@@ -133,11 +130,11 @@ func (c *Card) Write(ctx context.Context, d Disk, tell Progress) error {
 	if c.gpt, err = c.backupGPT(d); err != nil {
 		return err
 	}
-	unchecked := *c
-	if c.Unchecked != nil {
-		unchecked.Image.Open = c.Unchecked
-	}
-	if err := unchecked.each(&medium.Writer{Ctx: ctx, To: d, Tell: func(n int64) { tell(Writing, n) }}); err != nil {
+	// What is written is not checked as it comes: reading back compares the card
+	// with files that are.
+	unchecked := func(name string) (io.ReadCloser, error) { return c.OpenUnchecked(ctx, name) }
+	checked := func(name string) (io.ReadCloser, error) { return c.Open(ctx, name) }
+	if err := c.each(&medium.Writer{Ctx: ctx, To: d, Tell: func(n int64) { tell(Writing, n) }}, unchecked); err != nil {
 		return err
 	}
 	tell(Flushing, 0)
@@ -147,7 +144,7 @@ func (c *Card) Write(ctx context.Context, d Disk, tell Progress) error {
 	if err := d.Forget(); err != nil {
 		return fmt.Errorf("reading back: %w", err)
 	}
-	if err := c.each(&medium.Comparer{Ctx: ctx, With: d, Tell: func(n int64) { tell(Comparing, n) }}); err != nil {
+	if err := c.each(&medium.Comparer{Ctx: ctx, With: d, Tell: func(n int64) { tell(Comparing, n) }}, checked); err != nil {
 		return err
 	}
 	mbr := c.Table.Encode()
@@ -192,9 +189,9 @@ func (c *Card) backupGPT(d Disk) (int64, error) {
 	return at, nil
 }
 
-// each hands everything but the first sector to w, which writes or compares
-// it.
-func (c *Card) each(w placer) error {
+// each hands everything but the first sector to w, which writes or compares it.
+// open opens the files of the image.
+func (c *Card) each(w placer, open fat.Contents) error {
 	control := c.Table.Partitions[disk.Control-1]
 	// What a card's earlier life may have left: records before the first
 	// partition, and a state that belongs to another cluster.
@@ -212,20 +209,24 @@ func (c *Card) each(w placer) error {
 			return fmt.Errorf("clearing the old GPT at the end: %w", err)
 		}
 	}
-	layout, err := c.Image.Control(c.Control, control)
+	sizes, err := slots.SizesOf(c.Image)
 	if err != nil {
 		return err
 	}
-	if err := layout.Write(medium.Part{W: w, Start: control.Start}); err != nil {
+	layout, contents, err := sizes.Control(c.Control, control)
+	if err != nil {
+		return err
+	}
+	if err := layout.Write(medium.Part{W: w, Start: control.Start}, contents); err != nil {
 		return fmt.Errorf("the control partition: %w", err)
 	}
 	for _, l := range []slots.Letter{slots.A, slots.B} {
 		p := c.Table.Partitions[l.Partition()-1]
-		layout, err := c.Image.Slot(l, p)
+		layout, err := sizes.Slot(l, p)
 		if err != nil {
 			return err
 		}
-		if err := layout.Write(medium.Part{W: w, Start: p.Start}); err != nil {
+		if err := layout.Write(medium.Part{W: w, Start: p.Start}, slots.Contents(c.Image, l, open)); err != nil {
 			return fmt.Errorf("slot %s: %w", l, err)
 		}
 	}
@@ -235,7 +236,11 @@ func (c *Card) each(w placer) error {
 // Repair writes the control partition anew, and nothing else.
 func (c *Card) Repair(ctx context.Context, d Disk, tell Progress) error {
 	control := c.Table.Partitions[disk.Control-1]
-	layout, err := c.Image.Control(c.Control, control)
+	sizes, err := slots.SizesOf(c.Image)
+	if err != nil {
+		return err
+	}
+	layout, contents, err := sizes.Control(c.Control, control)
 	if err != nil {
 		return err
 	}
@@ -243,7 +248,7 @@ func (c *Card) Repair(ctx context.Context, d Disk, tell Progress) error {
 		&medium.Writer{Ctx: ctx, To: d, Tell: func(n int64) { tell(Writing, n) }},
 		&medium.Comparer{Ctx: ctx, With: d, Tell: func(n int64) { tell(Comparing, n) }},
 	} {
-		if err := layout.Write(medium.Part{W: w, Start: control.Start}); err != nil {
+		if err := layout.Write(medium.Part{W: w, Start: control.Start}, contents); err != nil {
 			return fmt.Errorf("the control partition: %w", err)
 		}
 		if err := d.Flush(); err != nil {

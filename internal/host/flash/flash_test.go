@@ -36,13 +36,12 @@ func sample(t *testing.T, release, node string) *Card {
 	if err != nil {
 		t.Fatal(err)
 	}
-	img := slots.Image{Manifest: m, Text: text, Signature: []byte("{}"), Digest: image.DigestOf(text),
-		Open: func(name string) (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(files[name])), nil }}
+	img := image.Image{Manifest: m, Text: text, Digest: image.DigestOf(text), Source: image.Memory(files)}
 	var config []byte
 	if node != "" {
 		config = []byte(node)
 	}
-	c, err := NewCard(img, disk.StateInImage, config)
+	c, err := NewCard(context.Background(), img, disk.StateInImage, config)
 	if err != nil {
 		t.Fatal(err)
 	}

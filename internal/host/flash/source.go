@@ -121,17 +121,38 @@ func (s *Source) Manifest(_ context.Context, ref string) (image.Descriptor, []by
 	return image.Descriptor{MediaType: image.MediaOCIManifest, Digest: image.DigestOf(b), Size: int64(len(b))}, b, nil
 }
 
+// Reference implements registry.Place.
+func (s *Source) Reference(string) string { return s.name }
+
+// Part implements registry.Place.
+func (s *Source) Part(ctx context.Context, digest string, at, n int64) (io.ReadCloser, error) {
+	r, err := s.OpenAt(digest, 0)
+	if err != nil {
+		return nil, err
+	}
+	return image.Section(r, at, n), nil
+}
+
 // Referrers implements registry.Place: a card holds none.
 func (s *Source) Referrers(context.Context, string) ([]image.Descriptor, error) { return nil, nil }
 
 // Blob implements registry.Place.
-func (s *Source) Blob(_ context.Context, digest string, _, from int64) (io.ReadCloser, error) {
+func (s *Source) Blob(_ context.Context, digest string, size, from int64) (io.ReadCloser, error) {
+	r, err := s.OpenAt(digest, size)
+	if err != nil {
+		return nil, err
+	}
+	return image.Section(r, from, size-from), nil
+}
+
+// OpenAt implements registry.Place.
+func (s *Source) OpenAt(digest string, _ int64) (image.ReaderAt, error) {
 	if image.DigestOf(s.text) == digest {
-		return section(bytes.NewReader(s.text), from)
+		return open{bytes.NewReader(s.text)}, nil
 	}
 	for _, signed := range s.sign.Signatures {
 		if image.DigestOf(signed.Payload) == digest {
-			return section(bytes.NewReader(signed.Payload), from)
+			return open{bytes.NewReader(signed.Payload)}, nil
 		}
 	}
 	for _, f := range s.manifest.Files {
@@ -147,8 +168,8 @@ func (s *Source) Blob(_ context.Context, digest string, _, from int64) (io.ReadC
 		}
 		for _, l := range volumes {
 			if v := s.volumes[l]; v != nil {
-				if r, _, err := v.OpenFile(name, f.Size); err == nil {
-					return section(r, from)
+				if r, _, err := v.OpenAt(name, f.Size); err == nil {
+					return open{r}, nil
 				}
 			}
 		}
@@ -157,10 +178,11 @@ func (s *Source) Blob(_ context.Context, digest string, _, from int64) (io.ReadC
 	return nil, fmt.Errorf("%s holds no %s: %w", s, digest, fs.ErrNotExist)
 }
 
-func section(r io.Reader, from int64) (io.ReadCloser, error) {
-	_, err := io.CopyN(io.Discard, r, from)
-	return io.NopCloser(r), err
-}
+// open is a part of the card, which stays open when the part is closed.
+type open struct{ io.ReaderAt }
+
+// Close implements io.Closer.
+func (open) Close() error { return nil }
 
 // Files returns what its control partition holds, as far as it can be read:
 // a damaged one boots slot a and has no config.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/rand"
 	"os"
 	"os/exec"
@@ -21,7 +22,18 @@ import (
 var epoch = time.Date(2026, 3, 4, 5, 6, 8, 0, time.UTC)
 
 func blob(name string, b []byte) File {
-	return File{Name: name, Size: int64(len(b)), Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }}
+	return File{Name: name, Size: int64(len(b))}
+}
+
+// opened returns what opens files in memory.
+func opened(files map[string][]byte) Contents {
+	return func(name string) (io.ReadCloser, error) {
+		b, ok := files[name]
+		if !ok {
+			return nil, fs.ErrNotExist
+		}
+		return io.NopCloser(bytes.NewReader(b)), nil
+	}
 }
 
 func noise(n int) []byte {
@@ -78,7 +90,7 @@ func volume(t *testing.T, size int64) (string, *Layout) {
 	if err := f.Truncate(size); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.Write(f); err != nil {
+	if err := l.Write(f, opened(contents())); err != nil {
 		t.Fatal(err)
 	}
 	return name, l
@@ -243,11 +255,11 @@ func TestWriteCutShortIsNoVolume(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &failing{left: 100}
+	w, files := &failing{left: 100}, contents()
 	for ; ; w.left += 37 {
 		w.data = make([]byte, 64<<20)
 		n := w.left
-		err := l.Write(w)
+		err := l.Write(w, opened(files))
 		w.left = n
 		if err == nil {
 			return // all writes fitted: every shorter run was checked
@@ -369,7 +381,7 @@ func FuzzOpen(f *testing.F) {
 		f.Fatal(err)
 	}
 	base := make([]byte, 36<<20)
-	l.Write(&failing{data: base, left: 1 << 30})
+	l.Write(&failing{data: base, left: 1 << 30}, opened(map[string][]byte{"a-long-name.txt": []byte("hello"), "d/e": noise(5000)}))
 	start := int64(l.dataStart()) * sectorSize
 	f.Add(uint32(13), byte(1), uint32(0), byte(0))
 	f.Add(uint32(start), byte(0xe5), uint32(start+20), byte(0xff))

@@ -14,7 +14,6 @@ import (
 type File struct {
 	Name string // with slashes; folders come into being by being named
 	Size int64  // bytes, below 4 GiB
-	Open func() (io.ReadCloser, error)
 
 	// Align is the border, in bytes from the volume's start, that the first
 	// byte lies on; 0 asks for none. Apart is how many bytes before and
@@ -244,15 +243,19 @@ func (l *Layout) Offset(name string) int64 {
 	return -1
 }
 
+// Contents opens the files of a volume by their names in the plan. Empty files
+// are not opened.
+type Contents func(name string) (io.ReadCloser, error)
+
 // Write writes the volume to w, whose offset 0 is the volume's start. What
 // makes it a volume, the first sector, is written last: a write cut short
 // leaves nothing the firmware would walk into.
-func (l *Layout) Write(w io.WriterAt) error {
+func (l *Layout) Write(w io.WriterAt, open Contents) error {
 	for _, f := range l.files {
 		if f.first == 0 {
 			continue
 		}
-		if err := l.copyFile(w, f); err != nil {
+		if err := l.copyFile(w, f, open); err != nil {
 			return fmt.Errorf("writing %q: %w", f.Name, err)
 		}
 	}
@@ -277,8 +280,8 @@ type CopierAt interface {
 // copySize is what is read and written at once.
 const copySize = 1 << 20
 
-func (l *Layout) copyFile(w io.WriterAt, f placed) error {
-	r, err := f.Open()
+func (l *Layout) copyFile(w io.WriterAt, f placed, open Contents) error {
+	r, err := open(f.Name)
 	if err != nil {
 		return err
 	}

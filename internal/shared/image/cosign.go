@@ -156,9 +156,7 @@ func SignDigest(digest string, key *ecdsa.PrivateKey) (Signed, error) {
 }
 
 func signDigest(digest string, optional map[string]any, key *ecdsa.PrivateKey) (Signed, error) {
-	var p payload
-	p.Critical.Image.DockerManifestDigest = digest
-	p.Critical.Type = payloadType
+	p := newPayload(digest)
 	p.Optional = optional
 	b, err := json.Marshal(p)
 	if err != nil {

@@ -63,9 +63,12 @@ type OCIIndex struct {
 // manifest: the manifest as config, each file as a layer with its title, so
 // that any OCI tool pulls the files under their names.
 func EncodeOCI(m *Manifest, manifest []byte) ([]byte, error) {
+	return encodeOCI(m, Descriptor{MediaType: MediaManifest, Digest: DigestOf(manifest), Size: int64(len(manifest))})
+}
+
+func encodeOCI(m *Manifest, config Descriptor) ([]byte, error) {
 	o := OCIManifest{
-		SchemaVersion: 2, MediaType: MediaOCIManifest, ArtifactType: ArtifactType,
-		Config:      Descriptor{MediaType: MediaManifest, Digest: DigestOf(manifest), Size: int64(len(manifest))},
+		SchemaVersion: 2, MediaType: MediaOCIManifest, ArtifactType: ArtifactType, Config: config,
 		Annotations: map[string]string{AnnotationTitle: m.Stream, annotationVersion: m.Release},
 	}
 	for _, f := range m.Files {

@@ -3,7 +3,10 @@ package image
 import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -38,6 +41,13 @@ type payload struct {
 	Optional map[string]any `json:"optional"`
 }
 
+func newPayload(digest string) payload {
+	var p payload
+	p.Critical.Image.DockerManifestDigest = digest
+	p.Critical.Type = payloadType
+	return p
+}
+
 const payloadType = "cosign container image signature"
 
 // Sign signs an OCI manifest. What is signed names no registry: the address
@@ -52,21 +62,46 @@ func (s Signature) Encode() ([]byte, error) {
 	return append(b, '\n'), err
 }
 
-// SignatureLike returns something as long as signature.json with one signature
-// over an OCI manifest of that length, for whoever lays out a slot before its
-// root is there.
-func SignatureLike(oci []byte) ([]byte, error) {
-	var p payload
-	p.Critical.Image.DockerManifestDigest = DigestOf(oci)
-	p.Critical.Type = payloadType
-	b, err := json.Marshal(p)
+// SealedSizes returns how many bytes manifest.json and, with one signature,
+// signature.json will have once the digest and the verity hash of the root are
+// known: whoever lays out a slot before its root is written needs no more. Of m
+// both may be "".
+func (m *Manifest) SealedSizes() (manifest, signature int64, err error) {
+	text, err := json.MarshalIndent(m, "", " ")
 	if err != nil {
-		return nil, err
+		return 0, 0, err
 	}
-	// ECDSA on P-256 in ASN.1 has 72 bytes at most, and as many in base64 when
-	// it has one or two less.
-	return Signature{Manifest: oci, Signatures: []Signed{{Payload: b, Signature: make([]byte, 72)}}}.Encode()
+	var missing int64 // digests to come, in m and in the OCI manifest
+	for _, f := range m.Files {
+		missing += int64(digestLen - len(f.Digest))
+	}
+	manifest = int64(len(text)) + 1 + missing + int64(hex.EncodedLen(sha256.Size)-len(m.Root.Hash))
+	oci, err := encodeOCI(m, Descriptor{MediaType: MediaManifest, Size: manifest})
+	if err != nil {
+		return 0, 0, err
+	}
+	said, err := json.Marshal(newPayload(""))
+	if err != nil {
+		return 0, 0, err
+	}
+	frame, err := Signature{Manifest: []byte{}, Signatures: []Signed{{Payload: []byte{}, Signature: []byte{}}}}.Encode()
+	if err != nil {
+		return 0, 0, err
+	}
+	signature = int64(len(frame))
+	for _, n := range []int{len(oci) + digestLen + int(missing), len(said) + digestLen, maxECDSA} {
+		signature += int64(base64.StdEncoding.EncodedLen(n))
+	}
+	return manifest, signature, nil
 }
+
+const (
+	digestLen = len("sha256:") + 2*sha256.Size
+	// maxECDSA is the length of a signature by ECDSA on P-256 in ASN.1, at most:
+	// two integers of 33 bytes with two bytes before each and before both (SEC 1,
+	// C.5). One of one or two bytes less is as long in base64.
+	maxECDSA = 72
+)
 
 // ParsePublicKey reads a PEM public key, which must be ECDSA on P-256, the
 // kind cosign makes.

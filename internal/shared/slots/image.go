@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -41,49 +42,72 @@ const (
 	rootAlign  = 4 << 20
 )
 
-// Image is an artifact as it is laid out on cards.
-type Image struct {
-	Manifest  *image.Manifest
-	Text      []byte // the manifest's bytes
-	Signature []byte // signature.json
-	Digest    string // of the OCI manifest: volume ids come from it
-	Open      func(name string) (io.ReadCloser, error)
+// Sizes are what the places of files on a card follow from, and what else decides
+// about the bytes around them.
+type Sizes struct {
+	Files     []image.File // of the manifest: names and sizes
+	Text      int64        // bytes of manifest.json
+	Signature int64        // bytes of signature.json
+	SlotSize  int64        // bytes of a slot's partition
+	Epoch     int64        // seconds since 1970: the time of all files
+	Digest    string       // of the OCI manifest: ids of volumes and the disk come from it
 }
 
-// Slot lays out the slot of a letter on a partition: the files of the
-// artifact, its signature, and the letter's kernel words under the name the
-// firmware reads.
-func (i Image) Slot(l Letter, p disk.Partition) (*fat.Layout, error) {
+// SizesOf returns the sizes of an image.
+func SizesOf(i image.Image) (Sizes, error) {
+	signature, err := i.Signature.Encode()
+	return Sizes{i.Files, int64(len(i.Text)), int64(len(signature)), i.SlotSize, i.Epoch, i.Digest}, err
+}
+
+// Slot lays out the slot of a letter on a partition: the files of an image, its
+// signature, and the letter's kernel command line under the name the firmware
+// reads. The error names what does not fit.
+func (s Sizes) Slot(l Letter, p disk.Partition) (*fat.Layout, error) {
 	var list []fat.File
-	for _, f := range i.Manifest.Files {
+	for _, f := range s.Files {
 		name, ok := l.OnSlot(f.Name)
 		if !ok {
 			continue
 		}
-		entry := fat.File{Name: name, Size: f.Size, Open: func() (io.ReadCloser, error) { return i.Open(f.Name) }}
+		entry := fat.File{Name: name, Size: f.Size, Align: 4096}
 		switch {
-		case name == image.RootFile:
+		case name == image.RootFile && p.Size >= 64<<20:
 			entry.Align = rootAlign
-			if p.Size < 64<<20 {
-				entry.Align = largeAlign // small slots are for tests; they have no room to give away
-			}
-		case f.Size >= largeFile:
+		case name == image.RootFile, f.Size >= largeFile: // small slots, of tests, have no room to give away
 			entry.Align = largeAlign
-		default:
-			entry.Align = 4096
 		}
 		list = append(list, entry)
 	}
-	list = append(list, blob(image.ManifestFile, i.Text), blob(image.SignatureFile, i.Signature))
+	list = append(list, fat.File{Name: image.ManifestFile, Size: s.Text, Align: 4096}, fat.File{Name: image.SignatureFile, Size: s.Signature, Align: 4096})
 	sort.SliceStable(list, func(a, b int) bool { return rank(list[a]) < rank(list[b]) })
 	layout, err := fat.Plan(list, fat.Options{
-		Size: p.Size, Hidden: p.Start, VolumeID: i.id(string(l)), Label: "SLOT-" + strings.ToUpper(string(l)),
-		Time: time.Unix(i.Manifest.Epoch, 0),
+		Size: p.Size, Hidden: p.Start, VolumeID: s.id(string(l)), Label: "SLOT-" + strings.ToUpper(string(l)), Time: time.Unix(s.Epoch, 0),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("laying out slot %s: %w", l, err)
 	}
 	return layout, nil
+}
+
+// Contents returns what opens the files of an image under the names they have in
+// the slot of a letter. open opens a file by its name in the manifest.
+func Contents(i image.Image, l Letter, open fat.Contents) fat.Contents {
+	names := map[string]string{}
+	for _, f := range i.Files {
+		if on, ok := l.OnSlot(f.Name); ok {
+			names[on] = f.Name
+		}
+	}
+	return func(name string) (io.ReadCloser, error) {
+		switch name {
+		case image.ManifestFile:
+			return blob(i.Text), nil
+		case image.SignatureFile:
+			signature, err := i.Signature.Encode()
+			return blob(signature), err
+		}
+		return open(names[name])
+	}
 }
 
 // rank puts small files first and the root last.
@@ -97,10 +121,7 @@ func rank(f fat.File) string {
 	return "1" + path.Base(f.Name) + f.Name
 }
 
-func blob(name string, b []byte) fat.File {
-	return fat.File{Name: name, Size: int64(len(b)), Align: 4096,
-		Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }}
-}
+func blob(b []byte) io.ReadCloser { return io.NopCloser(bytes.NewReader(b)) }
 
 // Files are what the control partition of a card holds beside what every one
 // does.
@@ -111,38 +132,53 @@ type Files struct {
 	Report   []byte // the text of report.txt, at most ReportSize bytes
 }
 
-// Control lays out the control partition. autoboot.txt lies at least 64 KiB
-// from everything else, so that no erase block of a common card holds both.
-func (i Image) Control(c Files, p disk.Partition) (*fat.Layout, error) {
+// Control lays out the control partition, and returns what opens its files.
+// autoboot.txt lies at least 64 KiB from everything else, so that no erase block
+// of a common card holds both.
+func (s Sizes) Control(c Files, p disk.Partition) (*fat.Layout, fat.Contents, error) {
 	if len(c.Node) > NodeSize || len(c.Report) > ReportSize {
-		return nil, fmt.Errorf("laying out the control partition: %s has %d bytes and room for %d", NodeFile, len(c.Node), NodeSize)
+		return nil, nil, fmt.Errorf("laying out the control partition: %s has %d bytes and room for %d", NodeFile, len(c.Node), NodeSize)
 	}
-	report := append(c.Report[:len(c.Report):len(c.Report)], bytes.Repeat([]byte{'\n'}, ReportSize-len(c.Report))...)
-	node := append(c.Node[:len(c.Node):len(c.Node)], bytes.Repeat([]byte{'\n'}, NodeSize-len(c.Node))...)
-	autoboot := blob(AutobootFile, EncodeAutoboot(c.Default))
-	autoboot.Align, autoboot.Apart = 64<<10, 64<<10
-	list := []fat.File{autoboot}
+	files := map[string][]byte{
+		AutobootFile: EncodeAutoboot(c.Default),
+		NodeFile:     filled(c.Node, NodeSize),
+		ReportFile:   filled(c.Report, ReportSize),
+	}
+	order := []string{AutobootFile, NodeFile, ReportFile}
 	if c.Bootcode != nil {
-		list = append(list, blob(BootcodeFile, c.Bootcode))
+		files[BootcodeFile] = c.Bootcode
+		order = slices.Insert(order, 1, BootcodeFile)
 	}
-	for _, f := range []fat.File{blob(NodeFile, node), blob(ReportFile, report)} {
-		f.Align = 64 << 10
+	var list []fat.File
+	for _, name := range order {
+		f := fat.File{Name: name, Size: int64(len(files[name])), Align: 64 << 10}
+		switch name {
+		case AutobootFile:
+			f.Apart = 64 << 10
+		case BootcodeFile:
+			f.Align = 4096
+		}
 		list = append(list, f)
 	}
 	layout, err := fat.Plan(list, fat.Options{
-		Size: p.Size, Hidden: p.Start, VolumeID: i.id("control"), Label: "CONTROL", Time: time.Unix(i.Manifest.Epoch, 0),
+		Size: p.Size, Hidden: p.Start, VolumeID: s.id("control"), Label: "CONTROL", Time: time.Unix(s.Epoch, 0),
 	})
 	if err != nil {
-		return nil, fmt.Errorf("laying out the control partition: %w", err)
+		return nil, nil, fmt.Errorf("laying out the control partition: %w", err)
 	}
-	return layout, nil
+	return layout, func(name string) (io.ReadCloser, error) { return blob(files[name]), nil }, nil
 }
 
-// id makes ids for what of a card: the same build gives the same card.
-func (i Image) id(what string) uint32 {
-	sum := sha256.Sum256([]byte(what + " " + i.Digest))
+// filled returns a text with newlines behind it up to a size in bytes.
+func filled(text []byte, size int) []byte {
+	return append(text[:len(text):len(text)], bytes.Repeat([]byte{'\n'}, size-len(text))...)
+}
+
+// id returns the id of a part of a card: the same image gives the same ids.
+func (s Sizes) id(part string) uint32 {
+	sum := sha256.Sum256([]byte(part + " " + s.Digest))
 	return binary.BigEndian.Uint32(sum[:])
 }
 
-// DiskSignature returns the MBR signature of this image's cards.
-func (i Image) DiskSignature() uint32 { return i.id("disk") }
+// DiskSignature returns the MBR signature of the image's cards.
+func (s Sizes) DiskSignature() uint32 { return s.id("disk") }

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"os"
 	"strings"
@@ -64,7 +65,7 @@ func TestFlippedByteInAModule(t *testing.T) {
 // module inverted, packed as the builder packs it.
 func spoilModule(t *testing.T) []byte {
 	t.Helper()
-	r, err := smallImage.Open(image.InitramfsFile)
+	r, err := smallImage.OpenUnchecked(context.Background(), image.InitramfsFile)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,18 +119,24 @@ func writeSlot(t *testing.T, card string, l slots.Letter, name string, other []b
 			m.Files[i].Size = int64(len(other))
 		}
 	}
-	source := func(n string) (io.ReadCloser, error) {
-		if n == name {
-			return io.NopCloser(bytes.NewReader(other)), nil
-		}
-		return smallImage.Open(n)
-	}
 	p := partition(t, f, l.Partition())
-	layout, err := slots.Image{Manifest: &m, Text: smallImage.Text, Signature: smallImage.Signature, Digest: smallImage.Digest, Open: source}.Slot(l, p)
+	img := smallImage.Image
+	img.Manifest = &m
+	sizes, err := slots.SizesOf(img)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := layout.Write(io.NewOffsetWriter(f, p.Start)); err != nil {
+	layout, err := sizes.Slot(l, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	contents := slots.Contents(img, l, func(n string) (io.ReadCloser, error) {
+		if n == name {
+			return io.NopCloser(bytes.NewReader(other)), nil
+		}
+		return smallImage.OpenUnchecked(context.Background(), n)
+	})
+	if err := layout.Write(io.NewOffsetWriter(f, p.Start), contents); err != nil {
 		t.Fatal(err)
 	}
 }

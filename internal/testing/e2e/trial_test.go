@@ -21,11 +21,6 @@ type onDesk struct{ *os.File }
 func (d onDesk) Flush() error  { return nil }
 func (d onDesk) Forget() error { return nil }
 
-// imageOf is an image as slots hold it.
-func imageOf(r *builder.Result) slots.Image {
-	return slots.Image{Manifest: r.Manifest, Text: r.Text, Signature: r.Signature, Digest: r.Digest, Open: r.Open}
-}
-
 // arm leaves a card as an upgrade does that has just been armed: the image on
 // slot b, and the record that says so.
 func arm(t *testing.T, card string, r *builder.Result, u slots.Update) {
@@ -35,7 +30,7 @@ func arm(t *testing.T, card string, r *builder.Result, u slots.Update) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if _, err := updater.WriteSlot(context.Background(), onDesk{f}, imageOf(r), slots.B, partition(t, f, disk.SlotB)); err != nil {
+	if _, err := updater.WriteSlot(context.Background(), onDesk{f}, r.Image, slots.B, partition(t, f, disk.SlotB)); err != nil {
 		t.Fatal(err)
 	}
 	u.Step, u.Slot, u.Digest, u.Release = slots.Armed, slots.B, r.Digest, r.Manifest.Release

@@ -49,7 +49,7 @@ func modelCard(t *testing.T, parts map[int]map[string]string) memory {
 	for n, files := range parts {
 		var list []fat.File
 		for name, text := range files {
-			list = append(list, fat.File{Name: name, Size: int64(len(text)), Open: func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(text)), nil }})
+			list = append(list, fat.File{Name: name, Size: int64(len(text))})
 		}
 		p, err := table.Partition(n)
 		if err != nil {
@@ -59,7 +59,7 @@ func modelCard(t *testing.T, parts map[int]map[string]string) memory {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := l.Write(io.NewOffsetWriter(m, p.Start)); err != nil {
+		if err := l.Write(io.NewOffsetWriter(m, p.Start), func(name string) (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(files[name])), nil }); err != nil {
 			t.Fatal(err)
 		}
 	}

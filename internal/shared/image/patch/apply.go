@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"slices"
 	"time"
@@ -23,7 +24,7 @@ import (
 type Patch struct {
 	head    *head
 	data    io.ReaderAt
-	old     Image
+	old     image.Image
 	new     *image.Manifest
 	scratch func(size int64) (*os.File, error)
 }
@@ -36,7 +37,7 @@ var ErrGeneration = errors.New("this program has not the writer for it")
 // makes a file for what must be unpacked before it can be read here and there;
 // it is told for how many bytes, about. Whoever calls has checked who signed the patch, and that
 // it is whole.
-func Open(r io.ReaderAt, size int64, old Image, new *image.Manifest, scratch func(size int64) (*os.File, error)) (*Patch, error) {
+func Open(r io.ReaderAt, size int64, old image.Image, new *image.Manifest, scratch func(size int64) (*os.File, error)) (*Patch, error) {
 	h, err := decodeHead(r, size)
 	if err != nil {
 		return nil, err
@@ -82,6 +83,34 @@ func (p *Patch) Make(ctx context.Context, name string) (io.ReadCloser, error) {
 		return nil, fmt.Errorf("the patch makes no %s", name)
 	}
 	return stream(ctx, func(w io.Writer) error { return p.file(w, p.head.Files[i]) }), nil
+}
+
+// Source returns the files that the patch makes, for image.Prefer.
+func (p *Patch) Source() image.Source {
+	return streams{func(ctx context.Context, f image.File) (io.ReadCloser, error) {
+		if !slices.Contains(p.Makes(), f.Name) {
+			return nil, fs.ErrNotExist
+		}
+		return p.Make(ctx, f.Name)
+	}}
+}
+
+// streams is a source of files that are made as they are read.
+type streams struct {
+	open func(ctx context.Context, f image.File) (io.ReadCloser, error)
+}
+
+// Open implements image.Source.
+func (s streams) Open(ctx context.Context, f image.File, at, n int64) (io.ReadCloser, error) {
+	if at != 0 || n != f.Size {
+		return nil, fmt.Errorf("opening a part of %q: %w", f.Name, fs.ErrNotExist)
+	}
+	return s.open(ctx, f)
+}
+
+// OpenAt implements image.Source.
+func (s streams) OpenAt(f image.File) (image.ReaderAt, error) {
+	return nil, fmt.Errorf("opening %q for reading anywhere: %w", f.Name, fs.ErrNotExist)
 }
 
 // stream returns what do writes, as it is written.
@@ -133,7 +162,7 @@ func (p *Patch) file(w io.Writer, f packed) error {
 	if !ok {
 		return damaged("%s is made of %s, which is not there", f.Name, f.Base)
 	}
-	old, err := p.old.Open(f.Base)
+	old, err := p.old.OpenAt(f.Base)
 	if err != nil {
 		return err
 	}
@@ -200,7 +229,7 @@ func Scratch(dir string) (*os.File, error) {
 
 // openRoot opens the root of an image. What is read of it is checked against
 // the hash tree that its manifest names.
-func openRoot(img Image) (*squashfs.Reader, func(), error) {
+func openRoot(img image.Image) (*squashfs.Reader, func(), error) {
 	params, err := img.Verity()
 	if err != nil {
 		return nil, nil, err
@@ -209,7 +238,7 @@ func openRoot(img Image) (*squashfs.Reader, func(), error) {
 	if err != nil || c.BlockSize != img.Root.BlockSize {
 		return nil, nil, fmt.Errorf("compression %s with blocks of %d bytes: %w", img.Root.Compression, img.Root.BlockSize, ErrGeneration)
 	}
-	f, err := img.Open(image.RootFile)
+	f, err := img.OpenAt(image.RootFile)
 	if err != nil {
 		return nil, nil, err
 	}

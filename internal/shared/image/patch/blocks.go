@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"io/fs"
 	"slices"
 
 	"github.com/pikelet-os/pikelet/internal/shared/image"
@@ -40,7 +41,7 @@ type run struct{ at, size, old int64 }
 // of its squashfs, about a hundredth of it) and finds which blocks of the old
 // one it has. The tables of the old one are checked; its blocks are when they
 // are used.
-func PlanBlocks(ctx context.Context, old Image, new *image.Manifest, part Part) (b *Blocks, done func(), err error) {
+func PlanBlocks(ctx context.Context, old image.Image, new *image.Manifest, part Part) (b *Blocks, done func(), err error) {
 	if old.Root.Compression != new.Root.Compression || old.Root.BlockSize != new.Root.BlockSize {
 		return nil, nil, fmt.Errorf("%s, and it was %s: %w", new.Root.Compression, old.Root.Compression, ErrGeneration)
 	}
@@ -49,7 +50,7 @@ func PlanBlocks(ctx context.Context, old Image, new *image.Manifest, part Part) 
 		return nil, nil, fmt.Errorf("the old root: %w", err)
 	}
 	defer closeOld()
-	raw, err := old.Open(image.RootFile)
+	raw, err := old.OpenAt(image.RootFile)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -213,6 +214,16 @@ func (b *Blocks) want() {
 // Root returns the new root. Every byte of it is checked.
 func (b *Blocks) Root(ctx context.Context) io.ReadCloser {
 	return stream(ctx, func(w io.Writer) error { return b.write(ctx, w) })
+}
+
+// Source returns the new root as a source for image.Prefer.
+func (b *Blocks) Source() image.Source {
+	return streams{func(ctx context.Context, f image.File) (io.ReadCloser, error) {
+		if f.Name != image.RootFile {
+			return nil, fs.ErrNotExist
+		}
+		return b.Root(ctx), nil
+	}}
 }
 
 // window is what is put together at once, bytes.

@@ -31,7 +31,7 @@ func (p *place) part(_ context.Context, at, n int64) (io.ReadCloser, error) {
 // Write counts what was read.
 func (p *place) Write(b []byte) (int, error) { p.bytes += int64(len(b)); return len(b), nil }
 
-func byBlocks(t *testing.T, old, new Image, p *place) ([]byte, *Blocks, error) {
+func byBlocks(t *testing.T, old, new image.Image, p *place) ([]byte, *Blocks, error) {
 	t.Helper()
 	b, done, err := PlanBlocks(context.Background(), old, new.Manifest, p.part)
 	if err != nil {
@@ -62,7 +62,7 @@ func TestBlocks(t *testing.T) {
 }
 
 // big is a pair in which one large file of several changed.
-func big(t *testing.T) (old, new Image, oldFiles, newFiles memory) {
+func big(t *testing.T) (old, new image.Image, oldFiles, newFiles memory) {
 	tree := files{}
 	for i := range 8 {
 		tree[fmt.Sprintf("usr/bin/p%d", i)] = string(program(uint64(20+i), 700_000))

@@ -44,7 +44,7 @@ type Stats struct {
 
 // Make writes a patch that makes the files of new of those of old. A node that
 // applies it has the very bytes that new's manifest names: that was tried.
-func Make(ctx context.Context, w io.Writer, old, new Image, o Options) (Stats, error) {
+func Make(ctx context.Context, w io.Writer, old, new image.Image, o Options) (Stats, error) {
 	m := &maker{old: old, new: new, o: o, stats: Stats{By: map[string]int{}}}
 	if err := m.files(ctx); err != nil {
 		return Stats{}, err
@@ -79,7 +79,7 @@ func (c *counted) Write(b []byte) (int, error) {
 }
 
 type maker struct {
-	old, new Image
+	old, new image.Image
 	o        Options
 	head     head
 	data     [][]byte
@@ -101,8 +101,8 @@ func (m *maker) tell(n int64) {
 }
 
 // readAll reads a file of an image.
-func readAll(img Image, f image.File) ([]byte, error) {
-	r, err := img.Open(f.Name)
+func readAll(img image.Image, f image.File) ([]byte, error) {
+	r, err := img.OpenAt(f.Name)
 	if err != nil {
 		return nil, err
 	}
@@ -322,7 +322,7 @@ func sumOf(ctx context.Context, f *squashfs.File) (s sum, err error) {
 }
 
 // Try applies a patch and checks that all it makes is what new's manifest says.
-func Try(ctx context.Context, patch io.ReaderAt, size int64, old Image, new *image.Manifest, scratch string) error {
+func Try(ctx context.Context, patch io.ReaderAt, size int64, old image.Image, new *image.Manifest, scratch string) error {
 	p, err := Open(patch, size, old, new, func(int64) (*os.File, error) { return Scratch(scratch) })
 	if err != nil {
 		return err

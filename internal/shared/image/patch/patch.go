@@ -17,8 +17,6 @@ import (
 	"io"
 
 	"github.com/klauspost/compress/zstd"
-
-	"github.com/pikelet-os/pikelet/internal/shared/image"
 )
 
 // A patch is magic, a version, the length of its head as a uvarint, the head,
@@ -236,17 +234,4 @@ func decodeWhole(b []byte, most int64) ([]byte, error) {
 	}
 	defer r.Close()
 	return r.DecodeAll(b, nil)
-}
-
-// File is a file that can be read anywhere.
-type File interface {
-	io.ReaderAt
-	io.Closer
-}
-
-// Image is an image whose files can be read.
-type Image struct {
-	*image.Manifest
-	// Open opens a file; fs.ErrNotExist where it is not there.
-	Open func(name string) (File, error)
 }

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -30,19 +29,8 @@ type files map[string]string
 // memory is the files of an image in memory.
 type memory map[string][]byte
 
-func (m memory) open(name string) (File, error) {
-	b, ok := m[name]
-	if !ok {
-		return nil, fs.ErrNotExist
-	}
-	return struct {
-		io.ReaderAt
-		io.Closer
-	}{bytes.NewReader(b), io.NopCloser(nil)}, nil
-}
-
 // newImage makes an image of a root's files and a slot's.
-func newImage(t testing.TB, release string, at int64, c squashfs.Compression, root files, slot map[string][]byte) (Image, memory) {
+func newImage(t testing.TB, release string, at int64, c squashfs.Compression, root files, slot map[string][]byte) (image.Image, memory) {
 	t.Helper()
 	names := make([]string, 0, len(root))
 	folders := map[string]bool{}
@@ -109,7 +97,7 @@ func newImage(t testing.TB, release string, at int64, c squashfs.Compression, ro
 	if _, err := man.Encode(); err != nil {
 		t.Fatal(err)
 	}
-	return Image{man, m.open}, m
+	return image.Image{Manifest: man, Source: image.Memory(m)}, m
 }
 
 // program is bytes that compress as a program's do.
@@ -144,7 +132,7 @@ func pack(t testing.TB, f recompress.Form, b []byte) []byte {
 }
 
 // pair is two releases with one of each thing that can happen to a file.
-func pair(t testing.TB, c squashfs.Compression) (old, new Image, oldFiles, newFiles memory) {
+func pair(t testing.TB, c squashfs.Compression) (old, new image.Image, oldFiles, newFiles memory) {
 	big, other := program(1, 900_000), program(2, 400_000)
 	before := files{
 		"usr/bin/big": string(big), "usr/bin/same": string(other), "usr/bin/link": "->big", "usr/bin/twin": "=usr/bin/same",
@@ -168,7 +156,7 @@ func options(t testing.TB) Options {
 	return Options{Workers: 2, Memory: 256 << 20, In: func(name string) bool { return !strings.HasPrefix(name, "cmdline") }}
 }
 
-func made(t testing.TB, old, new Image) ([]byte, Stats) {
+func made(t testing.TB, old, new image.Image) ([]byte, Stats) {
 	t.Helper()
 	var out bytes.Buffer
 	stats, err := Make(context.Background(), &out, old, new, options(t))
@@ -181,7 +169,7 @@ func made(t testing.TB, old, new Image) ([]byte, Stats) {
 	return out.Bytes(), stats
 }
 
-func try(t testing.TB, b []byte, old Image, new *image.Manifest) error {
+func try(t testing.TB, b []byte, old image.Image, new *image.Manifest) error {
 	return Try(context.Background(), bytes.NewReader(b), int64(len(b)), old, new, t.TempDir())
 }
 
@@ -285,11 +273,11 @@ func TestOtherGenerations(t *testing.T) {
 	// Of an image that an earlier writer wrote, one of this one can be made.
 	earlier := *old.Manifest
 	earlier.Root.Generation--
-	if err := try(t, b, Image{&earlier, old.Open}, new.Manifest); err != nil {
+	if err := try(t, b, image.Image{Manifest: &earlier, Source: old.Source}, new.Manifest); err != nil {
 		t.Errorf("an earlier image: %v", err)
 	}
 	var out bytes.Buffer
-	if _, err := Make(context.Background(), &out, old, Image{&later, new.Open}, options(t)); err == nil || !strings.Contains(err.Error(), "build it again") {
+	if _, err := Make(context.Background(), &out, old, image.Image{Manifest: &later, Source: new.Source}, options(t)); err == nil || !strings.Contains(err.Error(), "build it again") {
 		t.Errorf("a patch for a later writer: %v", err)
 	}
 }

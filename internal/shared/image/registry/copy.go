@@ -23,7 +23,7 @@ const jobs = 4
 
 // copier copies an image with what belongs to it.
 type copier struct {
-	img  *Image
+	img  *Published
 	to   Target
 	key  *ecdsa.PrivateKey // signs; may be nil
 	tell Progress
@@ -38,13 +38,13 @@ type copier struct {
 // Signatures follow what they sign, because some registries refuse a signature
 // of a manifest they do not have (sigstore/cosign#2208). Until a tag names the
 // image no reader looks for them.
-func Copy(ctx context.Context, img *Image, to Target, tags []string, key *ecdsa.PrivateKey, tell Progress) error {
+func Copy(ctx context.Context, img *Published, to Target, tags []string, key *ecdsa.PrivateKey, tell Progress) error {
 	c := &copier{img: img, to: to, key: key, tell: tell}
 	referrers, err := img.signedReferrers(ctx)
 	if err != nil {
 		return fmt.Errorf("looking for what refers to %s: %w", img, err)
 	}
-	all := append([][]byte{img.OCI}, referrers...) // nobody finds a manifest before all it names is there
+	all := append([][]byte{img.Signature.Manifest}, referrers...) // nobody finds a manifest before all it names is there
 	g, inner := errgroup.WithContext(ctx)
 	g.SetLimit(jobs)
 	for _, b := range all {
@@ -94,7 +94,7 @@ const (
 // signedReferrers returns the manifests that refer to an image and that one of
 // the keys signed which the image was checked with. What somebody else says of
 // it a registry may make up, as much as it likes.
-func (img *Image) signedReferrers(ctx context.Context) ([][]byte, error) {
+func (img *Published) signedReferrers(ctx context.Context) ([][]byte, error) {
 	list, err := img.From.Referrers(ctx, img.Digest)
 	if err != nil {
 		return nil, err
@@ -280,7 +280,7 @@ func Sign(ctx context.Context, at Target, ref, arch string, key *ecdsa.PrivateKe
 
 // Tagged returns the image a tag of a place names, or nil where the tag is not
 // there. Nothing but its form is checked.
-func Tagged(ctx context.Context, p Place, tag, arch string) (*Image, error) {
+func Tagged(ctx context.Context, p Place, tag, arch string) (*Published, error) {
 	img, err := open(ctx, p, tag, arch)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -291,7 +291,7 @@ func Tagged(ctx context.Context, p Place, tag, arch string) (*Image, error) {
 // Move has a channel's tag name an image that is in the same place. A lower
 // release than the channel names takes a key, with which the statement is
 // signed that lets nodes go back to it.
-func Move(ctx context.Context, img *Image, at Target, channel string, allow *ecdsa.PrivateKey) error {
+func Move(ctx context.Context, img *Published, at Target, channel string, allow *ecdsa.PrivateKey) error {
 	if !IsChannel(channel) {
 		return fmt.Errorf("a channel cannot be called %q: numbers are releases", channel)
 	}

@@ -3,7 +3,6 @@ package registry
 import (
 	"context"
 	"crypto/ecdsa"
-	"errors"
 	"fmt"
 	"io"
 	"regexp"
@@ -12,19 +11,14 @@ import (
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 )
 
-// Image is an image whose chain holds, from the keys down to the list of its
-// files. What the files hold is checked as it is read.
-type Image struct {
-	*image.Manifest
-	Text       []byte // the manifest's bytes
-	Digest     string // of the OCI manifest: what is signed
-	OCI        []byte // the OCI manifest's bytes
-	Signatures []image.Signed
-	Index      []byte // the index that led here; nil where a digest did
-	From       Place
+// Published is an image in its place, whose chain holds from the keys down to the
+// list of its files. What the files hold is checked as it is read.
+type Published struct {
+	image.Image
+	Index []byte // the index that led here; nil where a digest did
+	From  Place
 
 	trusted []*ecdsa.PublicKey // the keys that the chain was checked with
-	ctx     context.Context    // of reading files: Open has none
 }
 
 // Want says which image is wanted. Everything else is refused.
@@ -48,21 +42,21 @@ var releaseForm = regexp.MustCompile(`^[0-9]+(\.[0-9]+)*$`)
 // Open finds the image that a tag or digest names, and checks its chain: the
 // signatures of index and OCI manifest, the OCI manifest, the manifest, and
 // that they agree about every file. Nothing else is read before that holds.
-func Open(ctx context.Context, p Place, ref string, want Want) (*Image, error) {
+func Open(ctx context.Context, p Place, ref string, want Want) (*Published, error) {
 	img, err := open(ctx, p, ref, want.Arch)
 	if err != nil {
 		return nil, err
 	}
 	keys := want.Keys
 	if keys == nil && want.OwnKeys != nil {
-		if keys, err = img.ownKeys(want.OwnKeys); err != nil {
+		if keys, err = img.ownKeys(ctx, want.OwnKeys); err != nil {
 			return nil, err
 		}
 	}
 	if len(keys) == 0 {
 		return nil, fmt.Errorf("%s: there is no key to check its signature with", img)
 	}
-	if err := img.verify(keys); err != nil {
+	if err := img.verify(ctx, keys); err != nil {
 		return nil, err
 	}
 	img.trusted = keys
@@ -84,12 +78,13 @@ func IsChannel(tag string) bool {
 }
 
 // open is Open without a look at signatures.
-func open(ctx context.Context, p Place, ref, arch string) (*Image, error) {
+func open(ctx context.Context, p Place, ref, arch string) (*Published, error) {
 	d, b, err := p.Manifest(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
-	img := &Image{OCI: b, Digest: d.Digest, From: p, ctx: ctx}
+	img := &Published{Image: image.Image{Digest: d.Digest, Source: source{p}}, From: p}
+	oci := b
 	if d.MediaType == image.MediaOCIIndex {
 		index, err := image.DecodeIndex(b)
 		if err != nil {
@@ -100,12 +95,12 @@ func open(ctx context.Context, p Place, ref, arch string) (*Image, error) {
 			return nil, fmt.Errorf("%s: %w", p, err)
 		}
 		img.Index = b
-		if _, img.OCI, err = readManifest(ctx, p, one.Digest); err != nil {
+		if _, oci, err = readManifest(ctx, p, one.Digest); err != nil {
 			return nil, err
 		}
 		img.Digest = one.Digest
 	}
-	m, err := image.DecodeOCI(img.OCI)
+	m, err := image.DecodeOCI(oci)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", img, err)
 	}
@@ -118,25 +113,27 @@ func open(ctx context.Context, p Place, ref, arch string) (*Image, error) {
 	if img.Text, err = readAll(newReader(ctx, p, m.Config.Digest, m.Config.Size)); err != nil {
 		return nil, err
 	}
-	if img.Manifest, err = image.CheckOCI(img.OCI, img.Text); err != nil {
+	if img.Manifest, err = image.CheckOCI(oci, img.Text); err != nil {
 		return nil, fmt.Errorf("%s: %w", img, err)
 	}
-	if img.Signatures, err = Signatures(ctx, p, img.Digest); err != nil {
+	signatures, err := Signatures(ctx, p, img.Digest)
+	if err != nil {
 		return nil, err
 	}
+	img.Signature = image.Signature{Manifest: oci, Signatures: signatures}
 	return img, nil
 }
 
 // verify checks the signatures of the OCI manifest and of the index.
-func (img *Image) verify(keys []*ecdsa.PublicKey) error {
-	if err := image.VerifyDigest(img.Digest, img.Signatures, keys); err != nil {
+func (img *Published) verify(ctx context.Context, keys []*ecdsa.PublicKey) error {
+	if err := image.VerifyDigest(img.Digest, img.Signature.Signatures, keys); err != nil {
 		return fmt.Errorf("%s: its OCI manifest: %w", img, err)
 	}
 	if img.Index == nil {
 		return nil
 	}
 	digest := image.DigestOf(img.Index)
-	list, err := Signatures(img.ctx, img.From, digest)
+	list, err := Signatures(ctx, img.From, digest)
 	if err != nil {
 		return err
 	}
@@ -146,12 +143,12 @@ func (img *Image) verify(keys []*ecdsa.PublicKey) error {
 	return nil
 }
 
-func (img *Image) ownKeys(read func([]byte) []*ecdsa.PublicKey) ([]*ecdsa.PublicKey, error) {
+func (img *Published) ownKeys(ctx context.Context, read func([]byte) []*ecdsa.PublicKey) ([]*ecdsa.PublicKey, error) {
 	f, ok := img.File(image.InitramfsFile)
 	if !ok || f.Size > maxInitramfs {
 		return nil, fmt.Errorf("%s has no initramfs to take keys from", img)
 	}
-	r, err := img.Open(image.InitramfsFile)
+	r, err := img.Open(ctx, image.InitramfsFile)
 	if err != nil {
 		return nil, err
 	}
@@ -171,78 +168,42 @@ func (img *Image) ownKeys(read func([]byte) []*ecdsa.PublicKey) ([]*ecdsa.Public
 const maxInitramfs = 256 << 20
 
 // top returns what tags name: the index, where one led here.
-func (img *Image) top() []byte {
+func (img *Published) top() []byte {
 	if img.Index != nil {
 		return img.Index
 	}
-	return img.OCI
+	return img.Signature.Manifest
 }
 
 // String is how errors call the image.
-func (img *Image) String() string {
-	if r, ok := img.From.(*Remote); ok {
-		return r.Reference(img.Digest)
-	}
-	return img.From.String()
-}
+func (img *Published) String() string { return img.From.Reference(img.Digest) }
 
-// Open opens a file of the image. Its last byte is followed by io.EOF only if
-// all of them are what the manifest says.
-func (img *Image) Open(name string) (io.ReadCloser, error) {
-	f, ok := img.File(name)
-	if !ok {
-		return nil, fmt.Errorf("%s has no file %q", img, name)
-	}
-	return newReader(img.ctx, img.From, f.Digest, f.Size), nil
-}
+// source reads the files of images that lie in a place.
+type source struct{ place Place }
 
-// With returns the image with another context for reading its files: that of
-// Open ends where finding an image is given less time than fetching it.
-func (img *Image) With(ctx context.Context) *Image {
-	other := *img
-	other.ctx = ctx
-	return &other
-}
-
-// OpenUnchecked is Open for whoever checks what was read later, when it is
-// read again.
-func (img *Image) OpenUnchecked(name string) (io.ReadCloser, error) {
-	r, err := img.Open(name)
-	if err == nil {
-		r.(*reader).sum = nil
+// Open implements image.Source.
+func (s source) Open(ctx context.Context, f image.File, at, n int64) (io.ReadCloser, error) {
+	if at == 0 && n == f.Size {
+		r := newReader(ctx, s.place, f.Digest, f.Size)
+		r.sum = nil // Image.Open compares
+		return r, nil
 	}
-	return r, err
-}
-
-// OpenPart opens some bytes of a file; whoever reads them checks them. A registry
-// that does not know Range cannot do that.
-func (img *Image) OpenPart(ctx context.Context, name string, at, n int64) (io.ReadCloser, error) {
-	f, ok := img.File(name)
-	if !ok || at < 0 || n < 0 || at > f.Size || n > f.Size-at {
-		return nil, fmt.Errorf("%s has no bytes %d to %d of %q", img, at, at+n, name)
-	}
-	from := img.From
-	if r, ok := from.(*Remote); ok {
-		from = parts{r}
-	}
-	r := newReader(ctx, from, f.Digest, at+n)
-	r.at, r.sum = at, nil
+	r := newReader(ctx, s.place, f.Digest, at+n)
+	r.at, r.sum, r.part = at, nil, true
 	return r, nil
 }
 
-// Signature returns signature.json, as a slot holds it.
-func (img *Image) Signature() ([]byte, error) {
-	return image.Signature{Manifest: img.OCI, Signatures: img.Signatures}.Encode()
-}
+// OpenAt implements image.Source.
+func (s source) OpenAt(f image.File) (image.ReaderAt, error) { return s.place.OpenAt(f.Digest, f.Size) }
 
 // ReadFiles reads every file but one that its place is known not to hold, and
 // so checks that all are whole.
-func (img *Image) ReadFiles(progress Progress, but string) error {
+func (img *Published) ReadFiles(ctx context.Context, progress Progress, but string) error {
 	for _, f := range img.Files {
 		if f.Name == but {
 			continue
 		}
-		r, err := img.Open(f.Name)
+		r, err := img.Open(ctx, f.Name)
 		if err != nil {
 			return err
 		}
@@ -265,5 +226,3 @@ func (c counter) Write(b []byte) (int, error) {
 	}
 	return len(b), nil
 }
-
-var errDigest = errors.New("its bytes are not those it is named by")

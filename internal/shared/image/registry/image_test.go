@@ -66,6 +66,18 @@ func (s *shelf) Blob(_ context.Context, digest string, _, from int64) (io.ReadCl
 	return io.NopCloser(bytes.NewReader(b[min(from, int64(len(b))):])), nil
 }
 
+func (s *shelf) Reference(string) string { return "shelf" }
+
+func (s *shelf) Part(ctx context.Context, digest string, at, n int64) (io.ReadCloser, error) {
+	r, err := s.Blob(ctx, digest, at+n, at)
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.LimitReader(r, n), r}, err
+}
+
+func (s *shelf) OpenAt(string, int64) (image.ReaderAt, error) { return nil, errors.ErrUnsupported }
+
 func (s *shelf) Referrers(context.Context, string) ([]image.Descriptor, error) { return s.list, nil }
 
 func (s *shelf) PutBlob(_ context.Context, _ image.Descriptor, open func() (io.ReadCloser, error)) error {
@@ -225,7 +237,7 @@ func TestTampering(t *testing.T) {
 		"a payload that is not the one named": {after: func(s *shelf, m *making, d string) {
 			list, _ := image.DecodeCosign(s.blobs[s.tags[image.CosignTag(d)]])
 			s.blobs[list[0].Digest] = bytes.Replace(s.blobs[list[0].Digest], []byte("null"), []byte("1234"), 1)
-		}, want: "its bytes are not those it is named by"},
+		}, want: "digest mismatch"},
 		"a payload without end": {after: func(s *shelf, m *making, d string) {
 			o, _ := image.DecodeOCI(s.blobs[s.tags[image.CosignTag(d)]])
 			o.Layers[0].Size = 1 << 40
@@ -242,14 +254,14 @@ func TestTampering(t *testing.T) {
 			s.tags[image.CosignTag(d)] = s.put([]byte("<html>"))
 		}, want: "reading an OCI manifest"},
 
-		"a flipped byte in a file":   {after: func(s *shelf, m *making, _ string) { flip(s, image.DigestOf(m.files["vmlinuz"])) }, want: "its bytes are not those it is named by"},
-		"a flipped byte in the root": {after: func(s *shelf, m *making, _ string) { flip(s, image.DigestOf(m.files[image.RootFile])) }, want: "its bytes are not those it is named by"},
+		"a flipped byte in a file":   {after: func(s *shelf, m *making, _ string) { flip(s, image.DigestOf(m.files["vmlinuz"])) }, want: "digest mismatch"},
+		"a flipped byte in the root": {after: func(s *shelf, m *making, _ string) { flip(s, image.DigestOf(m.files[image.RootFile])) }, want: "digest mismatch"},
 		"a swapped file": {after: func(s *shelf, m *making, _ string) {
 			s.blobs[image.DigestOf(m.files["vmlinuz"])] = []byte("KERNEL 1.0")
-		}, want: "its bytes are not those it is named by"},
+		}, want: "digest mismatch"},
 		"a file cut short":               {after: func(s *shelf, m *making, _ string) { s.blobs[image.DigestOf(m.files["vmlinuz"])] = []byte("kern") }, want: "it ended after 4 of 10 bytes"},
 		"a file that is gone":            {after: func(s *shelf, m *making, _ string) { delete(s.blobs, image.DigestOf(m.files["vmlinuz"])) }, want: "no sha256:"},
-		"a flipped byte in the config":   {after: func(s *shelf, m *making, _ string) { flip(s, image.DigestOf(m.text)) }, want: "its bytes are not those it is named by"},
+		"a flipped byte in the config":   {after: func(s *shelf, m *making, _ string) { flip(s, image.DigestOf(m.text)) }, want: "digest mismatch"},
 		"a config cut short":             {after: func(s *shelf, m *making, _ string) { s.blobs[image.DigestOf(m.text)] = m.text[:100] }, want: "it ended after 100 of"},
 		"a flipped byte in the manifest": {after: func(s *shelf, m *making, d string) { flip(s, d) }, want: "was asked for"},
 		"another manifest for its digest": {after: func(s *shelf, m *making, d string) {
@@ -318,7 +330,7 @@ func TestTampering(t *testing.T) {
 				c.after(s, m, digest)
 			}
 			dir := t.TempDir()
-			for form, save := range map[string]func(context.Context, *Image, string, Progress) error{"files": SaveFiles, "layout": SaveLayout, "archive": SaveArchive} {
+			for form, save := range map[string]func(context.Context, *Published, string, Progress) error{"files": SaveFiles, "layout": SaveLayout, "archive": SaveArchive} {
 				out := filepath.Join(dir, form)
 				img, err := Open(context.Background(), s, "1.0", Want{Keys: []*ecdsa.PublicKey{&m.key.PublicKey}, Arch: "arm64", Stream: "lab"})
 				if err == nil {
@@ -446,7 +458,7 @@ func TestGoesFromPlaceToPlace(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if img, err = Open(ctx, there, "1.0", want); err != nil || img.Digest != digest || len(img.Signatures) != 1 {
+	if img, err = Open(ctx, there, "1.0", want); err != nil || img.Digest != digest || len(img.Signature.Signatures) != 1 {
 		t.Fatalf("%+v %v", img, err)
 	}
 	if there.tags["1.0"] != s.tags["1.0"] {
@@ -473,7 +485,7 @@ func TestChannelsMove(t *testing.T) {
 	old.onto(t, s, "1.9")
 	now.onto(t, s, "1.10")
 	keys := []*ecdsa.PublicKey{&old.key.PublicKey}
-	open := func(tag string) *Image {
+	open := func(tag string) *Published {
 		t.Helper()
 		img, err := Open(ctx, s, tag, Want{Keys: keys, Arch: "arm64"})
 		if err != nil {
@@ -496,13 +508,13 @@ func TestChannelsMove(t *testing.T) {
 		t.Fatal(err)
 	}
 	img := open("stable")
-	if got := image.Downgrades(img.Digest, img.Signatures, keys); img.Release != "1.9" || len(got) != 1 || got[0] != (image.Downgrade{Channel: "stable", From: "1.10"}) {
+	if got := image.Downgrades(img.Digest, img.Signature.Signatures, keys); img.Release != "1.9" || len(got) != 1 || got[0] != (image.Downgrade{Channel: "stable", From: "1.10"}) {
 		t.Errorf("release %s, statements %+v", img.Release, got)
 	}
-	if got := image.Downgrades(img.Digest, img.Signatures, []*ecdsa.PublicKey{&newKey(t).PublicKey}); len(got) != 0 {
+	if got := image.Downgrades(img.Digest, img.Signature.Signatures, []*ecdsa.PublicKey{&newKey(t).PublicKey}); len(got) != 0 {
 		t.Errorf("a statement no trusted key made: %+v", got)
 	}
-	if got := image.Downgrades(open("1.10").Digest, img.Signatures, keys); len(got) != 0 {
+	if got := image.Downgrades(open("1.10").Digest, img.Signature.Signatures, keys); len(got) != 0 {
 		t.Errorf("a statement about another image: %+v", got)
 	}
 	for _, name := range []string{"2.0", "7", "sha256-abc.sig"} {

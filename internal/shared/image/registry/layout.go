@@ -37,7 +37,7 @@ type Layout struct {
 // section is an open file of a layout.
 type section interface {
 	io.ReadSeeker
-	io.Closer
+	image.ReaderAt
 }
 
 // OpenLayout opens a layout in a folder.
@@ -181,6 +181,9 @@ func isCosignTag(name string) bool {
 	return strings.HasPrefix(name, "sha256-")
 }
 
+// Reference implements Place.
+func (l *Layout) Reference(string) string { return l.name }
+
 // Blob implements Place.
 func (l *Layout) Blob(_ context.Context, digest string, _, from int64) (io.ReadCloser, error) {
 	f, err := l.open(blobName(digest))
@@ -194,9 +197,30 @@ func (l *Layout) Blob(_ context.Context, digest string, _, from int64) (io.ReadC
 	return f, nil
 }
 
-// Path returns the file that a blob is; false where it is in an archive.
-func (l *Layout) Path(digest string) (string, bool) {
-	return filepath.Join(l.dir, filepath.FromSlash(blobName(digest))), l.dir != ""
+// Part implements Place.
+func (l *Layout) Part(_ context.Context, digest string, at, n int64) (io.ReadCloser, error) {
+	f, err := l.open(blobName(digest))
+	if err != nil {
+		return nil, err
+	}
+	return image.Section(f, at, n), nil
+}
+
+// OpenAt implements Place. A blob of another size is an error.
+func (l *Layout) OpenAt(digest string, size int64) (image.ReaderAt, error) {
+	f, err := l.open(blobName(digest))
+	if err != nil {
+		return nil, err
+	}
+	n, err := f.Seek(0, io.SeekEnd)
+	if err == nil && n != size {
+		err = fmt.Errorf("opening %s in %s: size mismatch: got %d bytes, want %d", digest, l, n, size)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // Size returns how many bytes a blob has in the layout, whatever others say.

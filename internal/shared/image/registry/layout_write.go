@@ -65,7 +65,7 @@ func save(r io.Reader, name string) error {
 		return err
 	}
 	if _, err := io.CopyBuffer(struct{ io.Writer }{f}, r, make([]byte, copySize)); err != nil {
-		if errors.Is(err, errDigest) { // what is there is of no use to a later attempt
+		if errors.Is(err, image.ErrDigestMismatch) { // what is there is of no use to a later attempt
 			os.Remove(name)
 		}
 		return err

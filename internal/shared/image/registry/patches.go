@@ -28,7 +28,7 @@ func (p *Patch) Open(ctx context.Context) io.ReadCloser {
 // FindPatch returns the patch that makes an image of the one whose OCI manifest
 // has a digest; nil where there is none that one of the keys signed. Nothing but
 // its manifest is read before that holds.
-func FindPatch(ctx context.Context, img *Image, from string, keys []*ecdsa.PublicKey) (*Patch, error) {
+func FindPatch(ctx context.Context, img *Published, from string, keys []*ecdsa.PublicKey) (*Patch, error) {
 	list, err := img.From.Referrers(ctx, img.Digest)
 	if err != nil {
 		return nil, fmt.Errorf("looking for patches of %s: %w", img, err)
@@ -59,8 +59,8 @@ func FindPatch(ctx context.Context, img *Image, from string, keys []*ecdsa.Publi
 // AddPatch puts a patch beside the image that it makes, and then its signature:
 // some registries refuse one of a manifest they do not have. Until it is there,
 // readers pass over the patch.
-func AddPatch(ctx context.Context, to Target, img *Image, p image.Patch, open func() (io.ReadCloser, error), key *ecdsa.PrivateKey) error {
-	manifest, config, err := image.EncodePatch(p, image.Describe(img.OCI))
+func AddPatch(ctx context.Context, to Target, img *Published, p image.Patch, open func() (io.ReadCloser, error), key *ecdsa.PrivateKey) error {
+	manifest, config, err := image.EncodePatch(p, image.Describe(img.Signature.Manifest))
 	if err != nil {
 		return err
 	}
@@ -85,7 +85,7 @@ func AddPatch(ctx context.Context, to Target, img *Image, p image.Patch, open fu
 // Previous returns the latest releases below an image's that a repository has of
 // its stream, at most n, the latest first. What is of another stream or damaged
 // is left out, and said.
-func Previous(ctx context.Context, at *Remote, img *Image, n int, keys []*ecdsa.PublicKey, say func(string)) ([]*Image, error) {
+func Previous(ctx context.Context, at *Remote, img *Published, n int, keys []*ecdsa.PublicKey, say func(string)) ([]*Published, error) {
 	tags, err := at.Tags(ctx)
 	if err != nil {
 		return nil, err
@@ -94,7 +94,7 @@ func Previous(ctx context.Context, at *Remote, img *Image, n int, keys []*ecdsa.
 		return !releaseForm.MatchString(t) || image.CompareReleases(t, img.Release) >= 0
 	})
 	slices.SortFunc(tags, func(a, b string) int { return image.CompareReleases(b, a) })
-	var list []*Image
+	var list []*Published
 	for _, tag := range tags {
 		if len(list) == n {
 			break

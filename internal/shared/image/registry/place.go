@@ -36,8 +36,16 @@ type Place interface {
 	// bytes; fs.ErrNotExist where there is nothing. "" is the one image of a
 	// place that holds only one.
 	Manifest(ctx context.Context, ref string) (image.Descriptor, []byte, error)
+	// Reference is how errors call what has a digest here.
+	Reference(digest string) string
 	// Blob opens a blob of size bytes from an offset on.
 	Blob(ctx context.Context, digest string, size, from int64) (io.ReadCloser, error)
+	// Part opens n bytes of a blob from byte at on. A registry that does not know
+	// Range requests returns an error.
+	Part(ctx context.Context, digest string, at, n int64) (io.ReadCloser, error)
+	// OpenAt opens a blob of size bytes for reading anywhere. The error is
+	// errors.ErrUnsupported where the place is not on this computer.
+	OpenAt(digest string, size int64) (image.ReaderAt, error)
 	// Referrers lists the manifests that refer to one.
 	Referrers(ctx context.Context, digest string) ([]image.Descriptor, error)
 }

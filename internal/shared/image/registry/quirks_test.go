@@ -42,7 +42,7 @@ func quirky(t *testing.T, withAPI bool, q quirk) *httptest.Server {
 
 // signedImage returns an image with one signed referrer, its digest and that of
 // the referrer.
-func signedImage(t *testing.T) (img *Image, referrer string) {
+func signedImage(t *testing.T) (img *Published, referrer string) {
 	t.Helper()
 	s, m := newShelf(), newMaking(t, "1.0")
 	digest := m.onto(t, s, "1.0")
@@ -63,7 +63,7 @@ func goesThrough(t *testing.T, s *httptest.Server) {
 	comesBack(t, s, img, referrer)
 }
 
-func comesBack(t *testing.T, s *httptest.Server, img *Image, referrer string) {
+func comesBack(t *testing.T, s *httptest.Server, img *Published, referrer string) {
 	t.Helper()
 	ctx := context.Background()
 	if err := Copy(ctx, img, at(t, s, Options{}), []string{"1.0"}, nil, nil); err != nil {

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	"github.com/pikelet-os/pikelet/internal/shared/image"
 )
 
 // errGivenUp is a download that broke off too often. What came of it is good.
@@ -27,6 +29,7 @@ type reader struct {
 	digest string
 	size   int64
 	at     int64
+	part   bool          // size is where the part that is read ends, not the blob
 	sum    hash.Hash     // nil: whoever gets the bytes checks them
 	from   io.ReadCloser // nil: to be opened
 	failed int           // in a row
@@ -63,7 +66,12 @@ func (r *reader) Read(b []byte) (int, error) {
 func (r *reader) read(b []byte) (int, error) {
 	if r.from == nil {
 		var err error
-		if r.from, err = r.place.Blob(r.ctx, r.digest, r.size, r.at); err != nil {
+		if r.part {
+			r.from, err = r.place.Part(r.ctx, r.digest, r.at, r.size-r.at)
+		} else {
+			r.from, err = r.place.Blob(r.ctx, r.digest, r.size, r.at)
+		}
+		if err != nil {
 			return 0, err
 		}
 	}
@@ -93,7 +101,7 @@ func (r *reader) end() error {
 		return io.EOF
 	}
 	if got := "sha256:" + hex.EncodeToString(r.sum.Sum(nil)); got != r.digest {
-		return fmt.Errorf("reading %s from %s: %w: they are those of %s", r.digest, r.place, errDigest, got)
+		return fmt.Errorf("reading %s from %s: %w: got %s", r.digest, r.place, image.ErrDigestMismatch, got)
 	}
 	return io.EOF
 }

@@ -312,16 +312,18 @@ func begins(resp *http.Response, at int64) error {
 	return nil
 }
 
-// parts is a repository whose blobs are read in part: size is where that ends.
-type parts struct{ *Remote }
+// OpenAt implements Place: what is not here is copied first.
+func (r *Remote) OpenAt(digest string, _ int64) (image.ReaderAt, error) {
+	return nil, fmt.Errorf("opening %s for reading anywhere: %w", r.Reference(digest), errors.ErrUnsupported)
+}
 
-// Blob implements Place.
-func (p parts) Blob(ctx context.Context, digest string, size, from int64) (io.ReadCloser, error) {
-	resp, err := p.getRange(context.WithValue(ctx, wholeBlob{}, true), "blobs/"+digest, "", fmt.Sprintf("bytes=%d-%d", from, size-1))
+// Part implements Place.
+func (r *Remote) Part(ctx context.Context, digest string, at, n int64) (io.ReadCloser, error) {
+	resp, err := r.getRange(context.WithValue(ctx, wholeBlob{}, true), "blobs/"+digest, "", fmt.Sprintf("bytes=%d-%d", at, at+n-1))
 	if err != nil {
 		return nil, err
 	}
-	if err := begins(resp, from); err != nil || resp.StatusCode != http.StatusPartialContent {
+	if err := begins(resp, at); err != nil || resp.StatusCode != http.StatusPartialContent {
 		resp.Body.Close()
 		return nil, errRange
 	}

@@ -15,9 +15,9 @@ import (
 
 // SaveFiles writes an image's files into a folder that is not there yet, under
 // their own names, with manifest.json and signature.json beside them.
-func SaveFiles(ctx context.Context, img *Image, dir string, tell Progress) error {
+func SaveFiles(ctx context.Context, img *Published, dir string, tell Progress) error {
 	return whole(img, "files", dir, func(part string) error {
-		signature, err := img.Signature()
+		signature, err := img.Signature.Encode()
 		if err != nil {
 			return err
 		}
@@ -48,11 +48,11 @@ func SaveFiles(ctx context.Context, img *Image, dir string, tell Progress) error
 
 // SaveLayout writes an image, with its signatures and what refers to it, as an
 // OCI layout into a folder that is not there yet.
-func SaveLayout(ctx context.Context, img *Image, dir string, tell Progress) error {
+func SaveLayout(ctx context.Context, img *Published, dir string, tell Progress) error {
 	return whole(img, "layout", dir, func(part string) error { return fillLayout(ctx, img, part, tell) })
 }
 
-func fillLayout(ctx context.Context, img *Image, dir string, tell Progress) error {
+func fillLayout(ctx context.Context, img *Published, dir string, tell Progress) error {
 	l, err := CreateLayout(dir)
 	if err != nil {
 		return err
@@ -64,7 +64,7 @@ func fillLayout(ctx context.Context, img *Image, dir string, tell Progress) erro
 }
 
 // SaveArchive writes what SaveLayout writes as one file.
-func SaveArchive(ctx context.Context, img *Image, file string, tell Progress) error {
+func SaveArchive(ctx context.Context, img *Published, file string, tell Progress) error {
 	return whole(img, "archive", file, func(part string) error {
 		if err := fillLayout(ctx, img, part, tell); err != nil {
 			return err
@@ -90,11 +90,12 @@ func SaveArchive(ctx context.Context, img *Image, file string, tell Progress) er
 
 // Keep returns an image whose files are in a layout in a folder: the one that
 // is there, if it is still whole, or one that is written now.
-func Keep(ctx context.Context, img *Image, dir string, tell Progress) (*Image, error) {
+func Keep(ctx context.Context, img *Published, dir string, tell Progress) (*Published, error) {
 	kept := *img
-	kept.From, kept.ctx = OpenLayout(dir), ctx
+	kept.From = OpenLayout(dir)
+	kept.Source = source{kept.From}
 	if _, err := os.Stat(filepath.Join(dir, layoutFile)); err == nil {
-		if kept.ReadFiles(nil, "") == nil {
+		if kept.ReadFiles(ctx, nil, "") == nil {
 			return &kept, nil
 		}
 		if err := os.RemoveAll(dir); err != nil {
@@ -107,7 +108,7 @@ func Keep(ctx context.Context, img *Image, dir string, tell Progress) (*Image, e
 // whole has a folder or a file made under another name beside its own, which
 // it gets when it is whole. An attempt that is interrupted leaves the other:
 // the next one of the same image in the same form goes on with it.
-func whole(img *Image, form, name string, fill func(part string) error) error {
+func whole(img *Published, form, name string, fill func(part string) error) error {
 	if st, err := os.Stat(name); err == nil && !(st.IsDir() && isEmpty(name)) {
 		return fmt.Errorf("%s is there already; name another, or remove it: %w", name, fs.ErrExist)
 	}
