@@ -6,7 +6,7 @@
 //	image.yaml ─ builder/spec.Load ─▶ spec.Image ─ builder.Resolve ─▶ Plan (= the lock) ─ Assemble ─▶ layers.Tree
 //	    ─ Seal ─▶ Root ─ BootFiles ─▶ Boot ─ Pack ─▶ Artifact ─ card ─▶ disk.img
 //	Artifact ─ publish ─▶ registry ─ pull, flash ─▶ card
-//	disk.img ─▶ firmware ─▶ initramfs (/init) ─▶ internal/device/agent (pikeletd prepare) ─▶ OpenRC
+//	disk.img ─▶ firmware ─▶ initramfs (/init) ─▶ internal/device/agent/prepare ─▶ OpenRC
 //
 // The directories are the sides, and deps_test.go holds them apart:
 //

@@ -2,15 +2,9 @@
 package main
 
 import (
-	"fmt"
 	"os"
 
 	"github.com/pikelet-os/pikelet/internal/device/agent"
 )
 
-func main() {
-	if err := agent.Run(os.Args[1:], os.Stdout); err != nil {
-		fmt.Fprintln(os.Stderr, "pikeletd:", err)
-		os.Exit(1)
-	}
-}
+func main() { os.Exit(agent.Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }

@@ -2,50 +2,51 @@ package agent
 
 import (
 	"bytes"
-	"github.com/pikelet-os/pikelet/internal/device/updater"
 	"strings"
 	"testing"
-
-	"github.com/pikelet-os/pikelet/internal/shared/node"
-	"github.com/pikelet-os/pikelet/internal/shared/slots"
 )
 
-func TestMotdSaysWhatToKnow(t *testing.T) {
-	b := node.Boot{Stream: "lab", Release: "1.2", Slot: slots.B, Kind: slots.Rescue, Disk: "/dev/mmcblk0", Root: "cafe", Failed: "slot a: why\nslot b: too"}
-	p := node.Prepared{Hostname: "attic", Problems: []string{"no card"}}
-	for _, want := range []string{"lab 1.2", "slot    b, rescue, on /dev/mmcblk0", "verified by dm-verity, root hash cafe", "Try: ", "RESCUE  slot a: why\n        slot b: too", "node    attic", "PROBLEM no card"} {
-		if !strings.Contains(motd(b, p, true), want) {
-			t.Errorf("no %q in\n%s", want, motd(b, p, true))
+// TestExitStatus: 0 for help, 2 for arguments that are invalid, 1 for what fails.
+// Flags may come in any order.
+func TestExitStatus(t *testing.T) {
+	for _, c := range []struct {
+		args   string
+		status int
+		out    string // on standard output
+		err    string // on standard error
+	}{
+		{"--help", 0, "rollback", ""},
+		{"upgrade -h", 0, "--plain-http", ""},
+		{"volume --help", 0, "forget", ""},
+		{"", 2, "", "pikeletd: missing command\nhint: pikeletd --help lists the commands"},
+		{"fly", 2, "", `unknown command "pikeletd fly"`},
+		{"volume", 2, "", "missing command"},
+		{"volume fly", 2, "", `unknown command "pikeletd volume fly"`},
+		{"status --xml", 2, "", "unknown flag: --xml\nhint: pikeletd status --help lists the flags"},
+		{"status now", 2, "", "got 1 arguments, want 0"},
+		{"upgrade", 2, "", "got 0 arguments, want 1"},
+		{"upgrade --again a b", 2, "", "got 2 arguments, want 1"},
+		{"reboot --try --rescue", 2, "", "--try and --rescue exclude each other"},
+		{"reset --yes --volume", 1, "", "boot.json"},
+		{"reset --volume --yes", 1, "", "boot.json"},
+		{"status --json", 1, "", "boot.json"},
+	} {
+		var out, err bytes.Buffer
+		if status := Main(strings.Fields(c.args), strings.NewReader(""), &out, &err); status != c.status {
+			t.Errorf("pikeletd %s: exit status %d, want %d: %s", c.args, status, c.status, err.String())
+		}
+		if !strings.Contains(out.String(), c.out) || !strings.Contains(err.String(), c.err) || c.err == "" && err.Len() > 0 {
+			t.Errorf("pikeletd %s printed %q and %q, want %q and %q", c.args, out.String(), err.String(), c.out, c.err)
 		}
 	}
 }
 
-func TestMotdOfATrial(t *testing.T) {
-	got := motd(node.Boot{Slot: slots.B, Kind: slots.Trial}, node.Prepared{}, false)
-	if !strings.Contains(got, "any reboot goes back to slot a") || strings.Contains(got, "Try:") {
-		t.Errorf("%s", got)
-	}
-}
-
-func TestUnknownVerb(t *testing.T) {
-	var out bytes.Buffer
-	if err := Run([]string{"fly"}, &out); err == nil || !strings.Contains(err.Error(), "pikeletd status") {
-		t.Errorf("%v", err)
-	}
-}
-
-// TestReportKeepsWhatItMust: a boot rewrites its own part of report.txt, and
-// leaves why an earlier one failed and what became of an upgrade.
-func TestReportKeepsWhatItMust(t *testing.T) {
-	old := "attic runs lab 1.0\n" + failure + "\nslot b: broken\n\n" + updater.Heading + "\nRelease 1.1 was tried\n" + "\n\n\n\x00\x00"
-	got := earlier(old)
-	if want := "\nWhat follows is of an earlier boot.\n\n" + failure + "\nslot b: broken\n\n" + updater.Heading + "\nRelease 1.1 was tried\n"; got != want {
-		t.Errorf("kept %q, want %q", got, want)
-	}
-	if again := earlier("attic runs lab 1.0\n" + got); again != got {
-		t.Errorf("kept twice it is %q", again)
-	}
-	if got := earlier("attic runs lab 1.0\n\n\n"); got != "" {
-		t.Errorf("kept %q of nothing", got)
+// TestServiceVerbs: the overlays' services and /init run these verbs.
+func TestServiceVerbs(t *testing.T) {
+	for _, args := range []string{"prepare", "run", "k3s", "volume start", "volume stop", "reboot --now"} {
+		var out, err bytes.Buffer
+		if status := Main(append(strings.Fields(args), "--help"), nil, &out, &err); status != 0 {
+			t.Errorf("pikeletd %s --help: exit status %d: %s", args, status, err.String())
+		}
 	}
 }

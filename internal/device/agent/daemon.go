@@ -4,13 +4,16 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"os"
-	"os/signal"
+	"fmt"
+	"io"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/pikelet-os/pikelet/internal/shared/slots"
+	"github.com/pikelet-os/pikelet/internal/device/agent/iscsi"
+	"github.com/pikelet-os/pikelet/internal/device/agent/prepare"
+	"github.com/pikelet-os/pikelet/internal/device/agent/upgrade"
+	"github.com/pikelet-os/pikelet/internal/device/agent/volume"
 )
 
 // How often the daemon looks: the time is written down so that a node whose
@@ -22,30 +25,25 @@ const (
 	endOfTrial = 10 * time.Second // for a round of checks and one record
 )
 
-// daemon watches over the node until it is told to stop. What it does when
-// nothing happens is next to nothing.
-func daemon() error {
-	stop := make(chan os.Signal, 1)
-	signal.Notify(stop, unix.SIGTERM, unix.SIGINT)
+// daemon watches over the node until ctx ends. What it does when nothing happens
+// is next to nothing.
+func daemon(ctx context.Context, stderr io.Writer) error {
 	disks, err := watchDisks()
 	if err != nil {
 		return err
 	}
 	concluded := make(chan error, 1)
-	ctx, end := context.WithCancel(context.Background())
-	defer end()
-	go func() { concluded <- concludeUpgrade(ctx) }()
+	go func() { concluded <- upgrade.Conclude(ctx) }()
 	clock := time.NewTicker(clockEvery)
 	defer clock.Stop()
 	retry := time.NewTicker(retryEvery)
 	defer retry.Stop()
-	if err := linkDisks(); err != nil {
+	if err := iscsi.LinkDisks(); err != nil {
 		return err
 	}
 	for {
 		select {
-		case <-stop:
-			end()
+		case <-ctx.Done():
 			if concluded != nil {
 				// A trial that is under way writes down that it was not seen through.
 				select {
@@ -53,65 +51,22 @@ func daemon() error {
 				case <-time.After(endOfTrial):
 				}
 			}
-			return saveClock()
+			return prepare.SaveClock()
 		case err = <-concluded:
 			concluded = nil
 			// What became of the last upgrade keeps nobody from the next one.
-			err = errors.Join(err, watchReleases(ctx))
+			err = errors.Join(err, upgrade.Watch(ctx))
 		case <-clock.C:
-			err = saveClock()
+			err = prepare.SaveClock()
 		case <-disks:
-			err = linkDisks()
+			err = iscsi.LinkDisks()
 		case <-retry.C:
-			err = retryVolume()
+			err = volume.Retry()
 		}
 		if err != nil {
-			os.Stderr.WriteString("pikeletd: " + err.Error() + "\n")
+			fmt.Fprintln(stderr, "pikeletd:", err)
 		}
 	}
-}
-
-// watchReleases begins to look for new releases: on a channel, where the node
-// is told to; without a card, at the boot server.
-func watchReleases(ctx context.Context) error {
-	b, err := readBoot()
-	if err != nil {
-		return err
-	}
-	cfg, err := readConfig()
-	if err != nil {
-		return err
-	}
-	d, err := readDefaults()
-	if err != nil {
-		return err
-	}
-	if b.Slot == slots.Net {
-		s, err := newServed(b, cfg, d)
-		if err == nil {
-			go s.run(ctx)
-		}
-		return err
-	}
-	p, err := newPoller(b, cfg, d)
-	if p != nil && err == nil {
-		go p.run(ctx)
-	}
-	return err
-}
-
-// retryVolume tries again what the volume service could not do; where all is
-// done, it sees to the sessions' records.
-func retryVolume() error {
-	v, err := readVolume()
-	if err != nil || v.Waiting == stopped {
-		return err
-	}
-	if v.Mounted && len(v.Sessions) == 0 {
-		return keepSessions()
-	}
-	_, err = tryVolume()
-	return err
 }
 
 // watchDisks sends whenever disks come or go, by the kernel's own messages.

@@ -1,11 +1,8 @@
 package agent
 
 import (
-	"encoding/binary"
 	"fmt"
 	"io"
-	"net/http"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -13,42 +10,53 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/spf13/cobra"
+
+	"github.com/pikelet-os/pikelet/internal/device/agent/card"
+	"github.com/pikelet-os/pikelet/internal/device/agent/checks"
+	"github.com/pikelet-os/pikelet/internal/device/agent/clock"
+	"github.com/pikelet-os/pikelet/internal/device/agent/iscsi"
+	"github.com/pikelet-os/pikelet/internal/device/agent/k3s"
+	"github.com/pikelet-os/pikelet/internal/device/agent/machine"
+	"github.com/pikelet-os/pikelet/internal/device/agent/motd"
+	"github.com/pikelet-os/pikelet/internal/device/agent/mounts"
+	"github.com/pikelet-os/pikelet/internal/device/agent/runfiles"
+	"github.com/pikelet-os/pikelet/internal/device/agent/sysfs"
 	"github.com/pikelet-os/pikelet/internal/shared/disk"
 	"github.com/pikelet-os/pikelet/internal/shared/node"
 	"github.com/pikelet-os/pikelet/internal/shared/nodeconfig"
-	"github.com/pikelet-os/pikelet/internal/shared/slots"
 )
 
 // gather asks everything status says.
 func gather() (node.Status, error) {
 	var s node.Status
 	var err error
-	if s.Boot, err = readBoot(); err != nil {
+	if s.Boot, err = runfiles.Boot(); err != nil {
 		return s, err
 	}
-	if s.Node, err = readPrepared(); err != nil {
+	if s.Node, err = runfiles.Prepared(); err != nil {
 		return s, err
 	}
-	s.Volume, _ = readVolume()
+	s.Volume, _ = runfiles.Volume()
 	s.State, s.Space = space(node.StateDir), space(node.VolumeDir)
-	cfg, err := readConfig()
+	cfg, err := runfiles.Config()
 	if err != nil {
 		cfg = &nodeconfig.Config{}
 	}
-	s.Checks = runChecks(cfg)
-	s.K3s = k3sStatus(cfg)
-	s.Sessions = sessions()
-	s.Firmware = firmware()
-	s.Update = lastUpdate(s.Boot.Disk)
-	s.Datastore = readTrimmed(datastoreFile)
+	s.Checks = checks.Run(cfg)
+	s.K3s = k3s.Status(cfg)
+	s.Sessions = iscsi.Sessions()
+	s.Firmware = machine.Firmware()
+	s.Update = card.LastUpdate(s.Boot.Disk)
+	s.Datastore = sysfs.Read(k3s.DatastoreFile)
 	s.CardWritten = written(s.Boot.Disk)
-	s.Synchronised = synchronised()
+	s.Synchronised = clock.Synchronised()
 	return s, nil
 }
 
 func space(dir string) node.Space {
 	var st unix.Statfs_t
-	if !mounted(dir) || unix.Statfs(dir, &st) != nil {
+	if !mounts.Mounted(dir) || unix.Statfs(dir, &st) != nil {
 		return node.Space{}
 	}
 	return node.Space{Size: int64(st.Blocks) * st.Bsize, Free: int64(st.Bavail) * st.Bsize}
@@ -57,7 +65,7 @@ func space(dir string) node.Space {
 // written returns how many bytes the kernel has written to a disk: the
 // seventh number of its statistics counts sectors of 512 bytes.
 func written(dev string) int64 {
-	f := strings.Fields(readTrimmed("/sys/block/" + filepath.Base(dev) + "/stat"))
+	f := strings.Fields(sysfs.Read("/sys/block/" + filepath.Base(dev) + "/stat"))
 	if len(f) < 7 {
 		return 0
 	}
@@ -65,62 +73,16 @@ func written(dev string) int64 {
 	return n * disk.SectorSize
 }
 
-// kubeletHealth is where the kubelet says how it is (FACTS 7.9).
-const kubeletHealth = "http://127.0.0.1:10248/healthz"
-
-func k3sStatus(cfg *nodeconfig.Config) node.K3sStatus {
-	s := node.K3sStatus{Role: cfg.K3s.Role}
-	if s.Role == "" {
-		return s
-	}
-	client := &http.Client{Timeout: 3 * time.Second}
-	resp, err := client.Get(kubeletHealth)
-	if err != nil {
-		s.Says = "the kubelet does not answer: " + err.Error()
-		return s
-	}
-	defer resp.Body.Close()
-	b, _ := io.ReadAll(io.LimitReader(resp.Body, 200))
-	s.Running, s.Says = resp.StatusCode == http.StatusOK, strings.TrimSpace(string(b))
-	return s
+func newStatus() *cobra.Command {
+	var asJSON bool
+	c := newVerb("status [--json]", "how this node came up, and how it is", func(c *cobra.Command) error {
+		return status(c.OutOrStdout(), asJSON)
+	})
+	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return c
 }
 
-func sessions() []node.Session {
-	var list []node.Session
-	all, _ := filepath.Glob("/sys/class/iscsi_session/session*")
-	for _, dir := range all {
-		s := node.Session{Target: readTrimmed(dir + "/targetname"), State: readTrimmed(dir + "/state")}
-		disks, _ := filepath.Glob(dir + "/device/target*/*/block/*")
-		for _, d := range disks {
-			s.Disks = append(s.Disks, "/dev/"+filepath.Base(d))
-		}
-		list = append(list, s)
-	}
-	return list
-}
-
-// lastUpdate reads what the card's record says of an upgrade.
-func lastUpdate(disk string) *slots.Update {
-	if disk == "" {
-		return nil
-	}
-	f, err := os.Open(disk)
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	return slots.ReadCard(f).Update
-}
-
-// firmware reads what the bootloader left in the device tree (FACTS 2.3).
-func firmware() node.Firmware {
-	f := node.Firmware{Model: strings.TrimRight(readTrimmed("/proc/device-tree/model"), "\x00")}
-	if b, err := os.ReadFile("/proc/device-tree/chosen/bootloader/build-timestamp"); err == nil && len(b) == 4 {
-		f.Bootloader = int64(binary.BigEndian.Uint32(b))
-	}
-	return f
-}
-
+// status prints how the node is.
 func status(out io.Writer, asJSON bool) error {
 	s, err := gather()
 	if err != nil {
@@ -134,46 +96,8 @@ func status(out io.Writer, asJSON bool) error {
 		_, err = out.Write(append(b, '\n'))
 		return err
 	}
-	_, err = io.WriteString(out, describe(s.Boot, s.Node)+describeMore(s))
+	_, err = io.WriteString(out, motd.Describe(s.Boot, s.Node)+describeMore(s))
 	return err
-}
-
-// describe says how this boot went; it is what a login shows too.
-func describe(b node.Boot, p node.Prepared) string {
-	var s strings.Builder
-	fmt.Fprintf(&s, "node    %s, config from %s\n", p.Hostname, age(p.Config))
-	fmt.Fprintf(&s, "image   %s %s (build %s)\n", b.Stream, b.Release, b.BuildID)
-	if b.Slot == slots.Net {
-		fmt.Fprintf(&s, "slot    none: started without a card, by the boot server %s\n", b.Server)
-	} else {
-		fmt.Fprintf(&s, "slot    %s, %s, on %s\n", b.Slot, b.Kind, b.Disk)
-	}
-	fmt.Fprintf(&s, "root    verified by dm-verity, root hash %s\n", b.Root)
-	fmt.Fprintf(&s, "signed  %s\n", b.Signed)
-	if b.Watchdog != 0 {
-		s.WriteString("guarded by the hardware watchdog\n")
-	}
-	if b.Failed != "" {
-		head := "failed "
-		if b.Kind == slots.Rescue {
-			head = "RESCUE "
-		}
-		fmt.Fprintf(&s, "%s %s\n", head, indent(b.Failed))
-	}
-	for _, text := range p.Problems {
-		fmt.Fprintf(&s, "PROBLEM %s\n", indent(text))
-	}
-	return s.String()
-}
-
-func indent(text string) string { return strings.ReplaceAll(text, "\n", "\n        ") }
-
-// age says where a config came from and when.
-func age(c node.ConfigStatus) string {
-	if c.Taken == 0 {
-		return c.Source
-	}
-	return fmt.Sprintf("%s, taken %s", c.Source, time.Unix(c.Taken, 0).UTC().Format("2006-01-02 15:04 UTC"))
 }
 
 func describeMore(s node.Status) string {
@@ -189,19 +113,19 @@ func describeMore(s node.Status) string {
 	}
 	switch problem := volumeOf(s.Checks); {
 	case s.Volume.Mounted && s.Volume.Another != "":
-		fmt.Fprintf(&b, "volume  ANOTHER, %s, %s: %s\n", volume, room(s.Space), indent(problem))
+		fmt.Fprintf(&b, "volume  ANOTHER, %s, %s: %s\n", volume, room(s.Space), motd.Indent(problem))
 	case s.Volume.Mounted && problem != "":
-		fmt.Fprintf(&b, "volume  FAILED, %s: %s\n", volume, indent(problem))
+		fmt.Fprintf(&b, "volume  FAILED, %s: %s\n", volume, motd.Indent(problem))
 	case s.Volume.Mounted:
 		fmt.Fprintf(&b, "volume  %s, %s\n", volume, room(s.Space))
 	default:
-		fmt.Fprintf(&b, "volume  MISSING, %s: %s\n", volume, indent(s.Volume.Waiting))
+		fmt.Fprintf(&b, "volume  MISSING, %s: %s\n", volume, motd.Indent(s.Volume.Waiting))
 	}
 	for _, i := range s.Sessions {
 		fmt.Fprintf(&b, "iscsi   %s %s %s\n", i.Target, i.State, strings.Join(i.Disks, " "))
 	}
 	for _, text := range s.Volume.Sessions {
-		fmt.Fprintf(&b, "iscsi   %s\n", indent(text))
+		fmt.Fprintf(&b, "iscsi   %s\n", motd.Indent(text))
 	}
 	switch {
 	case s.K3s.Role == "":
@@ -213,12 +137,12 @@ func describeMore(s node.Status) string {
 	if u := s.Update; u != nil {
 		fmt.Fprintf(&b, "upgrade to %s in slot %s: %s", u.Release, u.Slot, u.Step)
 		if u.Reason != "" {
-			fmt.Fprintf(&b, ", %s", indent(u.Reason))
+			fmt.Fprintf(&b, ", %s", motd.Indent(u.Reason))
 		}
 		b.WriteString("\n")
 	}
 	if s.Datastore != "" {
-		fmt.Fprintf(&b, "DATA    %s\n", indent(s.Datastore))
+		fmt.Fprintf(&b, "DATA    %s\n", motd.Indent(s.Datastore))
 	}
 	if s.Firmware.Bootloader != 0 {
 		fmt.Fprintf(&b, "eeprom  of %s\n", time.Unix(s.Firmware.Bootloader, 0).UTC().Format("2006-01-02"))
@@ -226,7 +150,7 @@ func describeMore(s node.Status) string {
 	fmt.Fprintf(&b, "card    %d kB written since it was started\n", s.CardWritten/1000)
 	for _, c := range s.Checks {
 		if !c.OK {
-			fmt.Fprintf(&b, "CHECK   %s: %s\n", c.Name, indent(c.Says))
+			fmt.Fprintf(&b, "CHECK   %s: %s\n", c.Name, motd.Indent(c.Says))
 		}
 	}
 	return b.String()

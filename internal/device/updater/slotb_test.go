@@ -157,7 +157,7 @@ func BenchmarkByPatch(t *testing.B) {
 		t.Skip("make bench says which card")
 	}
 	ctx := context.Background()
-	// As pikeletd does (internal/device/agent, sparing).
+	// As pikeletd does (internal/device/agent/upgrade, sparing).
 	debug.SetGCPercent(50)
 	debug.SetMemoryLimit(48 << 20)
 	img, keys, f, table := slotImage(t)

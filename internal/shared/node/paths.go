@@ -7,6 +7,11 @@ const (
 	StateDir = "/var/lib/pikelet/state"
 	// VolumeDir is where the volume is mounted.
 	VolumeDir = "/var/lib/pikelet/volume"
+	// K3sDir is where k3s keeps everything (FACTS 7.1).
+	K3sDir = "/var/lib/rancher/k3s"
+	// K3sServerDir is where a k3s server keeps its datastore, token and
+	// certificates.
+	K3sServerDir = K3sDir + "/server"
 	// SeedFile holds the seed of a node that was given none, or was given it
 	// by its config.
 	SeedFile = StateDir + "/node/seed"

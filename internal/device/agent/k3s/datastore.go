@@ -1,0 +1,82 @@
+package k3s
+
+import (
+	"os"
+	"strings"
+
+	"github.com/pikelet-os/pikelet/internal/device/agent/card"
+	"github.com/pikelet-os/pikelet/internal/device/agent/command"
+	"github.com/pikelet-os/pikelet/internal/device/agent/console"
+	"github.com/pikelet-os/pikelet/internal/device/agent/runfiles"
+	"github.com/pikelet-os/pikelet/internal/device/datastore"
+	"github.com/pikelet-os/pikelet/internal/shared/node"
+	"github.com/pikelet-os/pikelet/internal/shared/nodeconfig"
+	"github.com/pikelet-os/pikelet/internal/shared/slots"
+)
+
+// DatastoreFile holds what became of the datastore on this boot.
+const DatastoreFile = "/run/pikelet/datastore.txt"
+
+// defaultCopies is how many copies of the datastore are kept.
+const defaultCopies = 3
+
+// version asks k3s for its version.
+func version(program string) string {
+	out, err := command.Run(program, "--version")
+	if err != nil {
+		return "" // of no known version; nothing is put back then
+	}
+	line, _, _ := strings.Cut(out, "\n")
+	return strings.TrimSpace(strings.TrimPrefix(line, "k3s version "))
+}
+
+// SaveDatastore stops k3s and copies the datastore of a server that is about
+// to restart into another release.
+func SaveDatastore(cfg *nodeconfig.Config, b node.Boot, u slots.Update) error {
+	if cfg.K3s.Role != "server" {
+		return nil
+	}
+	program, err := findProgram()
+	if err != nil {
+		return err
+	}
+	if _, err := command.Run("rc-service", "pikelet-k3s", "stop"); err != nil {
+		return err
+	}
+	copies := cfg.Datastore.Copies
+	if copies == 0 {
+		copies = defaultCopies
+	}
+	_, err = datastore.Save(node.K3sServerDir, datastore.Copy{Slot: string(b.Slot), Release: b.Release, K3s: version(program), For: u.Digest}, copies)
+	return err
+}
+
+// Start starts k3s again after it was stopped for nothing.
+func Start() {
+	if cfg, err := runfiles.Config(); err == nil && cfg.K3s.Role == "server" {
+		if _, err := command.Run("rc-service", "pikelet-k3s", "start"); err != nil {
+			console.Tell("k3s was stopped to copy its datastore, and does not start again: " + err.Error())
+		}
+	}
+}
+
+// startDatastore is what happens to a server's datastore before k3s starts.
+func startDatastore(cfg *nodeconfig.Config, program string) error {
+	b, err := runfiles.Boot()
+	if err != nil {
+		return err
+	}
+	left := ""
+	if u := card.LastUpdate(b.Disk); u != nil && u.Step != slots.Finished && u.Slot != b.Slot {
+		left = u.Digest
+	}
+	now := datastore.Ran{Slot: string(b.Slot), Release: b.Release, Digest: b.Signed, K3s: version(program)}
+	told, err := datastore.Start(node.K3sServerDir, now, left, cfg.Datastore.OnLeft == nodeconfig.OnLeftKeep)
+	if told != "" {
+		console.Tell(told)
+		if err := os.WriteFile(DatastoreFile, []byte(told+"\n"), 0o644); err != nil {
+			return err
+		}
+	}
+	return err
+}

@@ -1,0 +1,205 @@
+package prepare
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/pikelet-os/pikelet/boards"
+	"github.com/pikelet-os/pikelet/internal/device/agent/card"
+	"github.com/pikelet-os/pikelet/internal/device/agent/machine"
+	"github.com/pikelet-os/pikelet/internal/device/agent/runfiles"
+	"github.com/pikelet-os/pikelet/internal/device/agent/statefile"
+	"github.com/pikelet-os/pikelet/internal/shared/node"
+	"github.com/pikelet-os/pikelet/internal/shared/nodeconfig"
+	"github.com/pikelet-os/pikelet/internal/shared/slots"
+	"github.com/pikelet-os/pikelet/internal/shared/yamlcheck"
+)
+
+// controlFiles is what a config needs of the control partition.
+type controlFiles interface {
+	ReadControl(name string) ([]byte, error)
+	// scrub overwrites a file with text and takes what was there off the card.
+	Scrub(name, text string) error
+}
+
+// configs is where a node finds its config.
+type configs struct {
+	card      controlFiles // nil without a card
+	served    string       // what the boot server gave
+	kept      string       // what was taken last
+	inventory string       // the image's
+}
+
+func sources(c *card.Card) configs {
+	all := configs{served: node.ServedFile, kept: node.ConfigFile, inventory: node.InventoryFile}
+	if c != nil {
+		all.card = c
+	}
+	return all
+}
+
+// take finds out what this node is to be: what the desk wrote on the control
+// partition if that is new and good, else what it took last, laid over what
+// the image's own inventory says. A config that is wrong is left where it is,
+// for whoever wrote it to mend, and the last good one counts.
+func (p configs) take(m nodeconfig.Machine, state node.StateStatus) (*nodeconfig.Config, node.ConfigStatus) {
+	st := node.ConfigStatus{Source: node.FromNone}
+	refuse := func(err error) {
+		if st.Refused != "" {
+			st.Refused += "\n"
+		}
+		st.Refused += err.Error()
+	}
+	inventory, err := p.readInventory()
+	if err != nil {
+		refuse(err)
+	}
+	if text, err := os.ReadFile(p.served); err == nil {
+		// A node without a card has what its server says, and nothing older.
+		cfg, err := over(inventory, m, "the config of the boot server", text)
+		if err == nil {
+			st.Source, st.Taken = node.FromServer, time.Now().Unix()
+			return cfg, st
+		}
+		refuse(err)
+	}
+	if p.card != nil {
+		text, err := p.card.ReadControl(slots.NodeFile)
+		if err == nil && !nodeconfig.Blank(text) {
+			var cfg *nodeconfig.Config
+			if cfg, err = over(inventory, m, slots.NodeFile, text); err == nil {
+				st.Source, st.Taken = node.FromCard, time.Now().Unix()
+				if err := p.keep(text, state); err != nil {
+					refuse(fmt.Errorf("the config on the card counts for this boot, and stays there: %w", err))
+				}
+				return cfg, st
+			}
+		}
+		if err != nil {
+			refuse(err)
+		}
+	}
+	kept, err := os.ReadFile(p.kept)
+	if err == nil {
+		cfg, err := nodeconfig.Over(inventory, m, p.kept, kept, false)
+		if err != nil {
+			refuse(err)
+			var mistakes *yamlcheck.Error
+			unknown := errors.As(err, &mistakes) && mistakes.Unknown
+			// It was good for the image that took it. What this one does not
+			// take it does without, rather than without all of it.
+			cfg, err = nodeconfig.Over(inventory, m, p.kept, kept, true)
+			st.Partial = err == nil && !unknown
+		}
+		if err == nil {
+			st.Source = node.FromState
+			if info, err := os.Stat(p.kept); err == nil {
+				st.Taken = info.ModTime().Unix()
+			}
+			return cfg, st
+		}
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		refuse(err)
+	}
+	if inventory != nil {
+		cfg, err := nodeconfig.Over(inventory, m, p.inventory, nil, false)
+		if err == nil {
+			if _, err := inventory.Find(m); err == nil {
+				st.Source = node.FromImage
+			}
+			return cfg, st
+		}
+		refuse(err)
+	}
+	return &nodeconfig.Config{}, st
+}
+
+// takeSent takes a config that was sent over SSH. It is kept on state when it
+// is good, and counts from the next boot on. Whoever may send one is root: it
+// may hold anything.
+func (p configs) takeSent(in io.Reader, out io.Writer, m nodeconfig.Machine, state node.StateStatus) error {
+	text, err := io.ReadAll(io.LimitReader(in, nodeconfig.MaxSize+1))
+	if err != nil {
+		return err
+	}
+	if len(text) > nodeconfig.MaxSize {
+		return fmt.Errorf("the config has more than %d bytes", nodeconfig.MaxSize)
+	}
+	if nodeconfig.Blank(text) {
+		return errors.New("there is no config in what was sent; to forget the one that is there: pikeletd reset")
+	}
+	inventory, err := p.readInventory()
+	if err != nil {
+		return err
+	}
+	if _, err := over(inventory, m, slots.NodeFile, text); err != nil {
+		return err
+	}
+	if state.Memory != "" {
+		return errForgets
+	}
+	if err := statefile.Write(p.kept, text); err != nil {
+		return err
+	}
+	fmt.Fprintln(out, "taken; it counts from the next boot on: pikeletd reboot")
+	return nil
+}
+
+// TakeSent is the verb config: the config on in, for the next boot.
+func TakeSent(in io.Reader, out io.Writer) error {
+	p, err := runfiles.Prepared()
+	if err != nil {
+		return err
+	}
+	return sources(nil).takeSent(in, out, machine.This(), p.State)
+}
+
+var errForgets = errors.New("state is in memory, and would forget it")
+
+// over reads a config that reaches the node, strictly.
+func over(inventory *nodeconfig.Document, m nodeconfig.Machine, file string, text []byte) (*nodeconfig.Config, error) {
+	cfg, err := nodeconfig.Over(inventory, m, file, text, false)
+	if err == nil {
+		err = clearOf(cfg)
+	}
+	return cfg, err
+}
+
+// clearOf refuses secrets that only the desk can decrypt.
+func clearOf(cfg *nodeconfig.Config) error {
+	for _, s := range cfg.Secrets() {
+		if strings.HasPrefix(*s.Value, "age:") {
+			return fmt.Errorf("%s: %s is still encrypted; pikelet node write decrypts it", slots.NodeFile, s.Field)
+		}
+	}
+	return nil
+}
+
+// readInventory returns the inventory in the image, or nil where it has none.
+func (p configs) readInventory() (*nodeconfig.Document, error) {
+	b, err := os.ReadFile(p.inventory)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return nodeconfig.Load(p.inventory, b, boards.Names(), true)
+}
+
+// keep moves a config from the control partition, which any computer reads, to
+// state. Only when it is safe there does it leave the card.
+func (p configs) keep(text []byte, state node.StateStatus) error {
+	if state.Memory != "" {
+		return errForgets
+	}
+	if err := statefile.Write(p.kept, []byte(strings.TrimRight(string(text), "\x00\n")+"\n")); err != nil {
+		return err
+	}
+	return p.card.Scrub(slots.NodeFile, nodeconfig.Taken)
+}

@@ -1,0 +1,142 @@
+package upgrade
+
+import (
+	"crypto/ecdsa"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/pikelet-os/pikelet/internal/device/agent/card"
+	"github.com/pikelet-os/pikelet/internal/device/agent/checks"
+	"github.com/pikelet-os/pikelet/internal/device/agent/console"
+	"github.com/pikelet-os/pikelet/internal/device/agent/feeder"
+	"github.com/pikelet-os/pikelet/internal/device/agent/k3s"
+	"github.com/pikelet-os/pikelet/internal/device/agent/machine"
+	"github.com/pikelet-os/pikelet/internal/device/agent/motd"
+	"github.com/pikelet-os/pikelet/internal/device/agent/mounts"
+	"github.com/pikelet-os/pikelet/internal/device/agent/runfiles"
+	"github.com/pikelet-os/pikelet/internal/device/agent/shutdown"
+	"github.com/pikelet-os/pikelet/internal/device/updater"
+	"github.com/pikelet-os/pikelet/internal/shared/image"
+	"github.com/pikelet-os/pikelet/internal/shared/node"
+	"github.com/pikelet-os/pikelet/internal/shared/nodeconfig"
+	"github.com/pikelet-os/pikelet/internal/shared/slots"
+)
+
+// host is this machine, as the updater sees it.
+type host struct {
+	boot  node.Boot
+	cfg   *nodeconfig.Config
+	card  *card.Card
+	start time.Time
+}
+
+var _ updater.Node = host{}
+
+// newUpdater returns what upgrades this node, and a function that closes it.
+func newUpdater(b node.Boot) (*updater.Updater, func(), error) {
+	cfg, err := runfiles.Config()
+	if err != nil {
+		return nil, nil, err
+	}
+	d, err := runfiles.Defaults()
+	if err != nil {
+		return nil, nil, err
+	}
+	keys, err := trusted(b)
+	if err != nil {
+		return nil, nil, err
+	}
+	if b.Slot == slots.Net {
+		return nil, nil, errors.New("this node has no card: what it runs its boot server says, and it restarts into it")
+	}
+	c, err := card.Open(b.Disk)
+	if err != nil {
+		return nil, nil, err
+	}
+	return &updater.Updater{
+		Card: c.Medium(), Table: c.Table, Soak: d.Soak, Deadline: d.Deadline,
+		Boot: updater.Boot{
+			Slot: b.Slot, Kind: b.Kind, Digest: b.Signed, Keys: keys, Stream: b.Stream, Release: b.Release,
+			Arch: arch, Board: machine.Board(), Failed: b.Failed, Reset: machine.LastReset(),
+		},
+		Node: host{boot: b, cfg: cfg, card: c, start: time.Now()},
+	}, func() { c.Close() }, nil
+}
+
+// trusted returns the keys the running image trusts.
+func trusted(b node.Boot) ([]*ecdsa.PublicKey, error) {
+	var keys []*ecdsa.PublicKey
+	for _, text := range b.Keys {
+		k, err := image.ParsePublicKey([]byte(text))
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, k)
+	}
+	return keys, nil
+}
+
+// Checks implements updater.Node.
+func (m host) Checks() []node.Check { return checks.Run(m.cfg) }
+
+// Restart implements updater.Node.
+func (m host) Restart(argument string) error {
+	m.Alive() // a shutdown takes its time, and in a trial no more than is given to a sign of life
+	return shutdown.Reboot(argument)
+}
+
+// Tell implements updater.Node.
+func (m host) Tell(text string) { console.Tell(text) }
+
+// Log implements updater.Node.
+func (m host) Log() string { return lastLines() }
+
+// Report implements updater.Node.
+func (m host) Report(text string) error {
+	old, err := m.card.ReadControl(slots.ReportFile)
+	if err == nil {
+		head, _, _ := strings.Cut(string(old), updater.Heading)
+		err = m.card.WriteControl(slots.ReportFile, strings.TrimRight(head, "\n\x00")+"\n\n"+updater.Heading+"\n"+text)
+	}
+	if mounts.Mounted(node.StateDir) {
+		err = errors.Join(err, runfiles.Replace(node.StateDir+"/report.txt", []byte(text), 0o644))
+	}
+	return err
+}
+
+// BeforeArming implements updater.Node.
+func (m host) BeforeArming(u slots.Update) error { return k3s.SaveDatastore(m.cfg, m.boot, u) }
+
+// Alive implements updater.Node.
+func (m host) Alive() { feeder.Alive(m.boot) }
+
+// Committed implements updater.Node.
+func (m host) Committed() error {
+	feeder.TrialEnded(m.boot)
+	return nowCommitted(m.boot)
+}
+
+// Elapsed implements updater.Node.
+func (m host) Elapsed() time.Duration { return time.Since(m.start) }
+
+// Sleep implements updater.Node.
+func (m host) Sleep(d time.Duration) { time.Sleep(d) }
+
+// nowCommitted has the rest of the node know that this boot is no trial any
+// more.
+func nowCommitted(b node.Boot) error {
+	b.Kind = slots.Committed
+	text, err := b.Encode()
+	if err != nil {
+		return err
+	}
+	if err := runfiles.Replace(node.BootFile, text, 0o644); err != nil {
+		return err
+	}
+	p, err := runfiles.Prepared()
+	if err != nil {
+		return err
+	}
+	return motd.Write(b, p)
+}

@@ -1,0 +1,188 @@
+package upgrade
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	rand "math/rand/v2"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/pikelet-os/pikelet/internal/device/agent/checks"
+	"github.com/pikelet-os/pikelet/internal/device/agent/clock"
+	"github.com/pikelet-os/pikelet/internal/device/agent/command"
+	"github.com/pikelet-os/pikelet/internal/device/agent/console"
+	"github.com/pikelet-os/pikelet/internal/device/agent/machine"
+	"github.com/pikelet-os/pikelet/internal/device/agent/shutdown"
+	"github.com/pikelet-os/pikelet/internal/device/agent/sysfs"
+	"github.com/pikelet-os/pikelet/internal/device/updater"
+	"github.com/pikelet-os/pikelet/internal/shared/bootapi"
+	"github.com/pikelet-os/pikelet/internal/shared/node"
+	"github.com/pikelet-os/pikelet/internal/shared/nodeconfig"
+)
+
+// served is the life of a node without a card after its boot: it tells its boot
+// server whether the release is well here, and restarts when the server has
+// another for it. Nothing else restarts it: a server that is gone, a network
+// that is down and checks that fail later leave it as it is.
+type served struct {
+	soak, deadline time.Duration
+	every          time.Duration      // how often the server is asked
+	window         *nodeconfig.Window // nil: any time
+
+	checks  func() []node.Check
+	wanted  func(context.Context) (bootapi.Wanted, error)
+	report  func(context.Context, bootapi.Report) error
+	restart func() error
+	build   string // that runs
+
+	now    func() time.Time
+	since  func() time.Duration // the boot
+	right  func() bool          // the clock is
+	sleep  func(context.Context, time.Duration) bool
+	random func() float64 // from 0 up to 1
+	tell   func(string)
+}
+
+// How often checks are run until they held, and the server is asked.
+const (
+	servedChecks = 2 * time.Second
+	servedEvery  = time.Minute
+)
+
+// run is the whole of it, until ctx ends or the node restarts.
+func (s *served) run(ctx context.Context) {
+	good, reason := s.soaked(ctx)
+	if ctx.Err() != nil {
+		return
+	}
+	verdict := bootapi.Report{Stage: bootapi.Healthy}
+	if !good {
+		verdict = bootapi.Report{Stage: bootapi.Unhealthy, Error: reason}
+		s.tell("this release is not well here: " + reason)
+	}
+	said := ""
+	for told := false; ; {
+		var err error
+		if !told {
+			err = s.report(ctx, verdict)
+			told = err == nil
+		}
+		// A server that was started again knows nothing of this boot, and wants
+		// no word of it; what the node is to run it says all the same.
+		done, lookErr := s.look(ctx, good)
+		if done {
+			return
+		}
+		if err = cmp.Or(err, lookErr); err != nil && ctx.Err() == nil && err.Error() != said {
+			said = err.Error()
+			s.tell("asking the boot server: " + said)
+		}
+		if !s.sleep(ctx, time.Duration((0.5+s.random())*float64(s.every))) {
+			return
+		}
+	}
+}
+
+// soaked runs the checks until they held for the soak, or the deadline is over.
+func (s *served) soaked(ctx context.Context) (good bool, reason string) {
+	start := s.since()
+	held := start
+	for {
+		failed := updater.FailedChecks(s.checks())
+		now := s.since()
+		switch {
+		case failed == "" && now-held >= s.soak:
+			return true, ""
+		case failed != "" && now-start >= s.deadline:
+			return false, fmt.Sprintf("after %s: %s", s.deadline, failed)
+		case failed != "":
+			held = now
+		}
+		if !s.sleep(ctx, servedChecks) {
+			return false, ""
+		}
+	}
+}
+
+// look restarts where the server wants another image here, in the window; one
+// that is not well goes at once.
+func (s *served) look(ctx context.Context, good bool) (done bool, err error) {
+	w, err := s.wanted(ctx)
+	if err != nil || w.Build == s.build {
+		return false, err
+	}
+	if good && s.window != nil && !(s.right() && s.window.Contains(s.now())) {
+		return false, nil
+	}
+	s.tell(fmt.Sprintf("the boot server has release %s for this node; restarting into it", w.Release))
+	err = s.restart()
+	return err == nil, err // where it does not restart, it asks again
+}
+
+// newServed makes it of this boot.
+func newServed(b node.Boot, cfg *nodeconfig.Config, d node.Defaults) (*served, error) {
+	serial, mac := machine.Serial(), strings.TrimSpace(sysfs.Read("/sys/class/net/"+b.Device+"/address"))
+	if b.Server == "" || serial == "" || mac == "" {
+		return nil, fmt.Errorf("this boot says no boot server (%q), serial (%q) or address (%q)", b.Server, serial, mac)
+	}
+	m := bootapi.Machine{Serial: serial, MAC: mac, Build: b.BuildID}
+	start := time.Now()
+	s := &served{
+		soak: d.Soak, deadline: d.Deadline, every: cmp.Or(time.Duration(cfg.Upgrades.Poll), servedEvery), build: b.BuildID,
+		checks:  func() []node.Check { return checks.Run(cfg) },
+		restart: func() error { return shutdown.Reboot("") },
+		now:     time.Now, since: func() time.Duration { return time.Since(start) }, right: clock.Synchronised, sleep: clock.Sleep, random: rand.Float64, tell: console.Tell,
+	}
+	if cfg.Upgrades.Window != "" {
+		w, err := nodeconfig.ParseWindow(cfg.Upgrades.Window)
+		if err != nil {
+			return nil, err
+		}
+		s.window = &w
+	}
+	s.wanted = func(ctx context.Context) (bootapi.Wanted, error) {
+		b, err := askServer(ctx, b.Server, bootapi.Request{Kind: bootapi.Current, Machine: m}, nil)
+		if err != nil {
+			return bootapi.Wanted{}, err
+		}
+		return bootapi.DecodeWanted(b)
+	}
+	s.report = func(ctx context.Context, r bootapi.Report) error {
+		r.Release = b.Release
+		_, err := askServer(ctx, b.Server, bootapi.Request{Kind: bootapi.Progress, Machine: m}, r.Encode())
+		return err
+	}
+	return s, nil
+}
+
+// maxAnswer bounds what a boot server says, in bytes.
+const maxAnswer = 64 << 10
+
+// askServer asks the boot server one thing.
+func askServer(ctx context.Context, server string, q bootapi.Request, post []byte) ([]byte, error) {
+	ctx, stop := context.WithTimeout(ctx, 20*time.Second)
+	defer stop()
+	method := http.MethodGet
+	if post != nil {
+		method = http.MethodPost
+	}
+	r, err := http.NewRequestWithContext(ctx, method, "http://"+server+q.Encode(), bytes.NewReader(post))
+	if err != nil {
+		return nil, err
+	}
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err == nil && resp.StatusCode >= 300 {
+		err = errors.New("the boot server says: " + command.OneLine(string(b)))
+	}
+	return b, err
+}

@@ -1,0 +1,165 @@
+package upgrade
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pikelet-os/pikelet/internal/shared/bootapi"
+	"github.com/pikelet-os/pikelet/internal/shared/node"
+	"github.com/pikelet-os/pikelet/internal/shared/nodeconfig"
+)
+
+// TestServed: what a node without a card does after its boot.
+func TestServed(t *testing.T) {
+	start := time.Date(2026, 11, 26, 20, 0, 0, 0, time.UTC)
+	window, err := nodeconfig.ParseWindow("02:00-05:00")
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone := errors.New("connection refused")
+	for name, c := range map[string]struct {
+		well    func(time.Duration) bool // whether checks hold, so long after the boot
+		wanted  func(time.Duration) (string, error)
+		reports func(time.Duration) error
+		restart func(time.Duration) error
+		window  *nodeconfig.Window
+		sure    bool
+		want    []string
+	}{
+		"it is well, and nothing is new": {
+			well: func(time.Duration) bool { return true },
+			want: []string{"1m0s healthy"},
+		},
+		"it is not, and there is nothing else": {
+			well: func(time.Duration) bool { return false },
+			want: []string{"10m0s this release is not well here: after 10m0s: fan: it stands still", "10m0s unhealthy after 10m0s: fan: it stands still"},
+		},
+		"it is not, and there is": {
+			well:   func(time.Duration) bool { return false },
+			wanted: func(time.Duration) (string, error) { return "good", nil },
+			window: &window,
+			want: []string{"10m0s this release is not well here: after 10m0s: fan: it stands still", "10m0s unhealthy after 10m0s: fan: it stands still",
+				"10m0s the boot server has release 2 for this node; restarting into it", "10m0s restart"},
+		},
+		"it is well after a while": {
+			well: func(d time.Duration) bool { return d >= 5*time.Minute },
+			want: []string{"5m58s healthy"},
+		},
+		"what fails later restarts nothing": {
+			well: func(d time.Duration) bool { return d <= 2*time.Minute },
+			want: []string{"1m0s healthy"},
+		},
+		"the channel moves": {
+			well: func(time.Duration) bool { return true },
+			wanted: func(d time.Duration) (string, error) {
+				if d < time.Hour {
+					return "runs", nil
+				}
+				return "next", nil
+			},
+			want: []string{"1m0s healthy", "1h0m0s the boot server has release 2 for this node; restarting into it", "1h0m0s restart"},
+		},
+		"the channel moves, and there is a window": {
+			well:   func(time.Duration) bool { return true },
+			wanted: func(time.Duration) (string, error) { return "next", nil },
+			window: &window, sure: true,
+			want: []string{"1m0s healthy", "6h0m0s the boot server has release 2 for this node; restarting into it", "6h0m0s restart"},
+		},
+		"it does not restart at once": {
+			well:   func(time.Duration) bool { return true },
+			wanted: func(time.Duration) (string, error) { return "next", nil },
+			restart: func(d time.Duration) error {
+				if d < 2*time.Minute {
+					return errors.New("openrc is busy")
+				}
+				return nil
+			},
+			want: []string{"1m0s healthy", "1m0s the boot server has release 2 for this node; restarting into it", "1m0s asking the boot server: openrc is busy",
+				"2m0s the boot server has release 2 for this node; restarting into it", "2m0s restart"},
+		},
+		"nobody knows what time it is": {
+			well:   func(time.Duration) bool { return true },
+			wanted: func(time.Duration) (string, error) { return "next", nil },
+			window: &window,
+			want:   []string{"1m0s healthy"},
+		},
+		"the server is gone for hours": {
+			well: func(time.Duration) bool { return true },
+			reports: func(d time.Duration) error {
+				if d < 3*time.Hour {
+					return gone
+				}
+				return nil
+			},
+			want: []string{"1m0s asking the boot server: connection refused", "3h0m0s healthy"},
+		},
+		"the server was started again, and knows nothing of this boot": {
+			well:    func(time.Duration) bool { return true },
+			reports: func(time.Duration) error { return gone },
+			wanted: func(d time.Duration) (string, error) {
+				if d < time.Hour {
+					return "runs", nil
+				}
+				return "next", nil
+			},
+			want: []string{"1m0s asking the boot server: connection refused", "1h0m0s the boot server has release 2 for this node; restarting into it", "1h0m0s restart"},
+		},
+		"the server is gone for good": {
+			well:   func(time.Duration) bool { return true },
+			wanted: func(time.Duration) (string, error) { return "", gone },
+			want:   []string{"1m0s healthy", "1m0s asking the boot server: connection refused"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var log []string
+			var at time.Duration
+			say := func(s string) { log = append(log, at.String()+" "+s) }
+			s := &served{
+				soak: time.Minute, deadline: 10 * time.Minute, every: time.Minute, window: c.window, build: "runs",
+				checks: func() []node.Check {
+					return []node.Check{{Name: "fan", OK: c.well(at), Says: "it stands still"}}
+				},
+				wanted: func(context.Context) (bootapi.Wanted, error) {
+					w := bootapi.Wanted{Build: "runs", Release: "2"}
+					if c.wanted == nil {
+						return w, nil
+					}
+					var err error
+					w.Build, err = c.wanted(at)
+					return w, err
+				},
+				report: func(_ context.Context, r bootapi.Report) error {
+					if c.reports != nil {
+						if err := c.reports(at); err != nil {
+							return err
+						}
+					}
+					say(strings.TrimSpace(string(r.Stage) + " " + r.Error))
+					return nil
+				},
+				restart: func() error {
+					if c.restart != nil {
+						if err := c.restart(at); err != nil {
+							return err
+						}
+					}
+					say("restart")
+					return nil
+				},
+				now: func() time.Time { return start.Add(at) }, since: func() time.Duration { return at }, right: func() bool { return c.sure },
+				sleep:  func(_ context.Context, d time.Duration) bool { at += d; return at < 24*time.Hour },
+				random: func() float64 { return 0.5 }, tell: say,
+			}
+			ctx, stop := context.WithTimeout(context.Background(), 10*time.Minute) // ends a hang; s has a clock of its own
+			defer stop()
+			s.run(ctx)
+			if !slices.Equal(log, c.want) {
+				t.Errorf("\n%s\nwant\n%s", strings.Join(log, "\n"), strings.Join(c.want, "\n"))
+			}
+		})
+	}
+}

@@ -1,0 +1,119 @@
+package volume
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/pikelet-os/pikelet/internal/shared/disk"
+)
+
+// blankEnds is how much of each end of a disk must be zeros before it counts
+// as blank: everything that marks a disk as somebody's lies there.
+const blankEnds = 16 * disk.MiB
+
+// extHead is how much of an ext4's beginning holds its superblock, bytes.
+const extHead = 2048
+
+// content is what lies on a disk.
+type content struct {
+	Blank bool
+	Ext4  bool
+	Label string // of an ext4
+	UUID  string // of an ext4, as blkid prints it
+	What  string // for people
+}
+
+// identify says what lies on a disk of size bytes. Only zeros are blank.
+func identify(r io.ReaderAt, size int64) (content, error) {
+	head := make([]byte, min(size, 1<<20))
+	if _, err := r.ReadAt(head, 0); err != nil && err != io.EOF {
+		return content{}, err
+	}
+	if c, known := knownContent(head); known {
+		return c, nil
+	}
+	for _, at := range []int64{0, max(0, size-blankEnds)} {
+		zero, err := disk.IsZero(io.NewSectionReader(r, at, min(blankEnds, size)))
+		if err != nil {
+			return content{}, err
+		}
+		if !zero {
+			where := "beginning"
+			if at > 0 {
+				where = "end"
+			}
+			return content{What: fmt.Sprintf("data of an unknown kind at its %s", where)}, nil
+		}
+	}
+	return content{Blank: true, What: "nothing"}, nil
+}
+
+// knownContent knows filesystems and the like by their marks, from the
+// descriptions of their on-disk formats.
+func knownContent(head []byte) (content, bool) {
+	at := func(offset int, mark string) bool {
+		return len(head) >= offset+len(mark) && string(head[offset:offset+len(mark)]) == mark
+	}
+	if len(head) >= extHead && binary.LittleEndian.Uint16(head[0x438:]) == 0xef53 {
+		c := content{Ext4: true, Label: string(bytes.TrimRight(head[0x478:0x488], "\x00"))}
+		u := head[0x468:0x478]
+		c.UUID = fmt.Sprintf("%x-%x-%x-%x-%x", u[:4], u[4:6], u[6:8], u[8:10], u[10:])
+		c.What = "an ext filesystem without a label"
+		if c.Label != "" {
+			c.What = fmt.Sprintf("an ext filesystem labelled %q", c.Label)
+		}
+		return c, true
+	}
+	for _, k := range []struct {
+		offset     int
+		mark, what string
+	}{
+		{0, "XFSB", "an XFS filesystem"},
+		{0x10040, "_BHRfS_M", "a btrfs filesystem"},
+		{0x400, "\x10\x20\xf5\xf2", "an F2FS filesystem"},
+		{0, "LUKS\xba\xbe", "an encrypted disk (LUKS)"},
+		{512, "LABELONE", "a volume of LVM"},
+		{4096 - 10, "SWAPSPACE2", "swap space"},
+		{512, "EFI PART", "a GPT partition table"},
+		{3, "NTFS    ", "an NTFS filesystem"},
+		{82, "FAT32   ", "a FAT filesystem"},
+		{54, "FAT16   ", "a FAT filesystem"},
+		{0, "hsqs", "a squashfs filesystem"},
+		{510, "\x55\xaa", "a partition table"},
+	} {
+		if at(k.offset, k.mark) {
+			return content{What: k.what}, true
+		}
+	}
+	return content{}, false
+}
+
+// mayUse decides what becomes of the disk that a volume is to be on, whose
+// node is label. Only a disk that holds nothing is ever formatted, and only
+// where the config says so.
+func (c content) mayUse(device, label string, formatBlank bool) (format bool, err error) {
+	switch {
+	case c.Blank && formatBlank:
+		return true, nil
+	case c.Blank:
+		return false, fmt.Errorf("%s is blank; format it, with the label %s, or say format: blank and the node does", device, label)
+	case c.Ext4 && c.Label == label:
+		return false, nil
+	case c.Ext4 && strings.TrimSpace(c.Label) != "":
+		return false, fmt.Errorf("%s holds %s: it is another node's, or another's altogether; this node's would be labelled %s. It is left as it is", device, c.What, label)
+	}
+	return false, fmt.Errorf("%s holds %s, which is not this node's volume: that would be an ext4 labelled %s. It is left as it is; a disk that may be formatted is all zeros", device, c.What, label)
+}
+
+// mayWipe refuses to wipe a disk that is not the volume of this node, whose
+// label is label: names of disks swap.
+func (c content) mayWipe(device, label string) error {
+	if c.Blank || c.Ext4 && (c.Label == label || c.Label == makingLabel) {
+		return nil
+	}
+	return fmt.Errorf("%s holds %s, which is not this node's volume: that is an ext4 labelled %s. It is left as it is; wipe it yourself, with wipefs, if it is to go",
+		device, c.What, label)
+}

@@ -1,0 +1,114 @@
+package volume
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/pikelet-os/pikelet/internal/device/agent/iscsi"
+	"github.com/pikelet-os/pikelet/internal/device/agent/runfiles"
+	"github.com/pikelet-os/pikelet/internal/shared/nodeconfig"
+)
+
+// readDisk returns what lies on a disk, and how many bytes it has.
+func readDisk(dev string) (content, int64, error) {
+	f, err := os.Open(dev)
+	if err != nil {
+		return content{}, 0, err
+	}
+	defer f.Close()
+	size, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return content{}, 0, err
+	}
+	if size == 0 {
+		return content{}, 0, fmt.Errorf("%s has no size yet", dev)
+	}
+	c, err := identify(f, size)
+	if err != nil {
+		return content{}, 0, fmt.Errorf("reading %s: %w", dev, err)
+	}
+	return c, size, nil
+}
+
+// device returns the device the volume is on.
+func device(cfg *nodeconfig.Config) (string, error) {
+	if cfg.Volume.Place() == nodeconfig.OnDisk {
+		dev, err := namedDisk(cfg.Volume.Device, diskWith)
+		if err != nil {
+			return "", err
+		}
+		if _, err := os.Stat(dev); err != nil {
+			return "", fmt.Errorf("there is no disk %s; there are %s", dev, strings.Join(diskNames(), ", "))
+		}
+		if b, err := runfiles.Boot(); err == nil && strings.HasPrefix(dev, b.Disk) {
+			return "", fmt.Errorf("%s is on the disk this node was started from; say volume: {on: state}", dev)
+		}
+		return dev, nil
+	}
+	t, err := cfg.VolumeTarget()
+	if err != nil {
+		return "", err
+	}
+	for _, l := range iscsi.LUNs() {
+		if l.Target == t.Name && l.Number == fmt.Sprint(cfg.Volume.LUN) {
+			return "/dev/" + l.Device, nil
+		}
+	}
+	return "", fmt.Errorf("target %s has no LUN %d, or does not show it to this node; is the node's IQN allowed there?", t.Name, cfg.Volume.LUN)
+}
+
+func diskNames() []string {
+	all, _ := filepath.Glob("/sys/class/block/*")
+	var list []string
+	for _, n := range all {
+		name := filepath.Base(n)
+		if !strings.HasPrefix(name, "loop") && !strings.HasPrefix(name, "ram") && !strings.HasPrefix(name, "dm-") {
+			list = append(list, "/dev/"+name)
+		}
+	}
+	return list
+}
+
+// diskWith returns the first disk or partition whose ext4 fits.
+func diskWith(fits func(content) bool) string {
+	for _, dev := range diskNames() {
+		if c, err := contentOf(dev); err == nil && fits(c) {
+			return dev
+		}
+	}
+	return ""
+}
+
+// contentOf returns what a disk says it holds, by its beginning.
+func contentOf(dev string) (content, error) {
+	f, err := os.Open(dev)
+	if err != nil {
+		return content{}, err
+	}
+	defer f.Close()
+	head := make([]byte, extHead)
+	if _, err := io.ReadFull(f, head); err != nil {
+		return content{}, err
+	}
+	c, _ := knownContent(head)
+	return c, nil
+}
+
+// namedDisk returns the disk that LABEL=... or UUID=... names, as fstab(5) has
+// it; any other text is the name of a device itself.
+func namedDisk(device string, find func(func(content) bool) string) (string, error) {
+	kind, value, ok := strings.Cut(device, "=")
+	if !ok {
+		return device, nil
+	}
+	dev := find(func(c content) bool {
+		return c.Ext4 && (kind == "LABEL" && c.Label == value || kind == "UUID" && strings.EqualFold(c.UUID, value))
+	})
+	if dev == "" {
+		return "", fmt.Errorf("no disk holds an ext4 with %s; there are %s", device, strings.Join(diskNames(), ", "))
+	}
+	return dev, nil
+}

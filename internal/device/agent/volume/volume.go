@@ -1,0 +1,116 @@
+// Package volume opens and closes the volume, where k3s and pods keep their data.
+// It is the service pikelet-volume, and the part of the daemon that tries again.
+package volume
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/pikelet-os/pikelet/internal/device/agent/console"
+	"github.com/pikelet-os/pikelet/internal/device/agent/iscsi"
+	"github.com/pikelet-os/pikelet/internal/device/agent/runfiles"
+	"github.com/pikelet-os/pikelet/internal/shared/node"
+	"github.com/pikelet-os/pikelet/internal/shared/nodeconfig"
+)
+
+// Retry tries again what the volume service could not do; where all is
+// done, it sees to the sessions' records.
+func Retry() error {
+	v, err := runfiles.Volume()
+	if err != nil || v.Waiting == stopped {
+		return err
+	}
+	if v.Mounted && len(v.Sessions) == 0 {
+		cfg, err := runfiles.Config()
+		if err != nil {
+			return err
+		}
+		return iscsi.KeepRecords(cfg)
+	}
+	_, err = try()
+	return err
+}
+
+// How long the start of the system waits for a volume, and how often it is
+// tried. Then it goes on, and the daemon goes on trying: a NAS that is down
+// keeps nobody from logging in to see why k3s is not there.
+const (
+	startTime  = 30 * time.Second
+	retryEvery = 3 * time.Second
+)
+
+// Start is the start of the volume service.
+func Start(out io.Writer) error {
+	for start := time.Now(); ; time.Sleep(retryEvery) {
+		v, err := try()
+		if err != nil {
+			return err
+		}
+		if v.Mounted && len(v.Sessions) == 0 {
+			return nil
+		}
+		if time.Since(start) > startTime || v.Refused && len(v.Sessions) == 0 {
+			for _, s := range v.Sessions {
+				fmt.Fprintf(out, "pikelet: iSCSI: %s\n", s)
+			}
+			if !v.Mounted {
+				fmt.Fprintf(out, "pikelet: THE VOLUME IS MISSING: %s\npikelet: k3s waits for it; trying again in the background\n", v.Waiting)
+			}
+			return nil
+		}
+	}
+}
+
+// try logs in to what the node is not logged in to yet and opens the
+// volume, once, and notes how it went. Service and daemon take turns.
+func try() (node.VolumeStatus, error) {
+	unlock, err := runfiles.Lock("/run/pikelet/volume.lock")
+	if err != nil {
+		return node.VolumeStatus{}, err
+	}
+	defer unlock()
+	cfg, err := runfiles.Config()
+	if err != nil {
+		return node.VolumeStatus{}, err
+	}
+	v, err := runfiles.Volume()
+	if err != nil {
+		return v, err
+	}
+	v.On, v.Sessions = cfg.Volume.Place(), nil
+	initiator, volumeTarget := iscsi.Open(), ""
+	if t, err := cfg.VolumeTarget(); err == nil && v.On == nodeconfig.OnISCSI {
+		volumeTarget = t.Name
+	}
+	for _, t := range cfg.ISCSI.Targets {
+		if err := initiator.Login(t); err != nil {
+			v.Sessions = append(v.Sessions, err.Error())
+			if t.Name == volumeTarget {
+				v.Waiting = err.Error()
+			}
+		} else if t.Name == volumeTarget {
+			v.Waiting = ""
+		}
+	}
+	for _, d := range cfg.ISCSI.Discovery {
+		if err := initiator.Discover(d); err != nil {
+			v.Sessions = append(v.Sessions, err.Error())
+		}
+	}
+	if err := iscsi.LinkDisks(); err != nil {
+		v.Sessions = append(v.Sessions, err.Error())
+	}
+	if !v.Mounted && (v.Waiting == "" || v.On == nodeconfig.OnDisk) {
+		v.Waiting, v.Refused = "", false
+		if err := open(cfg, &v); err != nil {
+			v.Waiting = err.Error()
+		} else {
+			v.Mounted = true
+			if err := placeWaiting(WaitingFile, node.VolumeDir); err != nil {
+				console.Tell("PROBLEM: " + err.Error())
+			}
+		}
+	}
+	return v, runfiles.SetVolume(v)
+}
