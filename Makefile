@@ -73,7 +73,7 @@ check: device $(BUILD)/tools/staticcheck ## vet, staticcheck and the tests that 
 # usually waits, for a NAS that is away or for a filesystem of another boot.
 VMS := 3
 # Boot tests take longest, so they begin first, beside all others.
-PACKAGES := ./internal/testing/e2e ./cmd/pikelet ./...
+PACKAGES := ./internal/testing/e2e ./internal/host/cli ./...
 # What is written for several cores: make test has the race detector watch
 # these, and make test-all more; each is compiled once more for it.
 RACED     := ./internal/host/bootserver/... ./internal/shared/squashfs ./builder/cache ./internal/shared/medium ./internal/host/flash ./layers/store
@@ -92,7 +92,7 @@ test-all: needed $(BUILD)/tools/staticcheck ## run all tests at full size, with 
 	set -o pipefail; { $(GOTEST) -tags full -parallel $(VMS) $(PACKAGES) && \
 	  $(GOTEST) -run 'TestProof|TestSoak' ./internal/device/updater -states 10000 -upgrades 200 && \
 	  CGO_ENABLED=1 $(GOTEST) -race $(ALL_RACED) && \
-	  CGO_ENABLED=1 $(GOTEST) -race -run TestFetchesOverlap ./cmd/pikelet; } | $(TESTLOG)
+	  CGO_ENABLED=1 $(GOTEST) -race -run TestFetchesOverlap ./internal/host/cli; } | $(TESTLOG)
 
 bench: setup-bench build starter tools ## measure, side by side with the peers, into bench.json; ALPINE=DIR for solve_ms
 	$(BUILD)/starter-bin -bulk -o $(BUILD)/bulk
@@ -128,7 +128,7 @@ soak: setup-test build starter $(BUILD)/tools/registry ## run long tests: power 
 	$(GO) test -count=1 -timeout 180m -v -run TestUpgradeKilled ./internal/testing/e2e -kills 60
 	$(GO) test -count=1 -timeout 60m -v -run TestPowerCuts ./internal/testing/e2e -cuts 50
 	$(GO) test -count=1 -timeout 60m -v -run TestBootStorm ./internal/testing/e2e -storm 100 -lossy-storm 20
-	CGO_ENABLED=1 $(GO) test -tags full -race -count=1 -timeout 60m -run TestBuildsShareACache ./cmd/pikelet
+	CGO_ENABLED=1 $(GO) test -tags full -race -count=1 -timeout 60m -run TestBuildsShareACache ./internal/host/cli
 
 test-clients: setup-clients build starter $(BUILD)/tools/registry ## let real clients judge: cosign, crane, regctl, skopeo
 	testdata/clients.sh $(abspath $(BUILD)/pikelet) $(abspath $(BUILD)/tools/registry) examples/demo.yaml $(abspath $(BUILD)/clients)

@@ -33,7 +33,7 @@ func TestSchemaIsFresh(t *testing.T) {
 // schema, and mistakes editors should see do not.
 func TestSchemaFitsSpecs(t *testing.T) {
 	check := schematest.Judge(t, Schema())
-	files := []string{"../../examples/demo.yaml", "../../examples/pi.yaml", "../../cmd/pikelet/init.yaml"}
+	files := []string{"../../examples/demo.yaml", "../../examples/pi.yaml", "../../internal/host/cli/init.yaml"}
 	for _, name := range files {
 		b, err := os.ReadFile(filepath.FromSlash(name))
 		if err != nil {

@@ -52,7 +52,7 @@ func TestReferenceIsFresh(t *testing.T) {
 // mistakes editors should see do not.
 func TestSchemaFits(t *testing.T) {
 	check := schematest.Judge(t, Schema())
-	starting, err := os.ReadFile("../../../cmd/pikelet/nodes.yaml")
+	starting, err := os.ReadFile("../../../internal/host/cli/nodes.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
