@@ -7,7 +7,7 @@ import (
 )
 
 // TrybootMark is a text inside every bootcode.bin that can start a trial; the
-// one of 2022 lacks it (FACTS 2.1).
+// one of 2022 lacks it (docs/platform.md 2.1).
 const TrybootMark = "tryboot_a_b"
 
 // date makes a day a Unix time.

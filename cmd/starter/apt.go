@@ -17,7 +17,8 @@ import (
 )
 
 // suite is the Debian release packages come from: the first whose kernel has
-// device trees for the Pi 5 and whose firmware knows tryboot_a_b (FACTS 2.1).
+// device trees for the Pi 5 and whose firmware knows tryboot_a_b
+// (docs/platform.md 2.1).
 const suite = "trixie"
 
 const components = "main non-free-firmware"

@@ -115,7 +115,7 @@ func fieldSet(s string) map[string]bool {
 }
 
 // bootcodeKnowsTryboot refuses first stages that would ignore a trial boot:
-// Debian's of 2022 is one (FACTS 2.1).
+// Debian's of 2022 is one (docs/platform.md 2.1).
 func bootcodeKnowsTryboot(b *build) error {
 	if !bytes.Contains(b.files["boot/bootcode.bin"].content, []byte("tryboot_a_b")) {
 		return fmt.Errorf("bootcode.bin of raspi-firmware %s does not know tryboot_a_b; a newer one is needed", b.version)
@@ -124,7 +124,7 @@ func bootcodeKnowsTryboot(b *build) error {
 }
 
 // upstreamNames maps device trees of the mainline kernel to the names the
-// firmware looks for first (FACTS 1.2).
+// firmware looks for first (docs/platform.md 1.2).
 var upstreamNames = map[string]string{
 	"bcm2837-rpi-3-b.dtb":      "bcm2710-rpi-3-b.dtb",
 	"bcm2837-rpi-3-b-plus.dtb": "bcm2710-rpi-3-b-plus.dtb",
@@ -137,7 +137,7 @@ var upstreamNames = map[string]string{
 }
 
 // kernel gives Debian's kernel package the shape of Alpine's linux-rpi
-// (FACTS 5.8) and keeps the modules of kernelModules.
+// (docs/platform.md 5.8) and keeps the modules of kernelModules.
 func kernel(b *build) error {
 	all := b.files
 	b.files = map[string]*file{}

@@ -21,7 +21,7 @@ import (
 const loginTime = 20 * time.Second
 
 // iSCSI's own words for "it is there already" and "there is nothing"
-// (FACTS 8.3).
+// (docs/platform.md 8.3).
 const (
 	errSessionExists = 15
 	errNoObjects     = 21
@@ -227,7 +227,7 @@ func readTrimmed(name string) string {
 }
 
 // byPath is where CSI drivers look for the disks they logged in to. udev's
-// rules make the links; mdev has none, so we do (FACTS 8.3).
+// rules make the links; mdev has none, so we do (docs/platform.md 8.3).
 const byPath = "/dev/disk/by-path"
 
 // pathName returns the name of the disk in byPath. udev's rules put an IPv6

@@ -20,7 +20,8 @@ import (
 // overlay unpacks an upstream release.
 var k3sPrograms = []string{"/usr/lib/k3s/bin/k3s", "/usr/bin/k3s", "/usr/local/bin/k3s"}
 
-// Where k3s keeps things (FACTS 7.1), and where the image brings them.
+// Where k3s keeps things (docs/platform.md 7.1), and where the image brings
+// them.
 const (
 	k3sData      = "/var/lib/rancher/k3s"
 	imageAirgap  = "/usr/share/k3s/images"

@@ -17,7 +17,7 @@ import (
 )
 
 // kubeletConfig is what k3s gives its kubelet to talk to the API server with
-// (FACTS 7.9).
+// (docs/platform.md 7.9).
 const kubeletConfig = k3sData + "/agent/kubelet.kubeconfig"
 
 // kubeconfig is what we need of such a file.

@@ -65,7 +65,7 @@ func written(dev string) int64 {
 	return n * disk.SectorSize
 }
 
-// kubeletHealth is where the kubelet says how it is (FACTS 7.9).
+// kubeletHealth is where the kubelet says how it is (docs/platform.md 7.9).
 const kubeletHealth = "http://127.0.0.1:10248/healthz"
 
 func k3sStatus(cfg *nodeconfig.Config) node.K3sStatus {
@@ -112,7 +112,8 @@ func lastUpdate(disk string) *slots.Update {
 	return slots.ReadCard(f).Update
 }
 
-// firmware reads what the bootloader left in the device tree (FACTS 2.3).
+// firmware reads what the bootloader left in the device tree
+// (docs/platform.md 2.3).
 func firmware() node.Firmware {
 	f := node.Firmware{Model: strings.TrimRight(readTrimmed("/proc/device-tree/model"), "\x00")}
 	if b, err := os.ReadFile("/proc/device-tree/chosen/bootloader/build-timestamp"); err == nil && len(b) == 4 {

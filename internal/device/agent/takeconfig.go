@@ -256,7 +256,7 @@ func serial() string {
 }
 
 // mac returns the address of the board's own Ethernet, from the device tree:
-// drivers may not be loaded yet (FACTS 4).
+// drivers may not be loaded yet (docs/platform.md 4).
 func mac() string {
 	alias, err := os.ReadFile("/proc/device-tree/aliases/ethernet0")
 	if err != nil {

@@ -85,7 +85,7 @@ func (m machine) words(line string) string {
 	return strings.ReplaceAll(line, "console=serial0,", "console="+m.console+",") + m.extra
 }
 
-// Boot modes of the firmware (FACTS 2.3).
+// Boot modes of the firmware (docs/platform.md 2.3).
 const (
 	bootModeSD  = 1
 	bootModeNet = 2
@@ -99,9 +99,9 @@ func describe(dtb []byte, s *Handover, serial string, kaslr bool) ([]byte, error
 	}
 	t.root.setString("serial-number", serial)
 	chosen := t.root.child("chosen")
-	// Seeds as the firmware gives them (FACTS 9). With one for KASLR the
-	// kernel isolates its page tables, which under emulation makes each fork
-	// cost two thirds more: it is only there where it is asked for.
+	// Seeds as the firmware gives them (docs/platform.md 9). With one for KASLR
+	// the kernel isolates its page tables, which under emulation makes each
+	// fork cost two thirds more: it is only there where it is asked for.
 	seed := make([]byte, 64+8)
 	rand.Read(seed)
 	chosen.set("rng-seed", seed[:64])
@@ -128,7 +128,7 @@ func describe(dtb []byte, s *Handover, serial string, kaslr bool) ([]byte, error
 }
 
 // Bits of the SoC's reset status, PM_RSTS, as the firmware passes it on
-// (FACTS 2.3; include/linux/mfd/bcm2835-pm.h).
+// (docs/platform.md 2.3; include/linux/mfd/bcm2835-pm.h).
 const (
 	hadPowerOn  = 0x1000
 	hadWatchdog = 0x20

@@ -14,8 +14,8 @@ import (
 
 // NetROM is a model of what a Pi without a card does between power-on and the
 // kernel: DHCP and TFTP as its boot ROM, bootcode.bin or EEPROM speak them
-// (FACTS 3.2 to 3.5), odd ways included. Its packets are written down here from
-// those facts, not by what the server reads them with.
+// (docs/platform.md 3.2 to 3.5), odd ways included. Its packets are written
+// down here from those facts, not by what the server reads them with.
 type NetROM struct {
 	Model     string // 3, 3+, 4 or 5
 	Serial    uint32
@@ -29,7 +29,7 @@ type NetROM struct {
 	Rand *rand.Rand // which; nil where none is
 }
 
-// Times of the firmware (FACTS 3.3, 3.4).
+// Times of the firmware (docs/platform.md 3.3, 3.4).
 const (
 	romDHCPTimeout = 45 * time.Second // for all of DHCP
 	romDHCPAgain   = 4 * time.Second
@@ -169,7 +169,7 @@ func (b *netBoot) address(verb, cidr string) error {
 func (b *netBoot) lost() bool { return b.Rand != nil && b.Rand.Float64() < b.Loss }
 
 // exists opens a file, reads how large it is, and ends the transfer there, as
-// firmware does to find out (FACTS 3.5).
+// firmware does to find out (docs/platform.md 3.5).
 func (b *netBoot) exists(name string) error {
 	_, err := b.transfer(b.prefix+name, b.block(), true)
 	return err
