@@ -34,7 +34,7 @@ type Board struct {
 	Bootcode bool
 
 	// MinEEPROM is the oldest bootloader that starts trials reliably, GoodEEPROM
-	// the first that walks on by itself from a slot that is none; Unix times of
+	// the first that walks on by itself from an unbootable slot; Unix times of
 	// when they were made, 0 for boards without an EEPROM.
 	MinEEPROM, GoodEEPROM int64
 

@@ -60,7 +60,7 @@ func findSource(root string) (source, error) {
 // the wanted one is too.
 var releases = []string{"bookworm", "trixie", "forky", "sid", "stable", "testing", "oldstable", "unstable"}
 
-// serves says whether a source has one of the wanted suites. Debian's
+// serves reports whether a source has one of the wanted suites. Debian's
 // archives alone call a component main and their suites so.
 func serves(suites, comps string, wanted []string) bool {
 	return slices.Contains(strings.Fields(comps), "main") &&

@@ -14,8 +14,8 @@ import (
 	"github.com/pikelet-os/pikelet/layers/kmod"
 )
 
-// baseFolders adds the empty folders of a root.
-func baseFolders(b *build) error {
+// baseDirectories adds the empty directories of a root.
+func baseDirectories(b *build) error {
 	for _, d := range strings.Fields(`boot dev home lib media mnt opt proc run srv sys usr/bin usr/lib usr/sbin usr/share usr/local/bin
 		usr/local/lib usr/local/sbin usr/local/share bin sbin etc/apk etc/conf.d etc/init.d etc/modules-load.d etc/network/if-up.d
 		etc/network/if-down.d etc/network/if-pre-up.d etc/network/if-post-down.d etc/profile.d etc/sysctl.d etc/periodic etc/crontabs
@@ -31,7 +31,7 @@ func baseFolders(b *build) error {
 	return nil
 }
 
-// runlevels adds OpenRC's folders, which hold no services yet.
+// runlevels adds OpenRC's directories, which hold no services yet.
 func runlevels(b *build) error {
 	for _, l := range []string{"sysinit", "boot", "default", "nonetwork", "shutdown"} {
 		b.addDir("etc/runlevels/"+l, 0o755)
@@ -197,7 +197,8 @@ func kernel(b *build) error {
 // Debian's alternatives and Alpine's package do.
 func iptablesNft(b *build) error {
 	for name, f := range b.files {
-		if strings.HasPrefix(path.Base(name), "xtables-legacy") || strings.HasPrefix(name, "usr/lib/") && f.Typeflag == tar.TypeReg && !strings.Contains(name, "/xtables/") {
+		if strings.HasPrefix(path.Base(name), "xtables-legacy") || strings.HasPrefix(name, "usr/lib/") && f.Typeflag == tar.TypeReg &&
+			!strings.Contains(name, "/xtables/") {
 			delete(b.files, name)
 		}
 	}

@@ -22,7 +22,7 @@ type machine struct {
 	ownDTB   bool   // the device tree is QEMU's, not the card's
 	memory   int    // MiB; 0 where the machine fixes it
 	cores    int    // 0 where the machine fixes it
-	extra    string // kernel words the machine needs
+	extra    string // what the machine needs on the kernel command line
 }
 
 // virt is the fast one; it has no Pi hardware. raspi3b has a Pi 3's card

@@ -182,7 +182,7 @@ func (m *Machine) loop(ctx context.Context) error {
 	}
 }
 
-// once boots the card one time and says whether the guest rebooted, and with
+// once boots the card one time and reports whether the guest rebooted, and with
 // which words to the firmware.
 func (m *Machine) once(ctx context.Context, req Request) (next Request, again bool, err error) {
 	mach, start, err := m.firmware(ctx, req)
@@ -380,7 +380,7 @@ func (m *Machine) Write(p []byte) (int, error) {
 	in := m.input
 	m.mu.Unlock()
 	if in == nil {
-		return len(p), nil // before the first boot nobody listens
+		return len(p), nil // before the first boot no machine listens
 	}
 	if _, err := in.Write(p); err != nil && !errors.Is(err, os.ErrClosed) {
 		return 0, err
