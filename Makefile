@@ -23,7 +23,7 @@ COMMAND_FLAGS = -trimpath -buildvcs=false -ldflags='-s -w -X main.version=$(VERS
 SOURCES := $(shell find . -name '*.go' -not -path './build/*') go.mod go.sum
 ASSETS  := $(shell find overlays cmd/starter/files -type f)
 
-.PHONY: help check large pairs build device tools starter demo test test-all bench fuzz proof soak test-clients oracle eeprom generate dist needed setup-run setup-test setup-bench setup-clients
+.PHONY: help check lint large pairs build device tools starter demo test test-all bench fuzz proof soak test-clients oracle eeprom generate dist needed setup-run setup-test setup-bench setup-clients
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,17 +57,24 @@ demo: setup-run build starter ## build an image and boot it in a virtual Pi
 # The go command knows which compiled tools are of which version.
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 $(BUILD)/tools/staticcheck: Makefile ; GOBIN=$(abspath $(@D)) $(GO) install $(STATICCHECK)
+# golangci-lint takes minutes to compile, so make check does without
+# (docs/decisions/0013-lint.md).
+GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+$(BUILD)/tools/golangci-lint: Makefile ; GOBIN=$(abspath $(@D)) $(GO) install $(GOLANGCI)
 $(BUILD)/tools/testlog: $(wildcard internal/tools/testlog/*.go) go.mod ; $(GO) build -o $@ ./internal/tools/testlog
 
 # A test's own limits catch hangs; this one catches the rest.
 GOTEST  = $(GO) test -json -vet=off -count=1 -timeout 60m -exec '$(abspath $(BUILD)/tools/testlog) exec'
 TESTLOG = $(BUILD)/tools/testlog
 
-check: device $(BUILD)/tools/staticcheck ## vet, staticcheck and the tests that need nothing but Go, as anybody
+check: device $(BUILD)/tools/staticcheck ## vet, staticcheck and the tests that need only Go, as any user
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
 	$(GO) vet ./...
 	$(BUILD)/tools/staticcheck ./...
 	$(GO) test -short -vet=off -timeout 30m ./...
+
+lint: $(BUILD)/tools/golangci-lint ## run the linters of .golangci.yml
+	$(BUILD)/tools/golangci-lint run
 
 # Virtual Pis at the same time: two keep two cores busy, and of three one
 # usually waits, for a NAS that is away or for a filesystem of another boot.
@@ -141,7 +148,8 @@ oracle: build starter ## compare with Alpine's own apk: make oracle ALPINE=DIR, 
 eeprom: device ## compare updates of bootloaders with Raspberry Pi's own tool: make eeprom RPI_EEPROM=DIR, a work tree of raspberrypi/rpi-eeprom
 	$(GO) test -count=1 -v -tags rpieeprom -run AsRaspberryPi ./internal/host/bootserver/eeprom -rpi-eeprom $(abspath $(RPI_EEPROM))
 
-generate: ## rewrite generated files: schemas, and tables of fields
+generate: ## rewrite generated files: schemas, tables of fields, the architecture drawing
+	$(GO) run ./internal/tools/diagram < docs/architecture.txt > docs/architecture.svg
 	-$(GO) test ./builder/spec ./internal/shared/nodeconfig -run Fresh -update
 
 DIST := $(BUILD)/dist

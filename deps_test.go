@@ -189,11 +189,13 @@ func TestInitStaysSmall(t *testing.T) {
 func TestBelowCmdNothingReadsTheWorld(t *testing.T) {
 	forbidden := map[string]string{
 		"time.Now": "the clock", "os.Getenv": "the environment", "os.LookupEnv": "the environment", "os.Environ": "the environment",
-		"os.Chdir": "the working directory", "log.Fatal": "an exit outside main", "log.Fatalf": "an exit outside main", "os.Exit": "an exit outside main",
+		"os.Chdir": "the working directory", "log.Fatal": "an exit outside main", "log.Fatalf": "an exit outside main",
+		"os.Exit": "an exit outside main",
 	}
 	for _, p := range list(t) {
 		pkg := rel(p.ImportPath)
-		if strings.HasPrefix(pkg, "cmd/") || pkg == "internal/host/cli" || strings.HasPrefix(pkg, "internal/testing/vm") || strings.HasPrefix(pkg, "internal/tools") || pkg == "internal/testing/registrytest" || sideOf(pkg) == device {
+		if strings.HasPrefix(pkg, "cmd/") || pkg == "internal/host/cli" || strings.HasPrefix(pkg, "internal/testing/vm") || strings.HasPrefix(pkg, "internal/tools") ||
+			pkg == "internal/testing/registrytest" || sideOf(pkg) == device {
 			continue // these start things, or run machines and nodes in real time
 		}
 		dir := pkg

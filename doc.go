@@ -18,5 +18,7 @@
 //
 // Start with builder.Build for how an image is made, initramfs for how a node
 // starts, internal/device/updater for how it upgrades itself. docs/ has the
-// glossary, a boot step by step, and the decisions.
+// glossary, a boot step by step, the platform facts and the decisions;
+// docs/architecture.svg draws the flow, and CONTRIBUTING.md tells how to add a
+// board, an overlay, a check, a config key or a command.
 package pikelet

@@ -14,16 +14,16 @@ type Board struct {
 	Name  string // as a spec says it
 	Title string
 
-	// Filter is the section of config.txt that means this family (FACTS
-	// 1.4). Its members with a section of their own, such as [cm4] or
-	// [pi3+], see the family's too by Raspberry Pi's documentation, which
-	// docs/hardware.md asks to be confirmed. Empty: the firmware has no
+	// Filter is the section of config.txt that means this family
+	// (docs/platform.md 1.4). Its members with a section of their own, such as
+	// [cm4] or [pi3+], see the family's too by Raspberry Pi's documentation,
+	// which docs/hardware.md asks to be confirmed. Empty: the firmware has no
 	// name for it.
 	Filter string
 
 	// DTBs are device trees by the name the firmware looks for first
-	// (FACTS 1.2). The first must be in the kernel package; the others are
-	// taken where they are.
+	// (docs/platform.md 1.2). The first must be in the kernel package; the
+	// others are taken where they are.
 	DTBs []string
 
 	// Firmware are files the GPU or boot ROM reads from the slot.
@@ -34,7 +34,7 @@ type Board struct {
 	Bootcode bool
 
 	// MinEEPROM is the oldest bootloader that starts trials reliably, GoodEEPROM
-	// the first that walks on by itself from a slot that is none; Unix times of
+	// the first that walks on by itself from an unbootable slot; Unix times of
 	// when they were made, 0 for boards without an EEPROM.
 	MinEEPROM, GoodEEPROM int64
 
@@ -49,7 +49,8 @@ type Board struct {
 	// Config are lines for the board's section of config.txt.
 	Config []string
 
-	// Compatible is what device trees of the family say they are (FACTS 4).
+	// Compatible is what device trees of the family say they are
+	// (docs/platform.md 4).
 	Compatible []string
 
 	// Imager is how Raspberry Pi Imager's lists call the family (the tags of
@@ -82,7 +83,7 @@ var EverywhereNet = []Want{
 }
 
 // gpu4 and gpu3 are the firmware of the families with a GPU that boots
-// (FACTS 1.1).
+// (docs/platform.md 1.1).
 var (
 	gpu3 = []string{"start.elf", "fixup.dat"}
 	gpu4 = []string{"start4.elf", "fixup4.dat"}
@@ -130,8 +131,8 @@ var list = []Board{
 		Name: "rpi4", Title: "Raspberry Pi 4B, 400, CM4", Filter: "pi4", Imager: "pi4-64bit",
 		Compatible: []string{"raspberrypi,4-model-b", "raspberrypi,400", "raspberrypi,4-compute-module", "raspberrypi,4s-compute-module"},
 		DTBs:       []string{"bcm2711-rpi-4-b.dtb", "bcm2711-rpi-400.dtb", "bcm2711-rpi-cm4.dtb", "bcm2711-rpi-cm4s.dtb"},
-		// Tryboot of A/B partitions works from here on (PEERS 3.8); walking is on
-		// by default since August 2025 (FACTS 2.4).
+		// Tryboot of A/B partitions works from here on (docs/platform.md 2.1);
+		// walking is on by default since August 2025 (docs/platform.md 2.4).
 		MinEEPROM: date(2023, 5, 11), GoodEEPROM: date(2025, 8, 13),
 		Firmware: gpu4, Modules: bcm2711, Net: ethernet4,
 	},
@@ -140,7 +141,8 @@ var list = []Board{
 		Compatible: []string{"raspberrypi,5-model-b", "raspberrypi,5-compute-module", "raspberrypi,500"},
 		DTBs: []string{"bcm2712-rpi-5-b.dtb", "bcm2712d0-rpi-5-b.dtb", "bcm2712-rpi-500.dtb",
 			"bcm2712-rpi-cm5-cm5io.dtb", "bcm2712-rpi-cm5-cm4io.dtb", "bcm2712-rpi-cm5l-cm5io.dtb", "bcm2712-rpi-cm5l-cm4io.dtb"},
-		// Earlier ones do not say which partition they started (FACTS 2.3).
+		// Earlier ones do not say which partition they started
+		// (docs/platform.md 2.3).
 		MinEEPROM: date(2024, 5, 13), GoodEEPROM: date(2025, 8, 13),
 		Modules: bcm2712, Net: ethernet5,
 	},

@@ -7,7 +7,7 @@ import (
 )
 
 // TrybootMark is a text inside every bootcode.bin that can start a trial; the
-// one of 2022 lacks it (FACTS 2.1).
+// one of 2022 lacks it (docs/platform.md 2.1).
 const TrybootMark = "tryboot_a_b"
 
 // date makes a day a Unix time.
@@ -19,7 +19,7 @@ type Firmware struct {
 	Bootcode []byte // bootcode.bin of the control partition; nil for unknown
 }
 
-// CanTry says whether a machine of this board has firmware that can start a
+// CanTry reports whether a machine of this board has firmware that can start a
 // trial. problem says why it cannot, and what to do; warning what is not
 // known, or not as good as it could be.
 func (b Board) CanTry(f Firmware) (problem, warning string) {
@@ -32,12 +32,15 @@ func (b Board) CanTry(f Firmware) (problem, warning string) {
 	case b.MinEEPROM == 0:
 		return "", ""
 	case f.Built == 0:
-		return "", fmt.Sprintf("the bootloader does not say when it was made; a %s needs one of %s or later to start a trial", b.Title, day(b.MinEEPROM))
+		return "", fmt.Sprintf("the bootloader does not say when it was made; a %s needs one of %s or later to start a trial", b.Title,
+			day(b.MinEEPROM))
 	case f.Built < b.MinEEPROM:
-		return fmt.Sprintf("the bootloader in the EEPROM is of %s, and cannot be relied on to start a trial: a %s needs one of %s or later; rpi-eeprom-update -a on Raspberry Pi OS writes it, or Raspberry Pi Imager's bootloader card",
+		return fmt.Sprintf("the bootloader in the EEPROM is of %s, and cannot be relied on to start a trial: a %s needs one of %s or later; "+
+			"rpi-eeprom-update -a on Raspberry Pi OS writes it, or Raspberry Pi Imager's bootloader card",
 			day(f.Built), b.Title, day(b.MinEEPROM)), ""
 	case f.Built < b.GoodEEPROM:
-		return "", fmt.Sprintf("the bootloader in the EEPROM is of %s; from %s on it starts the other slot by itself when a card loses a sector of autoboot.txt", day(f.Built), day(b.GoodEEPROM))
+		return "", fmt.Sprintf("the bootloader in the EEPROM is of %s; from %s on it starts the other slot by itself when a card loses a "+
+			"sector of autoboot.txt", day(f.Built), day(b.GoodEEPROM))
 	}
 	return "", ""
 }

@@ -227,7 +227,8 @@ func place(t *layers.Tree, e *layers.Entry, pkg *apk.Package, owners map[string]
 }
 
 // busyboxLinks makes the links that busybox's install script would: one for
-// every path in /etc/busybox-paths.d where nothing is yet (FACTS 5.7).
+// every path in /etc/busybox-paths.d where nothing is yet
+// (docs/platform.md 5.7).
 func busyboxLinks(t *layers.Tree, epoch time.Time) error {
 	for _, e := range t.Below("etc/busybox-paths.d") {
 		b, err := t.ReadFile(e.Name, 1<<20)
@@ -248,7 +249,8 @@ func busyboxLinks(t *layers.Tree, epoch time.Time) error {
 }
 
 // rootFolders are in every root: what a boot mounts on, and what charts of
-// others create on hosts, where a read-only root would refuse (FACTS 6.2).
+// others create on hosts, where a read-only root would refuse
+// (docs/platform.md 6.2).
 var rootFolders = []string{"boot", "dev", "etc", "home", "mnt", "opt", "opt/cni", "proc", "root", "run", "sys", "tmp", "usr", "usr/lib64", "usr/libexec",
 	"usr/libexec/kubernetes", "usr/local", "usr/local/bin", "var"}
 

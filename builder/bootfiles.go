@@ -90,8 +90,8 @@ func boardList(img *spec.Image) ([]boards.Board, error) {
 	return list, nil
 }
 
-// kernelImage returns the kernel, gzipped: the firmware unpacks it (FACTS
-// 1.3), and a third of the bytes cross a network boot's TFTP.
+// kernelImage returns the kernel, gzipped: the firmware unpacks it
+// (docs/platform.md 1.3), and a third of the bytes cross a network boot's TFTP.
 func kernelImage(t *layers.Tree, k *Kernel, c *contents) ([]byte, error) {
 	return gzipped(t, k.Image, maxKernel, c)
 }
@@ -227,8 +227,8 @@ func configTxt(img *spec.Image, list []boards.Board, files map[string][]byte) ([
 
 // kernelWatchdog is how long a kernel has until /init opens the watchdog, in
 // seconds. Firmware that knows the word starts the hardware before the kernel,
-// and the kernel feeds it until then (FACTS 2.5). A slow card takes half a
-// minute to check a large slot.
+// and the kernel feeds it until then (docs/platform.md 2.5). A slow card takes
+// half a minute to check a large slot.
 const kernelWatchdog = 120
 
 // initramfs packs /init, what it is told, and exactly the modules it loads.

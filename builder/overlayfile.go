@@ -71,7 +71,8 @@ func (p *Plan) fetch(ctx context.Context, in Inputs, o overlays.Overlay, f overl
 }
 
 // plainFile is a file as it is. Its time is the image's: k3s imports an
-// archive of images again only when its time has changed (FACTS 7.5).
+// archive of images again only when its time has changed
+// (docs/platform.md 7.5).
 func plainFile(name string, f overlays.Fetch, at time.Time, to *store.File, source string) (layers.Part, error) {
 	in, err := os.Open(name)
 	if err != nil {

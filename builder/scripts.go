@@ -17,8 +17,8 @@ var installScripts = []string{".pre-install", ".post-install"}
 const triggerScript = ".trigger"
 
 // done holds scripts whose effect the builder has without them, by package
-// and script, each with what has it (FACTS 5.7). Accounts they make are made
-// all the same.
+// and script, each with what has it (docs/platform.md 5.7). Accounts they make
+// are made all the same.
 var done = map[string]string{
 	"alpine-baselayout.post-install":        "the shadow file's group is set",
 	"busybox.post-install":                  "links are made",

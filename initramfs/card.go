@@ -116,9 +116,9 @@ type diskKind struct {
 	single   bool
 }
 
-// kinds maps the firmware's boot mode (FACTS 2.3) to a kind of disk. A virtual
-// Pi's card may be a disk of virtio. Other modes, and firmware that says none,
-// are the zero kind, which is any disk.
+// kinds maps the firmware's boot mode (docs/platform.md 2.3) to a kind of disk.
+// A virtual Pi's card may be a disk of virtio. Other modes, and firmware that
+// says none, are the zero kind, which is any disk.
 func kinds() map[uint32]diskKind {
 	usb := diskKind{name: "a USB disk", prefixes: []string{"sd"}}
 	return map[uint32]diskKind{

@@ -148,9 +148,9 @@ func ask(device string) (*network, error) {
 }
 
 // serverOf returns the boot plane that a message names, "" for none: siaddr, else
-// option 66 where that is an address (FACTS 3.3); at the port it says, else the
-// usual one. Many DHCP servers name themselves as siaddr, so what counts is that
-// the class is ours.
+// option 66 where that is an address (docs/platform.md 3.3); at the port it
+// says, else the usual one. Many DHCP servers name themselves as siaddr, so
+// what counts is that the class is ours.
 func serverOf(m *dhcpv4.DHCPv4) string {
 	if m.ClassIdentifier() != bootapi.Class {
 		return ""

@@ -58,7 +58,7 @@ func (b *boot) prepareNode() error {
 }
 
 // handOver makes the root / and becomes its init. / is shared recursively:
-// Kubernetes' mounts must be seen by containers (FACTS 8.4).
+// Kubernetes' mounts must be seen by containers (docs/platform.md 8.4).
 func (b *boot) handOver() error {
 	b.announce()
 	if b.card != nil {

@@ -113,7 +113,8 @@ func (b *boot) readInfo() error {
 // readWords reads what the kernel was told. Which slot this is the firmware
 // knows better, where it says so: words may be damaged, and the check of the
 // slot then names the damage, with the card at hand to write it on and the
-// right other slot to start. A partition of 0 is "unknown" (FACTS 2.3).
+// right other slot to start. A partition of 0 is "unknown"
+// (docs/platform.md 2.3).
 func (b *boot) readWords() error {
 	words, err := os.ReadFile("/proc/cmdline")
 	if err != nil {

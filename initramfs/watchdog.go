@@ -18,8 +18,8 @@ import (
 )
 
 // The hardware of every Pi up to 4 counts to 15.99 s at most, and kernels
-// before June 2026 cut longer requests to nonsense (FACTS 2.5): 15 s unless
-// the image says less, which the spec allows down to 6 s, fed every 2 s.
+// before June 2026 cut longer requests to nonsense (docs/platform.md 2.5): 15 s
+// unless the image says less, which the spec allows down to 6 s, fed every 2 s.
 const (
 	watchdogSeconds = 15
 	feedEvery       = 2 * time.Second

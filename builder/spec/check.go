@@ -38,7 +38,7 @@ var (
 const arch = "aarch64"
 
 // maxConfigLine is what old firmware reads of a line of config.txt; the rest
-// is dropped without a word (FACTS 1.3).
+// is dropped without a word (docs/platform.md 1.3).
 const maxConfigLine = 78
 
 func (c *checker) check(i *Image) {

@@ -17,7 +17,8 @@ import (
 )
 
 // suite is the Debian release packages come from: the first whose kernel has
-// device trees for the Pi 5 and whose firmware knows tryboot_a_b (FACTS 2.1).
+// device trees for the Pi 5 and whose firmware knows tryboot_a_b
+// (docs/platform.md 2.1).
 const suite = "trixie"
 
 const components = "main non-free-firmware"
@@ -59,7 +60,7 @@ func findSource(root string) (source, error) {
 // the wanted one is too.
 var releases = []string{"bookworm", "trixie", "forky", "sid", "stable", "testing", "oldstable", "unstable"}
 
-// serves says whether a source has one of the wanted suites. Debian's
+// serves reports whether a source has one of the wanted suites. Debian's
 // archives alone call a component main and their suites so.
 func serves(suites, comps string, wanted []string) bool {
 	return slices.Contains(strings.Fields(comps), "main") &&

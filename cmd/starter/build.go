@@ -28,7 +28,7 @@ var own embed.FS
 const arch = "aarch64"
 
 // recipeTime is the build time of packages that hold nothing of Debian's: the
-// day the files in this folder last changed.
+// day the files in this directory last changed.
 const recipeTime = 1795219200 // 2026-11-21
 
 // file is one file of a package being made.
@@ -320,7 +320,7 @@ func (b *build) moved(name string) string {
 	return name
 }
 
-// takeOwn adds the files of this program's own folder. What begins with #!
+// takeOwn adds the files of this program's own directory. What begins with #!
 // is executable; git and embed keep no better record.
 func (b *build) takeOwn() error {
 	root := "files/" + b.name

@@ -14,8 +14,8 @@ import (
 )
 
 func main() {
-	dir := flag.String("o", "build/starter", "folder the repository is made in")
-	cache := flag.String("cache", "", "folder downloads are kept in (default: the user's cache)")
+	dir := flag.String("o", "build/starter", "directory the repository is made in")
+	cache := flag.String("cache", "", "directory downloads are kept in (default: the user's cache)")
 	bulk := flag.Bool("bulk", false, "make the large packages for measuring instead")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)

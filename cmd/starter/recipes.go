@@ -29,11 +29,11 @@ type recipe struct {
 // The paths that other packages, scripts and OpenRC's own binaries expect of
 // what Debian moved below /usr.
 var recipes = []recipe{
-	{name: "alpine-baselayout", description: "Folders and basic files of the root",
+	{name: "alpine-baselayout", description: "Directories and basic files of the root",
 		links: map[string]string{
 			"etc/mtab": "../proc/mounts", "var/run": "../run", "var/lock": "../run/lock", "etc/resolv.conf": "../run/resolv.conf",
 			"dev/fd": "/proc/self/fd",
-		}, shape: baseFolders},
+		}, shape: baseDirectories},
 	{name: "alpine-base", depends: "alpine-baselayout busybox openrc", description: "The least a root needs"},
 	{name: "alpine-keys", description: "No keys: this repository is signed by its own"},
 
@@ -80,13 +80,18 @@ var recipes = []recipe{
 	{name: "doas", debs: []string{"libpam-modules", "opendoas"}, description: "Lets users run chosen commands as root",
 		take: []string{"usr/bin/doas", "usr/lib/aarch64-linux-gnu/security/pam_permit.so"}},
 	{name: "tzdata", debs: []string{"tzdata"}, description: "Time zones", take: []string{"usr/share/zoneinfo/"}},
-	{name: "blkid", debs: []string{"util-linux"}, description: "Says what is on a disk", take: []string{"usr/sbin/blkid"}, move: [][2]string{{"usr/sbin/", "sbin/"}}},
-	{name: "lsblk", debs: []string{"util-linux"}, description: "Lists disks", take: []string{"usr/bin/lsblk"}, move: [][2]string{{"usr/bin/", "bin/"}}},
-	{name: "findmnt", debs: []string{"util-linux"}, description: "Finds mounts", take: []string{"usr/bin/findmnt"}, move: [][2]string{{"usr/bin/", "bin/"}}},
+	{name: "blkid", debs: []string{"util-linux"}, description: "Says what is on a disk", take: []string{"usr/sbin/blkid"},
+		move: [][2]string{{"usr/sbin/", "sbin/"}}},
+	{name: "lsblk", debs: []string{"util-linux"}, description: "Lists disks", take: []string{"usr/bin/lsblk"},
+		move: [][2]string{{"usr/bin/", "bin/"}}},
+	{name: "findmnt", debs: []string{"util-linux"}, description: "Finds mounts", take: []string{"usr/bin/findmnt"},
+		move: [][2]string{{"usr/bin/", "bin/"}}},
 	{name: "wpa_supplicant", debs: []string{"wpasupplicant"}, description: "Joins wireless networks",
 		take: []string{"usr/sbin/"}, move: [][2]string{{"usr/sbin/", "sbin/"}}},
-	{name: "wpa_supplicant-openrc", origin: "wpa_supplicant", installIf: "openrc wpa_supplicant=%v", description: "Service script of wpa_supplicant"},
-	{name: "wireless-regdb", debs: []string{"wireless-regdb"}, description: "Which radio channels may be used where", take: []string{"usr/lib/firmware/"}, move: [][2]string{{"usr/lib/firmware/", "lib/firmware/"}}},
+	{name: "wpa_supplicant-openrc", origin: "wpa_supplicant", installIf: "openrc wpa_supplicant=%v",
+		description: "Service script of wpa_supplicant"},
+	{name: "wireless-regdb", debs: []string{"wireless-regdb"}, description: "Which radio channels may be used where",
+		take: []string{"usr/lib/firmware/"}, move: [][2]string{{"usr/lib/firmware/", "lib/firmware/"}}},
 	{name: "open-iscsi", debs: []string{"open-iscsi"}, description: "iSCSI initiator",
 		take: []string{"usr/sbin/", "etc/iscsi/iscsid.conf"}, move: [][2]string{{"usr/sbin/", "sbin/"}}},
 	{name: "open-iscsi-openrc", origin: "open-iscsi", installIf: "openrc open-iscsi=%v", description: "Service script of iscsid"},
@@ -96,7 +101,8 @@ var recipes = []recipe{
 		take: []string{"usr/sbin/", "usr/lib/"}},
 	{name: "nftables", debs: []string{"nftables"}, description: "Packet filter", take: []string{"usr/sbin/"}},
 	{name: "ca-certificates-bundle", debs: []string{"ca-certificates"}, description: "Certificates of public authorities",
-		take: []string{"usr/share/ca-certificates/"}, links: map[string]string{"etc/ssl/cert.pem": "certs/ca-certificates.crt"}, shape: certificateBundle},
+		take: []string{"usr/share/ca-certificates/"}, links: map[string]string{"etc/ssl/cert.pem": "certs/ca-certificates.crt"},
+		shape: certificateBundle},
 	{name: "containerd", debs: []string{"containerd"}, description: "Container runtime", depends: "runc",
 		take: []string{"usr/bin/"}},
 	{name: "containerd-openrc", origin: "containerd", installIf: "openrc containerd=%v", description: "Service script of containerd"},
@@ -113,12 +119,15 @@ dwc2 phy_generic usbnet cdc_ether cdc_ncm smsc95xx lan78xx r8152 ax88179_178a
 genet macb mdio_bcm_unimac broadcom realtek microchip
 bcm2835_rng iproc_rng200 raspberrypi_cpufreq raspberrypi_hwmon bcm2711_thermal bcm2835_thermal
 brcmfmac brcmfmac_wcc reset_raspberrypi clk_raspberrypi i2c_bcm2835 i2c_dev spi_bcm2835 gpio_fan pwm_fan
-dm_mod dm_verity dm_crypt dm_multipath dm_round_robin dm_service_time loop squashfs overlay ext4 vfat nls_cp437 nls_ascii nls_utf8 nls_iso8859_1 xfs fuse zram nbd
+dm_mod dm_verity dm_crypt dm_multipath dm_round_robin dm_service_time loop squashfs overlay ext4 vfat nls_cp437 nls_ascii
+nls_utf8 nls_iso8859_1 xfs fuse zram nbd
 iscsi_tcp sd_mod scsi_transport_iscsi nfsv4 nfs
 br_netfilter bridge 8021q vxlan veth macvlan ipvlan dummy tun wireguard ip6_udp_tunnel
-nf_conntrack nf_nat nf_tables nft_compat nft_chain_nat nft_ct nft_nat nft_masq nft_redir nft_reject_inet nft_limit nft_log nft_fib_inet nft_numgen nft_objref nft_quota
+nf_conntrack nf_nat nf_tables nft_compat nft_chain_nat nft_ct nft_nat nft_masq nft_redir nft_reject_inet nft_limit nft_log
+nft_fib_inet nft_numgen nft_objref nft_quota
 ip_tables iptable_filter iptable_nat iptable_mangle iptable_raw ip6_tables ip6table_filter ip6table_nat ip6table_mangle ip6table_raw
-xt_conntrack xt_comment xt_mark xt_connmark xt_MASQUERADE xt_addrtype xt_multiport xt_statistic xt_nat xt_REDIRECT xt_tcpudp xt_set xt_limit xt_physdev xt_recent xt_CT xt_LOG xt_NFLOG xt_TPROXY xt_TCPMSS xt_u32 xt_hashlimit xt_owner xt_state
+xt_conntrack xt_comment xt_mark xt_connmark xt_MASQUERADE xt_addrtype xt_multiport xt_statistic xt_nat xt_REDIRECT xt_tcpudp
+xt_set xt_limit xt_physdev xt_recent xt_CT xt_LOG xt_NFLOG xt_TPROXY xt_TCPMSS xt_u32 xt_hashlimit xt_owner xt_state
 ipt_REJECT ip6t_REJECT nf_reject_ipv4 nf_log_syslog
 ip_set ip_set_hash_ip ip_set_hash_net ip_set_hash_ipport ip_set_hash_ipportip ip_set_hash_ipportnet ip_set_bitmap_port
 ip_vs ip_vs_rr ip_vs_wrr ip_vs_sh nf_conntrack_netlink sch_fq sch_fq_codel sch_htb sch_ingress sch_tbf cls_bpf cls_u32 act_mirred act_bpf

@@ -14,8 +14,8 @@ import (
 	"github.com/pikelet-os/pikelet/layers/kmod"
 )
 
-// baseFolders adds the empty folders of a root.
-func baseFolders(b *build) error {
+// baseDirectories adds the empty directories of a root.
+func baseDirectories(b *build) error {
 	for _, d := range strings.Fields(`boot dev home lib media mnt opt proc run srv sys usr/bin usr/lib usr/sbin usr/share usr/local/bin
 		usr/local/lib usr/local/sbin usr/local/share bin sbin etc/apk etc/conf.d etc/init.d etc/modules-load.d etc/network/if-up.d
 		etc/network/if-down.d etc/network/if-pre-up.d etc/network/if-post-down.d etc/profile.d etc/sysctl.d etc/periodic etc/crontabs
@@ -31,7 +31,7 @@ func baseFolders(b *build) error {
 	return nil
 }
 
-// runlevels adds OpenRC's folders, which hold no services yet.
+// runlevels adds OpenRC's directories, which hold no services yet.
 func runlevels(b *build) error {
 	for _, l := range []string{"sysinit", "boot", "default", "nonetwork", "shutdown"} {
 		b.addDir("etc/runlevels/"+l, 0o755)
@@ -115,7 +115,7 @@ func fieldSet(s string) map[string]bool {
 }
 
 // bootcodeKnowsTryboot refuses first stages that would ignore a trial boot:
-// Debian's of 2022 is one (FACTS 2.1).
+// Debian's of 2022 is one (docs/platform.md 2.1).
 func bootcodeKnowsTryboot(b *build) error {
 	if !bytes.Contains(b.files["boot/bootcode.bin"].content, []byte("tryboot_a_b")) {
 		return fmt.Errorf("bootcode.bin of raspi-firmware %s does not know tryboot_a_b; a newer one is needed", b.version)
@@ -124,7 +124,7 @@ func bootcodeKnowsTryboot(b *build) error {
 }
 
 // upstreamNames maps device trees of the mainline kernel to the names the
-// firmware looks for first (FACTS 1.2).
+// firmware looks for first (docs/platform.md 1.2).
 var upstreamNames = map[string]string{
 	"bcm2837-rpi-3-b.dtb":      "bcm2710-rpi-3-b.dtb",
 	"bcm2837-rpi-3-b-plus.dtb": "bcm2710-rpi-3-b-plus.dtb",
@@ -137,7 +137,7 @@ var upstreamNames = map[string]string{
 }
 
 // kernel gives Debian's kernel package the shape of Alpine's linux-rpi
-// (FACTS 5.8) and keeps the modules of kernelModules.
+// (docs/platform.md 5.8) and keeps the modules of kernelModules.
 func kernel(b *build) error {
 	all := b.files
 	b.files = map[string]*file{}
@@ -197,7 +197,8 @@ func kernel(b *build) error {
 // Debian's alternatives and Alpine's package do.
 func iptablesNft(b *build) error {
 	for name, f := range b.files {
-		if strings.HasPrefix(path.Base(name), "xtables-legacy") || strings.HasPrefix(name, "usr/lib/") && f.Typeflag == tar.TypeReg && !strings.Contains(name, "/xtables/") {
+		if strings.HasPrefix(path.Base(name), "xtables-legacy") || strings.HasPrefix(name, "usr/lib/") && f.Typeflag == tar.TypeReg &&
+			!strings.Contains(name, "/xtables/") {
 			delete(b.files, name)
 		}
 	}

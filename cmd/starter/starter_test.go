@@ -12,14 +12,19 @@ func TestFindSource(t *testing.T) {
 		file, text string
 		want       source
 	}{
-		"stanza": {"debian.sources", "# a comment\nTypes: deb\nURIs: http://mirror.example/debian\nSuites: bookworm bookworm-updates\nComponents: main\nSigned-By: /k.gpg\n\nTypes: deb\nURIs: http://other.example\nSuites: nodistro\nComponents: main\n",
+		"stanza": {"debian.sources", "# a comment\nTypes: deb\nURIs: http://mirror.example/debian\nSuites: bookworm bookworm-updates\n" +
+			"Components: main\nSigned-By: /k.gpg\n\nTypes: deb\nURIs: http://other.example\nSuites: nodistro\nComponents: main\n",
 			source{"http://mirror.example/debian", "/k.gpg"}},
-		"security first": {"debian.sources", "Types: deb\nURIs: http://sec.example\nSuites: bookworm-security\nComponents: main\n\nTypes: deb\nURIs: http://mirror.example/debian\nSuites: stable\nComponents: main contrib\n",
+		"security first": {"debian.sources", "Types: deb\nURIs: http://sec.example\nSuites: bookworm-security\nComponents: main\n\nTypes: deb\n" +
+			"URIs: http://mirror.example/debian\nSuites: stable\nComponents: main contrib\n",
 			source{"http://mirror.example/debian", ""}},
-		"the very suite first": {"a.list", "deb http://mirror.example/debian bookworm main\ndeb http://other.example/debian trixie main non-free-firmware\n",
+		"the very suite first": {"a.list", "deb http://mirror.example/debian bookworm main\ndeb http://other.example/debian trixie main " +
+			"non-free-firmware\n",
 			source{"http://other.example/debian", ""}},
-		"line":          {"a.list", "deb-src http://x bookworm main\ndeb http://mirror.example/debian trixie main\n", source{"http://mirror.example/debian", ""}},
-		"line, options": {"a.list", "deb [arch=amd64 signed-by=/k.gpg] http://mirror.example/debian bookworm main\n", source{"http://mirror.example/debian", "/k.gpg"}},
+		"line": {"a.list", "deb-src http://x bookworm main\ndeb http://mirror.example/debian trixie main\n",
+			source{"http://mirror.example/debian", ""}},
+		"line, options": {"a.list", "deb [arch=amd64 signed-by=/k.gpg] http://mirror.example/debian bookworm main\n",
+			source{"http://mirror.example/debian", "/k.gpg"}},
 	} {
 		root := t.TempDir()
 		dir := filepath.Join(root, "etc/apt/sources.list.d")

@@ -66,7 +66,8 @@ func write(dir string, builds []*build, log io.Writer) error {
 	if err := os.RemoveAll(final); err != nil {
 		return err
 	}
-	fmt.Fprintf(log, "%d packages in %s\nThis repository is for trying and testing: do not run nodes you rely on from it.\n", len(index.Packages), final)
+	fmt.Fprintf(log, "%d packages in %s\nThis repository is for trying and testing: do not run nodes you rely on from it.\n",
+		len(index.Packages), final)
 	return os.Rename(out, final)
 }
 
@@ -101,7 +102,7 @@ func (b *build) finish(names map[string]string) (apk.Package, []apk.File, error)
 	return p, b.apkFiles(newest), nil
 }
 
-// apkFiles returns the files with their folders before them.
+// apkFiles returns the files with their directories before them.
 func (b *build) apkFiles(at int64) []apk.File {
 	for name := range b.files {
 		for d := path.Dir(name); d != "."; d = path.Dir(d) {
@@ -177,7 +178,7 @@ func soVersion(so string) string {
 const keyName = "starter.rsa.pub"
 
 // signingKey returns the repository's key, made on first use. It signs no
-// more than this folder.
+// more than this directory.
 func signingKey(dir string) (*apk.Key, error) {
 	key, err := apk.OpenKey(filepath.Join(dir, "starter.rsa"), keyName)
 	if err != nil {

@@ -46,7 +46,8 @@ func TestInstallWaitsForLocks(t *testing.T) {
 	if err != nil || strings.Count(out, "slept\n") != 3 {
 		t.Errorf("%v, it waited %d times, want 3\n%s", err, strings.Count(out, "slept\n"), out)
 	}
-	for _, want := range []string{"installing Debian packages: kmod\n", "/var/lib/apt/lists/lock. It is held by process 7", "installed kmod (30-1)\n"} {
+	for _, want := range []string{"installing Debian packages: kmod\n", "/var/lib/apt/lists/lock. It is held by process 7",
+		"installed kmod (30-1)\n"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)
 		}
@@ -55,7 +56,8 @@ func TestInstallWaitsForLocks(t *testing.T) {
 
 func TestInstallSaysWhatFailed(t *testing.T) {
 	out, err := install(t, "echo 'E: Unable to locate package ghost' >&2; exit 100\n", "ghost")
-	if err == nil || strings.Contains(out, "slept") || !strings.Contains(out, "E: Unable to locate package ghost\n") || !strings.Contains(out, "install by hand: ghost\n") {
+	if err == nil || strings.Contains(out, "slept") || !strings.Contains(out, "E: Unable to locate package ghost\n") ||
+		!strings.Contains(out, "install by hand: ghost\n") {
 		t.Errorf("%v\n%s", err, out)
 	}
 }

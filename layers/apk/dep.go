@@ -5,7 +5,8 @@ import (
 	"strings"
 )
 
-// Dep is one dependency or provision: [!]name[@tag][op version] (FACTS 5.5).
+// Dep is one dependency or provision: [!]name[@tag][op version]
+// (docs/platform.md 5.5).
 type Dep struct {
 	Name     string
 	Conflict bool   // written with a leading !

@@ -151,7 +151,7 @@ func parseIndex(b []byte) (list []*Package, passedOver []string, err error) {
 			return nil, nil, fmt.Errorf("line %d: %w", line, err)
 		}
 		// apk-tools: an unknown upper-case field makes a record uninstallable,
-		// a lower-case one may be ignored (FACTS 5.3).
+		// a lower-case one may be ignored (docs/platform.md 5.3).
 		if !known && key >= "A" && key <= "Z" {
 			unknown = key[0]
 		}
@@ -205,7 +205,8 @@ func (p *Package) set(key byte, value string) (known bool, err error) {
 	return true, err
 }
 
-// encode writes the fields of a record in apk-tools' order (FACTS 5.3).
+// encode writes the fields of a record in apk-tools' order
+// (docs/platform.md 5.3).
 func (p *Package) encode(w *bytes.Buffer) {
 	field := func(key byte, value string) {
 		if value != "" {

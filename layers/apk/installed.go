@@ -12,7 +12,7 @@ import (
 )
 
 // Installed is a package with what is on the disk of it, for the database
-// below /lib/apk/db that apk info and apk audit read (FACTS 5.6).
+// below /lib/apk/db that apk info and apk audit read (docs/platform.md 5.6).
 type Installed struct {
 	*Package
 	Scripts map[string][]byte // by name, ".post-install" and the like

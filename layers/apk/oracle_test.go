@@ -348,7 +348,7 @@ func randomIndexes(r *mathrand.Rand) synthetic {
 		if r.IntN(3) > 0 {
 			return ""
 		}
-		if r.IntN(6) == 0 { // FACTS 5.4 is apk 3's ~, 2.14 takes 1 for ~1.1
+		if r.IntN(6) == 0 { // apk 3's ~ (docs/platform.md 5.4); 2.14 takes 1 for ~1.1
 			return "~" + pick([]string{"1", "2", "3"})
 		}
 		return pick([]string{"=", "<", ">", "<=", ">="}) + pick(versions)

@@ -193,7 +193,7 @@ func (a *Archive) Unpack(visit func(*tar.Header, io.Reader) error) error {
 	return nil
 }
 
-// parsePkgInfo reads a .PKGINFO: "key = value" lines (FACTS 5.2).
+// parsePkgInfo reads a .PKGINFO: "key = value" lines (docs/platform.md 5.2).
 func parsePkgInfo(b []byte) (*Package, string, error) {
 	p := &Package{}
 	var datahash string
@@ -343,11 +343,12 @@ func WritePackage(w io.Writer, p Package, files []File, key *Key) (*Package, err
 }
 
 // ChecksumRecord is the pax record with the SHA-1 of a file's contents or a
-// link's target that every file of a package has (FACTS 5.2).
+// link's target that every file of a package has (docs/platform.md 5.2).
 const ChecksumRecord = "APK-TOOLS.checksum.SHA1"
 
 // writeFile adds one file with the checksum apk-tools wants of files and
-// links (FACTS 5.2). A file is read twice: its checksum stands before it.
+// links (docs/platform.md 5.2). A file is read twice: its checksum stands
+// before it.
 func writeFile(tw *tar.Writer, f File) error {
 	h := *f.Header
 	h.Format = tar.FormatPAX

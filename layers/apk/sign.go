@@ -20,7 +20,7 @@ import (
 )
 
 // Keyring holds the public keys that may sign, by the file name the
-// signatures call them (FACTS 5.2).
+// signatures call them (docs/platform.md 5.2).
 type Keyring map[string]*rsa.PublicKey
 
 // Add reads a PEM public key, as in /etc/apk/keys.

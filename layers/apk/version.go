@@ -2,8 +2,9 @@ package apk
 
 import "strings"
 
-// Tokens of a version, in the order apk-tools gives them (FACTS 5.4): where
-// two versions differ in kind, the one whose token comes first is the newer.
+// Tokens of a version, in the order apk-tools gives them
+// (docs/platform.md 5.4): where two versions differ in kind, the one whose
+// token comes first is the newer.
 type token int
 
 const (

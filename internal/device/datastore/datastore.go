@@ -1,7 +1,7 @@
 // Package datastore keeps a k3s server's datastore over upgrades: a copy just
 // before a node restarts into another release, put back when that release is
 // left and has written to the datastore with another minor version of k3s,
-// which the old one must not read (FACTS 7.8).
+// which the old one must not read (docs/platform.md 7.8).
 package datastore
 
 import (

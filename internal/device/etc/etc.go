@@ -228,7 +228,7 @@ func (b *builder) kernel() {
 }
 
 // k3s writes what k3s reads: its own config, the registries', and the
-// password by which a server knows the node again (FACTS 7.1, 7.4).
+// password by which a server knows the node again (docs/platform.md 7.1, 7.4).
 func (b *builder) k3s() {
 	k := b.Config.K3s
 	r := b.Config.Registries

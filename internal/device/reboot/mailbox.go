@@ -13,7 +13,7 @@ import (
 
 // A Pi's kernel passes the flag on by itself when it restarts with the word
 // tryboot; one without that part of the driver does not, and there the
-// firmware is asked through its mailbox (FACTS 2.2).
+// firmware is asked through its mailbox (docs/platform.md 2.2).
 const (
 	mailboxFile  = "/dev/vcio"
 	setFlags     = 0x00038064 // RPI_FIRMWARE_SET_REBOOT_FLAGS

@@ -2,7 +2,7 @@ package reboot
 
 import "testing"
 
-// TestMailbox: the message is the one FACTS 2.2 has, the ioctl is
+// TestMailbox: the message is the one of docs/platform.md 2.2, the ioctl is
 // _IOWR(100, 0, char *) on 64 bits, and only a firmware that says it took the
 // tag has taken it.
 func TestMailbox(t *testing.T) {

@@ -10,7 +10,7 @@ import (
 )
 
 // Tryboot asks the firmware for a trial: the next boot, and only that one, is
-// of the slot that is not the default (FACTS 2.2).
+// of the slot that is not the default (docs/platform.md 2.2).
 const Tryboot = "0 tryboot"
 
 // With restarts at once. argument is Tryboot, a partition number, or empty

@@ -11,7 +11,7 @@ import (
 // by itself; in the midst of a boot nobody is held up.
 
 // How long a boot that begins no file and ends none counts as under way: what
-// an EEPROM gives one file (FACTS 3.4).
+// an EEPROM gives one file (docs/platform.md 3.4).
 const silentBoot = 30 * time.Second
 
 // How long somebody who waited and does not ask any more keeps a place in the
@@ -36,7 +36,7 @@ type waiter struct {
 // admit says whether a boot may begin now, with so many at a time; 0 is no
 // bound. Those in a hurry come first, and then those that waited longest: a Pi
 // 3 asks five times, 5 s apart, and then not again until it is given power anew
-// (FACTS 3.3); others ask for ever.
+// (docs/platform.md 3.3); others ask for ever.
 func (l *line) admit(mac string, hurry bool, most int, now time.Time) bool {
 	if l.underWay == nil {
 		l.underWay = map[string]time.Time{}

@@ -18,15 +18,15 @@ import (
 	"github.com/pikelet-os/pikelet/internal/shared/slots"
 )
 
-// Prefixes a Pi puts before names (FACTS 3.4, 3.5): its serial, or its address
-// with dashes.
+// Prefixes a Pi puts before names (docs/platform.md 3.4, 3.5): its serial, or
+// its address with dashes.
 var (
 	serialPrefix = regexp.MustCompile(`^([0-9a-f]{8})/`)
 	macPrefix    = regexp.MustCompile(`^([0-9a-f]{2}(?:-[0-9a-f]{2}){5})/`)
 )
 
 // never are names of an EEPROM's update: bootloaders flash themselves with what
-// they find under them (FACTS 3.5).
+// they find under them (docs/platform.md 3.5).
 var never = regexp.MustCompile(`^(pieeprom\..*|recovery\.bin)$`)
 
 // firstStage is what the boot ROM of a Pi 3 asks for, without a prefix: not even

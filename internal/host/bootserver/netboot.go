@@ -132,7 +132,7 @@ func (s *Server) mayClaim(n *Node, m Machine, mac string, from netip.Addr) error
 }
 
 // short returns the last eight digits of a serial, which tell boards apart
-// (FACTS 4).
+// (docs/platform.md 4).
 func short(serial string) string { return serial[max(0, len(serial)-8):] }
 
 // Listeners are the sockets a server answers on. DHCP may be nil; Frames, by

@@ -168,7 +168,7 @@ func (r *roster) taken(a netip.Addr) bool {
 	return slices.ContainsFunc(r.entries, func(e entry) bool { return e.address == a })
 }
 
-// boardOf names the board that firmware calls itself (FACTS 3.2).
+// boardOf names the board that firmware calls itself (docs/platform.md 3.2).
 var boardOf = map[string]string{"RPi4": "rpi4", "RPi5": "rpi5"}
 
 func machineOf(m bootserver.Machine) nodeconfig.Machine {

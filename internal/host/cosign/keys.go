@@ -20,7 +20,7 @@ import (
 )
 
 // Types of PEM blocks with an encrypted key: what cosign writes, and what it
-// wrote before version 2 (FACTS 10.3).
+// wrote before version 2 (docs/platform.md 10.3).
 const (
 	pemEncrypted = "ENCRYPTED SIGSTORE PRIVATE KEY"
 	pemOlder     = "ENCRYPTED COSIGN PRIVATE KEY"

@@ -23,7 +23,7 @@ const WatchdogOff = "pikelet.watchdog=off"
 // console=serial0 is rewritten by the firmware to the UART the board has;
 // tty1 comes first so that the serial console is /dev/console. panic=10 makes
 // a kernel that dies in a trial fall back. The cgroup words undo what the
-// firmware inserts, and k3s does not start without them (FACTS 6.3).
+// firmware inserts, and k3s does not start without them (docs/platform.md 6.3).
 func Base() []string {
 	return []string{"console=tty1", "console=serial0,115200", "panic=10", "ro", "quiet",
 		"cgroup_enable=cpuset", "cgroup_memory=1", "cgroup_enable=memory", "psi=1"}

@@ -12,7 +12,7 @@ import (
 
 // SectorSize is the unit of everything here, in bytes. Cards, USB sticks and
 // NVMe drives of a Pi all speak 512-byte sectors to the firmware; native
-// 4 KiB drives are not supported yet (FACTS 1.5).
+// 4 KiB drives are not supported yet (docs/platform.md 1.5).
 const SectorSize = 512
 
 // MiB is a mebibyte in bytes.
@@ -35,7 +35,7 @@ const (
 	RecordSize    = 4096
 
 	firstPartition = 4 * MiB  // behind the gap; the erase block of common cards
-	controlSize    = 64 * MiB // the least that is FAT32 for every reader at 512-byte clusters (FACTS 1.5)
+	controlSize    = 64 * MiB // the least that is FAT32 for every reader at 512-byte clusters (docs/platform.md 1.5)
 
 	// StateClear is how much of the state partition an image maps as zeros,
 	// so that flashing always wipes the state of an older cluster.
@@ -47,7 +47,7 @@ const (
 )
 
 // Partition types as MBR bytes: 0x0c is FAT32 with LBA, which the firmware
-// takes (FACTS 1.5); 0x83 is Linux.
+// takes (docs/platform.md 1.5); 0x83 is Linux.
 const (
 	TypeFAT32 = 0x0c
 	TypeLinux = 0x83

@@ -5,7 +5,8 @@
 // clusters, so that /init can put a dm-linear device over a root without a
 // filesystem driver, and a slot can be compared block by block. The reader
 // takes any FAT32 volume, fragmented or not. Sources: Microsoft's "FAT: General
-// Overview of On-Disk Format" 1.03; what the firmware accepts is FACTS 1.5.
+// Overview of On-Disk Format" 1.03; what the firmware accepts is
+// docs/platform.md 1.5.
 package fat
 
 import (
@@ -20,7 +21,7 @@ const (
 	entrySize  = 32 // one directory entry
 
 	// minClusters is where FAT32 begins: readers tell FAT16 from FAT32 by
-	// the number of clusters alone, the firmware too (FACTS 1.5).
+	// the number of clusters alone, the firmware too (docs/platform.md 1.5).
 	minClusters = 65525
 	maxClusters = 0x0ffffff5
 
@@ -132,8 +133,8 @@ func decodeGeometry(s []byte) (geometry, error) {
 // plan returns the geometry of a new volume of so many bytes.
 //
 // Clusters are 512 bytes up to 256 MiB and 2 KiB above: one and four sectors
-// are the two sizes the firmware's maintainers test (FACTS 1.5). The data
-// area begins on a 64 KiB border, so that alignment inside the volume is
+// are the two sizes the firmware's maintainers test (docs/platform.md 1.5). The
+// data area begins on a 64 KiB border, so that alignment inside the volume is
 // alignment on the card, partitions lying on whole MiB.
 func plan(size int64) (geometry, error) {
 	g := geometry{total: uint32(size / sectorSize), perCluster: 1, rootDir: 2}

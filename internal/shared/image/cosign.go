@@ -12,7 +12,8 @@ import (
 	"strings"
 )
 
-// Media types and the annotation of cosign's classic signatures (FACTS 10.3).
+// Media types and the annotation of cosign's classic signatures
+// (docs/platform.md 10.3).
 const (
 	mediaImageConfig   = "application/vnd.oci.image.config.v1+json"
 	mediaSimpleSigning = "application/vnd.dev.cosign.simplesigning.v1+json"

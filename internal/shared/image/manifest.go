@@ -37,7 +37,7 @@ const (
 const (
 	MaxManifest  = 1 << 20
 	MaxSignature = 4 << 20
-	MaxOCI       = 4 << 20 // what registries take as a manifest (FACTS 10.1)
+	MaxOCI       = 4 << 20 // what registries take as a manifest (docs/platform.md 10.1)
 )
 
 // Format is the version of Manifest's meaning. Readers refuse others.

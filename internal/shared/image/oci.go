@@ -6,7 +6,7 @@ import (
 )
 
 // Media types and annotation keys. Those of OCI are from image-spec v1.1.1
-// (FACTS 10.1).
+// (docs/platform.md 10.1).
 const (
 	MediaOCIManifest = "application/vnd.oci.image.manifest.v1+json"
 	MediaOCIIndex    = "application/vnd.oci.image.index.v1+json"

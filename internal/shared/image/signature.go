@@ -14,7 +14,8 @@ import (
 )
 
 // Signature is what a slot holds as signature.json: the OCI manifest and the
-// signatures over its digest, each in cosign's classic form (FACTS 10.3).
+// signatures over its digest, each in cosign's classic form
+// (docs/platform.md 10.3).
 type Signature struct {
 	Manifest   []byte   `json:"manifest"` // the OCI manifest's bytes
 	Signatures []Signed `json:"signatures"`

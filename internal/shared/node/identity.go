@@ -23,7 +23,7 @@ type Identity struct {
 	HostKey   ed25519.PrivateKey
 	IQN       string
 	// NodePassword is what k3s proves with that this node is the one that
-	// joined: 16 bytes as hexadecimal digits (FACTS 7.4).
+	// joined: 16 bytes as hexadecimal digits (docs/platform.md 7.4).
 	NodePassword string
 }
 
@@ -103,7 +103,7 @@ func sshString(b []byte) []byte {
 func join(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
 
 // DefaultName names a node after its image and the last eight digits of its
-// serial, which tell boards apart (FACTS 4).
+// serial, which tell boards apart (docs/platform.md 4).
 func DefaultName(stream, serial string) string {
 	if len(serial) > 8 {
 		serial = serial[len(serial)-8:]

@@ -7,7 +7,7 @@ const (
 	StateDir = "/var/lib/pikelet/state"
 	// VolumeDir is where the volume is mounted.
 	VolumeDir = "/var/lib/pikelet/volume"
-	// K3sDir is where k3s keeps everything (FACTS 7.1).
+	// K3sDir is where k3s keeps everything (docs/platform.md 7.1).
 	K3sDir = "/var/lib/rancher/k3s"
 	// K3sServerDir is where a k3s server keeps its datastore, token and
 	// certificates.
@@ -54,8 +54,8 @@ type Writable struct {
 
 // WritablePaths is the one table of what is writable on a node besides /run,
 // /tmp and /dev. What is on state or on the volume is real ext4, bound from
-// there: k3s' snapshotter cannot work on overlayfs (FACTS 6.2). All the rest
-// of the root is read-only.
+// there: k3s' snapshotter cannot work on overlayfs (docs/platform.md 6.2). All
+// the rest of the root is read-only.
 func WritablePaths() []Writable {
 	return []Writable{
 		{"/etc", Memory, 0o755, "refilled from the image and the node config on each boot, so that no node drifts"},

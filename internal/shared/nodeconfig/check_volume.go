@@ -50,7 +50,7 @@ func (c *checker) portal(field, text string) {
 	}
 }
 
-// DefaultPort is where iSCSI targets listen (FACTS 8.4).
+// DefaultPort is where iSCSI targets listen (docs/platform.md 8.4).
 const DefaultPort = 3260
 
 // ParsePortal reads the address of a portal, and gives it the usual port

@@ -272,7 +272,8 @@ func strip(n *yaml.Node) *yaml.Node {
 	return &out
 }
 
-// shortSerial returns the last eight digits, which tell boards apart (FACTS 4).
+// shortSerial returns the last eight digits, which tell boards apart
+// (docs/platform.md 4).
 func shortSerial(s string) string {
 	if len(s) > 8 {
 		return s[len(s)-8:]

@@ -7,7 +7,7 @@ import (
 	"github.com/pikelet-os/pikelet/internal/shared/yamlcheck"
 )
 
-// secretOptions are k3s' own options that hold secrets (FACTS 7.2).
+// secretOptions are k3s' own options that hold secrets (docs/platform.md 7.2).
 var secretOptions = []string{"etcd-s3-access-key", "etcd-s3-secret-key", "datastore-endpoint", "vpn-auth"}
 
 // Secret is one secret of a config.

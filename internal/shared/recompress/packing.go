@@ -22,7 +22,7 @@ type Form string
 
 // The forms.
 const (
-	Gzip      Form = "gzip"       // kernels: the firmware unpacks nothing else (FACTS 1.3)
+	Gzip      Form = "gzip"       // kernels: the firmware unpacks nothing else (docs/platform.md 1.3)
 	GzipSmall Form = "gzip-small" // the same, as small as it gets
 	Zstd      Form = "zstd"       // initramfs: one frame with a checksum
 )

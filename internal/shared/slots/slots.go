@@ -77,7 +77,7 @@ func OfPartition(n int) (Letter, bool) {
 }
 
 // AutobootSize is the size of autoboot.txt in bytes: one sector, more the
-// firmware does not read (FACTS 2.1).
+// firmware does not read (docs/platform.md 2.1).
 const AutobootSize = disk.SectorSize
 
 // autobootText is all of autoboot.txt but its padding. Its two digits are at

@@ -118,7 +118,7 @@ type Recorder struct {
 	Steps int
 }
 
-// The places Fail is asked about that are none.
+// The invalid places that Fail is asked about.
 const (
 	Flushing int64 = -1
 	Reading  int64 = -2

@@ -155,7 +155,7 @@ func (j *Judge) other(s *State, parts []Part, name string, f vm.Firmware, def sl
 	}
 }
 
-// moved says whether a slot is somewhere else than it was.
+// moved reports whether a slot is somewhere else than it was.
 func (j *Judge) moved(s *State) string {
 	before, err := disk.ReadTable(s.base)
 	if err != nil {
@@ -260,7 +260,7 @@ func root(m *image.Manifest, b []byte) error {
 	return nil
 }
 
-// holds says whether a text is anywhere on the control partition.
+// holds reports whether a text is anywhere on the control partition.
 func (s *State) holds(text []byte, parts []Part) bool {
 	control := parts[slices.IndexFunc(parts, func(p Part) bool { return p.Name == "control" })]
 	pages := map[int64]bool{}

@@ -17,7 +17,7 @@ import (
 
 // Others has programs of others read a slot of a state: go-diskfs through the
 // partition table, and mtools. Each must find every file that the slot's
-// manifest names, with its digest. dir is a folder for the card's bytes.
+// manifest names, with its digest. dir is a directory for the card's bytes.
 func (s *State) Others(dir string, l slots.Letter) error {
 	t, err := disk.ReadTable(s)
 	if err != nil {

@@ -26,7 +26,7 @@ type Schema struct {
 	Change func(*jsonschema.Schema)
 }
 
-// JSON returns the schema, for the package in the working folder.
+// JSON returns the schema, for the package in the working directory.
 func (s Schema) JSON(t *testing.T) []byte {
 	t.Helper()
 	r := &jsonschema.Reflector{FieldNameTag: "yaml", RequiredFromJSONSchemaTags: true, ExpandedStruct: true, DoNotReference: true,
@@ -126,7 +126,7 @@ func fields(b *strings.Builder, s *jsonschema.Schema, prefix string) {
 	}
 }
 
-// Judge returns a function that lets another library say whether YAML fits a
+// Judge returns a function that asks another library whether YAML fits a
 // schema.
 func Judge(t *testing.T, schema []byte) func([]byte) error {
 	t.Helper()

@@ -10,9 +10,10 @@ import (
 )
 
 // Firmware is a model of what a Pi's boot ROM, EEPROM and GPU firmware do
-// between power-on and the kernel, as far as an image can tell (FACTS 1 and
-// 2). It reads the card as the firmware would: the partition table, then the
-// FATs. What no model can show is in docs/hardware.md.
+// between power-on and the kernel, as far as an image can tell
+// (docs/platform.md 1 and 2). It reads the card as the firmware would: the
+// partition table, then the FATs. What no model can show is in
+// docs/hardware.md.
 type Firmware struct {
 	// Filters are the sections of config.txt that are this board, such as
 	// pi3. All boards read [all].
@@ -23,7 +24,8 @@ type Firmware struct {
 	// DTB is the device tree the board asks for by default; "" for none.
 	DTB string
 	// Walk is PARTITION_WALK: try the partitions behind one that is not
-	// bootable. On by default in EEPROMs since 2025-08-13 (FACTS 2.4).
+	// bootable. On by default in EEPROMs since 2025-08-13
+	// (docs/platform.md 2.4).
 	Walk bool
 	// Backup says that a copy of a slot's boot sector counts where the first
 	// sector is none. No Pi is known to look; a node must survive one that does.
@@ -56,7 +58,7 @@ type Handover struct {
 	DTB       []byte // nil where the board has none on the card
 	Cmdline   string
 	// Watchdog is how many seconds a kernel has until something opens the
-	// watchdog; 0 for ever (FACTS 2.5).
+	// watchdog; 0 for ever (docs/platform.md 2.5).
 	Watchdog int
 
 	// What the slot says of itself, for whoever picks the machine.
@@ -133,7 +135,7 @@ func (f Firmware) walk(card io.ReaderAt, req Request, try func(v *romVolume, con
 	return 0, first
 }
 
-// autoboot reads autoboot.txt of the first FAT (FACTS 2.1).
+// autoboot reads autoboot.txt of the first FAT (docs/platform.md 2.1).
 func (f Firmware) autoboot(card io.ReaderAt, tryboot bool) (int, string, error) {
 	v, err := romOpen(card, 1, f.Backup)
 	if err != nil {

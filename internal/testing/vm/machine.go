@@ -22,7 +22,7 @@ type machine struct {
 	ownDTB   bool   // the device tree is QEMU's, not the card's
 	memory   int    // MiB; 0 where the machine fixes it
 	cores    int    // 0 where the machine fixes it
-	extra    string // kernel words the machine needs
+	extra    string // what the machine needs on the kernel command line
 }
 
 // virt is the fast one; it has no Pi hardware. raspi3b has a Pi 3's card
@@ -85,7 +85,7 @@ func (m machine) words(line string) string {
 	return strings.ReplaceAll(line, "console=serial0,", "console="+m.console+",") + m.extra
 }
 
-// Boot modes of the firmware (FACTS 2.3).
+// Boot modes of the firmware (docs/platform.md 2.3).
 const (
 	bootModeSD  = 1
 	bootModeNet = 2
@@ -99,9 +99,9 @@ func describe(dtb []byte, s *Handover, serial string, kaslr bool) ([]byte, error
 	}
 	t.root.setString("serial-number", serial)
 	chosen := t.root.child("chosen")
-	// Seeds as the firmware gives them (FACTS 9). With one for KASLR the
-	// kernel isolates its page tables, which under emulation makes each fork
-	// cost two thirds more: it is only there where it is asked for.
+	// Seeds as the firmware gives them (docs/platform.md 9). With one for KASLR
+	// the kernel isolates its page tables, which under emulation makes each
+	// fork cost two thirds more: it is only there where it is asked for.
 	seed := make([]byte, 64+8)
 	rand.Read(seed)
 	chosen.set("rng-seed", seed[:64])
@@ -128,7 +128,7 @@ func describe(dtb []byte, s *Handover, serial string, kaslr bool) ([]byte, error
 }
 
 // Bits of the SoC's reset status, PM_RSTS, as the firmware passes it on
-// (FACTS 2.3; include/linux/mfd/bcm2835-pm.h).
+// (docs/platform.md 2.3; include/linux/mfd/bcm2835-pm.h).
 const (
 	hadPowerOn  = 0x1000
 	hadWatchdog = 0x20

@@ -95,7 +95,8 @@ func TestDtcReadsOurTrees(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{`/memreserve/	0x0000000000001000 0x0000000000002000;`, `compatible = "a`, `bootargs = "x"`, `serial-number = "10000000abcdef01"`,
+	for _, want := range []string{`/memreserve/	0x0000000000001000 0x0000000000002000;`, `compatible = "a`, `bootargs = "x"`,
+		`serial-number = "10000000abcdef01"`,
 		"partition = <0x03>", "tryboot = <0x01>", "boot-mode = <0x01>", "reg = <0x00>"} {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("dtc does not show %s in\n%s", want, text)

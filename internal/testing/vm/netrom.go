@@ -14,8 +14,8 @@ import (
 
 // NetROM is a model of what a Pi without a card does between power-on and the
 // kernel: DHCP and TFTP as its boot ROM, bootcode.bin or EEPROM speak them
-// (FACTS 3.2 to 3.5), odd ways included. Its packets are written down here from
-// those facts, not by what the server reads them with.
+// (docs/platform.md 3.2 to 3.5), odd ways included. Its packets are written
+// down here from those facts, not by what the server reads them with.
 type NetROM struct {
 	Model     string // 3, 3+, 4 or 5
 	Serial    uint32
@@ -29,7 +29,7 @@ type NetROM struct {
 	Rand *rand.Rand // which; nil where none is
 }
 
-// Times of the firmware (FACTS 3.3, 3.4).
+// Times of the firmware (docs/platform.md 3.3, 3.4).
 const (
 	romDHCPTimeout = 45 * time.Second // for all of DHCP
 	romDHCPAgain   = 4 * time.Second
@@ -165,11 +165,11 @@ func (b *netBoot) address(verb, cidr string) error {
 	return nil
 }
 
-// lost says whether a packet is.
+// lost reports whether a packet is lost.
 func (b *netBoot) lost() bool { return b.Rand != nil && b.Rand.Float64() < b.Loss }
 
 // exists opens a file, reads how large it is, and ends the transfer there, as
-// firmware does to find out (FACTS 3.5).
+// firmware does to find out (docs/platform.md 3.5).
 func (b *netBoot) exists(name string) error {
 	_, err := b.transfer(b.prefix+name, b.block(), true)
 	return err
@@ -184,6 +184,8 @@ func (b *netBoot) get(name string, block int) ([]byte, error) {
 	return got, nil
 }
 
+// transfer reads one file by TFTP with blocks of at most block bytes; 0 asks for
+// no options, as the ROM does. With probe it ends once the size is known.
 func (b *netBoot) transfer(name string, block int, probe bool) ([]byte, error) {
 	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: b.ip})
 	if err != nil {
@@ -194,19 +196,20 @@ func (b *netBoot) transfer(name string, block int, probe bool) ([]byte, error) {
 	if block != 0 {
 		out = append(out, fmt.Sprintf("tsize\x000\x00blksize\x00%d\x00", block)...)
 	}
-	to := &net.UDPAddr{IP: b.server, Port: 69}
+	x := &romTransfer{
+		probe: probe, block: block, out: out, to: &net.UDPAddr{IP: b.server, Port: 69},
+		size: -1, want: 1, length: 512,
+	}
 	send := func() error {
 		if b.lost() {
 			return nil
 		}
-		_, err := conn.WriteTo(out, to)
+		_, err := conn.WriteTo(x.out, x.to)
 		return err
 	}
 	if err := send(); err != nil {
 		return nil, err
 	}
-	var got []byte
-	size, want, length := -1, uint16(1), 512
 	buf := make([]byte, 2048)
 	// The firmware gives all of a file so long. How much of it comes in that
 	// time says how busy this machine is, so the model gives up when nothing
@@ -221,7 +224,7 @@ func (b *netBoot) transfer(name string, block int, probe bool) ([]byte, error) {
 		var late net.Error
 		switch {
 		case time.Now().After(deadline):
-			return nil, fmt.Errorf("nothing came for %v, after %d bytes of %d", romFileTimeout, len(got), size)
+			return nil, fmt.Errorf("nothing came for %v, after %d bytes of %d", romFileTimeout, len(x.got), x.size)
 		case errors.As(err, &late) && late.Timeout():
 			if err := send(); err != nil {
 				return nil, err
@@ -230,53 +233,81 @@ func (b *netBoot) transfer(name string, block int, probe bool) ([]byte, error) {
 		case err != nil:
 			return nil, err
 		}
-		if n < 4 || b.lost() || to.Port != 69 && from.Port != to.Port {
+		if n < 4 || b.lost() || x.to.Port != 69 && from.Port != x.to.Port {
 			continue
 		}
-		switch op := binary.BigEndian.Uint16(buf); {
-		case op == 5 && binary.BigEndian.Uint16(buf[2:]) == 1:
-			return nil, errNoFile
-		case op == 5:
-			return nil, fmt.Errorf("the server says: %s", buf[4:n-1])
-		case op == 6 && size < 0:
-			words := strings.Split(string(buf[2:n]), "\x00")
-			for i := 0; i+1 < len(words); i += 2 {
-				switch words[i] {
-				case "tsize":
-					fmt.Sscan(words[i+1], &size)
-				case "blksize":
-					fmt.Sscan(words[i+1], &length)
-				}
-			}
-			if size < 0 || length > block {
-				return nil, fmt.Errorf("an OACK with size %d, blocks of %d", size, length)
-			}
-			to = from
-			if probe {
-				_, err := conn.WriteTo(append([]byte{0, 5, 0, 0}, "Early terminate\x00"...), to)
-				return nil, err
-			}
-			out = []byte{0, 4, 0, 0}
-		case op == 3 && block != 0 && size < 0:
-			return nil, errors.New("no OACK: config.txt would be ignored (firmware #1012)")
-		case op == 3 && binary.BigEndian.Uint16(buf[2:]) == want:
-			to = from
-			got, deadline = append(got, buf[4:n]...), time.Now().Add(romFileTimeout)
-			out = []byte{0, 4, byte(want >> 8), byte(want)}
-			want++
-			if n-4 < length {
-				if err := send(); err != nil {
-					return nil, err
-				}
-				if size >= 0 && len(got) != size {
-					return nil, fmt.Errorf("%d bytes came, %d were announced", len(got), size)
-				}
-				return got, nil
-			}
+		before := len(x.got)
+		if err := x.take(buf[:n], from); err != nil {
+			return nil, err
+		}
+		if x.probed {
+			_, err := conn.WriteTo(append([]byte{0, 5, 0, 0}, "Early terminate\x00"...), x.to)
+			return nil, err
+		}
+		if x.complete || len(x.got) != before {
+			deadline = time.Now().Add(romFileTimeout)
 		}
 		// What came twice is acknowledged again too.
 		if err := send(); err != nil {
 			return nil, err
 		}
+		if x.complete {
+			return x.finish()
+		}
 	}
+}
+
+// romTransfer is one file on its way over TFTP.
+type romTransfer struct {
+	probe bool // only the size is wanted
+	block int  // the largest block that was asked for, bytes; 0 for no options
+
+	out    []byte // the packet that is sent next, or again
+	to     *net.UDPAddr
+	got    []byte
+	size   int    // by the OACK, bytes; -1 before one came
+	length int    // of a block, bytes
+	want   uint16 // the next block
+
+	probed, complete bool
+}
+
+// take takes one packet of the server.
+func (x *romTransfer) take(packet []byte, from *net.UDPAddr) error {
+	switch op := binary.BigEndian.Uint16(packet); {
+	case op == 5 && binary.BigEndian.Uint16(packet[2:]) == 1:
+		return errNoFile
+	case op == 5:
+		return fmt.Errorf("the server says: %s", packet[4:len(packet)-1])
+	case op == 6 && x.size < 0:
+		words := strings.Split(string(packet[2:]), "\x00")
+		for i := 0; i+1 < len(words); i += 2 {
+			switch words[i] {
+			case "tsize":
+				fmt.Sscan(words[i+1], &x.size)
+			case "blksize":
+				fmt.Sscan(words[i+1], &x.length)
+			}
+		}
+		if x.size < 0 || x.length > x.block {
+			return fmt.Errorf("an OACK with size %d, blocks of %d", x.size, x.length)
+		}
+		x.to, x.out, x.probed = from, []byte{0, 4, 0, 0}, x.probe
+	case op == 3 && x.block != 0 && x.size < 0:
+		return errors.New("no OACK: config.txt would be ignored (https://github.com/raspberrypi/firmware/issues/1012)")
+	case op == 3 && binary.BigEndian.Uint16(packet[2:]) == x.want:
+		x.to, x.got = from, append(x.got, packet[4:]...)
+		x.out = []byte{0, 4, byte(x.want >> 8), byte(x.want)}
+		x.want++
+		x.complete = len(packet)-4 < x.length
+	}
+	return nil
+}
+
+// finish returns the file once its last block is there.
+func (x *romTransfer) finish() ([]byte, error) {
+	if x.size >= 0 && len(x.got) != x.size {
+		return nil, fmt.Errorf("%d bytes came, %d were announced", len(x.got), x.size)
+	}
+	return x.got, nil
 }

@@ -28,7 +28,7 @@ func (r NetROM) Address(ctx context.Context, listens func()) (net.IP, error) {
 	return b.ip, nil
 }
 
-// identity is option 97 (FACTS 3.2).
+// identity is option 97 (docs/platform.md 3.2).
 func (b *netBoot) identity(rom bool) []byte {
 	id := []byte{0}
 	switch {
@@ -103,9 +103,9 @@ func parseOffer(b []byte, xid uint32, mac net.HardwareAddr) (o offer, ok bool) {
 	return o, true
 }
 
-// boots says whether an answer is from a boot server, and which: option 43
+// boots reports whether an answer is from a boot server, and which: option 43
 // holds the text, 60 is PXEClient, and the address is siaddr, else 66, else 54
-// (FACTS 3.3). The ROM of the 3B wants the three blanks too.
+// (docs/platform.md 3.3). The ROM of the 3B wants the three blanks too.
 func (b *netBoot) boots(o offer, rom bool) net.IP {
 	text := "Raspberry Pi Boot"
 	if rom && b.Model == "3" {
@@ -198,7 +198,8 @@ func (b *netBoot) dhcp(rom bool) error {
 // exchange sends a message and hands on what answers it, until take has enough
 // or time is up. Answers are for the hardware address checked, or for anybody
 // where that is nil.
-func (b *netBoot) exchange(conn *dhcpConn, out []byte, xid uint32, checked net.HardwareAddr, wait time.Duration, take func(offer) bool) error {
+func (b *netBoot) exchange(conn *dhcpConn, out []byte, xid uint32, checked net.HardwareAddr, wait time.Duration,
+	take func(offer) bool) error {
 	if !b.lost() {
 		if err := conn.send(out); err != nil {
 			return err

@@ -78,7 +78,7 @@ func romBoot(card io.ReaderAt, start, size, at int64) (*romVolume, error) {
 	le := binary.LittleEndian
 	per, reserved, fats, each := int64(s[13]), int64(le.Uint16(s[14:])), int64(s[16]), int64(le.Uint32(s[36:]))
 	if s[510] != 0x55 || s[511] != 0xaa || le.Uint16(s[11:]) != romSector || per == 0 || fats == 0 || each == 0 || le.Uint16(s[22:]) != 0 {
-		return nil, errors.New("it holds no FAT32")
+		return nil, errors.New("no FAT32 found")
 	}
 	v := &romVolume{r: card, start: start, cluster: per * romSector, fat: reserved * romSector, root: le.Uint32(s[44:])}
 	v.data = v.fat + fats*each*romSector
@@ -150,7 +150,7 @@ func (v *romVolume) find(name string) (first uint32, size int64, err error) {
 	return first, size, nil
 }
 
-// romEntry finds a name, long or short, in a folder.
+// romEntry finds a name, long or short, in a directory.
 func romEntry(dir []byte, name string) []byte {
 	var long []uint16
 	for ; len(dir) >= 32 && dir[0] != 0; dir = dir[32:] {

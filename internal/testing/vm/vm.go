@@ -182,7 +182,7 @@ func (m *Machine) loop(ctx context.Context) error {
 	}
 }
 
-// once boots the card one time and says whether the guest rebooted, and with
+// once boots the card one time and reports whether the guest rebooted, and with
 // which words to the firmware.
 func (m *Machine) once(ctx context.Context, req Request) (next Request, again bool, err error) {
 	mach, start, err := m.firmware(ctx, req)
@@ -218,7 +218,7 @@ var restarting = regexp.MustCompile(`reboot: Restarting system with command '([^
 
 // parseRestart returns what the kernel told the firmware when it restarted:
 // the number in front is the partition, the word tryboot sets the flag
-// (FACTS 2.2).
+// (docs/platform.md 2.2).
 func parseRestart(console string) Request {
 	all := restarting.FindAllStringSubmatch(console, -1)
 	if len(all) == 0 {
@@ -328,11 +328,11 @@ const opened = "pikelet: "
 // slowness is how much longer an emulated machine may take than a real one.
 const slowness = 2
 
-// guard is the watchdog that firmware starts before the kernel (FACTS 2.5): a
-// kernel that does not get to the point of somebody opening it is reset. QEMU
-// has no watchdog that runs from the start, so this one watches the console,
-// from a place in the output on, until stop is closed. Its time stands still
-// while the guest waits for a processor of the host.
+// guard is the watchdog that firmware starts before the kernel
+// (docs/platform.md 2.5): a kernel that does not get to the point of somebody
+// opening it is reset. QEMU has no watchdog that runs from the start, so this
+// one watches the console, from a place in the output on, until stop is closed.
+// Its time stands still while the guest waits for a processor of the host.
 func (m *Machine) guard(control *qmp, limit time.Duration, from int, stop <-chan struct{}) {
 	m.mu.Lock()
 	start := m.progress
@@ -380,7 +380,7 @@ func (m *Machine) Write(p []byte) (int, error) {
 	in := m.input
 	m.mu.Unlock()
 	if in == nil {
-		return len(p), nil // before the first boot nobody listens
+		return len(p), nil // before the first boot no machine listens
 	}
 	if _, err := in.Write(p); err != nil && !errors.Is(err, os.ErrClosed) {
 		return 0, err

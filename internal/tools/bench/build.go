@@ -72,7 +72,7 @@ func builds(ctx context.Context, o options, figures map[string]float64) error {
 	return squashes(ctx, o, figures)
 }
 
-// ourBuild builds with nothing derived: the packages are in a folder, checked
+// ourBuild builds with nothing derived: the packages are in a directory, checked
 // while they are read.
 func ourBuild(ctx context.Context, o options, cache string, flags ...string) (float64, error) {
 	for _, name := range []string{cache, "out"} {

@@ -157,7 +157,7 @@ func publishBoth(ctx context.Context, o options, repo, data string, figures map[
 	return all, nil
 }
 
-// sizeOf returns the bytes of all files below a folder.
+// sizeOf returns the bytes of all files below a directory.
 func sizeOf(dir string) (n int64, err error) {
 	err = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {

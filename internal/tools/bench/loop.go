@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// loopSpec is the demo's image with a folder of the user's.
+// loopSpec is the demo's image with a directory of the user's.
 const loopSpec = `name: loop
 release: "1"
 boards: [rpi3, zero2w, rpi4, rpi5, vm]

@@ -24,8 +24,8 @@ type options struct {
 	pikelet  string // the command
 	starter  string // repository of small packages
 	bulk     string // and of large ones; "" leaves out what needs them
-	large    string // folder with large programs and packages, in two versions each
-	alpine   string // folder with Alpine's index and a root with its key; "" leaves out solve_ms
+	large    string // directory with large programs and packages, in two versions each
+	alpine   string // directory with Alpine's index and a root with its key; "" leaves out solve_ms
 	rounds   int
 	only     string // comma-separated names of groups; "" is all
 	scratch  string
@@ -39,11 +39,11 @@ func main() {
 	flag.StringVar(&o.pikelet, "pikelet", "build/pikelet", "the command that is measured")
 	flag.StringVar(&o.starter, "starter", "build/starter", "repository of the images that are built")
 	flag.StringVar(&o.bulk, "bulk", "build/bulk", "repository of large packages")
-	flag.StringVar(&o.large, "large", "build/large", "folder of what testdata/large makes")
-	flag.StringVar(&o.alpine, "alpine", "", "folder with alpine-minirootfs-*-x86_64.tar.gz and APKINDEX-*-x86_64.tar.gz, for solve_ms")
+	flag.StringVar(&o.large, "large", "build/large", "directory of what testdata/large makes")
+	flag.StringVar(&o.alpine, "alpine", "", "directory with alpine-minirootfs-*-x86_64.tar.gz and APKINDEX-*-x86_64.tar.gz, for solve_ms")
 	flag.IntVar(&o.rounds, "rounds", 5, "how often each is measured; figures are medians")
 	flag.StringVar(&o.only, "only", "", "measure only these groups: boot, node, build, loop, solve, ship, update, netboot, delta")
-	pack := flag.String("squash", "", "only pack this folder into the file -o, as the builder's writer does")
+	pack := flag.String("squash", "", "only pack this directory into the file -o, as the builder's writer does")
 	flag.Parse()
 	err := func() error {
 		if *pack != "" {

@@ -188,11 +188,11 @@ func daemon(network, at string, args ...string) func(context.Context) (func(), e
 			}
 		}
 		stop()
-		return nil, fmt.Errorf("it does not listen on %s: %s", at, said.Bytes())
+		return nil, fmt.Errorf("the server does not listen on %s: %s", at, said.Bytes())
 	}
 }
 
-// listens says whether somebody has a port: nobody else can take it then.
+// listens reports whether a port is taken: it cannot be bound again then.
 func listens(network, at string) bool {
 	if network == "tcp" {
 		c, err := net.Dial(network, at)
@@ -233,7 +233,7 @@ func serve(ctx context.Context, o options, img string) (pid int, stop func(), er
 		}
 	}
 	stop()
-	return 0, nil, fmt.Errorf("it does not start: %s", said.Bytes())
+	return 0, nil, fmt.Errorf("the server does not start: %s", said.Bytes())
 }
 
 // rootURL is where a node has the root from.

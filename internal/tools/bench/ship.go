@@ -195,7 +195,7 @@ func withRegistry(o options, server string, use func(addr string) error) error {
 // flashOnce flashes onto a file, and has dd write the same blocks onto
 // another; every second time the other way round. Both files are there and
 // were written before, as the blocks of a card are: what a filesystem and the
-// disk below it take for new blocks is nobody's time. It returns how long
+// disk below it take for new blocks is counted for neither. It returns how long
 // reading back took.
 func flashOnce(ctx context.Context, o options, round int, card *pair) (compared float64, err error) {
 	copyBlocks := []string{"dd", "if=used", "of=copy", "bs=4M", "conv=fsync,notrunc", "status=none"}
@@ -206,7 +206,7 @@ func flashOnce(ctx context.Context, o options, round int, card *pair) (compared 
 			}
 		}
 	}
-	// What was written before is nobody's time either; and no block of a card
+	// What was written before is not counted either; and no block of a card
 	// that is put in is in memory: pikelet drops them to read back, dd would
 	// find its own.
 	fresh := func() error {

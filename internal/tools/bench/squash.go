@@ -121,7 +121,7 @@ func warmUp() error {
 	return unix.Munmap(b)
 }
 
-// squash packs a folder as the builder's writer does: what mksquashfs reads,
+// squash packs a directory as the builder's writer does: what mksquashfs reads,
 // it reads.
 func squash(dir, image string) error {
 	var entries []squashfs.Entry

@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// piBlock is the block size that a Pi's EEPROM asks for (FACTS 3.5), bytes.
+// piBlock is the block size that a Pi's EEPROM asks for (docs/platform.md 3.5),
+// bytes.
 const piBlock = 1468
 
 // fetchTFTP is a client of TFTP that does no more than it must, so that what is

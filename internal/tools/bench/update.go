@@ -226,7 +226,7 @@ func noise(card string) error {
 	for _, file := range m.Files {
 		_, runs, err := v.Extents(file.Name, file.Size)
 		if err != nil {
-			continue // kernel words of other slots
+			continue // the command lines of other slots
 		}
 		for _, r := range runs {
 			if _, err := io.CopyN(io.NewOffsetWriter(f, p.Start+r.Offset), source, r.Size); err != nil {

@@ -11,7 +11,7 @@
 //
 // The tests are run on the tree as it is, where they must pass, and then with
 // each diff, where one of them must fail. A diff that does not apply or compile
-// is an error. The tree itself is never changed: diffs are applied to copies. It runs in the folder of go.mod.
+// is an error. The tree itself is never changed: diffs are applied to copies. It runs in the directory of go.mod.
 package main
 
 import (
@@ -96,7 +96,7 @@ func parse(name string, b []byte) (mutant, error) {
 	return m, nil
 }
 
-// load reads the mutants of a folder whose names match; or only so many of
+// load reads the mutants of a directory whose names match; or only so many of
 // them, by their hashes: the same ones every time, of all packages.
 func load(dir string, match *regexp.Regexp, sample int) ([]mutant, error) {
 	files, err := filepath.Glob(filepath.Join(dir, "*.patch"))

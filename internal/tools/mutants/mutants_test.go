@@ -119,7 +119,8 @@ func TestBaseline(t *testing.T) {
 func TestParse(t *testing.T) {
 	good := diff("TestA|TestB", "@@ -1 +1 @@\n-a\n+b\n")
 	m, err := parse("m", []byte(good))
-	if err != nil || m.promise != "what is too large is refused" || strings.Join(m.packages, " ") != "./a" || strings.Join(m.tests, " ") != "TestA TestB" {
+	if err != nil || m.promise != "what is too large is refused" || strings.Join(m.packages, " ") != "./a" ||
+		strings.Join(m.tests, " ") != "TestA TestB" {
 		t.Errorf("%+v, %v", m, err)
 	}
 	for what, change := range map[string][2]string{

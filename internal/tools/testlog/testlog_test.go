@@ -95,13 +95,14 @@ func TestReportSeesFailures(t *testing.T) {
 }
 
 // TestClock: who ran alone is told what it took; the seconds of those who ran
-// beside each other are nobody's.
+// beside each other belong to none of them.
 func TestClock(t *testing.T) {
 	var out bytes.Buffer
 	var now time.Duration
 	c := newClock(&out, func() (time.Duration, bool) { now += time.Second; return now, true })
 	in := "=== RUN   TestA\nhello\n\x16=== RUN   TestA/sub\n\x16--- PASS: TestA (0.00s)\n    --- PASS: TestA/sub (0.00s)\n" +
-		"=== RUN   TestB\n=== PAUSE TestB\n=== RUN   TestC\n=== PAUSE TestC\n=== CONT  TestB\n=== CONT  TestC\n--- PASS: TestB (0.00s)\n--- FAIL: TestC (0.00s)\nFAIL\n"
+		"=== RUN   TestB\n=== PAUSE TestB\n=== RUN   TestC\n=== PAUSE TestC\n=== CONT  TestB\n=== CONT  TestC\n--- PASS: TestB (0.00s)\n--- " +
+		"FAIL: TestC (0.00s)\nFAIL\n"
 	for _, b := range []byte(in) { // however it is cut
 		if _, err := c.Write([]byte{b}); err != nil {
 			t.Fatal(err)
@@ -116,7 +117,8 @@ func TestClock(t *testing.T) {
 // TestMeasure: exit codes pass through, and a child's seconds are counted.
 func TestMeasure(t *testing.T) {
 	var out bytes.Buffer
-	if code := measure("sh", []string{"-c", "echo out; echo err >&2; exit 7"}, &out); code != 7 || !strings.HasPrefix(out.String(), "out\nerr\ncpu: 0.0") {
+	if code := measure("sh", []string{"-c", "echo out; echo err >&2; exit 7"}, &out); code != 7 ||
+		!strings.HasPrefix(out.String(), "out\nerr\ncpu: 0.0") {
 		t.Errorf("it exits with %d and prints\n%s", code, out.String())
 	}
 	if code := measure("nothing-of-that-name", nil, &out); code != 1 {

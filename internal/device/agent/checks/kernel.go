@@ -12,7 +12,7 @@ import (
 )
 
 // cgroupProblem looks for cgroup v2 with the controllers that k3s refuses to
-// start without (FACTS 6.3, 7.9).
+// start without (docs/platform.md 6.3, 7.9).
 func cgroupProblem(root string) string {
 	b, err := os.ReadFile(filepath.Join(root, "cgroup.controllers"))
 	if err != nil {
@@ -48,7 +48,7 @@ func moduleProblem(names []string) string {
 	return "not loaded: " + strings.Join(missing, ", ")
 }
 
-// sysctlProblem looks at what k3s and pods need of the kernel (FACTS 6.4).
+// sysctlProblem looks at what k3s and pods need of the kernel (docs/platform.md 6.4).
 func sysctlProblem() string {
 	var wrong []string
 	for _, s := range [][2]string{{"net/ipv4/ip_forward", "1"}, {"net/bridge/bridge-nf-call-iptables", "1"}} {
@@ -60,7 +60,7 @@ func sysctlProblem() string {
 }
 
 // propagationProblem looks whether mounts of containers are seen by others
-// (FACTS 8.4).
+// (docs/platform.md 8.4).
 func propagationProblem() string {
 	list, err := mounts.List()
 	if err != nil {

@@ -20,7 +20,7 @@ import (
 )
 
 // kubeletConfig is what k3s gives its kubelet to talk to the API server with
-// (FACTS 7.9).
+// (docs/platform.md 7.9).
 const kubeletConfig = node.K3sDir + "/agent/kubelet.kubeconfig"
 
 func nodeCheck(s state) node.Check {

@@ -22,7 +22,7 @@ import (
 const loginTime = 20 * time.Second
 
 // iSCSI's own words for "it is there already" and "there is nothing"
-// (FACTS 8.3).
+// (docs/platform.md 8.3).
 const (
 	errSessionExists = 15
 	errNoObjects     = 21

@@ -9,7 +9,7 @@ import (
 )
 
 // byPath is where CSI drivers look for the disks they logged in to. udev's
-// rules make the links; mdev has none, so we do (FACTS 8.3).
+// rules make the links; mdev has none, so we do (docs/platform.md 8.3).
 const byPath = "/dev/disk/by-path"
 
 // pathName returns the name of the disk in byPath. udev's rules put an IPv6

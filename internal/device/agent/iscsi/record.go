@@ -39,7 +39,7 @@ const recordEnd = "# END RECORD"
 // of a NAS is waited for, for a day: programs hang, which is better than
 // filesystems that turn read-only and databases that tear. onboot keeps the
 // service's own stop script from logging the session out under the volume
-// (FACTS 8.1, 8.2).
+// (docs/platform.md 8.1, 8.2).
 func settings(h nodeconfig.CHAP) [][2]string {
 	list := [][2]string{
 		{"node.startup", "onboot"},

@@ -10,7 +10,7 @@ import (
 	"github.com/pikelet-os/pikelet/internal/shared/nodeconfig"
 )
 
-// kubeletHealth is where the kubelet says how it is (FACTS 7.9).
+// kubeletHealth is where the kubelet says how it is (docs/platform.md 7.9).
 const kubeletHealth = "http://127.0.0.1:10248/healthz"
 
 // Status asks the kubelet for its health. It returns the zero value where the

@@ -15,7 +15,7 @@ import (
 	"github.com/pikelet-os/pikelet/internal/shared/nodeconfig"
 )
 
-// Firmware reads what the bootloader left in the device tree (FACTS 2.3).
+// Firmware reads what the bootloader left in the device tree (docs/platform.md 2.3).
 func Firmware() node.Firmware {
 	f := node.Firmware{Model: strings.TrimRight(sysfs.Read("/proc/device-tree/model"), "\x00")}
 	if b, err := os.ReadFile("/proc/device-tree/chosen/bootloader/build-timestamp"); err == nil && len(b) == 4 {
@@ -42,7 +42,7 @@ func Serial() string {
 }
 
 // MAC returns the address of the board's own Ethernet, from the device tree:
-// drivers may not be loaded yet (FACTS 4).
+// drivers may not be loaded yet (docs/platform.md 4).
 func MAC() string {
 	alias, err := os.ReadFile("/proc/device-tree/aliases/ethernet0")
 	if err != nil {

@@ -9,12 +9,12 @@ import (
 
 // hadWatchdog is the bit of the SoC's reset status that a reset by its
 // watchdog leaves, HADWRF of PM_RSTS (include/linux/mfd/bcm2835-pm.h). It is
-// none of those that carry a partition number (FACTS 2.2), and gone after a
+// none of those that carry a partition number (docs/platform.md 2.2), and gone after a
 // power cut.
 const hadWatchdog = 1 << 5
 
 // LastReset says how this boot came to be, as far as the firmware tells
-// (FACTS 2.3).
+// (docs/platform.md 2.3).
 func LastReset() updater.Reset {
 	b, err := os.ReadFile("/proc/device-tree/chosen/bootloader/rsts")
 	switch {

@@ -1,7 +1,7 @@
 // Package dhcp answers machines that boot: Raspberry Pi firmware, which reads
-// some options in its own way (FACTS 3.2, 3.3), and /init. It answers as the
-// network's DHCP server, or beside one as a proxy, which names the boot server
-// and gives no addresses.
+// some options in its own way (docs/platform.md 3.2, 3.3), and /init. It
+// answers as the network's DHCP server, or beside one as a proxy, which names
+// the boot server and gives no addresses.
 package dhcp
 
 import (
@@ -98,7 +98,8 @@ type Server struct {
 
 // menu is option 43 as a Pi reads it: discovery control 3, a prompt that waits
 // for nobody, and a boot menu with the one text it looks for, with the three
-// blanks that the ROM of the 3B wants and no other minds (FACTS 3.3).
+// blanks that the ROM of the 3B wants and no other minds
+// (docs/platform.md 3.3).
 func menu() []byte {
 	text := "Raspberry Pi Boot   "
 	b := []byte{6, 1, 3, 10, 4, 0, 'P', 'X', 'E', 9, byte(3 + len(text)), 0, 0, byte(len(text))}

@@ -70,8 +70,8 @@ var (
 
 func id4() []byte { return slice("\x00RPi4\x14\x31\xc0\x00", mac[2:], []byte{0x70, 0x73, 0x61, 0x52}) }
 
-// TestOffers is what goes over the wire, as text: each line is one FACTS 3.3
-// asks for.
+// TestOffers is what goes over the wire, as text: each line is one that
+// docs/platform.md 3.3 asks for.
 func TestOffers(t *testing.T) {
 	for name, c := range map[string]struct {
 		m    *dhcpv4.DHCPv4

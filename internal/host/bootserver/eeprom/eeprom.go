@@ -14,7 +14,7 @@ import (
 // Options say what a bootloader does.
 type Options struct {
 	// Order is BOOT_ORDER, read from its last digit: 1 card, 2 network, 4 USB,
-	// 6 NVMe, f begin again (FACTS 3.4).
+	// 6 NVMe, f begin again (docs/platform.md 3.4).
 	Order string
 	// Server is TFTP_IP; zero where DHCP says it.
 	Server netip.Addr
@@ -29,7 +29,7 @@ var orderForm = regexp.MustCompile(`^0x[0-7ef]{1,8}$`)
 // setting is one line of the configuration, and why.
 type setting struct{ key, value, why string }
 
-// settings returns what Options come to (FACTS 3.4, 3.5).
+// settings returns what Options come to (docs/platform.md 3.4, 3.5).
 func (o Options) settings() ([]setting, error) {
 	switch {
 	case !orderForm.MatchString(o.Order):

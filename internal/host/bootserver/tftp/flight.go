@@ -66,7 +66,7 @@ func (f *flight) open(file File, r request) {
 }
 
 // next makes the packet of the next block. The first one is number 1, and after
-// 65535 comes 0 (FACTS 3.5).
+// 65535 comes 0 (docs/platform.md 3.5).
 func (f *flight) next() {
 	f.block++
 	f.tried = 0

@@ -97,8 +97,8 @@ func parseRequest(b []byte) (request, *Error) {
 }
 
 // oack returns the answer to a request with options. A Pi wants both sizes
-// whatever it asked for (FACTS 3.5); RFC 2347 allows only what was asked, so a
-// client that names one option gets that one.
+// whatever it asked for (docs/platform.md 3.5); RFC 2347 allows only what was
+// asked, so a client that names one option gets that one.
 func (r request) oack(size int64) []byte {
 	b := []byte{0, opOAck}
 	if r.tsize {

@@ -17,7 +17,7 @@ import (
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 )
 
-// Names in an OCI layout (FACTS 10.2).
+// Names in an OCI layout (docs/platform.md 10.2).
 const (
 	layoutFile = "oci-layout"
 	indexFile  = "index.json"

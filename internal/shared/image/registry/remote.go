@@ -343,7 +343,8 @@ func (r *Remote) Blob(ctx context.Context, digest string, size, from int64) (io.
 		}
 		return resp.Body, nil
 	}
-	// A registry need not know Range (FACTS 10.2): then all of it comes again.
+	// A registry need not know Range (docs/platform.md 10.2): then all of it
+	// comes again.
 	if _, err := io.CopyN(io.Discard, resp.Body, from); err != nil {
 		resp.Body.Close()
 		return nil, err

@@ -1,7 +1,7 @@
 // Command k3s stands in for k3s in tests. It reads the files k3s reads, holds
 // the ports k3s holds, answers its health endpoints and runs nothing. Of options
-// it does not know, those of FACTS 7.2, it does what k3s does: a server skips
-// them with a warning, an agent fails.
+// it does not know, those of docs/platform.md 7.2, it does what k3s does: a
+// server skips them with a warning, an agent fails.
 package main
 
 import (
