@@ -296,7 +296,7 @@ func (s *Server) lease(m *dhcpv4.DHCPv4, from netip.Addr) (*dhcpv4.DHCPv4, error
 	if c.Kind == dhcp.Other {
 		machine = s.machine(machine)
 	} else {
-		machine.Serial, machine.Model = c.Serial, c.Model
+		machine.Serial, machine.Model = s.serialOf(c), c.Model
 		var answered bool
 		if machine, answered = s.asks(machine, c.Kind, m.MessageType()); !answered {
 			return nil, nil
@@ -313,6 +313,19 @@ func (s *Server) lease(m *dhcpv4.DHCPv4, from netip.Addr) (*dhcpv4.DHCPv4, error
 		return nil, nil
 	}
 	return dhcp.Answer(m, c, server, s.Pool.address(ip))
+}
+
+// serialOf returns the serial of a client, as far as it is known: a 3B says the
+// end of it, which finds it where it is listed.
+func (s *Server) serialOf(c dhcp.Client) string {
+	if c.Ending == "" {
+		return c.Serial
+	}
+	serial, ok := s.Roster.Ending(c.Ending)
+	if !ok || s.standing(Machine{Serial: serial, MAC: c.MAC}) == stranger {
+		return ""
+	}
+	return serial
 }
 
 // address returns the address that an answer to a message is about; ok is false

@@ -3,6 +3,7 @@ package bootserver
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -179,5 +180,47 @@ func TestRunningSystemIsKnown(t *testing.T) {
 	}
 	if got := s.message(netip.IPv4Unspecified(), piMAC, dhcpv4.MessageTypeDiscover); got == nil || !got.YourIPAddr.Equal(piIP.AsSlice()) {
 		t.Errorf("it got %v", got)
+	}
+}
+
+// TestFixedAddressOfA3B: the ROM of a 3B does not say its serial, and its address
+// ends as that does: it has the address that its entry gives, before TFTP.
+func TestFixedAddressOfA3B(t *testing.T) {
+	s := newStage(t)
+	fixed := netip.MustParseAddr("10.0.0.20")
+	s.Pool = &Pool{First: netip.MustParseAddr("10.0.0.50"), Last: netip.MustParseAddr("10.0.0.59"), Bits: 24,
+		Fixed: func(m Machine) (netip.Addr, bool) { return fixed, m.Serial == piSerial }}
+	id := "\x00" + strings.Repeat("D", 16)
+	if got := offer(t, s, "b8:27:eb:61:73:70", id, pxe); got == nil || got.YourIPAddr.String() != fixed.String() {
+		t.Errorf("it got %v", got)
+	}
+	if n := s.Nodes(); len(n) != 1 || n[0].Serial != piSerial || !n[0].Adopted {
+		t.Errorf("%+v", n)
+	}
+	for name, mac := range map[string]string{"another serial": "b8:27:eb:61:73:71", "another block": "dc:a6:32:61:73:70"} {
+		if got := offer(t, s, mac, id, pxe); got == nil || got.YourIPAddr.String() == fixed.String() {
+			t.Errorf("%s got %v", name, got)
+		}
+	}
+	s = newStage(t)
+	s.Roster = inventory{known: func(m Machine) (string, bool) { return otherMAC, m.Serial == piSerial }}
+	s.Pool = &Pool{First: netip.MustParseAddr("10.0.0.50"), Last: netip.MustParseAddr("10.0.0.59"), Bits: 24,
+		Fixed: func(m Machine) (netip.Addr, bool) { return fixed, m.Serial == piSerial }}
+	if got := offer(t, s, "b8:27:eb:61:73:70", id, pxe); got == nil || got.YourIPAddr.String() == fixed.String() {
+		t.Errorf("a serial with another hardware address got %v", got)
+	}
+}
+
+func TestEndingIn(t *testing.T) {
+	for _, c := range []struct {
+		serials []string
+		want    string
+	}{
+		{[]string{"00abcdef", "00123456"}, "00abcdef"}, {[]string{"1000000000abcdef", "00abcdef"}, "00abcdef"},
+		{[]string{"00abcdef", "01abcdef"}, ""}, {[]string{"abcdef00", ""}, ""}, {nil, ""},
+	} {
+		if got, ok := EndingIn("abcdef", c.serials); got != c.want || ok != (c.want != "") {
+			t.Errorf("%q: got %q, want %q", c.serials, got, c.want)
+		}
 	}
 }

@@ -45,6 +45,10 @@ func checkKey(line string) error {
 		return fmt.Errorf("the line has %d bytes; the SSH server reads at most %d", len(line), maxKeyLine)
 	}
 	kind, rest, _ := strings.Cut(line, " ")
+	if host, account, ok := strings.Cut(line, ":"); ok && account != "" && (host == "github" || host == "gitlab") {
+		return fmt.Errorf("%q: names of accounts are unsupported, since whoever has the account could log in; "+
+			"want the keys themselves, which https://%s.com/%s.keys lists", shorten(line), host, account)
+	}
 	if keyKinds[kind] == 0 {
 		options, after, err := cutOptions(line)
 		if err != nil {

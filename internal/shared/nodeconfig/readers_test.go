@@ -57,7 +57,7 @@ func TestKeys(t *testing.T) {
 		"ssh-ed25519-cert-v01@openssh.com AA": "want a public key",
 		"-----BEGIN OPENSSH PRIVATE KEY-----": "private key",
 		key + strings.Repeat("x", maxKeyLine): "reads at most 4200",
-		"github:anna":                         "want a public key",
+		"github:anna":                         "which https://github.com/anna.keys lists",
 		"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA" + "IAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA you@desk": "placeholder",
 	} {
 		if err := checkKey(line); err == nil || !strings.Contains(err.Error(), want) {

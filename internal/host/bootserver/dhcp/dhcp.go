@@ -35,6 +35,9 @@ type Client struct {
 	MAC    string // lower case, with colons
 	Serial string // eight hexadecimal digits in lower case, where it says so
 	Model  string // such as RPi4, where it says so
+	// Ending is the last six digits of the serial, where the client does not say
+	// all of it: a 3B's hardware address ends as its serial does.
+	Ending string
 }
 
 // modelForm is how a model is written.
@@ -43,6 +46,11 @@ var modelForm = regexp.MustCompile(`^RPi[0-9A-Za-z]$`)
 // id3B is each octet of what the ROM of a 3B says in option 97, whatever its
 // serial is.
 const id3B = 0x44
+
+// block3B is the block of hardware addresses that a 3B has one of, whose last
+// three bytes are those of its serial (raspberrypi/firmware#1605,
+// raspberrypi/piserver#125).
+var block3B = []byte{0xb8, 0x27, 0xeb}
 
 // Identify finds out who asks. Firmware claims to be a PC's (option 93 is 0
 // and 60 says Arch:00000), and its addresses come from ever more blocks, so
@@ -74,8 +82,11 @@ func Identify(m *dhcpv4.DHCPv4) Client {
 		c.Kind, c.Serial = Firmware, serial
 	case bytes.Equal(id[:4], id[4:8]) && bytes.Equal(id[:8], id[8:]):
 		c.Kind = Firmware
-		if !bytes.Equal(id[:4], []byte{id3B, id3B, id3B, id3B}) {
+		switch mac := m.ClientHWAddr; {
+		case !bytes.Equal(id[:4], []byte{id3B, id3B, id3B, id3B}):
 			c.Serial = serial
+		case bytes.HasPrefix(mac, block3B):
+			c.Ending = fmt.Sprintf("%x", []byte(mac[len(block3B):]))
 		}
 	}
 	return c
