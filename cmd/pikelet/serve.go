@@ -241,7 +241,7 @@ func devices() (names []string) {
 func (o serveOptions) pool(own netip.Prefix) (*bootserver.Pool, error) {
 	bad := func(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 	first, last, ok := strings.Cut(o.Pool, "-")
-	p := &bootserver.Pool{Bits: own.Bits()}
+	p := &bootserver.Pool{Network: dhcp.Network{Bits: own.Bits()}}
 	var err1, err2 error
 	p.First, err1 = netip.ParseAddr(first)
 	p.Last, err2 = netip.ParseAddr(last)

@@ -23,9 +23,7 @@ const leaseTime = 12 * time.Hour
 // server.
 type Pool struct {
 	First, Last netip.Addr
-	Bits        int          // of the network
-	Router      netip.Addr   // zero for none
-	DNS         []netip.Addr // may be empty
+	dhcp.Network
 	// Fixed returns the address an inventory gives to a machine.
 	Fixed func(Machine) (netip.Addr, bool)
 	// Taken says that an address is some machine's fixed one; may be nil.
@@ -202,14 +200,7 @@ func (p *Pool) declined(mac string, a netip.Addr, now time.Time) bool {
 }
 
 func (p *Pool) address(ip netip.Addr) *dhcp.Address {
-	a := &dhcp.Address{IP: ip.AsSlice(), Mask: net.CIDRMask(p.Bits, 32), Lease: leaseTime}
-	if p.Router.IsValid() {
-		a.Router = p.Router.AsSlice()
-	}
-	for _, d := range p.DNS {
-		a.DNS = append(a.DNS, d.AsSlice())
-	}
-	return a
+	return &dhcp.Address{IP: ip, Lease: leaseTime, Network: p.Network}
 }
 
 // Framer sends UDP in frames that name their receiver's hardware address. It is

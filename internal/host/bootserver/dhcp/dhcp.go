@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net"
+	"net/netip"
 	"regexp"
 	"strings"
 	"time"
@@ -92,13 +93,35 @@ func Identify(m *dhcpv4.DHCPv4) Client {
 	return c
 }
 
+// Network is what a client is told of the network beside its address: one more
+// option, such as NTP servers, is a field here and a line in its options.
+type Network struct {
+	Bits   int          // of the network's addresses that are the network's own
+	Router netip.Addr   // zero for none
+	DNS    []netip.Addr // may be empty
+}
+
+// options returns the options of an answer that gives an address.
+func (n Network) options() []dhcpv4.Modifier {
+	list := []dhcpv4.Modifier{dhcpv4.WithNetmask(net.CIDRMask(n.Bits, 32))}
+	if n.Router.IsValid() {
+		list = append(list, dhcpv4.WithRouter(n.Router.AsSlice()))
+	}
+	if len(n.DNS) > 0 {
+		var servers []net.IP
+		for _, a := range n.DNS {
+			servers = append(servers, a.AsSlice())
+		}
+		list = append(list, dhcpv4.WithDNS(servers...))
+	}
+	return list
+}
+
 // Address is what a client is given. In proxy mode there is none.
 type Address struct {
-	IP     net.IP
-	Mask   net.IPMask
-	Router net.IP   // nil for none
-	DNS    []net.IP // may be empty
-	Lease  time.Duration
+	IP    netip.Addr
+	Lease time.Duration
+	Network
 }
 
 // Server is what answers say of the server.
@@ -134,7 +157,7 @@ func Answer(m *dhcpv4.DHCPv4, c Client, s Server, a *Address) (*dhcpv4.DHCPv4, e
 			return nil, nil // it took another offer
 		}
 		kind = dhcpv4.MessageTypeAck
-		if !Wanted(m).Equal(a.IP) {
+		if !Wanted(m).Equal(a.IP.AsSlice()) {
 			kind = dhcpv4.MessageTypeNak
 		}
 	default:
@@ -159,13 +182,8 @@ func Answer(m *dhcpv4.DHCPv4, c Client, s Server, a *Address) (*dhcpv4.DHCPv4, e
 		}
 	}
 	if a != nil {
-		with = append(with, dhcpv4.WithYourIP(a.IP), dhcpv4.WithNetmask(a.Mask), dhcpv4.WithLeaseTime(uint32(a.Lease.Seconds())))
-		if a.Router != nil {
-			with = append(with, dhcpv4.WithRouter(a.Router))
-		}
-		if len(a.DNS) > 0 {
-			with = append(with, dhcpv4.WithDNS(a.DNS...))
-		}
+		with = append(with, dhcpv4.WithYourIP(a.IP.AsSlice()), dhcpv4.WithLeaseTime(uint32(a.Lease.Seconds())))
+		with = append(with, a.Network.options()...)
 	}
 	return dhcpv4.NewReplyFromRequest(m, with...)
 }

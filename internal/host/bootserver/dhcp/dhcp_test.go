@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"net"
+	"net/netip"
 	"strconv"
 	"strings"
 	"testing"
@@ -69,8 +70,9 @@ func slice(head string, parts ...[]byte) []byte {
 
 var (
 	server  = Server{IP: net.IPv4(10, 0, 0, 1).To4(), Port: 8069}
-	address = &Address{IP: net.IPv4(10, 0, 0, 50).To4(), Mask: net.CIDRMask(24, 32), Router: net.IPv4(10, 0, 0, 254), DNS: []net.IP{net.IPv4(10, 0, 0, 253)}, Lease: time.Hour}
-	pi4     = Client{Firmware, mac.String(), "52617370", "RPi4", ""}
+	address = &Address{IP: netip.MustParseAddr("10.0.0.50"), Lease: time.Hour, Network: Network{Bits: 24,
+		Router: netip.MustParseAddr("10.0.0.254"), DNS: []netip.Addr{netip.MustParseAddr("10.0.0.253")}}}
+	pi4 = Client{Firmware, mac.String(), "52617370", "RPi4", ""}
 )
 
 func id4() []byte { return slice("\x00RPi4\x14\x31\xc0\x00", mac[2:], []byte{0x70, 0x73, 0x61, 0x52}) }
