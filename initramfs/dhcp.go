@@ -10,10 +10,10 @@ import (
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/insomniacslk/dhcp/dhcpv4/server4"
 	"golang.org/x/sys/unix"
 
 	"github.com/pikelet-os/pikelet/internal/shared/bootapi"
-	"github.com/pikelet-os/pikelet/internal/shared/dhcpconn"
 )
 
 // network is how this machine reaches its boot server.
@@ -76,7 +76,7 @@ func ask(device string) (*network, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn, err := dhcpconn.Listen(device, dhcpv4.ClientPort)
+	conn, err := server4.NewIPv4UDPConn(device, &net.UDPAddr{Port: dhcpv4.ClientPort})
 	if err != nil {
 		return nil, err
 	}

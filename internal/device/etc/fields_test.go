@@ -79,12 +79,13 @@ var values = map[string]string{
 	"Network.Interfaces.Bond.Mode": "802.3ad", "Network.Interfaces.Bridge.Ports": "eth5", "Network.Interfaces.Addresses": "10.71.72.73/24",
 	"Network.Interfaces.Gateway": "10.71.72.74", "Network.Interfaces.Gateway6": "fe80::71", "Network.Interfaces.Routes.To": "10.75.0.0/16",
 	"Network.Interfaces.Routes.Via": "10.76.0.1", "Network.Interfaces.MTU": "1471", "Network.Interfaces.Routes.Metric": "1471",
-	"Network.Wifi.Networks.SSID": "Zq7", "Network.Wifi.Networks.Password": "password-71", "Time.Zone": "Europe/Berlin", "Network.Wifi.Country": "NZ",
+	"Network.Wifi.Networks.EAP.Method": "ttls", "Network.Wifi.Networks.SSID": "Zq7", "Network.Wifi.Networks.Password": "password-71", "Time.Zone": "Europe/Berlin", "Network.Wifi.Country": "NZ",
 }
 
 // found is what is written of a value, where that is not the value itself.
 var found = map[string]string{
 	"Network.Interfaces.Addresses": "10.71.72.73", "Network.Wifi.Networks.SSID": "5a7137", "Network.Wifi.Networks.Hidden": "scan_ssid=1",
+	"Network.Wifi.Networks.EAP.Method": "eap=TTLS", "Network.Interfaces.Dummy": "type dummy",
 	"Network.Interfaces.SLAAC": "accept_ra", "Registries.Configs.TLS.InsecureSkipVerify": "insecure_skip_verify: true",
 	"Time.Zone": "zoneinfo/Europe/Berlin", "Files.Path": "/var/lib/files-path",
 }

@@ -1,6 +1,9 @@
 package etc
 
 import (
+	"crypto/pbkdf2"
+	"crypto/sha1"
+	"encoding/hex"
 	"fmt"
 	"io/fs"
 	"net"
@@ -227,6 +230,11 @@ func (b *builder) link(s *stanza, in nodeconfig.Interface) {
 	case len(in.Bridge.Ports) > 0:
 		b.needModule(in.Name, "bridge")
 		s.pre(unless+"name %[1]s type bridge", in.Name)
+	case in.Dummy:
+		b.needModule(in.Name, "dummy")
+		// The module makes a dummy0 of its own unless it is told not to.
+		s.pre("modprobe -q dummy numdummies=0 || :")
+		s.pre(unless+"name %[1]s type dummy", in.Name)
 	}
 	for _, port := range in.Ports() {
 		// A bond takes an interface that is down only, and sets it up itself.
@@ -264,17 +272,79 @@ func (b *builder) wifi(w nodeconfig.Wifi) {
 			s.WriteString("\tscan_ssid=1\n")
 		}
 		switch {
+		case n.EAP != (nodeconfig.EAP{}):
+			b.eap(&s, n)
 		case n.Password == "":
 			s.WriteString("\tkey_mgmt=NONE\n")
 		case n.IsKey(): // made of the password, which SAE wants itself
 			fmt.Fprintf(&s, "\tpsk=%s\n\tkey_mgmt=WPA-PSK\n", n.Password)
 		default:
-			// The value ends at the last quote of the line, so that others may
-			// stand in it (wpa_config_parse_psk in wpa_supplicant/config.c).
-			fmt.Fprintf(&s, "\tpsk=\"%s\"\n\tkey_mgmt=WPA-PSK SAE\n\tieee80211w=1\n", n.Password)
+			fmt.Fprintf(&s, "\tpsk=%s\n", passphrase(n))
+			if !quotable(n.Password) {
+				fmt.Fprintf(&s, "\tsae_password=%x\n", n.Password)
+			}
+			s.WriteString("\tkey_mgmt=WPA-PSK SAE\n\tieee80211w=1\n")
 		}
 		fmt.Fprintf(&s, "\tpriority=%d\n}\n", len(w.Networks)-i)
 	}
 	b.add("/etc/wpa_supplicant/wpa_supplicant.conf", s.String(), 0o600)
 	b.add("/etc/conf.d/wpa_supplicant", mark+"wpa_supplicant_args=\"-c /etc/wpa_supplicant/wpa_supplicant.conf\"\nwpa_supplicant_if=wlan0\n", 0)
+}
+
+// quotable reports whether wpa_supplicant reads a value in quotes as it is: the
+// value ends at the last quote of the line (wpa_config_parse_string in
+// wpa_supplicant/config.c), but a # that no pair of quotes is around begins a
+// comment (wpa_config_get_line in wpa_supplicant/config_file.c).
+func quotable(value string) bool {
+	inside := true
+	for _, r := range value {
+		if r == '"' {
+			inside = !inside
+		} else if r == '#' && !inside {
+			return false
+		}
+	}
+	return true
+}
+
+// quoted returns a value for wpa_supplicant: in quotes, or in hexadecimal digits.
+func quoted(value string) string {
+	if quotable(value) {
+		return `"` + value + `"`
+	}
+	return fmt.Sprintf("%x", value)
+}
+
+// passphrase returns a password as the value of psk. One that cannot stand in
+// quotes is the key that WPA2 makes of it (IEEE 802.11-2020, annex J.4).
+func passphrase(n nodeconfig.WifiNetwork) string {
+	if quotable(n.Password) {
+		return quoted(n.Password)
+	}
+	key, err := pbkdf2.Key(sha1.New, n.Password, []byte(n.SSID), 4096, 32)
+	if err != nil { // only of lengths that are not these
+		return ""
+	}
+	return hex.EncodeToString(key)
+}
+
+// eap writes the account for a network.
+func (b *builder) eap(s *strings.Builder, n nodeconfig.WifiNetwork) {
+	e := n.EAP
+	method, inner := "PEAP", "auth=MSCHAPV2"
+	if e.Method == nodeconfig.MethodTTLS {
+		method, inner = "TTLS", "auth=PAP"
+	}
+	fmt.Fprintf(s, "\tkey_mgmt=WPA-EAP\n\teap=%s\n\tphase2=\"%s\"\n\tieee80211w=1\n", method, inner)
+	for _, f := range []struct{ name, value string }{
+		{"identity", e.Identity}, {"anonymous_identity", e.Anonymous}, {"password", e.Password},
+		{"ca_cert", e.CA}, {"domain_suffix_match", e.Domain},
+	} {
+		if f.value != "" {
+			fmt.Fprintf(s, "\t%s=%s\n", f.name, quoted(f.value))
+		}
+	}
+	if !b.has(e.CA) && !slices.ContainsFunc(b.Config.Files, func(f nodeconfig.File) bool { return f.Path == e.CA }) {
+		b.problem("network.wifi: %s, which has the certificate for %q, is neither in the image nor one of files", e.CA, n.SSID)
+	}
 }

@@ -23,9 +23,7 @@ const leaseTime = 12 * time.Hour
 // server.
 type Pool struct {
 	First, Last netip.Addr
-	Bits        int          // of the network
-	Router      netip.Addr   // zero for none
-	DNS         []netip.Addr // may be empty
+	dhcp.Network
 	// Fixed returns the address an inventory gives to a machine.
 	Fixed func(Machine) (netip.Addr, bool)
 	// Taken says that an address is some machine's fixed one; may be nil.
@@ -202,14 +200,7 @@ func (p *Pool) declined(mac string, a netip.Addr, now time.Time) bool {
 }
 
 func (p *Pool) address(ip netip.Addr) *dhcp.Address {
-	a := &dhcp.Address{IP: ip.AsSlice(), Mask: net.CIDRMask(p.Bits, 32), Lease: leaseTime}
-	if p.Router.IsValid() {
-		a.Router = p.Router.AsSlice()
-	}
-	for _, d := range p.DNS {
-		a.DNS = append(a.DNS, d.AsSlice())
-	}
-	return a
+	return &dhcp.Address{IP: ip, Lease: leaseTime, Network: p.Network}
 }
 
 // Framer sends UDP in frames that name their receiver's hardware address. It is
@@ -296,7 +287,7 @@ func (s *Server) lease(m *dhcpv4.DHCPv4, from netip.Addr) (*dhcpv4.DHCPv4, error
 	if c.Kind == dhcp.Other {
 		machine = s.machine(machine)
 	} else {
-		machine.Serial, machine.Model = c.Serial, c.Model
+		machine.Serial, machine.Model = s.serialOf(c), c.Model
 		var answered bool
 		if machine, answered = s.asks(machine, c.Kind, m.MessageType()); !answered {
 			return nil, nil
@@ -313,6 +304,19 @@ func (s *Server) lease(m *dhcpv4.DHCPv4, from netip.Addr) (*dhcpv4.DHCPv4, error
 		return nil, nil
 	}
 	return dhcp.Answer(m, c, server, s.Pool.address(ip))
+}
+
+// serialOf returns the serial of a client, as far as it is known: a 3B says the
+// end of it, which finds it where it is listed.
+func (s *Server) serialOf(c dhcp.Client) string {
+	if c.Ending == "" {
+		return c.Serial
+	}
+	serial, ok := s.Roster.Ending(c.Ending)
+	if !ok || s.standing(Machine{Serial: serial, MAC: c.MAC}) == stranger {
+		return ""
+	}
+	return serial
 }
 
 // address returns the address that an answer to a message is about; ok is false

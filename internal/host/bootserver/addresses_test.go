@@ -3,11 +3,13 @@ package bootserver
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
+	"github.com/pikelet-os/pikelet/internal/host/bootserver/dhcp"
 	"github.com/pikelet-os/pikelet/internal/shared/bootapi"
 )
 
@@ -24,7 +26,7 @@ func TestRefusedRequestKeepsNothing(t *testing.T) {
 		"an offer of another server":      {[]dhcpv4.Modifier{elsewhere, wants(netip.MustParseAddr("10.0.0.50"))}, ""},
 	} {
 		s := newStage(t)
-		s.Pool = &Pool{First: netip.MustParseAddr("10.0.0.50"), Last: netip.MustParseAddr("10.0.0.59"), Bits: 24}
+		s.Pool = &Pool{First: netip.MustParseAddr("10.0.0.50"), Last: netip.MustParseAddr("10.0.0.59"), Network: dhcp.Network{Bits: 24}}
 		for i := range 40 {
 			got := s.message(netip.IPv4Unspecified(), fmt.Sprintf("02:00:00:00:00:%02x", i), dhcpv4.MessageTypeRequest, c.more...)
 			if is := ""; got != nil && got.MessageType().String() != c.want || got == nil && c.want != is {
@@ -43,7 +45,7 @@ func TestRefusedRequestKeepsNothing(t *testing.T) {
 // gives way.
 func TestLeasesGiveWay(t *testing.T) {
 	now := time.Unix(1700000000, 0)
-	p := &Pool{First: netip.MustParseAddr("10.0.0.50"), Last: netip.MustParseAddr("10.0.0.53"), Bits: 24}
+	p := &Pool{First: netip.MustParseAddr("10.0.0.50"), Last: netip.MustParseAddr("10.0.0.53"), Network: dhcp.Network{Bits: 24}}
 	takes := func(mac string, is standing, keeps bool) netip.Addr {
 		t.Helper()
 		now = now.Add(time.Second)
@@ -92,7 +94,7 @@ func TestPoolOfStrangers(t *testing.T) {
 	} {
 		s := newStage(t)
 		s.Roster = some{piMAC}
-		s.Pool = &Pool{First: netip.MustParseAddr("10.0.0.50"), Last: netip.MustParseAddr("10.0.0.59"), Bits: 24}
+		s.Pool = &Pool{First: netip.MustParseAddr("10.0.0.50"), Last: netip.MustParseAddr("10.0.0.59"), Network: dhcp.Network{Bits: 24}}
 		for i := range 20 {
 			mac := fmt.Sprintf("02:00:00:00:00:%02x", i)
 			if offer := s.message(netip.IPv4Unspecified(), mac, dhcpv4.MessageTypeDiscover); offer != nil {
@@ -127,7 +129,7 @@ func TestWhoGivesAnAddressBack(t *testing.T) {
 		"declined after it was had": {decline: true, after: time.Hour},
 	} {
 		s := newStage(t)
-		s.Pool = &Pool{First: piIP, Last: piIP, Bits: 24}
+		s.Pool = &Pool{First: piIP, Last: piIP, Network: dhcp.Network{Bits: 24}}
 		delete(s.macs, piIP)
 		s.message(netip.IPv4Unspecified(), piMAC, dhcpv4.MessageTypeRequest, wants(piIP))
 		if len(s.Pool.of) != 1 {
@@ -154,7 +156,7 @@ func TestFixedAddressOfAnother(t *testing.T) {
 	s := newStage(t)
 	s.Roster = inventory{known: func(m Machine) (string, bool) { return piMAC, m.Serial == piSerial }}
 	fixed := netip.MustParseAddr("10.0.0.7")
-	s.Pool = &Pool{First: piIP, Last: piIP, Bits: 24, Fixed: func(m Machine) (netip.Addr, bool) { return fixed, m.Serial == piSerial }}
+	s.Pool = &Pool{First: piIP, Last: piIP, Network: dhcp.Network{Bits: 24}, Fixed: func(m Machine) (netip.Addr, bool) { return fixed, m.Serial == piSerial }}
 	a, err := s.Pool.offer(Machine{Serial: piSerial, MAC: otherMAC}, s.standing(Machine{Serial: piSerial, MAC: otherMAC}), s.now)
 	if err != nil || a == fixed {
 		t.Errorf("another machine has %v, %v", a, err)
@@ -169,7 +171,7 @@ func TestFixedAddressOfAnother(t *testing.T) {
 // dialect of ours, and is what its firmware was.
 func TestRunningSystemIsKnown(t *testing.T) {
 	s := newStage(t) // which knows the machine by its serial
-	s.Pool = &Pool{First: piIP, Last: piIP, Bits: 24}
+	s.Pool = &Pool{First: piIP, Last: piIP, Network: dhcp.Network{Bits: 24}}
 	s.message(netip.IPv4Unspecified(), piMAC, dhcpv4.MessageTypeDiscover, firmware(piSerial))
 	s.now = s.now.Add(leaseTime)
 	s.message(netip.IPv4Unspecified(), otherMAC, dhcpv4.MessageTypeDiscover)
@@ -179,5 +181,47 @@ func TestRunningSystemIsKnown(t *testing.T) {
 	}
 	if got := s.message(netip.IPv4Unspecified(), piMAC, dhcpv4.MessageTypeDiscover); got == nil || !got.YourIPAddr.Equal(piIP.AsSlice()) {
 		t.Errorf("it got %v", got)
+	}
+}
+
+// TestFixedAddressOfA3B: the ROM of a 3B does not say its serial, and its address
+// ends as that does: it has the address that its entry gives, before TFTP.
+func TestFixedAddressOfA3B(t *testing.T) {
+	s := newStage(t)
+	fixed := netip.MustParseAddr("10.0.0.20")
+	s.Pool = &Pool{First: netip.MustParseAddr("10.0.0.50"), Last: netip.MustParseAddr("10.0.0.59"), Network: dhcp.Network{Bits: 24},
+		Fixed: func(m Machine) (netip.Addr, bool) { return fixed, m.Serial == piSerial }}
+	id := "\x00" + strings.Repeat("D", 16)
+	if got := offer(t, s, "b8:27:eb:61:73:70", id, pxe); got == nil || got.YourIPAddr.String() != fixed.String() {
+		t.Errorf("it got %v", got)
+	}
+	if n := s.Nodes(); len(n) != 1 || n[0].Serial != piSerial || !n[0].Adopted {
+		t.Errorf("%+v", n)
+	}
+	for name, mac := range map[string]string{"another serial": "b8:27:eb:61:73:71", "another block": "dc:a6:32:61:73:70"} {
+		if got := offer(t, s, mac, id, pxe); got == nil || got.YourIPAddr.String() == fixed.String() {
+			t.Errorf("%s got %v", name, got)
+		}
+	}
+	s = newStage(t)
+	s.Roster = inventory{known: func(m Machine) (string, bool) { return otherMAC, m.Serial == piSerial }}
+	s.Pool = &Pool{First: netip.MustParseAddr("10.0.0.50"), Last: netip.MustParseAddr("10.0.0.59"), Network: dhcp.Network{Bits: 24},
+		Fixed: func(m Machine) (netip.Addr, bool) { return fixed, m.Serial == piSerial }}
+	if got := offer(t, s, "b8:27:eb:61:73:70", id, pxe); got == nil || got.YourIPAddr.String() == fixed.String() {
+		t.Errorf("a serial with another hardware address got %v", got)
+	}
+}
+
+func TestEndingIn(t *testing.T) {
+	for _, c := range []struct {
+		serials []string
+		want    string
+	}{
+		{[]string{"00abcdef", "00123456"}, "00abcdef"}, {[]string{"1000000000abcdef", "00abcdef"}, "00abcdef"},
+		{[]string{"00abcdef", "01abcdef"}, ""}, {[]string{"abcdef00", ""}, ""}, {nil, ""},
+	} {
+		if got, ok := EndingIn("abcdef", c.serials); got != c.want || ok != (c.want != "") {
+			t.Errorf("%q: got %q, want %q", c.serials, got, c.want)
+		}
 	}
 }

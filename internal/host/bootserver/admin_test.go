@@ -4,11 +4,13 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -19,6 +21,10 @@ type keeper struct{ *Records[Adoption] }
 func (k keeper) Known(m Machine) (string, bool) {
 	a, ok := k.Find(m.Serial)
 	return a.MAC, ok
+}
+
+func (k keeper) Ending(digits string) (string, bool) {
+	return EndingIn(digits, slices.Collect(maps.Keys(k.All())))
 }
 
 func (k keeper) Config(m Machine) ([]byte, error) {

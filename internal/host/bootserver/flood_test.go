@@ -17,6 +17,7 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
+	"github.com/pikelet-os/pikelet/internal/host/bootserver/dhcp"
 	"github.com/pikelet-os/pikelet/internal/shared/bootapi"
 )
 
@@ -51,7 +52,7 @@ func (s *stage) stranger(i int) (*dhcpv4.DHCPv4, error) {
 func TestFlood(t *testing.T) {
 	s := newStage(t)
 	s.Roster, s.Most = some{piMAC}, 2
-	s.Pool = &Pool{First: netip.MustParseAddr("10.0.0.50"), Last: netip.MustParseAddr("10.0.0.250"), Bits: 24}
+	s.Pool = &Pool{First: netip.MustParseAddr("10.0.0.50"), Last: netip.MustParseAddr("10.0.0.250"), Network: dhcp.Network{Bits: 24}}
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
@@ -117,7 +118,7 @@ func TestSilenceIsCounted(t *testing.T) {
 func TestOffersAreBrief(t *testing.T) {
 	now := time.Unix(1700000000, 0)
 	one := netip.MustParseAddr("10.0.0.50")
-	p := &Pool{First: one, Last: one, Bits: 24}
+	p := &Pool{First: one, Last: one, Network: dhcp.Network{Bits: 24}}
 	a, b, pi := Machine{MAC: "a"}, Machine{MAC: "b"}, Machine{MAC: "pi"}
 	gives := func(m Machine, is standing, keeps, want bool) {
 		t.Helper()

@@ -14,6 +14,7 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
+	"github.com/pikelet-os/pikelet/internal/host/bootserver/dhcp"
 	"github.com/pikelet-os/pikelet/internal/shared/bootapi"
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 )
@@ -202,7 +203,7 @@ func TestHostileMachine(t *testing.T) {
 			run := func(r Roster, bad bool) (told, others []string) {
 				s := newStage(t)
 				s.Roster, s.Most = r, 1
-				s.Pool = &Pool{First: netip.MustParseAddr("10.0.0.50"), Last: netip.MustParseAddr("10.0.0.59"), Bits: 24}
+				s.Pool = &Pool{First: netip.MustParseAddr("10.0.0.50"), Last: netip.MustParseAddr("10.0.0.59"), Network: dhcp.Network{Bits: 24}}
 				delete(s.macs, piIP)
 				h := hostile{s, otherIP, otherMAC}
 				told = s.life(func(build string, ip netip.Addr) {

@@ -38,6 +38,9 @@ type Roster interface {
 	// address it must have; "" where none is named. The machine may have
 	// another one: then it is not the one that is meant.
 	Known(Machine) (mac string, ok bool)
+	// Ending returns the one listed or adopted serial that ends in some digits, as
+	// its last eight; ok is false where there is none, or several.
+	Ending(digits string) (serial string, ok bool)
 	// Config returns the config of one machine; nil where it has none.
 	Config(Machine) ([]byte, error)
 	// Reference names the image that a machine is to run; "" for the server's

@@ -16,6 +16,7 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
+	"github.com/pikelet-os/pikelet/internal/host/bootserver/dhcp"
 	"github.com/pikelet-os/pikelet/internal/host/bootserver/tftp"
 	"github.com/pikelet-os/pikelet/internal/shared/bootapi"
 	"github.com/pikelet-os/pikelet/internal/shared/image"
@@ -26,6 +27,10 @@ type some struct{ mac string }
 
 func (s some) Known(m Machine) (string, bool) {
 	return s.mac, m.Serial == "52617370" || s.mac != "" && m.MAC == s.mac
+}
+
+func (s some) Ending(digits string) (string, bool) {
+	return piSerial, strings.HasSuffix(piSerial, digits)
 }
 
 func (s some) Config(m Machine) ([]byte, error) {
@@ -314,7 +319,7 @@ func TestWhoIsAnswered(t *testing.T) {
 	for _, proxy := range []bool{false, true} {
 		s := newStage(t)
 		if !proxy {
-			s.Pool = &Pool{First: netip.MustParseAddr("10.0.0.50"), Last: netip.MustParseAddr("10.0.0.59"), Bits: 24}
+			s.Pool = &Pool{First: netip.MustParseAddr("10.0.0.50"), Last: netip.MustParseAddr("10.0.0.59"), Network: dhcp.Network{Bits: 24}}
 		}
 		if got := offer(t, s, piMAC, adopted, class); got == nil || got.YourIPAddr.IsUnspecified() != proxy || got.ClassIdentifier() != "PXEClient" {
 			t.Errorf("proxy %v: an adopted Pi got %v", proxy, got)
@@ -342,7 +347,7 @@ func TestWhoIsAnswered(t *testing.T) {
 // them; two never share one; a pool that is full says so.
 func TestPool(t *testing.T) {
 	pool := func() *Pool {
-		return &Pool{First: netip.MustParseAddr("10.0.0.50"), Last: netip.MustParseAddr("10.0.0.59"), Bits: 24}
+		return &Pool{First: netip.MustParseAddr("10.0.0.50"), Last: netip.MustParseAddr("10.0.0.59"), Network: dhcp.Network{Bits: 24}}
 	}
 	gives := func(p *Pool, m Machine, now time.Time) (netip.Addr, error) {
 		a, err := p.offer(m, listed, now)

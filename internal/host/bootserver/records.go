@@ -138,6 +138,21 @@ func (r *Records[T]) Update(key string, change func(was T, ok bool) (is T, chang
 	return nil
 }
 
+// EndingIn returns the one of several serials that ends in some digits, as its
+// last eight; ok is false where there is none, or several.
+func EndingIn(digits string, serials []string) (serial string, ok bool) {
+	for _, s := range serials {
+		if !strings.HasSuffix(s, digits) || short(s) == serial {
+			continue
+		}
+		if serial != "" {
+			return "", false
+		}
+		serial = short(s)
+	}
+	return serial, serial != ""
+}
+
 // Adoption is somebody's word that a machine is theirs.
 type Adoption struct {
 	// As is the hostname of the inventory's entry that the machine takes; ""

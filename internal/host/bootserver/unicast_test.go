@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"github.com/pikelet-os/pikelet/internal/host/bootserver/dhcp"
 )
 
 // wire is a socket of DHCP, and the frames beside it: what comes in is given,
@@ -53,7 +55,7 @@ func (w *wire) Close() error {
 // id, are each sent their own offer alone; who asks for broadcasts has them.
 func TestOffersReachOneMachine(t *testing.T) {
 	s := newStage(t)
-	s.Pool = &Pool{First: netip.MustParseAddr("10.0.0.50"), Last: netip.MustParseAddr("10.0.0.59"), Bits: 24}
+	s.Pool = &Pool{First: netip.MustParseAddr("10.0.0.50"), Last: netip.MustParseAddr("10.0.0.59"), Network: dhcp.Network{Bits: 24}}
 	ask := func(mac string, with ...dhcpv4.Modifier) *dhcpv4.DHCPv4 {
 		hw, err := net.ParseMAC(mac)
 		if err != nil {

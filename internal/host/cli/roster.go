@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -187,6 +188,15 @@ func (r *roster) Known(m bootserver.Machine) (mac string, ok bool) {
 		return r.doc.Inventory.Nodes[i].MAC, true
 	}
 	return "", r.unlisted && m.Serial != ""
+}
+
+// Ending implements bootserver.Roster.
+func (r *roster) Ending(digits string) (serial string, ok bool) {
+	serials := slices.Collect(maps.Keys(r.adopted.All()))
+	for _, n := range r.doc.Inventory.Nodes {
+		serials = append(serials, n.Serial)
+	}
+	return bootserver.EndingIn(digits, serials)
 }
 
 // pinned returns the hardware address that the inventory names beside a

@@ -15,14 +15,15 @@ import (
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/insomniacslk/dhcp/dhcpv4/server4"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/pikelet-os/pikelet/internal/host/bootserver"
+	"github.com/pikelet-os/pikelet/internal/host/bootserver/dhcp"
 	"github.com/pikelet-os/pikelet/internal/host/cosign"
 	"github.com/pikelet-os/pikelet/internal/host/provision"
 	"github.com/pikelet-os/pikelet/internal/shared/bootapi"
-	"github.com/pikelet-os/pikelet/internal/shared/dhcpconn"
 	"github.com/pikelet-os/pikelet/internal/shared/nodeconfig"
 )
 
@@ -240,7 +241,7 @@ func devices() (names []string) {
 func (o serveOptions) pool(own netip.Prefix) (*bootserver.Pool, error) {
 	bad := func(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 	first, last, ok := strings.Cut(o.Pool, "-")
-	p := &bootserver.Pool{Bits: own.Bits()}
+	p := &bootserver.Pool{Network: dhcp.Network{Bits: own.Bits()}}
 	var err1, err2 error
 	p.First, err1 = netip.ParseAddr(first)
 	p.Last, err2 = netip.ParseAddr(last)
@@ -321,13 +322,13 @@ func (o serveOptions) listen(ip netip.Addr) (l bootserver.Listeners, err error) 
 		}
 	}()
 	if !o.NoDHCP {
-		if l.DHCP, err = dhcpconn.Listen(o.Device, dhcpv4.ServerPort); err != nil {
+		if l.DHCP, err = server4.NewIPv4UDPConn(o.Device, &net.UDPAddr{Port: dhcpv4.ServerPort}); err != nil {
 			return l, why("DHCP", err)
 		}
 		opened = append(opened, l.DHCP)
 	}
 	if o.Pool != "" {
-		frames, err := dhcpconn.NewFrames(o.Device)
+		frames, err := dhcp.NewFrames(o.Device)
 		if err != nil {
 			return l, fmt.Errorf("giving addresses of --pool: %w", err)
 		}

@@ -45,6 +45,10 @@ func checkKey(line string) error {
 		return fmt.Errorf("the line has %d bytes; the SSH server reads at most %d", len(line), maxKeyLine)
 	}
 	kind, rest, _ := strings.Cut(line, " ")
+	if host, account, ok := strings.Cut(line, ":"); ok && account != "" && (host == "github" || host == "gitlab") {
+		return fmt.Errorf("%q: names of accounts are unsupported, since whoever has the account could log in; "+
+			"want the keys themselves, which https://%s.com/%s.keys lists", shorten(line), host, account)
+	}
 	if keyKinds[kind] == 0 {
 		options, after, err := cutOptions(line)
 		if err != nil {
@@ -77,15 +81,18 @@ func checkKey(line string) error {
 }
 
 // cutOptions cuts the options from the beginning of a line: they end at the
-// first blank that is not between quotes.
+// first blank that is not between quotes. dropbear takes a quote with a
+// backslash in front for one of them here, and only here (checkpubkey_line in
+// src/svr-authpubkey.c).
 func cutOptions(line string) (options, rest string, err error) {
-	quoted := false
+	quoted, escaped := false, false
 	for i := 0; i < len(line); i++ {
 		switch {
-		case line[i] == '\\':
-			i++
 		case line[i] == '"':
 			quoted = !quoted
+			escaped = escaped || i > 0 && line[i-1] == '\\'
+		case line[i] == ' ' && !quoted && escaped && strings.Contains(line[i:], `"`):
+			return "", "", errors.New(`the options before the key have a blank between \" and \", where the SSH server ends them; want ' instead of \"`)
 		case line[i] == ' ' && !quoted:
 			return line[:i], line[i+1:], nil
 		}

@@ -3,6 +3,8 @@ package nodeconfig
 import (
 	"fmt"
 	"net/netip"
+	"path"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -37,7 +39,7 @@ func (c *checker) network(field string, n Network) {
 		one(&gateway4, "gateway", v4)
 		one(&gateway6, gatewayField(in), v6)
 		dhcp = dhcp || in.UsesDHCP()
-		addressed = addressed || in.Name != Loopback && (in.UsesDHCP() || in.SLAAC || len(in.Addresses) > 0)
+		addressed = addressed || in.Name != Loopback && !in.Dummy && (in.UsesDHCP() || in.SLAAC || len(in.Addresses) > 0)
 	}
 	if !addressed {
 		c.Add(field+".interfaces", "none of them would have an address: want dhcp, slaac or addresses for one")
@@ -82,7 +84,8 @@ func (c *checker) link(at string, in Interface) {
 		return
 	}
 	if in.Name == Loopback {
-		if in.UsesDHCP() || in.SLAAC || in.VLAN != 0 || in.Parent != "" || len(in.Ports()) > 0 || in.Gateway != "" || in.Gateway6 != "" || len(in.Routes) > 0 || in.MTU != 0 {
+		only := Interface{Name: in.Name, DHCP: in.DHCP, Addresses: in.Addresses}
+		if in.UsesDHCP() || !reflect.DeepEqual(in, only) {
 			c.Add(at+".name", "lo is the node itself, and takes addresses only")
 		}
 		return
@@ -96,6 +99,10 @@ func (c *checker) link(at string, in Interface) {
 		c.Add(at+".parent", "%q: want the interface that the VLAN is on, such as eth0", parent)
 	case vlan && len(in.Ports()) > 0, len(in.Bond.Ports) > 0 && len(in.Bridge.Ports) > 0:
 		c.Add(at, "an interface is a VLAN, a bond or a bridge, and only one of them")
+	case in.Dummy && (vlan || len(in.Ports()) > 0):
+		c.Add(at+".dummy", "a dummy is neither VLAN nor bond nor bridge")
+	case in.Dummy && (in.UsesDHCP() || in.SLAAC):
+		c.Add(at+".dummy", "nothing answers on a dummy; want addresses")
 	}
 	if in.Bond.Mode != "" && !slices.Contains(bondModes, in.Bond.Mode) {
 		c.Add(at+".bond.mode", "%q: want one of %s", in.Bond.Mode, strings.Join(bondModes, ", "))
@@ -108,7 +115,7 @@ func (c *checker) link(at string, in Interface) {
 // made reports whether the interface is none of the machine's own.
 func (i Interface) made() bool {
 	number, _ := i.VLANOn()
-	return number != 0 || len(i.Ports()) > 0
+	return number != 0 || len(i.Ports()) > 0 || i.Dummy
 }
 
 // ports looks at what interfaces are made of: each of those must be there when
@@ -235,15 +242,53 @@ func (c *checker) wifi(field string, w Wifi) {
 	if w.Country != "" && !regexp.MustCompile(`^[A-Z]{2}$`).MatchString(w.Country) {
 		c.Add(field+".country", "%q: want two capital letters, such as DE", w.Country)
 	}
-	control := func(r rune) bool { return r < ' ' || r == 0x7f }
 	for i, n := range w.Networks {
 		at := fmt.Sprintf("%s.networks[%d]", field, i)
-		if n.SSID == "" || len(n.SSID) > 32 || strings.ContainsFunc(n.SSID, control) {
+		if n.SSID == "" || len(n.SSID) > 32 || strings.ContainsFunc(n.SSID, isControl) {
 			c.Add(at+".ssid", "%q: want a name of 1 to 32 bytes", n.SSID)
 		}
 		p := n.Password
-		if p != "" && !strings.HasPrefix(p, encrypted) && !n.IsKey() && (len(p) < 8 || len(p) > 63 || strings.ContainsFunc(p, control)) {
+		if p != "" && !strings.HasPrefix(p, encrypted) && !n.IsKey() && (len(p) < 8 || len(p) > 63 || strings.ContainsFunc(p, isControl)) {
 			c.Add(at+".password", "it has %d characters; want 8 to 63, or a key of 64 hexadecimal digits", len(p))
+		}
+		if n.EAP != (EAP{}) {
+			c.eap(at, n)
 		}
 	}
 }
+
+func (c *checker) eap(at string, n WifiNetwork) {
+	if n.Password != "" {
+		c.Add(at+".password", "the network has eap; the password of the account is eap.password")
+	}
+	at += ".eap"
+	e := n.EAP
+	if e.Method != "" && e.Method != MethodPEAP && e.Method != MethodTTLS {
+		c.Add(at+".method", "%q: want peap or ttls", e.Method)
+	}
+	if e.Identity == "" {
+		c.Add(at+".identity", "missing; want the name of the account")
+	}
+	if e.Password == "" && !c.public {
+		c.Add(at+".password", "missing; want the password of the account")
+	}
+	if path.Clean(e.CA) != e.CA || !path.IsAbs(e.CA) {
+		c.Add(at+".ca", "%q: want the file with the certificate of the authority, such as /etc/ssl/wifi.pem", e.CA)
+	}
+	if e.Domain != "" && !domainForm.MatchString(e.Domain) {
+		c.Add(at+".domain", "%q: want a domain", e.Domain)
+	}
+	// The values are written into a file of lines, which wpa_supplicant reads up
+	// to 256 bytes of each (wpa_config_get_line in wpa_supplicant/config_file.c).
+	const longest = 200
+	for _, f := range []struct{ name, value string }{
+		{"identity", e.Identity}, {"anonymous", e.Anonymous}, {"password", e.Password}, {"ca", e.CA}, {"domain", e.Domain},
+	} {
+		encrypted := f.name == "password" && strings.HasPrefix(f.value, encrypted)
+		if !encrypted && (len(f.value) > longest || strings.ContainsFunc(f.value, isControl)) {
+			c.Add(at+"."+f.name, "want at most %d bytes, without line ends or other control characters", longest)
+		}
+	}
+}
+
+func isControl(r rune) bool { return r < ' ' || r == 0x7f }

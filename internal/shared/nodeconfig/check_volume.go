@@ -134,14 +134,26 @@ func (c *checker) volume(field string, cfg *Config) {
 	}
 }
 
+// ByID is where udev links the names that disks have by what they say of
+// themselves. Nodes have no links there, and find the disk from its name.
+const ByID = "/dev/disk/by-id/"
+
+// byIDForm is how udev writes those names that a node can find.
+var byIDForm = regexp.MustCompile(`^` + ByID + `(ata|mmc|nvme|scsi|usb|wwn)-[A-Za-z0-9#+.:=@_-]+$`)
+
 // uuidForm is the UUID of a filesystem, as blkid prints it.
 var uuidForm = regexp.MustCompile(`^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$`)
 
 func (c *checker) device(field string, v Volume) {
 	kind, value, named := strings.Cut(v.Device, "=")
 	switch {
+	case strings.HasPrefix(v.Device, ByID):
+		if !byIDForm.MatchString(v.Device) {
+			c.Add(field+".device", "%q: unsupported name; want one that begins with ata-, mmc-, nvme-, scsi-, usb- or wwn-", v.Device)
+		}
 	case strings.HasPrefix(v.Device, "/dev/disk/"):
-		c.Add(field+".device", "%q: nodes have no links there; want a disk such as /dev/nvme0n1, LABEL=... or UUID=...", v.Device)
+		c.Add(field+".device", "%q: nodes have no links there; want a disk such as /dev/nvme0n1, its name in /dev/disk/by-id, "+
+			"or LABEL=... or UUID=... of its ext4", v.Device)
 	case strings.HasPrefix(v.Device, "/dev/"):
 		if path.Clean(v.Device) != v.Device {
 			c.Add(field+".device", "%q: want a disk such as /dev/nvme0n1", v.Device)
@@ -151,7 +163,7 @@ func (c *checker) device(field string, v Volume) {
 			c.Add(field+".format", "a disk that is found by %s holds a filesystem already; format goes with the name of a device", kind)
 		}
 	default:
-		c.Add(field+".device", "%q: want a disk such as /dev/nvme0n1, or LABEL=... or UUID=... of its ext4", v.Device)
+		c.Add(field+".device", "%q: want a disk such as /dev/nvme0n1, its name in /dev/disk/by-id, or LABEL=... or UUID=... of its ext4", v.Device)
 	}
 }
 

@@ -271,8 +271,9 @@ type Volume struct {
 	// On is state (the card), memory, disk (USB, NVMe) or iscsi. Default:
 	// state.
 	On string `yaml:"on,omitempty" jsonschema:"enum=state,enum=memory,enum=disk,enum=iscsi"`
-	// Device is the disk or partition, such as /dev/nvme0n1, or LABEL=... or
-	// UUID=... of its ext4. Required with on: disk.
+	// Device is the disk or partition, such as /dev/nvme0n1; its name in
+	// /dev/disk/by-id; or LABEL=... or UUID=... of its ext4. Required with on:
+	// disk.
 	Device string `yaml:"device,omitempty"`
 	// Target is the IQN of one of iscsi.targets. Default: the only one there
 	// is.

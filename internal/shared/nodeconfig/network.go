@@ -32,9 +32,12 @@ type Interface struct {
 	Bond Bond `yaml:"bond,omitempty"`
 	// Bridge makes the interface a bridge between others.
 	Bridge Bridge `yaml:"bridge,omitempty"`
+	// Dummy makes an interface that leads nowhere, for an address or a default
+	// route where there is no router. Default: false.
+	Dummy bool `yaml:"dummy,omitempty"`
 	// DHCP asks a server for the IPv4 address. Default: true where there are
-	// neither addresses nor slaac. Without all three the interface is up, and has
-	// no address.
+	// neither addresses nor slaac, and for no dummy. Without all three the
+	// interface is up, and has no address.
 	DHCP *bool `yaml:"dhcp,omitempty"`
 	// SLAAC takes an IPv6 address and the gateway from the router's
 	// advertisements, also where the node forwards packets, as k3s has it do.
@@ -103,7 +106,7 @@ func (i Interface) VLANOn() (number int, parent string) {
 // UsesDHCP says whether the interface asks a server for its address.
 func (i Interface) UsesDHCP() bool {
 	if i.DHCP == nil {
-		return len(i.Addresses) == 0 && !i.SLAAC && i.Name != Loopback
+		return len(i.Addresses) == 0 && !i.SLAAC && !i.Dummy && i.Name != Loopback
 	}
 	return *i.DHCP
 }
@@ -138,8 +141,37 @@ type WifiNetwork struct {
 	// SSID is the network's name. Required.
 	SSID string `yaml:"ssid" jsonschema:"required"`
 	// Password is 8 to 63 characters, or the key made of it: 64 hexadecimal
-	// digits, as wpa_passphrase prints. None joins an open network. Secret.
+	// digits, as wpa_passphrase prints. Without one, and without eap, the network
+	// is open. Secret.
 	Password string `yaml:"password,omitempty"`
+	// EAP is an account, where the network asks for one (WPA-Enterprise).
+	EAP EAP `yaml:"eap,omitempty"`
 	// Hidden networks do not say their names. Default: false.
 	Hidden bool `yaml:"hidden,omitempty"`
 }
+
+// EAP is an account for networks with WPA-Enterprise.
+type EAP struct {
+	// Method is peap, with MSCHAPv2 inside, or ttls, with PAP. Default: peap.
+	Method string `yaml:"method,omitempty" jsonschema:"enum=peap,enum=ttls"`
+	// Identity is the name of the account. Required.
+	Identity string `yaml:"identity,omitempty"`
+	// Anonymous is the name that is sent before the server has proved who it is,
+	// such as anonymous@example.org. Default: identity.
+	Anonymous string `yaml:"anonymous,omitempty"`
+	// Password goes with identity. Secret. Required.
+	Password string `yaml:"password,omitempty"`
+	// CA is the file with the certificate of the authority that the network's
+	// server is checked against; it can come from files. Without it any access
+	// point would get the password. Required.
+	CA string `yaml:"ca,omitempty"`
+	// Domain is what the name in the server's certificate must end in, such as
+	// radius.example.org. Default: any name that the authority signed.
+	Domain string `yaml:"domain,omitempty"`
+}
+
+// EAP methods.
+const (
+	MethodPEAP = "peap"
+	MethodTTLS = "ttls"
+)

@@ -22,7 +22,8 @@ func TestKeys(t *testing.T) {
 	for _, line := range []string{
 		key, otherKey, ecdsaKey, strings.TrimSuffix(key, " a@b"),
 		`command="exec ssh-agent sh" ` + key,
-		`no-port-forwarding,command="echo \"a, b\"",no-pty ` + key,
+		`no-port-forwarding,command="echo \"a,b\"",no-pty ` + key,
+		`no-port-forwarding,command="echo 'a, b'",no-pty ` + key + ` the "desk"`,
 		`restrict,permitopen="10.0.0.1:80" ` + key,
 		"no-touch-required " + key,
 	} {
@@ -46,6 +47,7 @@ func TestKeys(t *testing.T) {
 		"cert-authority " + key:               "dropbear",
 		"pty " + key:                          "dropbear",
 		`environment="A=b" ` + key:            "dropbear",
+		`command="echo \"a, b\"" ` + key:      `a blank between \" and \"`,
 		"command=sh " + key:                   "a value in quotes",
 		`command="sh ` + key:                  "a quote that is not closed",
 		"no-pty, " + key:                      "a comma between them",
@@ -55,7 +57,7 @@ func TestKeys(t *testing.T) {
 		"ssh-ed25519-cert-v01@openssh.com AA": "want a public key",
 		"-----BEGIN OPENSSH PRIVATE KEY-----": "private key",
 		key + strings.Repeat("x", maxKeyLine): "reads at most 4200",
-		"github:anna":                         "want a public key",
+		"github:anna":                         "which https://github.com/anna.keys lists",
 		"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA" + "IAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA you@desk": "placeholder",
 	} {
 		if err := checkKey(line); err == nil || !strings.Contains(err.Error(), want) {

@@ -28,6 +28,7 @@ func (c *Config) Secrets() []Secret {
 	add("seed", &c.Seed)
 	for i := range c.Network.Wifi.Networks {
 		add(fmt.Sprintf("network.wifi.networks[%d].password", i), &c.Network.Wifi.Networks[i].Password)
+		add(fmt.Sprintf("network.wifi.networks[%d].eap.password", i), &c.Network.Wifi.Networks[i].EAP.Password)
 	}
 	add("k3s.token", &c.K3s.Token)
 	add("k3s.agent-token", &c.K3s.AgentToken)

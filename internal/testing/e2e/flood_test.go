@@ -14,8 +14,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/insomniacslk/dhcp/dhcpv4/server4"
+
 	"github.com/pikelet-os/pikelet/internal/shared/bootapi"
-	"github.com/pikelet-os/pikelet/internal/shared/dhcpconn"
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 	"github.com/pikelet-os/pikelet/internal/testing/vm"
 )
@@ -56,7 +58,7 @@ func (l *lan) flood(ctx context.Context, in string) func() uint32 {
 	var sent atomic.Uint32
 	var conn net.PacketConn
 	err := vm.InNamespace(in, func() (err error) {
-		conn, err = dhcpconn.Listen("eth0", 68)
+		conn, err = server4.NewIPv4UDPConn("eth0", &net.UDPAddr{Port: dhcpv4.ClientPort})
 		return err
 	})
 	if err != nil {

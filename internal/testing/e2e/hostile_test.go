@@ -13,8 +13,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/insomniacslk/dhcp/dhcpv4/server4"
+
 	"github.com/pikelet-os/pikelet/internal/shared/bootapi"
-	"github.com/pikelet-os/pikelet/internal/shared/dhcpconn"
 	"github.com/pikelet-os/pikelet/internal/testing/vm"
 )
 
@@ -34,7 +36,7 @@ func (l *lan) hostile(build, ip string, serials ...uint32) {
 	l.in(name, "ip", "addr", "add", ip+"/24", "dev", "eth0")
 	var dhcp net.PacketConn
 	err = vm.InNamespace(name, func() (err error) {
-		dhcp, err = dhcpconn.Listen("eth0", 68)
+		dhcp, err = server4.NewIPv4UDPConn("eth0", &net.UDPAddr{Port: dhcpv4.ClientPort})
 		return err
 	})
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/pikelet-os/pikelet/internal/shared/dhcpconn"
+	"github.com/insomniacslk/dhcp/dhcpv4/server4"
 )
 
 // InNamespace does something in a network namespace: on a thread that is thrown
@@ -50,7 +50,7 @@ func dhcpSocket(device string) (*dhcpConn, error) {
 		return nil, err
 	}
 	const ip = unix.ETH_P_IP<<8&0xff00 | unix.ETH_P_IP>>8 // in the order of the network
-	out, err := dhcpconn.Listen(device, 68)
+	out, err := server4.NewIPv4UDPConn(device, &net.UDPAddr{Port: 68})
 	if err != nil {
 		return nil, err
 	}

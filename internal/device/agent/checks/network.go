@@ -30,7 +30,7 @@ func networkProblem(asked []nodeconfig.Interface) string {
 	}
 	said := "there is no network interface but lo; is its driver in the image?"
 	for _, i := range list {
-		wanted := slices.ContainsFunc(asked, func(in nodeconfig.Interface) bool { return in.Name == i.Name })
+		wanted := slices.ContainsFunc(asked, func(in nodeconfig.Interface) bool { return in.Name == i.Name && !in.Dummy })
 		if i.Flags&net.FlagLoopback != 0 || !isHardware(i.Name) && !wanted {
 			continue
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/pikelet-os/pikelet/internal/device/agent/iscsi"
 	"github.com/pikelet-os/pikelet/internal/device/agent/runfiles"
+	"github.com/pikelet-os/pikelet/internal/device/diskid"
 	"github.com/pikelet-os/pikelet/internal/shared/nodeconfig"
 )
 
@@ -97,9 +98,13 @@ func contentOf(dev string) (content, error) {
 	return c, nil
 }
 
-// namedDisk returns the disk that LABEL=... or UUID=... names, as fstab(5) has
-// it; any other text is the name of a device itself.
+// namedDisk returns the disk that LABEL=... or UUID=... names, as fstab(5) has it,
+// or a name in /dev/disk/by-id; any other text is the name of a device itself.
 func namedDisk(device string, find func(func(content) bool) string) (string, error) {
+	if id, ok := strings.CutPrefix(device, nodeconfig.ByID); ok {
+		name, err := diskid.Find("/sys", id)
+		return "/dev/" + name, err
+	}
 	kind, value, ok := strings.Cut(device, "=")
 	if !ok {
 		return device, nil

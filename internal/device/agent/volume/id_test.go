@@ -1,9 +1,12 @@
 package volume
 
 import (
+	"errors"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/pikelet-os/pikelet/internal/device/diskid"
 )
 
 // TestBlankDiskOfAnotherLife: where the node had a volume, a blank disk of the
@@ -58,6 +61,9 @@ func TestNamedDisk(t *testing.T) {
 		if got, err := namedDisk(device, find); got != want || (err != nil) != (want == "") {
 			t.Errorf("%s: %s (%v), want %s", device, got, err, want)
 		}
+	}
+	if _, err := namedDisk("/dev/disk/by-id/usb-no-such-disk=1", find); !errors.Is(err, diskid.ErrNotFound) {
+		t.Errorf("a name in /dev/disk/by-id: %v", err)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net"
+	"net/netip"
 	"regexp"
 	"strings"
 	"time"
@@ -35,6 +36,9 @@ type Client struct {
 	MAC    string // lower case, with colons
 	Serial string // eight hexadecimal digits in lower case, where it says so
 	Model  string // such as RPi4, where it says so
+	// Ending is the last six digits of the serial, where the client does not say
+	// all of it: a 3B's hardware address ends as its serial does.
+	Ending string
 }
 
 // modelForm is how a model is written.
@@ -43,6 +47,11 @@ var modelForm = regexp.MustCompile(`^RPi[0-9A-Za-z]$`)
 // id3B is each octet of what the ROM of a 3B says in option 97, whatever its
 // serial is.
 const id3B = 0x44
+
+// block3B is the block of hardware addresses that a 3B has one of, whose last
+// three bytes are those of its serial (raspberrypi/firmware#1605,
+// raspberrypi/piserver#125).
+var block3B = []byte{0xb8, 0x27, 0xeb}
 
 // Identify finds out who asks. Firmware claims to be a PC's (option 93 is 0
 // and 60 says Arch:00000), and its addresses come from ever more blocks, so
@@ -74,20 +83,45 @@ func Identify(m *dhcpv4.DHCPv4) Client {
 		c.Kind, c.Serial = Firmware, serial
 	case bytes.Equal(id[:4], id[4:8]) && bytes.Equal(id[:8], id[8:]):
 		c.Kind = Firmware
-		if !bytes.Equal(id[:4], []byte{id3B, id3B, id3B, id3B}) {
+		switch mac := m.ClientHWAddr; {
+		case !bytes.Equal(id[:4], []byte{id3B, id3B, id3B, id3B}):
 			c.Serial = serial
+		case bytes.HasPrefix(mac, block3B):
+			c.Ending = fmt.Sprintf("%x", []byte(mac[len(block3B):]))
 		}
 	}
 	return c
 }
 
+// Network is what a client is told of the network beside its address: one more
+// option, such as NTP servers, is a field here and a line in its options.
+type Network struct {
+	Bits   int          // of the network's addresses that are the network's own
+	Router netip.Addr   // zero for none
+	DNS    []netip.Addr // may be empty
+}
+
+// options returns the options of an answer that gives an address.
+func (n Network) options() []dhcpv4.Modifier {
+	list := []dhcpv4.Modifier{dhcpv4.WithNetmask(net.CIDRMask(n.Bits, 32))}
+	if n.Router.IsValid() {
+		list = append(list, dhcpv4.WithRouter(n.Router.AsSlice()))
+	}
+	if len(n.DNS) > 0 {
+		var servers []net.IP
+		for _, a := range n.DNS {
+			servers = append(servers, a.AsSlice())
+		}
+		list = append(list, dhcpv4.WithDNS(servers...))
+	}
+	return list
+}
+
 // Address is what a client is given. In proxy mode there is none.
 type Address struct {
-	IP     net.IP
-	Mask   net.IPMask
-	Router net.IP   // nil for none
-	DNS    []net.IP // may be empty
-	Lease  time.Duration
+	IP    netip.Addr
+	Lease time.Duration
+	Network
 }
 
 // Server is what answers say of the server.
@@ -124,7 +158,7 @@ func Answer(m *dhcpv4.DHCPv4, c Client, s Server, a *Address) (*dhcpv4.DHCPv4, e
 			return nil, nil // it took another offer
 		}
 		kind = dhcpv4.MessageTypeAck
-		if !Wanted(m).Equal(a.IP) {
+		if !Wanted(m).Equal(a.IP.AsSlice()) {
 			kind = dhcpv4.MessageTypeNak
 		}
 	default:
@@ -149,13 +183,8 @@ func Answer(m *dhcpv4.DHCPv4, c Client, s Server, a *Address) (*dhcpv4.DHCPv4, e
 		}
 	}
 	if a != nil {
-		with = append(with, dhcpv4.WithYourIP(a.IP), dhcpv4.WithNetmask(a.Mask), dhcpv4.WithLeaseTime(uint32(a.Lease.Seconds())))
-		if a.Router != nil {
-			with = append(with, dhcpv4.WithRouter(a.Router))
-		}
-		if len(a.DNS) > 0 {
-			with = append(with, dhcpv4.WithDNS(a.DNS...))
-		}
+		with = append(with, dhcpv4.WithYourIP(a.IP.AsSlice()), dhcpv4.WithLeaseTime(uint32(a.Lease.Seconds())))
+		with = append(with, a.Network.options()...)
 	}
 	return dhcpv4.NewReplyFromRequest(m, with...)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"net"
+	"net/netip"
 	"strconv"
 	"strings"
 	"testing"
@@ -38,23 +39,28 @@ func TestIdentify(t *testing.T) {
 		id    []byte
 		want  Client
 	}{
-		"a Pi 4":                      {pxe, slice("\x00RPi4\x14\x31\xc0\x00", mac[2:], serial), Client{Firmware, mac.String(), "52617370", "RPi4"}},
-		"a Pi 5":                      {pxe, slice("\x00RPi5\x70\x41\xc0\x00", mac[2:], serial), Client{Firmware, mac.String(), "52617370", "RPi5"}},
-		"a model that moves a cursor": {pxe, slice("\x00RPi\x1b\x14\x31\xc0\x00", mac[2:], serial), Client{Firmware, mac.String(), "52617370", ""}},
-		"a tag of its own":            {pxe, slice("\x00ABCD\x70\x41\xc0\x00", mac[2:], serial), Client{Firmware, mac.String(), "52617370", ""}},
-		"a tag that is back to front": {pxe, slice("\x004iPR\x11\x31\xc0\x00\x00\x00\x00\x00", serial), Client{Firmware, mac.String(), "52617370", ""}},
-		"the ROM of a 3B":             {pxe, slice("\x00", bytes.Repeat([]byte{0x44}, 16)), Client{Firmware, mac.String(), "", ""}},
-		"a 3B+":                       {pxe, slice("\x00", bytes.Repeat(serial, 4)), Client{Firmware, mac.String(), "52617370", ""}},
-		"/init":                       {bootapi.Class, nil, Client{Node, mac.String(), "", ""}},
-		"a PC":                        {pxe, []byte("\x00\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f\x10"), Client{Other, mac.String(), "", ""}},
-		"a PC without a UUID":         {pxe, nil, Client{Other, mac.String(), "", ""}},
-		"a phone":                     {"android-dhcp-14", nil, Client{Other, mac.String(), "", ""}},
-		"an id that is cut":           {pxe, []byte("\x00RPi4"), Client{Other, mac.String(), "", ""}},
-		"an id of another kind":       {pxe, slice("\x01RPi4\x14\x31\xc0\x00", mac[2:], serial), Client{Other, mac.String(), "", ""}},
+		"a Pi 4":                      {pxe, slice("\x00RPi4\x14\x31\xc0\x00", mac[2:], serial), Client{Firmware, mac.String(), "52617370", "RPi4", ""}},
+		"a Pi 5":                      {pxe, slice("\x00RPi5\x70\x41\xc0\x00", mac[2:], serial), Client{Firmware, mac.String(), "52617370", "RPi5", ""}},
+		"a model that moves a cursor": {pxe, slice("\x00RPi\x1b\x14\x31\xc0\x00", mac[2:], serial), Client{Firmware, mac.String(), "52617370", "", ""}},
+		"a tag of its own":            {pxe, slice("\x00ABCD\x70\x41\xc0\x00", mac[2:], serial), Client{Firmware, mac.String(), "52617370", "", ""}},
+		"a tag that is back to front": {pxe, slice("\x004iPR\x11\x31\xc0\x00\x00\x00\x00\x00", serial), Client{Firmware, mac.String(), "52617370", "", ""}},
+		"the ROM of a 3B":             {pxe, slice("\x00", bytes.Repeat([]byte{0x44}, 16)), Client{Firmware, mac.String(), "", "", ""}},
+		"a 3B+":                       {pxe, slice("\x00", bytes.Repeat(serial, 4)), Client{Firmware, mac.String(), "52617370", "", ""}},
+		"/init":                       {bootapi.Class, nil, Client{Node, mac.String(), "", "", ""}},
+		"a PC":                        {pxe, []byte("\x00\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f\x10"), Client{Other, mac.String(), "", "", ""}},
+		"a PC without a UUID":         {pxe, nil, Client{Other, mac.String(), "", "", ""}},
+		"a phone":                     {"android-dhcp-14", nil, Client{Other, mac.String(), "", "", ""}},
+		"an id that is cut":           {pxe, []byte("\x00RPi4"), Client{Other, mac.String(), "", "", ""}},
+		"an id of another kind":       {pxe, slice("\x01RPi4\x14\x31\xc0\x00", mac[2:], serial), Client{Other, mac.String(), "", "", ""}},
 	} {
 		if got := Identify(discover(t, c.class, c.id)); got != c.want {
 			t.Errorf("%s: %+v, want %+v", name, got, c.want)
 		}
+	}
+	m := discover(t, pxe, slice("\x00", bytes.Repeat([]byte{0x44}, 16)))
+	m.ClientHWAddr = net.HardwareAddr{0xb8, 0x27, 0xeb, 0x6c, 0x4c, 0x16}
+	if got := Identify(m); got.Ending != "6c4c16" || got.Serial != "" {
+		t.Errorf("the ROM of a 3B with an address of its block: %+v", got)
 	}
 }
 
@@ -64,8 +70,9 @@ func slice(head string, parts ...[]byte) []byte {
 
 var (
 	server  = Server{IP: net.IPv4(10, 0, 0, 1).To4(), Port: 8069}
-	address = &Address{IP: net.IPv4(10, 0, 0, 50).To4(), Mask: net.CIDRMask(24, 32), Router: net.IPv4(10, 0, 0, 254), DNS: []net.IP{net.IPv4(10, 0, 0, 253)}, Lease: time.Hour}
-	pi4     = Client{Firmware, mac.String(), "52617370", "RPi4"}
+	address = &Address{IP: netip.MustParseAddr("10.0.0.50"), Lease: time.Hour, Network: Network{Bits: 24,
+		Router: netip.MustParseAddr("10.0.0.254"), DNS: []netip.Addr{netip.MustParseAddr("10.0.0.253")}}}
+	pi4 = Client{Firmware, mac.String(), "52617370", "RPi4", ""}
 )
 
 func id4() []byte { return slice("\x00RPi4\x14\x31\xc0\x00", mac[2:], []byte{0x70, 0x73, 0x61, 0x52}) }

@@ -13,14 +13,9 @@ import (
 )
 
 // imageOf returns an image of one file.
-func imageOf(release, name string, b []byte) patch.Image {
+func imageOf(release, name string, b []byte) image.Image {
 	m := &image.Manifest{Release: release, Files: []image.File{{Name: name, Size: int64(len(b)), Digest: image.DigestOf(b)}}}
-	return patch.Image{Manifest: m, Open: func(string) (patch.File, error) {
-		return struct {
-			io.ReaderAt
-			io.Closer
-		}{bytes.NewReader(b), io.NopCloser(nil)}, nil
-	}}
+	return image.Image{Manifest: m, Source: image.Memory{name: b}}
 }
 
 // A patch turns the files of one release into those of the next.

@@ -1,4 +1,4 @@
-package dhcpconn
+package dhcp
 
 import (
 	"encoding/hex"
