@@ -13,79 +13,54 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 )
 
-// errGivenUp is a download that broke off too often. What came of it is good.
-var errGivenUp = errors.New("given up")
-
 // patient is a place whose downloads may break off and go on.
 type patient interface{ backoff() time.Duration }
 
 // reader reads a blob. A download that breaks off goes on where it was. The
-// last bytes are followed by io.EOF only if all of them have the digest.
+// last bytes are followed by io.EOF only if all of them have the digest;
+// otherwise by an error.
 type reader struct {
-	ctx    context.Context
+	*Resumer
 	place  Place
 	digest string
-	size   int64
-	at     int64
-	sum    hash.Hash     // nil: whoever gets the bytes checks them
-	from   io.ReadCloser // nil: to be opened
-	failed int           // in a row
+	sum    hash.Hash // nil: whoever gets the bytes checks them
 }
 
 func newReader(ctx context.Context, p Place, digest string, size int64) *reader {
-	return &reader{ctx: ctx, place: p, digest: digest, size: size, sum: sha256.New()}
+	s := Stream{
+		Open: func(ctx context.Context, at int64) (io.ReadCloser, int64, error) {
+			body, err := p.Blob(ctx, digest, size, at)
+			return body, size, err
+		},
+		Final: func(error, int64) bool { return true },
+	}
+	if p, ok := p.(patient); ok {
+		s.Backoff, s.Final = p.backoff(), finalForBlobs
+	}
+	r := &reader{Resumer: s.From(ctx, 0), place: p, digest: digest, sum: sha256.New()}
+	r.size = size
+	return r
+}
+
+// finalForBlobs is Stream.Final of a registry's blobs.
+func finalForBlobs(err error, _ int64) bool {
+	var status *transport.Error
+	return errors.As(err, &status) && !Temporary(err) || errors.Is(err, errRange)
 }
 
 // Read implements io.Reader.
 func (r *reader) Read(b []byte) (int, error) {
-	for {
-		if r.at == r.size {
-			return 0, r.end()
-		}
-		n, err := r.read(b)
-		if n > 0 {
-			if r.sum != nil {
-				r.sum.Write(b[:n])
-			}
-			r.at += int64(n)
-			r.failed = 0
-			return n, nil
-		}
-		if err == nil {
-			continue
-		}
-		if err = r.again(err); err != nil {
-			return 0, err
-		}
+	n, err := r.Resumer.Read(b)
+	if n > 0 && r.sum != nil {
+		r.sum.Write(b[:n])
 	}
-}
-
-func (r *reader) read(b []byte) (int, error) {
-	if r.from == nil {
-		var err error
-		if r.from, err = r.place.Blob(r.ctx, r.digest, r.size, r.at); err != nil {
-			return 0, err
-		}
+	switch {
+	case err == io.EOF: // the end, and no error that wraps it
+		err = r.end()
+	case err != nil:
+		err = fmt.Errorf("reading %s from %s: %w", r.digest, r.place, err)
 	}
-	return r.from.Read(b[:min(int64(len(b)), r.size-r.at)])
-}
-
-// again waits before the next try, or returns why there is none.
-func (r *reader) again(err error) error {
-	r.Close()
-	if errors.Is(err, io.EOF) {
-		err = fmt.Errorf("it ended after %d of %d bytes: %w", r.at, r.size, io.ErrUnexpectedEOF)
-	}
-	err = fmt.Errorf("reading %s from %s: %w", r.digest, r.place, err)
-	p, ok := r.place.(patient)
-	var status *transport.Error
-	if !ok || r.ctx.Err() != nil || errors.As(err, &status) && !Temporary(err) || errors.Is(err, errRange) {
-		return err
-	}
-	if r.failed++; r.failed == Tries {
-		return fmt.Errorf("%w after %d tries: %w", errGivenUp, Tries, err)
-	}
-	return Wait(r.ctx, p.backoff(), r.failed)
+	return n, err
 }
 
 func (r *reader) end() error {
@@ -96,16 +71,6 @@ func (r *reader) end() error {
 		return fmt.Errorf("reading %s from %s: %w: they are those of %s", r.digest, r.place, errDigest, got)
 	}
 	return io.EOF
-}
-
-// Close implements io.Closer.
-func (r *reader) Close() error {
-	if r.from == nil {
-		return nil
-	}
-	err := r.from.Close()
-	r.from = nil
-	return err
 }
 
 // WriteTo implements io.WriterTo: it hashes a piece while that is written and

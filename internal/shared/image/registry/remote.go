@@ -68,7 +68,7 @@ func newRemote(ref string, o Options) (*Remote, string, error) {
 	}
 	base := guard{own: newTransport(own, o), others: newTransport(&tls.Config{RootCAs: o.CA, MinVersion: tls.VersionTLS12}, o),
 		plain: o.PlainHTTP, host: r.Context().RegistryStr()}
-	return &Remote{repo: r.Context(), options: o, base: base}, r.Identifier(), nil
+	return &Remote{repo: r.Context(), options: o, base: newConsiderate(base)}, r.Identifier(), nil
 }
 
 // newTransport returns a transport that bounds what a registry may have it do.

@@ -58,10 +58,11 @@ func Temporary(err error) bool {
 }
 
 // Patient returns a transport that gives up on a server that sends less than
-// 64 KiB in the time it may be silent while somebody waits for it. The length of
-// answers is not bounded: whoever reads them does that.
+// 64 KiB in the time it may be silent while somebody waits for it, and honours its
+// Retry-After, up to a minute. The length of answers is not bounded: whoever
+// reads them does that.
 func Patient(t http.RoundTripper, silence time.Duration) http.RoundTripper {
-	return unbounded{bounded{t, silence}}
+	return newConsiderate(unbounded{bounded{t, silence}})
 }
 
 // unbounded has every answer of a bounded transport be of any length.
