@@ -4,8 +4,6 @@ import (
 	"archive/tar"
 	"errors"
 	"fmt"
-	"path"
-	"strings"
 
 	"github.com/pikelet-os/pikelet/layers"
 )
@@ -22,8 +20,23 @@ const (
 type starters map[string]*starter
 
 type starter struct {
-	trail []layers.Entry // what leads to the program, when it was last there
-	lost  string         // what became of it, and by what; "" while it is there
+	trail []step // what leads to the program, when it was last there
+	lost  string // what became of it, and by what; "" while it is there
+}
+
+// step is an entry on the way to a program, as it was at one time.
+type step struct {
+	name, source, link string
+	kind               byte
+}
+
+// trail returns what a path leads through.
+func trail(t *layers.Tree, name string) []step {
+	var list []step
+	for _, e := range t.Trail(name) {
+		list = append(list, step{e.Name, e.Source, e.Linkname, e.Typeflag})
+	}
+	return list
 }
 
 // watchStarters begins with what the packages bring.
@@ -52,11 +65,11 @@ func (s starters) look(t *layers.Tree, source string) {
 		case one.lost == "":
 			one.lost = fmt.Sprintf("%s took it away", source)
 			for _, was := range one.trail {
-				if now := t.At(was.Name); now == nil {
-					one.lost = fmt.Sprintf("%s took away /%s (from %s)", source, was.Name, was.Source)
+				if now := t.At(was.name); now == nil {
+					one.lost = fmt.Sprintf("%s took away /%s (from %s)", source, was.name, was.source)
 					break
-				} else if now.Typeflag != was.Typeflag || now.Linkname != was.Linkname {
-					one.lost = fmt.Sprintf("%s replaced /%s (from %s)", source, was.Name, was.Source)
+				} else if now.Typeflag != was.kind || now.Linkname != was.link {
+					one.lost = fmt.Sprintf("%s replaced /%s (from %s)", source, was.name, was.source)
 					break
 				}
 			}
@@ -83,28 +96,4 @@ func (s starters) check(t *layers.Tree) error {
 		errs = append(errs, fmt.Errorf("/%s leads to /%s, which is no program: %s; leave that out of the layer, or lay it into a folder of its own with to:", name, at, one.lost))
 	}
 	return errors.Join(errs...)
-}
-
-// trail returns the folders, links and at last the file that a path leads
-// through.
-func trail(t *layers.Tree, name string) []layers.Entry {
-	var list []layers.Entry
-	parts, at := strings.Split(name, "/"), ""
-	for links := 0; len(parts) > 0 && links < 40; {
-		at, parts = path.Join(at, parts[0]), parts[1:]
-		e := t.At(at)
-		if e == nil {
-			return list
-		}
-		list = append(list, *e)
-		if e.Typeflag == tar.TypeSymlink {
-			to := e.Linkname
-			if !path.IsAbs(to) {
-				to = path.Join("/", path.Dir(at), to)
-			}
-			parts, at = append(strings.Split(layers.Clean(to), "/"), parts...), ""
-			links++
-		}
-	}
-	return list
 }

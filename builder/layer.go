@@ -95,7 +95,7 @@ func (p *Plan) openLayer(ctx context.Context, s spec.Layer, cache *fetch.Cache, 
 // and at the vendor before the registry.
 func (p *Plan) openImage(ctx context.Context, ref string, cache *fetch.Cache, digest string) (*oci.Image, error) {
 	platform := oci.Platform{OS: "linux", Architecture: ociArch}
-	if dir, ok := strings.CutPrefix(ref, oci.LayoutPrefix); ok {
+	if dir, ok := oci.LayoutDir(ref); ok {
 		return oci.Open(ctx, oci.LayoutPrefix+p.Image.Path(dir), platform)
 	}
 	if digest != "" {

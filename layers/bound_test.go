@@ -8,13 +8,11 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"math"
 	"math/rand"
 	"runtime"
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
@@ -202,7 +200,7 @@ func TestEntriesAreBounded(t *testing.T) {
 	}
 	tree, e := newTree(t), &Entry{}
 	for i := range maxEntries {
-		tree.entries[strconv.Itoa(i)] = e
+		tree.entries.byName[strconv.Itoa(i)] = e
 	}
 	if err := tree.Place(&Entry{Header: h, Source: "tar x"}); err == nil || !strings.Contains(err.Error(), "more than 1048576 files") {
 		t.Errorf("a tree: %v", err)
@@ -241,26 +239,51 @@ func TestArchiveMemory(t *testing.T) {
 }
 
 // TestRemoveLooksOnlyBelow: a whiteout costs what it removes, however large
-// the tree is. Both trees are measured on the same machine at the same time.
+// the tree is.
 func TestRemoveLooksOnlyBelow(t *testing.T) {
-	took := func(n int) time.Duration {
+	work := func(n int) int64 {
 		tree := newTree(t)
 		for i := range n {
-			tree.put(fmt.Sprintf("f%d", i), &Entry{})
+			tree.entries.put(fmt.Sprintf("f%d", i), &Entry{})
 		}
-		best := time.Duration(math.MaxInt64)
-		for range 3 {
-			start := time.Now()
-			for i := range 2000 {
-				tree.Remove(fmt.Sprintf("e/f%d", i))
-				tree.Below(fmt.Sprintf("f%d", i))
-			}
-			best = min(best, time.Since(start))
+		before := tree.Lookups()
+		for i := range 500 {
+			tree.Remove(fmt.Sprintf("e/f%d", i))
+			tree.Below(fmt.Sprintf("f%d", i))
 		}
-		return best
+		return tree.Lookups() - before
 	}
-	if small, large := took(100), took(50_000); large > 20*small {
-		t.Errorf("2000 whiteouts over 100 entries took %v, over 50,000 %v", small, large)
+	if small, large := work(100), work(20_000); large != small {
+		t.Errorf("500 whiteouts over 100 entries looked at %d, over 20,000 at %d", small, large)
+	}
+}
+
+// TestDeepPathsAreLinear: a path of many directories is followed once, with one
+// lookup for each that is there and no copy of the path for each.
+func TestDeepPathsAreLinear(t *testing.T) {
+	const depth = 2000
+	tree := newTree(t)
+	deep := strings.Repeat("d/", depth)
+	add(t, tree, tar.Header{Typeflag: tar.TypeDir, Name: deep}, "")
+	for _, c := range []struct {
+		what string
+		do   func()
+	}{
+		{"resolving", func() { tree.Resolve(deep+"f", true) }},
+		{"adding a file", func() { add(t, tree, tar.Header{Typeflag: tar.TypeReg, Name: deep + "f"}, "x") }},
+		{"adding it again", func() { add(t, tree, tar.Header{Typeflag: tar.TypeReg, Name: deep + "f"}, "y") }},
+		{"replacing it", func() { tree.PlaceOver(&Entry{Header: tar.Header{Typeflag: tar.TypeDir, Name: deep + "f"}}) }},
+		{"a path that is not there", func() { tree.Resolve(strings.Repeat("e/", depth), true) }},
+		{"removing a name that is not there", func() { tree.Remove(deep + "g") }},
+	} {
+		before := tree.Lookups()
+		took := allocated(c.do)
+		if n := tree.Lookups() - before; n > 2*depth+20 {
+			t.Errorf("%s looked at %d entries, want at most twice the %d of the path", c.what, n, depth)
+		}
+		if took > 1<<20 {
+			t.Errorf("%s allocated %d KiB for a path of 4 KiB", c.what, took>>10)
+		}
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"slices"
 	"sort"
 	"strings"
 
@@ -80,18 +81,19 @@ func (e *Entry) Open() (io.ReadCloser, error) { return e.Content.Open() }
 
 // Tree is the merged files of an image. The zero value is not usable.
 type Tree struct {
-	entries map[string]*Entry
-	// below holds the names directly in each folder: what a whiteout removes
-	// is found without a look at all of the tree.
-	below map[string]map[string]bool
-	file  *store.File
+	entries entries
+	file    *store.File
 }
 
 // NewTree returns an empty tree. The contents of what is added to it without
 // any that are kept already go to file.
 func NewTree(file *store.File) *Tree {
-	return &Tree{entries: map[string]*Entry{}, below: map[string]map[string]bool{}, file: file}
+	return &Tree{entries: entries{byName: map[string]*Entry{}, in: map[string]map[string]bool{}}, file: file}
 }
+
+// Lookups returns how many entries the tree has looked at so far: the work of an
+// operation, whatever the speed of the machine.
+func (t *Tree) Lookups() int64 { return t.entries.looked.Load() }
 
 // Clean returns the form of a path the tree uses: no slash at either end.
 func Clean(name string) string { return strings.Trim(path.Clean("/"+name), "/") }
@@ -102,17 +104,37 @@ const maxEntries = 1 << 20
 // maxLinks bounds how many links a path may lead through, as the kernel does.
 const maxLinks = 40
 
-// Resolve follows symbolic links in the folders of a path, and in its last
-// part too if all is set, and returns where it leads inside the tree.
+// Resolve follows symbolic links in the directories of a path, and in its last
+// part too if all is set, and returns where it leads inside the tree. A path
+// through more than 40 links is an error.
 func (t *Tree) Resolve(name string, all bool) (string, error) {
-	parts := strings.Split(Clean(name), "/")
-	at := ""
-	for links := 0; len(parts) > 0; {
-		next := path.Join(at, parts[0])
-		parts = parts[1:]
-		e := t.entries[next]
-		if e == nil || e.Typeflag != tar.TypeSymlink || len(parts) == 0 && !all {
-			at = next
+	return t.walk(name, all, func(*Entry) {})
+}
+
+// Trail returns the directories and links that a path leads through, and at last
+// what it leads to, as far as they are there.
+func (t *Tree) Trail(name string) []*Entry {
+	var list []*Entry
+	// The error is that of too many links: they are the trail.
+	_, _ = t.walk(name, true, func(e *Entry) { list = append(list, e) })
+	return list
+}
+
+// walk is Resolve, and visits every entry on the way.
+func (t *Tree) walk(name string, all bool, visit func(*Entry)) (string, error) {
+	rest := Clean(name)
+	for at, links := 0, 0; at < len(rest); {
+		end := len(rest)
+		if i := strings.IndexByte(rest[at:], '/'); i >= 0 {
+			end = at + i
+		}
+		e := t.entries.get(rest[:end])
+		if e == nil {
+			break // and nothing is below it
+		}
+		visit(e)
+		if e.Typeflag != tar.TypeSymlink || end == len(rest) && !all {
+			at = end + 1
 			continue
 		}
 		if links++; links > maxLinks {
@@ -120,12 +142,11 @@ func (t *Tree) Resolve(name string, all bool) (string, error) {
 		}
 		to := e.Linkname
 		if !strings.HasPrefix(to, "/") {
-			to = path.Join("/", at, to)
+			to = dirOf(rest[:end]) + "/" + to
 		}
-		parts = append(strings.Split(Clean(to), "/"), parts...)
-		at = ""
+		rest, at = Clean(to+rest[end:]), 0
 	}
-	return at, nil
+	return rest, nil
 }
 
 // Lookup returns the entry a path leads to, or nil.
@@ -134,11 +155,11 @@ func (t *Tree) Lookup(name string) *Entry {
 	if err != nil {
 		return nil
 	}
-	return t.entries[at]
+	return t.entries.get(at)
 }
 
 // At returns the entry of that very name, or nil: no link is followed.
-func (t *Tree) At(name string) *Entry { return t.entries[Clean(name)] }
+func (t *Tree) At(name string) *Entry { return t.entries.get(Clean(name)) }
 
 // Add puts an entry into the tree; contents is read to its end where the
 // entry is a regular file. Folders in the path that are symbolic links are
@@ -166,7 +187,7 @@ func (t *Tree) Place(e *Entry) error {
 	if err := fit(h); err != nil {
 		return fmt.Errorf("%s: %w", source, err)
 	}
-	if len(t.entries) >= maxEntries {
+	if len(t.entries.byName) >= maxEntries {
 		return fmt.Errorf("%s: the root has more than %d files", source, maxEntries)
 	}
 	name, err := t.Resolve(h.Name, h.Typeflag == tar.TypeDir)
@@ -182,43 +203,42 @@ func (t *Tree) Place(e *Entry) error {
 		if err != nil {
 			return err
 		}
-		if target = t.entries[to]; target == nil || target.Typeflag == tar.TypeDir {
+		if target = t.entries.get(to); target == nil || target.Typeflag == tar.TypeDir {
 			return fmt.Errorf("%s: %q is a hard link to %q, which is not a file of the tree", source, name, to)
 		}
 		if to == name {
 			return nil // as tar writes a file that it was given twice
 		}
 	}
-	old := t.entries[name]
+	old := t.entries.get(name)
 	if old != nil && (old.Typeflag == tar.TypeDir) != (h.Typeflag == tar.TypeDir) {
 		return fmt.Errorf("%s: %q is a folder in one layer and none in another (%s)", source, name, old.Source)
 	}
-	for d := path.Dir(name); d != "."; d = path.Dir(d) {
-		if p := t.entries[d]; p != nil && p.Typeflag != tar.TypeDir {
-			return fmt.Errorf("%s: %q is a folder in one layer and none in another (%s)", source, d, p.Source)
-		}
+	if p := t.nearest(name); p != nil && p.Typeflag != tar.TypeDir {
+		return fmt.Errorf("%s: %q is a folder in one layer and none in another (%s)", source, p.Name, p.Source)
 	}
 	h.Name = name
 	if target != nil {
 		e.share(target)
 	}
 	t.parents(name, h)
-	t.put(name, e)
+	t.entries.put(name, e)
 	return nil
 }
 
-// put enters what is called name; its parent is there.
-func (t *Tree) put(name string, e *Entry) {
-	t.entries[name] = e
-	dir := folderOf(name)
-	if t.below[dir] == nil {
-		t.below[dir] = map[string]bool{}
+// nearest returns the deepest of the directories of a name that are there, which
+// may be no directory; nil where none is.
+func (t *Tree) nearest(name string) *Entry {
+	for d := dirOf(name); d != ""; d = dirOf(d) {
+		if e := t.entries.get(d); e != nil {
+			return e
+		}
 	}
-	t.below[dir][name] = true
+	return nil
 }
 
-// folderOf returns the folder a name is in; "" is the root.
-func folderOf(name string) string { return name[:max(0, strings.LastIndexByte(name, '/'))] }
+// dirOf returns the directory a name is in; "" is the root.
+func dirOf(name string) string { return name[:max(0, strings.LastIndexByte(name, '/'))] }
 
 // PlaceOver is Place for layers of a container image, where a file takes the
 // place of a folder and a folder that of a file.
@@ -228,24 +248,19 @@ func (t *Tree) PlaceOver(e *Entry) error {
 		return err
 	}
 	if !tarball.Climbs(e.Name) {
-		if old := t.entries[at]; old != nil && at != "" && (old.Typeflag == tar.TypeDir) != (e.Typeflag == tar.TypeDir) {
+		if old := t.entries.get(at); old != nil && at != "" && (old.Typeflag == tar.TypeDir) != (e.Typeflag == tar.TypeDir) {
 			t.Remove(at)
 		}
-		for d := path.Dir(at); d != "."; d = path.Dir(d) {
-			if p := t.entries[d]; p != nil && p.Typeflag != tar.TypeDir {
-				t.Remove(d)
-			}
+		if p := t.nearest(at); p != nil && p.Typeflag != tar.TypeDir {
+			t.Remove(p.Name)
 		}
 	}
 	return t.Place(e)
 }
 
 func (t *Tree) parents(name string, like *tar.Header) {
-	for d := path.Dir(name); d != "."; d = path.Dir(d) {
-		if t.entries[d] != nil {
-			return
-		}
-		t.put(d, &Entry{Source: "implied", Header: tar.Header{Typeflag: tar.TypeDir, Name: d, Mode: 0o755, ModTime: like.ModTime}})
+	for d := dirOf(name); d != "" && t.entries.get(d) == nil; d = dirOf(d) {
+		t.entries.put(d, &Entry{Source: "implied", Header: tar.Header{Typeflag: tar.TypeDir, Name: d, Mode: 0o755, ModTime: like.ModTime}})
 	}
 }
 
@@ -260,24 +275,12 @@ func (t *Tree) AddFile(h tar.Header, source string, contents []byte) error {
 // what it removes, not for what is left.
 func (t *Tree) Remove(name string) {
 	name = Clean(name)
-	t.Empty(name)
-	delete(t.below[folderOf(name)], name)
-	delete(t.entries, name)
+	t.entries.empty(name)
+	t.entries.drop(name)
 }
 
 // Empty takes what is below a name out of the tree, and leaves the name.
-func (t *Tree) Empty(name string) {
-	name = Clean(name)
-	for gone := []string{name}; len(gone) > 0; {
-		last := gone[len(gone)-1]
-		gone = gone[:len(gone)-1]
-		for child := range t.below[last] {
-			gone = append(gone, child)
-			delete(t.entries, child)
-		}
-		delete(t.below, last)
-	}
-}
+func (t *Tree) Empty(name string) { t.entries.empty(Clean(name)) }
 
 // ReadFile returns the contents of a regular file of at most limit bytes.
 func (t *Tree) ReadFile(name string, limit int64) ([]byte, error) {
@@ -301,11 +304,7 @@ func (t *Tree) ReadFile(name string, limit int64) ([]byte, error) {
 // Entries returns all entries sorted by name, so that folders come before
 // what they hold.
 func (t *Tree) Entries() []*Entry {
-	list := make([]*Entry, 0, len(t.entries))
-	for _, e := range t.entries {
-		list = append(list, e)
-	}
-	return byName(list)
+	return byName(slices.Collect(t.entries.all()))
 }
 
 // Below returns the entries below a folder, sorted by name.
@@ -315,13 +314,8 @@ func (t *Tree) Below(dir string) []*Entry {
 		return nil
 	}
 	var list []*Entry
-	for folders := []string{at}; len(folders) > 0; {
-		last := folders[len(folders)-1]
-		folders = folders[:len(folders)-1]
-		for child := range t.below[last] {
-			list = append(list, t.entries[child])
-			folders = append(folders, child)
-		}
+	for _, name := range t.entries.below(at) {
+		list = append(list, t.entries.get(name))
 	}
 	return byName(list)
 }

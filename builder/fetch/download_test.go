@@ -52,6 +52,14 @@ func status(code int) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "busy", code) }
 }
 
+// busyFor answers 503 with a Retry-After.
+func busyFor(after string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Retry-After", after)
+		status(http.StatusServiceUnavailable)(w, r)
+	}
+}
+
 // drop closes the connection without an answer.
 func drop(w http.ResponseWriter, _ *http.Request) {
 	conn, _, err := w.(http.Hijacker).Hijack()
@@ -99,6 +107,7 @@ func TestDownloadsGoOn(t *testing.T) {
 		asked   int
 	}{
 		"503 once":                {[]http.HandlerFunc{status(503), whole(content, `"1"`)}, "", 2},
+		"503 with Retry-After":    {[]http.HandlerFunc{busyFor("0"), whole(content, `"1"`)}, "", 2},
 		"429 once":                {[]http.HandlerFunc{status(429), whole(content, `"1"`)}, "", 2},
 		"a closed connection":     {[]http.HandlerFunc{drop, whole(content, `"1"`)}, "", 2},
 		"a cut download":          {[]http.HandlerFunc{cut(content, 20000, `"1"`), whole(content, `"1"`)}, "", 2},
@@ -108,7 +117,7 @@ func TestDownloadsGoOn(t *testing.T) {
 		"another server's name":   {[]http.HandlerFunc{cut(content, 20000, `"1"`), whole(content, `"2"`)}, "", 2},
 		"another range":           {[]http.HandlerFunc{cut(content, 20000, `"1"`), wrongRange}, "another part", 2},
 		"always busy":             {[]http.HandlerFunc{status(503)}, "503", registry.Tries},
-		"always cut in one place": {[]http.HandlerFunc{cut(content, 20000, `"1"`), cut(content, 0, `"1"`)}, "given up", registry.Tries},
+		"always cut in one place": {[]http.HandlerFunc{cut(content, 20000, `"1"`), cut(content, 0, `"1"`)}, "giving up after 6 tries", registry.Tries},
 		"missing":                 {[]http.HandlerFunc{status(404)}, "404", 1},
 		"forbidden":               {[]http.HandlerFunc{status(403)}, "403", 1},
 	} {
@@ -135,6 +144,25 @@ func wrongRange(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Range", "bytes 5-9/50000")
 	w.WriteHeader(http.StatusPartialContent)
 	w.Write([]byte("01234"))
+}
+
+// TestRetryAfter: a mirror that says when to come back is left alone until then.
+func TestRetryAfter(t *testing.T) {
+	t.Parallel()
+	var refused, taken time.Time
+	m := newMirror(t, func(w http.ResponseWriter, r *http.Request) {
+		refused = time.Now()
+		busyFor("1")(w, r)
+	}, func(w http.ResponseWriter, _ *http.Request) {
+		taken = time.Now()
+		w.Write([]byte("index"))
+	})
+	if b, err := hasty(t).Read(context.Background(), m.URL+"/APKINDEX.tar.gz", 10); err != nil || string(b) != "index" {
+		t.Fatalf("%q, %v", b, err)
+	}
+	if waited := taken.Sub(refused); waited < 900*time.Millisecond {
+		t.Errorf("asked again after %v, want a second", waited)
+	}
 }
 
 // TestCancelledDownloads: nobody waits for a mirror once the build is cancelled.

@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/registry"
 
 	"github.com/pikelet-os/pikelet/builder/cache"
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 )
 
 func TestFileIsDownloadedOnce(t *testing.T) {
@@ -122,10 +123,10 @@ func TestVendorNeedsTLS(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "a.apk"), []byte("bytes"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Push(ctx, dir, ref); err == nil || !strings.Contains(err.Error(), "write http://"+ref) || heard != 0 {
+	if _, err := Push(ctx, dir, ref); err == nil || !strings.Contains(strings.Join(hint.Of(err), ""), "write http://"+ref) || heard != 0 {
 		t.Errorf("pushing: %d requests, %v", heard, err)
 	}
-	if _, err := OpenRegistry(ctx, ref); err == nil || !strings.Contains(err.Error(), "write http://"+ref) || heard != 0 {
+	if _, err := OpenRegistry(ctx, ref); err == nil || !strings.Contains(strings.Join(hint.Of(err), ""), "write http://"+ref) || heard != 0 {
 		t.Errorf("reading: %d requests, %v", heard, err)
 	}
 	if _, err := Push(ctx, dir, "http://"+ref); err != nil {

@@ -38,14 +38,14 @@ type Registry struct {
 // OpenRegistry reads the artifact's manifest. With oci.PlainPrefix before the
 // reference, it is asked for without TLS.
 func OpenRegistry(ctx context.Context, ref string, o ...remote.Option) (*Registry, error) {
-	r, options, err := oci.Reference(ctx, ref)
+	c, err := oci.Reference(ctx, ref)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("reading the vendor artifact %s: %w", ref, err)
 	}
-	o = append(options, o...)
-	img, err := remote.Image(r, o...)
+	o = append(c.Options, o...)
+	img, err := remote.Image(c.Reference, o...)
 	if err != nil {
-		return nil, fmt.Errorf("reading the vendor artifact %s: %w", ref, oci.Explain(ref, err))
+		return nil, fmt.Errorf("reading the vendor artifact %s: %w", ref, c.Explain(err))
 	}
 	m, err := img.Manifest()
 	if err != nil {
@@ -54,7 +54,7 @@ func OpenRegistry(ctx context.Context, ref string, o ...remote.Option) (*Registr
 	if m.Config.MediaType != mediaVendor {
 		return nil, fmt.Errorf("%s is no vendor artifact (its configuration is %s)", ref, m.Config.MediaType)
 	}
-	v := &Registry{repository: r.Context(), blobs: map[string]v1.Hash{}, options: o}
+	v := &Registry{repository: c.Reference.Context(), blobs: map[string]v1.Hash{}, options: o}
 	for _, l := range m.Layers {
 		v.blobs[l.Annotations[titleKey]] = l.Digest
 	}
@@ -78,9 +78,9 @@ func (v *Registry) Open(ctx context.Context, file string) (io.ReadCloser, error)
 // Push sends every file below dir to a registry as one artifact, and returns
 // its digest. What the registry has is not sent again.
 func Push(ctx context.Context, dir, ref string, o ...remote.Option) (string, error) {
-	r, options, err := oci.Reference(ctx, ref)
+	c, err := oci.Reference(ctx, ref)
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("pushing %s: %w", ref, err)
 	}
 	img := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), mediaVendor)
 	err = filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
@@ -106,8 +106,8 @@ func Push(ctx context.Context, dir, ref string, o ...remote.Option) (string, err
 	if err != nil {
 		return "", err
 	}
-	if err := remote.Write(r, img, append(options, o...)...); err != nil {
-		return "", fmt.Errorf("pushing %s: %w", ref, oci.Explain(ref, err))
+	if err := remote.Write(c.Reference, img, append(c.Options, o...)...); err != nil {
+		return "", fmt.Errorf("pushing %s: %w", ref, c.Explain(err))
 	}
 	return digest.String(), nil
 }

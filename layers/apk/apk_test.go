@@ -146,7 +146,7 @@ func TestOpenArchiveRefuses(t *testing.T) {
 		ring Keyring
 		err  string
 	}{
-		"foreign key":   {b, want, foreign, "is signed by test.rsa.pub, and the keys given are other.rsa.pub"},
+		"foreign key":   {b, want, foreign, "signed with test.rsa.pub; the keys given are other.rsa.pub"},
 		"same name":     {b, want, impostor, "was changed after it was signed"},
 		"another build": {b, &other, ring, "another build of the same version"},
 		"another name":  {b, &renamed, ring, "calls itself tool-1.2-r3"},
@@ -192,11 +192,11 @@ func TestIndexRoundTrip(t *testing.T) {
 
 func TestParseIndexRefuses(t *testing.T) {
 	for text, want := range map[string]string{
-		"P:a\n\n":                  "without name, version or identity",
-		"nonsense\n":               "is no field",
-		"C:Q1\nP:../a\nV:1\n\n":    "the name",
-		"C:Q1\nP:a/../b\nV:1\n\n":  "the name",
-		"C:Q1\nP:a\nV:1/2\n\n":     "the name",
+		"P:a\n\n":                  "has no name, version or identity",
+		"nonsense\n":               "invalid field",
+		"C:Q1\nP:../a\nV:1\n\n":    "invalid package name",
+		"C:Q1\nP:a/../b\nV:1\n\n":  "invalid package name",
+		"C:Q1\nP:a\nV:1/2\n\n":     "invalid package name",
 		"C:Q1\nP:a\nV:1\nD:a<<1\n": "no operator",
 		"C:Q1\nP:a\nV:1\nS:big\n":  "invalid syntax",
 	} {

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"sort"
-	"strconv"
 	"strings"
 )
 
@@ -65,7 +64,7 @@ func (x *Index) For(arch string) (*Index, error) {
 		}
 	}
 	if len(x.Packages) > 0 && len(left.Packages) == 0 {
-		return nil, fmt.Errorf("its packages are for other architectures, such as %s; want %s", other, arch)
+		return nil, fmt.Errorf("the packages are for other architectures, such as %s; want %s", other, arch)
 	}
 	return &left, nil
 }
@@ -95,7 +94,7 @@ func ReadIndex(b []byte, keys Keyring) (*Index, error) {
 	}
 	list, ok := files["APKINDEX"]
 	if !ok {
-		return nil, errors.New("reading an index: it holds no APKINDEX")
+		return nil, errors.New("reading an index: no APKINDEX in it")
 	}
 	packages, passedOver, err := parseIndex(list)
 	if err != nil {
@@ -117,13 +116,14 @@ func parseIndex(b []byte) (list []*Package, passedOver []string, err error) {
 		}
 		begun = false
 		if p.Name == "" || p.Version == "" || p.Identity == "" {
-			return fmt.Errorf("line %d: a record without name, version or identity", line)
+			return fmt.Errorf("line %d: the record has no name, version or identity", line)
 		}
 		if strings.ContainsAny(p.Name+p.Version, "/\\ ") || strings.HasPrefix(p.Name, ".") {
-			return fmt.Errorf("line %d: the name %q of a package", line, p.String())
+			return fmt.Errorf("line %d: invalid package name %q", line, p.String())
 		}
 		if unknown != 0 {
-			passedOver = append(passedOver, fmt.Sprintf("package %s is passed over: its record has a field %c that this version of pikelet does not know", p, unknown))
+			passedOver = append(passedOver, fmt.Sprintf(
+				"package %s is passed over: its record has a field %c that this version of pikelet does not know", p, unknown))
 		} else {
 			list = append(list, p)
 		}
@@ -143,10 +143,10 @@ func parseIndex(b []byte) (list []*Package, passedOver []string, err error) {
 		}
 		key, value, ok := strings.Cut(text, ":")
 		if !ok || len(key) != 1 {
-			return nil, nil, fmt.Errorf("line %d: %q is no field", line, text)
+			return nil, nil, fmt.Errorf("line %d: invalid field %q", line, text)
 		}
 		begun = true
-		known, err := p.set(key[0], value)
+		known, err := p.setByLetter(key[0], value)
 		if err != nil {
 			return nil, nil, fmt.Errorf("line %d: %w", line, err)
 		}
@@ -160,49 +160,6 @@ func parseIndex(b []byte) (list []*Package, passedOver []string, err error) {
 		return nil, nil, err
 	}
 	return list, passedOver, end()
-}
-
-// set sets a field of a record, or reports that it does not know it.
-func (p *Package) set(key byte, value string) (known bool, err error) {
-	switch key {
-	case 'C':
-		p.Identity = value
-	case 'P':
-		p.Name = value
-	case 'V':
-		p.Version = value
-	case 'A':
-		p.Arch = value
-	case 'S':
-		p.Size, err = strconv.ParseInt(value, 10, 64)
-	case 'I':
-		p.Installed, err = strconv.ParseInt(value, 10, 64)
-	case 'T':
-		p.Description = value
-	case 'U':
-		p.URL = value
-	case 'L':
-		p.License = value
-	case 'o':
-		p.Origin = value
-	case 'm':
-		p.Maintainer = value
-	case 't':
-		p.BuildTime, err = strconv.ParseInt(value, 10, 64)
-	case 'c':
-		p.Commit = value
-	case 'k':
-		p.ProviderPriority, err = strconv.Atoi(value)
-	case 'D':
-		p.Depends, err = ParseDeps(value)
-	case 'p':
-		p.Provides, err = ParseDeps(value)
-	case 'i':
-		p.InstallIf, err = ParseDeps(value)
-	default:
-		return false, nil
-	}
-	return true, err
 }
 
 // encode writes the fields of a record in apk-tools' order

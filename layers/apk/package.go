@@ -188,7 +188,7 @@ func (a *Archive) Unpack(visit func(*tar.Header, io.Reader) error) error {
 		return fail(err)
 	}
 	if got := hex.EncodeToString(sum.Sum(nil)); got != a.datahash {
-		return fail(fmt.Errorf("its files hash to %s, its signed part says %s: it was changed after it was signed", got, a.datahash))
+		return fail(fmt.Errorf("its files hash to %s, its signed part says %s: the file was changed after it was signed", got, a.datahash))
 	}
 	return nil
 }
@@ -203,63 +203,20 @@ func parsePkgInfo(b []byte) (*Package, string, error) {
 		}
 		key, value, ok := strings.Cut(line, " = ")
 		if !ok {
-			return nil, "", fmt.Errorf(".PKGINFO:%d: %q is no key = value", i+1, line)
+			return nil, "", fmt.Errorf(".PKGINFO:%d: got %q, want key = value", i+1, line)
 		}
-		var err error
-		dep := func(list *[]Dep) {
-			var more []Dep
-			more, err = ParseDeps(value)
-			*list = append(*list, more...)
-		}
-		switch key {
-		case "pkgname":
-			p.Name = value
-		case "pkgver":
-			p.Version = value
-		case "arch":
-			p.Arch = value
-		case "pkgdesc":
-			p.Description = value
-		case "url":
-			p.URL = value
-		case "license":
-			p.License = value
-		case "origin":
-			p.Origin = value
-		case "maintainer":
-			p.Maintainer = value
-		case "commit":
-			p.Commit = value
-		case "builddate":
-			p.BuildTime, err = strconv.ParseInt(value, 10, 64)
-		case "size":
-			p.Installed, err = strconv.ParseInt(value, 10, 64)
-		case "provider_priority":
-			p.ProviderPriority, err = strconv.Atoi(value)
-		case "depend":
-			dep(&p.Depends)
-		case "provides":
-			dep(&p.Provides)
-		case "install_if":
-			dep(&p.InstallIf)
-		case "replaces":
-			dep(&p.Replaces)
-		case "replaces_priority":
-			p.ReplacesPriority, err = strconv.Atoi(value)
-		case "triggers":
-			p.Triggers = append(p.Triggers, strings.Fields(value)...)
-		case "datahash":
+		if key == "datahash" {
 			datahash = value
 		}
-		if err != nil {
+		if err := p.setByName(key, value); err != nil {
 			return nil, "", fmt.Errorf(".PKGINFO:%d: %w", i+1, err)
 		}
 	}
 	if p.Name == "" || p.Version == "" {
-		return nil, "", errors.New("its .PKGINFO names no package")
+		return nil, "", errors.New("the .PKGINFO names no package")
 	}
 	if len(datahash) != 64 {
-		return nil, "", errors.New("its .PKGINFO has no datahash: packages older than apk-tools 2.0 are not supported")
+		return nil, "", errors.New("the .PKGINFO has no datahash: packages older than apk-tools 2.0 are unsupported")
 	}
 	return p, datahash, nil
 }

@@ -13,10 +13,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sort"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/klauspost/compress/gzip"
+
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 )
 
 // Keyring holds the public keys that may sign, by the file name the
@@ -49,17 +52,12 @@ func (k Keyring) Fingerprint() string {
 		sum := sha256.Sum256(x509.MarshalPKCS1PublicKey(key))
 		list = append(list, fmt.Sprintf("%q %x", name, sum))
 	}
-	sort.Strings(list)
+	slices.Sort(list)
 	return strings.Join(list, ",")
 }
 
 func (k Keyring) names() string {
-	var list []string
-	for name := range k {
-		list = append(list, name)
-	}
-	sort.Strings(list)
-	return strings.Join(list, ", ")
+	return strings.Join(slices.Sorted(maps.Keys(k)), ", ")
 }
 
 // algorithms by the word in a signature's file name.
@@ -78,48 +76,92 @@ func digest(h crypto.Hash, b []byte) []byte {
 	return sum[:]
 }
 
+// ErrSignature is returned for an index or a package without a valid signature of
+// a key in the ring.
+var ErrSignature = errors.New("no valid signature by a trusted key")
+
+// signature is one file of a signature member.
+type signature struct {
+	key  string // the public key's file name
+	hash crypto.Hash
+	sig  []byte
+}
+
+// by reports whether the signature of body is that of a key.
+func (s signature) by(key *rsa.PublicKey, body []byte) bool {
+	return s.hash != 0 && rsa.VerifyPKCS1v15(key, s.hash, digest(s.hash, body), s.sig) == nil
+}
+
 // verify checks that one signature of a signature member is good for body and
-// made by a key of the ring. Signatures of unknown keys are passed over.
+// made by a key of the ring, and returns ErrSignature otherwise. Signatures of
+// unknown keys are passed over.
 func (k Keyring) verify(member, body []byte) error {
-	gz, err := newGzipReader(bytes.NewReader(member))
+	list, err := readSignatures(member)
 	if err != nil {
 		return err
 	}
-	defer gz.Close()
-	tr := tar.NewReader(io.LimitReader(gz, maxSign))
-	var seen []string
-	for {
-		h, err := tr.Next()
-		if err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF) {
-			break // the member is cut: no end-of-archive blocks
-		}
-		if err != nil {
-			return fmt.Errorf("its signature: %w", err)
-		}
-		rest, ok := strings.CutPrefix(h.Name, ".SIGN.")
-		if !ok {
-			return fmt.Errorf("it has no signature (it begins with %q)", h.Name)
-		}
-		alg, name, _ := strings.Cut(rest, ".")
-		hash, known := algorithms[alg]
-		key := k[name]
-		seen = append(seen, name)
-		if !known || key == nil {
+	for _, s := range list {
+		key := k[s.key]
+		if key == nil || s.hash == 0 {
 			continue
 		}
-		sig, err := io.ReadAll(tr)
-		if err != nil {
-			return fmt.Errorf("its signature: %w", err)
-		}
-		if err := rsa.VerifyPKCS1v15(key, hash, digest(hash, body), sig); err != nil {
-			return fmt.Errorf("its signature by %q is wrong: it was changed after it was signed", name)
+		if !s.by(key, body) {
+			return fmt.Errorf("%w: the signature of %q does not match: the file was changed after it was signed", ErrSignature, s.key)
 		}
 		return nil
 	}
-	if len(seen) == 0 {
-		return errors.New("it has no signature")
+	if len(list) == 0 {
+		return fmt.Errorf("%w: the file is not signed", ErrSignature)
 	}
-	return fmt.Errorf("it is signed by %s, and the keys given are %s", strings.Join(seen, ", "), k.names())
+	return k.unknown(list, body)
+}
+
+// unknown is the error for signatures that no key of the ring has the name for.
+// Its hint tells a key that has another file name from one that is missing.
+func (k Keyring) unknown(list []signature, body []byte) error {
+	var signers []string
+	for _, s := range list {
+		signers = append(signers, s.key)
+	}
+	err := fmt.Errorf("%w: signed with %s; the keys given are %s", ErrSignature, strings.Join(signers, ", "), k.names())
+	for _, s := range list {
+		for _, name := range slices.Sorted(maps.Keys(k)) {
+			if name != s.key && s.by(k[name], body) {
+				return hint.Withf(err, "%s is the right key under another name: rename the file to %s", name, s.key)
+			}
+		}
+	}
+	return hint.Withf(err, "add the public key %s, under that file name", signers[0])
+}
+
+// readSignatures reads a signature member.
+func readSignatures(member []byte) ([]signature, error) {
+	gz, err := newGzipReader(bytes.NewReader(member))
+	if err != nil {
+		return nil, err
+	}
+	defer gz.Close()
+	tr := tar.NewReader(io.LimitReader(gz, maxSign))
+	var list []signature
+	for {
+		h, err := tr.Next()
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return list, nil // the member has no end-of-archive blocks
+		}
+		if err != nil {
+			return nil, fmt.Errorf("reading the signature: %w", err)
+		}
+		rest, ok := strings.CutPrefix(h.Name, ".SIGN.")
+		if !ok {
+			return nil, fmt.Errorf("%w: the file is not signed (it begins with %q)", ErrSignature, h.Name)
+		}
+		alg, name, _ := strings.Cut(rest, ".")
+		sig, err := io.ReadAll(tr)
+		if err != nil {
+			return nil, fmt.Errorf("reading the signature: %w", err)
+		}
+		list = append(list, signature{name, algorithms[alg], sig})
+	}
 }
 
 type tarFile struct {

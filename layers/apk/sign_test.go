@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/rsa"
+	"errors"
 	"strings"
 	"testing"
+
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 )
 
 // signedWith returns a signature member over body as abuild-sign makes it.
@@ -41,7 +44,7 @@ func TestSignatureAlgorithms(t *testing.T) {
 			}
 		}
 	}
-	if err := ring.verify(signedWith(t, key, "DSA", crypto.SHA256, body), body); err == nil || !strings.Contains(err.Error(), "it is signed by test.rsa.pub") {
+	if err := ring.verify(signedWith(t, key, "DSA", crypto.SHA256, body), body); err == nil || !strings.Contains(err.Error(), "signed with test.rsa.pub") {
 		t.Errorf("an algorithm nobody knows: %v", err)
 	}
 	// Of several signatures, one of a known key is enough.
@@ -51,6 +54,31 @@ func TestSignatureAlgorithms(t *testing.T) {
 	}
 	if err := ring.verify(append(two, signedWith(t, key, "RSA512", crypto.SHA512, body)...), body); err != nil {
 		t.Errorf("behind a stranger's signature: %v", err)
+	}
+}
+
+// TestKeysUnderAnotherName: the error for a key with the wrong file name says how
+// to rename the file; for a key that is missing, which one to add.
+func TestKeysUnderAnotherName(t *testing.T) {
+	key, ring := newKey(t, "test.rsa.pub")
+	_, foreign := newKey(t, "a.rsa.pub")
+	body := []byte("what is signed")
+	member := signedWith(t, key, "RSA256", crypto.SHA256, body)
+	renamed := Keyring{"a.rsa.pub": foreign["a.rsa.pub"], "downloaded.pub": ring["test.rsa.pub"]}
+	for _, c := range []struct {
+		name string
+		ring Keyring
+		want string
+	}{
+		{"another name", renamed, "downloaded.pub is the right key under another name: rename the file to test.rsa.pub"},
+		{"another key", foreign, "add the public key test.rsa.pub, under that file name"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			err := c.ring.verify(member, body)
+			if got := strings.Join(hint.Of(err), "\n"); !errors.Is(err, ErrSignature) || got != c.want {
+				t.Errorf("%v, hint %q, want %q", err, got, c.want)
+			}
+		})
 	}
 }
 

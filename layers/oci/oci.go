@@ -26,6 +26,14 @@ import (
 // LayoutPrefix marks a reference to an OCI layout in a folder.
 const LayoutPrefix = "oci:"
 
+// LayoutDir returns the directory, with or without a tag behind it, that a
+// reference with LayoutPrefix names. oci://… is the address of a registry as some
+// tools write it, and no such reference.
+func LayoutDir(ref string) (dir string, ok bool) {
+	dir, ok = strings.CutPrefix(ref, LayoutPrefix)
+	return dir, ok && !strings.HasPrefix(dir, "//")
+}
+
 // Image is one image for one platform.
 type Image struct {
 	v1.Image
@@ -47,19 +55,19 @@ func Open(ctx context.Context, ref string, p Platform, o ...remote.Option) (*Ima
 }
 
 func open(ctx context.Context, ref string, p v1.Platform, o []remote.Option) (*Image, error) {
-	if dir, ok := strings.CutPrefix(ref, LayoutPrefix); ok {
+	if dir, ok := LayoutDir(ref); ok {
 		return fromLayout(dir, p)
 	}
-	r, options, err := Reference(ctx, ref)
+	c, err := Reference(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
-	img, err := remote.Image(r, append(append(options, remote.WithPlatform(p)), o...)...)
+	img, err := remote.Image(c.Reference, append(append(c.Options, remote.WithPlatform(p)), o...)...)
 	if err != nil {
-		return nil, Explain(ref, err)
+		return nil, c.Explain(err)
 	}
 	found, err := checked(img, p)
-	return found, Explain(ref, err)
+	return found, c.Explain(err)
 }
 
 // maxConfig bounds an image's configuration, which is read into memory: those

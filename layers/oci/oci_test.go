@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net/http/httptest"
@@ -427,6 +428,39 @@ func TestWhiteoutsStayInside(t *testing.T) {
 
 // FuzzLayer applies arbitrary tars as a second layer: nothing lands outside,
 // nothing hangs.
+// TestManyWhiteouts: each whiteout, opaque or not, costs what it removes: the
+// work for a layer of them grows with their number alone.
+func TestManyWhiteouts(t *testing.T) {
+	kinds := map[string]func(i int) string{
+		"whiteouts":                func(i int) string { return fmt.Sprintf("d%d/.wh.f%d", i%50, i) },
+		"whiteouts of nothing":     func(i int) string { return fmt.Sprintf("d%d/.wh.g%d", i%50, i) },
+		"opaque directories":       func(i int) string { return fmt.Sprintf("e%d/%s", i, opaque) },
+		"one directory many times": func(int) string { return "d1/" + opaque },
+	}
+	work := func(n int, name func(int) string) int64 {
+		file := newFile(t, 1<<20)
+		tree := layers.NewTree(file)
+		var p layers.Part
+		for i := range n {
+			h := tar.Header{Typeflag: tar.TypeReg, Name: fmt.Sprintf("d%d/f%d", i%50, i)}
+			if err := tree.Place(&layers.Entry{Header: h}); err != nil {
+				t.Fatal(err)
+			}
+			p = append(p, &layers.Entry{Header: tar.Header{Typeflag: tar.TypeReg, Name: name(i)}})
+		}
+		before := tree.Lookups()
+		if err := Apply(tree, p, "oci", ""); err != nil {
+			t.Fatal(err)
+		}
+		return tree.Lookups() - before
+	}
+	for what, name := range kinds {
+		if few, many := work(400, name), work(40_000, name); many > 110*few {
+			t.Errorf("%s: 400 looked at %d entries, 40,000 at %d: more than 110 times as many", what, few, many)
+		}
+	}
+}
+
 func FuzzLayer(f *testing.F) {
 	for _, n := range [][]string{{"d/.wh..wh..opq", "d/b"}, {".wh.d", "d->/etc"}, {"a/../b"}} {
 		r, err := layerOf(f, n...).Uncompressed()

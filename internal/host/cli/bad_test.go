@@ -187,12 +187,12 @@ var badInputs = []struct {
 	{"a changed index", func(s *shelf) { s.spoil(indexFile, invert(30)) }, "changed after it was signed"},
 	{"an index without signature", func(s *shelf) {
 		s.spoil(indexFile, func(b []byte) []byte { return b[bytes.LastIndex(b, []byte{0x1f, 0x8b, 8}):] })
-	}, "it has no signature"},
+	}, "the file is not signed"},
 	{"an index of another key", func(s *shelf) {
 		o := newShelf(s.t)
 		s.spoil("shelf.rsa.pub", with(mustRead(s.t, o.dir+"/shelf.rsa.pub")))
 	}, "changed after it was signed"},
-	{"an index of an unknown key", func(s *shelf) { s.key.Name = "stranger.rsa.pub"; s.writeIndex() }, "it is signed by stranger.rsa.pub, and the keys given are shelf.rsa.pub"},
+	{"an index of an unknown key", func(s *shelf) { s.key.Name = "stranger.rsa.pub"; s.writeIndex() }, "shelf.rsa.pub is the right key under another name: rename the file to stranger.rsa.pub"},
 	{"an index bomb", func(s *shelf) { s.index.Description = strings.Repeat("\x00", 65<<20); s.writeIndex() }, "reading an index: "},
 	{"a package name that climbs", func(s *shelf) { s.index.Packages[0].Name = "../../etc/x"; s.writeIndex() }, "the name \"../../etc/x-1-r0\" of a package"},
 	{"a record without identity", func(s *shelf) { s.index.Packages[0].Identity = ""; s.writeIndex() }, "without name, version or identity"},

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/pikelet-os/pikelet/builder/spec"
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 )
 
 // Exit codes, as the help says.
@@ -39,5 +40,8 @@ func report(w io.Writer, err error) int {
 		return exitUsage
 	}
 	fmt.Fprintf(w, "pikelet: %v\n", err)
+	for _, advice := range hint.Of(err) {
+		fmt.Fprintf(w, "hint: %s\n", advice)
+	}
 	return exitFailed
 }

@@ -90,7 +90,7 @@ func TestShip(t *testing.T) {
 	repo := p.addr + "/os/twin"
 	ca := []string{"--ca", p.ca, "--retry-after", "10ms"}
 	fails(t, dir, []string{"publish", repo, "--image", "one"}, "certificate", "say --ca FILE.pem")
-	fails(t, dir, append([]string{"publish", repo, "--image", "one"}, ca...), "the registry refuses", "docker login")
+	fails(t, dir, append([]string{"publish", repo, "--image", "one"}, ca...), "access denied", "hint: ", "docker login")
 	logIn(t, dir, p.addr)
 	digest := digestLine(t, ok(t, dir, append([]string{"publish", repo, "--image", "one", "--channel", "stable"}, ca...)...))
 	if p.sent.Swap(0) == 0 {

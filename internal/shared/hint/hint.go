@@ -25,7 +25,9 @@ func With(err error, text string) error {
 }
 
 // Withf is With of a formatted text.
-func Withf(err error, format string, args ...any) error { return With(err, fmt.Sprintf(format, args...)) }
+func Withf(err error, format string, args ...any) error {
+	return With(err, fmt.Sprintf(format, args...))
+}
 
 // Of returns the advice of err and of all errors it wraps, the outermost first,
 // each once.

@@ -97,7 +97,7 @@ func TestSilentRegistry(t *testing.T) {
 		}
 	}
 	_, err := io.Copy(io.Discard, struct{ io.Reader }{newReader(ctx, r, image.DigestOf(nil), 1_000_000)})
-	if !errors.Is(err, errSilent) || !errors.Is(err, errGivenUp) || blobs.Load() < 2 {
+	if !errors.Is(err, errSilent) || !errors.Is(err, ErrGivenUp) || blobs.Load() < 2 {
 		t.Errorf("a blob: asked for %d times, %v", blobs.Load(), err)
 	}
 }

@@ -188,9 +188,7 @@ func (s source) Open(ctx context.Context, f image.File, at, n int64) (io.ReadClo
 		r.sum = nil // Image.Open compares
 		return r, nil
 	}
-	r := newReader(ctx, s.place, f.Digest, at+n)
-	r.at, r.sum, r.part = at, nil, true
-	return r, nil
+	return newPart(ctx, s.place, f.Digest, at, n), nil
 }
 
 // OpenAt implements image.Source.

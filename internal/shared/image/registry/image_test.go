@@ -259,10 +259,10 @@ func TestTampering(t *testing.T) {
 		"a swapped file": {after: func(s *shelf, m *making, _ string) {
 			s.blobs[image.DigestOf(m.files["vmlinuz"])] = []byte("KERNEL 1.0")
 		}, want: "digest mismatch"},
-		"a file cut short":               {after: func(s *shelf, m *making, _ string) { s.blobs[image.DigestOf(m.files["vmlinuz"])] = []byte("kern") }, want: "it ended after 4 of 10 bytes"},
+		"a file cut short":               {after: func(s *shelf, m *making, _ string) { s.blobs[image.DigestOf(m.files["vmlinuz"])] = []byte("kern") }, want: "truncated after 4 of 10 bytes"},
 		"a file that is gone":            {after: func(s *shelf, m *making, _ string) { delete(s.blobs, image.DigestOf(m.files["vmlinuz"])) }, want: "no sha256:"},
 		"a flipped byte in the config":   {after: func(s *shelf, m *making, _ string) { flip(s, image.DigestOf(m.text)) }, want: "digest mismatch"},
-		"a config cut short":             {after: func(s *shelf, m *making, _ string) { s.blobs[image.DigestOf(m.text)] = m.text[:100] }, want: "it ended after 100 of"},
+		"a config cut short":             {after: func(s *shelf, m *making, _ string) { s.blobs[image.DigestOf(m.text)] = m.text[:100] }, want: "truncated after 100 of"},
 		"a flipped byte in the manifest": {after: func(s *shelf, m *making, d string) { flip(s, d) }, want: "was asked for"},
 		"another manifest for its digest": {after: func(s *shelf, m *making, d string) {
 			m.oci.Annotations["x"] = "y"

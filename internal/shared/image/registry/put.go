@@ -98,7 +98,7 @@ func (r *Remote) writer(ctx context.Context) (*http.Client, error) {
 	if r.sender != nil {
 		return r.sender, nil
 	}
-	auth, err := r.authenticator(ctx)
+	auth, err := r.account(ctx)
 	if err != nil {
 		return nil, err
 	}

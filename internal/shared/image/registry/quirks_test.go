@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 	ggcr "github.com/google/go-containerregistry/pkg/registry"
 
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 )
 
@@ -240,7 +241,7 @@ func TestFailingReferrersAPI(t *testing.T) {
 	}
 	// One that refuses is asked for a login.
 	s = quirky(t, false, referrersAnswer(403, "text/plain", "no"))
-	if _, err := at(t, s, Options{}).Referrers(context.Background(), image.DigestOf(nil)); err == nil || !strings.Contains(err.Error(), "docker login") {
+	if _, err := at(t, s, Options{}).Referrers(context.Background(), image.DigestOf(nil)); !strings.Contains(strings.Join(hint.Of(err), ""), "docker login") {
 		t.Errorf("a refusal: %v", err)
 	}
 }
@@ -413,7 +414,7 @@ func TestCredentialHelperIsMissing(t *testing.T) {
 		return true
 	})
 	_, _, err := at(t, refuses, Options{Keychain: brokenHelper{}}).Manifest(context.Background(), "1.0")
-	if err == nil || !strings.Contains(err.Error(), "docker-credential-desktop") || !strings.Contains(err.Error(), "install the credential helper") {
+	if err == nil || !strings.Contains(err.Error(), "docker-credential-desktop") || !strings.Contains(strings.Join(hint.Of(err), ""), "install the credential helper") {
 		t.Errorf("a registry with a login: %v", err)
 	}
 }

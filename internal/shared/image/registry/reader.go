@@ -15,85 +15,67 @@ import (
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 )
 
-// errGivenUp is a download that broke off too often. What came of it is good.
-var errGivenUp = errors.New("given up")
-
 // patient is a place whose downloads may break off and go on.
 type patient interface{ backoff() time.Duration }
 
 // reader reads a blob. A download that breaks off goes on where it was. The
-// last bytes are followed by io.EOF only if all of them have the digest.
+// last bytes are followed by io.EOF only if all of them have the digest;
+// otherwise by an error.
 type reader struct {
-	ctx    context.Context
+	*Resumer
 	place  Place
 	digest string
-	size   int64
-	at     int64
-	part   bool          // size is where the part that is read ends, not the blob
-	sum    hash.Hash     // nil: whoever gets the bytes checks them
-	from   io.ReadCloser // nil: to be opened
-	failed int           // in a row
+	sum    hash.Hash // nil: whoever gets the bytes checks them
 }
 
+// newReader reads all of a blob.
 func newReader(ctx context.Context, p Place, digest string, size int64) *reader {
-	return &reader{ctx: ctx, place: p, digest: digest, size: size, sum: sha256.New()}
+	r := read(ctx, p, digest, 0, size, func(ctx context.Context, at int64) (io.ReadCloser, error) { return p.Blob(ctx, digest, size, at) })
+	r.sum = sha256.New()
+	return r
+}
+
+// newPart reads n bytes of a blob from byte at on; whoever gets them checks them.
+func newPart(ctx context.Context, p Place, digest string, at, n int64) *reader {
+	end := at + n
+	return read(ctx, p, digest, at, end, func(ctx context.Context, at int64) (io.ReadCloser, error) { return p.Part(ctx, digest, at, end-at) })
+}
+
+func read(ctx context.Context, p Place, digest string, at, end int64, open func(context.Context, int64) (io.ReadCloser, error)) *reader {
+	s := Stream{
+		Open: func(ctx context.Context, at int64) (io.ReadCloser, int64, error) {
+			body, err := open(ctx, at)
+			return body, end, err
+		},
+		Final: func(error, int64) bool { return true },
+	}
+	if p, ok := p.(patient); ok {
+		s.Backoff, s.Final = p.backoff(), finalForBlobs
+	}
+	r := &reader{Resumer: s.From(ctx, at), place: p, digest: digest}
+	r.size = end
+	return r
+}
+
+// finalForBlobs is Stream.Final of a registry's blobs.
+func finalForBlobs(err error, _ int64) bool {
+	var status *transport.Error
+	return errors.As(err, &status) && !Temporary(err) || errors.Is(err, errRange)
 }
 
 // Read implements io.Reader.
 func (r *reader) Read(b []byte) (int, error) {
-	for {
-		if r.at == r.size {
-			return 0, r.end()
-		}
-		n, err := r.read(b)
-		if n > 0 {
-			if r.sum != nil {
-				r.sum.Write(b[:n])
-			}
-			r.at += int64(n)
-			r.failed = 0
-			return n, nil
-		}
-		if err == nil {
-			continue
-		}
-		if err = r.again(err); err != nil {
-			return 0, err
-		}
+	n, err := r.Resumer.Read(b)
+	if n > 0 && r.sum != nil {
+		r.sum.Write(b[:n])
 	}
-}
-
-func (r *reader) read(b []byte) (int, error) {
-	if r.from == nil {
-		var err error
-		if r.part {
-			r.from, err = r.place.Part(r.ctx, r.digest, r.at, r.size-r.at)
-		} else {
-			r.from, err = r.place.Blob(r.ctx, r.digest, r.size, r.at)
-		}
-		if err != nil {
-			return 0, err
-		}
+	switch {
+	case err == io.EOF: // the end, and no error that wraps it
+		err = r.end()
+	case err != nil:
+		err = fmt.Errorf("reading %s from %s: %w", r.digest, r.place, err)
 	}
-	return r.from.Read(b[:min(int64(len(b)), r.size-r.at)])
-}
-
-// again waits before the next try, or returns why there is none.
-func (r *reader) again(err error) error {
-	r.Close()
-	if errors.Is(err, io.EOF) {
-		err = fmt.Errorf("it ended after %d of %d bytes: %w", r.at, r.size, io.ErrUnexpectedEOF)
-	}
-	err = fmt.Errorf("reading %s from %s: %w", r.digest, r.place, err)
-	p, ok := r.place.(patient)
-	var status *transport.Error
-	if !ok || r.ctx.Err() != nil || errors.As(err, &status) && !Temporary(err) || errors.Is(err, errRange) {
-		return err
-	}
-	if r.failed++; r.failed == Tries {
-		return fmt.Errorf("%w after %d tries: %w", errGivenUp, Tries, err)
-	}
-	return Wait(r.ctx, p.backoff(), r.failed)
+	return n, err
 }
 
 func (r *reader) end() error {
@@ -104,16 +86,6 @@ func (r *reader) end() error {
 		return fmt.Errorf("reading %s from %s: %w: got %s", r.digest, r.place, image.ErrDigestMismatch, got)
 	}
 	return io.EOF
-}
-
-// Close implements io.Closer.
-func (r *reader) Close() error {
-	if r.from == nil {
-		return nil
-	}
-	err := r.from.Close()
-	r.from = nil
-	return err
 }
 
 // WriteTo implements io.WriterTo: it hashes a piece while that is written and

@@ -12,7 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
@@ -35,9 +34,8 @@ type Remote struct {
 
 	referrers referrersAPI
 
-	authMu sync.Mutex
-	auth   authn.Authenticator // nil before the first request
-	noAuth error               // why nobody could be asked for a login
+	accountMu sync.Mutex
+	found     *Login // nil before the first request
 }
 
 // newRemote reads a reference. Nothing is asked of the registry yet.
@@ -68,7 +66,7 @@ func newRemote(ref string, o Options) (*Remote, string, error) {
 	}
 	base := guard{own: newTransport(own, o), others: newTransport(&tls.Config{RootCAs: o.CA, MinVersion: tls.VersionTLS12}, o),
 		plain: o.PlainHTTP, host: r.Context().RegistryStr()}
-	return &Remote{repo: r.Context(), options: o, base: base}, r.Identifier(), nil
+	return &Remote{repo: r.Context(), options: o, base: newConsiderate(base)}, r.Identifier(), nil
 }
 
 // newTransport returns a transport that bounds what a registry may have it do.
@@ -128,27 +126,18 @@ func (r *Remote) retry() transport.Backoff {
 	return transport.Backoff{Duration: r.options.Backoff, Factor: 2, Jitter: 0.1, Steps: Tries - 1}
 }
 
-// authenticator returns who logs in. Where that cannot be found out, as with a
-// credential helper that is not installed, nobody does: many registries want no
-// login to read, and what refuses says why there was none.
-func (r *Remote) authenticator(ctx context.Context) (authn.Authenticator, error) {
-	r.authMu.Lock()
-	defer r.authMu.Unlock()
-	if r.auth != nil {
-		return r.auth, nil
+// account returns who logs in.
+func (r *Remote) account(ctx context.Context) (Login, error) {
+	r.accountMu.Lock()
+	defer r.accountMu.Unlock()
+	if r.found == nil {
+		l, err := FindLogin(ctx, r.options.Keychain, r.repo)
+		if err != nil {
+			return l, err
+		}
+		r.found = &l
 	}
-	if r.options.Keychain == nil {
-		return authn.Anonymous, nil
-	}
-	auth, err := authn.Resolve(ctx, r.options.Keychain, r.repo)
-	if ctx.Err() != nil {
-		return nil, ctx.Err()
-	}
-	if err != nil {
-		auth, r.noAuth = authn.Anonymous, err
-	}
-	r.auth = auth
-	return auth, nil
+	return *r.found, nil
 }
 
 // login returns a client that carries what the registry wants to see.
@@ -158,7 +147,7 @@ func (r *Remote) login(ctx context.Context) (*http.Client, error) {
 	if r.client != nil {
 		return r.client, nil
 	}
-	auth, err := r.authenticator(ctx)
+	auth, err := r.account(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -195,34 +184,22 @@ func (r *Remote) greet(ctx context.Context, t http.RoundTripper) error {
 	return transport.CheckError(resp, http.StatusOK, http.StatusUnauthorized)
 }
 
-func isHTTPOnly(err error) bool {
-	return strings.Contains(err.Error(), "server gave HTTP response to HTTPS client")
-}
-
 // explain adds what to do to errors people meet.
 func (r *Remote) explain(err error) error {
 	var bad *tls.CertificateVerificationError
-	r.authMu.Lock()
-	noAuth := r.noAuth
-	r.authMu.Unlock()
+	var login Login
+	r.accountMu.Lock()
+	if r.found != nil {
+		login = *r.found
+	}
+	r.accountMu.Unlock()
 	switch {
-	case isHTTPOnly(err), errors.Is(err, errPlain):
+	case WithoutTLS(err), errors.Is(err, errPlain):
 		return fmt.Errorf("%s: %w", r.repo.Registry, errPlain)
 	case errors.As(err, &bad):
 		return fmt.Errorf("%s: %w; if it has a certificate of your own authority, say --ca FILE.pem", r.repo.Registry, bad)
-	case refused(err) && noAuth != nil:
-		return fmt.Errorf("%s: the registry refuses: %w; nobody logged in: %w; "+
-			"install the credential helper that ~/.docker/config.json names, or take it out there and log in anew", r, err, noAuth)
-	case refused(err):
-		return fmt.Errorf("%s: the registry refuses: %w; log in as for docker: docker login, crane auth login, or a credential helper in ~/.docker/config.json", r, err)
 	}
-	return fmt.Errorf("%s: %w", r, err)
-}
-
-// refused reports whether a registry wants another login than it was given.
-func refused(err error) bool {
-	var status *transport.Error
-	return errors.As(err, &status) && (status.StatusCode == http.StatusUnauthorized || status.StatusCode == http.StatusForbidden)
+	return fmt.Errorf("%s: %w", r, login.Explain(err))
 }
 
 // errRange is an answer to another question than was asked.
@@ -353,12 +330,12 @@ func (r *Remote) Blob(ctx context.Context, digest string, size, from int64) (io.
 }
 
 func (r *Remote) pushOptions(ctx context.Context) ([]remote.Option, error) {
-	auth, err := r.authenticator(ctx)
+	auth, err := r.account(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return []remote.Option{remote.WithTransport(headless{r.base}), remote.WithAuth(auth), remote.WithUserAgent(r.options.UserAgent),
-		remote.WithRetryBackoff(r.retry()), remote.WithRetryPredicate(Temporary), remote.WithRetryStatusCodes(retryCodes...)}, nil
+	return append(RetryOptions(r.options.Backoff), remote.WithTransport(headless{r.base}), remote.WithAuth(auth),
+		remote.WithUserAgent(r.options.UserAgent)), nil
 }
 
 func (r *Remote) push(ctx context.Context) (*remote.Pusher, error) {

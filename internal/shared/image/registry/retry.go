@@ -7,9 +7,11 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 )
 
@@ -25,6 +27,24 @@ var retryCodes = []int{http.StatusRequestTimeout, http.StatusTooManyRequests, ht
 // RetryStatus reports whether a server that answers with a status may answer
 // otherwise later.
 func RetryStatus(code int) bool { return slices.Contains(retryCodes, code) }
+
+// RetryOptions makes go-containerregistry retry as often, and after the same
+// answers, as this package does.
+func RetryOptions(backoff time.Duration) []remote.Option {
+	return []remote.Option{
+		remote.WithRetryBackoff(transport.Backoff{Duration: backoff, Factor: 2, Jitter: 0.1, Steps: Tries - 1}),
+		remote.WithRetryPredicate(Temporary), remote.WithRetryStatusCodes(retryCodes...),
+	}
+}
+
+// WithoutTLS reports whether err is that of speaking TLS to a server that has
+// none: a transport returns what crypto/tls says, and http.Client a text in its
+// place, for which there is no error value.
+func WithoutTLS(err error) bool {
+	var record tls.RecordHeaderError
+	return errors.As(err, &record) && string(record.RecordHeader[:]) == "HTTP/" ||
+		strings.Contains(err.Error(), "server gave HTTP response to HTTPS client")
+}
 
 // Wait waits before the next try, after failed ones in a row: backoff after the
 // first, and twice as long after each next one. It returns the context's error
@@ -45,7 +65,7 @@ func Temporary(err error) bool {
 	var bad *tls.CertificateVerificationError
 	var unknown *net.DNSError
 	switch {
-	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, errPlain), errors.Is(err, errTold), errors.As(err, &bad), isHTTPOnly(err):
+	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, errPlain), errors.Is(err, errTold), errors.As(err, &bad), WithoutTLS(err):
 		return false
 	case errors.Is(err, errSilent), errors.Is(err, errLarge): // it had its time, and would send as much again
 		return false
@@ -58,10 +78,11 @@ func Temporary(err error) bool {
 }
 
 // Patient returns a transport that gives up on a server that sends less than
-// 64 KiB in the time it may be silent while somebody waits for it. The length of
-// answers is not bounded: whoever reads them does that.
+// 64 KiB in the time it may be silent while somebody waits for it, and honours its
+// Retry-After, up to a minute. The length of answers is not bounded: whoever
+// reads them does that.
 func Patient(t http.RoundTripper, silence time.Duration) http.RoundTripper {
-	return unbounded{bounded{t, silence}}
+	return newConsiderate(unbounded{bounded{t, silence}})
 }
 
 // unbounded has every answer of a bounded transport be of any length.

@@ -117,7 +117,7 @@ func whole(img *Published, form, name string, fill func(part string) error) erro
 		return err
 	}
 	if err := fill(part); err != nil {
-		if !errors.Is(err, context.Canceled) && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, errGivenUp) {
+		if !errors.Is(err, context.Canceled) && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, ErrGivenUp) {
 			os.RemoveAll(part) // refused, not interrupted: nothing of it is wanted
 		}
 		os.Remove(part) // where nothing came yet
