@@ -58,12 +58,12 @@ func (r *root) readFile(name string) ([]byte, error) {
 
 // Diff is what differs between two images.
 type Diff struct {
-	Words    []string // kernel words, - gone, + new
-	Packages []string
-	Files    []string
-	Slot     []string // files beside the root
-	Bytes    [2]int64 // of the slots' files
-	Download int64    // bytes of the files of b that a does not have
+	Words    []string `json:"cmdline"` // parameters of the kernel command line, - gone, + new
+	Packages []string `json:"packages"`
+	Files    []string `json:"files"`
+	Slot     []string `json:"slot"`     // files outside the root
+	Bytes    [2]int64 `json:"bytes"`    // of the slots' files
+	Download int64    `json:"download"` // bytes of the files of b that a does not have
 }
 
 // Compare says what differs from a to b.

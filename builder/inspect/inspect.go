@@ -25,31 +25,31 @@ import (
 
 // Image is a card, a disk image or an artifact.
 type Image struct {
-	Path       string
-	Partitions []Partition `json:",omitempty"`
-	Default    string      `json:",omitempty"` // the slot autoboot.txt names
-	Slots      []*Slot
+	Path       string      `json:"path"`
+	Partitions []Partition `json:"partitions,omitempty"`
+	Default    string      `json:"default,omitempty"` // the slot autoboot.txt names
+	Slots      []*Slot     `json:"slots"`
 	close      []func()
 }
 
 // Partition is one of a card's four.
 type Partition struct {
-	Number int
-	Name   string
-	Start  int64 // bytes
-	Size   int64 // bytes
+	Number int    `json:"number"`
+	Name   string `json:"name"`
+	Start  int64  `json:"start"` // bytes
+	Size   int64  `json:"size"`  // bytes
 }
 
 // Slot is one place an image is: a slot of a card, or an artifact.
 type Slot struct {
-	Name     string // a, b, or artifact
-	Manifest *image.Manifest
-	Digest   string   // of the OCI manifest
-	Signed   string   // what the signature is good for
-	Problems []string // why the chain does not hold; none when it does
-	Cmdline  string
-	Packages []string           // name and version, sorted
-	Keys     []*ecdsa.PublicKey `json:"-"` // that the image trusts
+	Name     string             `json:"name"` // a, b, or artifact
+	Manifest *image.Manifest    `json:"manifest"`
+	Digest   string             `json:"digest"`   // of the OCI manifest
+	Signed   string             `json:"signed"`   // what the signature is good for
+	Problems []string           `json:"problems"` // why the chain does not hold; none when it does
+	Cmdline  string             `json:"cmdline"`
+	Packages []string           `json:"packages"` // name and version, sorted
+	Keys     []*ecdsa.PublicKey `json:"-"`        // that the image trusts
 
 	files source
 	root  string // a copy of the root on this machine

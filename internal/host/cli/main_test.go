@@ -27,16 +27,20 @@ func TestMain(m *testing.M) {
 		var mask int
 		fmt.Sscanf(os.Getenv("BE_UMASK"), "%o", &mask)
 		syscall.Umask(mask)
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-		code := Run(ctx, "test", os.Args[1:], os.Stdout, os.Stderr)
-		stop()
-		os.Exit(code)
+		os.Exit(bePikelet())
 	}
 	code := m.Run()
 	os.RemoveAll(shipped.dir)
 	os.RemoveAll(warm.dir)
 	os.RemoveAll(small.dir)
 	os.Exit(code)
+}
+
+// bePikelet is what cmd/pikelet does.
+func bePikelet() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return Run(ctx, "dev", os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 }
 
 // pikelet runs the command line in dir and returns its output and exit code.
@@ -86,7 +90,7 @@ func TestSameBytes(t *testing.T) {
 		dir := t.TempDir()
 		newSpecOver(t, dir, starterFolder(t))
 		edit(t, dir+"/image.yaml", "slot-size: 34MiB", "slot-size: 64MiB")
-		if out, code := pikelet(t, dir, env, "build", "--key", key, "--zst", "-o", "out", "image.yaml"); code != 0 {
+		if out, code := pikelet(t, dir, env, "build", "--sign-key", key, "--zst", "-o", "out", "image.yaml"); code != 0 {
 			t.Fatalf("exit %d:\n%s", code, out)
 		}
 		return dir + "/out"
@@ -389,7 +393,7 @@ func TestMistakesSayWhatToDo(t *testing.T) {
 		{[]string{"bild"}, 2, []string{"unknown command \"bild\""}},
 		{[]string{"build", "ghost.yaml"}, 1, []string{"no package ghost"}},
 		{[]string{"build", "service.yaml"}, 1, []string{"the image has no service \"ghostd\"; it has ", "networking"}},
-		{[]string{"build", "--key", "notpem", "image.yaml"}, 1, []string{"it is no PEM file"}},
+		{[]string{"build", "--sign-key", "notpem", "image.yaml"}, 1, []string{"it is no PEM file"}},
 		{[]string{"vm", "run", "none.img"}, 1, []string{"none.img: no such file", "pikelet build"}},
 		{[]string{"vm", "run", "--machine", "pi9", "image.yaml"}, 1, []string{"no machine \"pi9\""}},
 		{[]string{"vm", "run", "image.yaml"}, 1, []string{"the firmware found nothing to boot"}},

@@ -307,7 +307,7 @@ func Move(ctx context.Context, img *Image, at Target, channel string, allow *ecd
 	}
 	if now != nil && image.CompareReleases(img.Release, now.Release) < 0 {
 		if allow == nil {
-			return fmt.Errorf("channel %s is at release %s, and this is %s: nodes do not go back by themselves; say --allow-downgrade and --sign KEY to let them", channel, now.Release, img.Release)
+			return fmt.Errorf("channel %s is at release %s, and this is %s: nodes do not go back by themselves; say --allow-downgrade and --sign-key KEY to let them", channel, now.Release, img.Release)
 		}
 		s, err := image.SignDowngrade(img.Digest, image.Downgrade{Channel: channel, From: now.Release}, allow)
 		if err != nil {
