@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -16,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 )
@@ -29,11 +32,51 @@ func TestMain(m *testing.M) {
 		syscall.Umask(mask)
 		os.Exit(bePikelet())
 	}
-	code := m.Run()
-	os.RemoveAll(shipped.dir)
-	os.RemoveAll(warm.dir)
-	os.RemoveAll(small.dir)
-	os.Exit(code)
+	testscript.Main(tests{m}, map[string]func(){"pikelet": func() { os.Exit(bePikelet()) }})
+}
+
+// tests are the tests of the package, and remove what they share.
+type tests struct{ m *testing.M }
+
+// Run implements testscript.TestingM.
+func (t tests) Run() int {
+	code := t.m.Run()
+	for _, dir := range []string{shipped.dir, warm.dir, small.dir} {
+		os.RemoveAll(dir)
+	}
+	return code
+}
+
+// TestScripts runs testdata/script/*.txtar. -update rewrites what they expect.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		UpdateScripts:       *update,
+		RequireExplicitExec: true,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("HOME", env.WorkDir)
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"status": status},
+	})
+}
+
+// status runs pikelet, which must end with an exit status: status 2 build.
+func status(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 1 {
+		ts.Fatalf("usage: status NUMBER ARGUMENT...")
+	}
+	err := ts.Exec("pikelet", args[1:]...)
+	code := 0
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		code = exit.ExitCode()
+	} else if err != nil {
+		ts.Fatalf("running pikelet: %v", err)
+	}
+	if got := fmt.Sprint(code); got != args[0] {
+		ts.Fatalf("pikelet %s: exit status %s, want %s", strings.Join(args[1:], " "), got, args[0])
+	}
 }
 
 // bePikelet is what cmd/pikelet does.
