@@ -148,9 +148,9 @@ oracle: build starter ## compare with Alpine's own apk: make oracle ALPINE=DIR, 
 eeprom: device ## compare updates of bootloaders with Raspberry Pi's own tool: make eeprom RPI_EEPROM=DIR, a work tree of raspberrypi/rpi-eeprom
 	$(GO) test -count=1 -v -tags rpieeprom -run AsRaspberryPi ./internal/host/bootserver/eeprom -rpi-eeprom $(abspath $(RPI_EEPROM))
 
-generate: ## rewrite generated files: schemas, tables of fields, the architecture drawing
+generate: ## rewrite generated files: schemas, tables of fields, the command's reference, the architecture drawing
 	$(GO) run ./internal/tools/diagram < docs/architecture.txt > docs/architecture.svg
-	-$(GO) test ./builder/spec ./internal/shared/nodeconfig -run Fresh -update
+	-$(GO) test ./builder/spec ./internal/shared/nodeconfig ./internal/host/cli -run Fresh -update
 
 DIST := $(BUILD)/dist
 PLATFORMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64

@@ -38,7 +38,7 @@ verify="$cosign verify --insecure-ignore-tlog=true --allow-insecure-registry"
 ok "keygen" "$pikelet" keygen -o "$run/ours"
 ok "keygen of a stranger" "$pikelet" keygen -o "$run/stranger"
 { grep -v '^#' "$spec" | sed "s|\.\./\.\./\.\./build|$PWD/build|g; s|\.\./build|$PWD/build|g"; printf 'keys: [ours.pub, cosign.pub]\n'; } >"$run/image.yaml"
-ok "build" "$pikelet" build --key "$run/ours.key" -o "$run/out" "$run/image.yaml"
+ok "build" "$pikelet" build --sign-key "$run/ours.key" -o "$run/out" "$run/image.yaml"
 ok "publish" "$pikelet" publish "$repo" --plain-http --image "$run/out" --channel stable
 release=$(sed -n 's/^release: *"*\([0-9.]*\)"*/\1/p' "$run/image.yaml")
 image=$(grep -o 'sha256:[0-9a-f]*' "$run/out/signature.json" | head -n 1 || true)
@@ -79,7 +79,7 @@ ok "it boots" sh -c "timeout 240 '$pikelet' vm run --snapshot $run/cosign.img </
 # cosign signs with our key, and its downgrade statement is ours.
 ok "cosign signs with our key" "$cosign" sign --key "$run/ours.key" --tlog-upload=false --allow-insecure-registry --recursive -y "$repo:$release"
 ok "we verify that too" "$pikelet" verify --plain-http --key "$run/ours.pub" "$repo:$release"
-ok "sign beside cosign's" "$pikelet" sign --plain-http --key "$run/stranger.key" "$repo:$release"
+ok "sign beside cosign's" "$pikelet" sign --plain-http --sign-key "$run/stranger.key" "$repo:$release"
 for key in ours cosign stranger; do
 	ok "cosign verifies $key beside the others" $verify --key "$run/$key.pub" "$repo@$image"
 done

@@ -289,7 +289,7 @@ var badInputs = []struct {
 	{"a lock that climbs", func(s *shelf) {
 		write(s.t, s.dir+"/image.yaml.lock", "format: 1\nepoch: 1\npackages: [{name: ../x, version: '1', arch: aarch64, repository: repo, identity: Q1x=, size: 1}]\n", 0o644)
 	}, "package \"../x-1\" lacks something"},
-	{"a vendor that is not there", func(s *shelf) { s.spec("vendor: kept\n") }, "vendor: no folder kept; pikelet vendor image.yaml kept makes it"},
+	{"a vendor that is not there", func(s *shelf) { s.spec("vendor: kept\n") }, "opening the vendor directory \"kept\": file does not exist\nhint: create it: pikelet vendor image.yaml kept"},
 	{"an output that is a file", func(s *shelf) { write(s.t, s.dir+"/out", "x", 0o644) }, "out: not a directory"},
 }
 
@@ -349,7 +349,7 @@ func TestFullDisk(t *testing.T) {
 	if left, _ := filepath.Glob(dir + "/small/out/*"); len(left) > 0 {
 		t.Errorf("it left %v", left)
 	}
-	fails(t, dir, []string{"vendor", "image.yaml", "small/kept"}, "pikelet lock image.yaml makes it")
+	fails(t, dir, []string{"vendor", "image.yaml", "small/kept"}, "hint: create it: pikelet lock image.yaml")
 	ok(t, dir, "lock", "image.yaml")
 	fails(t, dir, []string{"vendor", "image.yaml", "small/kept"}, "no space left on device")
 	must(t, dir, "! find small -name '.part-*' | grep .")
@@ -427,7 +427,7 @@ func TestBuildsSideBySide(t *testing.T) {
 	results := make(chan result)
 	for n := range 3 {
 		go func() {
-			out, code := pikelet(t, dir, []string{"XDG_CACHE_HOME=" + dir + "/cache"}, "build", "--key", "key", "-o", fmt.Sprint("out", n), "image.yaml")
+			out, code := pikelet(t, dir, []string{"XDG_CACHE_HOME=" + dir + "/cache"}, "build", "--sign-key", "key", "-o", fmt.Sprint("out", n), "image.yaml")
 			results <- result{out, code}
 		}()
 		if n == 0 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -17,13 +18,14 @@ import (
 	"github.com/pikelet-os/pikelet/builder/fetch"
 	"github.com/pikelet-os/pikelet/builder/lock"
 	"github.com/pikelet-os/pikelet/builder/spec"
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/image/registry"
 )
 
 // inputOptions say where the inputs of builds, locks and vendors come from.
 type inputOptions struct {
 	Spec    string
-	Key     string
+	SignKey string
 	Cache   string
 	Vendor  string
 	Offline bool
@@ -31,14 +33,14 @@ type inputOptions struct {
 
 func (o *inputOptions) addFlags(c *cobra.Command) {
 	f := c.Flags()
-	f.StringVar(&o.Key, "key", "", "private key that signs, PEM (default: a development key of your own, made on first use)")
-	f.StringVar(&o.Cache, "cache", "", "folder that downloads, and what is made of them, are kept in (default: your cache folder)")
-	f.StringVar(&o.Vendor, "vendor", "", "folder or artifact with copies of the inputs, made by pikelet vendor (default: the spec's vendor)")
-	f.BoolVar(&o.Offline, "offline", false, "ask nothing of the network: cache, vendor and folders only")
+	f.StringVar(&o.SignKey, "sign-key", "", "private key that signs the image, PEM `FILE` (default: your development key, created on first use)")
+	f.StringVar(&o.Cache, "cache", "", "keep downloads and build results in `DIR` (default: your cache directory)")
+	f.StringVar(&o.Vendor, "vendor", "", "directory or registry `REFERENCE` with copies of the inputs, made by pikelet vendor (default: the spec's vendor)")
+	f.BoolVar(&o.Offline, "offline", false, "use only the cache, the vendor directory and local directories, no network")
 }
 
-// inputs reads the spec and gathers what a build needs beside it.
-func (o *inputOptions) inputs(ctx context.Context, say *teller) (*spec.Image, builder.Inputs, error) {
+// inputs reads the spec and collects what a build needs beside it.
+func (o *inputOptions) inputs(ctx context.Context, a *app) (*spec.Image, builder.Inputs, error) {
 	var in builder.Inputs
 	img, err := spec.Load(o.Spec)
 	if err != nil {
@@ -47,10 +49,10 @@ func (o *inputOptions) inputs(ctx context.Context, say *teller) (*spec.Image, bu
 	if in.Programs, err = deviceprogs.Load(); err != nil {
 		return nil, in, err
 	}
-	if in.Key, err = signingKey(o.Key, say); err != nil {
+	if in.Key, err = signingKey(o.SignKey, a); err != nil {
 		return nil, in, err
 	}
-	if o.Cache, err = cacheFolder(o.Cache); err != nil {
+	if o.Cache, err = cacheDir(o.Cache); err != nil {
 		return nil, in, err
 	}
 	in.Made = &cache.Cache{Dir: o.Cache, Now: time.Now()}
@@ -64,12 +66,12 @@ func (o *inputOptions) inputs(ctx context.Context, say *teller) (*spec.Image, bu
 	if in.Cache.Vendor, err = o.vendor(ctx, img); err != nil {
 		return nil, in, err
 	}
-	in.Tool, in.Workers, in.Report = say.version, runtime.GOMAXPROCS(0), say.line
+	in.Tool, in.Workers, in.Report = a.version, runtime.GOMAXPROCS(0), a.print
 	return img, in, nil
 }
 
-// vendor opens the flag's or the spec's vendor: a folder that is there, or an
-// artifact.
+// vendor opens the vendor of the flag or of the spec: an existing directory, or
+// an artifact in a registry.
 func (o *inputOptions) vendor(ctx context.Context, img *spec.Image) (fetch.Source, error) {
 	where := o.Vendor
 	if where == "" && img.Vendor != "" {
@@ -85,7 +87,7 @@ func (o *inputOptions) vendor(ctx context.Context, img *spec.Image) (fetch.Sourc
 		return fetch.Folder(where), nil
 	}
 	if !registry.IsReference(where) {
-		return nil, fmt.Errorf("vendor: no folder %s; pikelet vendor %s %s makes it", where, o.Spec, where)
+		return nil, hint.Withf(fmt.Errorf("opening the vendor directory %q: %w", where, fs.ErrNotExist), "create it: pikelet vendor %s %s", o.Spec, where)
 	}
 	if o.Offline {
 		return nil, nil
@@ -101,60 +103,54 @@ type buildOptions struct {
 	Fresh  bool
 	Watch  bool
 	Keep   spec.Size
-	Flash  string // device that is flashed too
+	Flash  string // device that the image is written to, too
 	flash  flashOptions
 }
 
-func newBuild(say *teller) *cobra.Command {
+func newBuild(a *app) *cobra.Command {
 	o := buildOptions{Keep: cacheSize}
 	c := &cobra.Command{
 		Use:   "build SPEC",
 		Short: "Build an image from its spec",
 		Long: `Build an image from its spec.
 
-The output folder then holds disk.img, to be written to a card, and its block
+The output directory then holds disk.img, to be written to a card, and its block
 map disk.img.bmap; artifact/, the signed OCI layout; and the text of each stage,
 for reading and comparing.
 
-Where SPEC.lock is there, its inputs are used and no index is read.
+If SPEC.lock exists, the build uses the inputs it pins and reads no index.
 
-What a build makes of its inputs is kept, by what the inputs hold: the next one
-makes again only what changed, and its image has the same bytes as a fresh one's.
-With --watch it builds again whenever an input on this computer changes; beside
-it, pikelet vm run --watch boots what it built.`,
-		Args: exactly(1, "the image spec"),
+Build results are cached by the contents of their inputs: the next build repeats
+only what changed, and its image has the same bytes as that of a fresh build.
+With --watch, pikelet builds again whenever a local input changes; run
+pikelet vm run --watch beside it to boot each result.`,
+		Example: `  pikelet build image.yaml
+  pikelet build --sign-key release.key --zst -o out image.yaml
+  pikelet build --watch image.yaml`,
+		GroupID: groupBuild,
+		Args:    exactly(1, "the image spec"),
 		RunE: func(c *cobra.Command, args []string) error {
 			o.Spec = args[0]
 			if o.Watch {
-				return watch(c.Context(), o, say)
+				return watch(c.Context(), o, a)
 			}
-			return runBuild(c.Context(), o, say)
+			return runBuild(c.Context(), o, a)
 		},
 	}
-	c.Flags().StringVarP(&o.Out, "output", "o", "out", "folder the image is written to")
-	c.Flags().BoolVar(&o.NoLock, "no-lock", false, "choose packages anew although there is a lock")
-	c.Flags().BoolVar(&o.Zstd, "zst", false, "write disk.img.zst too, for Raspberry Pi Imager and for keeping")
-	c.Flags().BoolVar(&o.Fresh, "fresh", false, "make everything anew, as if no build had been before")
-	c.Flags().BoolVar(&o.Watch, "watch", false, "build again whenever an input on this computer changes")
-	c.Flags().Var(&o.Keep, "cache-size", "how much the cache may hold when the build is done")
-	c.Flags().StringVar(&o.Flash, "flash", "", "write the image onto this device too, as pikelet flash does")
+	c.Flags().StringVarP(&o.Out, "output", "o", "out", "write the image to `DIR`")
+	c.Flags().BoolVar(&o.NoLock, "no-lock", false, "ignore the lock and choose packages again")
+	c.Flags().BoolVar(&o.Zstd, "zst", false, "also write disk.img.zst, for Raspberry Pi Imager and for archives")
+	c.Flags().BoolVar(&o.Fresh, "fresh", false, "ignore cached build results")
+	c.Flags().BoolVar(&o.Watch, "watch", false, "build again whenever a local input changes")
+	c.Flags().Var(&o.Keep, "cache-size", "prune the cache to this size after the build")
+	c.Flags().StringVar(&o.Flash, "flash", "", "also write the image to this `DEVICE`, as pikelet flash does")
 	o.flash.addFlags(c)
 	o.addFlags(c)
 	return c
 }
 
-// exactly is cobra.ExactArgs with an error that says what is missing.
-func exactly(n int, what string) cobra.PositionalArgs {
-	return func(_ *cobra.Command, args []string) error {
-		if len(args) != n {
-			return usageError{fmt.Errorf("want %s, got %d arguments", what, len(args))}
-		}
-		return nil
-	}
-}
-
-func runBuild(ctx context.Context, o buildOptions, say *teller) error {
-	img, in, err := o.inputs(ctx, say)
+func runBuild(ctx context.Context, o buildOptions, a *app) error {
+	img, in, err := o.inputs(ctx, a)
 	if err != nil {
 		return err
 	}
@@ -163,14 +159,14 @@ func runBuild(ctx context.Context, o buildOptions, say *teller) error {
 			return err
 		}
 		if in.Lock == nil {
-			say.line("no lock: pikelet lock " + o.Spec + " pins the inputs, so that the next build is the same")
+			a.log.Info("building without a lock", "hint", "pikelet lock "+o.Spec+" pins the inputs, so that the next build is the same")
 		}
 	}
 	if img.Console == spec.ConsoleRoot {
-		say.line("console: root is set: whoever reaches the console of this image is root")
+		a.log.Info("the image has a root console: anybody who reaches the console of a node is root")
 	}
 	in.Zstd, in.Fresh = o.Zstd, o.Fresh
-	p := newProgress(say)
+	p := newProgress(a)
 	in.Progress = p.show
 	release := in.Made.Hold()
 	r, err := builder.Build(ctx, img, in, o.Out)
@@ -180,25 +176,25 @@ func runBuild(ctx context.Context, o buildOptions, say *teller) error {
 		return err
 	}
 	if _, err := in.Made.Prune(int64(o.Keep)); err != nil && !errors.Is(err, cache.ErrBusy) {
-		say.warning(err.Error())
+		a.log.Warn("pruning the cache failed", "err", err)
 	}
 	for _, w := range r.Warnings {
-		say.warning(w)
+		a.log.Warn(w)
 	}
-	say.result(map[string]string{"disk": r.Disk, "artifact": r.Artifact.Dir, "digest": r.Digest, "build": r.Plan.BuildID},
+	a.result(map[string]string{"disk": r.Disk, "artifact": r.Artifact.Dir, "digest": r.Digest, "build": r.Plan.BuildID},
 		fmt.Sprintf("%s\n%s (OCI manifest %s)", r.Disk, r.Artifact.Dir, r.Digest))
 	if o.Flash != "" {
-		return runFlash(ctx, r.Artifact.Dir, o.Flash, o.flash, say)
+		return runFlash(ctx, r.Artifact.Dir, o.Flash, o.flash, a)
 	}
 	return nil
 }
 
-// userFolder returns pikelet's folder in one of the user's own. instead is what
-// to do without a home directory, as in a service.
-func userFolder(base func() (string, error), instead string) (string, error) {
+// userDir returns pikelet's directory below one of the user's own. instead says
+// what helps without a home directory, as in a service.
+func userDir(base func() (string, error), instead string) (string, error) {
 	dir, err := base()
 	if err != nil {
-		return "", fmt.Errorf("looking for your home directory: %w; set HOME, or %s", err, instead)
+		return "", hint.With(fmt.Errorf("looking for your home directory: %w", err), "set HOME, or "+instead)
 	}
 	return filepath.Join(dir, "pikelet"), nil
 }

@@ -10,61 +10,75 @@ import (
 
 	"github.com/pikelet-os/pikelet/builder/cache"
 	"github.com/pikelet-os/pikelet/builder/spec"
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 )
 
-// cacheSize is what the cache may hold when nobody says: the inputs of a dozen
-// images, and what was made of them.
+// cacheSize is the default limit of the cache, in bytes: the inputs of a dozen
+// images, and their build results.
 const cacheSize = spec.Size(8 << 30)
 
-func newCache(say *teller) *cobra.Command {
-	c := &cobra.Command{Use: "cache", Short: "Look after what builds keep"}
-	c.AddCommand(newPrune(say))
+func newCache(a *app) *cobra.Command {
+	c := group(&cobra.Command{Use: "cache", Short: "Manage the build cache", GroupID: groupBuild})
+	c.AddCommand(newPrune(a))
 	return c
 }
 
-func newPrune(say *teller) *cobra.Command {
+func newPrune(a *app) *cobra.Command {
 	dir, keep, all := "", cacheSize, false
 	c := &cobra.Command{
 		Use:   "prune",
-		Short: "Remove what was not used for longest",
-		Long: `Remove what was not used for longest from the cache, until it holds no more than
-it may. Builds do the same when they are done. Nothing is lost: what is missing
-is downloaded and made again.`,
+		Short: "Remove the least recently used entries",
+		Long: `Remove the least recently used entries of the cache until its size is below the
+limit, as every build does at its end. Nothing is lost: what is missing is
+downloaded and built again.`,
+		Example: `  pikelet cache prune --keep 2GiB
+  pikelet cache prune --all`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			if all {
 				keep = 0
 			}
-			return prune(dir, int64(keep), say)
+			return prune(dir, int64(keep), a)
 		},
 	}
-	c.Flags().StringVar(&dir, "cache", "", "folder of the cache (default: your cache folder)")
-	c.Flags().Var(&keep, "keep", "how much may be left")
-	c.Flags().BoolVar(&all, "all", false, "leave nothing")
+	c.Flags().StringVar(&dir, "cache", "", "use the cache in `DIR` (default: your cache directory)")
+	c.Flags().Var(&keep, "keep", "size that the cache may keep")
+	c.Flags().BoolVar(&all, "all", false, "remove everything")
+	c.MarkFlagsMutuallyExclusive("keep", "all")
 	return c
 }
 
-// cacheFolder returns the folder of the cache: the one that was named, or pikelet
+// cacheDir returns the directory of the cache: the one that was named, or pikelet
 // in the user's own.
-func cacheFolder(named string) (string, error) {
+func cacheDir(named string) (string, error) {
 	if named != "" {
 		return named, nil
 	}
-	return userFolder(os.UserCacheDir, "say --cache DIR")
+	return userDir(os.UserCacheDir, "name a directory with --cache DIR")
 }
 
-func prune(dir string, keep int64, say *teller) error {
-	dir, err := cacheFolder(dir)
+// openCache returns the cache in a directory, "" for the user's own.
+func openCache(dir string) (*cache.Cache, error) {
+	dir, err := cacheDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	return &cache.Cache{Dir: dir, Now: time.Now()}, nil
+}
+
+func prune(dir string, keep int64, a *app) error {
+	store, err := openCache(dir)
 	if err != nil {
 		return err
 	}
-	p, err := (&cache.Cache{Dir: dir, Now: time.Now()}).Prune(keep)
+	p, err := store.Prune(keep)
 	if errors.Is(err, cache.ErrBusy) {
-		return fmt.Errorf("%w; try again when it is done", err)
+		return hint.With(err, "try again when it is done")
 	}
 	if err != nil {
 		return err
 	}
-	say.result(p, fmt.Sprintf("%s: %.1f MiB removed, %.1f MiB left", dir, float64(p.Freed)/(1<<20), float64(p.Left)/(1<<20)))
+	a.result(map[string]int64{"freed": p.Freed, "left": p.Left},
+		fmt.Sprintf("%s: %.1f MiB removed, %.1f MiB left", store.Dir, float64(p.Freed)/(1<<20), float64(p.Left)/(1<<20)))
 	return nil
 }

@@ -1,11 +1,11 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,41 +18,47 @@ import (
 type eepromOptions struct {
 	Order   string
 	Server  string
-	Image   string
+	Image   string // of the bootloader
 	Out     string
 	Dnsmasq bool
 }
 
-func newEEPROM(say *teller) *cobra.Command {
+func newEEPROM(a *app) *cobra.Command {
 	var o eepromOptions
 	c := &cobra.Command{
 		Use:   "eeprom",
-		Short: "Have the bootloader of a Pi 4 or 5 start from the network",
-		Long: `Print the configuration with which the bootloader of a Pi 4 or 5 starts from the
-network, for rpi-eeprom-config --edit. With --image, an image of a bootloader from
-Raspberry Pi's rpi-eeprom, write pieeprom.upd and pieeprom.sig instead: on a FAT card
-beside that repository's recovery.bin they update a Pi that starts from it.
+		Short: "Configure the bootloader of a Pi 4 or 5 to boot from the network",
+		Long: `Print the configuration with which the bootloader of a Pi 4 or 5 boots from the
+network, for rpi-eeprom-config --edit. With --bootloader, a bootloader image from
+Raspberry Pi's rpi-eeprom repository, write pieeprom.upd and pieeprom.sig instead:
+on a FAT card beside that repository's recovery.bin they update a Pi that boots
+from the card.
 
-With --dnsmasq print what dnsmasq needs where it is the network's DHCP server and names the
-boot server itself; then start that with --no-dhcp.`,
-		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error { return runEEPROM(o, say) },
+With --dnsmasq, print the configuration for a dnsmasq that is the network's DHCP
+server and names the boot server itself; start pikelet serve with --no-dhcp then.`,
+		Example: `  pikelet eeprom --server 192.168.7.2
+  pikelet eeprom --bootloader pieeprom-2026-08-04.bin -o /media/card
+  pikelet eeprom --dnsmasq --server 192.168.7.2`,
+		GroupID: groupBoot,
+		Args:    cobra.NoArgs,
+		RunE:    func(*cobra.Command, []string) error { return runEEPROM(o, a) },
 	}
 	f := c.Flags()
-	f.StringVar(&o.Order, "order", eeprom.DefaultOrder, "BOOT_ORDER, read from its last digit: 1 card, 2 network, 4 USB, 6 NVMe, f begin again")
-	f.StringVar(&o.Server, "server", "", "address of the boot server, where DHCP does not say it")
-	f.StringVar(&o.Image, "image", "", "image of a bootloader, such as pieeprom-2026-08-04.bin")
-	f.StringVarP(&o.Out, "output", "o", ".", "folder for pieeprom.upd and pieeprom.sig")
-	f.BoolVar(&o.Dnsmasq, "dnsmasq", false, "print the lines for dnsmasq.conf instead; wants --server")
+	f.StringVar(&o.Order, "order", eeprom.DefaultOrder, "BOOT_ORDER, read from its last digit: 1 card, 2 network, 4 USB, 6 NVMe, f restart")
+	f.StringVar(&o.Server, "server", "", "`ADDRESS` of the boot server, where DHCP does not name it")
+	f.StringVar(&o.Image, "bootloader", "", "bootloader image `FILE`, such as pieeprom-2026-08-04.bin")
+	f.StringVarP(&o.Out, "output", "o", ".", "write pieeprom.upd and pieeprom.sig to `DIR`")
+	f.BoolVar(&o.Dnsmasq, "dnsmasq", false, "print lines for dnsmasq.conf instead; requires --server")
+	c.MarkFlagsMutuallyExclusive("dnsmasq", "bootloader")
 	return c
 }
 
-func runEEPROM(o eepromOptions, say *teller) error {
+func runEEPROM(o eepromOptions, a *app) error {
 	options := eeprom.Options{Order: o.Order}
 	if o.Server != "" {
 		var err error
 		if options.Server, err = netip.ParseAddr(o.Server); err != nil {
-			return usageError{fmt.Errorf("--server %q: want an IPv4 address", o.Server)}
+			return usagef("--server %q: want an IPv4 address", o.Server)
 		}
 	}
 	text, err := eeprom.Text(options)
@@ -61,12 +67,13 @@ func runEEPROM(o eepromOptions, say *teller) error {
 	}
 	switch {
 	case o.Dnsmasq && o.Server == "":
-		return usageError{errors.New("--dnsmasq wants --server, the address of the boot server")}
+		return usagef("--dnsmasq requires --server, the address of the boot server")
 	case o.Dnsmasq:
-		fmt.Fprint(say.out, dhcp.Dnsmasq(options.Server))
+		lines := dhcp.Dnsmasq(options.Server)
+		a.result(map[string]string{"dnsmasq": lines}, strings.TrimSuffix(lines, "\n"))
 		return nil
 	case o.Image == "":
-		fmt.Fprint(say.out, text)
+		a.result(map[string]string{"config": text}, strings.TrimSuffix(text, "\n"))
 		return nil
 	}
 	image, err := os.ReadFile(o.Image)
@@ -82,7 +89,7 @@ func runEEPROM(o eepromOptions, say *teller) error {
 		return fmt.Errorf("%s: %w", o.Image, err)
 	}
 	for _, l := range lacks {
-		say.warning(o.Image + ": " + l)
+		a.log.Warn(l, "bootloader", o.Image)
 	}
 	sum, err := eeprom.Digest(update, time.Now().Unix())
 	if err != nil {
@@ -91,7 +98,7 @@ func runEEPROM(o eepromOptions, say *teller) error {
 	if err := os.MkdirAll(o.Out, 0o755); err != nil {
 		return err
 	}
-	// Without its digest nothing takes an update, so that comes last.
+	// An update without its digest is ignored, so the digest is written last.
 	name, digest := filepath.Join(o.Out, "pieeprom.upd"), filepath.Join(o.Out, "pieeprom.sig")
 	if err := atomicfile.Write(name, update, 0o644); err != nil {
 		return err
@@ -99,7 +106,7 @@ func runEEPROM(o eepromOptions, say *teller) error {
 	if err := atomicfile.Write(digest, sum, 0o644); err != nil {
 		return err
 	}
-	say.result(map[string]string{"update": name, "digest": digest},
+	a.result(map[string]string{"update": name, "digest": digest},
 		fmt.Sprintf("%s and %s are written; put both on a FAT card beside recovery.bin of the same rpi-eeprom and start the Pi from it; "+
 			"recovery.bin writes the update, renames itself to recovery.000 and restarts the Pi, with no LED pattern of success: "+
 			"remove the card when `vcgencmd bootloader_version` or the boot server shows the new one", name, digest))

@@ -4,44 +4,59 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 
 	"github.com/pikelet-os/pikelet/builder/spec"
+	"github.com/pikelet-os/pikelet/internal/host/fleet"
 	"github.com/pikelet-os/pikelet/internal/shared/hint"
 )
 
-// Exit codes, as the help says.
+// Exit statuses, as the help describes them.
 const (
-	exitDone   = 0
-	exitFailed = 1
-	exitUsage  = 2
+	exitDone       = 0
+	exitFailed     = 1
+	exitUsage      = 2
+	exitRolledBack = 3
 )
 
-// usageError is a command line nobody can follow.
+// usageError reports invalid arguments (exit status 2).
 type usageError struct{ error }
 
-// report prints what went wrong, if anything, and returns the exit code. It
-// is the only place that prints errors.
-func report(w io.Writer, err error) int {
-	var usage usageError
-	var bad *spec.Error
-	switch {
-	case err == nil:
+// Unwrap returns the error without its kind.
+func (u usageError) Unwrap() error { return u.error }
+
+// usagef returns a formatted usageError.
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// report prints an error with its hints, and returns the exit status. It is the
+// only place that prints errors.
+func (a *app) report(err error) int {
+	if err == nil {
 		return exitDone
+	}
+	var bad *spec.Error
+	text, status := "pikelet: "+err.Error(), exitFailed
+	switch {
 	case errors.Is(err, context.Canceled):
-		fmt.Fprintln(w, "pikelet: interrupted; what was there is as it was")
-		return exitFailed
+		text = "pikelet: interrupted; existing output is unchanged"
 	case errors.As(err, &bad):
-		fmt.Fprintln(w, bad)
-		return exitUsage
-	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "unknown command"):
-		fmt.Fprintf(w, "pikelet: %v\nTry pikelet --help.\n", err)
-		return exitUsage
+		text, status = bad.Error(), exitUsage // a line for each mistake, with its file
+	case errors.As(err, new(usageError)):
+		status = exitUsage
+	case errors.Is(err, fleet.ErrRolledBack):
+		status = exitRolledBack
 	}
-	fmt.Fprintf(w, "pikelet: %v\n", err)
-	for _, advice := range hint.Of(err) {
-		fmt.Fprintf(w, "hint: %s\n", advice)
+	hints := hint.Of(err)
+	if a.json {
+		a.object(a.err, struct {
+			Error string `json:"error"`
+			Hint  string `json:"hint,omitempty"`
+		}{strings.TrimPrefix(text, "pikelet: "), strings.Join(hints, "; ")})
+		return status
 	}
-	return exitFailed
+	fmt.Fprintln(a.err, text)
+	for _, h := range hints {
+		fmt.Fprintln(a.err, "hint:", h)
+	}
+	return status
 }

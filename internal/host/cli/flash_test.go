@@ -35,7 +35,7 @@ func TestFlashOntoFiles(t *testing.T) {
 	for i, from := range []string{"one", "one/artifact", "one/disk.img", "one.img.zst", "a.tar", s.Addr + "/twin:1.0"} {
 		card := fmt.Sprintf("card%d", i)
 		out := ok(t, dir, append([]string{"flash", from, card}, flags...)...)
-		if !strings.Contains(out, "twin 1.0 is on "+card+", and reads back as it should") {
+		if !strings.Contains(out, "twin 1.0 is on "+card+" and verified") {
 			t.Errorf("%s: %s", from, out)
 		}
 		same(card)
@@ -60,7 +60,7 @@ func TestFlashOntoFiles(t *testing.T) {
 	// Onto a card with an earlier life.
 	must(t, dir, "yes 'an older cluster' | head -c 160M > old")
 	out, code := flashAsking(t, dir, "nonsense\n", "flash", "one", "old")
-	if code == 0 || !strings.Contains(out, `Type "old" to go on`) || !strings.Contains(out, "nothing was written") {
+	if code == 0 || !strings.Contains(out, `Type "old" to continue`) || !strings.Contains(out, "nothing was written") {
 		t.Errorf("a wrong word: exit %d\n%s", code, out)
 	}
 	must(t, dir, "head -c 16 old | grep -q older")
@@ -76,11 +76,11 @@ func TestFlashOntoFiles(t *testing.T) {
 
 	// For a node.
 	write(t, dir+"/nodes.yaml", "cluster-secret: a secret of a cluster that nobody guesses\ndefaults: {time: {zone: Asia/Tokyo}}\nnodes:\n- {hostname: attic, serial: '00000001'}\n- {hostname: cellar, serial: '00000002'}\n", 0o600)
-	fails(t, dir, []string{"flash", "one", "attic.img", "--node", "nodes.yaml"}, "is an inventory; say which node")
+	fails(t, dir, []string{"flash", "one", "attic.img", "--inventory", "nodes.yaml"}, "is an inventory; want one of its nodes", "name it with --node")
 	if _, err := os.Stat(dir + "/attic.img"); err == nil {
 		t.Error("a command line nobody can follow left a card")
 	}
-	if out := ok(t, dir, "flash", "one", "attic.img", "--node", "nodes.yaml", "--name", "attic"); !strings.Contains(out, "twin 1.0 for attic is on attic.img") {
+	if out := ok(t, dir, "flash", "one", "attic.img", "--inventory", "nodes.yaml", "--node", "attic"); !strings.Contains(out, "twin 1.0 for attic is on attic.img") {
 		t.Error(out)
 	}
 	text := controlFile(t, dir+"/attic.img", "node.yaml")
@@ -265,10 +265,10 @@ func TestFlashOntoLoop(t *testing.T) {
 	mnt := filepath.Join(dir, "mnt")
 	must(t, dir, "mkdir mnt && mount "+dev+" mnt")
 	t.Cleanup(func() { exec.Command("umount", mnt).Run() })
-	if out := ok(t, dir, "flash"); !strings.Contains(out, dev+", "+dir+"/card, loop, 315 MB, mounted on "+mnt) || !strings.Contains(out, "not to be flashed: is mounted on "+mnt) {
+	if out := ok(t, dir, "flash"); !strings.Contains(out, dev+", "+dir+"/card, loop, 315 MB, mounted on "+mnt) || !strings.Contains(out, "cannot be flashed: is mounted on "+mnt) {
 		t.Errorf("the devices are\n%s", out)
 	}
-	fails(t, dir, []string{"flash", "one", dev, "--yes"}, dev+" is mounted on "+mnt+"; unmount it first: umount "+mnt)
+	fails(t, dir, []string{"flash", "one", dev, "--yes"}, dev+" is mounted on "+mnt+"\nhint: unmount it first: umount "+mnt)
 	must(t, dir, "umount mnt")
 	ok(t, dir, "flash", "one", dev, "--yes")
 	ok(t, dir, "verify", dev)

@@ -12,16 +12,14 @@ import (
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/spf13/cobra"
 
-	"github.com/pikelet-os/pikelet/builder"
 	"github.com/pikelet-os/pikelet/builder/inspect"
 	"github.com/pikelet-os/pikelet/internal/host/cosign"
 	"github.com/pikelet-os/pikelet/internal/host/flash"
+	"github.com/pikelet-os/pikelet/internal/host/publish"
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 	"github.com/pikelet-os/pikelet/internal/shared/image/registry"
 )
-
-// arch is what images are for, in OCI's words.
-const arch = "arm64"
 
 // placeOptions say how registries are reached.
 type placeOptions struct {
@@ -31,12 +29,12 @@ type placeOptions struct {
 	version   string // of the command, which registries are told
 }
 
-func (o *placeOptions) addFlags(c *cobra.Command, say *teller) {
-	o.version = say.version
+func (o *placeOptions) addFlags(c *cobra.Command, a *app) {
+	o.version = a.version
 	f := c.Flags()
-	f.BoolVar(&o.PlainHTTP, "plain-http", false, "speak HTTP without TLS to the registry")
-	f.StringVar(&o.CA, "ca", "", "file with the certificates, PEM, of the authority that vouches for the registry")
-	f.DurationVar(&o.Backoff, "retry-after", time.Second, "how long to wait before the first of several new tries; each next one waits twice as long")
+	f.BoolVar(&o.PlainHTTP, "plain-http", false, "use HTTP without TLS for the registry")
+	f.StringVar(&o.CA, "ca", "", "certificate authority of the registry, PEM `FILE`")
+	f.DurationVar(&o.Backoff, "retry-after", time.Second, "delay before the first retry; it doubles with each retry")
 }
 
 func (o *placeOptions) registry() (registry.Options, error) {
@@ -50,29 +48,24 @@ func (o *placeOptions) registry() (registry.Options, error) {
 	}
 	r.CA = x509.NewCertPool()
 	if !r.CA.AppendCertsFromPEM(b) {
-		return r, fmt.Errorf("%s holds no certificate in PEM", o.CA)
+		return r, fmt.Errorf("reading the certificates: %s holds no PEM certificate", o.CA)
 	}
 	return r, nil
 }
 
-// target finds a place to write to.
+// target returns the repository that a reference names, and its tag.
 func (o *placeOptions) target(ref string) (*registry.Remote, string, error) {
 	options, err := o.registry()
 	if err != nil {
 		return nil, "", err
 	}
-	p, tag, err := registry.Locate(ref, options)
-	if err != nil {
-		return nil, "", err
+	if _, err := os.Stat(ref); err == nil || !registry.IsReference(ref) {
+		return nil, "", usagef("%s is not a registry's reference, such as registry.example/name", ref)
 	}
-	r, ok := p.(*registry.Remote)
-	if !ok {
-		return nil, "", usageError{fmt.Errorf("%s is a file or a folder; want a registry's reference: registry.example/name", ref)}
-	}
-	return r, tag, nil
+	return registry.Repository(ref, options)
 }
 
-// imageOptions say which image is meant, and whose word counts.
+// imageOptions say which image is expected, and whose signatures count.
 type imageOptions struct {
 	placeOptions
 	Keys    []string
@@ -80,98 +73,90 @@ type imageOptions struct {
 	AtLeast string
 }
 
-func (o *imageOptions) addFlags(c *cobra.Command, say *teller) {
-	o.placeOptions.addFlags(c, say)
+func (o *imageOptions) addFlags(c *cobra.Command, a *app) {
+	o.placeOptions.addFlags(c, a)
 	f := c.Flags()
-	f.StringArrayVar(&o.Keys, "key", nil, "public key that must have signed, PEM; may be given several times (default: those in the folder keys of your configuration, and your development key)")
-	f.StringVar(&o.Stream, "stream", "", "the stream the image must be of")
-	f.StringVar(&o.AtLeast, "at-least", "", "the lowest release that is taken: a registry can show an old one")
+	f.StringArrayVar(&o.Keys, "key", nil, "public key that must have signed the image, PEM `FILE`; repeatable "+
+		"(default: those in the directory keys of your configuration, and your development key)")
+	f.StringVar(&o.Stream, "stream", "", "`NAME` of the stream that the image must belong to")
+	f.StringVar(&o.AtLeast, "at-least", "", "lowest `RELEASE` to accept: a registry can offer an old one")
 }
 
-// open finds an image and checks its chain. What is on this computer may be
-// signed by the image's own keys; what comes from a registry must be signed by
-// one the user trusts.
-func (o *imageOptions) open(ctx context.Context, ref string) (*registry.Published, error) {
+// opened is an image and, where it was read from a card or a disk image, that.
+type opened struct {
+	*registry.Published
+	card *flash.Source
+}
+
+// open opens an image and checks its chain. A local image may be signed by a key
+// of its own initramfs; one in a registry must be signed by a key that the user
+// trusts.
+func (o *imageOptions) open(ctx context.Context, ref string) (*opened, error) {
 	options, err := o.registry()
 	if err != nil {
 		return nil, err
 	}
-	want := registry.Want{Arch: arch, Stream: o.Stream, AtLeast: o.AtLeast}
+	want := registry.Want{Arch: publish.Arch, Stream: o.Stream, AtLeast: o.AtLeast}
 	if want.Keys, err = cosign.ReadPublicKeys(o.Keys); err != nil {
 		return nil, err
 	}
-	place, tag, err := o.locate(ctx, ref, options)
+	place, tag, card, err := o.locate(ctx, ref, options)
 	if err != nil {
 		return nil, err
 	}
-	_, remote := place.(*registry.Remote)
-	hint := ""
+	remote := place.Remote()
+	trust := ""
 	switch {
 	case len(o.Keys) > 0:
 	case remote:
-		var folder string
-		if want.Keys, folder, err = trustedKeys(); err != nil {
+		var dir string
+		if want.Keys, dir, err = trustedKeys(); err != nil {
 			return nil, err
 		}
-		hint = fmt.Sprintf("; name the public key that counts with --key, or put it into %s", folder)
+		trust = fmt.Sprintf("name the public key that counts with --key, or put it into %s", dir)
 		if len(want.Keys) == 0 {
-			return nil, errors.New("you trust no key yet" + hint)
+			return nil, hint.With(errors.New("you trust no key yet"), trust)
 		}
 	default:
 		want.OwnKeys = inspect.Keys
 	}
 	img, err := registry.Open(ctx, place, tag, want)
-	if errors.Is(err, image.ErrSignature) && hint != "" {
-		err = fmt.Errorf("%w%s", err, hint)
+	if errors.Is(err, image.ErrSignature) && trust != "" {
+		err = hint.With(err, trust)
 	}
-	return img, err
+	if err != nil {
+		return nil, err
+	}
+	return &opened{img, card}, nil
 }
 
-// locate is registry.Locate that knows cards and disk images too.
-func (o *imageOptions) locate(ctx context.Context, ref string, options registry.Options) (registry.Place, string, error) {
+// published is open for those who need not know of cards.
+func (o *imageOptions) published(ctx context.Context, ref string) (*registry.Published, error) {
+	img, err := o.open(ctx, ref)
+	if err != nil {
+		return nil, err
+	}
+	return img.Published, nil
+}
+
+// locate is registry.Locate that also opens cards and disk images.
+func (o *imageOptions) locate(ctx context.Context, ref string, options registry.Options) (registry.Place, string, *flash.Source, error) {
 	st, err := os.Stat(ref)
 	if err != nil || st.IsDir() {
-		return registry.Locate(ref, options)
+		p, tag, err := registry.Locate(ref, options)
+		return p, tag, nil, err
 	}
-	packed, err := isZstd(ref)
+	packed, err := flash.IsZstd(ref)
 	switch {
 	case err != nil:
-		return nil, "", err
+		return nil, "", nil, err
 	case packed:
-		s, err := openCompressed(ctx, ref)
-		return s, "", err
+		s, err := flash.OpenCompressed(ctx, ref)
+		return s, "", s, err
 	case !strings.HasSuffix(ref, ".tar"):
 		s, err := flash.OpenSource(ref)
-		return s, "", err
+		return s, "", s, err
 	}
-	return registry.Locate(ref, options)
-}
-
-// meter shows how much of an image was copied.
-func meter(say *teller, step string, total int64) (tell registry.Progress, end func()) {
-	p := newProgress(say)
-	done := make(chan struct{})
-	steps := make(chan int64, 64)
-	go func() {
-		defer close(done)
-		var sum int64
-		for n := range steps {
-			sum += n
-			p.show(builder.Progress{Step: step, Done: min(sum, total), Total: total})
-		}
-	}()
-	return func(n int64) { steps <- n }, func() {
-		close(steps)
-		<-done
-		p.end()
-	}
-}
-
-// size is how many bytes an image has, its files together.
-func size(m *image.Manifest) int64 {
-	var n int64
-	for _, f := range m.Files {
-		n += f.Size
-	}
-	return n
+	p, tag, err := registry.Locate(ref, options)
+	return p, tag, nil, err
 }

@@ -13,20 +13,23 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pikelet-os/pikelet/builder/spec"
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 )
 
 //go:embed init.yaml
 var startingSpec string
 
-func newInit(say *teller) *cobra.Command {
+func newInit(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "init [FILE]",
 		Short: "Write a commented image spec to start from",
-		Long: `Write a commented image spec to start from, image.yaml unless told otherwise,
-and its JSON schema for editors beside it.`,
+		Long: `Write a commented image spec to start from, image.yaml by default, and its JSON
+schema for editors beside it. Existing files are left as they are.`,
+		Example: "  pikelet init homelab.yaml",
+		GroupID: groupBuild,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 {
-				return usageError{fmt.Errorf("want one file, got %d arguments", len(args))}
+				return usagef("want one file, got %d arguments", len(args))
 			}
 			return nil
 		},
@@ -35,15 +38,15 @@ and its JSON schema for editors beside it.`,
 			if len(args) == 1 {
 				file = args[0]
 			}
-			return runInit(file, say)
+			return runInit(file, a)
 		},
 	}
 }
 
-// notName is what an image's name may not hold.
+// notName matches what the name of an image may not contain.
 var notName = regexp.MustCompile(`[^a-z0-9-]+`)
 
-func runInit(file string, say *teller) error {
+func runInit(file string, a *app) error {
 	dir, err := filepath.Abs(filepath.Dir(file))
 	if err != nil {
 		return err
@@ -59,15 +62,15 @@ func runInit(file string, say *teller) error {
 	if err := create(schema, string(spec.Schema())); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	say.result(map[string]string{"spec": file, "schema": schema}, file+"\nChange what is marked, then: pikelet build "+file)
+	a.result(map[string]string{"spec": file, "schema": schema}, file+"\nChange what is marked, then: pikelet build "+file)
 	return nil
 }
 
-// create writes a file that must not be there yet.
+// create writes a file that must not exist yet; the error is fs.ErrExist then.
 func create(name, text string) error {
 	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("%s is there already and was left as it is; edit it, or name another file: %w", name, fs.ErrExist)
+		return hint.With(fmt.Errorf("%s was left as it is: %w", name, fs.ErrExist), "edit it, or name another file")
 	}
 	if err != nil {
 		return err

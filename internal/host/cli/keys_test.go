@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -31,13 +32,13 @@ channel: registry.example/twin:stable
 health: {soak: 90s}`)
 	digests := map[string]string{}
 	for _, k := range []string{"one", "two"} {
-		digests[k] = digestLine(t, ok(t, dir, "build", "--key", k, "-o", "out-"+k, "image.yaml"))
+		digests[k] = digestLine(t, ok(t, dir, "build", "--sign-key", k, "-o", "out-"+k, "image.yaml"))
 		ok(t, dir, "inspect", "--key", k+".pub", "out-"+k)
 	}
 	if digests["one"] != digests["two"] {
 		t.Errorf("signed by another of the keys it is another image: %v", digests)
 	}
-	fails(t, dir, []string{"inspect", "--key", "one.pub", "out-two"}, "none of the keys you gave")
+	fails(t, dir, []string{"inspect", "--key", "one.pub", "out-two"}, "not signed by a key you gave")
 	fails(t, dir, []string{"build", "-o", "out", "image.yaml"}, "the key that signs is none of the spec's keys (one.pub, two.pub)")
 	for file, want := range map[string]string{
 		"cmdline-a.txt": "pikelet.watchdog=off", "manifest.json": `"epoch": 1798859045`,
@@ -56,6 +57,29 @@ health: {soak: 90s}`)
 	}
 }
 
+// outputs runs pikelet, and returns the JSON objects on standard output and those
+// on standard error.
+func outputs(t *testing.T, dir string, args ...string) (out, logged []map[string]any) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], args...)
+	cmd.Dir, cmd.Env = dir, []string{"BE_PIKELET=1", "HOME=" + dir, "XDG_CACHE_HOME=" + dir + "/cache", "PATH=" + os.Getenv("PATH")}
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%v: %v\n%s", args, err, stderr.String())
+	}
+	for stream, to := range map[*bytes.Buffer]*[]map[string]any{&stdout: &out, &stderr: &logged} {
+		for line := range strings.Lines(stream.String()) {
+			var object map[string]any
+			if err := json.Unmarshal([]byte(line), &object); err != nil {
+				t.Fatalf("%v prints %q: %v", args, line, err)
+			}
+			*to = append(*to, object)
+		}
+	}
+	return out, logged
+}
+
 // TestWhatABuildSays: lines, with --quiet less, objects with --json, bars on a
 // terminal; what is a warning otherwise ends a strict build.
 func TestWhatABuildSays(t *testing.T) {
@@ -69,18 +93,19 @@ func TestWhatABuildSays(t *testing.T) {
 	if out := ok(t, dir, "build", "--quiet", "-o", "out", "image.yaml"); strings.Count(out, "\n") != 3 {
 		t.Errorf("--quiet prints more than the warning and the result:\n%s", out)
 	}
+	results, logged := outputs(t, dir, "build", "--json", "-o", "out", "image.yaml")
+	if len(results) != 1 || results[0]["result"] == nil {
+		t.Errorf("--json prints %v to standard output", results)
+	}
 	kinds := map[string]int{}
-	for _, line := range strings.Split(strings.TrimSpace(ok(t, dir, "build", "--json", "-o", "out", "image.yaml")), "\n") {
-		var object map[string]any
-		if err := json.Unmarshal([]byte(line), &object); err != nil || len(object) != 1 {
-			t.Fatalf("--json prints %q (%v)", line, err)
-		}
-		for kind := range object {
-			kinds[kind]++
+	for _, record := range logged {
+		kinds[fmt.Sprint(record["level"])]++
+		if record["msg"] == "progress" {
+			kinds["progress"]++
 		}
 	}
-	if kinds["step"] < 3 || kinds["progress"] < 20 || kinds["warning"] != 1 || kinds["result"] != 1 {
-		t.Errorf("--json prints %v", kinds)
+	if kinds["INFO"]-kinds["progress"] < 3 || kinds["progress"] < 20 || kinds["WARN"] != 1 {
+		t.Errorf("--json prints %v to standard error", kinds)
 	}
 	// On a terminal: bars, and the same lines above and below them.
 	cmd := exec.Command("script", "-qec", "stty cols 100 rows 30; "+os.Args[0]+" build -o out image.yaml", "/dev/null")

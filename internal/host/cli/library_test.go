@@ -7,23 +7,22 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
-	"errors"
+	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/pikelet-os/pikelet/builder/cache"
 	"github.com/pikelet-os/pikelet/internal/host/bootserver"
+	"github.com/pikelet-os/pikelet/internal/host/bootserver/library"
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 	"github.com/pikelet-os/pikelet/internal/shared/image/registry"
 )
 
 func noKeys() ([]*ecdsa.PublicKey, error) { return nil, nil }
-
-// trusting is what a library asks for the keys it trusts.
-func trusting(key *ecdsa.PrivateKey) func() ([]*ecdsa.PublicKey, error) {
-	return func() ([]*ecdsa.PublicKey, error) { return []*ecdsa.PublicKey{&key.PublicKey}, nil }
-}
 
 func statementKey(t *testing.T) *ecdsa.PrivateKey {
 	t.Helper()
@@ -34,101 +33,23 @@ func statementKey(t *testing.T) *ecdsa.PrivateKey {
 	return key
 }
 
-// TestWhatAReferenceMayNameNext: a higher release and the same one; a lower one
-// only where a key that is trusted signed that this very channel may go back
-// from there; never another stream.
-func TestWhatAReferenceMayNameNext(t *testing.T) {
-	key, other := statementKey(t), statementKey(t)
-	const stable = "registry.example:5000/homelab:stable"
-	digest := image.DigestOf([]byte("next"))
-	down := func(channel, from string, by *ecdsa.PrivateKey, of string) []image.Signed {
-		s, err := image.SignDowngrade(of, image.Downgrade{Channel: channel, From: from}, by)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return []image.Signed{s}
-	}
-	was := served{Digest: "sha256:was", Stream: "small", Release: "1.5"}
-	for name, c := range map[string]struct {
-		ref             string
-		was             served
-		stream, release string
-		signatures      []image.Signed
-		why             string
-	}{
-		"nothing was served before":      {stable, served{}, "small", "1.3", nil, ""},
-		"a higher release":               {stable, was, "small", "1.10", nil, ""},
-		"the same release again":         {stable, was, "small", "1.5", nil, ""},
-		"a lower release":                {stable, was, "small", "1.3", nil, "older than 1.5"},
-		"a lower release, allowed":       {stable, was, "small", "1.3", down("stable", "1.5", key, digest), ""},
-		"allowed from a higher one":      {stable, was, "small", "1.3", down("stable", "1.6", key, digest), ""},
-		"allowed from a lower one":       {stable, was, "small", "1.3", down("stable", "1.4", key, digest), "older than 1.5"},
-		"allowed in another channel":     {stable, was, "small", "1.3", down("canary", "9.0", key, digest), "older than 1.5"},
-		"allowed by a key nobody trusts": {stable, was, "small", "1.3", down("stable", "1.5", other, digest), "older than 1.5"},
-		"another image is allowed":       {stable, was, "small", "1.3", down("stable", "1.5", key, image.DigestOf(nil)), "older than 1.5"},
-		"a folder":                       {"./homelab", was, "small", "1.3", down("stable", "1.5", key, digest), "older than 1.5"},
-		"another stream":                 {stable, was, "large", "1.6", nil, `stream "large" now`},
-		"another stream, allowed":        {stable, was, "large", "1.3", down("stable", "1.5", key, digest), `stream "large" now`},
-		"only the digest is known":       {stable, served{Digest: "sha256:was"}, "small", "1.3", nil, ""},
-		"the same image":                 {stable, served{Digest: digest, Stream: "small", Release: "1.5"}, "small", "1.3", nil, ""},
-	} {
-		l := &library{keys: trusting(key), last: map[string]served{c.ref: c.was}}
-		m := &image.Manifest{Stream: c.stream, Release: c.release}
-		err := l.follows(c.ref, &registry.Published{Image: image.Image{Manifest: m, Digest: digest, Signature: image.Signature{Signatures: c.signatures}}})
-		if (err == nil) != (c.why == "") || err != nil && !strings.Contains(err.Error(), c.why) {
-			t.Errorf("%s: %v, want %q", name, err, c.why)
-		}
-	}
-	l := &library{keys: func() ([]*ecdsa.PublicKey, error) { return nil, os.ErrPermission }, last: map[string]served{stable: was}}
-	img := &registry.Published{Image: image.Image{Manifest: &image.Manifest{Stream: "small", Release: "1.3"}, Digest: digest}}
-	if err := l.follows(stable, img); !errors.Is(err, os.ErrPermission) {
-		t.Errorf("keys that can't be read: %v", err)
+// newLibrary returns a library that logs to out.
+func newLibrary(out io.Writer, dir, memory string, keys func() ([]*ecdsa.PublicKey, error)) *library.Library {
+	return &library.Library{
+		Cache: &cache.Cache{Dir: dir, Now: time.Now()}, Images: &bootserver.Images{}, Keys: keys, Memory: memory,
+		Meter: func(string, int64) (registry.Progress, func()) { return func(int64) {}, func() {} },
+		Log:   slog.New(slog.NewTextHandler(out, nil)),
 	}
 }
 
-func TestChannelOf(t *testing.T) {
-	t.Chdir(t.TempDir())
-	if err := os.MkdirAll("a.folder/image:tag", 0o755); err != nil {
+// lastServed returns the text of the file that records what was served.
+func lastServed(t *testing.T, l *library.Library) string {
+	t.Helper()
+	b, err := os.ReadFile(l.Memory)
+	if err != nil {
 		t.Fatal(err)
 	}
-	for ref, want := range map[string]string{
-		"registry.example/pi/homelab:stable": "stable", "registry.example:5000/homelab:1.3": "1.3", "localhost/homelab:x": "x",
-		"registry.example/homelab": "", "registry.example:5000/homelab": "", "./folder:stable": "", "folder": "", "a.folder/image:tag": "",
-		"registry.example/homelab@" + image.DigestOf(nil): "",
-	} {
-		if got := channelOf(ref); got != want {
-			t.Errorf("%s is channel %q, want %q", ref, got, want)
-		}
-	}
-}
-
-// TestServedIsRemembered: the digest, the stream and the release of what a
-// reference named; and what an older server wrote down, which is the digest alone.
-func TestServedIsRemembered(t *testing.T) {
-	l := &library{images: &bootserver.Images{}, memory: filepath.Join(t.TempDir(), "state", "served.yaml")}
-	if err := l.remember(); err != nil {
-		t.Fatal(err)
-	}
-	img := &image.Image{Manifest: &image.Manifest{Stream: "small", Release: "1.10"}, Digest: "sha256:a"}
-	if err := l.set("r.example/x:stable", img); err != nil {
-		t.Fatal(err)
-	}
-	again := &library{memory: l.memory}
-	if err := again.remember(); err != nil || again.last["r.example/x:stable"] != (served{"sha256:a", "small", "1.10"}) {
-		t.Errorf("%v %v", again.last, err)
-	}
-	if err := os.WriteFile(l.memory, []byte("r.example/x:stable: sha256:b\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	again = &library{memory: l.memory}
-	if err := again.remember(); err != nil || again.last["r.example/x:stable"] != (served{Digest: "sha256:b"}) {
-		t.Errorf("%v %v", again.last, err)
-	}
-	// What can't be written down is not served.
-	l.memory = filepath.Join(l.memory, "x")
-	if err := l.set("r.example/x:beta", img); err == nil || l.images.Current("r.example/x:beta") != nil || l.last["r.example/x:beta"] != (served{}) {
-		t.Errorf("%v; served is %v, remembered %v", err, l.images.Current("r.example/x:beta"), l.last)
-	}
+	return string(b)
 }
 
 // TestChannelShowsOldRelease: a registry shows an older release under a channel,
@@ -142,36 +63,36 @@ func TestChannelShowsOldRelease(t *testing.T) {
 	says := &strings.Builder{}
 	shows := dir + "/two"
 	var statement []image.Signed
-	start := func() *library {
+	start := func() *library.Library {
 		t.Helper()
-		l := &library{cache: dir + "/cache", say: &teller{out: says}, images: &bootserver.Images{}, memory: dir + "/state/served.yaml",
-			keys: trusting(key)}
-		l.open = func(ctx context.Context, asked string) (*registry.Published, error) {
+		l := newLibrary(says, dir+"/cache", dir+"/state/served.yaml",
+			func() ([]*ecdsa.PublicKey, error) { return []*ecdsa.PublicKey{&key.PublicKey}, nil })
+		l.Open = func(ctx context.Context, asked string) (*registry.Published, error) {
 			if asked != ref {
-				return o.open(ctx, asked) // the cache
+				return o.published(ctx, asked) // the cache
 			}
-			img, err := o.open(ctx, shows)
+			img, err := o.published(ctx, shows)
 			if err == nil {
 				img.Signature.Signatures = append(img.Signature.Signatures, statement...)
 			}
 			return img, err
 		}
-		t.Cleanup(l.close)
-		if err := l.start(t.Context(), ref, []string{ref}); err != nil {
+		t.Cleanup(l.Close)
+		if err := l.Start(t.Context(), ref, []string{ref}); err != nil {
 			t.Fatal(err)
 		}
 		return l
 	}
-	serves := func(l *library, want string) {
+	serves := func(l *library.Library, want string) {
 		t.Helper()
-		if got := l.images.Current(ref); got == nil || got.Release != want {
+		if got := l.Images.Current(ref); got == nil || got.Release != want {
 			t.Errorf("%+v is served, want %s", got, want)
 		}
 	}
 	l := start()
 	serves(l, "1.1")
 	shows = dir + "/one"
-	if err := l.look(t.Context(), ref); err == nil || !strings.Contains(err.Error(), "older than 1.1") {
+	if err := l.Update(t.Context(), ref); err == nil || !strings.Contains(err.Error(), "older than 1.1") {
 		t.Errorf("the older release is taken: %v", err)
 	}
 	serves(l, "1.1")
@@ -180,12 +101,12 @@ func TestChannelShowsOldRelease(t *testing.T) {
 		t.Errorf("said %q", says)
 	}
 	// An older server wrote down only the digest; the cache knows the release.
-	digest := l.last[ref].Digest
-	if err := os.WriteFile(l.memory, []byte(ref+": "+digest+"\n"), 0o644); err != nil {
+	digest := l.Images.Current(ref).Digest
+	if err := os.WriteFile(l.Memory, []byte(ref+": "+digest+"\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	serves(start(), "1.1")
-	older, err := o.open(t.Context(), shows)
+	older, err := o.published(t.Context(), shows)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -201,27 +122,11 @@ func TestChannelShowsOldRelease(t *testing.T) {
 	allow("stable")
 	l = start()
 	serves(l, "1.0")
-	if l.last[ref].Release != "1.0" {
-		t.Errorf("it remembers %+v", l.last[ref])
+	if got := lastServed(t, l); !strings.Contains(got, "release: \"1.0\"") {
+		t.Errorf("recorded is\n%s", got)
 	}
 	if keys, err := (&serveOptions{imageOptions: *o}).downgradeKeys(); err != nil || len(keys) != 1 {
 		t.Errorf("%d keys count, %v", len(keys), err)
-	}
-}
-
-// TestFetchRefuses: what a reference may not name next is refused before
-// anything of it is read, by a server that starts and by one that runs.
-func TestFetchRefuses(t *testing.T) {
-	const ref = "registry.example/homelab:stable"
-	l := &library{keys: noKeys, images: &bootserver.Images{}, last: map[string]served{ref: {"sha256:was", "small", "1.5"}}}
-	l.open = func(context.Context, string) (*registry.Published, error) {
-		return &registry.Published{Image: image.Image{Manifest: &image.Manifest{Stream: "small", Release: "1.3"}, Digest: image.DigestOf(nil)}}, nil
-	}
-	if _, err := l.fetch(t.Context(), ref); err == nil || !strings.Contains(err.Error(), "older than 1.5") {
-		t.Errorf("fetch: %v", err)
-	}
-	if err := l.look(t.Context(), ref); err == nil || !strings.Contains(err.Error(), "older than 1.5") {
-		t.Errorf("look: %v", err)
 	}
 }
 
@@ -247,5 +152,54 @@ func TestDowngradeKeys(t *testing.T) {
 	o.Keys = []string{file}
 	if keys, err := o.downgradeKeys(); err != nil || len(keys) != 1 || !keys[0].Equal(&key.PublicKey) {
 		t.Errorf("%d keys, %v", len(keys), err)
+	}
+}
+
+// TestRegistryAway: a boot server that starts while the registry is away serves
+// what it served last; one that never served it says so.
+func TestRegistryAway(t *testing.T) {
+	dir := shippedIn(t)
+	var said strings.Builder
+	o := &imageOptions{Keys: []string{dir + "/ci.pub"}}
+	away := false
+	start := func(state string) (*library.Library, error) {
+		l := newLibrary(&said, dir+"/cache", state+"/served.yaml", noKeys)
+		l.Open = func(ctx context.Context, ref string) (*registry.Published, error) {
+			if away && strings.HasPrefix(ref, dir+"/one") {
+				return nil, os.ErrDeadlineExceeded
+			}
+			return o.published(ctx, ref)
+		}
+		return l, l.Start(context.Background(), dir+"/one", []string{dir + "/one", dir + "/nowhere"})
+	}
+	l, err := start(dir + "/state")
+	if err != nil {
+		t.Fatal(err)
+	}
+	was := l.Images.Current(dir + "/one").Digest
+	l.Close()
+	if !strings.Contains(said.String(), "nodes of a reference cannot start until it can be loaded") {
+		t.Errorf("said %q", said.String())
+	}
+	// What another reference was last is not forgotten by that.
+	if err := os.WriteFile(dir+"/state/served.yaml", []byte(dir+"/one: "+was+"\n"+dir+"/nowhere: sha256:gone\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	away = true
+	if l, err = start(dir + "/state"); err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if got := l.Images.Current(dir + "/one"); got == nil || got.Digest != was {
+		t.Errorf("%v is served, not %s", got, was)
+	}
+	if b, err := os.ReadFile(dir + "/state/served.yaml"); err != nil || !strings.Contains(string(b), "sha256:gone") {
+		t.Errorf("it remembers\n%s%v", b, err)
+	}
+	if !strings.Contains(said.String(), "serving the last image of a reference") {
+		t.Errorf("said %q", said.String())
+	}
+	if _, err := start(dir + "/other"); err == nil {
+		t.Error("it serves what it never had")
 	}
 }

@@ -104,7 +104,7 @@ func digestLine(t *testing.T, out string) string {
 func TestLockAndVendor(t *testing.T) {
 	dir, gone, asked := mirror(t)
 	free := ok(t, dir, "build", "-o", "out", "image.yaml")
-	if !strings.Contains(free, "no lock: pikelet lock image.yaml pins") {
+	if !strings.Contains(free, "building without a lock\nhint: pikelet lock image.yaml pins") {
 		t.Errorf("a build without a lock does not say so:\n%s", free)
 	}
 	if out := ok(t, dir, "lock", "image.yaml"); !strings.Contains(out, "new lock: ") {

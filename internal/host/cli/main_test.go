@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -17,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rogpeppe/go-internal/testscript"
+
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 )
 
@@ -27,16 +30,60 @@ func TestMain(m *testing.M) {
 		var mask int
 		fmt.Sscanf(os.Getenv("BE_UMASK"), "%o", &mask)
 		syscall.Umask(mask)
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-		code := Run(ctx, "test", os.Args[1:], os.Stdout, os.Stderr)
-		stop()
-		os.Exit(code)
+		os.Exit(bePikelet())
 	}
-	code := m.Run()
-	os.RemoveAll(shipped.dir)
-	os.RemoveAll(warm.dir)
-	os.RemoveAll(small.dir)
-	os.Exit(code)
+	testscript.Main(tests{m}, map[string]func(){"pikelet": func() { os.Exit(bePikelet()) }})
+}
+
+// tests are the tests of the package, and remove what they share.
+type tests struct{ m *testing.M }
+
+// Run implements testscript.TestingM.
+func (t tests) Run() int {
+	code := t.m.Run()
+	for _, dir := range []string{shipped.dir, warm.dir, small.dir} {
+		os.RemoveAll(dir)
+	}
+	return code
+}
+
+// TestScripts runs testdata/script/*.txtar. -update rewrites what they expect.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		UpdateScripts:       *update,
+		RequireExplicitExec: true,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("HOME", env.WorkDir)
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"status": status},
+	})
+}
+
+// status runs pikelet, which must end with an exit status: status 2 build.
+func status(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 1 {
+		ts.Fatalf("usage: status NUMBER ARGUMENT...")
+	}
+	err := ts.Exec("pikelet", args[1:]...)
+	code := 0
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		code = exit.ExitCode()
+	} else if err != nil {
+		ts.Fatalf("running pikelet: %v", err)
+	}
+	if got := fmt.Sprint(code); got != args[0] {
+		ts.Fatalf("pikelet %s: exit status %s, want %s", strings.Join(args[1:], " "), got, args[0])
+	}
+}
+
+// bePikelet is what cmd/pikelet does.
+func bePikelet() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return Run(ctx, "dev", os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 }
 
 // pikelet runs the command line in dir and returns its output and exit code.
@@ -86,7 +133,7 @@ func TestSameBytes(t *testing.T) {
 		dir := t.TempDir()
 		newSpecOver(t, dir, starterFolder(t))
 		edit(t, dir+"/image.yaml", "slot-size: 34MiB", "slot-size: 64MiB")
-		if out, code := pikelet(t, dir, env, "build", "--key", key, "--zst", "-o", "out", "image.yaml"); code != 0 {
+		if out, code := pikelet(t, dir, env, "build", "--sign-key", key, "--zst", "-o", "out", "image.yaml"); code != 0 {
 			t.Fatalf("exit %d:\n%s", code, out)
 		}
 		return dir + "/out"
@@ -389,7 +436,7 @@ func TestMistakesSayWhatToDo(t *testing.T) {
 		{[]string{"bild"}, 2, []string{"unknown command \"bild\""}},
 		{[]string{"build", "ghost.yaml"}, 1, []string{"no package ghost"}},
 		{[]string{"build", "service.yaml"}, 1, []string{"the image has no service \"ghostd\"; it has ", "networking"}},
-		{[]string{"build", "--key", "notpem", "image.yaml"}, 1, []string{"it is no PEM file"}},
+		{[]string{"build", "--sign-key", "notpem", "image.yaml"}, 1, []string{"it is no PEM file"}},
 		{[]string{"vm", "run", "none.img"}, 1, []string{"none.img: no such file", "pikelet build"}},
 		{[]string{"vm", "run", "--machine", "pi9", "image.yaml"}, 1, []string{"no machine \"pi9\""}},
 		{[]string{"vm", "run", "image.yaml"}, 1, []string{"the firmware found nothing to boot"}},

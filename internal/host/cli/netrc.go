@@ -12,7 +12,7 @@ import (
 )
 
 // logins reads the logins of mirrors from the file that $NETRC names, which must
-// be there then, or from ~/.netrc.
+// exist then, or from ~/.netrc.
 func logins() (fetch.Logins, error) {
 	name, named := os.LookupEnv("NETRC")
 	if !named || name == "" {

@@ -16,19 +16,20 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pikelet-os/pikelet/internal/host/provision"
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/nodeconfig"
 )
 
 //go:embed nodes.yaml
 var startingInventory string
 
-func newNode(say *teller) *cobra.Command {
-	c := &cobra.Command{Use: "node", Short: "Check, show and write what makes each node itself"}
-	c.AddCommand(newNodeInit(say), newNodeCheck(say), newNodeShow(say), newNodeWrite(say), newNodeSend(), newNodeEncrypt())
+func newNode(a *app) *cobra.Command {
+	c := group(&cobra.Command{Use: "node", Short: "Check, show and write node configs", GroupID: groupNodes})
+	c.AddCommand(newNodeInit(a), newNodeCheck(a), newNodeShow(a), newNodeWrite(a), newNodeSend(a), newNodeEncrypt(a))
 	return c
 }
 
-// nodeOptions say which node of a file is meant.
+// nodeOptions select a node of an inventory.
 type nodeOptions struct {
 	machine  nodeconfig.Machine
 	stream   string
@@ -37,22 +38,35 @@ type nodeOptions struct {
 
 func (o *nodeOptions) addFlags(c *cobra.Command) {
 	f := c.Flags()
-	f.StringVar(&o.machine.Name, "node", "", "the node of an inventory, by its hostname")
-	f.StringVar(&o.machine.Serial, "serial", "", "the node of an inventory, by its serial number")
-	f.StringVar(&o.machine.MAC, "mac", "", "the node of an inventory, by its Ethernet address")
-	f.StringVar(&o.machine.Board, "board", "", "the node of an inventory, by its board")
-	f.StringVar(&o.stream, "stream", "", "the image's stream, from which nodes without a hostname take their name")
-	f.StringVar(&o.identity, "identity", "", "file with age keys for secrets (default: age.key in pikelet's configuration folder)")
+	f.StringVar(&o.machine.Name, "node", "", "select a node of the inventory by its host`NAME`")
+	f.StringVar(&o.stream, "stream", "", "`NAME` of the image's stream, from which nodes without a hostname take their name")
+	complete(c, "node", completeNode)
+	o.addMachineFlags(c)
 }
 
-// load reads the file and makes the one node's config.
+// addMachineFlags adds the flags that select a node by its machine, and those
+// for its secrets.
+func (o *nodeOptions) addMachineFlags(c *cobra.Command) {
+	f := c.Flags()
+	f.StringVar(&o.machine.Serial, "serial", "", "select a node of the inventory by its serial `NUMBER`")
+	f.StringVar(&o.machine.MAC, "mac", "", "select a node of the inventory by its Ethernet `ADDRESS`")
+	f.StringVar(&o.machine.Board, "board", "", "select a node of the inventory by its `BOARD`")
+	complete(c, "board", completeBoard)
+	addIdentityFlag(c, &o.identity)
+}
+
+func addIdentityFlag(c *cobra.Command, file *string) {
+	c.Flags().StringVar(file, "identity", "", "`FILE` with age keys for secrets (default: age.key in pikelet's configuration directory)")
+}
+
+// load reads a file and returns the config of the selected node.
 func (o *nodeOptions) load(file string) (*nodeconfig.Config, error) {
 	d, err := provision.Load(file)
 	if err != nil {
 		return nil, err
 	}
 	if d.Inventory != nil && o.machine == (nodeconfig.Machine{}) {
-		return nil, usageError{fmt.Errorf("%s is an inventory; say which node: --node NAME, --serial, --mac or --board", file)}
+		return nil, hint.With(usagef("%s is an inventory; want one of its nodes", file), "name it with --node, --serial, --mac or --board")
 	}
 	if _, err := d.CheckK3s(); err != nil {
 		return nil, err
@@ -79,13 +93,14 @@ func (o *nodeOptions) keys() (*provision.Keys, error) {
 	return provision.LoadKeys(filepath.Join(dir, "pikelet", "age.key"))
 }
 
-func newNodeInit(say *teller) *cobra.Command {
+func newNodeInit(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "init [FILE]",
 		Short: "Write a commented inventory to start from",
-		Long: `Write a commented inventory to start from, nodes.yaml unless told otherwise,
-and its JSON schema for editors beside it.`,
-		Args: cobra.MaximumNArgs(1),
+		Long: `Write a commented inventory to start from, nodes.yaml by default, and its JSON
+schema for editors beside it. Existing files are left as they are.`,
+		Example: "  pikelet node init nodes.yaml",
+		Args:    cobra.MaximumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			file := "nodes.yaml"
 			if len(args) == 1 {
@@ -98,21 +113,23 @@ and its JSON schema for editors beside it.`,
 			if err := create(schema, string(nodeconfig.Schema())); err != nil && !errors.Is(err, fs.ErrExist) {
 				return err
 			}
-			say.result(map[string]string{"inventory": file, "schema": schema}, file+"\nChange what is marked, then: pikelet node check "+file)
+			a.result(map[string]string{"inventory": file, "schema": schema}, file+"\nChange what is marked, then: pikelet node check "+file)
 			return nil
 		},
 	}
 }
 
-func newNodeCheck(say *teller) *cobra.Command {
+func newNodeCheck(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "check FILE...",
-		Short: "Say everything that is wrong with node configs or inventories",
-		Long: `Say everything that is wrong with node configs or inventories, each with file,
-line and field. Secrets that are encrypted stay so. Exit status 2: something is.`,
+		Short: "Check node configs and inventories",
+		Long: `Check node configs and inventories, and print all mistakes, each with file, line
+and field. Encrypted secrets are not decrypted. The exit status is 2 if there are
+mistakes.`,
+		Example: "  pikelet node check nodes.yaml",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return usageError{errors.New("want the files to check")}
+				return usagef("want the files to check")
 			}
 			return nil
 		},
@@ -125,7 +142,7 @@ line and field. Secrets that are encrypted stay so. Exit status 2: something is.
 					var warnings []string
 					warnings, err = d.CheckK3s()
 					for _, w := range warnings {
-						say.warning(w)
+						a.log.Warn(w)
 					}
 				}
 				errs = append(errs, err)
@@ -138,23 +155,24 @@ line and field. Secrets that are encrypted stay so. Exit status 2: something is.
 			if err := errors.Join(errs...); err != nil {
 				return err
 			}
-			say.result(map[string]int{"nodes": nodes}, fmt.Sprintf("good: %d nodes", nodes))
+			a.result(map[string]int{"nodes": nodes}, fmt.Sprintf("%d nodes checked", nodes))
 			return nil
 		},
 	}
 }
 
-func newNodeShow(say *teller) *cobra.Command {
+func newNodeShow(a *app) *cobra.Command {
 	var o nodeOptions
 	var secrets bool
 	c := &cobra.Command{
 		Use:   "show FILE",
-		Short: "Show what one node gets, and who it will be",
-		Long: `Show what one node gets: defaults and its own together, secrets decrypted but
-not shown unless asked for. Where an inventory has a cluster secret, who the
-node will be is known before it starts: its SSH host key goes into known_hosts,
-its IQN into the NAS.`,
-		Args: exactly(1, "a node config or an inventory"),
+		Short: "Show the config and the identity of one node",
+		Long: `Show the config of one node: the inventory's defaults merged with the node's own
+settings. Secrets are shown with --secrets only. If the inventory has a cluster
+secret, the identity of the node is known before it starts: its SSH host key for
+known_hosts, and its IQN for the NAS.`,
+		Example: "  pikelet node show nodes.yaml --node attic",
+		Args:    exactly(1, "a node config or an inventory"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			cfg, err := o.load(args[0])
 			if err != nil {
@@ -184,24 +202,24 @@ its IQN into the NAS.`,
 				out["hostname"], out["hostKey"], out["fingerprint"], out["iqn"] = id.Hostname, id.PublicKey(), id.Fingerprint(), iqn
 				text += fmt.Sprintf("# known_hosts: %s %s\n# IQN: %s\n", id.Hostname, id.PublicKey(), iqn)
 			}
-			say.result(out, strings.TrimRight(text, "\n"))
+			a.result(out, strings.TrimRight(text, "\n"))
 			return nil
 		},
 	}
 	o.addFlags(c)
-	c.Flags().BoolVar(&secrets, "secrets", false, "show secrets too")
+	c.Flags().BoolVar(&secrets, "secrets", false, "also show secrets")
 	return c
 }
 
-func newNodeWrite(say *teller) *cobra.Command {
+func newNodeWrite(a *app) *cobra.Command {
 	var o nodeOptions
 	c := &cobra.Command{
 		Use:   "write FILE CARD",
-		Short: "Write one node's config onto its card, or into a disk image",
-		Long: `Write one node's config onto its card, or into a disk image: over the file that
-is there for it, in place. The node takes it at its next boot, keeps it on its
-state partition, and takes it off the card.`,
-		Args: exactly(2, "a node config or an inventory, and a card or disk image"),
+		Short: "Write the config of one node to its card or to a disk image",
+		Long: `Write the config of one node to its card or to a disk image, in place. At its
+next boot the node moves the config to its state partition.`,
+		Example: "  pikelet node write nodes.yaml /dev/sdb --node attic",
+		Args:    exactly(2, "a node config or an inventory, and a card or disk image"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			cfg, err := o.load(args[0])
 			if err != nil {
@@ -210,7 +228,7 @@ state partition, and takes it off the card.`,
 			if err := provision.Write(args[1], cfg); err != nil {
 				return err
 			}
-			say.result(map[string]string{"card": args[1], "hostname": cfg.Hostname}, "written to "+args[1])
+			a.result(map[string]string{"card": args[1], "hostname": cfg.Hostname}, "written to "+args[1])
 			return nil
 		},
 	}
@@ -218,15 +236,16 @@ state partition, and takes it off the card.`,
 	return c
 }
 
-func newNodeSend() *cobra.Command {
+func newNodeSend(a *app) *cobra.Command {
 	var o nodeOptions
 	var ssh overSSH
 	c := &cobra.Command{
 		Use:   "send FILE HOST",
-		Short: "Send one node's config to it, for its next boot",
-		Long: `Send one node's config to it over your own ssh. The node checks it, keeps it,
-and goes by it from its next boot on; nothing changes before that.`,
-		Args: exactly(2, "a node config or an inventory, and a host as ssh takes it"),
+		Short: "Send the config of one node to it, for its next boot",
+		Long: `Send the config of one node to it over ssh, with your own keys and ~/.ssh/config.
+The node checks and keeps it, and uses it from its next boot on.`,
+		Example: "  pikelet node send nodes.yaml attic.local --node attic",
+		Args:    exactly(2, "a node config or an inventory, and a host as ssh takes it"),
 		RunE: func(c *cobra.Command, args []string) error {
 			cfg, err := o.load(args[0])
 			if err != nil {
@@ -236,8 +255,8 @@ and goes by it from its next boot on; nothing changes before that.`,
 			if err != nil {
 				return err
 			}
-			if err := ssh.run(c.Context(), args[1], bytes.NewReader(text), "config"); err != nil {
-				return fmt.Errorf("%s did not take the config: %w", args[1], err)
+			if err := a.remote(c.Context(), &ssh, args[1], bytes.NewReader(text), "config"); err != nil {
+				return fmt.Errorf("sending the config to %s: %w", args[1], err)
 			}
 			return nil
 		},
@@ -247,26 +266,35 @@ and goes by it from its next boot on; nothing changes before that.`,
 	return c
 }
 
-// overSSH runs pikeletd's verbs on a node.
+// overSSH runs subcommands of pikeletd on a node.
 type overSSH struct{ config string }
 
 func (r *overSSH) addFlags(c *cobra.Command) {
-	c.Flags().StringVar(&r.config, "ssh-config", "", "a configuration file for ssh (default: your own)")
+	c.Flags().StringVar(&r.config, "ssh-config", "", "configuration `FILE` for ssh (default: your own)")
 }
 
-func (r *overSSH) run(ctx context.Context, host string, stdin io.Reader, verb ...string) error {
+// remote runs a subcommand of pikeletd on a host. What it prints is the result.
+func (a *app) remote(ctx context.Context, r *overSSH, host string, stdin io.Reader, verb ...string) error {
 	cmd, err := r.command(ctx, host, verb)
 	if err != nil {
 		return err
 	}
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, os.Stdout, os.Stderr
-	return cmd.Run()
+	var captured bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, a.out, a.err
+	if a.json {
+		cmd.Stdout, cmd.Stderr = &captured, &captured
+	}
+	err = cmd.Run()
+	if a.json {
+		a.result(map[string]string{"host": host, "output": captured.String()}, "")
+	}
+	return err
 }
 
-// command is ssh with a verb of pikeletd's.
+// command returns ssh with a subcommand of pikeletd.
 func (r *overSSH) command(ctx context.Context, host string, verb []string) (*exec.Cmd, error) {
 	if strings.HasPrefix(host, "-") {
-		return nil, usageError{fmt.Errorf("%q is no host", host)}
+		return nil, usagef("%q is not a host", host)
 	}
 	args := append([]string{host, "doas", "/usr/sbin/pikeletd"}, verb...)
 	if r.config != "" {
@@ -275,17 +303,18 @@ func (r *overSSH) command(ctx context.Context, host string, verb []string) (*exe
 	return exec.CommandContext(ctx, "ssh", args...), nil
 }
 
-func newNodeEncrypt() *cobra.Command {
+func newNodeEncrypt(a *app) *cobra.Command {
 	var recipients []string
 	c := &cobra.Command{
 		Use:   "encrypt",
-		Short: "Encrypt a secret for an inventory: from standard input to age:...",
-		Args:  cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			if len(recipients) == 0 {
-				return usageError{errors.New("want --recipient age1..., the public key that age-keygen prints")}
-			}
-			b, err := io.ReadAll(io.LimitReader(os.Stdin, nodeconfig.MaxSize))
+		Short: "Encrypt a secret for an inventory",
+		Long: `Encrypt a secret, read from standard input, for an inventory: the result, age:...,
+takes the secret's place there. age-keygen creates key pairs and prints the public
+key, the recipient.`,
+		Example: "  pikelet node encrypt --recipient age1... < token",
+		Args:    cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			b, err := io.ReadAll(io.LimitReader(a.in, nodeconfig.MaxSize))
 			if err != nil {
 				return err
 			}
@@ -293,25 +322,29 @@ func newNodeEncrypt() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintln(c.OutOrStdout(), text)
+			a.result(map[string]string{"secret": text}, text)
 			return nil
 		},
 	}
-	c.Flags().StringArrayVarP(&recipients, "recipient", "r", nil, "who may decrypt it; more than once for several")
+	c.Flags().StringArrayVarP(&recipients, "recipient", "r", nil, "public `KEY` that may decrypt the secret; repeatable")
+	required(c, "recipient")
 	return c
 }
 
-func newWipe() *cobra.Command {
+func newWipe(a *app) *cobra.Command {
 	var volume, yes bool
 	var ssh overSSH
 	c := &cobra.Command{
 		Use:   "wipe HOST",
-		Short: "Have a node forget its config and identity and start over",
-		Long: `Have a node forget its config and identity and start over; with --volume the
-cluster's data too. It runs "doas pikeletd reset" there over your own ssh, so
-your keys, known_hosts and ~/.ssh/config count. Without --yes the node says
-what would be lost, and nothing is.`,
-		Args: exactly(1, "a host, as ssh takes it"),
+		Short: "Reset a node: erase its config and its identity",
+		Long: `Reset a node: erase its config and its identity, with --volume the cluster's data
+too. This runs "doas pikeletd reset" there over ssh, with your own keys,
+known_hosts and ~/.ssh/config. Without --yes the node prints what would be lost,
+and erases nothing.`,
+		Example: `  pikelet wipe attic
+  pikelet wipe attic --volume --yes`,
+		GroupID: groupNodes,
+		Args:    exactly(1, "a host, as ssh takes it"),
 		RunE: func(c *cobra.Command, args []string) error {
 			verb := []string{"reset"}
 			if volume {
@@ -320,14 +353,14 @@ what would be lost, and nothing is.`,
 			if yes {
 				verb = append(verb, "--yes")
 			}
-			if err := ssh.run(c.Context(), args[0], os.Stdin, verb...); err != nil {
-				return fmt.Errorf("%s was not wiped: %w", args[0], err)
+			if err := a.remote(c.Context(), &ssh, args[0], a.in, verb...); err != nil {
+				return fmt.Errorf("wiping %s: %w", args[0], err)
 			}
 			return nil
 		},
 	}
-	c.Flags().BoolVar(&volume, "volume", false, "the data of k3s and pods too")
-	c.Flags().BoolVar(&yes, "yes", false, "do it")
+	c.Flags().BoolVar(&volume, "volume", false, "also erase the data of k3s and pods")
+	c.Flags().BoolVar(&yes, "yes", false, "erase; without it only print what would be lost")
 	ssh.addFlags(c)
 	return c
 }

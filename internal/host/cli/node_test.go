@@ -56,7 +56,7 @@ func TestNodeConfigs(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, dir+"/nodes.yaml", strings.Replace(string(starting), "AAAAIAAAAAAAAA", "AAAAIAAAABAAAA", 1), 0o644)
-	contains(run(0, "node", "check", "nodes.yaml"), "good: 1 nodes")
+	contains(run(0, "node", "check", "nodes.yaml"), "1 nodes checked")
 	if _, err := os.Stat(dir + "/nodes.schema.json"); err != nil {
 		t.Error(err)
 	}
@@ -68,13 +68,13 @@ func TestNodeConfigs(t *testing.T) {
 	write(t, dir+"/.config/pikelet/age.key", id.String()+"\n", 0o600)
 	secret, token := encrypt(t, dir, "a cluster secret of more than 32 letters", id.Recipient().String()), encrypt(t, dir, "the-token", id.Recipient().String())
 	write(t, dir+"/lab.yaml", fmt.Sprintf("cluster-secret: %q\ndefaults:\n  k3s: {role: agent, server: 'https://10.0.0.1:6443', token: %q}\nnodes:\n- {hostname: attic, serial: '0badcafe'}\n- {hostname: cellar}\n", secret, token), 0o644)
-	contains(run(0, "node", "check", "lab.yaml"), "good: 2 nodes")
+	contains(run(0, "node", "check", "lab.yaml"), "2 nodes checked")
 	write(t, dir+"/agent.yaml", "k3s: {role: agent, server: 'https://10.0.0.1:6443', token: t, options: {cluster-init: true}}\n", 0o644)
 	for _, verb := range []string{"check", "show"} {
 		contains(run(2, "node", verb, "agent.yaml"), "agent.yaml:1: k3s.options.cluster-init: only servers take it, and k3s would not start as an agent")
 	}
 	write(t, dir+"/server.yaml", "k3s: {role: server, options: {flanel-backend: host-gw}}\n", 0o644)
-	contains(run(0, "node", "check", "server.yaml"), "warning: server.yaml:1: k3s.options.flanel-backend: k3s has no such option", "good: 1 nodes")
+	contains(run(0, "node", "check", "server.yaml"), "warning: server.yaml:1: k3s.options.flanel-backend: k3s has no such option", "1 nodes checked")
 	shown := run(0, "node", "show", "lab.yaml", "--serial", "100000000BADCAFE")
 	contains(shown, "hostname: attic", "token: (secret, 9 characters)", "# known_hosts: attic ssh-ed25519 ", "# IQN: iqn.2026-11.io.github.pikelet-os:attic-")
 	if strings.Contains(shown, "the-token") {
@@ -82,7 +82,7 @@ func TestNodeConfigs(t *testing.T) {
 	}
 	open := run(0, "node", "show", "lab.yaml", "--node", "attic", "--secrets")
 	contains(open, "token: the-token", "seed: ")
-	contains(run(2, "node", "show", "lab.yaml"), "lab.yaml is an inventory; say which node")
+	contains(run(2, "node", "show", "lab.yaml"), "lab.yaml is an inventory; want one of its nodes")
 	contains(run(1, "node", "show", "lab.yaml", "--node", "roof"), `it has no node "roof"; it has attic, cellar`)
 	other, err := age.GenerateX25519Identity()
 	if err != nil {

@@ -17,12 +17,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pikelet-os/pikelet/internal/host/bootserver"
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 )
 
-// defaultAdmin is where pikelet serve answers people.
+// defaultAdmin is the address of the admin listener of pikelet serve.
 const defaultAdmin = "127.0.0.1:8070"
 
-// adminOptions say which server is asked.
+// adminOptions name the boot server.
 type adminOptions struct {
 	Server string
 	Token  string // the file
@@ -30,18 +31,22 @@ type adminOptions struct {
 
 func (o *adminOptions) addFlags(c *cobra.Command) {
 	f := c.PersistentFlags()
-	f.StringVar(&o.Server, "server", "http://"+defaultAdmin, "where pikelet serve answers")
-	f.StringVar(&o.Token, "admin-token", "", "file with its token")
+	f.StringVar(&o.Server, "server", "http://"+defaultAdmin, "`URL` of the admin listener of pikelet serve")
+	f.StringVar(&o.Token, "admin-token", "", "`FILE` with the token of the admin listener")
 }
 
-func newNodes(say *teller) *cobra.Command {
+func newNodes(a *app) *cobra.Command {
 	var o adminOptions
 	c := &cobra.Command{
 		Use:   "nodes",
-		Short: "List the machines a boot server knows, and adopt them",
-		Long: `List the machines that pikelet serve has heard of: who they are, how far each is,
-and what went wrong. Those that nobody has adopted wait.`,
-		Args: cobra.NoArgs,
+		Short: "List the machines of a boot server, and adopt them",
+		Long: `List the machines that have asked pikelet serve to boot: serial, hardware address,
+boot stage, and errors. Machines that are neither in the inventory nor adopted
+wait.`,
+		Example: `  pikelet nodes
+  pikelet nodes adopt 52617370 --mac d8:3a:dd:01:02:03 --node attic`,
+		GroupID: groupBoot,
+		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			b, err := o.ask(c.Context(), http.MethodGet, "/nodes", nil)
 			if err != nil {
@@ -49,35 +54,36 @@ and what went wrong. Those that nobody has adopted wait.`,
 			}
 			var list []bootserver.Node
 			if err := json.Unmarshal(b, &list); err != nil {
-				return fmt.Errorf("reading what %s says: %w", o.Server, err)
+				return fmt.Errorf("reading the answer of %s: %w", o.Server, err)
 			}
 			for i := range list {
 				list[i] = printable(list[i])
 			}
-			say.result(list, nodeTable(list, time.Now()))
+			a.result(list, nodeTable(list, time.Now()))
 			return nil
 		},
 	}
 	o.addFlags(c)
-	c.AddCommand(newAdopt(&o, say))
+	c.AddCommand(newAdopt(&o, a))
 	return c
 }
 
-func newAdopt(o *adminOptions, say *teller) *cobra.Command {
+func newAdopt(o *adminOptions, a *app) *cobra.Command {
 	var as, mac string
 	c := &cobra.Command{
 		Use:   "adopt SERIAL --mac ADDRESS",
-		Short: "Have a machine that waits boot, and be a node of the inventory",
-		Long: `Have a machine that waits boot. --mac is the hardware address that pikelet nodes
-shows beside the serial: any machine can say a serial, and the one that is
-adopted is held to this address. With --as it becomes that node of the
-inventory: its name, its identity, its volume; a node that the inventory ties to
-a machine by serial or address, or that another one was adopted as, is taken.`,
-		Args: exactly(1, "the machine's serial, the last eight digits"),
+		Short: "Adopt a waiting machine, optionally as a node of the inventory",
+		Long: `Adopt a waiting machine, which boots from then on. --mac is the hardware address
+that pikelet nodes shows beside the serial: any machine can claim a serial, and the
+adopted machine must keep this address. With --node it becomes that node of the
+inventory, with its name, identity and volume. A node that the inventory ties to a
+machine by serial or address, or that another machine was adopted as, is taken.`,
+		Example: "  pikelet nodes adopt 52617370 --mac d8:3a:dd:01:02:03 --node attic",
+		Args:    exactly(1, "the machine's serial, the last eight digits"),
 		RunE: func(c *cobra.Command, args []string) error {
 			hw, err := net.ParseMAC(mac)
 			if err != nil || len(hw) != 6 {
-				return usageError{fmt.Errorf("--mac %q: want the hardware address that pikelet nodes shows beside the serial", mac)}
+				return usagef("--mac %q: want the hardware address that pikelet nodes shows beside the serial", mac)
 			}
 			serial := strings.ToLower(args[0])
 			if len(serial) > 8 {
@@ -87,19 +93,21 @@ a machine by serial or address, or that another one was adopted as, is taken.`,
 			if _, err := o.ask(c.Context(), http.MethodPost, "/adopt", form); err != nil {
 				return err
 			}
-			say.result(map[string]string{"serial": serial, "mac": hw.String(), "as": as}, serial+" is adopted, and boots when it asks the next time")
+			a.result(map[string]string{"serial": serial, "mac": hw.String(), "node": as}, serial+" is adopted, and boots at its next request")
 			return nil
 		},
 	}
-	c.Flags().StringVar(&mac, "mac", "", "the machine's hardware address, as pikelet nodes shows it (required)")
-	c.Flags().StringVar(&as, "as", "", "the hostname of its entry in the inventory")
+	c.Flags().StringVar(&mac, "mac", "", "hardware `ADDRESS` of the machine, as pikelet nodes shows it")
+	c.Flags().StringVar(&as, "node", "", "host`NAME` of the node of the inventory that the machine becomes")
+	required(c, "mac")
+	complete(c, "node", cobra.NoFileCompletions)
 	return c
 }
 
-// maxShown bounds what is shown of one thing that a server says, in bytes.
+// maxShown bounds how much of one text of a server is shown, in bytes.
 const maxShown = 4 << 10
 
-// printable returns a node with nothing in it that moves a terminal's cursor.
+// printable returns a node without terminal escape sequences.
 func printable(n bootserver.Node) bootserver.Node {
 	for _, s := range []*string{&n.Serial, &n.MAC, &n.Model, &n.IP, &n.Stage, &n.Release, &n.Error} {
 		*s = bootserver.Printable(*s, maxShown)
@@ -107,7 +115,7 @@ func printable(n bootserver.Node) bootserver.Node {
 	return n
 }
 
-// ask asks a server, and returns what it answers.
+// ask sends a request to a server, and returns the body of the answer.
 func (o *adminOptions) ask(ctx context.Context, method, path string, form url.Values) ([]byte, error) {
 	token, err := readToken(o.Token)
 	if err != nil {
@@ -127,7 +135,7 @@ func (o *adminOptions) ask(ctx context.Context, method, path string, form url.Va
 	}
 	resp, err := http.DefaultClient.Do(r)
 	if err != nil {
-		return nil, fmt.Errorf("%w; is pikelet serve running there? --server names another place", err)
+		return nil, hint.With(err, "check that pikelet serve is running there, or name another address with --server")
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, 16<<20))
@@ -140,10 +148,10 @@ func (o *adminOptions) ask(ctx context.Context, method, path string, form url.Va
 	return b, nil
 }
 
-// nodeTable shows machines, a line for each.
+// nodeTable returns a table of machines.
 func nodeTable(list []bootserver.Node, now time.Time) string {
 	if len(list) == 0 {
-		return "no machine was heard of yet"
+		return "no machine has asked to boot yet"
 	}
 	var s strings.Builder
 	w := tabwriter.NewWriter(&s, 0, 0, 2, ' ', 0)
@@ -151,12 +159,13 @@ func nodeTable(list []bootserver.Node, now time.Time) string {
 	for _, n := range list {
 		stage := n.Stage
 		if n.Conflict > 0 {
-			stage += fmt.Sprintf(" (CONFLICT: %d more say this serial)", n.Conflict)
+			stage += fmt.Sprintf(" (CONFLICT: %d more claim this serial)", n.Conflict)
 		}
 		if n.Error != "" {
 			stage += ": " + n.Error
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s ago\t%s\n", cmp.Or(n.Serial, "?"), cmp.Or(n.MAC, "?"), cmp.Or(n.IP, "-"), cmp.Or(n.Release, "-"), now.Sub(n.Last).Round(time.Second), stage)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s ago\t%s\n", cmp.Or(n.Serial, "?"), cmp.Or(n.MAC, "?"), cmp.Or(n.IP, "-"), cmp.Or(n.Release, "-"),
+			now.Sub(n.Last).Round(time.Second), stage)
 	}
 	w.Flush()
 	return strings.TrimRight(s.String(), "\n")

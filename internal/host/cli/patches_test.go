@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/pikelet-os/pikelet/internal/host/cosign"
+	"github.com/pikelet-os/pikelet/internal/host/publish"
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 	"github.com/pikelet-os/pikelet/internal/shared/image/registry"
 	"github.com/pikelet-os/pikelet/internal/testing/registrytest"
@@ -29,26 +30,26 @@ func TestPublishPatches(t *testing.T) {
 		}
 		return out
 	}
-	publish := func(to, img string, more ...string) string {
+	release := func(to, img string, more ...string) string {
 		t.Helper()
 		return ok(t, dir, append([]string{"publish", to, "--plain-http", "--key", "ci.pub", "--image", img}, more...)...)
 	}
-	publish(repo, "one", "--sign", "ci.key")
-	if out := publish(repo, "two"); !strings.Contains(out, "no patches were made: nodes want them signed; say --sign KEY") {
+	release(repo, "one", "--sign-key", "ci.key")
+	if out := release(repo, "two"); !strings.Contains(out, "no patches were made: nodes accept only patches signed by a key of the image spec\nhint: name one with --sign-key") {
 		t.Errorf("without a key:\n%s", out)
 	}
-	if out := publish(repo, "two", "--sign", "ci.key", "--from", "0"); strings.Contains(out, "patch") {
+	if out := release(repo, "two", "--sign-key", "ci.key", "--from", "0"); strings.Contains(out, "patch") {
 		t.Errorf("with --from 0:\n%s", out)
 	}
-	if out := publish(repo, "two", "--sign", "ci.key"); !strings.Contains(out, "a patch for release 1.0: 0.0") {
+	if out := release(repo, "two", "--sign-key", "ci.key"); !strings.Contains(out, "published a patch from=1.0 bytes=") {
 		t.Errorf("it says\n%s", out)
 	}
 	var result struct {
 		Result struct {
-			Patches []published
+			Patches []publish.Patch
 		}
 	}
-	lines := strings.Split(strings.TrimSpace(publish(repo, "two", "--sign", "ci.key", "--json")), "\n")
+	lines := strings.Split(strings.TrimSpace(release(repo, "two", "--sign-key", "ci.key", "--json")), "\n")
 	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &result); err != nil || len(result.Result.Patches) != 1 || result.Result.Patches[0].From != "1.0" || result.Result.Patches[0].Bytes == 0 {
 		t.Errorf("once more, as JSON: %+v, %v", result, err)
 	}
@@ -59,7 +60,7 @@ func TestPublishPatches(t *testing.T) {
 	// Carried in an archive, to another registry.
 	ok(t, dir, "pull", "--plain-http", "--key", "ci.pub", repo+":1.1", "-o", "carried.tar")
 	m := startRegistry(t, registrytest.Options{})
-	publish(m.Addr+"/mirror/twin", "carried.tar", "--from", "0")
+	release(m.Addr+"/mirror/twin", "carried.tar", "--from", "0")
 	read := func(name string) []*ecdsa.PublicKey {
 		keys, err := cosign.ReadPublicKeys([]string{dir + "/" + name})
 		if err != nil {
@@ -78,15 +79,15 @@ func TestPublishPatches(t *testing.T) {
 		t.Errorf("a patch that nobody trusts: %+v", p)
 	}
 	// Signed by another key, whose nodes then find it.
-	ok(t, dir, "sign", "--plain-http", "--key", "o.key", repo+":1.1")
+	ok(t, dir, "sign", "--plain-http", "--sign-key", "o.key", repo+":1.1")
 	if p := findsPatch(t, repo+":1.1", dir, read("o.pub")); p == nil {
 		t.Error("it was signed, and is not found")
 	}
 	// A key that the old release's nodes do not know signs no patch for them.
-	if out := publish(m.Addr+"/mirror/twin", "one", "--from", "3"); strings.Contains(out, "patch for") {
+	if out := release(m.Addr+"/mirror/twin", "one", "--from", "3"); strings.Contains(out, "a patch") {
 		t.Errorf("the first release:\n%s", out)
 	}
-	if out := publish(repo, "two", "--sign", "o.key"); !strings.Contains(out, "no patch for release 1.0: its nodes do not trust the key that would sign it") {
+	if out := release(repo, "two", "--sign-key", "o.key"); !strings.Contains(out, `no patch for an earlier release release=1.0 err="its nodes do not trust the key that would sign it"`) {
 		t.Errorf("with another key:\n%s", out)
 	}
 	fails(t, dir, []string{"publish", repo, "--from", "out"}, "--from")
@@ -113,7 +114,7 @@ func findsPatch(t *testing.T, ref, dir string, keys []*ecdsa.PublicKey) *registr
 	if err != nil {
 		t.Fatal(err)
 	}
-	img, err := registry.Open(ctx, place, tag, registry.Want{Keys: ci, Arch: arch})
+	img, err := registry.Open(ctx, place, tag, registry.Want{Keys: ci, Arch: publish.Arch})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,33 +3,32 @@ package cli
 import (
 	"fmt"
 	"io"
-	"os"
 	"sync"
 
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
-	"golang.org/x/term"
 
 	"github.com/pikelet-os/pikelet/builder"
+	"github.com/pikelet-os/pikelet/internal/shared/image/registry"
 )
 
 // progress shows how far long steps are: bars on a terminal, a line for each
-// step that is done otherwise, objects with --json, nothing with --quiet.
+// completed step otherwise, log records with --json, nothing with --quiet.
 type progress struct {
 	sync.Mutex
-	say  *teller
-	bars *mpb.Progress // nil without a terminal
-	step string
-	bar  *mpb.Bar
-	told int64 // tenths
-	out  io.Writer
+	a     *app
+	bars  *mpb.Progress // nil without a terminal
+	step  string
+	bar   *mpb.Bar
+	shown int64 // tenths
+	err   io.Writer
 }
 
-func newProgress(say *teller) *progress {
-	p := &progress{say: say, out: say.out}
-	if f, ok := say.out.(*os.File); ok && term.IsTerminal(int(f.Fd())) && !say.quiet && !say.json {
-		p.bars = mpb.New(mpb.WithOutput(f), mpb.WithWidth(40))
-		say.out = p.bars // lines go above the bars
+func newProgress(a *app) *progress {
+	p := &progress{a: a, err: a.err}
+	if isTerminal(a.err) && !a.quiet && !a.json {
+		p.bars = mpb.New(mpb.WithOutput(a.err), mpb.WithWidth(40))
+		a.err = p.bars // lines go above the bars
 	}
 	return p
 }
@@ -42,7 +41,7 @@ func (p *progress) show(now builder.Progress) {
 		return
 	}
 	if now.Step != p.step {
-		p.step, p.told = now.Step, -1
+		p.step, p.shown = now.Step, -1
 		if p.bars != nil {
 			p.bar = p.bars.AddBar(now.Total, mpb.PrependDecorators(decor.Name(fmt.Sprintf("%-26s", now.Step))),
 				mpb.AppendDecorators(decor.Counters(decor.SizeB1024(0), "% .1f / % .1f"), decor.AverageSpeed(decor.SizeB1024(0), "  % .1f")))
@@ -52,12 +51,12 @@ func (p *progress) show(now builder.Progress) {
 	switch {
 	case p.bars != nil:
 		p.bar.SetCurrent(now.Done)
-	case p.say.json && tenth > p.told:
-		p.say.object(map[string]any{"progress": map[string]any{"step": now.Step, "done": now.Done, "total": now.Total}})
-	case tenth == 10 && p.told < 10:
-		p.say.line(fmt.Sprintf("%s: %.1f MiB", now.Step, float64(now.Total)/(1<<20)))
+	case p.a.json && tenth > p.shown:
+		p.a.log.Info("progress", "step", now.Step, "done", now.Done, "total", now.Total)
+	case !p.a.json && tenth == 10 && p.shown < 10:
+		p.a.print(fmt.Sprintf("%s: %.1f MiB", now.Step, float64(now.Total)/(1<<20)))
 	}
-	p.told = max(p.told, tenth)
+	p.shown = max(p.shown, tenth)
 }
 
 // end leaves the terminal to others: bars that are not full stay as they are.
@@ -69,5 +68,25 @@ func (p *progress) end() {
 		p.bar.Abort(false)
 	}
 	p.bars.Wait()
-	p.say.out = p.out
+	p.a.err = p.err
+}
+
+// meter implements publish.Meter.
+func (a *app) meter(step string, total int64) (count registry.Progress, end func()) {
+	p := newProgress(a)
+	done := make(chan struct{})
+	steps := make(chan int64, 64)
+	go func() {
+		defer close(done)
+		var sum int64
+		for n := range steps {
+			sum += n
+			p.show(builder.Progress{Step: step, Done: min(sum, total), Total: total})
+		}
+	}()
+	return func(n int64) { steps <- n }, func() {
+		close(steps)
+		<-done
+		p.end()
+	}
 }

@@ -3,44 +3,54 @@ package cli
 import (
 	"context"
 	"crypto/ecdsa"
-	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"runtime"
+	"strings"
 
 	"github.com/spf13/cobra"
 
-	"github.com/pikelet-os/pikelet/builder"
-	"github.com/pikelet-os/pikelet/internal/shared/image"
+	"github.com/pikelet-os/pikelet/internal/host/publish"
 	"github.com/pikelet-os/pikelet/internal/shared/image/registry"
 )
 
-func newPublish(say *teller) *cobra.Command {
+type publishOptions struct {
+	imageOptions
+	Image     string
+	From      int
+	Channel   string
+	SignKey   string
+	Imager    string
+	ImagerURL string
+}
+
+func newPublish(a *app) *cobra.Command {
 	var o publishOptions
 	c := &cobra.Command{
 		Use:   "publish REPOSITORY",
-		Short: "Put an image into a registry",
-		Long: `Put what a build made into a registry: the image, its bill of materials, and the
-signatures of both, under the image's release as a tag. A release that is there
-with other contents stays as it is. With --channel a tag that moves names the
-image too, which is what nodes follow.
+		Short: "Publish an image to a registry",
+		Long: `Publish what a build made to a registry: the image, its bill of materials, and the
+signatures of both, under the image's release as a tag. A release that exists with
+other contents is left as it is. With --channel a moving tag, which nodes follow,
+names the image too.
 
---image takes a build's output folder, an OCI layout, an archive of one, or
-another registry's reference: that copies an image with all that belongs to it.
+--image takes a build's output directory, an OCI layout, an archive of one, or
+another registry's reference, which copies an image with all that belongs to it.
 What the registry has is not sent again.
 
 For each of the three releases before it that the registry has, a patch is made
-and put beside the image: nodes that run one of those fetch what changed, not
-all of it. They want it signed by a key they trust, which is --sign's or your
-development key. --from says for how many; what was copied from another registry
-brings its own along.
+and put beside the image: nodes that run one of those download what changed, not
+all of it. Nodes accept a patch only if it is signed by a key they trust, that of
+--sign-key or your development key. --from sets the number of releases; an image
+that is copied from another registry brings its patches along.
 
-With --imager it writes a compressed disk image and a list of images for
-Raspberry Pi Imager into a folder, to be put onto a web server; then no registry
-need be named.
+With --imager, write a compressed disk image and a list of images for Raspberry Pi
+Imager to a directory, for a web server; no registry need be named then.
 
-Whoever is logged in for docker is logged in here.`,
+Logins of docker login are used.`,
+		Example: `  pikelet publish registry.example/pi/homelab --sign-key release.key
+  pikelet publish registry.example/pi/homelab --image out --channel testing
+  pikelet publish --imager www --imager-url https://example.org/pi`,
+		GroupID: groupShip,
 		Args: func(_ *cobra.Command, args []string) error {
 			if o.Imager != "" && len(args) == 0 {
 				return nil
@@ -48,194 +58,129 @@ Whoever is logged in for docker is logged in here.`,
 			return exactly(1, "a repository: registry.example/name")(nil, args)
 		},
 		RunE: func(c *cobra.Command, args []string) error {
-			if o.From < 0 || o.From > maxPatches {
-				return usageError{fmt.Errorf("--from %d: want 0 to %d releases", o.From, maxPatches)}
-			}
-			if (o.Imager == "") != (o.ImagerURL == "") {
-				return usageError{errors.New("--imager DIR and --imager-url ADDRESS go together")}
+			if o.From < 0 || o.From > publish.MaxPatches {
+				return usagef("--from %d: want 0 to %d releases", o.From, publish.MaxPatches)
 			}
 			if o.Imager != "" {
-				if err := publishForImager(c.Context(), o, say); err != nil || len(args) == 0 {
+				if err := publishForImager(c.Context(), o, a); err != nil || len(args) == 0 {
 					return err
 				}
 			}
-			return runPublish(c.Context(), args[0], o, say)
+			return runPublish(c.Context(), args[0], o, a)
 		},
 	}
-	o.addFlags(c, say)
+	o.addFlags(c, a)
 	f := c.Flags()
-	f.StringVar(&o.Image, "image", "out", "what is published")
-	f.IntVar(&o.From, "from", 3, "for how many releases before it patches are made")
-	f.StringVar(&o.Channel, "channel", "", "tag that moves to this release, such as stable")
-	f.StringVar(&o.Sign, "sign", "", "private key that signs what is published too")
-	f.StringVar(&o.Imager, "imager", "", "folder that gets the image and a list for Raspberry Pi Imager")
-	f.StringVar(&o.ImagerURL, "imager-url", "", "the address that folder will have for Raspberry Pi Imager")
+	f.StringVar(&o.Image, "image", "out", "`IMAGE` to publish")
+	f.IntVar(&o.From, "from", 3, "`NUMBER` of earlier releases to make patches for")
+	f.StringVar(&o.Channel, "channel", "", "`TAG` to move to this release, such as stable")
+	f.StringVar(&o.SignKey, "sign-key", "", "private key that also signs the image, PEM `FILE`")
+	f.StringVar(&o.Imager, "imager", "", "write the image and a list for Raspberry Pi Imager to `DIR`")
+	f.StringVar(&o.ImagerURL, "imager-url", "", "`URL` that the directory will have for Raspberry Pi Imager")
+	c.MarkFlagsRequiredTogether("imager", "imager-url")
 	return c
 }
 
-// maxPatches is how many releases may have a patch: what refers to an image is
-// listed and copied as one.
-const maxPatches = 20
-
-type publishOptions struct {
-	imageOptions
-	Image     string
-	From      int
-	Channel   string
-	Sign      string
-	Imager    string
-	ImagerURL string
-}
-
 // publishForImager writes an image, and a list that names it, as Raspberry Pi
-// Imager takes them.
-func publishForImager(ctx context.Context, o publishOptions, say *teller) error {
+// Imager expects them.
+func publishForImager(ctx context.Context, o publishOptions, a *app) error {
 	img, err := o.open(ctx, o.Image)
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(o.Imager, 0o755); err != nil {
-		return err
-	}
-	file := fmt.Sprintf("%s-%s.img.zst", img.Stream, img.Release)
-	work, err := os.MkdirTemp(o.Imager, ".work-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(work)
-	disk := filepath.Join(work, "disk.img")
-	if err := saveDisk(ctx, img, disk, func(int64) {}); err != nil {
-		return err
-	}
-	p := newProgress(say)
-	err = builder.CompressDisk(ctx, disk, filepath.Join(work, file), runtime.GOMAXPROCS(0), p.show)
+	p := newProgress(a)
+	list, file, err := publish.ForImager(ctx, img.Published, img.card, o.Imager, o.ImagerURL, runtime.GOMAXPROCS(0), p.show)
 	p.end()
 	if err != nil {
 		return err
 	}
-	if err := os.Rename(filepath.Join(work, file), filepath.Join(o.Imager, file)); err != nil {
-		return err
-	}
-	if err := builder.AddToImager(o.Imager, file, disk, o.ImagerURL, img.Manifest); err != nil {
-		return err
-	}
-	list := filepath.Join(o.Imager, builder.ImagerFile)
-	say.result(map[string]string{"list": list, "image": filepath.Join(o.Imager, file)}, list+"\n"+filepath.Join(o.Imager, file))
+	a.result(map[string]string{"list": list, "image": file}, list+"\n"+file)
 	return nil
 }
 
-func runPublish(ctx context.Context, ref string, o publishOptions, say *teller) error {
+func runPublish(ctx context.Context, ref string, o publishOptions, a *app) error {
 	to, tag, err := o.target(ref)
 	if err != nil {
 		return err
 	}
 	if tag != "" {
-		return usageError{fmt.Errorf("%s: leave out the tag: an image's release becomes one, and --channel names one that moves", ref)}
+		return usagef("%s: leave out the tag: the image's release becomes the tag, and --channel names a moving one", ref)
 	}
-	var key *ecdsa.PrivateKey
-	if o.Sign != "" {
-		if key, err = readKey(o.Sign); err != nil {
+	options := publish.Options{Patches: o.From, Channel: o.Channel, Workers: runtime.GOMAXPROCS(0), Meter: a.meter, Log: a.log}
+	if o.SignKey != "" {
+		if options.Key, err = a.readKey(o.SignKey); err != nil {
 			return err
 		}
+	} else {
+		options.PatchKey = a.developmentSigner()
 	}
 	img, err := o.open(ctx, o.Image)
 	if err != nil {
 		return err
 	}
-	if err := bootable(ctx, img, key); err != nil {
-		return err
-	}
-	there, err := registry.Tagged(ctx, to, img.Release, arch)
-	if err != nil {
-		return fmt.Errorf("looking whether release %s is there: %w", img.Release, err)
-	}
-	if there != nil && there.Digest != img.Digest {
-		return fmt.Errorf("release %s is in %s already, with other contents (%s): give what you built another release", img.Release, to, there.Digest)
-	}
-	tell, end := meter(say, "publishing", size(img.Manifest))
-	err = registry.Copy(ctx, img, to, []string{img.Release}, key, tell)
-	end()
+	r, err := publish.Publish(ctx, img.Published, to, options)
 	if err != nil {
 		return err
 	}
-	patches, err := publishPatches(ctx, to, img, o.From, key, say)
-	if err != nil {
-		return err
+	if r.NoPatchKey {
+		a.log.Warn("no patches were made: nodes accept only patches signed by a key of the image spec",
+			"hint", "name one with --sign-key KEY, or make no patches with --from 0")
 	}
-	text := to.Reference(img.Release)
-	if o.Channel != "" {
-		if err := registry.Move(ctx, img, to, o.Channel, nil); err != nil {
-			return err
-		}
-		text += "\n" + to.Reference(o.Channel)
-	}
-	say.result(map[string]any{"reference": to.Reference(img.Release), "digest": img.Digest, "channel": o.Channel, "patches": patches}, text+" (OCI manifest "+img.Digest+")")
+	a.result(r, strings.Join(r.Tags, "\n")+" (OCI manifest "+img.Digest+")")
 	return nil
 }
 
-// bootable refuses an image that no key of its own initramfs signed: /init
-// would refuse it.
-func bootable(ctx context.Context, img *registry.Published, more *ecdsa.PrivateKey) error {
-	keys, err := keysOf(ctx, img)
-	if err != nil {
-		return err
-	}
-	list := img.Signature.Signatures
-	if more != nil {
-		s, err := image.SignDigest(img.Digest, more)
-		if err != nil {
-			return err
-		}
-		list = image.Join(list, []image.Signed{s})
-	}
-	if err := image.VerifyDigest(img.Digest, list, keys); err != nil {
-		return fmt.Errorf("no node would start %s: %w; sign it with one of the spec's keys", img, err)
-	}
-	return nil
-}
-
-func newPromote(say *teller) *cobra.Command {
+func newPromote(a *app) *cobra.Command {
 	var o imageOptions
 	var down bool
-	var sign string
+	var signKey string
 	c := &cobra.Command{
 		Use:   "promote REFERENCE CHANNEL",
-		Short: "Have a channel name a release that is published",
-		Long: `Have a channel, a tag such as stable, name a release that is published. Nodes
-that follow the channel upgrade to it.
+		Short: "Move a channel to a published release",
+		Long: `Move a channel, a tag such as stable, to a published release. Nodes that follow
+the channel upgrade to it.
 
-A lower release than the channel names takes --allow-downgrade and a key: they
-add a signed statement, naming the image, the channel, and the release it goes
-back from. Without it no node goes back.`,
-		Args: exactly(2, "a reference, registry.example/name:1.4, and a channel"),
+A release lower than the current one requires --allow-downgrade and a key: they
+add a signed statement that names the image, the channel, and the release it
+replaces. Without the statement no node downgrades.`,
+		Example: `  pikelet promote registry.example/pi/homelab:1.4 stable
+  pikelet promote registry.example/pi/homelab:1.3 stable --allow-downgrade --sign-key release.key`,
+		GroupID: groupShip,
+		Args:    exactly(2, "a reference, registry.example/name:1.4, and a channel"),
 		RunE: func(c *cobra.Command, args []string) error {
-			at, _, err := o.target(args[0])
-			if err != nil {
-				return err
+			if !down {
+				signKey = ""
 			}
-			var allow *ecdsa.PrivateKey
-			if down != (sign != "") {
-				return usageError{errors.New("--allow-downgrade and --sign KEY go together: nodes go back only if a key says so")}
-			}
-			if down {
-				if allow, err = readKey(sign); err != nil {
-					return err
-				}
-			}
-			img, err := o.open(c.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			if err := registry.Move(c.Context(), img, at, args[1], allow); err != nil {
-				return err
-			}
-			say.result(map[string]string{"channel": at.Reference(args[1]), "release": img.Release, "digest": img.Digest},
-				fmt.Sprintf("%s is %s %s (OCI manifest %s)", at.Reference(args[1]), img.Stream, img.Release, img.Digest))
-			return nil
+			return runPromote(c.Context(), args[0], args[1], signKey, o, a)
 		},
 	}
-	o.addFlags(c, say)
-	c.Flags().BoolVar(&down, "allow-downgrade", false, "let nodes of the channel go back to this release")
-	c.Flags().StringVar(&sign, "sign", "", "private key that signs the statement for --allow-downgrade")
+	o.addFlags(c, a)
+	c.Flags().BoolVar(&down, "allow-downgrade", false, "let nodes of the channel downgrade to this release")
+	c.Flags().StringVar(&signKey, "sign-key", "", "private key that signs the statement of --allow-downgrade, PEM `FILE`")
+	c.MarkFlagsRequiredTogether("allow-downgrade", "sign-key")
 	return c
+}
+
+// runPromote moves a channel; signKey allows a downgrade, "" for none.
+func runPromote(ctx context.Context, ref, channel, signKey string, o imageOptions, a *app) error {
+	at, _, err := o.target(ref)
+	if err != nil {
+		return err
+	}
+	var allow *ecdsa.PrivateKey
+	if signKey != "" {
+		if allow, err = a.readKey(signKey); err != nil {
+			return err
+		}
+	}
+	img, err := o.open(ctx, ref)
+	if err != nil {
+		return err
+	}
+	if err := registry.Move(ctx, img.Published, at, channel, allow); err != nil {
+		return err
+	}
+	a.result(map[string]string{"channel": at.Reference(channel), "release": img.Release, "digest": img.Digest},
+		fmt.Sprintf("%s is %s %s (OCI manifest %s)", at.Reference(channel), img.Stream, img.Release, img.Digest))
+	return nil
 }

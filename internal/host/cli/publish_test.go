@@ -49,9 +49,9 @@ func shippedIn(t *testing.T) string {
 			}
 		}
 		made("keygen", "-o", "ci")
-		made("build", "--key", "ci.key", "-o", "one", "image.yaml")
+		made("build", "--sign-key", "ci.key", "-o", "one", "image.yaml")
 		edit(t, dir+"/image.yaml", `release: "1.0"`, `release: "1.1"`)
-		made("build", "--key", "ci.key", "-o", "two", "image.yaml")
+		made("build", "--sign-key", "ci.key", "-o", "two", "image.yaml")
 		shipped.dir = dir
 	})
 	if shipped.dir == "" {
@@ -106,7 +106,7 @@ func TestShip(t *testing.T) {
 	write(t, dir+"/.docker/config.json", fmt.Sprintf(`{"credHelpers":{%q:"test"}}`, p.addr), 0o600)
 	write(t, dir+"/bin/docker-credential-test", fmt.Sprintf("#!/bin/sh\necho '{\"Username\":%q,\"Secret\":%q}'\n", registrytest.User, registrytest.Secret), 0o755)
 	out, code := pikelet(t, dir, []string{"PATH=" + dir + "/bin:" + os.Getenv("PATH")}, append([]string{"verify", repo + ":stable", "--key", "ci.pub"}, ca...)...)
-	if code != 0 || !strings.Contains(out, "twin 1.0 (OCI manifest "+digest+"): signatures, manifests and every file hold") {
+	if code != 0 || !strings.Contains(out, "twin 1.0 (OCI manifest "+digest+"): signatures, manifests and every file verified") {
 		t.Errorf("verify with a credential helper: %s", out)
 	}
 	logIn(t, dir, p.addr)
@@ -151,10 +151,10 @@ func mirrorAndPromote(t *testing.T, dir, repo string, ca []string) {
 	refused([]string{"promote", repo + ":1.0", "stable"}, "channel stable is at release 1.1, and this is 1.0", "--allow-downgrade")
 	refused([]string{"promote", repo + ":1.0", "stable", "--allow-downgrade"}, "go together")
 	t.Setenv(passwordVariable, "")
-	if out, code := pikelet(t, dir, []string{passwordVariable + "=wrong"}, append([]string{"promote", repo + ":1.0", "stable", "--allow-downgrade", "--sign", "ci.key"}, ca...)...); code == 0 || !strings.Contains(out, "the password is wrong") {
+	if out, code := pikelet(t, dir, []string{passwordVariable + "=wrong"}, append([]string{"promote", repo + ":1.0", "stable", "--allow-downgrade", "--sign-key", "ci.key"}, ca...)...); code == 0 || !strings.Contains(out, "the password is wrong") {
 		t.Errorf("a wrong password: %s", out)
 	}
-	if out, code := pikelet(t, dir, []string{passwordVariable + "=open sesame"}, append([]string{"promote", repo + ":1.0", "stable", "--allow-downgrade", "--sign", "ci.key"}, ca...)...); code != 0 {
+	if out, code := pikelet(t, dir, []string{passwordVariable + "=open sesame"}, append([]string{"promote", repo + ":1.0", "stable", "--allow-downgrade", "--sign-key", "ci.key"}, ca...)...); code != 0 {
 		t.Fatalf("a downgrade: %s", out)
 	}
 	run("pull", repo+":stable", "-o", "down")
@@ -169,7 +169,7 @@ func mirrorAndPromote(t *testing.T, dir, repo string, ca []string) {
 	newSpec(t, other)
 	warmCache(t, other)
 	edit(t, other+"/image.yaml", "disable_splash=1", "disable_splash=0")
-	if out, code := pikelet(t, other, []string{passwordVariable + "=open sesame"}, "build", "--key", dir+"/ci.key", "-o", dir+"/changed", "image.yaml"); code != 0 {
+	if out, code := pikelet(t, other, []string{passwordVariable + "=open sesame"}, "build", "--sign-key", dir+"/ci.key", "-o", dir+"/changed", "image.yaml"); code != 0 {
 		t.Fatal(out)
 	}
 	refused([]string{"publish", repo, "--image", "changed"}, "release 1.0 is in", "already, with other contents")
@@ -182,16 +182,16 @@ func mirrorAndPromote(t *testing.T, dir, repo string, ca []string) {
 	ok(t, dir, "publish", to, "--plain-http", "--image", "carried.tar")
 	ok(t, dir, "pull", to+":1.0", "--plain-http", "--key", "ci.pub", "-o", "mirrored")
 	must(t, dir, "cmp mirrored/root.squashfs down/root.squashfs && cmp mirrored/signature.json down/signature.json")
-	if out := ok(t, dir, "sign", "--plain-http", "--key", "o.key", to+":1.0"); strings.Count(out, "signed sha256:") != 3 {
+	if out := ok(t, dir, "sign", "--plain-http", "--sign-key", "o.key", to+":1.0"); strings.Count(out, "signed sha256:") != 3 {
 		t.Errorf("sign says %s", out)
 	}
 	ok(t, dir, "verify", to+":1.0", "--plain-http", "--key", "o.pub", "--signatures-only")
-	ok(t, dir, "publish", m.Addr+"/by/two", "--plain-http", "--image", "one", "--sign", "o.key")
+	ok(t, dir, "publish", m.Addr+"/by/two", "--plain-http", "--image", "one", "--sign-key", "o.key")
 	for _, key := range []string{"o.pub", "ci.pub"} {
 		ok(t, dir, "verify", m.Addr+"/by/two:1.0", "--plain-http", "--key", key)
 	}
 	fails(t, dir, []string{"verify", "two", "--key", "o.pub"}, "none of the 1 keys that are trusted made it")
-	ok(t, dir, "sign", "--key", "o.key", "two/artifact")
+	ok(t, dir, "sign", "--sign-key", "o.key", "two/artifact")
 	ok(t, dir, "verify", "two", "--key", "o.pub")
 }
 
@@ -495,12 +495,12 @@ func TestRegistryMistakes(t *testing.T) {
 		{[]string{"publish", nobody + "/x", "--image", "one", "--retry-after", "1ms"}, "connection refused"},
 		{[]string{"publish", nobody + "/UPPER", "--image", "one"}, "reading the reference"},
 		{[]string{"publish", nobody + "/x", "--image", "one", "--ca", "no.pem"}, "holds no certificate in PEM"},
-		{[]string{"publish", nobody + "/x", "--image", "one", "--sign", "ci.pub"}, "it is a public key"},
-		{[]string{"publish", "one/artifact"}, "is a file or a folder; want a registry's reference"},
+		{[]string{"publish", nobody + "/x", "--image", "one", "--sign-key", "ci.pub"}, "it is a public key"},
+		{[]string{"publish", "one/artifact"}, "is a file or a directory; want a registry's reference"},
 		{[]string{"pull", "one", "--as", "cake"}, "want files, layout, archive or disk"},
-		{[]string{"sign", "one"}, "want --key FILE"},
+		{[]string{"sign", "one"}, `required flag(s) "sign-key" not set`},
 		{[]string{"keygen", "-o", "ci"}, "ci.key is there already"},
-		{[]string{"verify", "ci.pub"}, "it is no card and no disk image"},
+		{[]string{"verify", "ci.pub"}, "not a card and not a disk image"},
 		{[]string{"verify", "one", "--key", "ci.key"}, "reading the public key ci.key"},
 	} {
 		out, code := pikelet(t, dir, []string{passwordVariable + "=open sesame"}, c.args...)

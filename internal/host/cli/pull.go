@@ -2,63 +2,60 @@ package cli
 
 import (
 	"context"
-	"fmt"
-	"strings"
+	"slices"
 
 	"github.com/spf13/cobra"
 
-	"github.com/pikelet-os/pikelet/internal/shared/image/registry"
+	"github.com/pikelet-os/pikelet/internal/host/publish"
 )
 
-func newPull(say *teller) *cobra.Command {
+func newPull(a *app) *cobra.Command {
 	var o imageOptions
 	var out, as string
 	c := &cobra.Command{
 		Use:   "pull REFERENCE",
-		Short: "Fetch an image from a registry",
-		Long: `Fetch an image from a registry, or from a layout or an archive: as a folder of its
-files, as an OCI layout, as an archive of one to carry where there is no
-registry, or as a disk image.
+		Short: "Download an image from a registry",
+		Long: `Download an image from a registry, or copy one from a layout, an archive or a
+card: as a directory of its files, as an OCI layout, as an archive of one to carry
+to where there is no registry, or as a disk image.
 
-Nothing is there under the output's name before all of it is, and was checked. A
-download that is interrupted goes on where it was when it is asked for again.`,
-		Args: exactly(1, "a reference: registry.example/name:tag"),
-		RunE: func(c *cobra.Command, args []string) error { return runPull(c.Context(), args[0], out, as, o, say) },
+The output has its name only once it is complete and verified. An interrupted
+download resumes when the command is repeated.`,
+		Example: `  pikelet pull registry.example/pi/homelab:1.4
+  pikelet pull -o homelab.tar registry.example/pi/homelab:1.4
+  pikelet pull -o card.img homelab.tar`,
+		GroupID: groupShip,
+		Args:    exactly(1, "a reference: registry.example/name:tag"),
+		RunE:    func(c *cobra.Command, args []string) error { return runPull(c.Context(), args[0], out, as, o, a) },
 	}
-	o.addFlags(c, say)
-	c.Flags().StringVarP(&out, "output", "o", "", "the folder or file that is written (default: the stream and release)")
-	c.Flags().StringVar(&as, "as", "", "files, layout, archive or disk (default: by the output's name: .tar is an archive, .img a disk, else files)")
+	o.addFlags(c, a)
+	c.Flags().StringVarP(&out, "output", "o", "", "write to this `PATH` (default: the stream and release)")
+	c.Flags().StringVar(&as, "as", "", "`FORM`: files, layout, archive or disk (default: archive for .tar, disk for .img, else files)")
+	complete(c, "as", completeForm)
 	return c
 }
 
-func runPull(ctx context.Context, ref, out, as string, o imageOptions, say *teller) error {
-	switch {
-	case as == "" && strings.HasSuffix(out, ".tar"):
-		as = "archive"
-	case as == "" && strings.HasSuffix(out, ".img"):
-		as = "disk"
-	case as == "":
-		as = "files"
+func runPull(ctx context.Context, ref, out, as string, o imageOptions, a *app) error {
+	form := publish.Form(as)
+	if as == "" {
+		form = publish.FormOf(out)
 	}
-	save := map[string]func(context.Context, *registry.Published, string, registry.Progress) error{
-		"files": registry.SaveFiles, "layout": registry.SaveLayout, "archive": registry.SaveArchive, "disk": saveDisk,
-	}[as]
-	if save == nil {
-		return usageError{fmt.Errorf("--as %s: want files, layout, archive or disk", as)}
+	if !slices.Contains(publish.Forms[:], form) {
+		return usagef("--as %s: want files, layout, archive or disk", as)
 	}
 	img, err := o.open(ctx, ref)
 	if err != nil {
 		return err
 	}
 	if out == "" {
-		out = img.Stream + "-" + img.Release + map[string]string{"archive": ".tar", "disk": ".img"}[as]
+		out = img.Stream + "-" + img.Release + form.Ext()
 	}
-	tell, end := meter(say, "pulling", size(img.Manifest))
-	err = save(ctx, img, out, tell)
+	progress, end := a.meter("pulling", img.Size())
+	err = publish.Save(ctx, img.Published, img.card, out, form, progress)
 	end()
 	if err != nil {
 		return err
 	}
-	say.result(map[string]string{"output": out, "as": as, "release": img.Release, "digest": img.Digest}, out+" (OCI manifest "+img.Digest+")")
+	a.result(map[string]string{"output": out, "as": string(form), "release": img.Release, "digest": img.Digest}, out+" (OCI manifest "+img.Digest+")")
 	return nil
 }

@@ -16,18 +16,18 @@ func TestServeRefuses(t *testing.T) {
 		}
 	}
 	for want, args := range map[string]string{
-		"--nodes is missing: pikelet node init":             "--interface lo --proxy",
-		"pikelet node init writes an inventory":             "--interface lo --proxy --nodes nowhere.yaml",
-		"want an inventory":                                 "--interface lo --proxy --nodes one.yaml",
-		"--interface is missing":                            "--proxy --nodes nodes.yaml",
-		"this machine has lo":                               "--interface eth7 --proxy --nodes nodes.yaml",
-		"want one of --proxy":                               "--interface lo --nodes nodes.yaml",
-		"want one of --proxy, where":                        "--interface lo --nodes nodes.yaml --proxy --no-dhcp",
-		"the port must be 8069":                             "--interface lo --nodes nodes.yaml --proxy --port 80",
-		`--pool "10.0.0.1": want two addresses`:             "--interface lo --nodes nodes.yaml --pool 10.0.0.1",
-		"is not in the network of --interface lo":           "--interface lo --nodes nodes.yaml --pool 10.0.0.1-10.0.0.9",
-		"which is this machine's own":                       "--interface lo --nodes nodes.yaml --pool 127.0.0.1-127.0.0.9",
-		`--router "10.0.0.1": want an address in 127.0.0.0`: "--interface lo --nodes nodes.yaml --pool 127.0.0.5-127.0.0.9 --router 10.0.0.1",
+		`required flag(s) "inventory" not set`:                                    "--interface lo --proxy",
+		"pikelet node init writes an inventory":                                   "--interface lo --proxy --inventory nowhere.yaml",
+		"want an inventory":                                                       "--interface lo --proxy --inventory one.yaml",
+		`required flag(s) "interface" not set`:                                    "--proxy --inventory nodes.yaml",
+		"this machine has lo":                                                     "--interface eth7 --proxy --inventory nodes.yaml",
+		"at least one of the flags in the group [proxy no-dhcp pool] is required": "--interface lo --inventory nodes.yaml",
+		"[no-dhcp proxy] were all set":                                            "--interface lo --inventory nodes.yaml --proxy --no-dhcp",
+		"the port must be 8069":                                                   "--interface lo --inventory nodes.yaml --proxy --port 80",
+		`--pool "10.0.0.1": want two addresses`:                                   "--interface lo --inventory nodes.yaml --pool 10.0.0.1",
+		"outside the network of --interface lo":                                   "--interface lo --inventory nodes.yaml --pool 10.0.0.1-10.0.0.9",
+		"the address of this machine":                                             "--interface lo --inventory nodes.yaml --pool 127.0.0.1-127.0.0.9",
+		`--router "10.0.0.1": want an address in 127.0.0.0`:                       "--interface lo --inventory nodes.yaml --pool 127.0.0.5-127.0.0.9 --router 10.0.0.1",
 	} {
 		out, code := pikelet(t, dir, nil, append([]string{"serve", "image"}, strings.Fields(args)...)...)
 		if code != 2 || !strings.Contains(out, want) {
@@ -38,7 +38,7 @@ func TestServeRefuses(t *testing.T) {
 		"want a number such as 0xf21": "--order net",
 		"it has no 2":                 "--order 0xf1",
 		"want an IPv4 address":        "--server nas.local",
-		"--dnsmasq wants --server":    "--dnsmasq",
+		"--dnsmasq requires --server": "--dnsmasq",
 	} {
 		out, code := pikelet(t, dir, nil, append([]string{"eeprom"}, strings.Fields(args)...)...)
 		if code != 2 || !strings.Contains(out, want) {
@@ -46,7 +46,8 @@ func TestServeRefuses(t *testing.T) {
 		}
 	}
 	for want, args := range map[string]string{
-		`--mac "": want the hardware address that pikelet nodes shows`: "52617370 --as attic",
+		`--mac "": want the hardware address that pikelet nodes shows`: "52617370 --mac= --node attic",
+		`required flag(s) "mac" not set`:                               "52617370",
 		`--mac "d8:3a": want the hardware address`:                     "52617370 --mac d8:3a",
 	} {
 		out, code := pikelet(t, dir, nil, append([]string{"nodes", "adopt"}, strings.Fields(args)...)...)
@@ -54,8 +55,8 @@ func TestServeRefuses(t *testing.T) {
 			t.Errorf("nodes adopt %s: %d: %s", args, code, out)
 		}
 	}
-	if out, code := pikelet(t, dir, nil, "eeprom", "--image", "token"); code != 1 || !strings.Contains(out, "6 bytes") {
-		t.Errorf("eeprom --image: %d: %s", code, out)
+	if out, code := pikelet(t, dir, nil, "eeprom", "--bootloader", "token"); code != 1 || !strings.Contains(out, "6 bytes") {
+		t.Errorf("eeprom --bootloader: %d: %s", code, out)
 	}
 	if out, code := pikelet(t, dir, nil, "eeprom", "--server", "10.0.0.1"); code != 0 || !strings.Contains(out, "\nTFTP_IP=10.0.0.1\n") {
 		t.Errorf("eeprom: %d: %s", code, out)

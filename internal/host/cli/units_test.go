@@ -13,7 +13,7 @@ func TestUnits(t *testing.T) {
 	if err != nil || len(files) != 2 {
 		t.Fatal(files, err)
 	}
-	c := newServe(&teller{})
+	c := newServe(quietApp())
 	for _, file := range append(files, "../../../overlays/seed-node/files/etc/init.d/pikelet-serve.tmpl") {
 		b, err := os.ReadFile(file)
 		if err != nil {

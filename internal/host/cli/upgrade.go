@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"regexp"
 	"strings"
 	"time"
@@ -14,74 +13,111 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pikelet-os/pikelet/internal/host/fleet"
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 )
 
-// Every so often a node is asked what became of its upgrade; a restart and a
-// soak take a minute or two.
+// upgradePoll is how often a node is asked for the result of its upgrade; a
+// restart and a soak take a minute or two.
 const upgradePoll = 5 * time.Second
 
-func newUpgrade(say *teller) *cobra.Command {
-	var ssh overSSH
-	var o fleet.Options
-	var plain, again, drill, dry bool
+type upgradeOptions struct {
+	fleet.Options
+	ssh       overSSH
+	PlainHTTP bool
+	Again     bool
+	Drill     bool
+	DryRun    bool
+}
+
+func newUpgrade(a *app) *cobra.Command {
+	var o upgradeOptions
 	c := &cobra.Command{
 		Use:   "upgrade HOST... REFERENCE",
-		Short: "Upgrade nodes in place, servers first, over SSH",
-		Long: `Upgrade nodes in place, over your own ssh: your keys, known_hosts and
-~/.ssh/config count, and a host whose key is not known is refused. The nodes
-fetch the image themselves, so the reference must be one they reach.
+		Short: "Upgrade nodes in place over SSH, servers first",
+		Long: `Upgrade nodes in place over ssh, with your own keys, known_hosts and
+~/.ssh/config; a host whose key is not known is refused. The nodes download the
+image themselves, so they must reach the registry.
 
-k3s servers go first and one at a time, then the agents, --parallel of them at
-once. Each is waited for until it has committed the release or left it. The
-first one that leaves it, or refuses, ends it: the others keep what they run.`,
+k3s servers are upgraded first and one by one, then the agents, --parallel of them
+at the same time. pikelet waits until each node has committed the release or rolled
+back. After the first node that rolls back or refuses the release, the remaining
+nodes are left as they are.
+
+The exit status is 3 if a node rolled back.`,
+		Example: `  pikelet upgrade attic cellar registry.example/pi/homelab:1.4
+  pikelet upgrade --dry-run attic registry.example/pi/homelab:stable`,
+		GroupID: groupNodes,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) < 2 {
-				return usageError{errors.New("want hosts and a reference: pikelet upgrade attic cellar registry.example/name:tag")}
+				return usagef("want hosts and a reference, got %d arguments", len(args))
 			}
 			return nil
 		},
 		RunE: func(c *cobra.Command, args []string) error {
-			hosts, ref := args[:len(args)-1], args[len(args)-1]
-			if !plainReference.MatchString(ref) {
-				return usageError{fmt.Errorf("%q is no reference: registry.example/name:tag", ref)}
-			}
-			o.Verb = []string{"upgrade"}
-			for name, on := range map[string]bool{"--plain-http": plain, "--again": again, "--drill": drill, "--dry-run": dry} {
-				if on {
-					o.Verb = append(o.Verb, name)
-				}
-			}
-			o.Verb = append(o.Verb, ref)
-			if dry {
-				return askEach(c.Context(), hosts, &ssh, o.Verb, say)
-			}
-			o.Poll = upgradePoll
-			o.Tell = func(host, text string) { say.line(host + ": " + text) }
-			list, err := fleet.Upgrade(c.Context(), hosts, ssh.quiet, o)
-			for _, r := range list {
-				say.result(r, r.Host+": "+become(r))
-			}
-			return err
+			return runUpgrade(c.Context(), args[:len(args)-1], args[len(args)-1], o, a)
 		},
 	}
-	c.Flags().IntVar(&o.Parallel, "parallel", 1, "how many agents at once")
-	c.Flags().DurationVar(&o.Wait, "wait", 30*time.Minute, "how long a node may take to commit the release or leave it")
-	c.Flags().BoolVar(&plain, "plain-http", false, "have the nodes speak HTTP without TLS to the registry")
-	c.Flags().BoolVar(&again, "again", false, "take a release that failed there before")
-	c.Flags().BoolVar(&dry, "dry-run", false, "have each say in which way the release would come, and how much that is, and do nothing")
-	c.Flags().BoolVar(&drill, "drill", false, "try it on each, and have it come back however well it went")
-	ssh.addFlags(c)
+	f := c.Flags()
+	f.IntVar(&o.Parallel, "parallel", 1, "`NUMBER` of agents to upgrade at the same time")
+	f.DurationVar(&o.Wait, "wait", 30*time.Minute, "time limit for a node to commit the release or roll back")
+	f.BoolVar(&o.PlainHTTP, "plain-http", false, "have the nodes use HTTP without TLS for the registry")
+	f.BoolVar(&o.Again, "again", false, "retry a release that failed there before")
+	f.BoolVar(&o.DryRun, "dry-run", false, "only print how each node would obtain the release, and how much it would download")
+	f.BoolVar(&o.Drill, "drill", false, "try the release on each node and roll back in any case")
+	o.ssh.addFlags(c)
 	return c
 }
 
-// askEach has each host say what it would do.
-func askEach(ctx context.Context, hosts []string, ssh *overSSH, verb []string, say *teller) error {
+func runUpgrade(ctx context.Context, hosts []string, ref string, o upgradeOptions, a *app) error {
+	if !plainReference.MatchString(ref) {
+		return usagef("%q is not a reference: want registry.example/name:tag", ref)
+	}
+	o.Verb = o.verb(ref)
+	if o.DryRun {
+		return askEach(ctx, hosts, &o.ssh, o.Verb, a)
+	}
+	o.Poll, o.Log = upgradePoll, a.log
+	o.Output = a.hostLine
+	list, err := fleet.Upgrade(ctx, hosts, func(ctx context.Context, host string, out io.Writer, verb ...string) error {
+		return o.ssh.quiet(ctx, host, out, a.err, verb...)
+	}, o.Options)
+	for _, r := range list {
+		a.result(r, r.Host+": "+outcome(r))
+	}
+	return err
+}
+
+// verb returns the subcommand of pikeletd with its flags, in a fixed order.
+func (o *upgradeOptions) verb(ref string) []string {
+	verb := []string{"upgrade"}
+	for _, flag := range []struct {
+		name string
+		on   bool
+	}{{"--plain-http", o.PlainHTTP}, {"--again", o.Again}, {"--drill", o.Drill}, {"--dry-run", o.DryRun}} {
+		if flag.on {
+			verb = append(verb, flag.name)
+		}
+	}
+	return append(verb, ref)
+}
+
+// hostLine shows a line that a host printed.
+func (a *app) hostLine(host, line string) {
+	if a.json {
+		a.log.Info("output", "host", host, "line", line)
+		return
+	}
+	a.print(host + ": " + line)
+}
+
+// askEach has each host print what it would do.
+func askEach(ctx context.Context, hosts []string, ssh *overSSH, verb []string, a *app) error {
 	var errs []error
 	for _, host := range hosts {
 		var out bytes.Buffer
-		err := ssh.quiet(ctx, host, &out, verb...)
+		err := ssh.quiet(ctx, host, &out, a.err, verb...)
 		for line := range strings.Lines(out.String()) {
-			say.result(map[string]string{"host": host, "says": strings.TrimSpace(line)}, host+": "+strings.TrimRight(line, "\r\n"))
+			a.result(map[string]string{"host": host, "output": strings.TrimSpace(line)}, host+": "+strings.TrimRight(line, "\r\n"))
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", host, err))
@@ -90,39 +126,44 @@ func askEach(ctx context.Context, hosts []string, ssh *overSSH, verb []string, s
 	return errors.Join(errs...)
 }
 
-// plainReference is what a reference, or a folder on the nodes, is made of. It
-// goes through a shell there.
+// plainReference matches references, and directories of nodes, that need no
+// quoting: they go through a shell there.
 var plainReference = regexp.MustCompile(`^[A-Za-z0-9./][A-Za-z0-9._:/@+-]*$`)
 
-// become says what became of a node.
-func become(r fleet.Result) string {
+// outcome returns the result of a node for people.
+func outcome(r fleet.Result) string {
 	switch {
 	case r.Untouched:
-		return "not touched, runs " + r.Before
+		return "untouched, runs " + r.Before
 	case r.Kept && r.Before == r.After:
 		return "runs " + r.After + " already"
 	case r.Kept:
 		return fmt.Sprintf("%s -> %s, committed", r.Before, r.After)
 	}
-	return fmt.Sprintf("left, runs %s: %s", r.After, r.Reason)
+	kind := "failed"
+	if r.RolledBack {
+		kind = "rolled back"
+	}
+	return fmt.Sprintf("%s, runs %s: %s", kind, r.After, r.Reason)
 }
 
-// quiet is run with its output elsewhere. What ssh complains of is shown, but
-// for status, which is asked again and again of a node that restarts: there it
-// is in the error.
-func (r *overSSH) quiet(ctx context.Context, host string, out io.Writer, verb ...string) error {
+// quiet runs a subcommand of pikeletd on a host, with its output in out, and its
+// errors in shown too. The errors of status, which is asked for repeatedly while
+// a node restarts, are only in the returned error.
+func (r *overSSH) quiet(ctx context.Context, host string, out, shown io.Writer, verb ...string) error {
 	cmd, err := r.command(ctx, host, verb)
 	if err != nil {
 		return err
 	}
-	cmd.Stdout, cmd.Stderr = out, io.MultiWriter(out, os.Stderr)
+	cmd.Stdout, cmd.Stderr = out, io.MultiWriter(out, shown)
 	if verb[0] != "status" {
 		return cmd.Run()
 	}
-	var complaints bytes.Buffer
-	cmd.Stderr = &complaints
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("asking how it is: %s (%w); does ssh %s doas pikeletd status work?", strings.TrimSpace(complaints.String()), err, host)
+		err = fmt.Errorf("asking for the status: %s (%w)", strings.TrimSpace(stderr.String()), err)
+		return hint.Withf(err, "check that ssh %s doas pikeletd status works", host)
 	}
 	return nil
 }

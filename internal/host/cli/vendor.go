@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -11,33 +12,37 @@ import (
 	"github.com/pikelet-os/pikelet/builder"
 	"github.com/pikelet-os/pikelet/builder/fetch"
 	"github.com/pikelet-os/pikelet/builder/lock"
-	"github.com/pikelet-os/pikelet/layers/apk"
-
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/image/registry"
+	"github.com/pikelet-os/pikelet/layers/apk"
 )
 
-func newVendor(say *teller) *cobra.Command {
+func newVendor(a *app) *cobra.Command {
 	var o inputOptions
 	c := &cobra.Command{
 		Use:   "vendor SPEC DIR|REF",
-		Short: "Keep copies of every locked input in a folder or a registry",
-		Long: `Keep copies of every locked input: mirrors drop packages that newer ones
-replace. DIR becomes a signed apk repository with the image's OCI layers beside
-it; REF, such as registry.example/inputs:1, gets the same as one artifact.
+		Short: "Copy every locked input to a directory or a registry",
+		Long: `Copy every locked input: mirrors drop packages that newer ones replace. DIR
+becomes a signed apk repository with the image's OCI layers beside it; REF, such
+as registry.example/inputs:1, gets the same as one artifact.
 
-Builds use it with --vendor, or vendor: in the spec, before they ask a mirror.`,
-		Args: exactly(2, "the image spec, and a folder or a reference"),
+Builds with --vendor, or with vendor: in the spec, use the copies before they ask
+a mirror.`,
+		Example: `  pikelet vendor image.yaml vendor
+  pikelet vendor image.yaml registry.example/inputs:1`,
+		GroupID: groupBuild,
+		Args:    exactly(2, "the image spec, and a directory or a reference"),
 		RunE: func(c *cobra.Command, args []string) error {
 			o.Spec = args[0]
-			return runVendor(c.Context(), o, args[1], say)
+			return runVendor(c.Context(), o, args[1], a)
 		},
 	}
 	o.addFlags(c)
 	return c
 }
 
-func runVendor(ctx context.Context, o inputOptions, to string, say *teller) error {
-	img, in, err := o.inputs(ctx, say)
+func runVendor(ctx context.Context, o inputOptions, to string, a *app) error {
+	img, in, err := o.inputs(ctx, a)
 	if err != nil {
 		return err
 	}
@@ -46,7 +51,7 @@ func runVendor(ctx context.Context, o inputOptions, to string, say *teller) erro
 		return err
 	}
 	if in.Lock == nil {
-		return fmt.Errorf("there is no %s; pikelet lock %s makes it", lock.Name(o.Spec), o.Spec)
+		return hint.With(fmt.Errorf("opening %s: %w", lock.Name(o.Spec), fs.ErrNotExist), "create it: pikelet lock "+o.Spec)
 	}
 	plan, err := builder.Resolve(ctx, img, in)
 	if err != nil {
@@ -66,25 +71,25 @@ func runVendor(ctx context.Context, o inputOptions, to string, say *teller) erro
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	if err := plan.Vendor(ctx, in.Cache, dir, key, say.line); err != nil {
+	if err := plan.Vendor(ctx, in.Cache, dir, key, a.print); err != nil {
 		return err
 	}
 	if dir == to {
-		say.result(map[string]string{"vendor": dir}, dir)
+		a.result(map[string]string{"vendor": dir}, dir)
 		return nil
 	}
 	digest, err := fetch.Push(ctx, dir, to)
 	if err != nil {
 		return err
 	}
-	say.result(map[string]string{"vendor": to, "digest": digest}, to+"@"+digest)
+	a.result(map[string]string{"vendor": to, "digest": digest}, to+"@"+digest)
 	return nil
 }
 
-// vendorKey signs the indexes of vendor folders: a key of the user's, made on
-// first use. Packages keep the signatures they came with.
+// vendorKey returns the key that signs the indexes of vendor directories: one of
+// the user's, created on first use. Packages keep their own signatures.
 func vendorKey() (*apk.Key, error) {
-	dir, err := userFolder(os.UserConfigDir, "set XDG_CONFIG_HOME")
+	dir, err := userDir(os.UserConfigDir, "set XDG_CONFIG_HOME")
 	if err != nil {
 		return nil, err
 	}

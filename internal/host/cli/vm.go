@@ -13,39 +13,43 @@ import (
 	"golang.org/x/term"
 
 	"github.com/pikelet-os/pikelet/internal/host/provision"
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/testing/vm"
 )
 
 type vmOptions struct {
 	vm.Options
-	SSH   int
-	Node  nodeOptions
-	From  string // the node config's file
-	Try   bool
-	Watch bool
-	Login time.Duration
+	SSH       int
+	Node      nodeOptions
+	Inventory string
+	Try       bool
+	Watch     bool
+	Login     time.Duration
 }
 
-func newVM() *cobra.Command {
-	c := &cobra.Command{Use: "vm", Short: "Run images in a virtual Pi"}
-	c.AddCommand(newVMRun())
+func newVM(a *app) *cobra.Command {
+	c := group(&cobra.Command{Use: "vm", Short: "Run images in a virtual Pi", GroupID: groupBoot})
+	c.AddCommand(newVMRun(a))
 	return c
 }
 
-func newVMRun() *cobra.Command {
+func newVMRun(a *app) *cobra.Command {
 	var o vmOptions
 	c := &cobra.Command{
 		Use:   "run IMAGE",
 		Short: "Boot a disk image in a virtual Pi",
-		Long: `Boot a disk image in a virtual Pi: a model of the firmware reads the image's
-own FATs and hands its kernel to QEMU, again and again as the guest reboots.
+		Long: `Boot a disk image in a virtual Pi: a model of the firmware reads the image's own
+FATs and hands its kernel to QEMU, again at each reboot of the guest.
 
-On a terminal you are at its console; Ctrl-A X ends it. Without a terminal it
-boots to the login, powers off, and exits 0 if the login came.
+A terminal becomes the console of the virtual Pi; Ctrl-A X ends it. Without a
+terminal the virtual Pi boots to the login prompt and powers off; the exit status
+is 0 if the prompt appeared.
 
-With --watch it waits for the image, and boots it again whenever a build has put
-a new one in its place: beside pikelet build --watch, that is from a change to
-its login without a hand. What the old one wrote to its card is gone then.`,
+With --watch, pikelet waits for the image, and boots it again whenever a build
+replaces it; run pikelet build --watch beside it. What the guest wrote to its card
+is lost then.`,
+		Example: `  pikelet vm run --snapshot out/disk.img
+  pikelet vm run --inventory nodes.yaml --node attic --ssh 2222 --snapshot out/disk.img`,
 		Args: exactly(1, "the disk image"),
 		RunE: func(c *cobra.Command, args []string) error {
 			o.Image = args[0]
@@ -54,35 +58,36 @@ its login without a hand. What the old one wrote to its card is gone then.`,
 				return err
 			}
 			if o.Watch {
-				return watchVM(c.Context(), o)
+				return watchVM(c.Context(), o, a)
 			}
-			return runVM(c.Context(), o)
+			return runVM(c.Context(), o, a)
 		},
 	}
 	f := c.Flags()
-	f.BoolVar(&o.Snapshot, "snapshot", false, "leave the image file untouched")
-	f.StringVar(&o.Machine, "machine", "", "virt or raspi3b (default: what the image's kernel can run on)")
-	f.BoolVar(&o.Card, "card", false, "an SD card as on a Pi instead of a virtio disk")
+	f.BoolVar(&o.Snapshot, "snapshot", false, "do not write to the image file")
+	f.StringVar(&o.Machine, "machine", "", "`MACHINE`: virt or raspi3b (default: the one that the image's kernel supports)")
+	f.BoolVar(&o.Card, "card", false, "attach the image as an SD card instead of a virtio disk")
 	f.BoolVar(&o.Watch, "watch", false, "boot the image again whenever a build replaces it")
 	f.BoolVar(&o.Try, "try", false, "boot the slot under trial first")
-	f.IntVar(&o.Request.Partition, "partition", 0, "boot this partition first, as after \"reboot N\"")
-	f.BoolVar(&o.NoWalk, "old-eeprom", false, "behave as an EEPROM from before PARTITION_WALK")
-	f.IntVar(&o.SSH, "ssh", 0, "make the guest's SSH reachable on this port of loopback")
-	f.StringVar(&o.From, "config", "", "put a node config, or with --node one of an inventory, onto the card first")
+	f.IntVar(&o.Request.Partition, "partition", 0, "boot partition `NUMBER` first, as after \"reboot NUMBER\"")
+	complete(c, "partition", completeSlot)
+	f.BoolVar(&o.NoWalk, "old-eeprom", false, "model an EEPROM without PARTITION_WALK")
+	f.IntVar(&o.SSH, "ssh", 0, "forward this `PORT` of loopback to the guest's SSH server")
+	f.StringVar(&o.Inventory, "inventory", "", "write the config of a node from `FILE`, an inventory or a node config, to the card first")
 	o.Node.addFlags(c)
-	f.DurationVar(&o.Login, "login-within", 2*time.Minute, "without a terminal: how long the login may take")
+	f.DurationVar(&o.Login, "login-within", 2*time.Minute, "time limit for the login prompt, without a terminal")
 	return c
 }
 
-// complete makes options of the machine of those of the command.
+// complete derives the options of the machine from those of the command.
 func (o *vmOptions) complete() error {
 	if o.SSH != 0 {
 		o.Forward = map[int]int{o.SSH: 22}
 	}
-	if o.From == "" {
+	if o.Inventory == "" {
 		return nil
 	}
-	cfg, err := o.Node.load(o.From)
+	cfg, err := o.Node.load(o.Inventory)
 	if err != nil {
 		return err
 	}
@@ -90,54 +95,81 @@ func (o *vmOptions) complete() error {
 	return nil
 }
 
-func runVM(ctx context.Context, o vmOptions) error {
+func runVM(ctx context.Context, o vmOptions, a *app) error {
 	if _, err := os.Stat(o.Image); err != nil {
-		return fmt.Errorf("%w; build one with pikelet build", err)
+		return hint.With(err, "build one with pikelet build")
 	}
-	o.attach()
-	if onTerminal() {
-		return interactive(ctx, o)
+	o.attach(a)
+	if a.onTerminal() {
+		return interactive(ctx, o, a)
 	}
-	return unattended(ctx, o)
+	return unattended(ctx, o, a)
 }
 
-// attach shows console and firmware to the person.
-func (o *vmOptions) attach() {
-	o.Console = os.Stdout
-	o.Log = func(s string) { fmt.Fprint(os.Stderr, "pikelet: "+s+"\r\n") }
+// attach shows the console and the messages of the firmware. With --json the
+// console goes to standard error, apart from the result.
+func (o *vmOptions) attach(a *app) {
+	o.Console, o.Log = a.out, a.print
+	if a.json {
+		o.Console = a.err
+	}
+	if !a.json && a.onTerminal() { // which is in raw mode
+		o.Log = func(s string) { fmt.Fprint(a.err, "pikelet: "+s+"\r\n") }
+	}
 }
 
-func onTerminal() bool {
-	return term.IsTerminal(int(os.Stdin.Fd())) && term.IsTerminal(int(os.Stdout.Fd()))
+func (a *app) onTerminal() bool { return isTerminal(a.in) && isTerminal(a.out) }
+
+// rawTerminal puts the terminal of standard input into raw mode.
+func (a *app) rawTerminal() (restore func(), err error) {
+	fd := int(a.in.(*os.File).Fd())
+	old, err := term.MakeRaw(fd)
+	if err != nil {
+		return nil, err
+	}
+	return func() { term.Restore(fd, old) }, nil
+}
+
+// loginReached prints how long a boot took.
+func (a *app) loginReached(seconds float64) {
+	end := "\n"
+	if a.onTerminal() {
+		end = "\r\n"
+	}
+	if a.json {
+		a.result(map[string]float64{"loginSeconds": seconds}, "")
+		return
+	}
+	fmt.Fprintf(a.out, "%slogin reached after %.1f s%s", end, seconds, end)
 }
 
 // interactive connects the terminal to the console.
-func interactive(ctx context.Context, o vmOptions) error {
+func interactive(ctx context.Context, o vmOptions, a *app) error {
 	o.Log("this is the virtual Pi's console; Ctrl-A X ends it")
 	m, err := vm.Start(ctx, o.Options)
 	if err != nil {
 		return err
 	}
 	defer m.Close()
-	old, err := term.MakeRaw(int(os.Stdin.Fd()))
+	restore, err := a.rawTerminal()
 	if err != nil {
 		return err
 	}
-	defer term.Restore(int(os.Stdin.Fd()), old)
-	go io.Copy(m, os.Stdin)
+	defer restore()
+	go io.Copy(m, a.in)
 	return m.Wait()
 }
 
-// prompts are what a console shows when it waits for a person: a login, or
-// the shell of an image that opted into a root console.
+// prompts are what a console shows when it waits for input: a login prompt, or
+// the shell of an image with a root console.
 var prompts = []string{"login: ", ":~# "}
 
 // unattended boots to the login and powers off.
-func unattended(ctx context.Context, o vmOptions) error {
+func unattended(ctx context.Context, o vmOptions, a *app) error {
 	start := time.Now()
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	limit := time.AfterFunc(o.Login, func() { stop(fmt.Errorf("the virtual Pi printed no login within %v", o.Login)) })
+	limit := time.AfterFunc(o.Login, func() { stop(fmt.Errorf("timed out after %v waiting for the login prompt of the virtual Pi", o.Login)) })
 	m, err := vm.Start(ctx, o.Options)
 	if err != nil {
 		return err
@@ -148,9 +180,9 @@ func unattended(ctx context.Context, o vmOptions) error {
 	if err != nil {
 		return cmp.Or(context.Cause(ctx), err)
 	}
-	fmt.Fprintf(os.Stdout, "\nlogin reached after %.1f s\n", time.Since(start).Seconds())
+	a.loginReached(time.Since(start).Seconds())
 	if prompt == prompts[0] {
-		return nil // no account has a password: all that is left is the plug
+		return nil // no account has a password, so nobody can log in to power off
 	}
 	if _, err := io.WriteString(m, "poweroff\n"); err != nil {
 		return err
@@ -161,6 +193,6 @@ func unattended(ctx context.Context, o vmOptions) error {
 	case err := <-ended:
 		return err
 	case <-time.After(o.Login):
-		return errors.New("the virtual Pi did not power off")
+		return errors.New("timed out waiting for the virtual Pi to power off")
 	}
 }

@@ -17,35 +17,35 @@ import (
 	"github.com/pikelet-os/pikelet/builder/spec"
 )
 
-// pollEvery is how often files are looked at. Looking works on every file
-// system, network shares and containers too, where notifications do not.
+// pollEvery is how often files are examined. Polling works on every file system,
+// network shares and containers included, where notifications do not.
 const pollEvery = 100 * time.Millisecond
 
 // watch builds, and builds again whenever an input changes. A build that fails
 // is reported, and the next change tried.
-func watch(ctx context.Context, o buildOptions, say *teller) error {
+func watch(ctx context.Context, o buildOptions, a *app) error {
 	for {
 		files := watched(o)
 		before := look(files)
 		start := time.Now()
-		err := runBuild(ctx, o, say)
+		err := runBuild(ctx, o, a)
 		if ctx.Err() != nil {
-			return nil // the person ended it
+			return nil // interrupted
 		}
 		if err != nil {
-			say.warning(err.Error())
+			a.report(err)
 		} else {
-			say.line(fmt.Sprintf("built in %.1f s", time.Since(start).Seconds()))
+			a.print(fmt.Sprintf("built in %.1f s", time.Since(start).Seconds()))
 		}
-		say.line("waiting for a change; Ctrl-C ends this")
+		a.log.Info("waiting for a change; Ctrl-C ends this")
 		if !changed(ctx, files, before) {
 			return nil
 		}
 	}
 }
 
-// changed waits until files look otherwise, and then until they stay as they
-// are: editors and compilers write in steps. It is false when ctx ends.
+// changed waits until files have changed, and then until they stay the same:
+// editors and compilers write in steps. It returns false when ctx ends.
 func changed(ctx context.Context, files []string, before [sha256.Size]byte) bool {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
@@ -63,12 +63,12 @@ func changed(ctx context.Context, files []string, before [sha256.Size]byte) bool
 	}
 }
 
-// watched lists the inputs of a build that are on this computer, files and
-// folders. A spec that can't be read is its only input.
+// watched lists the local inputs of a build, files and directories. A spec that
+// cannot be read is the only input of its build.
 func watched(o buildOptions) []string {
 	files := []string{o.Spec, lock.Name(o.Spec)}
-	if o.Key != "" {
-		files = append(files, o.Key)
+	if o.SignKey != "" {
+		files = append(files, o.SignKey)
 	}
 	img, err := spec.Load(o.Spec)
 	if err != nil {
@@ -98,8 +98,8 @@ func watched(o buildOptions) []string {
 	return files
 }
 
-// look hashes what can be seen of files and of all in folders without reading
-// them. What is not there is seen, too.
+// look hashes the metadata of files, and of all files in directories, without
+// reading them. A file that does not exist counts, too.
 func look(files []string) [sha256.Size]byte {
 	h := sha256.New()
 	for _, root := range files {

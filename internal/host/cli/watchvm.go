@@ -3,48 +3,45 @@ package cli
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/term"
-
 	"github.com/pikelet-os/pikelet/internal/testing/vm"
 )
 
-// watchVM boots the image that is there, and each that takes its place.
-func watchVM(ctx context.Context, o vmOptions) error {
-	o.attach()
+// watchVM boots an image, and each image that replaces it.
+func watchVM(ctx context.Context, o vmOptions, a *app) error {
+	o.attach(a)
 	keys := &keyboard{}
-	if onTerminal() {
+	if a.onTerminal() {
 		o.Log("this is the virtual Pi's console; Ctrl-A X ends it, and it boots again when the image is built again")
-		old, err := term.MakeRaw(int(os.Stdin.Fd()))
+		restore, err := a.rawTerminal()
 		if err != nil {
 			return err
 		}
-		defer term.Restore(int(os.Stdin.Fd()), old)
-		go io.Copy(keys, os.Stdin)
+		defer restore()
+		go io.Copy(keys, a.in)
 	}
 	if _, err := os.Stat(o.Image); errors.Is(err, fs.ErrNotExist) {
-		o.Log("waiting for " + o.Image + "; pikelet build --watch makes it, where its -o says")
+		o.Log("waiting for " + o.Image + ", which pikelet build --watch writes")
 	}
 	for {
 		image, err := await(ctx, o.Image, nil)
 		if err != nil {
-			return nil // the person ended it
+			return nil // interrupted
 		}
-		ended, err := bootOnce(ctx, o, image, keys)
+		ended, err := bootOnce(ctx, o, image, keys, a)
 		if err != nil || ended {
 			return err
 		}
-		o.Log("there is a new image")
+		o.Log("the image was replaced")
 	}
 }
 
-// await waits until an image is there that is not old.
+// await waits until an image exists that is not the old one.
 func await(ctx context.Context, name string, old fs.FileInfo) (fs.FileInfo, error) {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
@@ -64,9 +61,10 @@ func await(ctx context.Context, name string, old fs.FileInfo) (fs.FileInfo, erro
 	}
 }
 
-// bootOnce runs an image until it ends or another takes its place. Builds
-// rename a whole image over the old one, which stays readable for who has it.
-func bootOnce(ctx context.Context, o vmOptions, image fs.FileInfo, keys *keyboard) (ended bool, err error) {
+// bootOnce runs an image until the guest powers off or another image replaces
+// it. Builds rename a complete image over the old one, which stays readable for
+// programs that have it open.
+func bootOnce(ctx context.Context, o vmOptions, image fs.FileInfo, keys *keyboard, a *app) (ended bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	start := time.Now()
@@ -79,7 +77,7 @@ func bootOnce(ctx context.Context, o vmOptions, image fs.FileInfo, keys *keyboar
 	defer keys.to.Store(nil)
 	go func() {
 		if _, err := m.ExpectAny(prompts...); err == nil {
-			fmt.Fprintf(os.Stdout, "\r\nlogin reached after %.1f s\r\n", time.Since(start).Seconds())
+			a.loginReached(time.Since(start).Seconds())
 		}
 	}()
 	done, next := make(chan error, 1), make(chan error, 1)
@@ -87,16 +85,16 @@ func bootOnce(ctx context.Context, o vmOptions, image fs.FileInfo, keys *keyboar
 	go func() { _, err := await(ctx, o.Image, image); next <- err }()
 	select {
 	case err := <-done:
-		if onTerminal() || ctx.Err() != nil {
+		if a.onTerminal() || ctx.Err() != nil {
 			return true, err
 		}
-		return <-next != nil, nil // without a person, the next image is what one waits for
+		return <-next != nil, nil // without a terminal, wait for the next image
 	case err := <-next:
 		return err != nil, nil
 	}
 }
 
-// keyboard hands what is typed to the machine that runs.
+// keyboard passes input to the machine that runs.
 type keyboard struct{ to atomic.Pointer[vm.Machine] }
 
 func (k *keyboard) Write(b []byte) (int, error) {

@@ -14,26 +14,26 @@ import (
 	"strings"
 
 	"github.com/pikelet-os/pikelet/internal/shared/disk"
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 )
 
-// Device is a place an image can be written to: a whole disk, or a regular
-// file.
+// Device is what an image can be written to: a whole disk, or a regular file.
 type Device struct {
-	Path      string
-	File      bool // a regular file, or a loop device, which is one
-	Model     string
-	Serial    string
-	Bus       string // usb, mmc, nvme, ata, virtio, loop, file
-	Size      int64  // bytes; 0 for a reader without a card, and for a file that is to be made
-	Sector    int64  // bytes of a logical sector; 0 for a file, and where the kernel does not say
-	Removable bool   // somebody can pull it out
-	ReadOnly  bool
-	Mounts    []string // where the disk, or a part of it, is mounted
-	Uses      []string // what else uses it: swap, LVM, RAID, encryption
-	System    bool     // the running system is on it
+	Path      string   `json:"path"`
+	File      bool     `json:"file,omitempty"` // a regular file, or a loop device, which is one
+	Model     string   `json:"model,omitempty"`
+	Serial    string   `json:"serial,omitempty"`
+	Bus       string   `json:"bus"`              // usb, mmc, nvme, ata, virtio, loop, file
+	Size      int64    `json:"size"`             // bytes; 0 for a reader without a card, and for a file that does not exist yet
+	Sector    int64    `json:"sector,omitempty"` // bytes of a logical sector; 0 for a file, and where the kernel does not say
+	Removable bool     `json:"removable"`
+	ReadOnly  bool     `json:"readOnly,omitempty"`
+	Mounts    []string `json:"mounts,omitempty"` // where the disk, or a part of it, is mounted
+	Uses      []string `json:"uses,omitempty"`   // what else uses it: swap, LVM, RAID, encryption
+	System    bool     `json:"system,omitempty"` // the running system is on it
 }
 
-// Describe says in a line what the device is.
+// Describe returns a line about the device for people.
 func (d Device) Describe() string {
 	parts := []string{d.Path}
 	for _, s := range []string{d.Model, d.Bus} {
@@ -56,7 +56,7 @@ func (d Device) Describe() string {
 	return strings.Join(parts, ", ")
 }
 
-// gigabytes writes a size as it is printed on cards.
+// gigabytes formats a size in decimal units, as it is printed on cards.
 func gigabytes(n int64) string {
 	if n < 1e9 {
 		return fmt.Sprintf("%.0f MB", float64(n)/1e6)
@@ -75,30 +75,38 @@ type Rules struct {
 	Serial string // the serial of a disk that is not removable, and is meant all the same
 }
 
-// Refuse says why a device is not written to, or nil.
+// ErrNotRemovable is returned for a disk that is not removable and whose serial
+// was not named.
+var ErrNotRemovable = errors.New("the disk is not removable")
+
+// Refuse returns an error for a device that must not be written to. The error
+// is ErrNotRemovable where naming the device's serial allows writing.
 func (d Device) Refuse(r Rules) error {
 	switch {
 	case d.System:
 		return fmt.Errorf("%s holds the running system", d.Path)
 	case len(d.Mounts) > 0:
-		return fmt.Errorf("%s is mounted on %s; unmount it first: umount %s", d.Path, strings.Join(d.Mounts, ", "), strings.Join(d.Mounts, " "))
+		err := fmt.Errorf("%s is mounted on %s", d.Path, strings.Join(d.Mounts, ", "))
+		return hint.With(err, "unmount it first: umount "+strings.Join(d.Mounts, " "))
 	case len(d.Uses) > 0:
 		return fmt.Errorf("%s is in use: %s", d.Path, strings.Join(d.Uses, ", "))
 	case d.ReadOnly:
-		return fmt.Errorf("%s is read-only; an SD card has a slide at its side for that", d.Path)
+		return hint.With(fmt.Errorf("%s is read-only", d.Path), "check the write-protection slide at the side of an SD card")
 	case d.Bus != busFile && d.Size == 0:
 		return fmt.Errorf("%s has no card in it", d.Path)
-	case d.Sector > disk.SectorSize: // raspberrypi/firmware#1840
-		return fmt.Errorf("%s has sectors of %d bytes, and no Pi boots from such a disk: its partition table counts in %d bytes; take another disk or adapter, "+
-			"or format an NVMe disk with sectors of %[3]d bytes (nvme id-ns shows which it knows, nvme format --lbaf sets one and erases the disk)", d.Path, d.Sector, disk.SectorSize)
+	case d.Sector > disk.SectorSize: // https://github.com/raspberrypi/firmware/issues/1840
+		err := fmt.Errorf("%s has sectors of %d bytes, and no Pi boots from such a disk: its partition table counts in %d bytes",
+			d.Path, d.Sector, disk.SectorSize)
+		return hint.Withf(err, "take another disk or adapter, or format an NVMe disk with sectors of %d bytes "+
+			"(nvme id-ns shows which it supports, nvme format --lbaf sets one and erases the disk)", disk.SectorSize)
 	case d.Size > 0 && d.Size < r.Need:
 		return fmt.Errorf("%s has %s, and the image needs %s", d.Path, gigabytes(d.Size), gigabytes(r.Need))
 	case !d.Removable && !d.File && d.Serial == "":
-		return fmt.Errorf("%s is not removable, and has no serial by which it could be named: it is left alone", d.Path)
+		return fmt.Errorf("%s is not removable, and has no serial by which it could be named", d.Path)
 	case !d.Removable && !d.File && r.Serial != d.Serial:
-		return fmt.Errorf("%s is not removable (%s); if it is meant, name its serial: --device-serial %s", d.Path, d.Describe(), d.Serial)
+		return fmt.Errorf("%s: %w (%s)", d.Path, ErrNotRemovable, d.Describe())
 	case r.Serial != "" && d.Serial != r.Serial:
-		return fmt.Errorf("%s has the serial %q, and %q was named", d.Path, d.Serial, r.Serial)
+		return fmt.Errorf("%s has serial %q, want %q", d.Path, d.Serial, r.Serial)
 	}
 	return nil
 }
@@ -118,10 +126,10 @@ func (m Machine) text(name string) string {
 }
 
 // Find returns what a path names: a disk, or a regular file, which may be one
-// that is not there yet. A partition is no device to flash, nor is a folder.
+// that is not there yet. A partition is no device to flash, nor is a directory.
 func (m Machine) Find(name string) (Device, error) {
 	if name == "" {
-		return Device{}, errors.New("the name of the device is empty; is a variable of a script not set?")
+		return Device{}, hint.With(errors.New("the name of the device is empty"), "check that the variables of your script are set")
 	}
 	st, err := os.Stat(name)
 	switch {

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 )
 
 // fakeDisk is what a test says of a disk; it becomes files as sysfs has them.
@@ -141,11 +143,11 @@ func TestDevices(t *testing.T) {
 		"a card in a reader":     {disk: usbReader, says: "/dev/sdb, Generic STORAGE DEVICE, usb, serial 000000001532, 31.9 GB"},
 		"a card in a laptop":     {disk: laptopSD, says: "/dev/mmcblk0, SR32G, mmc, serial 0x3b2a1c4d, 31.9 GB"},
 		"the right serial":       {disk: usbReader, serial: "000000001532"},
-		"another serial":         {disk: usbReader, serial: "7", want: `has the serial "000000001532", and "7" was named`},
+		"another serial":         {disk: usbReader, serial: "7", want: `has serial "000000001532", want "7"`},
 		"a reader without card":  {disk: with(usbReader, map[string]string{"size": "0"}), want: "has no card in it"},
-		"a card that is locked":  {disk: with(usbReader, map[string]string{"ro": "1"}), want: "is read-only; an SD card has a slide"},
+		"a card that is locked":  {disk: with(usbReader, map[string]string{"ro": "1"}), want: "is read-only\nhint: check the write-protection slide"},
 		"a card too small":       {disk: with(usbReader, map[string]string{"size": "1048576"}), want: "has 537 MB, and the image needs 2.3 GB"},
-		"a mounted partition":    {disk: usbReader, mounts: mount("sdb:2", "/media/anna/SLOT-A", "/dev/sdb2"), want: "is mounted on /media/anna/SLOT-A; unmount it first: umount /media/anna/SLOT-A"},
+		"a mounted partition":    {disk: usbReader, mounts: mount("sdb:2", "/media/anna/SLOT-A", "/dev/sdb2"), want: "is mounted on /media/anna/SLOT-A\nhint: unmount it first: umount /media/anna/SLOT-A"},
 		"a name with a blank":    {disk: usbReader, mounts: mount("sdb:1", `/media/my\040card`, "/dev/sdb1"), want: "is mounted on /media/my card"},
 		"two that are mounted":   {disk: usbReader, mounts: mount("sdb:1", "/a", "/dev/sdb1") + mount("sdb:4", "/b", "/dev/sdb4"), want: "umount /a /b"},
 		"a mounted disk":         {disk: usbReader, mounts: mount("8:00", "/mnt", "/dev/sdb"), want: "is mounted on /mnt"},
@@ -162,7 +164,7 @@ func TestDevices(t *testing.T) {
 		"swap":                  {disk: usbReader, swaps: "/dev/sdb4 partition 1000 0 -2", want: "is in use: swap on /dev/sdb4"},
 		"part of LVM":           {disk: usbReader, more: func(m Machine) { m.dm(t, "sdb1", "dm-0", "vg-data", "254:0") }, want: "is in use: /dev/sdb1 is part of vg-data"},
 		"a disk inside":         {disk: sata, want: "is not removable, and has no serial by which it could be named"},
-		"an NVMe":               {disk: nvme, want: "is not removable (/dev/nvme0n1, Samsung SSD 980, nvme, serial S64DNX0R, 31.9 GB); if it is meant, name its serial: --device-serial S64DNX0R"},
+		"an NVMe":               {disk: nvme, want: "the disk is not removable (/dev/nvme0n1, Samsung SSD 980, nvme, serial S64DNX0R, 31.9 GB)"},
 		"an NVMe by serial":     {disk: nvme, serial: "S64DNX0R"},
 		"a wrong serial":        {disk: nvme, serial: "S64", want: "is not removable"},
 		"a laptop's eMMC":       {disk: eMMC, want: "is not removable"},
@@ -186,11 +188,16 @@ func TestDevices(t *testing.T) {
 				t.Errorf("it is described as %q, want %q", d.Describe(), c.says)
 			}
 			err = d.Refuse(Rules{Need: need, Serial: c.serial})
-			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(withHints(err), c.want)) {
 				t.Errorf("%v; want %q", err, c.want)
 			}
 		})
 	}
+}
+
+// withHints returns the text of an error with its hints, as it is printed.
+func withHints(err error) string {
+	return strings.Join(append([]string{err.Error()}, hint.Of(err)...), "\nhint: ")
 }
 
 // TestListAndFind: all disks are shown, partitions and folders are no device.

@@ -20,7 +20,7 @@ import (
 	"github.com/pikelet-os/pikelet/internal/shared/slots"
 )
 
-// Card is what a card is to hold.
+// Card is the intended content of a card.
 type Card struct {
 	image.Image
 	Table   disk.Table
@@ -35,8 +35,8 @@ type Card struct {
 	gpt int64 // where such a copy begins, in bytes; 0 for none
 }
 
-// NewCard returns the card of an image. Node is the text of node.yaml; nil is
-// none.
+// NewCard returns the card of an image, with a state partition of stateSize
+// bytes. node is the text of node.yaml; nil is none.
 func NewCard(ctx context.Context, img image.Image, stateSize int64, node []byte) (*Card, error) {
 	table, err := disk.Card(img.Manifest.SlotSize, stateSize, slots.Sizes{Digest: img.Digest}.DiskSignature())
 	if err != nil {
@@ -62,8 +62,8 @@ func readBootcode(ctx context.Context, img image.Image) ([]byte, error) {
 // Disk is what is written to.
 type Disk = medium.Medium
 
-// Keep takes the state partition of the card that is there: it stays where it
-// is, as long as it grew.
+// Keep has Write keep the state partition that is on the disk, at the size it
+// has there. The disk must hold a card whose slots have the same size.
 func (c *Card) Keep(d Disk) error {
 	sector := make([]byte, disk.SectorSize)
 	if _, err := d.ReadAt(sector, 0); err != nil {
@@ -79,17 +79,18 @@ func (c *Card) Keep(d Disk) error {
 	}
 	at := &c.Table.Partitions[disk.State-1]
 	if was.Start != at.Start || was.Type != at.Type {
-		return fmt.Errorf("the state cannot be kept: the card's begins at %d MiB, and this image has larger or smaller slots, which end at %d MiB", was.Start>>20, at.Start>>20)
+		return fmt.Errorf("the state cannot be kept: the card's begins at %d MiB, and the slots of this image, which have another size, end at %d MiB",
+			was.Start>>20, at.Start>>20)
 	}
 	at.Size = max(at.Size, was.Size)
 	c.KeepState = true
 	return nil
 }
 
-// Size returns how large a disk must be, in bytes.
+// Size returns the size that a disk must have, in bytes.
 func (c *Card) Size() int64 { return c.Table.End() }
 
-// Content returns about how many bytes are written.
+// Content returns approximately how many bytes Write writes.
 func (c *Card) Content() int64 {
 	total := c.Table.Partitions[0].Start + slots.NodeSize + slots.ReportSize + disk.StateClear
 	for _, f := range c.Manifest.Files {
@@ -101,14 +102,15 @@ func (c *Card) Content() int64 {
 // Phase is a part of flashing.
 type Phase string
 
-// The phases, as people read them.
+// The phases, as they are shown to people.
 const (
 	Writing   Phase = "writing"
 	Flushing  Phase = "flushing"
 	Comparing Phase = "reading back"
 )
 
-// Progress is told what is done, and how many more bytes of it were.
+// Progress is called with the phase, and with how many bytes were done since the
+// last call.
 type Progress func(Phase, int64)
 
 // Write writes the card and reads it back. The first sector of an MBR comes

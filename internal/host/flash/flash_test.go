@@ -333,7 +333,7 @@ func TestTruncatedDiskImage(t *testing.T) {
 	if err := os.Truncate(name, c.Size()-disk.SectorSize); err != nil {
 		t.Fatal(err)
 	}
-	if s, err := OpenSource(name); err == nil || !strings.Contains(err.Error(), "it is cut off") {
+	if s, err := OpenSource(name); err == nil || !strings.Contains(err.Error(), "the disk image is truncated") {
 		t.Errorf("got %v, %v", s, err)
 	}
 }

@@ -1,8 +1,12 @@
 package flash
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 )
 
 // file is an open device.
@@ -22,9 +26,9 @@ func (f *file) WriteAt(b []byte, at int64) (int, error) {
 	return n, err
 }
 
-// OpenDevice opens a device to be written. A file is made as large as size
-// bytes where it is smaller; a disk is opened so that nobody can mount it
-// meanwhile. Close closes it.
+// OpenDevice opens a device for writing. A file that is smaller than size bytes
+// is extended; a disk is opened exclusively, so that it cannot be mounted
+// meanwhile. The caller closes it.
 func OpenDevice(d Device, size int64) (interface {
 	Disk
 	Close() error
@@ -37,7 +41,7 @@ func OpenDevice(d Device, size int64) (interface {
 	}
 	f, err := os.OpenFile(d.Path, flags, 0o644)
 	if err != nil {
-		return nil, fmt.Errorf("opening %s to write: %w%s", d.Path, err, hint(err))
+		return nil, openingHint(fmt.Errorf("opening %s for writing: %w", d.Path, err))
 	}
 	if d.Bus == busFile && d.Size < size {
 		if err := f.Truncate(size); err != nil {
@@ -48,14 +52,14 @@ func OpenDevice(d Device, size int64) (interface {
 	return &file{File: f}, nil
 }
 
-func hint(err error) string {
+func openingHint(err error) error {
 	switch {
-	case os.IsPermission(err):
-		return "; writing to a disk takes root: sudo pikelet flash ..."
+	case errors.Is(err, fs.ErrPermission):
+		return hint.With(err, "writing to a disk takes root: run the command with sudo")
 	case isBusy(err):
-		return "; something uses it: close file managers, and unmount it"
+		return hint.With(err, "close file managers that use the disk, and unmount it")
 	}
-	return ""
+	return err
 }
 
 // Flush implements Disk.

@@ -8,15 +8,17 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"time"
 
 	"github.com/pikelet-os/pikelet/internal/shared/disk"
 	"github.com/pikelet-os/pikelet/internal/shared/fat"
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 	"github.com/pikelet-os/pikelet/internal/shared/slots"
 )
 
-// Source is a card or a disk image as a place where an image is. It holds all
-// of the image but the kernel words of netboot.
+// Source is a card or a disk image as a registry.Place. It holds all files of
+// the image but the kernel command line for netboot.
 type Source struct {
 	Table    disk.Table
 	name     string
@@ -45,18 +47,19 @@ func OpenSource(name string) (*Source, error) {
 func (s *Source) read() error {
 	var err error
 	if s.Table, err = disk.ReadTable(s.f); errors.Is(err, io.EOF) {
-		return errors.New("it is no card and no disk image: it is smaller than one sector")
+		return errors.New("not a card and not a disk image: smaller than one sector")
 	} else if err != nil {
 		return err
 	}
 	if size, err := s.f.Seek(0, io.SeekEnd); err == nil && size < s.Table.End() {
-		return fmt.Errorf("it is cut off: it has %d bytes, and its partition table says %d; download or copy it again", size, s.Table.End())
+		err := fmt.Errorf("the disk image is truncated: got %d bytes, want %d by its partition table", size, s.Table.End())
+		return hint.With(err, "download or copy it again")
 	}
 	var problem error
 	for _, l := range []slots.Letter{slots.A, slots.B} {
 		p, err := s.Table.Partition(l.Partition())
 		if err != nil {
-			return fmt.Errorf("it is no Pikelet card: %w", err)
+			return fmt.Errorf("not a Pikelet card: %w", err)
 		}
 		v, err := fat.Open(io.NewSectionReader(s.f, p.Start, p.Size))
 		if err != nil {
@@ -73,7 +76,7 @@ func (s *Source) read() error {
 		}
 	}
 	if s.manifest == nil {
-		return fmt.Errorf("it holds no image: %w", problem)
+		return fmt.Errorf("neither slot holds an image: %w", problem)
 	}
 	return nil
 }
@@ -120,6 +123,12 @@ func (s *Source) Manifest(_ context.Context, ref string) (image.Descriptor, []by
 	}
 	return image.Descriptor{MediaType: image.MediaOCIManifest, Digest: image.DigestOf(b), Size: int64(len(b))}, b, nil
 }
+
+// Remote implements registry.Place.
+func (s *Source) Remote() bool { return false }
+
+// Backoff implements registry.Place.
+func (s *Source) Backoff() time.Duration { return 0 }
 
 // Reference implements registry.Place.
 func (s *Source) Reference(string) string { return s.name }
@@ -210,7 +219,7 @@ func (s *Source) Files() slots.Files {
 	return files
 }
 
-// limited returns a text without the newlines that fill its file.
+// limited returns a text without the newlines that pad its file.
 func limited(b []byte, size int) []byte {
 	if len(b) > size {
 		return nil

@@ -1,6 +1,6 @@
-// Package fleet upgrades several nodes in an order that leaves a cluster
-// standing: servers before agents, one server at a time, and no further when
-// one of them did not keep the new release.
+// Package fleet upgrades several nodes in an order that keeps a cluster
+// available: servers before agents, one server at a time, and no further once a
+// node does not keep the new release.
 package fleet
 
 import (
@@ -9,42 +9,59 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/node"
 	"github.com/pikelet-os/pikelet/internal/shared/slots"
 )
 
-// Run runs a verb of pikeletd on a host. What it prints goes to out.
+// Run runs a subcommand of pikeletd on a host, and writes its output to out.
 type Run func(ctx context.Context, host string, out io.Writer, verb ...string) error
 
 // Options say how nodes are upgraded.
 type Options struct {
-	Verb     []string // of pikeletd: upgrade, its flags, and the image
-	Parallel int      // agents at once; servers go one at a time
-	Wait     time.Duration
-	Poll     time.Duration
-	Tell     func(host, text string) // how it goes on, a line each
+	Verb     []string      // of pikeletd: upgrade, its flags, and the image
+	Parallel int           // agents at the same time; servers are upgraded one by one
+	Wait     time.Duration // for a host to commit the release or to roll back
+	Poll     time.Duration // between two requests for the status of a host
+	// Output is called with each line that a host prints, and must be safe for
+	// concurrent use.
+	Output func(host, line string)
+	Log    *slog.Logger
 }
 
-// Result is what became of a host.
+// Result is the outcome of the upgrade of a host.
 type Result struct {
 	Host   string `json:"host"`
-	Role   string `json:"role,omitempty"` // of its k3s
-	Before string `json:"before"`         // the release it ran
-	After  string `json:"after,omitempty"`
-	// Kept says that it runs what was asked for.
-	Kept   bool   `json:"kept"`
+	Role   string `json:"role,omitempty"`   // of its k3s
+	Before string `json:"before"`           // the release that it ran
+	After  string `json:"after,omitempty"`  // the release that it runs
+	Kept   bool   `json:"kept"`             // it runs the new release
 	Reason string `json:"reason,omitempty"` // why not
-	// Untouched says that it was not its turn: another host failed before.
+	// RolledBack reports that it tried the new release and returned to its own.
+	RolledBack bool `json:"rolledBack,omitempty"`
+	// Untouched reports that another host failed before its turn.
 	Untouched bool `json:"untouched,omitempty"`
 }
 
-// Upgrade upgrades hosts. All are asked how they are before the first is
-// touched: one that cannot be reached, or is in the middle of another upgrade,
-// is an error then. It returns what became of each, in the order they went.
+var (
+	// ErrRolledBack is returned where a host tried the new release and returned
+	// to the one before.
+	ErrRolledBack = errors.New("a node rolled back to the release before")
+	// ErrIncomplete is returned where a host does not run the new release for
+	// another reason.
+	ErrIncomplete = errors.New("not all nodes run the new release")
+)
+
+// Upgrade upgrades hosts. All are asked for their status before the first is
+// touched: a host that cannot be reached, or is in the middle of another
+// upgrade, is an error then. It returns the outcome of each host in the order
+// of the upgrades, and ErrRolledBack or ErrIncomplete where one does not run the
+// new release.
 func Upgrade(ctx context.Context, hosts []string, run Run, o Options) ([]Result, error) {
 	list, err := ask(ctx, hosts, run)
 	if err != nil {
@@ -58,19 +75,24 @@ func Upgrade(ctx context.Context, hosts []string, run Run, o Options) ([]Result,
 			agents = append(agents, &list[i])
 		}
 	}
-	ok := turns(ctx, servers, 1, true, run, o)
-	ok = turns(ctx, agents, max(o.Parallel, 1), ok, run, o)
+	ok := upgradeBatch(ctx, servers, 1, true, run, o)
+	ok = upgradeBatch(ctx, agents, max(o.Parallel, 1), ok, run, o)
 	var ordered []Result
+	rolledBack := false
 	for _, r := range append(servers, agents...) {
 		ordered = append(ordered, *r)
+		rolledBack = rolledBack || r.RolledBack
 	}
-	if !ok {
-		return ordered, errors.New("not all nodes run the new release")
+	switch {
+	case ok:
+		return ordered, nil
+	case rolledBack:
+		return ordered, ErrRolledBack
 	}
-	return ordered, nil
+	return ordered, ErrIncomplete
 }
 
-// ask asks every host how it is.
+// ask asks every host for its status.
 func ask(ctx context.Context, hosts []string, run Run) ([]Result, error) {
 	list, errs := make([]Result, len(hosts)), make([]error, len(hosts))
 	var group sync.WaitGroup
@@ -87,7 +109,7 @@ func ask(ctx context.Context, hosts []string, run Run) ([]Result, error) {
 			case err != nil:
 				errs[i] = fmt.Errorf("%s: %w", host, err)
 			case s.Boot.Kind == slots.Trial || s.Update.UnderWay():
-				errs[i] = fmt.Errorf("%s is in the middle of an upgrade; ask again when it is over", host)
+				errs[i] = hint.With(fmt.Errorf("%s is in the middle of an upgrade", host), "try again when it is over")
 			}
 		})
 	}
@@ -104,11 +126,12 @@ func status(ctx context.Context, host string, run Run) (node.Status, error) {
 	return node.DecodeStatus(out.Bytes())
 }
 
-// turns upgrades some hosts, so many at once, until one fails; none where ok
-// says that others failed before. It returns whether all is well still.
-func turns(ctx context.Context, list []*Result, at int, ok bool, run Run, o Options) bool {
+// upgradeBatch upgrades hosts, at most n at the same time, and stops after the
+// first failure. ok is false where another batch failed before: then no host is
+// touched. It reports whether all hosts run the new release.
+func upgradeBatch(ctx context.Context, list []*Result, n int, ok bool, run Run, o Options) bool {
 	var mu sync.Mutex
-	places := make(chan struct{}, at)
+	places := make(chan struct{}, n)
 	var group sync.WaitGroup
 	for _, r := range list {
 		places <- struct{}{}
@@ -122,7 +145,7 @@ func turns(ctx context.Context, list []*Result, at int, ok bool, run Run, o Opti
 		}
 		group.Go(func() {
 			defer func() { <-places }()
-			one(ctx, r, run, o)
+			upgradeOne(ctx, r, run, o)
 			mu.Lock()
 			ok = ok && r.Kept
 			mu.Unlock()
@@ -132,16 +155,17 @@ func turns(ctx context.Context, list []*Result, at int, ok bool, run Run, o Opti
 	return ok && ctx.Err() == nil
 }
 
-// one upgrades a host and waits for what becomes of it.
-func one(ctx context.Context, r *Result, run Run, o Options) {
-	out := &lines{tell: func(text string) { o.Tell(r.Host, text) }}
+// upgradeOne upgrades a host and waits until it has committed the release or
+// rolled back.
+func upgradeOne(ctx context.Context, r *Result, run Run, o Options) {
+	out := &lines{output: func(line string) { o.Output(r.Host, line) }}
 	err := run(ctx, r.Host, out, o.Verb...)
 	out.flush()
 	if err != nil && !out.restarting {
 		r.After, r.Reason = r.Before, strings.TrimSpace(out.last+": "+err.Error())
 		return
 	}
-	if !out.restarting { // it ran it already
+	if !out.restarting { // it ran the release already
 		r.After, r.Kept = r.Before, true
 		return
 	}
@@ -150,27 +174,27 @@ func one(ctx context.Context, r *Result, run Run, o Options) {
 	for {
 		select {
 		case <-ctx.Done():
-			r.Reason = fmt.Sprintf("it did not say within %v what became of it; its console and report.txt on its card say more", o.Wait)
+			r.Reason = fmt.Sprintf("timed out after %v waiting for the upgrade result; see its console, or report.txt on its card", o.Wait)
 			return
 		case <-time.After(o.Poll):
 		}
 		s, err := status(ctx, r.Host, run)
 		if err != nil || s.Update == nil || s.Update.UnderWay() {
-			continue // it restarts, or is being tried
+			continue // it restarts, or the trial goes on
 		}
 		r.After, r.Kept, r.Reason = s.Boot.Release, s.Update.Step == slots.Finished, s.Update.Reason
-		text := fmt.Sprintf("%s is committed", r.After)
-		if !r.Kept {
-			text = fmt.Sprintf("%s was left: %s", s.Update.Release, r.Reason)
+		if r.RolledBack = !r.Kept; r.RolledBack {
+			o.Log.Warn("rolled back", "host", r.Host, "release", s.Update.Release, "reason", r.Reason)
+		} else {
+			o.Log.Info("committed", "host", r.Host, "release", r.After)
 		}
-		o.Tell(r.Host, text)
 		return
 	}
 }
 
-// lines passes on what a host prints, and looks for its last words.
+// lines passes on the lines that a host prints, and remembers the last one.
 type lines struct {
-	tell       func(string)
+	output     func(string)
 	part       []byte
 	last       string
 	restarting bool
@@ -195,7 +219,7 @@ func (l *lines) line(text string) {
 	}
 	l.last = text
 	l.restarting = l.restarting || strings.HasPrefix(text, node.Restarting)
-	l.tell(text)
+	l.output(text)
 }
 
 func (l *lines) flush() { l.line(string(l.part)) }

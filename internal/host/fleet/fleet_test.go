@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -99,8 +100,10 @@ func (r *rack) upgrade(parallel int, hosts ...string) ([]Result, error) {
 	if len(hosts) == 0 {
 		hosts = []string{"agent1", "server1", "agent2", "server2", "agent3", "server3", "agent4"}
 	}
-	return Upgrade(context.Background(), hosts, r.run, Options{Verb: []string{"upgrade", "registry/lab:1.3"}, Parallel: parallel, Wait: 2 * time.Second, Poll: time.Millisecond,
-		Tell: func(string, string) {}})
+	return Upgrade(context.Background(), hosts, r.run, Options{
+		Verb: []string{"upgrade", "registry/lab:1.3"}, Parallel: parallel, Wait: 2 * time.Second, Poll: time.Millisecond,
+		Output: func(string, string) {}, Log: slog.New(slog.DiscardHandler),
+	})
 }
 
 // TestServersFirst: one server after the other, in the order given, then the
@@ -138,19 +141,20 @@ func TestStops(t *testing.T) {
 		spoil func(*rack)
 		went  string
 		want  string
+		is    error
 	}{
-		"left":       {func(r *rack) { r.nodes["server2"].leaves = "after 10m: volume: waits" }, "server1 server2", "after 10m: volume: waits"},
-		"refused":    {func(r *rack) { r.nodes["server2"].refuses = "this node is not well" }, "server1", "pikeletd: this node is not well: exit status 1"},
-		"gone":       {func(r *rack) { r.nodes["server2"].forever = true }, "server1 server2", "did not say within 2s"},
-		"an agent":   {func(r *rack) { r.nodes["agent2"].leaves = "a check" }, "server1 server2 server3 agent1 agent2", "a check"},
-		"runs it":    {func(r *rack) { r.nodes["server2"].release = "1.3" }, "server1 server3 agent1 agent2 agent3 agent4", ""},
-		"was before": {func(r *rack) { r.nodes["server2"].update = &slots.Update{Step: slots.Left, Reason: "old"} }, "server1 server2 server3 agent1 agent2 agent3 agent4", ""},
+		"left":       {func(r *rack) { r.nodes["server2"].leaves = "after 10m: volume: waits" }, "server1 server2", "after 10m: volume: waits", ErrRolledBack},
+		"refused":    {func(r *rack) { r.nodes["server2"].refuses = "this node is not well" }, "server1", "pikeletd: this node is not well: exit status 1", ErrIncomplete},
+		"gone":       {func(r *rack) { r.nodes["server2"].forever = true }, "server1 server2", "timed out after 2s waiting for the upgrade result", ErrIncomplete},
+		"an agent":   {func(r *rack) { r.nodes["agent2"].leaves = "a check" }, "server1 server2 server3 agent1 agent2", "a check", ErrRolledBack},
+		"runs it":    {func(r *rack) { r.nodes["server2"].release = "1.3" }, "server1 server3 agent1 agent2 agent3 agent4", "", nil},
+		"was before": {func(r *rack) { r.nodes["server2"].update = &slots.Update{Step: slots.Left, Reason: "old"} }, "server1 server2 server3 agent1 agent2 agent3 agent4", "", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRack()
 			c.spoil(r)
 			list, err := r.upgrade(1)
-			if (err != nil) != (c.want != "") || strings.Join(r.order, " ") != c.went {
+			if !errors.Is(err, c.is) || (err != nil) != (c.want != "") || strings.Join(r.order, " ") != c.went {
 				t.Errorf("they went %v: %v", r.order, err)
 			}
 			reasons, untouched := "", 0

@@ -114,7 +114,7 @@ func (l *lan) serve(image, nodes string, more ...string) *server {
 		l.t.Fatal(err)
 	}
 	s := &server{t: l.t, state: filepath.Join(dir, "state")}
-	s.cmd = l.Command(l.Name, append([]string{"../../../build/pikelet", "serve", image, "--nodes", file, "--interface", "br0", "--cache", dir, "--state", s.state}, more...)...)
+	s.cmd = l.Command(l.Name, append([]string{"../../../build/pikelet", "serve", image, "--inventory", file, "--interface", "br0", "--cache", dir, "--state", s.state}, more...)...)
 	s.cmd.Stdout, s.cmd.Stderr = s, s
 	if err := s.cmd.Start(); err != nil {
 		l.t.Fatal(err)
@@ -416,7 +416,7 @@ func TestNetROMs(t *testing.T) {
 				t.Fatalf("it is not shown:\n%s", pikelet())
 			}
 		}
-		if got := pikelet("adopt", "10000000000000FF", "--mac", "d8:3a:dd:00:00:ff", "--as", "cellar"); !strings.Contains(got, "000000ff is adopted") {
+		if got := pikelet("adopt", "10000000000000FF", "--mac", "d8:3a:dd:00:00:ff", "--node", "cellar"); !strings.Contains(got, "000000ff is adopted") {
 			t.Error(got)
 		}
 		if err := <-booted; err != nil {

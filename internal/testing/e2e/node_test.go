@@ -196,7 +196,7 @@ func TestFirstBootMakesANode(t *testing.T) {
 		t.Fatal(err)
 	}
 	enlarge(t, card, 600)
-	flashCard(t, image, card, "--node", nodes, "--name", "attic")
+	flashCard(t, image, card, "--inventory", nodes, "--node", "attic")
 	id, _, err := provision.Identity(cfg, "")
 	if err != nil {
 		t.Fatal(err)
@@ -281,7 +281,7 @@ func TestFirstBootMakesANode(t *testing.T) {
 	p.works("grep kept /var/lib/rancher/kept") // --volume was not said
 	p.Close()
 
-	flashCard(t, image, card, "--node", nodes, "--name", "attic")
+	flashCard(t, image, card, "--inventory", nodes, "--node", "attic")
 	p = boot(t, card, with)
 	p.expect("this is a first boot", "this is attic, config from the control partition, SSH host key "+id.Fingerprint())
 }

@@ -39,6 +39,6 @@ func TestOverlays(t *testing.T) {
 	p.works("[ $(cat /proc/sys/vm/swappiness) = 17 ] && grep ^dummy /proc/modules")
 	p.works("dropbearconvert openssh dropbear /srv/id /tmp/id")
 	p.works(`[ "$(dbclient -y -y -p 2222 -i /tmp/id root@127.0.0.1 'echo in' </dev/null)" = in ]`)
-	p.works("rc-service pikelet-serve status && until grep 'it is told: serve registry.test/lab:stable --nodes /etc/pikelet/nodes.yaml --interface eth0 --state /var/lib/pikelet-serve/state .* --proxy' /var/log/pikelet-serve.log; do sleep 1; done && df /var/lib/pikelet-serve | grep /dev/vda4")
+	p.works("rc-service pikelet-serve status && until grep 'it is told: serve registry.test/lab:stable --inventory /etc/pikelet/nodes.yaml --interface eth0 --state /var/lib/pikelet-serve/state .* --proxy' /var/log/pikelet-serve.log; do sleep 1; done && df /var/lib/pikelet-serve | grep /dev/vda4")
 	p.works("! DROPBEAR_PASSWORD=x dbclient -y -y -p 2222 root@127.0.0.1 true </dev/null")
 }

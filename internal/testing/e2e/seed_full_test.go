@@ -43,7 +43,7 @@ func TestSeedNode(t *testing.T) {
 	p := boot(t, card, func(o *vm.Options) { o.Tap, o.Namespace = tap, l.Name })
 	p.expect("this is seed")
 	p.prompt()
-	p.works("until grep 'serving small 1.2 to the 2 nodes' /var/log/pikelet-serve.log; do sleep 1; done")
+	p.works("until grep 'serving stream=small release=1.2 nodes=2' /var/log/pikelet-serve.log; do sleep 1; done")
 	if t.Failed() {
 		return
 	}
@@ -52,7 +52,7 @@ func TestSeedNode(t *testing.T) {
 	if err != nil || len(got.Kernel) == 0 || len(got.Initramfs) == 0 {
 		t.Errorf("what the seed starts: %v", err)
 	}
-	p.works("/usr/lib/pikelet-serve/*/pikelet nodes adopt 000000ff --mac d8:3a:dd:00:00:ff --as cellar")
+	p.works("/usr/lib/pikelet-serve/*/pikelet nodes adopt 000000ff --mac d8:3a:dd:00:00:ff --node cellar")
 	// The model asks for the manifest last, which no firmware does and which is
 	// not there; what came before may be told of after that.
 	p.works("/usr/lib/pikelet-serve/*/pikelet nodes | grep -E '^00000005.*(has|asks for manifest)'")

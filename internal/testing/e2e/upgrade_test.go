@@ -21,7 +21,7 @@ import (
 // patches for the releases that are there.
 func published(t *testing.T, s *registrytest.Server, artifact string, more ...string) {
 	t.Helper()
-	out, err := exec.Command("../../../build/pikelet", append([]string{"publish", s.Addr + "/small", "--plain-http", "--image", artifact, "--sign", signingFile(t)}, more...)...).CombinedOutput()
+	out, err := exec.Command("../../../build/pikelet", append([]string{"publish", s.Addr + "/small", "--plain-http", "--image", artifact, "--sign-key", signingFile(t)}, more...)...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("publishing: %v\n%s", err, out)
 	}

@@ -54,7 +54,7 @@ func deltas(ctx context.Context, o options, figures map[string]float64) error {
 		if err := os.WriteFile(filepath.Join(dir, spec), []byte(text), 0o644); err != nil {
 			return err
 		}
-		if _, _, err := command(ctx, dir, o.pikelet, "build", "-q", "--key", "ship.key", "--cache", "cache", "-o", fmt.Sprintf("large%d", i+1), spec); err != nil {
+		if _, _, err := command(ctx, dir, o.pikelet, "build", "-q", "--sign-key", "ship.key", "--cache", "cache", "-o", fmt.Sprintf("large%d", i+1), spec); err != nil {
 			return err
 		}
 	}
@@ -118,7 +118,7 @@ func programAlone(ctx context.Context, o options, figures map[string]float64) er
 // and returns the bytes of all that the patch is in the registry.
 func publishBoth(ctx context.Context, o options, repo, data string, figures map[string]float64) (int64, error) {
 	publish := func(n string, more ...string) []string {
-		return append([]string{o.pikelet, "publish", "--json", repo, "--plain-http", "--key", "ship.pub", "--sign", "ship.key", "--image", n}, more...)
+		return append([]string{o.pikelet, "publish", "--json", repo, "--plain-http", "--key", "ship.pub", "--sign-key", "ship.key", "--image", n}, more...)
 	}
 	// Without patches first: what making them takes is told from sending the
 	// image.

@@ -219,7 +219,7 @@ func serve(ctx context.Context, o options, img string) (pid int, stop func(), er
 	if err := os.WriteFile(o.scratch+"/nodes.yaml", []byte(nodes), 0o644); err != nil {
 		return 0, nil, err
 	}
-	cmd := exec.CommandContext(ctx, o.pikelet, "serve", img, "--nodes", o.scratch+"/nodes.yaml", "--interface", "lo", "--proxy",
+	cmd := exec.CommandContext(ctx, o.pikelet, "serve", img, "--inventory", o.scratch+"/nodes.yaml", "--interface", "lo", "--proxy",
 		"--cache", o.scratch+"/cache", "--state", o.scratch+"/state", "--admin", "off")
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said
@@ -364,7 +364,7 @@ func netbootOnce(ctx context.Context, o options, img string, memory int) (second
 		return 0, 0, 0, err
 	}
 	var said bytes.Buffer
-	cmd := l.Command(l.Name, o.pikelet, "serve", img, "--nodes", o.scratch+"/one.yaml", "--interface", l.Device, "--pool", "10.77.0.50-10.77.0.99",
+	cmd := l.Command(l.Name, o.pikelet, "serve", img, "--inventory", o.scratch+"/one.yaml", "--interface", l.Device, "--pool", "10.77.0.50-10.77.0.99",
 		"--cache", o.scratch+"/cache", "--state", o.scratch+"/netbooted")
 	cmd.Stdout, cmd.Stderr = &said, &said
 	if err := cmd.Start(); err != nil {

@@ -57,7 +57,7 @@ func prepareBulk(ctx context.Context, o options) error {
 	if err := makeKey(ctx, dir); err != nil {
 		return err
 	}
-	if _, _, err := command(ctx, dir, o.pikelet, "build", "-q", "--key", "ship.key", "--cache", "cache", "-o", "shipped", "image.yaml"); err != nil {
+	if _, _, err := command(ctx, dir, o.pikelet, "build", "-q", "--sign-key", "ship.key", "--cache", "cache", "-o", "shipped", "image.yaml"); err != nil {
 		return err
 	}
 	return usedBlocks(dir)

@@ -52,7 +52,7 @@ func update(ctx context.Context, o options, figures map[string]float64) error {
 	if err := os.WriteFile(dir+"/next.yaml", []byte(text), 0o644); err != nil {
 		return err
 	}
-	if _, _, err := command(ctx, dir, o.pikelet, "build", "-q", "--key", "ship.key", "--cache", "cache", "-o", "next", "next.yaml"); err != nil {
+	if _, _, err := command(ctx, dir, o.pikelet, "build", "-q", "--sign-key", "ship.key", "--cache", "cache", "-o", "next", "next.yaml"); err != nil {
 		return err
 	}
 	server, err := filepath.Abs("build/tools/registry")
@@ -283,7 +283,7 @@ func armToCommit(ctx context.Context, o options, figures map[string]float64) err
 			return err
 		}
 		defer os.Remove(file)
-		_, _, err := command(ctx, ".", o.pikelet, "build", "-q", "--key", o.scratch+"/ship.key", "-o", o.scratch+"/"+name, file)
+		_, _, err := command(ctx, ".", o.pikelet, "build", "-q", "--sign-key", o.scratch+"/ship.key", "-o", o.scratch+"/"+name, file)
 		return err
 	}
 	soaked := strings.Replace(string(spec), `release: "1.2"`, "release: \"1.3\"\nhealth: {soak: 5s, deadline: 60s}", 1)

@@ -169,7 +169,7 @@ func (c *copier) signatures(ctx context.Context, digest string) error {
 // blobs copies what a manifest lists. A registry checks what it is sent
 // itself; what comes to this computer is checked here.
 func (c *copier) blobs(ctx context.Context, g *errgroup.Group, m *image.OCIManifest) {
-	_, checks := c.to.(*Remote)
+	checks := c.to.Remote()
 	for _, d := range append([]image.Descriptor{m.Config}, m.Layers...) {
 		if _, there := c.done.LoadOrStore(d.Digest, true); there {
 			continue
@@ -266,6 +266,9 @@ func Sign(ctx context.Context, at Target, ref, arch string, key *ecdsa.PrivateKe
 		}
 		digests = append(digests, d.Digest)
 	}
+	if err := at.Edit(); err != nil {
+		return nil, err
+	}
 	for _, digest := range digests {
 		s, err := image.SignDigest(digest, key)
 		if err != nil {
@@ -275,7 +278,7 @@ func Sign(ctx context.Context, at Target, ref, arch string, key *ecdsa.PrivateKe
 			return nil, err
 		}
 	}
-	return digests, nil
+	return digests, at.Finish()
 }
 
 // Tagged returns the image a tag of a place names, or nil where the tag is not
@@ -307,7 +310,7 @@ func Move(ctx context.Context, img *Published, at Target, channel string, allow 
 	}
 	if now != nil && image.CompareReleases(img.Release, now.Release) < 0 {
 		if allow == nil {
-			return fmt.Errorf("channel %s is at release %s, and this is %s: nodes do not go back by themselves; say --allow-downgrade and --sign KEY to let them", channel, now.Release, img.Release)
+			return fmt.Errorf("channel %s is at release %s, and this is %s: nodes do not go back by themselves; say --allow-downgrade and --sign-key KEY to let them", channel, now.Release, img.Release)
 		}
 		s, err := image.SignDowngrade(img.Digest, image.Downgrade{Channel: channel, From: now.Release}, allow)
 		if err != nil {

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 	"github.com/pikelet-os/pikelet/internal/shared/verity"
@@ -65,6 +66,14 @@ func (s *shelf) Blob(_ context.Context, digest string, _, from int64) (io.ReadCl
 	}
 	return io.NopCloser(bytes.NewReader(b[min(from, int64(len(b))):])), nil
 }
+
+func (s *shelf) Remote() bool { return false }
+
+func (s *shelf) Backoff() time.Duration { return 0 }
+
+func (s *shelf) Edit() error { return nil }
+
+func (s *shelf) Finish() error { return nil }
 
 func (s *shelf) Reference(string) string { return "shelf" }
 

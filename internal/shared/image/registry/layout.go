@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 )
@@ -180,6 +181,12 @@ func find(list []image.Descriptor, tag string) (string, error) {
 func isCosignTag(name string) bool {
 	return strings.HasPrefix(name, "sha256-")
 }
+
+// Remote implements Place.
+func (l *Layout) Remote() bool { return false }
+
+// Backoff implements Place.
+func (l *Layout) Backoff() time.Duration { return 0 }
 
 // Reference implements Place.
 func (l *Layout) Reference(string) string { return l.name }

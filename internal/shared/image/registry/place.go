@@ -36,6 +36,11 @@ type Place interface {
 	// bytes; fs.ErrNotExist where there is nothing. "" is the one image of a
 	// place that holds only one.
 	Manifest(ctx context.Context, ref string) (image.Descriptor, []byte, error)
+	// Remote reports whether the place is reached over a network.
+	Remote() bool
+	// Backoff is the time before the first retry of a download that broke off; 0
+	// where a retry is pointless.
+	Backoff() time.Duration
 	// Reference is how errors call what has a digest here.
 	Reference(digest string) string
 	// Blob opens a blob of size bytes from an offset on.
@@ -50,9 +55,12 @@ type Place interface {
 	Referrers(ctx context.Context, digest string) ([]image.Descriptor, error)
 }
 
-// Target is a place that can be written to.
+// Target is a place that can be written to. Changes of a place that is there
+// begin with Edit and end with Finish.
 type Target interface {
 	Place
+	Edit() error
+	Finish() error
 	// PutBlob stores a blob, unless it is there.
 	PutBlob(ctx context.Context, d image.Descriptor, open func() (io.ReadCloser, error)) error
 	// PutManifest stores a manifest or an index under a tag, or under its
@@ -86,12 +94,7 @@ func Locate(ref string, o Options) (Place, string, error) {
 	st, err := os.Stat(ref)
 	switch {
 	case err == nil && st.IsDir():
-		for _, dir := range []string{filepath.Join(ref, "artifact"), ref} {
-			if _, err := os.Stat(filepath.Join(dir, layoutFile)); err == nil {
-				return OpenLayout(dir), "", nil
-			}
-		}
-		return nil, "", fmt.Errorf("%s holds no OCI layout; want a build's output folder, a layout, an archive of one, or a registry's reference", ref)
+		return layoutIn(ref)
 	case err == nil:
 		p, err := OpenArchive(ref)
 		return p, "", err
@@ -102,6 +105,34 @@ func Locate(ref string, o Options) (Place, string, error) {
 	}
 	return nil, "", err
 }
+
+// layoutIn returns the layout in a directory, which may be a build's output.
+func layoutIn(ref string) (*Layout, string, error) {
+	for _, dir := range []string{filepath.Join(ref, "artifact"), ref} {
+		if _, err := os.Stat(filepath.Join(dir, layoutFile)); err == nil {
+			return OpenLayout(dir), "", nil
+		}
+	}
+	return nil, "", fmt.Errorf("%s holds no OCI layout; want a build's output directory, a layout, an archive of one, or a registry's reference", ref)
+}
+
+// LocateTarget is Locate of a place that can be written to: a directory with an
+// OCI layout, or a repository.
+func LocateTarget(ref string, o Options) (Target, string, error) {
+	if IsReference(ref) {
+		if _, err := os.Stat(ref); err != nil {
+			return Repository(ref, o)
+		}
+	}
+	if st, err := os.Stat(ref); err != nil || !st.IsDir() {
+		return nil, "", fmt.Errorf("%s cannot be changed in place; want a registry's reference or a directory with an OCI layout", ref)
+	}
+	return layoutIn(ref)
+}
+
+// Repository returns the repository that a registry's reference names, and its
+// tag or digest; the error says what is wrong with the reference.
+func Repository(ref string, o Options) (*Remote, string, error) { return newRemote(ref, o) }
 
 // IsReference tells a registry's reference from a path: it begins with a host,
 // which has a dot or a port, or is localhost (and is no drive of Windows).

@@ -67,7 +67,7 @@ func (r *Remote) send(ctx context.Context, ref, mediaType string, b []byte) erro
 		if ctx.Err() != nil || !Temporary(err) || failed == Tries {
 			return r.explain(fmt.Errorf("writing the manifest %s: %w", ref, err))
 		}
-		if err := Wait(ctx, r.backoff(), failed); err != nil {
+		if err := Wait(ctx, r.Backoff(), failed); err != nil {
 			return err
 		}
 	}

@@ -8,15 +8,11 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"time"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 )
-
-// patient is a place whose downloads may break off and go on.
-type patient interface{ backoff() time.Duration }
 
 // reader reads a blob. A download that breaks off goes on where it was. The
 // last bytes are followed by io.EOF only if all of them have the digest;
@@ -49,8 +45,8 @@ func read(ctx context.Context, p Place, digest string, at, end int64, open func(
 		},
 		Final: func(error, int64) bool { return true },
 	}
-	if p, ok := p.(patient); ok {
-		s.Backoff, s.Final = p.backoff(), finalForBlobs
+	if s.Backoff = p.Backoff(); s.Backoff > 0 {
+		s.Final = finalForBlobs
 	}
 	r := &reader{Resumer: s.From(ctx, at), place: p, digest: digest}
 	r.size = end

@@ -108,7 +108,17 @@ func (g guard) RoundTrip(r *http.Request) (*http.Response, error) {
 // String implements Place.
 func (r *Remote) String() string { return r.repo.Name() }
 
-func (r *Remote) backoff() time.Duration { return r.options.Backoff }
+// Remote implements Place.
+func (r *Remote) Remote() bool { return true }
+
+// Backoff implements Place.
+func (r *Remote) Backoff() time.Duration { return r.options.Backoff }
+
+// Edit implements Target: a registry needs no preparation.
+func (r *Remote) Edit() error { return nil }
+
+// Finish implements Target.
+func (r *Remote) Finish() error { return nil }
 
 // Reference returns how a tag or digest of the repository is written.
 func (r *Remote) Reference(ref string) string {

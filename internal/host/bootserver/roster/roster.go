@@ -1,4 +1,6 @@
-package cli
+// Package roster decides which machines a boot server starts, and as which
+// node of an inventory: by what the inventory lists and by what people adopted.
+package roster
 
 import (
 	"fmt"
@@ -12,14 +14,15 @@ import (
 	"github.com/pikelet-os/pikelet/internal/shared/nodeconfig"
 )
 
-// roster is an inventory as a boot server sees it.
-type roster struct {
-	doc       *nodeconfig.Document
-	adopted   *bootserver.Records[bootserver.Adoption]
-	keys      *provision.Keys
-	reference string // of what is served to those that name no channel
-	images    *bootserver.Images
-	unlisted  bool
+// Roster is an inventory as a boot server sees it. Its fields do not change
+// after Read.
+type Roster struct {
+	Doc      *nodeconfig.Document // an inventory
+	Adopted  *bootserver.Records[bootserver.Adoption]
+	Keys     *provision.Keys    // decrypt the inventory's secrets
+	Default  string             // reference of the image for machines that name no channel
+	Images   *bootserver.Images // which tell the stream of an image
+	Unlisted bool               // start machines that are neither listed nor adopted, too
 
 	entries  []entry // what the server reads of each entry of the inventory
 	defaults entry
@@ -32,11 +35,11 @@ type entry struct {
 	address netip.Addr // on eth0, in the network of the server; zero for none
 }
 
-// read looks through the inventory once. own is the server's address and
-// network.
-func (r *roster) read(own netip.Prefix) error {
+// Read reads the inventory and the adoptions once. own is the server's address
+// and network.
+func (r *Roster) Read(own netip.Prefix) error {
 	one := func(m nodeconfig.Machine) (entry, error) {
-		c, err := r.doc.For(m, "", nil)
+		c, err := r.Doc.For(m, "", nil)
 		if err != nil {
 			return entry{}, err
 		}
@@ -56,7 +59,7 @@ func (r *roster) read(own netip.Prefix) error {
 		}
 		return e, nil
 	}
-	for _, n := range r.doc.Inventory.Nodes {
+	for _, n := range r.Doc.Inventory.Nodes {
 		e, err := one(nodeconfig.Machine{Serial: n.Serial, MAC: n.MAC, Board: n.Board, Name: n.Hostname})
 		if err != nil {
 			return err
@@ -72,21 +75,21 @@ func (r *roster) read(own netip.Prefix) error {
 
 // unique returns an error where two machines would have one entry: adoptions
 // are files, which people copy and merge.
-func (r *roster) unique() error {
+func (r *Roster) unique() error {
 	owner := map[string]string{}
-	for serial, a := range r.adopted.All() {
+	for serial, a := range r.Adopted.All() {
 		if a.As == "" {
 			continue
 		}
 		if other, ok := owner[a.As]; ok {
 			return fmt.Errorf("%s: serials %s and %s are both adopted as %s; remove the file of the one that is not",
-				r.adopted.Dir, min(serial, other), max(serial, other), a.As)
+				r.Adopted.Dir, min(serial, other), max(serial, other), a.As)
 		}
 		owner[a.As] = serial
-		for _, n := range r.doc.Inventory.Nodes {
+		for _, n := range r.Doc.Inventory.Nodes {
 			if n.Hostname == a.As && (n.Serial != "" && !sameSerial(n.Serial, serial) || n.MAC != "" && n.MAC != a.MAC) {
 				return fmt.Errorf("%s: serial %s is adopted as %s, and the inventory says that %s is another machine; remove one of the two",
-					r.adopted.Dir, serial, a.As, a.As)
+					r.Adopted.Dir, serial, a.As, a.As)
 			}
 		}
 	}
@@ -102,9 +105,10 @@ func sameSerial(inventory, short string) bool {
 // wired is the network device that a Pi boots from.
 const wired = "eth0"
 
-// references returns what is served.
-func (r *roster) references() []string {
-	list := []string{r.reference}
+// References returns the references of all images that are served, the default
+// one first.
+func (r *Roster) References() []string {
+	list := []string{r.Default}
 	for _, e := range append(slices.Clone(r.entries), r.defaults) {
 		if e.channel != "" && !slices.Contains(list, e.channel) {
 			list = append(list, e.channel)
@@ -116,28 +120,28 @@ func (r *roster) references() []string {
 // machine returns how the inventory is asked for a machine, and which entry it
 // takes; -1 for none. Where an adoption or an entry names a serial and a
 // hardware address, only a machine that has both is the one that is meant.
-func (r *roster) machine(m bootserver.Machine) (nodeconfig.Machine, int) {
+func (r *Roster) machine(m bootserver.Machine) (nodeconfig.Machine, int) {
 	machine := machineOf(m)
-	machine.Unlisted = r.unlisted
-	for _, n := range r.doc.Inventory.Nodes {
+	machine.Unlisted = r.Unlisted
+	for _, n := range r.Doc.Inventory.Nodes {
 		if n.Serial != "" && sameSerial(n.Serial, m.Serial) {
 			machine.Serial = n.Serial // which may have more digits
 		}
 	}
-	if a, ok := r.adopted.Find(m.Serial); ok {
+	if a, ok := r.Adopted.Find(m.Serial); ok {
 		if a.MAC != "" && a.MAC != m.MAC {
 			return machine, -1
 		}
 		machine.Name = a.As
 	}
-	i, err := r.doc.Find(machine)
+	i, err := r.Doc.Find(machine)
 	if err == nil && machine.Name == "" {
-		switch n := r.doc.Inventory.Nodes[i]; {
+		switch n := r.Doc.Inventory.Nodes[i]; {
 		case n.MAC != "" && n.MAC != m.MAC:
 			return machine, -1
 		case n.Serial != "" && m.Serial != "" && !sameSerial(n.Serial, m.Serial):
 			machine.MAC = ""
-			i, err = r.doc.Find(machine)
+			i, err = r.Doc.Find(machine)
 		}
 	}
 	if err != nil {
@@ -146,7 +150,7 @@ func (r *roster) machine(m bootserver.Machine) (nodeconfig.Machine, int) {
 	return machine, i
 }
 
-func (r *roster) entry(m bootserver.Machine) entry {
+func (r *Roster) entry(m bootserver.Machine) entry {
 	if _, i := r.machine(m); i >= 0 {
 		return r.entries[i]
 	}
@@ -154,18 +158,18 @@ func (r *roster) entry(m bootserver.Machine) entry {
 }
 
 // Reference implements bootserver.Roster.
-func (r *roster) Reference(m bootserver.Machine) string { return r.entry(m).channel }
+func (r *Roster) Reference(m bootserver.Machine) string { return r.entry(m).channel }
 
-// fixed returns the address that an entry gives a machine.
-func (r *roster) fixed(m bootserver.Machine) (netip.Addr, bool) {
+// Fixed returns the address that the inventory gives a machine.
+func (r *Roster) Fixed(m bootserver.Machine) (netip.Addr, bool) {
 	if _, i := r.machine(m); i >= 0 {
 		return r.entries[i].address, r.entries[i].address.IsValid()
 	}
 	return netip.Addr{}, false
 }
 
-// taken says whether an address is one that an entry gives.
-func (r *roster) taken(a netip.Addr) bool {
+// Taken reports whether the inventory gives an address to a machine.
+func (r *Roster) Taken(a netip.Addr) bool {
 	return slices.ContainsFunc(r.entries, func(e entry) bool { return e.address == a })
 }
 
@@ -177,23 +181,23 @@ func machineOf(m bootserver.Machine) nodeconfig.Machine {
 }
 
 // Known implements bootserver.Roster.
-func (r *roster) Known(m bootserver.Machine) (mac string, ok bool) {
-	if a, ok := r.adopted.Find(m.Serial); ok {
+func (r *Roster) Known(m bootserver.Machine) (mac string, ok bool) {
+	if a, ok := r.Adopted.Find(m.Serial); ok {
 		return a.MAC, true
 	}
 	if mac := r.pinned(m.Serial); mac != "" {
 		return mac, true
 	}
 	if _, i := r.machine(m); i >= 0 {
-		return r.doc.Inventory.Nodes[i].MAC, true
+		return r.Doc.Inventory.Nodes[i].MAC, true
 	}
-	return "", r.unlisted && m.Serial != ""
+	return "", r.Unlisted && m.Serial != ""
 }
 
 // Ending implements bootserver.Roster.
-func (r *roster) Ending(digits string) (serial string, ok bool) {
-	serials := slices.Collect(maps.Keys(r.adopted.All()))
-	for _, n := range r.doc.Inventory.Nodes {
+func (r *Roster) Ending(digits string) (serial string, ok bool) {
+	serials := slices.Collect(maps.Keys(r.Adopted.All()))
+	for _, n := range r.Doc.Inventory.Nodes {
 		serials = append(serials, n.Serial)
 	}
 	return bootserver.EndingIn(digits, serials)
@@ -201,8 +205,8 @@ func (r *roster) Ending(digits string) (serial string, ok bool) {
 
 // pinned returns the hardware address that the inventory names beside a
 // serial; "" for none.
-func (r *roster) pinned(serial string) string {
-	for _, n := range r.doc.Inventory.Nodes {
+func (r *Roster) pinned(serial string) string {
+	for _, n := range r.Doc.Inventory.Nodes {
 		if serial != "" && n.Serial != "" && sameSerial(n.Serial, serial) {
 			return n.MAC
 		}
@@ -211,51 +215,52 @@ func (r *roster) pinned(serial string) string {
 }
 
 // Config implements bootserver.Roster.
-func (r *roster) Config(m bootserver.Machine) ([]byte, error) {
+func (r *Roster) Config(m bootserver.Machine) ([]byte, error) {
 	if mac, _ := r.Known(m); mac != "" && mac != m.MAC {
-		return nil, nil // it is another machine
+		return nil, nil // another machine
 	}
 	machine, i := r.machine(m)
-	if i < 0 && machine.Name == "" && !r.unlisted {
-		return nil, nil // it was adopted as nobody of the inventory
+	if i < 0 && machine.Name == "" && !r.Unlisted {
+		return nil, nil // adopted as no entry of the inventory
 	}
 	stream := ""
-	for _, reference := range []string{r.entry(m).channel, r.reference} {
-		if img := r.images.Current(reference); img != nil {
+	for _, reference := range []string{r.entry(m).channel, r.Default} {
+		if img := r.Images.Current(reference); img != nil {
 			stream = img.Stream
 			break
 		}
 	}
-	cfg, err := provision.Config(r.doc, machine, stream, r.keys)
+	cfg, err := provision.Config(r.Doc, machine, stream, r.Keys)
 	if err != nil {
 		return nil, err
 	}
 	return provision.NodeFile(cfg)
 }
 
-// free returns the names of entries that say of no machine that it is theirs,
-// and that none was adopted as.
-func (r *roster) free() []string {
+// Free returns the hostnames of entries that name no machine, and that no
+// machine was adopted as.
+func (r *Roster) Free() []string {
 	var names []string
-	for _, n := range r.doc.Inventory.Nodes {
-		if n.Hostname != "" && n.Serial == "" && n.MAC == "" && bootserver.AdoptedAs(r.adopted, n.Hostname) == "" {
+	for _, n := range r.Doc.Inventory.Nodes {
+		if n.Hostname != "" && n.Serial == "" && n.MAC == "" && bootserver.AdoptedAs(r.Adopted, n.Hostname) == "" {
 			names = append(names, n.Hostname)
 		}
 	}
 	return names
 }
 
-// adopt takes a machine, which is held to its hardware address from then on. An
-// entry is one machine's: two with one identity and one volume would destroy
-// it. And a serial is one machine's: who says it from another hardware address
-// does not take its place.
-func (r *roster) adopt(m bootserver.Machine, as string) error {
+// Adopt adopts a machine as an entry of the inventory, or, where as is "", as no
+// entry; from then on the machine must have its hardware address. An entry
+// belongs to one machine: two with one identity and one volume would destroy
+// the volume. A serial belongs to one machine too: another hardware address
+// with the same serial does not take its place.
+func (r *Roster) Adopt(m bootserver.Machine, as string) error {
 	r.adopting.Lock()
 	defer r.adopting.Unlock()
 	if m.MAC == "" {
 		return fmt.Errorf("adopting serial %s: want the hardware address that is shown beside it", m.Serial)
 	}
-	if a, ok := r.adopted.Find(m.Serial); ok && a.MAC != "" && a.MAC != m.MAC {
+	if a, ok := r.Adopted.Find(m.Serial); ok && a.MAC != "" && a.MAC != m.MAC {
 		return fmt.Errorf("serial %s is adopted already, with hardware address %s; "+
 			"remove its file from the server's state to have another take its place", m.Serial, a.MAC)
 	}
@@ -265,19 +270,19 @@ func (r *roster) adopt(m bootserver.Machine, as string) error {
 	if err := r.mayBe(m, as); err != nil {
 		return err
 	}
-	return r.adopted.Put(m.Serial, bootserver.Adoption{As: as, MAC: m.MAC})
+	return r.Adopted.Put(m.Serial, bootserver.Adoption{As: as, MAC: m.MAC})
 }
 
 // mayBe returns why a machine cannot become an entry; nil where it can. The
 // caller holds the lock.
-func (r *roster) mayBe(m bootserver.Machine, as string) error {
-	if as == "" || slices.Contains(r.free(), as) {
+func (r *Roster) mayBe(m bootserver.Machine, as string) error {
+	if as == "" || slices.Contains(r.Free(), as) {
 		return nil
 	}
-	if !slices.ContainsFunc(r.doc.Inventory.Nodes, func(n nodeconfig.Node) bool { return n.Hostname == as }) {
+	if !slices.ContainsFunc(r.Doc.Inventory.Nodes, func(n nodeconfig.Node) bool { return n.Hostname == as }) {
 		return fmt.Errorf("the inventory has no node %q", as)
 	}
-	switch owner := bootserver.AdoptedAs(r.adopted, as); owner {
+	switch owner := bootserver.AdoptedAs(r.Adopted, as); owner {
 	case m.Serial:
 		return nil
 	case "":

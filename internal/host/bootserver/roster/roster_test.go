@@ -1,7 +1,6 @@
-package cli
+package roster
 
 import (
-	"context"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -13,10 +12,9 @@ import (
 
 	"github.com/pikelet-os/pikelet/internal/host/bootserver"
 	"github.com/pikelet-os/pikelet/internal/host/provision"
-	"github.com/pikelet-os/pikelet/internal/shared/image/registry"
 )
 
-func newRoster(t *testing.T, inventory string, unlisted bool) (*roster, error) {
+func newRoster(t *testing.T, inventory string, unlisted bool) (*Roster, error) {
 	t.Helper()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "nodes.yaml")
@@ -27,9 +25,9 @@ func newRoster(t *testing.T, inventory string, unlisted bool) (*roster, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &roster{doc: doc, keys: &provision.Keys{}, reference: "served", images: &bootserver.Images{}, unlisted: unlisted,
-		adopted: &bootserver.Records[bootserver.Adoption]{Dir: filepath.Join(dir, "adopted")}}
-	return r, r.read(netip.MustParsePrefix("10.0.0.1/24"))
+	r := &Roster{Doc: doc, Keys: &provision.Keys{}, Default: "served", Images: &bootserver.Images{}, Unlisted: unlisted,
+		Adopted: &bootserver.Records[bootserver.Adoption]{Dir: filepath.Join(dir, "adopted")}}
+	return r, r.Read(netip.MustParsePrefix("10.0.0.1/24"))
 }
 
 const adoptedMAC = "d8:3a:dd:00:00:04"
@@ -71,11 +69,11 @@ nodes:
 				t.Fatal(err)
 			}
 			for serial, as := range map[string]string{"00000004": "four", "00000005": ""} {
-				if err := r.adopt(bootserver.Machine{Serial: serial, MAC: adoptedMAC}, as); err != nil {
+				if err := r.Adopt(bootserver.Machine{Serial: serial, MAC: adoptedMAC}, as); err != nil {
 					t.Fatal(err)
 				}
 			}
-			if got := r.references(); !slices.Equal(got, []string{"served", "a.test/beta", "a.test/all"}) {
+			if got := r.References(); !slices.Equal(got, []string{"served", "a.test/beta", "a.test/all"}) {
 				t.Fatalf("%q is served", got)
 			}
 			want := c.listed
@@ -83,7 +81,7 @@ nodes:
 				want = c.unlisted
 			}
 			_, known := r.Known(c.m)
-			address, fixed := r.fixed(c.m)
+			address, fixed := r.Fixed(c.m)
 			config, err := r.Config(c.m)
 			if known != want.known || r.Reference(c.m) != want.image || fixed != (want.address != "") || fixed && address.String() != want.address ||
 				(want.config == "") != (config == nil) || !strings.Contains(string(config), want.config) || err != nil {
@@ -95,7 +93,7 @@ nodes:
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !r.taken(netip.MustParseAddr("10.0.0.20")) || r.taken(netip.MustParseAddr("10.0.0.21")) {
+	if !r.Taken(netip.MustParseAddr("10.0.0.20")) || r.Taken(netip.MustParseAddr("10.0.0.21")) {
 		t.Error("a fixed address is given to others, or another is not")
 	}
 	// The inventory lists the boot server too, where that is a node.
@@ -103,7 +101,7 @@ nodes:
 	if err != nil {
 		t.Fatal(err)
 	}
-	if a, fixed := r.fixed(bootserver.Machine{Serial: "00000001"}); fixed {
+	if a, fixed := r.Fixed(bootserver.Machine{Serial: "00000001"}); fixed {
 		t.Errorf("the server's own address %v is given away", a)
 	}
 }
@@ -143,12 +141,12 @@ nodes:
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := r.adopt(bootserver.Machine{Serial: "00000004", MAC: adoptedMAC}, "four"); err != nil {
+			if err := r.Adopt(bootserver.Machine{Serial: "00000004", MAC: adoptedMAC}, "four"); err != nil {
 				t.Fatal(err)
 			}
 			mac, ok := r.Known(c.m)
 			is := ok && (mac == "" || mac == c.m.MAC)
-			_, fixed := r.fixed(c.m)
+			_, fixed := r.Fixed(c.m)
 			config, err := r.Config(c.m)
 			if unlisted && c.m.Serial == "00000009" {
 				continue // it is whoever was plugged in
@@ -171,7 +169,7 @@ func TestAdoptedAtOnce(t *testing.T) {
 	}
 	r.adopting.Lock() // as the first one does
 	second := make(chan error, 1)
-	go func() { second <- r.adopt(bootserver.Machine{Serial: "00000002", MAC: adoptedMAC}, "four") }()
+	go func() { second <- r.Adopt(bootserver.Machine{Serial: "00000002", MAC: adoptedMAC}, "four") }()
 	for waits := false; !waits; time.Sleep(time.Millisecond) {
 		select {
 		case err := <-second:
@@ -181,10 +179,10 @@ func TestAdoptedAtOnce(t *testing.T) {
 		stacks := make([]byte, 1<<20)
 		stacks = stacks[:runtime.Stack(stacks, true)]
 		waits = slices.ContainsFunc(strings.Split(string(stacks), "\n\n"), func(s string) bool {
-			return strings.Contains(s, "[sync.Mutex.Lock") && strings.Contains(s, "(*roster).adopt(")
+			return strings.Contains(s, "[sync.Mutex.Lock") && strings.Contains(s, "(*Roster).Adopt(")
 		})
 	}
-	if err := r.adopted.Put("00000001", bootserver.Adoption{As: "four", MAC: adoptedMAC}); err != nil {
+	if err := r.Adopted.Put("00000001", bootserver.Adoption{As: "four", MAC: adoptedMAC}); err != nil {
 		t.Fatal(err)
 	}
 	r.adopting.Unlock()
@@ -221,12 +219,12 @@ nodes:
 		{"00000001", "d8:3a:dd:00:00:01", "", ""},
 		{"00000002", other, "", ""},
 	} {
-		err := r.adopt(bootserver.Machine{Serial: c.serial, MAC: c.mac}, c.as)
+		err := r.Adopt(bootserver.Machine{Serial: c.serial, MAC: c.mac}, c.as)
 		if (err == nil) != (c.why == "") || err != nil && !strings.Contains(err.Error(), c.why) {
 			t.Errorf("%s at %s as %q: %v, want %q", c.serial, c.mac, c.as, err, c.why)
 		}
 	}
-	if a, _ := r.adopted.Find("00000004"); a != (bootserver.Adoption{As: "four", MAC: adoptedMAC}) {
+	if a, _ := r.Adopted.Find("00000004"); a != (bootserver.Adoption{As: "four", MAC: adoptedMAC}) {
 		t.Errorf("the first is %+v now", a)
 	}
 }
@@ -250,62 +248,13 @@ func TestTwoMachinesOneEntry(t *testing.T) {
 			t.Fatal(err)
 		}
 		for serial, a := range c.adopted {
-			if err := r.adopted.Put(serial, a); err != nil {
+			if err := r.Adopted.Put(serial, a); err != nil {
 				t.Fatal(err)
 			}
 		}
-		err = r.read(netip.MustParsePrefix("10.0.0.1/24"))
+		err = r.Read(netip.MustParsePrefix("10.0.0.1/24"))
 		if (err == nil) != (c.why == "") || err != nil && !strings.Contains(err.Error(), c.why) {
 			t.Errorf("%v: %v, want %q", c.adopted, err, c.why)
 		}
-	}
-}
-
-// TestRegistryAway: a boot server that starts while the registry is away serves
-// what it served last; one that never served it says so.
-func TestRegistryAway(t *testing.T) {
-	dir := shippedIn(t)
-	say := &teller{out: &strings.Builder{}}
-	o := &imageOptions{Keys: []string{dir + "/ci.pub"}}
-	away := false
-	start := func(state string) (*library, error) {
-		l := &library{cache: dir + "/cache", say: say, images: &bootserver.Images{}, memory: state + "/served.yaml", keys: noKeys}
-		l.open = func(ctx context.Context, ref string) (*registry.Published, error) {
-			if away && strings.HasPrefix(ref, dir+"/one") {
-				return nil, os.ErrDeadlineExceeded
-			}
-			return o.open(ctx, ref)
-		}
-		return l, l.start(context.Background(), dir+"/one", []string{dir + "/one", dir + "/nowhere"})
-	}
-	l, err := start(dir + "/state")
-	if err != nil {
-		t.Fatal(err)
-	}
-	was := l.images.Current(dir + "/one").Digest
-	l.close()
-	if !strings.Contains(say.out.(*strings.Builder).String(), "its nodes can't start until it is there") {
-		t.Errorf("said %q", say.out)
-	}
-	// What another reference was last is not forgotten by that.
-	if err := os.WriteFile(dir+"/state/served.yaml", []byte(dir+"/one: "+was+"\n"+dir+"/nowhere: sha256:gone\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	away = true
-	if l, err = start(dir + "/state"); err != nil {
-		t.Fatal(err)
-	}
-	defer l.close()
-	if got := l.images.Current(dir + "/one"); got == nil || got.Digest != was {
-		t.Errorf("%v is served, not %s", got, was)
-	}
-	if b, err := os.ReadFile(dir + "/state/served.yaml"); err != nil || !strings.Contains(string(b), "sha256:gone") {
-		t.Errorf("it remembers\n%s%v", b, err)
-	}
-	if !strings.Contains(say.out.(*strings.Builder).String(), "serving what") {
-		t.Errorf("said %q", say.out)
-	}
-	if _, err := start(dir + "/other"); err == nil {
-		t.Error("it serves what it never had")
 	}
 }
