@@ -20,7 +20,7 @@ import (
 // found and checked where it is kept, written to a slot, read back, started,
 // and kept. It is never made anew.
 func TestGoldenArtifact(t *testing.T) {
-	text, err := os.ReadFile("../../artifact/testdata/format1.pub")
+	text, err := os.ReadFile("../../shared/image/testdata/format1.pub")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,7 +29,7 @@ func TestGoldenArtifact(t *testing.T) {
 		t.Fatal(err)
 	}
 	keys := []*ecdsa.PublicKey{key}
-	img, err := registry.Open(context.Background(), registry.OpenLayout("../../artifact/testdata/format1"), "1.0", registry.Want{Keys: keys, Arch: "arm64", Stream: "lab"})
+	img, err := registry.Open(context.Background(), registry.OpenLayout("../../shared/image/testdata/format1"), "1.0", registry.Want{Keys: keys, Arch: "arm64", Stream: "lab"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -321,7 +321,11 @@ func (l *life) Committed() error {
 	return nil
 }
 func (l *life) Elapsed() time.Duration { return l.now }
-func (l *life) Sleep(d time.Duration)  { l.now += d }
+
+func (l *life) Sleep(_ context.Context, d time.Duration) bool {
+	l.now += d
+	return true
+}
 
 func (l *life) step(name string) {
 	if l.kill != nil {
@@ -392,7 +396,7 @@ func (l *life) upgrade(img slots.Image, drill bool) (Written, error) {
 	var w Written
 	err, dead := survive(func() error {
 		l.step("idle")
-		err := u.MayStart(img, l.again)
+		err := u.MayStart(img.Digest, l.again)
 		if err != nil {
 			return err
 		}

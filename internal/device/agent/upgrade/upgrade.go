@@ -47,7 +47,7 @@ func To(ctx context.Context, ref string, o Options, out io.Writer) error {
 
 // upgradeTo upgrades to the image that a reference names.
 func upgradeTo(ctx context.Context, u *updater.Updater, ref string, o Options, out io.Writer) error {
-	if err := u.MayStart(slots.Image{}, o.Again); err != nil {
+	if err := u.MayStart("", o.Again); err != nil {
 		return err // before the registry is asked for anything
 	}
 	cfg, err := runfiles.Config()
@@ -89,7 +89,7 @@ func bring(ctx context.Context, u *updater.Updater, published *registry.Image, a
 		return slots.Image{}, err
 	}
 	img := slots.Image{Manifest: published.Manifest, Text: published.Text, Signature: signature, Digest: published.Digest, Open: published.OpenUnchecked}
-	if err := u.MayStart(img, again); err != nil {
+	if err := u.MayStart(img.Digest, again); err != nil {
 		return img, err
 	}
 	if err := firmwareCanTry(u, out); err != nil {
@@ -118,13 +118,9 @@ func bring(ctx context.Context, u *updater.Updater, published *registry.Image, a
 	return img, nil
 }
 
-// firmwareCanTry refuses where this machine's firmware does not start trials.
+// firmwareCanTry reports why this machine's firmware does not start trials
+// (updater.ErrFirmware).
 func firmwareCanTry(u *updater.Updater, out io.Writer) error {
-	b, err := boards.Find(machine.Board())
-	if err != nil {
-		fmt.Fprintf(out, "which board this is is not known, and so not whether its firmware starts trials\n")
-		return nil
-	}
 	f := boards.Firmware{Built: machine.Firmware().Bootloader}
 	if at, size, err := slots.ControlFile(u.Card, u.Table, slots.BootcodeFile); err == nil && size <= card.MaxControl {
 		f.Bootcode = make([]byte, size)
@@ -132,14 +128,11 @@ func firmwareCanTry(u *updater.Updater, out io.Writer) error {
 			f.Bootcode = nil
 		}
 	}
-	problem, warning := b.CanTry(f)
+	warning, err := updater.FirmwareCanTry(u.Boot.Board, f)
 	if warning != "" {
 		fmt.Fprintf(out, "note: %s\n", warning)
 	}
-	if problem != "" {
-		return errors.New(problem)
-	}
-	return nil
+	return err
 }
 
 // arm restarts into a trial. Where that fails, k3s runs on: it was stopped for
@@ -189,7 +182,7 @@ func withCard(ctx context.Context, do func(context.Context, *updater.Updater) er
 		return err
 	}
 	if b.Slot == slots.Net {
-		return errors.New("this node has no card; it takes another image when it is started with one")
+		return updater.ErrNoCard
 	}
 	u, done, err := newUpdater(b)
 	if err != nil {
