@@ -19,6 +19,7 @@ import (
 	"github.com/pikelet-os/pikelet/internal/device/reboot"
 	"github.com/pikelet-os/pikelet/internal/device/updater"
 	"github.com/pikelet-os/pikelet/internal/shared/hint"
+	"github.com/pikelet-os/pikelet/internal/shared/node"
 )
 
 // Exit statuses of pikeletd.
@@ -48,7 +49,7 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	}
 	fmt.Fprintln(stderr, "pikeletd:", err)
 	for _, text := range hint.Of(err) {
-		fmt.Fprintln(stderr, "hint:", text)
+		fmt.Fprintln(stderr, node.Hint(text))
 	}
 	if errors.As(err, new(usageError)) {
 		return exitUsage

@@ -59,9 +59,6 @@ func (u *Updater) Conclude(ctx context.Context) error {
 	return u.Node.Report(u.account(*s, nil))
 }
 
-// Heading is in front of what report.txt says of the last upgrade.
-const Heading = "What became of the last upgrade:\n"
-
 // title is how what a person reads of a release that was left begins.
 func title(s slots.Update) string {
 	return fmt.Sprintf("Release %s was tried in slot %s, and left.\n", s.Release, s.Slot)
@@ -73,7 +70,7 @@ func (u *Updater) blame(s *slots.Update) bool {
 	if u.Boot.Slot == s.Slot || s.Bad || !s.UnderWay() {
 		return false
 	}
-	if why := initSaid(u.Boot.Failed, s.Slot); why != "" {
+	if why, failed := slots.Failure(u.Boot.Failed, s.Slot); failed && why != "" {
 		s.Step, s.Bad, s.Reason = slots.Tried, true, why
 		return true
 	}
@@ -82,17 +79,6 @@ func (u *Updater) blame(s *slots.Update) bool {
 		return true
 	}
 	return false
-}
-
-// initSaid returns what /init, or the feeder of the watchdog, wrote down of a
-// slot that it gave up.
-func initSaid(failed string, l slots.Letter) string {
-	for _, line := range strings.Split(failed, "\n") {
-		if why, ok := strings.CutPrefix(line, "slot "+string(l)+": "); ok {
-			return why
-		}
-	}
-	return ""
 }
 
 // askAgain asks for a trial once more, if the slot is still what was armed, and

@@ -163,7 +163,7 @@ func (u *Updater) Arm(ctx context.Context, o Order) error {
 	if err := u.note(s); err != nil {
 		return err
 	}
-	u.tell("%s%s", node.Restarting, s.Release)
+	u.tell("%s", node.Restarting(s.Release))
 	return u.Node.Restart(reboot.Tryboot)
 }
 

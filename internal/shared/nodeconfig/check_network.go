@@ -242,7 +242,7 @@ func (c *checker) wifi(field string, w Wifi) {
 			c.Add(at+".ssid", "%q: want a name of 1 to 32 bytes", n.SSID)
 		}
 		p := n.Password
-		if p != "" && !strings.HasPrefix(p, encrypted) && !n.IsKey() && (len(p) < 8 || len(p) > 63 || strings.ContainsFunc(p, control)) {
+		if p != "" && !IsEncrypted(p) && !n.IsKey() && (len(p) < 8 || len(p) > 63 || strings.ContainsFunc(p, control)) {
 			c.Add(at+".password", "it has %d characters; want 8 to 63, or a key of 64 hexadecimal digits", len(p))
 		}
 	}

@@ -3,7 +3,6 @@ package upgrade
 import (
 	"crypto/ecdsa"
 	"errors"
-	"strings"
 
 	"github.com/pikelet-os/pikelet/internal/device/agent/card"
 	"github.com/pikelet-os/pikelet/internal/device/agent/checks"
@@ -96,11 +95,10 @@ func (m host) Log() string { return lastLines() }
 func (m host) Report(text string) error {
 	old, err := m.card.ReadControl(slots.ReportFile)
 	if err == nil {
-		head, _, _ := strings.Cut(string(old), updater.Heading)
-		err = m.card.WriteControl(slots.ReportFile, strings.TrimRight(head, "\n\x00")+"\n\n"+updater.Heading+"\n"+text)
+		err = m.card.WriteControl(slots.ReportFile, slots.UpgradeReport(text, string(old)))
 	}
 	if mounts.Mounted(node.StateDir) {
-		err = errors.Join(err, runfiles.Replace(node.StateDir+"/report.txt", []byte(text), 0o644))
+		err = errors.Join(err, runfiles.Replace(node.StateReportFile, []byte(text), 0o644))
 	}
 	return err
 }

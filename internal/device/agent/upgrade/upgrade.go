@@ -145,7 +145,7 @@ func arm(ctx context.Context, u *updater.Updater, o updater.Order, release strin
 		k3s.Start()
 		return err
 	}
-	fmt.Fprintf(out, "%s%s\n", node.Restarting, release)
+	fmt.Fprintln(out, node.Restarting(release))
 	return nil
 }
 
