@@ -2,7 +2,6 @@ package initramfs
 
 import (
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/pikelet-os/pikelet/internal/device/reboot"
@@ -100,34 +99,23 @@ func firstCard() *card {
 	return nil
 }
 
-// note writes the reason into the record and the report. Each line of the
-// record is "slot X: reason"; the other slot's line is kept while it stands.
+// note writes the reason into the record and the report. What the record says of
+// the other slot is kept while it stands.
 func (b *boot) note(reason error) {
-	line := fmt.Sprintf("slot %s: %s", b.line.Slot, trimmed(reason.Error()))
-	lines := []string{line}
-	for _, old := range strings.Split(b.card.readRecord().Text, "\n") {
-		if old != "" && !strings.HasPrefix(old, "slot "+string(b.line.Slot)+":") {
-			lines = append(lines, old)
-		}
-	}
-	if err := b.card.writeRecord(strings.Join(lines, "\n")); err != nil {
+	failures := slots.AddFailure(b.card.readRecord().Text, b.line.Slot, reason.Error())
+	if err := b.card.writeRecord(failures); err != nil {
 		say("writing the record: %v", err)
 	}
-	report := fmt.Sprintf("Pikelet could not start.\n\n%s\n\nstream %s, release %s, build %s\n",
-		strings.Join(lines, "\n"), b.info.Stream, b.info.Release, b.info.BuildID)
+	report := slots.FailureReport(failures, b.info.Stream, b.info.Release, b.info.BuildID)
 	if err := b.card.writeReport(report); err != nil {
 		say("writing report.txt: %v", err)
 	}
 }
 
-// failedBefore says whether the record holds a failure of a slot.
+// failedBefore reports whether the record holds a failure of a slot.
 func failedBefore(r slots.Record, l slots.Letter) bool {
-	for _, line := range strings.Split(r.Text, "\n") {
-		if strings.HasPrefix(line, "slot "+string(l)+":") {
-			return true
-		}
-	}
-	return false
+	_, failed := slots.Failure(r.Text, l)
+	return failed
 }
 
 // retry stays up for a while and boots again, the default slot.

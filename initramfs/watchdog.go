@@ -202,7 +202,7 @@ func (w *watch) late(now time.Duration) string {
 func (w *watch) giveUp(f *os.File, why string) {
 	say("this trial is over: %s", why)
 	c := &card{f: f}
-	if err := c.writeRecord(fmt.Sprintf("slot %s: %s", w.slot, why)); err != nil {
+	if err := c.writeRecord(slots.AddFailure("", w.slot, why)); err != nil {
 		say("writing the record: %v", err)
 	}
 	say("%v", reboot.With(""))

@@ -17,7 +17,9 @@ import (
 	"github.com/pikelet-os/pikelet/internal/device/agent/upgrade"
 	"github.com/pikelet-os/pikelet/internal/device/agent/volume"
 	"github.com/pikelet-os/pikelet/internal/device/reboot"
+	"github.com/pikelet-os/pikelet/internal/device/updater"
 	"github.com/pikelet-os/pikelet/internal/shared/hint"
+	"github.com/pikelet-os/pikelet/internal/shared/node"
 )
 
 // Exit statuses of pikeletd.
@@ -47,7 +49,7 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	}
 	fmt.Fprintln(stderr, "pikeletd:", err)
 	for _, text := range hint.Of(err) {
-		fmt.Fprintln(stderr, "hint:", text)
+		fmt.Fprintln(stderr, node.Hint(text))
 	}
 	if errors.As(err, new(usageError)) {
 		return exitUsage
@@ -209,7 +211,7 @@ func newUpgrade() *cobra.Command {
 	f.BoolVar(&o.DryRun, "dry-run", false, "say how it would come here, and how much that is, and do nothing")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		return cancellable(func(ctx context.Context, c *cobra.Command) error {
-			return upgrade.To(ctx, args[0], o, c.OutOrStdout())
+			return adviseAgain(upgrade.To(ctx, args[0], o, c.OutOrStdout()))
 		})(c)
 	}
 	return c
@@ -218,9 +220,18 @@ func newUpgrade() *cobra.Command {
 func newRollback() *cobra.Command {
 	var o upgrade.Options
 	c := newVerb("rollback [flags]", "try what the other slot holds; it is kept if it is well",
-		cancellable(func(ctx context.Context, c *cobra.Command) error { return upgrade.Rollback(ctx, o, c.OutOrStdout()) }))
+		cancellable(func(ctx context.Context, c *cobra.Command) error {
+			return adviseAgain(upgrade.Rollback(ctx, o, c.OutOrStdout()))
+		}))
 	f := c.Flags()
 	f.BoolVar(&o.Drill, "drill", false, "try it, and come back however well it went")
 	f.BoolVar(&o.Again, "again", false, "take a release that failed here before")
 	return c
+}
+
+func adviseAgain(err error) error {
+	if errors.Is(err, updater.ErrFailedHere) {
+		return hint.With(err, "say --again to try it all the same")
+	}
+	return err
 }

@@ -2,10 +2,8 @@ package updater
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
 	"github.com/pikelet-os/pikelet/internal/shared/cmdline"
@@ -21,34 +19,6 @@ type Candidate struct {
 	*image.Manifest
 	Digest     string // of the OCI manifest
 	Signatures []image.Signed
-}
-
-// ErrRuns is returned by Accept for the image that runs already.
-var ErrRuns = errors.New("this node runs it")
-
-// Accept reports why an image is not one for the node that runs b: it is the one
-// that runs, of another stream, for another machine, or of a lower release
-// without a statement that lets nodes of the order's channel go back to it.
-func (b Boot) Accept(c Candidate, o Order) error {
-	switch {
-	case c.Digest == b.Digest && !o.Return:
-		return ErrRuns
-	case c.Stream != b.Stream:
-		return fmt.Errorf("release %s is of stream %q, and this node runs %q", c.Release, c.Stream, b.Stream)
-	case c.Arch != b.Arch:
-		return fmt.Errorf("release %s is for %s, and this machine is %s", c.Release, c.Arch, b.Arch)
-	case b.Board != "" && !slices.Contains(c.Boards, b.Board):
-		return fmt.Errorf("release %s is for %s, and this is a %s", c.Release, strings.Join(c.Boards, ", "), b.Board)
-	case o.Return || image.CompareReleases(c.Release, b.Release) >= 0:
-		return nil
-	case image.AllowsDowngrade(c.Digest, c.Signatures, b.Keys, o.Channel, b.Release):
-		return nil
-	case o.Channel == "":
-		return fmt.Errorf("release %s is older than %s, which runs here, and no channel was asked for whose statement could allow it; "+
-			"move a channel to it with pikelet promote --allow-downgrade, and upgrade to that channel", c.Release, b.Release)
-	}
-	return fmt.Errorf("release %s is older than %s, which runs here, and nobody signed that nodes of channel %s may go back to it; "+
-		"pikelet promote --allow-downgrade does", c.Release, b.Release, o.Channel)
 }
 
 // readOther reads all of a slot, and checks it twice: with the keys of the

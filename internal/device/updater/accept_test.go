@@ -38,7 +38,7 @@ func TestAccept(t *testing.T) {
 	}
 	boot := Boot{Digest: image.DigestOf([]byte("running")), Keys: publics(key), Stream: "lab", Release: "1.10", Arch: "arm64", Board: "rpi4"}
 	stable, lower := Order{Channel: "stable"}, image.Manifest{Release: "1.9"}
-	const unsigned = "nobody signed that nodes of channel stable"
+	const unsigned = "no trusted key allows nodes of channel stable"
 	for name, c := range map[string]struct {
 		m      image.Manifest
 		signed image.Signed
@@ -296,7 +296,7 @@ func TestAskAgainChecks(t *testing.T) {
 		"nothing is wrong":         {},
 		"the node is not well":     {harm: func(l *life, _ image.Image) { l.well[l.boot.Digest] = false }, want: "this node is not well"},
 		"a changed kernel":         {harm: func(l *life, img image.Image) { l.spoil(img, "vmlinuz") }, want: "vmlinuz: its digest"},
-		"another image":            {harm: func(l *life, _ image.Image) { l.put(newImage(l.t, "1.2")) }, want: "it holds another image"},
+		"another image":            {harm: func(l *life, _ image.Image) { l.put(newImage(l.t, "1.2")) }, want: "it holds sha256:"},
 		"the old key alone signed": {img: signedBy(nextKey, oldKey), want: "its own /init would not start it"},
 		"another board":            {harm: func(l *life, _ image.Image) { l.boot.Board = "rpi5" }, want: "this is a rpi5"},
 	} {

@@ -336,7 +336,11 @@ func (l *life) Committed() error {
 	return nil
 }
 func (l *life) Elapsed() time.Duration { return l.now }
-func (l *life) Sleep(d time.Duration)  { l.now += d }
+
+func (l *life) Sleep(_ context.Context, d time.Duration) bool {
+	l.now += d
+	return true
+}
 
 func (l *life) step(name string) {
 	if l.kill != nil {

@@ -59,9 +59,6 @@ func (u *Updater) Conclude(ctx context.Context) error {
 	return u.Node.Report(u.account(*s, nil))
 }
 
-// Heading is in front of what report.txt says of the last upgrade.
-const Heading = "What became of the last upgrade:\n"
-
 // title is how what a person reads of a release that was left begins.
 func title(s slots.Update) string {
 	return fmt.Sprintf("Release %s was tried in slot %s, and left.\n", s.Release, s.Slot)
@@ -73,7 +70,7 @@ func (u *Updater) blame(s *slots.Update) bool {
 	if u.Boot.Slot == s.Slot || s.Bad || !s.UnderWay() {
 		return false
 	}
-	if why := initSaid(u.Boot.Failed, s.Slot); why != "" {
+	if why, failed := slots.Failure(u.Boot.Failed, s.Slot); failed && why != "" {
 		s.Step, s.Bad, s.Reason = slots.Tried, true, why
 		return true
 	}
@@ -82,17 +79,6 @@ func (u *Updater) blame(s *slots.Update) bool {
 		return true
 	}
 	return false
-}
-
-// initSaid returns what /init, or the feeder of the watchdog, wrote down of a
-// slot that it gave up.
-func initSaid(failed string, l slots.Letter) string {
-	for _, line := range strings.Split(failed, "\n") {
-		if why, ok := strings.CutPrefix(line, "slot "+string(l)+": "); ok {
-			return why
-		}
-	}
-	return ""
 }
 
 // askAgain asks for a trial once more, if the slot is still what was armed, and
@@ -126,12 +112,11 @@ func (u *Updater) askAgain(ctx context.Context, s slots.Update, why string) erro
 // waitReady returns when all checks hold on the release that runs, or with what
 // still fails at the deadline.
 func (u *Updater) waitReady(ctx context.Context) error {
-	for start := u.Node.Elapsed(); ; u.Node.Sleep(checkEvery) {
-		err := u.Ready()
-		if err == nil || ctx.Err() != nil || u.Node.Elapsed()-start >= u.Deadline {
-			return err
-		}
+	list, err := Soak(ctx, u.Node, 0, u.Deadline, u.Node.Checks)
+	if err != nil {
+		return err
 	}
+	return healthy(list)
 }
 
 // stillArmed reports why what a slot holds is not what was armed. Its release
@@ -141,8 +126,8 @@ func (u *Updater) stillArmed(ctx context.Context, s slots.Update) error {
 	if err != nil {
 		return err
 	}
-	if c.Digest != s.Digest {
-		return errors.New("it holds another image")
+	if err := holds(c, s.Digest); err != nil {
+		return err
 	}
 	return u.Boot.Accept(c, Order{Return: true})
 }
@@ -159,34 +144,27 @@ func (u *Updater) seeThrough(ctx context.Context, s slots.Update) error {
 		s.Bad, s.Reason = true, fmt.Sprintf("pikeletd ended %d times in the middle of the trial", slots.MaxTries)
 		return u.leave(s, nil)
 	}
-	start := u.Node.Elapsed()
-	since := start
-	for ; ; u.Node.Sleep(checkEvery) {
-		if ctx.Err() != nil {
-			s.Step, s.Reason = slots.Left, "the node was restarted or shut down in the middle of the trial"
-			return errors.Join(ctx.Err(), u.note(s))
-		}
+	list, err := Soak(ctx, u.Node, u.Soak, u.Deadline, func() []node.Check {
 		u.Node.Alive()
-		list := u.Node.Checks()
-		failed := FailedChecks(list)
-		now := u.Node.Elapsed()
-		switch {
-		case failed == "" && now-since >= u.Soak && s.Drill:
-			s.Reason = fmt.Sprintf("this was a drill: all checks held for %s", u.Soak)
-			return u.leave(s, list)
-		case failed == "" && now-since >= u.Soak:
-			return u.commit(s)
-		case failed != "" && now-start >= u.Deadline:
-			s.Bad = !outside(list)
-			s.Reason = fmt.Sprintf("after %s: %s", u.Deadline, failed)
-			if !s.Bad {
-				s.Reason += "; the cause lies outside this node, and is not held against the release"
-			}
-			return u.leave(s, list)
-		case failed != "":
-			since = now
-		}
+		return u.Node.Checks()
+	})
+	if err != nil {
+		s.Step, s.Reason = slots.Left, "the node was restarted or shut down in the middle of the trial"
+		return errors.Join(err, u.note(s))
 	}
+	switch failed := FailedChecks(list); {
+	case failed != "":
+		s.Bad = !outside(list)
+		s.Reason = fmt.Sprintf("after %s: %s", u.Deadline, failed)
+		if !s.Bad {
+			s.Reason += "; the cause lies outside this node, and is not held against the release"
+		}
+		return u.leave(s, list)
+	case s.Drill:
+		s.Reason = fmt.Sprintf("this was a drill: all checks held for %s", u.Soak)
+		return u.leave(s, list)
+	}
+	return u.commit(s)
 }
 
 // commit makes the slot that runs the default.

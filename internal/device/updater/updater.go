@@ -60,9 +60,7 @@ type Node interface {
 	// is none any more, and the rest of the node with it.
 	Alive()
 	Committed() error
-	// Elapsed is a clock that nobody sets.
-	Elapsed() time.Duration
-	Sleep(time.Duration)
+	Clock
 }
 
 // Updater upgrades a node.
@@ -80,9 +78,6 @@ type Updater struct {
 	info func(initramfs io.Reader) (cmdline.Info, error)
 }
 
-// checkEvery is how often a trial runs its checks.
-const checkEvery = 2 * time.Second
-
 // note writes down how far an upgrade is, and returns when that is on the
 // card.
 func (u *Updater) note(s slots.Update) error {
@@ -98,33 +93,16 @@ func (u *Updater) note(s slots.Update) error {
 
 func (u *Updater) tell(format string, args ...any) { u.Node.Tell(fmt.Sprintf(format, args...)) }
 
-// MayStart returns why this is not the moment for an upgrade, or that the image of
-// an OCI digest ("" for any)
-// failed on this node before. again takes it all the same.
+// MayStart reports why an upgrade to the image with a digest cannot start now:
+// ErrNoCard, ErrInTrial, ErrUnderWay or ErrFailedHere. With again a release that
+// failed on this node may be tried once more. The digest "" stands for an image
+// that is not known yet.
 func (u *Updater) MayStart(digest string, again bool) error {
-	record := slots.ReadCard(u.Card).Update
-	switch {
-	case u.Boot.Slot == slots.Net:
-		return fmt.Errorf("this node has no card; it takes another image when it is started with one")
-	case u.Boot.Kind == slots.Trial:
-		return fmt.Errorf("this boot is a trial; wait until it is committed or left")
-	case record == nil:
-		return nil
-	case record.UnderWay():
-		return fmt.Errorf("release %s is being tried", record.Release)
-	case record.Step == slots.Left && record.Bad && record.Digest == digest && !again:
-		return fmt.Errorf("release %s failed on this node before: %s; say --again to try it all the same", record.Release, record.Reason)
-	}
-	return nil
+	return mayStart(u.Boot, slots.ReadCard(u.Card).Update, digest, again)
 }
 
-// Ready says what would fail a trial on the release that runs already.
-func (u *Updater) Ready() error {
-	if failed := FailedChecks(u.Node.Checks()); failed != "" {
-		return fmt.Errorf("this node is not well, and would not be with another release: %s", failed)
-	}
-	return nil
-}
+// Ready reports ErrUnhealthy where a check fails on the release that runs.
+func (u *Updater) Ready() error { return healthy(u.Node.Checks()) }
 
 // Bring writes an image onto the other slot. What the old release's own
 // checks say comes first: what fails there would fail in the trial too.
@@ -168,7 +146,8 @@ type Order struct {
 // Arm has the next boot be the trial of the other slot, and restarts into it.
 // Hours may lie between bringing an image and this, so that every check is made
 // here: nothing is armed that is not whole, signed by a key of the running image
-// and by one of its own, and acceptable to this node, which must be well.
+// and by one of its own, and acceptable to this node, which must be well. What is
+// refused is one of the errors of policy.go.
 func (u *Updater) Arm(ctx context.Context, o Order) error {
 	slot := u.Boot.Slot.Other()
 	c, err := u.mayArm(ctx, slot, o)
@@ -185,7 +164,7 @@ func (u *Updater) Arm(ctx context.Context, o Order) error {
 	if err := u.note(s); err != nil {
 		return err
 	}
-	u.tell("%s%s", node.Restarting, s.Release)
+	u.tell("%s", node.Restarting(s.Release))
 	return u.Node.Restart(reboot.Tryboot)
 }
 
@@ -197,8 +176,8 @@ func (u *Updater) mayArm(ctx context.Context, slot slots.Letter, o Order) (Candi
 	if err != nil {
 		return c, err
 	}
-	if o.Digest != "" && c.Digest != o.Digest {
-		return c, fmt.Errorf("it holds %s, not %s", c.Digest, o.Digest)
+	if err := holds(c, o.Digest); err != nil {
+		return c, err
 	}
 	if err := u.MayStart(c.Digest, o.Again); err != nil {
 		return c, err

@@ -46,7 +46,7 @@ func TestThereAndBack(t *testing.T) {
 	if !strings.Contains(string(report), "Release 1.3 was tried in slot b") || !strings.Contains(string(report), "MISSING volume") {
 		t.Errorf("report.txt says %.200s", report)
 	}
-	if err := l.through(fourth); err == nil || !strings.Contains(err.Error(), "failed on this node before: after 1m0s: volume: it never comes; say --again") {
+	if err := l.through(fourth); err == nil || !strings.Contains(err.Error(), "failed on this node before: after 1m0s: volume: it never comes") {
 		t.Errorf("the same again: %v", err)
 	}
 	l.again, l.outside = true, true

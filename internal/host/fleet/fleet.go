@@ -217,8 +217,11 @@ func (l *lines) line(text string) {
 	if text = strings.TrimSpace(text); text == "" {
 		return
 	}
-	l.last = text
-	l.restarting = l.restarting || strings.HasPrefix(text, node.Restarting)
+	if _, ok := node.ParseHint(text); !ok {
+		l.last = text
+	}
+	_, restarting := node.ParseRestarting(text)
+	l.restarting = l.restarting || restarting
 	l.output(text)
 }
 

@@ -59,7 +59,7 @@ func (r *rack) run(ctx context.Context, host string, out io.Writer, verb ...stri
 		r.order = append(r.order, host)
 		r.now++
 		r.most = max(r.most, r.now)
-		fmt.Fprint(out, "lab 1.3 is good, and goes to slot b\n"+node.Restarting+"1.3")
+		fmt.Fprint(out, "lab 1.3 is good, and goes to slot b\n"+node.Restarting("1.3"))
 		p.update, p.away = &slots.Update{Step: slots.Armed, Release: "1.3"}, 3
 		return errors.New("exit status 255: Connection closed by remote host")
 	case "status":

@@ -23,9 +23,6 @@ import (
 	"github.com/pikelet-os/pikelet/internal/shared/slots"
 )
 
-// prefix is what encrypted secrets begin with.
-const prefix = "age:"
-
 // maxInventory bounds an inventory in bytes: hundreds of nodes with files.
 const maxInventory = 16 << 20
 
@@ -72,7 +69,8 @@ func LoadKeys(file string) (*Keys, error) {
 // Decrypt returns what a secret that begins with age: stands for: behind that
 // is an age file, in base64 or in age's own armor.
 func (k *Keys) Decrypt(secret string) (string, error) {
-	text := strings.TrimSpace(strings.TrimPrefix(secret, prefix))
+	text, _ := nodeconfig.Ciphertext(secret)
+	text = strings.TrimSpace(text)
 	if len(k.identities) == 0 {
 		return "", fmt.Errorf("it is encrypted, and there are no age keys in %s; name the file with --identity", k.File)
 	}
@@ -115,7 +113,7 @@ func Encrypt(secret string, recipients []string) (string, error) {
 	if err := w.Close(); err != nil {
 		return "", err
 	}
-	return prefix + base64.StdEncoding.EncodeToString(b.Bytes()), nil
+	return nodeconfig.Encrypted(base64.StdEncoding.EncodeToString(b.Bytes())), nil
 }
 
 // Config makes the config of one machine as it gets it, secrets decrypted and

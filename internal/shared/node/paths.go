@@ -23,8 +23,11 @@ const (
 	InventoryFile = "/usr/lib/pikelet/inventory.yaml"
 	// ServedFile is the config the boot server gave to a node without a card.
 	ServedFile = "/run/pikelet/served.yaml"
-	// ReportFile is what prepare found out, for the daemon and for status.
-	ReportFile = "/run/pikelet/prepare.json"
+	// PreparedFile is what prepare found out, for the daemon and for status.
+	PreparedFile = "/run/pikelet/prepare.json"
+	// StateReportFile is the copy on state of what report.txt on the control
+	// partition says of the last upgrade (slots.UpgradeReport).
+	StateReportFile = StateDir + "/report.txt"
 	// EarlyFile says which services were started without OpenRC, and why the
 	// others were not.
 	EarlyFile = "/run/pikelet/early.txt"

@@ -56,14 +56,14 @@ type ConfigStatus struct {
 	Partial bool `json:"partial,omitempty"`
 }
 
-// Encode returns the bytes of ReportFile.
+// Encode returns the bytes of PreparedFile.
 func (p Prepared) Encode() ([]byte, error) { return json.MarshalIndent(p, "", " ") }
 
-// DecodePrepared reads ReportFile.
+// DecodePrepared reads PreparedFile.
 func DecodePrepared(b []byte) (Prepared, error) {
 	var p Prepared
 	if err := json.Unmarshal(b, &p); err != nil {
-		return p, fmt.Errorf("reading %s: %w", ReportFile, err)
+		return p, fmt.Errorf("reading %s: %w", PreparedFile, err)
 	}
 	return p, nil
 }
@@ -100,10 +100,6 @@ func DecodeVolume(b []byte) (VolumeStatus, error) {
 	}
 	return v, nil
 }
-
-// Restarting is how pikeletd upgrade's last line begins: whoever asked for it
-// over the network knows then that the connection will end.
-const Restarting = "restarting into the trial of release "
 
 // Status is all that pikeletd status says, as JSON with --json.
 type Status struct {

@@ -41,16 +41,13 @@ var (
 	iqnForm = regexp.MustCompile(`^(iqn\.\d{4}-\d{2}\.[A-Za-z0-9._-]+(:[A-Za-z0-9._:-]+)?|eui\.[0-9A-Fa-f]{16}|naa\.[0-9A-Fa-f]{16,32})$`)
 )
 
-// encrypted is what secrets begin with that the desk must still decrypt.
-const encrypted = "age:"
-
 // check looks at a whole config; prefix is what its fields begin with.
 func (c *checker) check(prefix string, cfg *Config) {
 	add := func(field, format string, args ...any) { c.Add(prefix+field, format, args...) }
 	if cfg.Hostname != "" && !hostForm.MatchString(cfg.Hostname) {
 		add("hostname", "%q: want lower-case letters, digits and dashes, at most 63", cfg.Hostname)
 	}
-	if cfg.Seed != "" && !seedForm.MatchString(cfg.Seed) && !strings.HasPrefix(cfg.Seed, encrypted) {
+	if cfg.Seed != "" && !seedForm.MatchString(cfg.Seed) && !IsEncrypted(cfg.Seed) {
 		add("seed", "want 64 hexadecimal digits; leave it out, and pikelet or the node makes one")
 	}
 	if cfg.Console != "" && cfg.Console != "root" {

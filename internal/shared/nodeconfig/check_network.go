@@ -248,7 +248,7 @@ func (c *checker) wifi(field string, w Wifi) {
 			c.Add(at+".ssid", "%q: want a name of 1 to 32 bytes", n.SSID)
 		}
 		p := n.Password
-		if p != "" && !strings.HasPrefix(p, encrypted) && !n.IsKey() && (len(p) < 8 || len(p) > 63 || strings.ContainsFunc(p, isControl)) {
+		if p != "" && !IsEncrypted(p) && !n.IsKey() && (len(p) < 8 || len(p) > 63 || strings.ContainsFunc(p, isControl)) {
 			c.Add(at+".password", "it has %d characters; want 8 to 63, or a key of 64 hexadecimal digits", len(p))
 		}
 		if n.EAP != (EAP{}) {
@@ -284,8 +284,8 @@ func (c *checker) eap(at string, n WifiNetwork) {
 	for _, f := range []struct{ name, value string }{
 		{"identity", e.Identity}, {"anonymous", e.Anonymous}, {"password", e.Password}, {"ca", e.CA}, {"domain", e.Domain},
 	} {
-		encrypted := f.name == "password" && strings.HasPrefix(f.value, encrypted)
-		if !encrypted && (len(f.value) > longest || strings.ContainsFunc(f.value, isControl)) {
+		secret := f.name == "password" && IsEncrypted(f.value)
+		if !secret && (len(f.value) > longest || strings.ContainsFunc(f.value, isControl)) {
 			c.Add(at+"."+f.name, "want at most %d bytes, without line ends or other control characters", longest)
 		}
 	}

@@ -23,7 +23,7 @@ func (c *checker) registryAuth(field string, a RegistryAuth) {
 	case a.Username != "" && a.Password == "" && !c.public:
 		c.Add(field+".password", "missing; a username needs one")
 	}
-	if a.Auth != "" && !strings.HasPrefix(a.Auth, encrypted) {
+	if a.Auth != "" && !IsEncrypted(a.Auth) {
 		b, err := base64.StdEncoding.DecodeString(a.Auth)
 		if err != nil || !strings.Contains(string(b), ":") {
 			c.Add(field+".auth", "want base64 of USERNAME:PASSWORD")

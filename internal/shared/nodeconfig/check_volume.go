@@ -76,7 +76,7 @@ func (c *checker) chap(field string, h CHAP) {
 			c.Add(field+"."+password, "missing; a user needs one")
 		}
 		// RFC 7143 12.1.3: less than 96 bits is not to be used without IPsec.
-		if p != "" && !strings.HasPrefix(p, encrypted) && (len(p) < 12 || len(p) > 255 || strings.ContainsFunc(p, blank)) {
+		if p != "" && !IsEncrypted(p) && (len(p) < 12 || len(p) > 255 || strings.ContainsFunc(p, blank)) {
 			c.Add(field+"."+password, "it has %d characters; want 12 or more (most targets: at most 16), without blanks", len(p))
 		}
 	}

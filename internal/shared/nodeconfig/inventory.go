@@ -168,7 +168,7 @@ const minSecret = 32
 // it.
 func (c *checker) inventory(f *Document, boards []string) {
 	inv := f.Inventory
-	if s := inv.ClusterSecret; s != "" && len(s) < minSecret && !strings.HasPrefix(s, encrypted) {
+	if s := inv.ClusterSecret; s != "" && len(s) < minSecret && !IsEncrypted(s) {
 		c.Add("cluster-secret", "it has %d characters; want at least %d that nobody guesses: openssl rand -hex 32", len(s), minSecret)
 	}
 	if len(inv.Nodes) == 0 {
@@ -355,7 +355,7 @@ func (f *Document) For(m Machine, name string, decrypt func(string) (string, err
 	}
 	if f.Inventory != nil && f.Inventory.ClusterSecret != "" && cfg.Seed == "" && decrypt != nil && name != "" {
 		secret := f.Inventory.ClusterSecret
-		if strings.HasPrefix(secret, encrypted) {
+		if IsEncrypted(secret) {
 			if secret, err = decrypt(secret); err != nil {
 				return nil, fmt.Errorf("%s: cluster-secret: %w", f.file, err)
 			}
@@ -393,7 +393,7 @@ func decrypted(n *yaml.Node, decrypt func(string) (string, error)) (*yaml.Node, 
 		return n, nil
 	}
 	out := *n
-	if n.Kind == yaml.ScalarNode && strings.HasPrefix(n.Value, encrypted) {
+	if n.Kind == yaml.ScalarNode && IsEncrypted(n.Value) {
 		text, err := decrypt(n.Value)
 		if err != nil {
 			return nil, fmt.Errorf("line %d: %w", n.Line, err)

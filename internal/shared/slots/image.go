@@ -22,7 +22,7 @@ const (
 	CmdlineFile  = "cmdline.txt"
 	AutobootFile = "autoboot.txt"
 	NodeFile     = "node.yaml"
-	ReportFile   = "report.txt"
+	ReportFile   = "report.txt" // see report.go
 	BootcodeFile = "bootcode.bin"
 )
 

@@ -173,7 +173,7 @@ func over(inventory *nodeconfig.Document, m nodeconfig.Machine, file string, tex
 // clearOf refuses secrets that only the desk can decrypt.
 func clearOf(cfg *nodeconfig.Config) error {
 	for _, s := range cfg.Secrets() {
-		if strings.HasPrefix(*s.Value, "age:") {
+		if nodeconfig.IsEncrypted(*s.Value) {
 			return fmt.Errorf("%s: %s is still encrypted; pikelet node write decrypts it", slots.NodeFile, s.Field)
 		}
 	}

@@ -28,7 +28,7 @@ import (
 // whatever is wrong with card, state or config, the node comes up and says so.
 func Run(out io.Writer) error {
 	start := time.Now()
-	if _, err := os.Stat(node.ReportFile); err == nil {
+	if _, err := os.Stat(node.PreparedFile); err == nil {
 		return errors.New("this boot was prepared already; reboot to have it done again")
 	}
 	b, err := runfiles.Boot()
@@ -88,7 +88,7 @@ func Run(out io.Writer) error {
 		fmt.Fprintf(out, "pikelet: this is a first boot: state was made on %s\n", p.State.Device)
 	}
 	fmt.Fprintf(out, "pikelet: this is %s, config from %s, SSH host key %s\n", p.Hostname, p.Config.Source, p.Fingerprint)
-	return os.WriteFile(node.ReportFile, text, 0o600)
+	return os.WriteFile(node.PreparedFile, text, 0o600)
 }
 
 // startEarly does what simple services do, and says where it is looked up

@@ -23,7 +23,7 @@ func Boot() (node.Boot, error) {
 // Prepared returns what pikeletd prepare found out on this boot. The error is
 // fs.ErrNotExist where it did not run.
 func Prepared() (node.Prepared, error) {
-	b, err := os.ReadFile(node.ReportFile)
+	b, err := os.ReadFile(node.PreparedFile)
 	if err != nil {
 		return node.Prepared{}, err
 	}

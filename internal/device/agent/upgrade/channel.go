@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	rand "math/rand/v2"
 	"time"
 
 	"github.com/pikelet-os/pikelet/internal/device/agent/clock"
@@ -30,11 +29,8 @@ type poller struct {
 	bring func(context.Context) (digest string, err error)
 	apply func(ctx context.Context, digest string) error
 
-	now    func() time.Time
-	right  func() bool // the clock is
-	sleep  func(context.Context, time.Duration) bool
-	random func() float64 // from 0 up to 1
-	tell   func(string)
+	clock clock.Clock
+	tell  func(string)
 }
 
 // windowStep is how often a closed window is looked at again.
@@ -43,9 +39,9 @@ const windowStep = time.Minute
 // run watches until the node restarts. The first look is at some moment of the
 // first interval: nodes that start together do not ask together.
 func (p *poller) run(ctx context.Context) {
-	wait := time.Duration(p.random() * float64(p.every))
+	wait := time.Duration(p.clock.Random() * float64(p.every))
 	said := ""
-	for p.sleep(ctx, wait) {
+	for p.clock.Sleep(ctx, wait) {
 		done, err := p.once(ctx)
 		if done {
 			return
@@ -57,7 +53,7 @@ func (p *poller) run(ctx context.Context) {
 			said = err.Error()
 			p.tell("looking for new releases: " + said)
 		}
-		wait = time.Duration((0.9 + 0.2*p.random()) * float64(p.every))
+		wait = time.Duration((0.9 + 0.2*p.clock.Random()) * float64(p.every))
 	}
 }
 
@@ -74,12 +70,12 @@ func (p *poller) once(ctx context.Context) (done bool, err error) {
 				return false, err
 			}
 		}
-		if p.window == nil || p.right() && p.window.Contains(p.now()) {
+		if p.window == nil || p.clock.Synchronised() && p.window.Contains(p.clock.Now()) {
 			err := p.apply(ctx, brought)
 			return err == nil, err // what keeps it from restarting now may be gone at the next look
 		}
-		for !p.right() || !p.window.Contains(p.now()) {
-			if !p.sleep(ctx, windowStep) {
+		for !p.clock.Synchronised() || !p.window.Contains(p.clock.Now()) {
+			if !p.clock.Sleep(ctx, windowStep) {
 				return false, ctx.Err()
 			}
 		}
@@ -97,7 +93,7 @@ func newPoller(b node.Boot, cfg *nodeconfig.Config, d node.Defaults) (*poller, e
 	if channel == "" {
 		return nil, errors.New("upgrades.poll is set, and neither the node config nor the image names a channel")
 	}
-	p := &poller{every: every, now: time.Now, right: clock.Synchronised, random: rand.Float64, tell: console.Tell, sleep: clock.Sleep}
+	p := &poller{every: every, clock: clock.New(), tell: console.Tell}
 	if cfg.Upgrades.Window != "" {
 		w, err := nodeconfig.ParseWindow(cfg.Upgrades.Window)
 		if err != nil {

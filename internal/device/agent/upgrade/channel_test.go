@@ -24,18 +24,17 @@ func TestPoller(t *testing.T) {
 	type world struct {
 		*poller
 		log   []string
-		clock time.Time
-		sure  bool
+		clock *testClock
 		names func(time.Time) (string, error)
 	}
-	at := func(w *world) string { return w.clock.Format("02 15:04") }
+	at := func(w *world) string { return w.clock.Now().Format("02 15:04") }
 	newWorld := func(window string, random float64, names func(time.Time) (string, error)) *world {
-		w := &world{clock: start, sure: true, names: names}
+		w := &world{clock: &testClock{start: start, end: 48 * time.Hour, sure: true, random: random}, names: names}
 		w.poller = &poller{
 			every: time.Hour,
-			look:  func(context.Context) (string, error) { return w.names(w.clock) },
+			look:  func(context.Context) (string, error) { return w.names(w.clock.Now()) },
 			bring: func(context.Context) (string, error) {
-				digest, err := w.names(w.clock)
+				digest, err := w.names(w.clock.Now())
 				w.log = append(w.log, at(w)+" bring "+digest)
 				return digest, err
 			},
@@ -43,14 +42,8 @@ func TestPoller(t *testing.T) {
 				w.log = append(w.log, at(w)+" apply "+digest)
 				return nil
 			},
-			now:    func() time.Time { return w.clock },
-			right:  func() bool { return w.sure },
-			random: func() float64 { return random },
-			tell:   func(s string) { w.log = append(w.log, at(w)+" "+s) },
-			sleep: func(_ context.Context, d time.Duration) bool {
-				w.clock = w.clock.Add(d)
-				return w.clock.Before(start.Add(48 * time.Hour))
-			},
+			clock: w.clock,
+			tell:  func(s string) { w.log = append(w.log, at(w)+" "+s) },
 		}
 		if window != "" {
 			parsed, err := nodeconfig.ParseWindow(window)
@@ -108,7 +101,7 @@ func TestPoller(t *testing.T) {
 	}
 	check("arming fails twice", full, "26 20:30 bring new", "26 20:30 looking for new releases: the volume is full", "26 21:30 bring new", "26 22:30 bring new", "26 22:30 apply new")
 	w := newWorld("02:00-05:00", 0.5, from(0, "new"))
-	w.sure = false
+	w.clock.sure = false
 	check("the clock is wrong", w, "26 20:30 bring new")
 }
 

@@ -3,11 +3,10 @@ package upgrade
 import (
 	"crypto/ecdsa"
 	"errors"
-	"strings"
-	"time"
 
 	"github.com/pikelet-os/pikelet/internal/device/agent/card"
 	"github.com/pikelet-os/pikelet/internal/device/agent/checks"
+	"github.com/pikelet-os/pikelet/internal/device/agent/clock"
 	"github.com/pikelet-os/pikelet/internal/device/agent/console"
 	"github.com/pikelet-os/pikelet/internal/device/agent/feeder"
 	"github.com/pikelet-os/pikelet/internal/device/agent/k3s"
@@ -25,10 +24,10 @@ import (
 
 // host is this machine, as the updater sees it.
 type host struct {
-	boot  node.Boot
-	cfg   *nodeconfig.Config
-	card  *card.Card
-	start time.Time
+	clock.System
+	boot node.Boot
+	cfg  *nodeconfig.Config
+	card *card.Card
 }
 
 var _ updater.Node = host{}
@@ -48,7 +47,7 @@ func newUpdater(b node.Boot) (*updater.Updater, func(), error) {
 		return nil, nil, err
 	}
 	if b.Slot == slots.Net {
-		return nil, nil, errors.New("this node has no card: what it runs its boot server says, and it restarts into it")
+		return nil, nil, updater.ErrNoCard
 	}
 	c, err := card.Open(b.Disk)
 	if err != nil {
@@ -60,7 +59,7 @@ func newUpdater(b node.Boot) (*updater.Updater, func(), error) {
 			Slot: b.Slot, Kind: b.Kind, Digest: b.Signed, Keys: keys, Stream: b.Stream, Release: b.Release,
 			Arch: arch, Board: machine.Board(), Failed: b.Failed, Reset: machine.LastReset(),
 		},
-		Node: host{boot: b, cfg: cfg, card: c, start: time.Now()},
+		Node: host{clock.New(), b, cfg, c},
 	}, func() { c.Close() }, nil
 }
 
@@ -96,11 +95,10 @@ func (m host) Log() string { return lastLines() }
 func (m host) Report(text string) error {
 	old, err := m.card.ReadControl(slots.ReportFile)
 	if err == nil {
-		head, _, _ := strings.Cut(string(old), updater.Heading)
-		err = m.card.WriteControl(slots.ReportFile, strings.TrimRight(head, "\n\x00")+"\n\n"+updater.Heading+"\n"+text)
+		err = m.card.WriteControl(slots.ReportFile, slots.UpgradeReport(text, string(old)))
 	}
 	if mounts.Mounted(node.StateDir) {
-		err = errors.Join(err, runfiles.Replace(node.StateDir+"/report.txt", []byte(text), 0o644))
+		err = errors.Join(err, runfiles.Replace(node.StateReportFile, []byte(text), 0o644))
 	}
 	return err
 }
@@ -116,12 +114,6 @@ func (m host) Committed() error {
 	feeder.TrialEnded(m.boot)
 	return nowCommitted(m.boot)
 }
-
-// Elapsed implements updater.Node.
-func (m host) Elapsed() time.Duration { return time.Since(m.start) }
-
-// Sleep implements updater.Node.
-func (m host) Sleep(d time.Duration) { time.Sleep(d) }
 
 // nowCommitted has the rest of the node know that this boot is no trial any
 // more.

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	rand "math/rand/v2"
 	"net/http"
 	"strings"
 	"time"
@@ -40,30 +39,25 @@ type served struct {
 	restart func() error
 	build   string // that runs
 
-	now    func() time.Time
-	since  func() time.Duration // the boot
-	right  func() bool          // the clock is
-	sleep  func(context.Context, time.Duration) bool
-	random func() float64 // from 0 up to 1
-	tell   func(string)
+	clock clock.Clock
+	tell  func(string)
 }
 
-// How often checks are run until they held, and the server is asked.
-const (
-	servedChecks = 2 * time.Second
-	servedEvery  = time.Minute
-)
+// servedEvery is how often the server is asked.
+const servedEvery = time.Minute
 
 // run is the whole of it, until ctx ends or the node restarts.
 func (s *served) run(ctx context.Context) {
-	good, reason := s.soaked(ctx)
-	if ctx.Err() != nil {
+	list, err := updater.Soak(ctx, s.clock, s.soak, s.deadline, s.checks)
+	if err != nil {
 		return
 	}
 	verdict := bootapi.Report{Stage: bootapi.Healthy}
+	failed := updater.FailedChecks(list)
+	good := failed == ""
 	if !good {
-		verdict = bootapi.Report{Stage: bootapi.Unhealthy, Error: reason}
-		s.tell("this release is not well here: " + reason)
+		verdict = bootapi.Report{Stage: bootapi.Unhealthy, Error: fmt.Sprintf("after %s: %s", s.deadline, failed)}
+		s.tell("this release is not well here: " + verdict.Error)
 	}
 	said := ""
 	for told := false; ; {
@@ -82,29 +76,8 @@ func (s *served) run(ctx context.Context) {
 			said = err.Error()
 			s.tell("asking the boot server: " + said)
 		}
-		if !s.sleep(ctx, time.Duration((0.5+s.random())*float64(s.every))) {
+		if !s.clock.Sleep(ctx, time.Duration((0.5+s.clock.Random())*float64(s.every))) {
 			return
-		}
-	}
-}
-
-// soaked runs the checks until they held for the soak, or the deadline is over.
-func (s *served) soaked(ctx context.Context) (good bool, reason string) {
-	start := s.since()
-	held := start
-	for {
-		failed := updater.FailedChecks(s.checks())
-		now := s.since()
-		switch {
-		case failed == "" && now-held >= s.soak:
-			return true, ""
-		case failed != "" && now-start >= s.deadline:
-			return false, fmt.Sprintf("after %s: %s", s.deadline, failed)
-		case failed != "":
-			held = now
-		}
-		if !s.sleep(ctx, servedChecks) {
-			return false, ""
 		}
 	}
 }
@@ -116,7 +89,7 @@ func (s *served) look(ctx context.Context, good bool) (done bool, err error) {
 	if err != nil || w.Build == s.build {
 		return false, err
 	}
-	if good && s.window != nil && !(s.right() && s.window.Contains(s.now())) {
+	if good && s.window != nil && !(s.clock.Synchronised() && s.window.Contains(s.clock.Now())) {
 		return false, nil
 	}
 	s.tell(fmt.Sprintf("the boot server has release %s for this node; restarting into it", w.Release))
@@ -131,12 +104,11 @@ func newServed(b node.Boot, cfg *nodeconfig.Config, d node.Defaults) (*served, e
 		return nil, fmt.Errorf("this boot says no boot server (%q), serial (%q) or address (%q)", b.Server, serial, mac)
 	}
 	m := bootapi.Machine{Serial: serial, MAC: mac, Build: b.BuildID}
-	start := time.Now()
 	s := &served{
 		soak: d.Soak, deadline: d.Deadline, every: cmp.Or(time.Duration(cfg.Upgrades.Poll), servedEvery), build: b.BuildID,
 		checks:  func() []node.Check { return checks.Run(cfg) },
 		restart: func() error { return shutdown.Reboot("") },
-		now:     time.Now, since: func() time.Duration { return time.Since(start) }, right: clock.Synchronised, sleep: clock.Sleep, random: rand.Float64, tell: console.Tell,
+		clock:   clock.New(), tell: console.Tell,
 	}
 	if cfg.Upgrades.Window != "" {
 		w, err := nodeconfig.ParseWindow(cfg.Upgrades.Window)

@@ -116,12 +116,12 @@ func TestServed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var log []string
-			var at time.Duration
-			say := func(s string) { log = append(log, at.String()+" "+s) }
+			clock := &testClock{start: start, end: 24 * time.Hour, sure: c.sure, random: 0.5}
+			say := func(s string) { log = append(log, clock.at.String()+" "+s) }
 			s := &served{
 				soak: time.Minute, deadline: 10 * time.Minute, every: time.Minute, window: c.window, build: "runs",
 				checks: func() []node.Check {
-					return []node.Check{{Name: "fan", OK: c.well(at), Says: "it stands still"}}
+					return []node.Check{{Name: "fan", OK: c.well(clock.at), Says: "it stands still"}}
 				},
 				wanted: func(context.Context) (bootapi.Wanted, error) {
 					w := bootapi.Wanted{Build: "runs", Release: "2"}
@@ -129,12 +129,12 @@ func TestServed(t *testing.T) {
 						return w, nil
 					}
 					var err error
-					w.Build, err = c.wanted(at)
+					w.Build, err = c.wanted(clock.at)
 					return w, err
 				},
 				report: func(_ context.Context, r bootapi.Report) error {
 					if c.reports != nil {
-						if err := c.reports(at); err != nil {
+						if err := c.reports(clock.at); err != nil {
 							return err
 						}
 					}
@@ -143,16 +143,14 @@ func TestServed(t *testing.T) {
 				},
 				restart: func() error {
 					if c.restart != nil {
-						if err := c.restart(at); err != nil {
+						if err := c.restart(clock.at); err != nil {
 							return err
 						}
 					}
 					say("restart")
 					return nil
 				},
-				now: func() time.Time { return start.Add(at) }, since: func() time.Duration { return at }, right: func() bool { return c.sure },
-				sleep:  func(_ context.Context, d time.Duration) bool { at += d; return at < 24*time.Hour },
-				random: func() float64 { return 0.5 }, tell: say,
+				clock: clock, tell: say,
 			}
 			ctx, stop := context.WithTimeout(context.Background(), 10*time.Minute) // ends a hang; s has a clock of its own
 			defer stop()

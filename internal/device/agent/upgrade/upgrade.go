@@ -113,13 +113,9 @@ func bring(ctx context.Context, u *updater.Updater, published *registry.Publishe
 	return img, nil
 }
 
-// firmwareCanTry refuses where this machine's firmware does not start trials.
+// firmwareCanTry reports why this machine's firmware does not start trials
+// (updater.ErrFirmware).
 func firmwareCanTry(u *updater.Updater, out io.Writer) error {
-	b, err := boards.Find(machine.Board())
-	if err != nil {
-		fmt.Fprintf(out, "which board this is is not known, and so not whether its firmware starts trials\n")
-		return nil
-	}
 	f := boards.Firmware{Built: machine.Firmware().Bootloader}
 	if at, size, err := slots.ControlFile(u.Card, u.Table, slots.BootcodeFile); err == nil && size <= card.MaxControl {
 		f.Bootcode = make([]byte, size)
@@ -127,14 +123,11 @@ func firmwareCanTry(u *updater.Updater, out io.Writer) error {
 			f.Bootcode = nil
 		}
 	}
-	problem, warning := b.CanTry(f)
+	warning, err := updater.FirmwareCanTry(u.Boot.Board, f)
 	if warning != "" {
 		fmt.Fprintf(out, "note: %s\n", warning)
 	}
-	if problem != "" {
-		return errors.New(problem)
-	}
-	return nil
+	return err
 }
 
 // arm restarts into a trial. Where that fails, k3s runs on: it was stopped for
@@ -147,7 +140,7 @@ func arm(ctx context.Context, u *updater.Updater, o updater.Order, release strin
 		k3s.Start()
 		return err
 	}
-	fmt.Fprintf(out, "%s%s\n", node.Restarting, release)
+	fmt.Fprintln(out, node.Restarting(release))
 	return nil
 }
 
@@ -184,7 +177,7 @@ func withCard(ctx context.Context, do func(context.Context, *updater.Updater) er
 		return err
 	}
 	if b.Slot == slots.Net {
-		return errors.New("this node has no card; it takes another image when it is started with one")
+		return updater.ErrNoCard
 	}
 	u, done, err := newUpdater(b)
 	if err != nil {

@@ -128,13 +128,13 @@ func TestFindImage(t *testing.T) {
 		{"a higher release, by a follower", ":1.6", stable, "", "stable"},
 		{"another stream", ":2.0", stable, `of stream "cabin"`, ""},
 		{"another board", ":2.1", stable, "is for rpi5", ""},
-		{"a lower release under a channel without a statement", ":stable", stable, "nobody signed that nodes of channel stable", ""},
-		{"that, by a follower of the channel with one", ":stable", canary, "nobody signed that nodes of channel stable", ""},
+		{"a lower release under a channel without a statement", ":stable", stable, "no trusted key allows nodes of channel stable", ""},
+		{"that, by a follower of the channel with one", ":stable", canary, "no trusted key allows nodes of channel stable", ""},
 		{"a lower release under the channel of its statement", ":lab-canary", stable, "", "lab-canary"},
-		{"a lower release by its number", ":1.3", stable, "nobody signed that nodes of channel stable", ""},
+		{"a lower release by its number", ":1.3", stable, "no trusted key allows nodes of channel stable", ""},
 		{"that, by a follower of nothing", ":1.3", "", "no channel was asked for", ""},
 		{"that, by a follower of the channel of its statement", ":1.3", canary, "", "lab-canary"},
-		{"a lower release by its digest", "@" + old.Digest, stable, "nobody signed that nodes of channel stable", ""},
+		{"a lower release by its digest", "@" + old.Digest, stable, "no trusted key allows nodes of channel stable", ""},
 		{"that, by a follower of the channel of its statement", "@" + old.Digest, canary, "", "lab-canary"},
 	} {
 		img, channel, err := findImage(ctx, p.ref+c.ref, c.follows, registry.Options{PlainHTTP: true}, boot)
