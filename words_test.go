@@ -50,8 +50,9 @@ const (
 	maxFile     = 450 // lines
 )
 
-// unswept are directories whose texts still break these rules. An entry goes
-// as soon as its directory keeps them; the test says when.
+// unswept are directories whose texts still break these rules, but for those
+// about sources. Take an entry out as soon as its directory keeps them; the
+// test tells when.
 var unswept = []string{
 	"builder", "cmd/pikelet", "initramfs", "internal/device", "internal/host", "internal/shared",
 	"internal/testing/e2e", "internal/tools/bench", "layers", "overlays",
@@ -84,12 +85,13 @@ func TestTextsKeepToTheWordList(t *testing.T) {
 		}
 		for _, m := range cited.FindAllStringSubmatch(text, -1) {
 			if !sections[m[1]] {
-				findings = append(findings, p+" cites section "+m[1]+" of docs/platform.md, which has none of that number")
+				findings = append(findings, p+" cites section "+m[1]+" of docs/platform.md, which has no such section")
 			}
 		}
 		if i := slices.IndexFunc(unswept, func(dir string) bool { return strings.HasPrefix(p, dir+"/") }); i >= 0 {
+			cites := func(finding string) bool { return strings.Contains(finding, "docs/platform.md") }
 			broken[unswept[i]] += len(findings)
-			return nil
+			findings = slices.DeleteFunc(findings, func(f string) bool { return !cites(f) })
 		}
 		for _, f := range findings {
 			t.Error(f)

@@ -183,10 +183,7 @@ func fill(ctx context.Context, a *archive, builds []*build, log io.Writer) ([]*b
 		if b.alone {
 			continue
 		}
-		libs, err := a.libraries(b.debs, seen)
-		if err != nil {
-			return nil, err
-		}
+		libs := a.libraries(b.debs, seen)
 		if err := a.fetch(ctx, libs, log); err != nil {
 			return nil, err
 		}
@@ -202,7 +199,7 @@ func fill(ctx context.Context, a *archive, builds []*build, log io.Writer) ([]*b
 
 // libraries returns the not yet seen libraries that packages depend on. Those
 // that no program turns out to need stay in the repository unused.
-func (a *archive) libraries(debs []*debPackage, seen map[string]bool) ([]*debPackage, error) {
+func (a *archive) libraries(debs []*debPackage, seen map[string]bool) []*debPackage {
 	var libs []*debPackage
 	for _, p := range debs {
 		for _, name := range p.depends {
@@ -215,7 +212,7 @@ func (a *archive) libraries(debs []*debPackage, seen map[string]bool) ([]*debPac
 			libs = append(libs, dep)
 		}
 	}
-	return libs, nil
+	return libs
 }
 
 // apkVersion turns Debian's version into one that apk can order: the epoch
@@ -271,7 +268,7 @@ func (b *build) takeTar(data []byte) error {
 	tr := tar.NewReader(bytes.NewReader(data))
 	for {
 		h, err := tr.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {

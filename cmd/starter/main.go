@@ -18,8 +18,6 @@ func main() {
 	cache := flag.String("cache", "", "directory downloads are kept in (default: the user's cache)")
 	bulk := flag.Bool("bulk", false, "make the large packages for measuring instead")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
 	if *cache == "" {
 		base, err := os.UserCacheDir()
 		if err != nil {
@@ -31,7 +29,10 @@ func main() {
 	if *bulk {
 		chosen = bulkRecipes
 	}
-	if err := run(ctx, *dir, *cache, chosen, os.Stdout); err != nil {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	err := run(ctx, *dir, *cache, chosen, os.Stdout)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "starter:", err)
 		os.Exit(1)
 	}

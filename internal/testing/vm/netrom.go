@@ -120,8 +120,10 @@ func (b *netBoot) boot() (*Handover, error) {
 		}
 	}
 	for _, name := range absent {
-		if _, err := b.get(name, b.block()); !errors.Is(err, errNoFile) {
-			return nil, fmt.Errorf("%s, which must not be there: %v", name, err)
+		if _, err := b.get(name, b.block()); err == nil {
+			return nil, fmt.Errorf("%s is there and must not be", name)
+		} else if !errors.Is(err, errNoFile) {
+			return nil, fmt.Errorf("asking for %s, which must not be there: %w", name, err)
 		}
 	}
 	for _, name := range between {

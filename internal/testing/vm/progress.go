@@ -108,7 +108,7 @@ func (m *Machine) Await(what string, done func() bool) error {
 			if done() {
 				return nil
 			}
-			return fmt.Errorf("the machine ended (%v) before %s", err, what)
+			return fmt.Errorf("the machine ended (%s) before %s", fmt.Sprint(err), what)
 		}
 		if err := now.stalled(since); err != nil {
 			return fmt.Errorf("waiting until %s: %w", what, err)

@@ -409,7 +409,7 @@ func (m *Machine) ExpectAny(texts ...string) (string, error) {
 			}
 		}
 		if m.ended {
-			return "", fmt.Errorf("the machine ended (%v) before it printed %q", m.err, texts)
+			return "", fmt.Errorf("the machine ended (%s) before it printed %q", fmt.Sprint(m.err), texts)
 		}
 		if err := m.progress.stalled(since); err != nil {
 			return "", fmt.Errorf("waiting for %q: %w", texts, err)

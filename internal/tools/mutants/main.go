@@ -33,8 +33,6 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
 	match := flag.String("run", "", "only mutants whose file names match the regular expression")
 	sample := flag.Int("sample", 0, "only so many of them, always the same")
 	hang := flag.Duration("hang", time.Minute, "how long tests may take before they count as failed")
@@ -46,7 +44,9 @@ func main() {
 		list, err = load("testdata/mutants", only, *sample)
 	}
 	if err == nil {
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 		err = trial{root: ".", hang: *hang, workers: max(1, *workers), out: os.Stdout}.judge(ctx, list)
+		stop()
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "mutants:", err)
