@@ -120,7 +120,7 @@ func runServe(ctx context.Context, ref string, o serveOptions, say *teller) erro
 	if err != nil {
 		return err
 	}
-	s := &bootserver.Server{Reference: ref, IP: own.Addr(), Port: o.Port, Most: o.Most, Now: time.Now, MACOf: bootserver.Neighbour, Log: say.line}
+	s := &bootserver.Server{Reference: ref, IP: own.Addr(), Port: o.Port, Most: o.Most, Now: time.Now, MACOf: bootserver.Neighbour, Log: say.logger()}
 	if o.Pool != "" {
 		if s.Pool, err = o.pool(own); err != nil {
 			return err

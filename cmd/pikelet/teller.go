@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 
 	"github.com/spf13/cobra"
 )
@@ -29,6 +30,18 @@ func (t *teller) line(text string) {
 	case !t.quiet:
 		fmt.Fprintln(t.out, text)
 	}
+}
+
+// logger returns a logger for what a server does: lines of text, or objects.
+func (t *teller) logger() *slog.Logger {
+	options := &slog.HandlerOptions{}
+	if t.quiet {
+		options.Level = slog.LevelWarn
+	}
+	if t.json {
+		return slog.New(slog.NewJSONHandler(t.out, options))
+	}
+	return slog.New(slog.NewTextHandler(t.out, options))
 }
 
 // warning says what the person should look at.

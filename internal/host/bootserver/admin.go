@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"html/template"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -90,7 +91,7 @@ func (a *Admin) page(w http.ResponseWriter, _ *http.Request) {
 		"Served": a.Server.Images.Served(), "Nodes": a.Server.Nodes(), "Now": a.Server.Now(), "Free": a.Free(),
 	})
 	if err != nil {
-		a.Server.tell("page", err.Error())
+		a.Server.log(slog.LevelWarn, "http", "writing the page failed", "err", err)
 	}
 }
 
@@ -123,8 +124,7 @@ func (a *Admin) adopt(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusConflict, err)
 		return
 	}
-	said := fmt.Sprintf("adopted: serial %s as %q, with hardware address %s, by %s", m.Serial, as, m.MAC, r.RemoteAddr)
-	a.Server.Log(Printable(said, maxLine))
+	a.Server.Log.Info("adopted a machine", printable([]any{"serial", m.Serial, "mac", m.MAC, "as", as, "by", r.RemoteAddr})...)
 	a.Server.adopted()
 	if strings.Contains(r.Header.Get("Accept"), "text/html") {
 		http.Redirect(w, r, "/", http.StatusSeeOther)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -67,7 +68,7 @@ func TestFlood(t *testing.T) {
 		s.now = s.now.Add(100 * time.Microsecond)
 		if _, err := s.stranger(i); err != nil {
 			full++
-			s.tell("dhcp", err.Error())
+			s.log(slog.LevelWarn, "dhcp", err.Error())
 		}
 	}
 	runtime.GC()
@@ -78,7 +79,7 @@ func TestFlood(t *testing.T) {
 	if full < 9_000 {
 		t.Errorf("only %d found no address", full)
 	}
-	if n := len(s.log); n > 3*(burst+2*4*rate) { // of DHCP, TFTP and HTTP
+	if n := len(s.logged); n > 3*(burst+2*4*rate) { // of DHCP, TFTP and HTTP
 		t.Errorf("%d lines were said", n)
 	}
 	for name, id := range map[string]string{
@@ -102,12 +103,12 @@ func TestFlood(t *testing.T) {
 func TestSilenceIsCounted(t *testing.T) {
 	s := newStage(t)
 	for range burst + 50 {
-		s.tell("dhcp", "x")
+		s.log(slog.LevelInfo, "dhcp", "x")
 	}
-	s.tell("config", "of another kind")
+	s.log(slog.LevelInfo, "config", "of another kind")
 	s.now = s.now.Add(time.Second)
-	s.tell("dhcp", "y")
-	if got := s.log[len(s.log)-3:]; got[0] != "config: of another kind" || got[1] != "dhcp: 50 lines were left out" || got[2] != "dhcp: y" {
+	s.log(slog.LevelInfo, "dhcp", "y")
+	if got := s.logged[len(s.logged)-3:]; got[0] != "config: of another kind" || got[1] != "dhcp: dropped log lines count=50" || got[2] != "dhcp: y" {
 		t.Errorf("%q", got)
 	}
 }

@@ -138,8 +138,8 @@ func TestHealthIsBounded(t *testing.T) {
 	}
 	m := Machine{Serial: piSerial, MAC: piMAC}
 	bad := func(h Health) Health { return h.unhealthy("sha256:first") }
-	if s.note(m, bad); len(s.health(m).Bad) != 0 || !strings.Contains(strings.Join(s.log, "\n"), "holds 16384 records") {
-		t.Errorf("one more was written down; said %q", s.log)
+	if s.note(m, bad); len(s.health(m).Bad) != 0 || !strings.Contains(strings.Join(s.logged, "\n"), "records=16384") {
+		t.Errorf("one more was written down; logged %q", s.logged)
 	}
 	s.Roster = some{piMAC}
 	if s.note(m, bad); len(s.health(m).Bad) != 1 {

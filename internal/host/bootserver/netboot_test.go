@@ -2,8 +2,10 @@ package bootserver
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -52,12 +54,36 @@ var (
 // stage is a server without a network, and a clock of its own.
 type stage struct {
 	*Server
-	t     *testing.T
-	now   time.Time
-	macs  map[netip.Addr]string
-	files map[string][]byte
-	log   []string
+	t      *testing.T
+	now    time.Time
+	macs   map[netip.Addr]string
+	files  map[string][]byte
+	logged []string
 }
+
+// logLines is a log that writes texts as they are, which other handlers escape.
+type logLines struct {
+	to   *[]string
+	kind string
+}
+
+func (l logLines) Enabled(context.Context, slog.Level) bool { return true }
+
+func (l logLines) Handle(_ context.Context, r slog.Record) error {
+	line := l.kind + r.Message
+	r.Attrs(func(a slog.Attr) bool {
+		line += " " + a.Key + "=" + a.Value.String()
+		return true
+	})
+	*l.to = append(*l.to, line)
+	return nil
+}
+
+func (l logLines) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return logLines{l.to, attrs[0].Value.String() + ": "}
+}
+
+func (l logLines) WithGroup(string) slog.Handler { return l }
 
 func newStage(t *testing.T) *stage {
 	t.Helper()
@@ -78,7 +104,7 @@ func newStage(t *testing.T) *stage {
 	s.Server = &Server{
 		Reference: "stable", Images: &Images{}, Health: &Records[Health]{Dir: t.TempDir()},
 		Roster: some{}, IP: netip.MustParseAddr("10.0.0.1"), Port: bootapi.Port,
-		Now: func() time.Time { return s.now }, MACOf: func(a netip.Addr) string { return s.macs[a] }, Log: func(text string) { s.log = append(s.log, text) },
+		Now: func() time.Time { return s.now }, MACOf: func(a netip.Addr) string { return s.macs[a] }, Log: slog.New(logLines{&s.logged, ""}),
 	}
 	s.Images.Set("stable", &Image{Manifest: m, Text: []byte("the manifest"), Signature: []byte("its signature"), Digest: "sha256:first", Blobs: dir})
 	return s
@@ -178,8 +204,8 @@ func TestConfigRule(t *testing.T) {
 		if status != http.StatusForbidden || !strings.Contains(text, why) || strings.Contains(text, "seed") {
 			t.Errorf("%d %q, want it refused with %q", status, text, why)
 		}
-		if len(s.log) == 0 || !strings.Contains(s.log[len(s.log)-1], why) {
-			t.Errorf("it was not logged: %q", s.log)
+		if len(s.logged) == 0 || !strings.Contains(s.logged[len(s.logged)-1], why) {
+			t.Errorf("it was not logged: %q", s.logged)
 		}
 	}
 	s := newStage(t)
@@ -283,8 +309,8 @@ func TestDamagedBlob(t *testing.T) {
 	if err := os.Truncate(filepath.Join(s.Images.Current("stable").Blobs, strings.TrimPrefix(f.Digest, "sha256:")), 10); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.fetch(piIP, "52617370/vmlinuz"); err == nil || !strings.Contains(strings.Join(s.log, "\n"), "vmlinuz of small 1.2 is damaged") {
-		t.Errorf("%v, %q", err, s.log)
+	if _, err := s.fetch(piIP, "52617370/vmlinuz"); err == nil || !strings.Contains(strings.Join(s.logged, "\n"), "vmlinuz of small 1.2 is damaged") {
+		t.Errorf("%v, %q", err, s.logged)
 	}
 }
 

@@ -50,10 +50,10 @@ func TestWordsOfMachines(t *testing.T) {
 		t.Fatalf("%d %s", status, text)
 	}
 	errorLog{s.Server}.Write([]byte("http: " + words))
-	if len(s.log) < 3 {
-		t.Fatalf("%q", s.log)
+	if len(s.logged) < 3 {
+		t.Fatalf("%q", s.logged)
 	}
-	for _, l := range s.log {
+	for _, l := range s.logged {
 		if moves(l) {
 			t.Errorf("a line of the log is %q", l)
 		}
