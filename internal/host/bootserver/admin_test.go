@@ -106,7 +106,8 @@ func TestAdoption(t *testing.T) {
 		t.Errorf("the page does not show the conflict:\n%s", text)
 	}
 	_, text, _ = ask(a, "GET", "/metrics", nil)
-	for _, want := range []string{"\npikelet_serve_boots_total 1\n", "\npikelet_serve_configs_total 1\n", "\npikelet_serve_configs_refused_total 1\n", `{serial="52617370",mac="` + piMAC + `",adopted="true",`, `{serial="52617370",mac="` + otherMAC + `",adopted="false",`} {
+	for _, want := range []string{"\npikelet_serve_boots_total 1\n", "\npikelet_serve_configs_total 1\n", "\npikelet_serve_configs_refused_total 1\n", `{adopted="true",mac="` + piMAC + `",release="",serial="52617370",`,
+		`{adopted="false",mac="` + otherMAC + `",release="",serial="52617370",`} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in %s", want, text)
 		}
