@@ -19,7 +19,7 @@ type Firmware struct {
 	Bootcode []byte // bootcode.bin of the control partition; nil for unknown
 }
 
-// CanTry says whether a machine of this board has firmware that can start a
+// CanTry reports whether a machine of this board has firmware that can start a
 // trial. problem says why it cannot, and what to do; warning what is not
 // known, or not as good as it could be.
 func (b Board) CanTry(f Firmware) (problem, warning string) {

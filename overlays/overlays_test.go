@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// folder writes an overlay: name to text.
+// directory writes an overlay: name to text.
 func folder(t *testing.T, files map[string]string) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "mine")

@@ -80,7 +80,7 @@ func (b *builder) problem(format string, args ...any) {
 	b.problems = append(b.problems, fmt.Sprintf(format, args...))
 }
 
-// has says whether the image has a file.
+// has reports whether the image has a file.
 func (b *builder) has(name string) bool {
 	_, err := fs.Lstat(b.Root, strings.TrimPrefix(name, "/"))
 	return err == nil
@@ -143,7 +143,7 @@ func (b *builder) accounts() {
 		b.files = append(b.files, File{Path: home + "/.ssh/authorized_keys", Content: keys + strings.Join(u.Keys, "\n") + "\n", Mode: 0o600, UID: id})
 		if u.Admin && id != 0 {
 			// doas compares what was typed; a name without a path it looks for in
-			// the system's folders only.
+			// the system's directories only.
 			fmt.Fprintf(&admins, "permit nopass %[1]s as root cmd %[2]s\npermit nopass %[1]s as root cmd %[3]s\n", u.Name, node.AgentFile, path.Base(node.AgentFile))
 		}
 	}
@@ -183,7 +183,7 @@ func (b *builder) time() {
 			b.files = append(b.files, File{Path: "/etc/localtime", Link: zone})
 			b.add("/etc/timezone", t.Zone+"\n", 0)
 		} else {
-			b.problem("time.zone: the image has no zone %s; add the package tzdata, or mend the name", t.Zone)
+			b.problem("time.zone: the image has no zone %s; add the package tzdata, or correct the name", t.Zone)
 		}
 	}
 	if !b.has("/usr/sbin/chronyd") {

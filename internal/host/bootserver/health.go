@@ -59,7 +59,7 @@ func (h Health) unhealthy(digest string) Health {
 	return h
 }
 
-// refuses says whether an image is not to be served to the machine again.
+// refuses reports whether an image is not to be served to the machine again.
 func (h Health) refuses(digest string) bool {
 	return h.Good != digest && (slices.Contains(h.Bad, digest) || h.Trying == digest && h.Starts >= maxStarts)
 }

@@ -128,7 +128,7 @@ func (i *Image) blob(w http.ResponseWriter, r *http.Request, digest string) erro
 		http.ServeContent(w, r, "", time.Time{}, file)
 		return nil
 	}
-	return refuse(w, http.StatusNotFound, fmt.Errorf("%s is no file of %s %s", digest, i.Stream, i.Release))
+	return refuse(w, http.StatusNotFound, fmt.Errorf("%s not found in %s %s", digest, i.Stream, i.Release))
 }
 
 // config sends a node its config, by the rule of claim.
@@ -149,7 +149,7 @@ func (s *Server) config(w http.ResponseWriter, m bootapi.Machine, client netip.A
 		return refuse(w, http.StatusInternalServerError, err)
 	}
 	if text == nil {
-		return refuse(w, http.StatusNotFound, errors.New("there is none for this node"))
+		return refuse(w, http.StatusNotFound, errors.New("no config for this node"))
 	}
 	s.log(slog.LevelInfo, "config", "sent a node config", "serial", short(m.Serial), "mac", m.MAC, "client", client)
 	return send(w, text)

@@ -20,13 +20,13 @@ import (
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 )
 
-// Image is an artifact whose blobs are files of a folder.
+// Image is an artifact whose blobs are files of a directory.
 type Image struct {
 	*image.Manifest
 	Text      []byte // the manifest's bytes
 	Signature []byte // signature.json
 	Digest    string // of the OCI manifest
-	Blobs     string // the folder that holds sha256 digests in hexadecimal digits
+	Blobs     string // the directory that holds sha256 digests in hexadecimal digits
 }
 
 // open opens a file of the image.

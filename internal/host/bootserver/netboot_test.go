@@ -271,7 +271,7 @@ func TestBootPlane(t *testing.T) {
 		{root, nil, 200, string(s.files["root.squashfs"])},
 		{root, []string{"Range", "bytes=249990-"}, 206, string(s.files["root.squashfs"][249990:])},
 		{root, []string{"Range", "bytes=999999-"}, 416, "invalid range: failed to overlap\n"},
-		{bootapi.Request{Kind: bootapi.Blob, Machine: pi, Digest: image.DigestOf(nil)}, nil, 404, image.DigestOf(nil) + " is no file of small 1.2\n"},
+		{bootapi.Request{Kind: bootapi.Blob, Machine: pi, Digest: image.DigestOf(nil)}, nil, 404, image.DigestOf(nil) + " not found in small 1.2\n"},
 		{bootapi.Request{Kind: bootapi.Manifest, Machine: bootapi.Machine{Serial: "1", MAC: piMAC, Build: "old"}}, nil, 404, "build old is not served here any more: restart\n"},
 		{bootapi.Request{Kind: bootapi.Progress, Machine: pi}, nil, 204, ""},
 	} {

@@ -169,7 +169,7 @@ const minSecret = 32
 func (c *checker) inventory(f *Document, boards []string) {
 	inv := f.Inventory
 	if s := inv.ClusterSecret; s != "" && len(s) < minSecret && !strings.HasPrefix(s, encrypted) {
-		c.Add("cluster-secret", "it has %d characters; want at least %d that nobody guesses: openssl rand -hex 32", len(s), minSecret)
+		c.Add("cluster-secret", "it has %d characters; want at least %d random ones, as openssl rand -hex 32 prints", len(s), minSecret)
 	}
 	if len(inv.Nodes) == 0 {
 		c.Add("nodes", "none")
@@ -360,7 +360,7 @@ func (f *Document) For(m Machine, name string, decrypt func(string) (string, err
 			}
 		}
 		if len(secret) < minSecret {
-			return nil, fmt.Errorf("%s: cluster-secret: it has %d characters; want at least %d that nobody guesses: openssl rand -hex 32", f.file, len(secret), minSecret)
+			return nil, fmt.Errorf("%s: cluster-secret: it has %d characters; want at least %d random ones, as openssl rand -hex 32 prints", f.file, len(secret), minSecret)
 		}
 		if cfg.Seed, err = SeedOf(secret, name); err != nil {
 			return nil, err

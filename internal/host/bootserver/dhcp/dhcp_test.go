@@ -137,11 +137,11 @@ func TestRequests(t *testing.T) {
 		a    *Address
 		want dhcpv4.MessageType
 	}{
-		"what was offered":         {request(wants(address.IP), of(server.IP)), address, dhcpv4.MessageTypeAck},
+		"what was offered":         {request(wants(address.IP.AsSlice()), of(server.IP)), address, dhcpv4.MessageTypeAck},
 		"another address":          {request(wants(net.IPv4(10, 0, 0, 7)), of(server.IP)), address, dhcpv4.MessageTypeNak},
-		"another server's offer":   {request(wants(address.IP), of(net.IPv4(10, 0, 0, 2))), address, 0},
-		"in proxy mode":            {request(wants(address.IP)), nil, 0},
-		"a lease that is renewed":  {request(dhcpv4.WithClientIP(address.IP)), address, dhcpv4.MessageTypeAck},
+		"another server's offer":   {request(wants(address.IP.AsSlice()), of(net.IPv4(10, 0, 0, 2))), address, 0},
+		"in proxy mode":            {request(wants(address.IP.AsSlice())), nil, 0},
+		"a lease that is renewed":  {request(dhcpv4.WithClientIP(address.IP.AsSlice())), address, dhcpv4.MessageTypeAck},
 		"a release":                {discover(t, pxe, id4(), dhcpv4.WithMessageType(dhcpv4.MessageTypeRelease)), address, 0},
 		"an answer of somebody's":  {discover(t, pxe, id4(), func(m *dhcpv4.DHCPv4) { m.OpCode = dhcpv4.OpcodeBootReply }), address, 0},
 		"a message without a type": {discover(t, pxe, id4(), func(m *dhcpv4.DHCPv4) { m.Options.Del(dhcpv4.OptionDHCPMessageType) }), address, 0},

@@ -25,12 +25,12 @@ func TestWhereAnswersGo(t *testing.T) {
 		mac  string // "" for the kernel's own way
 	}{
 		"an offer":                            {nil, address, "10.0.0.50", mac.String()},
-		"an address that is given":            {[]dhcpv4.Modifier{request, wants(address.IP)}, address, "10.0.0.50", mac.String()},
+		"an address that is given":            {[]dhcpv4.Modifier{request, wants(address.IP.AsSlice())}, address, "10.0.0.50", mac.String()},
 		"a client that asks for broadcasts":   {[]dhcpv4.Modifier{dhcpv4.WithBroadcast(true)}, address, all, ""},
 		"an offer beside another server":      {nil, nil, all, ""},
 		"a refusal":                           {[]dhcpv4.Modifier{request, wants(elsewise)}, address, all, ""},
 		"a refusal of an address that is set": {[]dhcpv4.Modifier{request, dhcpv4.WithClientIP(elsewise)}, address, all, ""},
-		"a lease that is renewed":             {[]dhcpv4.Modifier{request, dhcpv4.WithClientIP(address.IP)}, address, "10.0.0.50", ""},
+		"a lease that is renewed":             {[]dhcpv4.Modifier{request, dhcpv4.WithClientIP(address.IP.AsSlice())}, address, "10.0.0.50", ""},
 		"another address than the client has": {[]dhcpv4.Modifier{dhcpv4.WithClientIP(elsewise)}, address, "10.0.0.50", mac.String()},
 		"a relay's message":                   {[]dhcpv4.Modifier{dhcpv4.WithGatewayIP(elsewise)}, address, all, ""},
 	} {
