@@ -63,7 +63,7 @@ func TestMistakes(t *testing.T) {
 		good + "compression: tiny\n":                                                          ":7: compression: there is no compression \"tiny\", only fast and small",
 		good + "watchdog: never\n":                                                            "or off",
 		good + "health: {soak: 20m}\n":                                                        "health.soak: 20m0s is not shorter than the deadline, 10m0s",
-		good + "health: {soak: soon}\n":                                                       "\"soon\": invalid duration; want one such as 60s or 10m",
+		good + "health: {soak: soon}\n":                                                       "\"soon\" is no span of time; write it as 60s or 10m",
 		good + "health: {sok: 1s}\n":                                                          "sok: there is no such field",
 		good + "epoch: yesterday\n":                                                           "write it as 2026-11-21T00:00:00Z",
 		good + "keys: [gone.pub]\n":                                                           "keys[0]: no file gone.pub",
