@@ -39,7 +39,8 @@ func TestCanTry(t *testing.T) {
 			t.Fatal(err)
 		}
 		problem, warning := b.CanTry(c.f)
-		if (c.problem == "") != (problem == "") || !strings.Contains(problem, c.problem) || (c.warning == "") != (warning == "") || !strings.Contains(warning, c.warning) {
+		if (c.problem == "") != (problem == "") || !strings.Contains(problem, c.problem) || (c.warning == "") != (warning == "") ||
+			!strings.Contains(warning, c.warning) {
 			t.Errorf("%s %+v: problem %q, warning %q; want %q, %q", c.board, c.f, problem, warning, c.problem, c.warning)
 		}
 	}

@@ -117,7 +117,8 @@ func Find(name, dir string, with map[string]string) (Overlay, error) {
 	} else if st, err := os.Stat(dir); err == nil && st.IsDir() {
 		from = os.DirFS(dir)
 	} else {
-		return Overlay{}, fmt.Errorf("overlay %q: not found among the built-in ones (%s) or in directory %s", name, strings.Join(Names(), ", "), dir)
+		return Overlay{}, fmt.Errorf("overlay %q: not found among the built-in ones (%s) or in directory %s", name, strings.Join(Names(),
+			", "), dir)
 	}
 	o, err := load(from, name, with)
 	o.Embedded = inside

@@ -186,7 +186,8 @@ func (s *Server) sent(t tftp.Transfer) {
 	}
 	switch {
 	case whole:
-		s.log(slog.LevelInfo, "tftp", "sent a file", "client", t.Client, "file", t.Name, "bytes", t.Size, "took", t.Took.Round(time.Millisecond), "resent", t.Again)
+		s.log(slog.LevelInfo, "tftp", "sent a file", "client", t.Client, "file", t.Name, "bytes", t.Size, "took",
+			t.Took.Round(time.Millisecond), "resent", t.Again)
 	case t.Aborted == "" && t.Sent > 0:
 		s.log(slog.LevelWarn, "tftp", "sending a file failed", "client", t.Client, "file", t.Name, "sent", t.Sent, "bytes", t.Size, "err", t.Err)
 	}

@@ -99,8 +99,8 @@ func TestFlood(t *testing.T) {
 	}
 }
 
-// TestSilenceIsCounted: what was left out is said, as a number.
-func TestSilenceIsCounted(t *testing.T) {
+// TestDroppedLogLinesAreCounted: what was left out is said, as a number.
+func TestDroppedLogLinesAreCounted(t *testing.T) {
 	s := newStage(t)
 	for range burst + 50 {
 		s.log(slog.LevelInfo, "dhcp", "x")
@@ -108,7 +108,8 @@ func TestSilenceIsCounted(t *testing.T) {
 	s.log(slog.LevelInfo, "config", "of another kind")
 	s.now = s.now.Add(time.Second)
 	s.log(slog.LevelInfo, "dhcp", "y")
-	if got := s.logged[len(s.logged)-3:]; got[0] != "config: of another kind" || got[1] != "dhcp: dropped log lines count=50" || got[2] != "dhcp: y" {
+	if got := s.logged[len(s.logged)-3:]; got[0] != "config: of another kind" || got[1] != "dhcp: dropped log lines count=50" ||
+		got[2] != "dhcp: y" {
 		t.Errorf("%q", got)
 	}
 }
@@ -149,9 +150,9 @@ func TestOffersAreBrief(t *testing.T) {
 	gives(pi, listed, true, true)
 }
 
-// TestPi3First: it gives up soon, so it does not wait behind those that never
+// TestBootROMsComeFirst: it gives up soon, so it does not wait behind those that never
 // do; nor is it held up a second time on one boot.
-func TestPi3First(t *testing.T) {
+func TestBootROMsComeFirst(t *testing.T) {
 	var l line
 	now := time.Unix(1700000000, 0)
 	l.admit("x", false, 1, now)

@@ -189,7 +189,8 @@ func (s *Server) progress(w http.ResponseWriter, r *http.Request, m bootapi.Mach
 	if report.Error != "" {
 		level = slog.LevelWarn
 	}
-	s.log(level, "node", "a node reports its stage", "serial", short(m.Serial), "client", client, "stage", report.Stage, "release", report.Release, "err", report.Error)
+	s.log(level, "node", "a node reports its stage", "serial", short(m.Serial), "client", client, "stage", report.Stage, "release",
+		report.Release, "err", report.Error)
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }

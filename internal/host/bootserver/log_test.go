@@ -37,9 +37,9 @@ func moves(text string) bool {
 	return !utf8.ValidString(text) || strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) })
 }
 
-// TestWordsOfMachines: what machines say, known or not, reaches the log, the
+// TestMachineTextIsPrintable: what machines say, known or not, reaches the log, the
 // list, the page and the metrics with nothing in it that is not printable.
-func TestWordsOfMachines(t *testing.T) {
+func TestMachineTextIsPrintable(t *testing.T) {
 	const words = "x\nadopted: serial 52617370\x1b[2J\x07\u202e\u009b\x9b\"\\"
 	s, a := newAdmin(t)
 	s.Roster = inventories(t)["serial and MAC"]
@@ -52,7 +52,8 @@ func TestWordsOfMachines(t *testing.T) {
 	}
 	s.boots()
 	report := bootapi.Report{Stage: bootapi.Failed, Release: words, Error: words}
-	if status, text := s.post(piIP, bootapi.Request{Kind: bootapi.Progress, Machine: pi}, string(report.Encode())); status != http.StatusNoContent {
+	if status, text := s.post(piIP, bootapi.Request{Kind: bootapi.Progress, Machine: pi},
+		string(report.Encode())); status != http.StatusNoContent {
 		t.Fatalf("%d %s", status, text)
 	}
 	errorLog{s.Server}.Write([]byte("http: " + words))

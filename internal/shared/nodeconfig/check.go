@@ -111,7 +111,8 @@ func (c *checker) check(prefix string, cfg *Config) {
 
 // reserved are accounts that images have; those of packages are too many to
 // list, so a node refuses to change any but root.
-var reserved = []string{"bin", "daemon", "adm", "lp", "sync", "shutdown", "halt", "mail", "news", "uucp", "cron", "ftp", "sshd", "games", "ntp", "guest", "nobody", "chrony"}
+var reserved = []string{"bin", "daemon", "adm", "lp", "sync", "shutdown", "halt", "mail", "news", "uucp", "cron", "ftp", "sshd",
+	"games", "ntp", "guest", "nobody", "chrony"}
 
 // doasWords are the words of doas.conf(5): a rule for an account of that name is
 // a syntax error there, and doas then lets nobody do anything.

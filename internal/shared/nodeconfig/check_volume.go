@@ -163,7 +163,8 @@ func (c *checker) device(field string, v Volume) {
 			c.Add(field+".format", "a disk that is found by %s holds a filesystem already; format goes with the name of a device", kind)
 		}
 	default:
-		c.Add(field+".device", "%q: want a disk such as /dev/nvme0n1, its name in /dev/disk/by-id, or LABEL=... or UUID=... of its ext4", v.Device)
+		c.Add(field+".device", "%q: want a disk such as /dev/nvme0n1, its name in /dev/disk/by-id, or LABEL=... or UUID=... of its ext4",
+			v.Device)
 	}
 }
 

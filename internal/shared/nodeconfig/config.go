@@ -341,7 +341,8 @@ func (c *Config) Encode() ([]byte, error) {
 		return nil, fmt.Errorf("encoding a node config: %w", err)
 	}
 	if b.Len() > MaxSize {
-		return nil, fmt.Errorf("encoding a node config: it has %d bytes, and the card has room for %d; leave out files, or bring them in a layer", b.Len(), MaxSize)
+		return nil, fmt.Errorf("encoding a node config: it has %d bytes, and the card has room for %d; leave out files, or bring "+
+			"them in a layer", b.Len(), MaxSize)
 	}
 	return b.Bytes(), nil
 }

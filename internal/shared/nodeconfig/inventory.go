@@ -248,7 +248,8 @@ func (c *checker) merged(f *Document, i int, claim func(field, what, value strin
 	}
 	if cfg.Volume.Place() == OnISCSI {
 		if t, err := cfg.VolumeTarget(); err == nil {
-			claim(at+".volume", "the volume", fmt.Sprintf("%s, LUN %d: a filesystem has one owner, and two would destroy it", t.Name, cfg.Volume.LUN))
+			claim(at+".volume", "the volume", fmt.Sprintf("%s, LUN %d: a filesystem has one owner, and two would destroy it", t.Name,
+				cfg.Volume.LUN))
 		}
 		if f.Inventory.Nodes[i].Serial == "" && f.Inventory.Nodes[i].MAC == "" && f.Inventory.Nodes[i].Board != "" {
 			c.Add(at+".volume", "every %s would take this LUN, and two would destroy it; match by serial or mac", f.Inventory.Nodes[i].Board)
@@ -360,7 +361,8 @@ func (f *Document) For(m Machine, name string, decrypt func(string) (string, err
 			}
 		}
 		if len(secret) < minSecret {
-			return nil, fmt.Errorf("%s: cluster-secret: it has %d characters; want at least %d random ones, as openssl rand -hex 32 prints", f.file, len(secret), minSecret)
+			return nil, fmt.Errorf("%s: cluster-secret: it has %d characters; want at least %d random ones, as openssl rand -hex 32 prints",
+				f.file, len(secret), minSecret)
 		}
 		if cfg.Seed, err = SeedOf(secret, name); err != nil {
 			return nil, err

@@ -8,10 +8,10 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 )
 
-// TestWhereAnswersGo: RFC 2131 4.1. Two boot ROMs of a Pi 3B that are switched on
+// TestAnswerDestination: RFC 2131 4.1. Two boot ROMs of a Pi 3B that are switched on
 // together use one transaction id, and each takes the first offer it hears
 // (raspberrypi/firmware#1067, #1303): an offer reaches nobody but who it is for.
-func TestWhereAnswersGo(t *testing.T) {
+func TestAnswerDestination(t *testing.T) {
 	const all = "255.255.255.255"
 	var (
 		request  = dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest)
@@ -45,9 +45,9 @@ func TestWhereAnswersGo(t *testing.T) {
 	}
 }
 
-// TestNoMachinesAddress: a hardware address that no one machine has is not
+// TestInvalidHardwareAddress: a hardware address that no one machine has is not
 // answered: the answer would reach others.
-func TestNoMachinesAddress(t *testing.T) {
+func TestInvalidHardwareAddress(t *testing.T) {
 	for mac, want := range map[string]bool{
 		"d8:3a:dd:01:02:03": true, "02:00:00:00:00:01": true,
 		"ff:ff:ff:ff:ff:ff": false, "01:00:5e:00:00:01": false, "00:00:00:00:00:00": false,
