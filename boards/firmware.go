@@ -35,12 +35,12 @@ func (b Board) CanTry(f Firmware) (problem, warning string) {
 		return "", fmt.Sprintf("the bootloader does not say when it was made; a %s needs one of %s or later to start a trial", b.Title,
 			day(b.MinEEPROM))
 	case f.Built < b.MinEEPROM:
-		return fmt.Sprintf("the bootloader in the EEPROM is of %s, and cannot be relied on to start a trial: a %s needs one of %s or later; "+
-			"rpi-eeprom-update -a on Raspberry Pi OS writes it, or Raspberry Pi Imager's bootloader card",
+		return fmt.Sprintf("the bootloader in the EEPROM is of %s, and cannot be relied on to start a trial: a %s needs one of %s "+
+			"or later; rpi-eeprom-update -a on Raspberry Pi OS writes it, or Raspberry Pi Imager's bootloader card",
 			day(f.Built), b.Title, day(b.MinEEPROM)), ""
 	case f.Built < b.GoodEEPROM:
-		return "", fmt.Sprintf("the bootloader in the EEPROM is of %s; from %s on it starts the other slot by itself when a card loses a "+
-			"sector of autoboot.txt", day(f.Built), day(b.GoodEEPROM))
+		return "", fmt.Sprintf("the bootloader in the EEPROM is of %s; from %s on it starts the other slot by itself when a card "+
+			"loses a sector of autoboot.txt", day(f.Built), day(b.GoodEEPROM))
 	}
 	return "", ""
 }

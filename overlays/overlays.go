@@ -1,7 +1,7 @@
 // Package overlays holds the bundles that are laid over an image's layers:
 // packages, files, services, kernel modules, sysctls and k3s manifests under
 // one name. Some are embedded, the base among them, which is part of every
-// image; people keep their own in folders.
+// image; people keep their own in directories.
 package overlays
 
 import (
@@ -78,7 +78,7 @@ type Fetch struct {
 	// SHA256 is the file's digest, 64 hexadecimal digits, with sha256: before them
 	// or without.
 	SHA256 string `yaml:"sha256"`
-	// To is the file's path in the root, or the folder it is unpacked to.
+	// To is the file's path in the root, or the directory it is unpacked to.
 	To string `yaml:"to"`
 	// Mode is the permissions of a file, such as 0755. Default: 0644.
 	Mode string `yaml:"mode"`
@@ -104,7 +104,7 @@ func Names() []string {
 }
 
 // Find returns an overlay told with its parameters: an embedded one by its
-// name, or the one in the folder dir.
+// name, or the one in the directory dir.
 func Find(name, dir string, with map[string]string) (Overlay, error) {
 	var from fs.FS
 	inside := false
@@ -117,7 +117,8 @@ func Find(name, dir string, with map[string]string) (Overlay, error) {
 	} else if st, err := os.Stat(dir); err == nil && st.IsDir() {
 		from = os.DirFS(dir)
 	} else {
-		return Overlay{}, fmt.Errorf("overlay %q: there is none of that name (there are %s) and no folder %s", name, strings.Join(Names(), ", "), dir)
+		return Overlay{}, fmt.Errorf("overlay %q: not found among the built-in ones (%s) or in directory %s", name, strings.Join(Names(),
+			", "), dir)
 	}
 	o, err := load(from, name, with)
 	o.Embedded = inside
@@ -209,7 +210,7 @@ func (o *Overlay) expand(values map[string]string) error {
 		}
 		f.SHA256 = plainDigest(f.SHA256)
 		if !digestForm.MatchString(f.SHA256) {
-			errs = append(errs, fmt.Errorf("%s: %s has no sha256 of 64 hexadecimal digits: what is fetched is pinned, so that nobody can change it", at, f.URL))
+			errs = append(errs, fmt.Errorf("%s: %s has no sha256 of 64 hexadecimal digits, which pins what is fetched", at, f.URL))
 		}
 		if to := strings.TrimSuffix(f.To, "/"); !fs.ValidPath(to) || to == "." && f.Unpack != UnpackTar {
 			errs = append(errs, fmt.Errorf("%s: to: %q: want a path in the root, without / in front and without . or .. in it", at, f.To))
@@ -259,7 +260,7 @@ func lines(s string) []string {
 	return strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' || r == '\n' })
 }
 
-// read reads the files of a folder, which need not be there. One whose name
+// read reads the files of a directory, which need not be there. One whose name
 // ends in .tmpl is a template over the parameters, and loses the ending.
 func read(from fs.FS, dir string, values map[string]string) (map[string][]byte, error) {
 	files := map[string][]byte{}

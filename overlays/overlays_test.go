@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// folder writes an overlay: name to text.
+// directory writes an overlay: name to text.
 func folder(t *testing.T, files map[string]string) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "mine")
@@ -35,7 +35,8 @@ parameters:
 `
 
 func TestFolderOverlay(t *testing.T) {
-	dir := folder(t, map[string]string{"overlay.yaml": full, "files/etc/nfs.conf.tmpl": "{{.server}}:{{.path}}\n", "files/etc/raw": "{{.server}}",
+	dir := folder(t, map[string]string{"overlay.yaml": full, "files/etc/nfs.conf.tmpl": "{{.server}}:{{.path}}\n",
+		"files/etc/raw":           "{{.server}}",
 		"manifests/nfs.yaml.tmpl": "server: {{.server}}\n"})
 	o, err := Find("./mine", dir, map[string]string{"server": "nas.lan"})
 	if err != nil {
@@ -76,7 +77,8 @@ func TestOverlayMistakes(t *testing.T) {
 			t.Errorf("%s: %v, want %q", what, err, c.want)
 		}
 	}
-	if _, err := Find("mine", folder(t, map[string]string{"overlay.yaml": "{}", "files/x.tmpl": "{{.ghost}}"}), nil); err == nil || !strings.Contains(err.Error(), "ghost") {
+	if _, err := Find("mine", folder(t, map[string]string{"overlay.yaml": "{}", "files/x.tmpl": "{{.ghost}}"}), nil); err == nil ||
+		!strings.Contains(err.Error(), "ghost") {
 		t.Errorf("a template over an unknown parameter: %v", err)
 	}
 	if _, err := Find("mine", folder(t, map[string]string{"files/x": ""}), nil); err == nil || !strings.Contains(err.Error(), "overlay.yaml") {
@@ -85,9 +87,12 @@ func TestOverlayMistakes(t *testing.T) {
 }
 
 func TestClash(t *testing.T) {
-	a := Overlay{Name: "a", Files: map[string][]byte{"etc/x": []byte("1"), "etc/same": []byte("s")}, Sysctls: map[string]string{"k": "1"}, Services: map[string][]string{"boot": {"s"}}, Modules: []string{"m"}}
-	b := Overlay{Name: "b", Files: map[string][]byte{"etc/x": []byte("2"), "etc/same": []byte("s")}, Sysctls: map[string]string{"k": "2"}, Services: map[string][]string{"default": {"s"}}, Modules: []string{"m"}}
-	want := "the overlays a and b clash: both have the file /etc/x\nthe overlays a and b clash: both have the sysctl k\nthe overlays a and b clash: both have the service s"
+	a := Overlay{Name: "a", Files: map[string][]byte{"etc/x": []byte("1"), "etc/same": []byte("s")},
+		Sysctls: map[string]string{"k": "1"}, Services: map[string][]string{"boot": {"s"}}, Modules: []string{"m"}}
+	b := Overlay{Name: "b", Files: map[string][]byte{"etc/x": []byte("2"), "etc/same": []byte("s")},
+		Sysctls: map[string]string{"k": "2"}, Services: map[string][]string{"default": {"s"}}, Modules: []string{"m"}}
+	want := "the overlays a and b clash: both have the file /etc/x\nthe overlays a and b clash: both have the sysctl k\nthe " +
+		"overlays a and b clash: both have the service s"
 	if err := Clash([]Overlay{a, b}); err == nil || err.Error() != want {
 		t.Errorf("got\n%v\nwant\n%s", err, want)
 	}
@@ -127,7 +132,8 @@ func TestEmbedded(t *testing.T) {
 // pools, and lists its images for the store that needs no registry.
 func TestMetalLB(t *testing.T) {
 	digest := strings.Repeat("a", 64)
-	with := map[string]string{"chart": "https://charts.example/metallb-0.1.2.tgz", "version": "0.1.2", "sha256": digest, "pools": "10.0.0.1-10.0.0.9, 10.1.0.0/24",
+	with := map[string]string{"chart": "https://charts.example/metallb-0.1.2.tgz", "version": "0.1.2", "sha256": digest,
+		"pools":      "10.0.0.1-10.0.0.9, 10.1.0.0/24",
 		"controller": "registry.example/controller@sha256:" + digest}
 	o, err := Find("metallb", "", with)
 	if err != nil {
@@ -137,11 +143,13 @@ func TestMetalLB(t *testing.T) {
 	if got := string(tree["usr/share/k3s/images/metallb.txt"]); got != with["controller"]+"\n" {
 		t.Errorf("images: %q", got)
 	}
-	if len(o.Fetch) != 1 || o.Fetch[0].URL != with["chart"] || o.Fetch[0].SHA256 != digest || o.Fetch[0].To != "usr/share/k3s/charts/metallb-0.1.2.tgz" {
+	if len(o.Fetch) != 1 || o.Fetch[0].URL != with["chart"] || o.Fetch[0].SHA256 != digest ||
+		o.Fetch[0].To != "usr/share/k3s/charts/metallb-0.1.2.tgz" {
 		t.Errorf("fetch: %+v", o.Fetch)
 	}
 	chart, pools := string(tree[ManifestsFolder+"metallb-metallb.yaml"]), string(tree[ManifestsFolder+"metallb-metallb-pools.yaml"])
-	for text, in := range map[string]string{"kind: HelmChart": chart, "version: 0.1.2": chart, "/static/charts/metallb-0.1.2.tgz": chart, "chart-sha256: " + digest: chart,
+	for text, in := range map[string]string{"kind: HelmChart": chart, "version: 0.1.2": chart,
+		"/static/charts/metallb-0.1.2.tgz": chart, "chart-sha256: " + digest: chart,
 		"    - 10.0.0.1-10.0.0.9\n    - 10.1.0.0/24\n": pools} {
 		if !strings.Contains(in, text) {
 			t.Errorf("no %q in\n%s", text, in)
@@ -196,7 +204,8 @@ func TestDigestsAsPagesWriteThem(t *testing.T) {
 
 // TestReleaseOfK3s: a version in place of the address of a release is refused.
 func TestReleaseOfK3s(t *testing.T) {
-	for release, good := range map[string]bool{"": true, "https://k3s.example/v1.33.5/k3s-arm64": true, "k3s-arm64": true, "v1.33.5/k3s-arm64": true, "vendor/k3s": true,
+	for release, good := range map[string]bool{"": true, "https://k3s.example/v1.33.5/k3s-arm64": true, "k3s-arm64": true,
+		"v1.33.5/k3s-arm64": true, "vendor/k3s": true,
 		"v1.33.5+k3s1": false, "v1.33.5": false} {
 		with := map[string]string{"release": release, "sha256": strings.Repeat("a", 64)}
 		if _, err := Find("k3s", "", with); (err == nil) != good || err != nil && !strings.Contains(err.Error(), "not its version") {
@@ -207,8 +216,10 @@ func TestReleaseOfK3s(t *testing.T) {
 
 // TestPlacesOfFetchedFiles: a file that is fetched goes below the root.
 func TestPlacesOfFetchedFiles(t *testing.T) {
-	for to, good := range map[string]bool{"srv/x": true, "srv/": true, "../x": false, "srv/../../x": false, "/x": false, ".": false, "''": false, "a/./b": false} {
-		dir := folder(t, map[string]string{"overlay.yaml": "description: x\nfetch: [{url: x, sha256: " + strings.Repeat("a", 64) + ", to: " + to + "}]\n"})
+	for to, good := range map[string]bool{"srv/x": true, "srv/": true, "../x": false, "srv/../../x": false, "/x": false, ".": false,
+		"''": false, "a/./b": false} {
+		dir := folder(t, map[string]string{"overlay.yaml": "description: x\nfetch: [{url: x, sha256: " + strings.Repeat("a", 64) +
+			", to: " + to + "}]\n"})
 		if _, err := Find("./mine", dir, nil); (err == nil) != good {
 			t.Errorf("to: %s: %v", to, err)
 		}
@@ -217,7 +228,8 @@ func TestPlacesOfFetchedFiles(t *testing.T) {
 
 // TestPortsOfSSH: a port has 16 bits.
 func TestPortsOfSSH(t *testing.T) {
-	for port, good := range map[string]bool{"1": true, "22": true, "9999": true, "65535": true, "59999": true, "65536": false, "99999": false, "0": false, "70000": false} {
+	for port, good := range map[string]bool{"1": true, "22": true, "9999": true, "65535": true, "59999": true, "65536": false,
+		"99999": false, "0": false, "70000": false} {
 		if _, err := Find("ssh", "", map[string]string{"port": port}); (err == nil) != good {
 			t.Errorf("port %s: %v", port, err)
 		}

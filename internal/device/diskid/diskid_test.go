@@ -82,12 +82,14 @@ func everyDisk(t *testing.T) map[string]map[string]string {
 	return map[string]map[string]string{
 		usbDisk: {
 			scsiDevice + "vendor": "Samsung \n", scsiDevice + "model": "Portable SSD T5 \n",
-			"/../../../../../../../serial": "1234567C5E5B\n", "/../../../../../../../idVendor": "04e8\n", "/../../../../../../../idProduct": "61f5\n",
+			"/../../../../../../../serial": "1234567C5E5B\n", "/../../../../../../../idVendor": "04e8\n",
+			"/../../../../../../../idProduct": "61f5\n",
 		},
 		usbDisk + "/sda1": {"partition": "1\n"},
 		sata: {
 			scsiDevice + "vendor": "ATA     \n", scsiDevice + "model": "Samsung SSD 850 \n",
-			scsiDevice + "vpd_pg83": page(t, ataDescriptor("Samsung SSD 850 EVO 250GB", "S21PNSAG123456X"), "010300085002538d41234567", "019300085002538d41234568"),
+			scsiDevice + "vpd_pg83": page(t, ataDescriptor("Samsung SSD 850 EVO 250GB", "S21PNSAG123456X"), "010300085002538d41234567",
+				"019300085002538d41234568"),
 		},
 		lun: {
 			scsiDevice + "vendor": "LIO-ORG \n", scsiDevice + "model": "attic           \n",
@@ -108,12 +110,14 @@ func everyDisk(t *testing.T) map[string]map[string]string {
 func TestNames(t *testing.T) {
 	sys := sysfs(t, everyDisk(t))
 	for device, want := range map[string][]string{
-		"sda":       {"usb-Samsung_Portable_SSD_T5_1234567C5E5B-0:0"},
-		"sda1":      {"usb-Samsung_Portable_SSD_T5_1234567C5E5B-0:0-part1"},
-		"sdb":       {"ata-Samsung_SSD_850_EVO_250GB_S21PNSAG123456X", "wwn-0x5002538d41234567"},
-		"sdc":       {"scsi-360014054f3a1c2d3e4f5061728394a5b", "wwn-0x60014054f3a1c2d3e4f5061728394a5b"},
-		"nvme0n1":   {"nvme-eui.0025385b71b01234", "nvme-Samsung_SSD_970_EVO_Plus_250GB_S4EUNJ0N123456A", "nvme-Samsung_SSD_970_EVO_Plus_250GB_S4EUNJ0N123456A_1"},
-		"nvme0n1p2": {"nvme-eui.0025385b71b01234-part2", "nvme-Samsung_SSD_970_EVO_Plus_250GB_S4EUNJ0N123456A-part2", "nvme-Samsung_SSD_970_EVO_Plus_250GB_S4EUNJ0N123456A_1-part2"},
+		"sda":  {"usb-Samsung_Portable_SSD_T5_1234567C5E5B-0:0"},
+		"sda1": {"usb-Samsung_Portable_SSD_T5_1234567C5E5B-0:0-part1"},
+		"sdb":  {"ata-Samsung_SSD_850_EVO_250GB_S21PNSAG123456X", "wwn-0x5002538d41234567"},
+		"sdc":  {"scsi-360014054f3a1c2d3e4f5061728394a5b", "wwn-0x60014054f3a1c2d3e4f5061728394a5b"},
+		"nvme0n1": {"nvme-eui.0025385b71b01234", "nvme-Samsung_SSD_970_EVO_Plus_250GB_S4EUNJ0N123456A",
+			"nvme-Samsung_SSD_970_EVO_Plus_250GB_S4EUNJ0N123456A_1"},
+		"nvme0n1p2": {"nvme-eui.0025385b71b01234-part2", "nvme-Samsung_SSD_970_EVO_Plus_250GB_S4EUNJ0N123456A-part2",
+			"nvme-Samsung_SSD_970_EVO_Plus_250GB_S4EUNJ0N123456A_1-part2"},
 		"mmcblk0":   {"mmc-SC64G_0x9876abcd"},
 		"mmcblk0p4": {"mmc-SC64G_0x9876abcd-part4"},
 		"loop0":     nil,
@@ -155,7 +159,8 @@ func TestFindAmbiguous(t *testing.T) {
 			"../../../../../../serial": "DD56419883891\n", "../../../../../../idVendor": "152d\n", "../../../../../../idProduct": "0578\n",
 		}
 	}
-	if got, err := Find(sysfs(t, disks), "usb-JMicron_Generic_DD56419883891-0:0"); !errors.Is(err, ErrAmbiguous) || !strings.HasSuffix(err.Error(), "sda, sdb") {
+	if got, err := Find(sysfs(t, disks), "usb-JMicron_Generic_DD56419883891-0:0"); !errors.Is(err, ErrAmbiguous) ||
+		!strings.HasSuffix(err.Error(), "sda, sdb") {
 		t.Errorf("got %s, %v", got, err)
 	}
 }

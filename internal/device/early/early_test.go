@@ -132,26 +132,28 @@ func TestLeft(t *testing.T) {
 		left       string // names; "all"; or "" for none
 		why        string // of the first
 	}{
-		"unknown script in boot":          {"etc/init.d/hostname", script("hostname") + "\n", "hostname", unknown},
-		"unknown script others follow":    {"etc/init.d/modules", script("modules") + "\n", "modules bootmisc localmount", unknown},
-		"unknown script in sysinit":       {"etc/init.d/dmesg", script("dmesg") + "\n", "all", "it comes after"},
-		"new service before another":      {"etc/init.d/networking", "depend() { before hostname; }\n", "hostname", "it comes after networking"},
-		"new service before all":          {"etc/init.d/syslog", "depend() {\n\tbefore *\n}\n", "modules sysctl hostname bootmisc localmount", "after syslog"},
-		"order in conf.d":                 {"etc/conf.d/networking", "rc_before=\"sysctl\"\n", "sysctl bootmisc", "it comes after networking"},
-		"unknown setting in conf.d":       {"etc/conf.d/sysctl", "rc_verbose=yes\n", "sysctl bootmisc", "line 1 sets rc_verbose"},
-		"command in conf.d":               {"etc/conf.d/hostname", "echo hi\n", "hostname", "line 1 is more than an assignment"},
-		"expansion in conf.d":             {"etc/conf.d/dmesg", "dmesg_level=$(cat /x)\n", "all", "is left"},
-		"conf.d for one runlevel":         {"etc/conf.d/hostname.boot", "", "hostname", "is for one runlevel"},
-		"rc.conf":                         {"etc/rc.conf", "rc_need=net\n", "all", "line 1 sets rc_need"},
-		"rc.conf with a unified cgroup":   {"etc/rc.conf", "rc_cgroup_mode=\"unified\"\n", "", ""},
-		"rc.conf with a hybrid cgroup":    {"etc/rc.conf", "rc_cgroup_mode=hybrid\n", "all", `sets rc_cgroup_mode to "hybrid"`},
-		"rc.conf.d":                       {"etc/rc.conf.d/x.conf", "", "all", "may change how services start"},
-		"inittab without -n":              {"etc/inittab", "::sysinit:/sbin/openrc sysinit\n", "all", "openrc -n"},
-		"disk in fstab":                   {"etc/fstab", "/dev/sda1 /srv ext4 defaults 0 2\n", "localmount bootmisc", "it may wait for a device"},
-		"root in fstab":                   {"etc/fstab", "/dev/root / auto ro 0 0\n", "localmount bootmisc", "it remounts the root"},
-		"module with parameters":          {"etc/modules", "loop max_loop=8\n", "modules localmount bootmisc", "line 1 is more than"},
-		"module that is not there":        {"etc/modules", "nosuch\n", "modules localmount bootmisc", "there is no module nosuch"},
-		"options of modprobe":             {"etc/modprobe.d/x.conf", "options bridge a=1\n", "modules localmount bootmisc", "x.conf says options"},
+		"unknown script in boot":       {"etc/init.d/hostname", script("hostname") + "\n", "hostname", unknown},
+		"unknown script others follow": {"etc/init.d/modules", script("modules") + "\n", "modules bootmisc localmount", unknown},
+		"unknown script in sysinit":    {"etc/init.d/dmesg", script("dmesg") + "\n", "all", "it comes after"},
+		"new service before another":   {"etc/init.d/networking", "depend() { before hostname; }\n", "hostname", "it comes after networking"},
+		"new service before all": {"etc/init.d/syslog", "depend() {\n\tbefore *\n}\n",
+			"modules sysctl hostname bootmisc localmount", "after syslog"},
+		"order in conf.d":               {"etc/conf.d/networking", "rc_before=\"sysctl\"\n", "sysctl bootmisc", "it comes after networking"},
+		"unknown setting in conf.d":     {"etc/conf.d/sysctl", "rc_verbose=yes\n", "sysctl bootmisc", "line 1 sets rc_verbose"},
+		"command in conf.d":             {"etc/conf.d/hostname", "echo hi\n", "hostname", "line 1 is more than an assignment"},
+		"expansion in conf.d":           {"etc/conf.d/dmesg", "dmesg_level=$(cat /x)\n", "all", "is left"},
+		"conf.d for one runlevel":       {"etc/conf.d/hostname.boot", "", "hostname", "is for one runlevel"},
+		"rc.conf":                       {"etc/rc.conf", "rc_need=net\n", "all", "line 1 sets rc_need"},
+		"rc.conf with a unified cgroup": {"etc/rc.conf", "rc_cgroup_mode=\"unified\"\n", "", ""},
+		"rc.conf with a hybrid cgroup":  {"etc/rc.conf", "rc_cgroup_mode=hybrid\n", "all", `sets rc_cgroup_mode to "hybrid"`},
+		"rc.conf.d":                     {"etc/rc.conf.d/x.conf", "", "all", "may change how services start"},
+		"inittab without -n":            {"etc/inittab", "::sysinit:/sbin/openrc sysinit\n", "all", "openrc -n"},
+		"disk in fstab":                 {"etc/fstab", "/dev/sda1 /srv ext4 defaults 0 2\n", "localmount bootmisc", "it may wait for a device"},
+		"root in fstab":                 {"etc/fstab", "/dev/root / auto ro 0 0\n", "localmount bootmisc", "it remounts the root"},
+		"module with parameters":        {"etc/modules", "loop max_loop=8\n", "modules localmount bootmisc", "line 1 is more than"},
+		"module that is not there":      {"etc/modules", "nosuch\n", "modules localmount bootmisc", "there is no module nosuch"},
+		"options of modprobe": {"etc/modprobe.d/x.conf", "options bridge a=1\n", "modules localmount bootmisc",
+			"x.conf says options"},
 		"option among the kernel's words": {"proc/cmdline", "bridge.a=1", "modules localmount bootmisc", "the kernel's words say bridge.a=1"},
 		"no unpacking in the kernel":      {"sys/module/compression", "", "modules localmount bootmisc", "the kernel does not unpack"},
 		"sysctl with a glob":              {"etc/sysctl.d/x.conf", "net.*.x = 1\n", "sysctl bootmisc", "line 1 is no plain setting"},
@@ -228,7 +230,7 @@ func TestFstab(t *testing.T) {
 	}
 }
 
-func TestSysctlLines(t *testing.T) {
+func TestSysctlSyntax(t *testing.T) {
 	for line, want := range map[string]string{
 		"a.b = 1": "echo '1' > /proc/sys/a/b", "a.b=1 2\t3": "echo '1 2\t3' > /proc/sys/a/b", " # a.b = 1": "",
 		"net.x-y.z\t=\tq ": "echo 'q' > /proc/sys/net/x-y/z",

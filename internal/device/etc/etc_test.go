@@ -111,7 +111,8 @@ func TestWrittenIsListed(t *testing.T) {
 	seen := map[string]bool{"/etc/motd": true} // prepare's own
 	for _, f := range files {
 		seen[f.Path] = true
-		if strings.HasPrefix(f.Path, "/etc/") && !f.Mode.IsDir() && !strings.HasPrefix(f.Path, "/etc/runlevels/") && !slices.Contains(node.Written(), f.Path) {
+		if strings.HasPrefix(f.Path, "/etc/") && !f.Mode.IsDir() && !strings.HasPrefix(f.Path, "/etc/runlevels/") &&
+			!slices.Contains(node.Written(), f.Path) {
 			t.Errorf("%s is written and node.Written does not list it", f.Path)
 		}
 	}
@@ -150,7 +151,8 @@ func TestFilesGoToTheirOwner(t *testing.T) {
 	for _, f := range files {
 		uids[f.Path] = f.UID
 	}
-	if uids["/home/anna"] != firstUID || uids["/home/anna/x"] != firstUID || uids["/home/eve"] != firstUID+1 || uids["/etc/y"] != 0 || len(problems) != 2 {
+	if uids["/home/anna"] != firstUID || uids["/home/anna/x"] != firstUID || uids["/home/eve"] != firstUID+1 || uids["/etc/y"] != 0 ||
+		len(problems) != 2 {
 		t.Errorf("owners %v, problems %q", uids, problems)
 	}
 }

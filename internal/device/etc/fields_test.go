@@ -75,11 +75,13 @@ func TestEveryFieldIsWritten(t *testing.T) {
 
 // values are what fields are set to that take no other text.
 var values = map[string]string{
-	"Network.Interfaces.Name": "eth7", "Network.Interfaces.VLAN": "3071", "Network.Interfaces.Parent": "eth6", "Network.Interfaces.Bond.Ports": "eth5",
-	"Network.Interfaces.Bond.Mode": "802.3ad", "Network.Interfaces.Bridge.Ports": "eth5", "Network.Interfaces.Addresses": "10.71.72.73/24",
+	"Network.Interfaces.Name": "eth7", "Network.Interfaces.VLAN": "3071", "Network.Interfaces.Parent": "eth6",
+	"Network.Interfaces.Bond.Ports": "eth5",
+	"Network.Interfaces.Bond.Mode":  "802.3ad", "Network.Interfaces.Bridge.Ports": "eth5", "Network.Interfaces.Addresses": "10.71.72.73/24",
 	"Network.Interfaces.Gateway": "10.71.72.74", "Network.Interfaces.Gateway6": "fe80::71", "Network.Interfaces.Routes.To": "10.75.0.0/16",
 	"Network.Interfaces.Routes.Via": "10.76.0.1", "Network.Interfaces.MTU": "1471", "Network.Interfaces.Routes.Metric": "1471",
-	"Network.Wifi.Networks.EAP.Method": "ttls", "Network.Wifi.Networks.SSID": "Zq7", "Network.Wifi.Networks.Password": "password-71", "Time.Zone": "Europe/Berlin", "Network.Wifi.Country": "NZ",
+	"Network.Wifi.Networks.EAP.Method": "ttls", "Network.Wifi.Networks.SSID": "Zq7", "Network.Wifi.Networks.Password": "password-71",
+	"Time.Zone": "Europe/Berlin", "Network.Wifi.Country": "NZ",
 }
 
 // found is what is written of a value, where that is not the value itself.

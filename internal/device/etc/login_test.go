@@ -138,7 +138,8 @@ func TestLoginAtDropbear(t *testing.T) {
 	// What a config refuses, dropbear refuses.
 	for name, authorized := range map[string]string{
 		"another key": line256, "from=": `from="0.0.0.0/0" ` + line, "two blanks": strings.Replace(line, " ", "  ", 1),
-		"blanks between escaped quotes": `command="echo \"a, b\"" ` + line, "pty": "pty " + line, "expiry-time=": `expiry-time="20990101" ` + line,
+		"blanks between escaped quotes": `command="echo \"a, b\"" ` + line, "pty": "pty " + line,
+		"expiry-time=": `expiry-time="20990101" ` + line,
 	} {
 		if got, err := login(t, files, mine, authorized+"\n"); err == nil || !strings.Contains(err.Error(), "Permission denied") {
 			t.Errorf("%s: got %q, %v", name, got, err)

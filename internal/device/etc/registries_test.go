@@ -17,10 +17,12 @@ import (
 func TestRegistriesAsK3sReadsThem(t *testing.T) {
 	in := input(t, "", everything...)
 	in.Config = &nodeconfig.Config{Registries: nodeconfig.Registries{
-		Mirrors: map[string]nodeconfig.Mirror{"docker.io": {Endpoint: []string{"https://mirror.test:5000"}, Rewrite: map[string]string{"^library/(.*)": "hub/$1"}}},
+		Mirrors: map[string]nodeconfig.Mirror{"docker.io": {Endpoint: []string{"https://mirror.test:5000"},
+			Rewrite: map[string]string{"^library/(.*)": "hub/$1"}}},
 		Configs: map[string]nodeconfig.Registry{"mirror.test:5000": {
-			Auth: nodeconfig.RegistryAuth{Username: "0123", Password: "yes", Auth: "MDEyMzp5ZXM=", IdentityToken: "1e3"}, // each is a number or a boolean to YAML
-			TLS:  nodeconfig.RegistryTLS{CAFile: "/etc/ca.pem", CertFile: "/etc/cert.pem", KeyFile: "/etc/key.pem", InsecureSkipVerify: true},
+			Auth: nodeconfig.RegistryAuth{Username: "0123", Password: "yes", Auth: "MDEyMzp5ZXM=", IdentityToken: "1e3"},
+			// each is a number or a boolean to YAML
+			TLS: nodeconfig.RegistryTLS{CAFile: "/etc/ca.pem", CertFile: "/etc/cert.pem", KeyFile: "/etc/key.pem", InsecureSkipVerify: true},
 		}},
 	}}
 	var written []byte
@@ -42,7 +44,8 @@ func TestRegistriesAsK3sReadsThem(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := &registries.Registry{
-		Mirrors: map[string]registries.Mirror{"docker.io": {Endpoints: []string{"https://mirror.test:5000"}, Rewrites: map[string]string{"^library/(.*)": "hub/$1"}}},
+		Mirrors: map[string]registries.Mirror{"docker.io": {Endpoints: []string{"https://mirror.test:5000"},
+			Rewrites: map[string]string{"^library/(.*)": "hub/$1"}}},
 		Configs: map[string]registries.RegistryConfig{"mirror.test:5000": {
 			Auth: &registries.AuthConfig{Username: "0123", Password: "yes", Auth: "MDEyMzp5ZXM=", IdentityToken: "1e3"},
 			TLS:  &registries.TLSConfig{CAFile: "/etc/ca.pem", CertFile: "/etc/cert.pem", KeyFile: "/etc/key.pem", InsecureSkipVerify: true},

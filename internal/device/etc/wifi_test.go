@@ -18,7 +18,8 @@ func TestWifiFile(t *testing.T) {
 	psk := strings.Repeat("0aF9", 16)
 	got := written(t, wifiFile,
 		`network: {wifi: {country: DE, networks: [{ssid: 'Anna"s', password: 'with "quotes" #1'}, {ssid: b, password: `+psk+`}]}}`)
-	for _, want := range []string{"ssid=416e6e612273\n", "\tpsk=\"with \"quotes\" #1\"\n\tkey_mgmt=WPA-PSK SAE\n", "\tpsk=" + psk + "\n\tkey_mgmt=WPA-PSK\n"} {
+	for _, want := range []string{"ssid=416e6e612273\n", "\tpsk=\"with \"quotes\" #1\"\n\tkey_mgmt=WPA-PSK SAE\n", "\tpsk=" + psk +
+		"\n\tkey_mgmt=WPA-PSK\n"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in\n%s", want, got)
 		}
@@ -36,7 +37,8 @@ func TestCAIsThere(t *testing.T) {
 		"image": {text, []string{"etc/ssl/campus.pem"}, 0}, "files": {text + wifiCA, nil, 0}, "neither": {text, nil, 1},
 	} {
 		_, problems := Files(input(t, c.text, append(c.image, "sbin/wpa_supplicant")...))
-		if all := strings.Join(problems, "\n"); len(problems) != c.problems || strings.Contains(all, "S3cret") || c.problems == 1 && !strings.Contains(all, "/etc/ssl/campus.pem") {
+		if all := strings.Join(problems, "\n"); len(problems) != c.problems || strings.Contains(all, "S3cret") || c.problems == 1 &&
+			!strings.Contains(all, "/etc/ssl/campus.pem") {
 			t.Errorf("%s: %q", name, problems)
 		}
 	}
@@ -86,7 +88,8 @@ func supplicant(t *testing.T, files tree, text string) (complaints []string, rea
 
 // TestWifiAsSupplicantReadsIt has wpa_supplicant itself read what is written.
 func TestWifiAsSupplicantReadsIt(t *testing.T) {
-	files := unpack(t, "wpa_supplicant", "libc6", "libgcc-s1", "libcap2", "libdbus-1-3", "libnl-3-200", "libnl-genl-3-200", "libnl-route-3-200",
+	files := unpack(t, "wpa_supplicant", "libc6", "libgcc-s1", "libcap2", "libdbus-1-3", "libnl-3-200", "libnl-genl-3-200",
+		"libnl-route-3-200",
 		"libpcsclite1", "libreadline8t64", "libssl3t64", "libsystemd0", "libtinfo6", "libzstd1", "zlib1g")
 	long := strings.Repeat("x", 63)
 	for name, c := range map[string]struct {
@@ -98,20 +101,24 @@ func TestWifiAsSupplicantReadsIt(t *testing.T) {
 			map[string][]string{"ssid": {`A"b`}, "PSK (ASCII passphrase)": {`"a" #b \n"`}}},
 		// The key is what Python's hashlib.pbkdf2_hmac makes of the password.
 		"a hash after a quote": {`{ssid: An, password: 'good"#word'}`,
-			map[string][]string{"ssid": {"An"}, "PSK (ASCII passphrase)": nil, "PSK": {"\x5c\xe3\x5e\x64\xe9\x00\xb8\xb1\xde\x30\x01\x35\xea\xfd\x82\x8f\x1b\xe7\x58\x22\xa1\xfd\x98\x9c\xcc\x4b\x6c\xd9\x1b\x9a\x2a\x8c"}, "sae_password": {`good"#word`}}},
+			map[string][]string{"ssid": {"An"}, "PSK (ASCII passphrase)": nil,
+				"PSK": {"\x5c\xe3\x5e\x64\xe9\x00\xb8\xb1\xde\x30\x01\x35\xea\xfd\x82\x8f\x1b\xe7\x58\x22\xa1\xfd\x98\x9c\xcc\x4b\x6c\xd9\x1b\x9a\x2a\x8c"}, "sae_password": {`good"#word`}}},
 		"a hash between quotes": {`{ssid: An, password: 'good"#"word'}`, nil},
-		"blanks at the ends":    {`{ssid: ' a ', password: ' 1234567 '}`, map[string][]string{"ssid": {" a "}, "PSK (ASCII passphrase)": {" 1234567 "}}},
-		"63 characters":         {`{ssid: a, password: ` + long + `}`, map[string][]string{"PSK (ASCII passphrase)": {long}}},
-		"a name in UTF-8":       {`{ssid: 'Käse 🧀', password: 'Käse 🧀 12'}`, map[string][]string{"ssid": {"Käse 🧀"}, "PSK (ASCII passphrase)": {"Käse 🧀 12"}}},
-		"a name of 32 bytes":    {`{ssid: ` + strings.Repeat("y", 32) + `}`, map[string][]string{"ssid": {strings.Repeat("y", 32)}}},
-		"a name like a value":   {`{ssid: 'P"00ff"', hidden: true}`, map[string][]string{"ssid": {`P"00ff"`}}},
+		"blanks at the ends": {`{ssid: ' a ', password: ' 1234567 '}`, map[string][]string{"ssid": {" a "},
+			"PSK (ASCII passphrase)": {" 1234567 "}}},
+		"63 characters": {`{ssid: a, password: ` + long + `}`, map[string][]string{"PSK (ASCII passphrase)": {long}}},
+		"a name in UTF-8": {`{ssid: 'Käse 🧀', password: 'Käse 🧀 12'}`, map[string][]string{"ssid": {"Käse 🧀"},
+			"PSK (ASCII passphrase)": {"Käse 🧀 12"}}},
+		"a name of 32 bytes":  {`{ssid: ` + strings.Repeat("y", 32) + `}`, map[string][]string{"ssid": {strings.Repeat("y", 32)}}},
+		"a name like a value": {`{ssid: 'P"00ff"', hidden: true}`, map[string][]string{"ssid": {`P"00ff"`}}},
 		"a key of 64 digits": {`{ssid: a, password: ` + strings.Repeat("0aF9", 16) + `}`,
 			map[string][]string{"PSK": {strings.Repeat("\x0a\xf9", 16)}, "PSK (ASCII passphrase)": nil}},
 		"several": {`{ssid: a, password: 12345678}, {ssid: b}`, map[string][]string{"ssid": {"a", "b"}}},
 		"peap": {`{ssid: c, eap: {identity: 'anna "a" #1', password: 'p"#w', ca: /etc/ssl/campus.pem, domain: r.example}}`,
 			map[string][]string{"identity": {`anna "a" #1`}, "password": {`p"#w`}, "ca_cert": {"/etc/ssl/campus.pem"}, "phase2": {"auth=MSCHAPV2"},
 				"domain_suffix_match": {"r.example"}}},
-		"ttls": {`{ssid: c, eap: {method: ttls, identity: a@b, anonymous: x@b, password: ` + strings.Repeat("z", 200) + `, ca: /etc/ssl/campus.pem}}`,
+		"ttls": {`{ssid: c, eap: {method: ttls, identity: a@b, anonymous: x@b, password: ` + strings.Repeat("z", 200) +
+			`, ca: /etc/ssl/campus.pem}}`,
 			map[string][]string{"anonymous_identity": {"x@b"}, "password": {strings.Repeat("z", 200)}, "phase2": {"auth=PAP"}}},
 	} {
 		complaints, read := supplicant(t, files, written(t, wifiFile, "network: {wifi: {country: DE, networks: ["+c.networks+"]}}"+wifiCA))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
@@ -230,13 +231,13 @@ func (s *Server) serveDHCP(ctx context.Context, conn net.PacketConn, frames Fram
 		}
 		answer, err := s.lease(m, ipOf(from))
 		if err != nil {
-			s.tell("dhcp", err.Error())
+			s.log(slog.LevelWarn, "dhcp", "answering a message failed", "mac", m.ClientHWAddr, "err", err)
 		}
 		if answer == nil {
 			continue
 		}
 		if err := s.sendDHCP(m, answer, conn, frames); err != nil && ctx.Err() == nil {
-			s.tell("dhcp", err.Error())
+			s.log(slog.LevelWarn, "dhcp", "sending an answer failed", "mac", m.ClientHWAddr, "err", err)
 		}
 	}
 }
@@ -298,7 +299,7 @@ func (s *Server) lease(m *dhcpv4.DHCPv4, from netip.Addr) (*dhcpv4.DHCPv4, error
 	}
 	ip, ok, err := s.address(machine, m)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", c.MAC, err)
+		return nil, err
 	}
 	if !ok {
 		return nil, nil

@@ -111,9 +111,9 @@ func TestPoolOfStrangers(t *testing.T) {
 	}
 }
 
-// TestWhoGivesAnAddressBack: the machine that has it, from there; and one that
+// TestReleaseAndDecline: the machine that has it, from there; and one that
 // was given it just now finds that another uses it.
-func TestWhoGivesAnAddressBack(t *testing.T) {
+func TestReleaseAndDecline(t *testing.T) {
 	for name, c := range map[string]struct {
 		from    netip.Addr // of the message
 		uses    bool       // the machine is heard at its address
@@ -150,13 +150,16 @@ func TestWhoGivesAnAddressBack(t *testing.T) {
 	}
 }
 
-// TestFixedAddressOfAnother: the address that the inventory gives a machine goes
+// TestFixedAddressNeedsItsMachine: the address that the inventory gives a machine goes
 // to no other one that says its serial.
-func TestFixedAddressOfAnother(t *testing.T) {
+func TestFixedAddressNeedsItsMachine(t *testing.T) {
 	s := newStage(t)
 	s.Roster = inventory{known: func(m Machine) (string, bool) { return piMAC, m.Serial == piSerial }}
 	fixed := netip.MustParseAddr("10.0.0.7")
-	s.Pool = &Pool{First: piIP, Last: piIP, Network: dhcp.Network{Bits: 24}, Fixed: func(m Machine) (netip.Addr, bool) { return fixed, m.Serial == piSerial }}
+	s.Pool = &Pool{First: piIP, Last: piIP, Network: dhcp.Network{Bits: 24}, Fixed: func(m Machine) (netip.Addr, bool) {
+		return fixed,
+			m.Serial == piSerial
+	}}
 	a, err := s.Pool.offer(Machine{Serial: piSerial, MAC: otherMAC}, s.standing(Machine{Serial: piSerial, MAC: otherMAC}), s.now)
 	if err != nil || a == fixed {
 		t.Errorf("another machine has %v, %v", a, err)

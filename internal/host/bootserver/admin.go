@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"html/template"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -42,7 +43,7 @@ func (a *Admin) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", a.page)
 	mux.HandleFunc("GET /nodes", a.nodes)
-	mux.HandleFunc("GET /metrics", a.metrics)
+	mux.Handle("GET /metrics", a.metrics())
 	mux.HandleFunc("POST /adopt", a.adopt)
 	// A page of somebody else's that a browser here shows must not adopt.
 	return a.guarded(http.NewCrossOriginProtection().Handler(mux))
@@ -90,7 +91,7 @@ func (a *Admin) page(w http.ResponseWriter, _ *http.Request) {
 		"Served": a.Server.Images.Served(), "Nodes": a.Server.Nodes(), "Now": a.Server.Now(), "Free": a.Free(),
 	})
 	if err != nil {
-		a.Server.tell("page", err.Error())
+		a.Server.log(slog.LevelWarn, "http", "writing the page failed", "err", err)
 	}
 }
 
@@ -123,8 +124,7 @@ func (a *Admin) adopt(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusConflict, err)
 		return
 	}
-	said := fmt.Sprintf("adopted: serial %s as %q, with hardware address %s, by %s", m.Serial, as, m.MAC, r.RemoteAddr)
-	a.Server.Log(Printable(said, maxLine))
+	a.Server.Log.Info("adopted a machine", printable([]any{"serial", m.Serial, "mac", m.MAC, "as", as, "by", r.RemoteAddr})...)
 	a.Server.adopted()
 	if strings.Contains(r.Header.Get("Accept"), "text/html") {
 		http.Redirect(w, r, "/", http.StatusSeeOther)
@@ -143,55 +143,6 @@ func (s *Server) adopted() {
 		n.Adopted = n.standing > stranger
 	}
 }
-
-// metrics answers in Prometheus' text format, version 0.0.4.
-func (a *Admin) metrics(w http.ResponseWriter, _ *http.Request) {
-	s := a.Server
-	var b strings.Builder
-	metric := func(name, kind, help string) { fmt.Fprintf(&b, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, kind) }
-	s.mu.Lock()
-	c := s.counts
-	booting, waiting := 0, 0
-	for _, l := range s.lines[listed:] {
-		booting, waiting = booting+len(l.underWay), waiting+len(l.waiting)
-	}
-	s.mu.Unlock()
-	for _, m := range []struct {
-		name, help string
-		value      int64
-	}{
-		{"pikelet_serve_boots_total", "Boots whose firmware had all of kernel and initramfs.", c.boots},
-		{"pikelet_serve_tftp_bytes_total", "Bytes acknowledged over TFTP.", c.bytes},
-		{"pikelet_serve_tftp_resent_total", "TFTP packets sent more than once.", c.again},
-		{"pikelet_serve_tftp_failed_total", "TFTP transfers that ended before their end, and not by the client's wish.", c.failed},
-		{"pikelet_serve_configs_total", "Node configs given out.", c.configs},
-		{"pikelet_serve_configs_refused_total", "Claims of node configs that were refused.", c.refused},
-	} {
-		metric(m.name, "counter", m.help)
-		fmt.Fprintf(&b, "%s %d\n", m.name, m.value)
-	}
-	metric("pikelet_serve_booting", "gauge", "Boots under way.")
-	fmt.Fprintf(&b, "pikelet_serve_booting %d\n", booting)
-	metric("pikelet_serve_waiting", "gauge", "Machines that wait for their turn.")
-	fmt.Fprintf(&b, "pikelet_serve_waiting %d\n", waiting)
-	metric("pikelet_serve_node_last_seen_seconds", "gauge", "When a machine was heard of last, Unix time.")
-	for _, n := range s.Nodes() {
-		fmt.Fprintf(&b, "pikelet_serve_node_last_seen_seconds{serial=%s,mac=%s,adopted=\"%t\",stage=%s,release=%s} %d\n",
-			label(n.Serial), label(n.MAC), n.Adopted, label(n.Stage), label(n.Release), n.Last.Unix())
-	}
-	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-	send(w, []byte(b.String()))
-}
-
-// labelEscapes are all that Prometheus knows in a label: one it does not know
-// costs it the whole answer.
-var labelEscapes = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
-
-// label returns the value of a label, in quotes.
-func label(s string) string { return `"` + labelEscapes.Replace(s) + `"` }
-
-// counts are what metrics count.
-type counts struct{ boots, bytes, again, failed, configs, refused int64 }
 
 // ServeAdmin answers on a listener until ctx ends.
 func (a *Admin) ServeAdmin(ctx context.Context, l net.Listener) error {

@@ -38,7 +38,8 @@ func newAdmin(t *testing.T) (*stage, *Admin) {
 	s := newStage(t)
 	k := keeper{&Records[Adoption]{Dir: filepath.Join(t.TempDir(), "adopted")}}
 	s.Roster = k
-	return s, &Admin{Server: s.Server, Free: func() []string { return []string{"attic", "<script>"} }, Adopt: func(m Machine, as string) error {
+	return s, &Admin{Server: s.Server, Free: func() []string { return []string{"attic", "<script>"} }, Adopt: func(m Machine,
+		as string) error {
 		if as == "taken" {
 			return errors.New("taken is another's")
 		}
@@ -71,7 +72,8 @@ func TestAdoption(t *testing.T) {
 		t.Fatalf("a Pi nobody knows was answered: %v", got)
 	}
 	status, text, _ := ask(a, "GET", "/", nil)
-	if status != 200 || !strings.Contains(text, "waits to be adopted") || !strings.Contains(text, `value="52617370"`) || strings.Contains(text, "<script>") {
+	if status != 200 || !strings.Contains(text, "waits to be adopted") || !strings.Contains(text, `value="52617370"`) ||
+		strings.Contains(text, "<script>") {
 		t.Errorf("%d %s", status, text)
 	}
 	form := url.Values{"serial": {"52617370"}, "mac": {piMAC}, "as": {"attic"}}
@@ -98,22 +100,26 @@ func TestAdoption(t *testing.T) {
 	}
 	_, text, _ = ask(a, "GET", "/nodes", nil)
 	var list []Node
-	if err := json.Unmarshal([]byte(text), &list); err != nil || len(list) != 2 || !list[0].Adopted || list[0].MAC != piMAC || list[0].Error != "" || list[0].Conflict != 1 ||
+	if err := json.Unmarshal([]byte(text), &list); err != nil || len(list) != 2 || !list[0].Adopted || list[0].MAC != piMAC ||
+		list[0].Error != "" || list[0].Conflict != 1 ||
 		list[1].Adopted || list[1].MAC != otherMAC || !strings.Contains(list[1].Error, "refused") || list[1].Conflict != 1 {
 		t.Errorf("%v %s", err, text)
 	}
-	if _, text, _ := ask(a, "GET", "/", nil); !strings.Contains(text, "1 other hardware address says this serial") || !strings.Contains(text, `name="mac" value="`+otherMAC+`"`) {
+	if _, text, _ := ask(a, "GET", "/", nil); !strings.Contains(text, "1 other hardware address says this serial") ||
+		!strings.Contains(text, `name="mac" value="`+otherMAC+`"`) {
 		t.Errorf("the page does not show the conflict:\n%s", text)
 	}
 	_, text, _ = ask(a, "GET", "/metrics", nil)
-	for _, want := range []string{"\npikelet_serve_boots_total 1\n", "\npikelet_serve_configs_total 1\n", "\npikelet_serve_configs_refused_total 1\n", `{serial="52617370",mac="` + piMAC + `",adopted="true",`, `{serial="52617370",mac="` + otherMAC + `",adopted="false",`} {
+	for _, want := range []string{"\npikelet_serve_boots_total 1\n", "\npikelet_serve_configs_total 1\n",
+		"\npikelet_serve_configs_refused_total 1\n", `{adopted="true",mac="` + piMAC + `",release="",serial="52617370",`,
+		`{adopted="false",mac="` + otherMAC + `",release="",serial="52617370",`} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in %s", want, text)
 		}
 	}
 }
 
-func TestWhoMayAsk(t *testing.T) {
+func TestAdminAccess(t *testing.T) {
 	_, a := newAdmin(t)
 	form := url.Values{"serial": {"52617370"}, "mac": {piMAC}}
 	for name, c := range map[string]struct {
@@ -129,16 +135,20 @@ func TestWhoMayAsk(t *testing.T) {
 		"somebody else's page, old browser":  {"POST", "/adopt", form, []string{"Origin", "http://evil.example"}, "", 403},
 		"a program":                          {"POST", "/adopt", form, nil, "", 204},
 		"no token":                           {"GET", "/nodes", nil, nil, "0123456789abcdef", 401},
-		"another token":                      {"GET", "/nodes", nil, []string{"Authorization", "Bearer 0123456789abcdee"}, "0123456789abcdef", 401},
-		"the token":                          {"GET", "/nodes", nil, []string{"Authorization", "Bearer 0123456789abcdef", "Host", "pi.lan"}, "0123456789abcdef", 200},
-		"the token, from a browser":          {"GET", "/", nil, []string{"Authorization", "Basic eDowMTIzNDU2Nzg5YWJjZGVm"}, "0123456789abcdef", 200},
-		"a serial that is a path":            {"POST", "/adopt", url.Values{"serial": {"../../etc"}, "mac": {piMAC}}, nil, "", 400},
-		"a name that is taken":               {"POST", "/adopt", url.Values{"serial": {"52617370"}, "mac": {piMAC}, "as": {"taken"}}, nil, "", 409},
-		"a huge form":                        {"POST", "/adopt", url.Values{"serial": {strings.Repeat("1", 9000)}, "mac": {piMAC}}, nil, "", 400},
-		"no hardware address":                {"POST", "/adopt", url.Values{"serial": {"52617370"}}, nil, "", 400},
-		"a hardware address that is none":    {"POST", "/adopt", url.Values{"serial": {"52617370"}, "mac": {piMAC + "\n"}}, nil, "", 400},
-		"adopting by a link":                 {"GET", "/adopt?serial=52617370", nil, nil, "", 405},
-		"a path there is not":                {"GET", "/v1/config", nil, nil, "", 404},
+		"another token": {"GET", "/nodes", nil, []string{"Authorization", "Bearer 0123456789abcdee"},
+			"0123456789abcdef", 401},
+		"the token": {"GET", "/nodes", nil, []string{"Authorization", "Bearer 0123456789abcdef", "Host",
+			"pi.lan"}, "0123456789abcdef", 200},
+		"the token, from a browser": {"GET", "/", nil, []string{"Authorization", "Basic eDowMTIzNDU2Nzg5YWJjZGVm"},
+			"0123456789abcdef", 200},
+		"a serial that is a path": {"POST", "/adopt", url.Values{"serial": {"../../etc"}, "mac": {piMAC}}, nil, "", 400},
+		"a name that is taken": {"POST", "/adopt", url.Values{"serial": {"52617370"}, "mac": {piMAC}, "as": {"taken"}},
+			nil, "", 409},
+		"a huge form":                     {"POST", "/adopt", url.Values{"serial": {strings.Repeat("1", 9000)}, "mac": {piMAC}}, nil, "", 400},
+		"no hardware address":             {"POST", "/adopt", url.Values{"serial": {"52617370"}}, nil, "", 400},
+		"a hardware address that is none": {"POST", "/adopt", url.Values{"serial": {"52617370"}, "mac": {piMAC + "\n"}}, nil, "", 400},
+		"adopting by a link":              {"GET", "/adopt?serial=52617370", nil, nil, "", 405},
+		"a path there is not":             {"GET", "/v1/config", nil, nil, "", 404},
 	} {
 		a.Token = c.token
 		if status, text, _ := ask(a, c.method, c.path, c.form, c.head...); status != c.want {
@@ -156,7 +166,8 @@ func TestAdoptedAreKept(t *testing.T) {
 	if err := a.Put("52617370", Adoption{As: "attic", MAC: piMAC}); err != nil {
 		t.Fatal(err)
 	}
-	for _, bad := range []string{"", "../x", "5261737", "5261737G", "52617370/x", "52617370-x", "52617370-d83add01020", "52617370-d83add010203/x"} {
+	for _, bad := range []string{"", "../x", "5261737", "5261737G", "52617370/x", "52617370-x", "52617370-d83add01020",
+		"52617370-d83add010203/x"} {
 		if err := a.Put(bad, Adoption{}); err == nil {
 			t.Errorf("%q was adopted", bad)
 		}
@@ -165,7 +176,8 @@ func TestAdoptedAreKept(t *testing.T) {
 	if err := b.Load(); err != nil {
 		t.Fatal(err)
 	}
-	if one, ok := b.Find("52617370"); !ok || one != (Adoption{"attic", piMAC}) || AdoptedAs(b, "attic") != "52617370" || AdoptedAs(b, "cellar") != "" {
+	if one, ok := b.Find("52617370"); !ok || one != (Adoption{"attic", piMAC}) || AdoptedAs(b, "attic") != "52617370" || AdoptedAs(b,
+		"cellar") != "" {
 		t.Errorf("%+v %v", one, ok)
 	}
 	text, err := os.ReadFile(filepath.Join(dir, "52617370.yaml"))

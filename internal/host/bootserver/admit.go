@@ -33,7 +33,7 @@ type waiter struct {
 	last  time.Time // when it asked
 }
 
-// admit says whether a boot may begin now, with so many at a time; 0 is no
+// admit reports whether a boot may begin now, with so many at a time; 0 is no
 // bound. Those in a hurry come first, and then those that waited longest: a Pi
 // 3 asks five times, 5 s apart, and then not again until it is given power anew
 // (docs/platform.md 3.3); others ask for ever.
@@ -84,7 +84,7 @@ func (l *line) admit(mac string, hurry bool, most int, now time.Time) bool {
 	return true
 }
 
-// has says whether a boot is under way.
+// has reports whether a boot is under way.
 func (l *line) has(mac string) bool {
 	_, ok := l.underWay[mac]
 	return ok

@@ -24,7 +24,8 @@ func TestStorm(t *testing.T) {
 	start := time.Unix(1700000000, 0)
 	var all []*pi
 	for i := range pis {
-		all = append(all, &pi{mac: fmt.Sprintf("d8:3a:dd:00:00:%02x", i), asks: start.Add(time.Duration(r.IntN(4000)) * time.Millisecond), dies: i%20 == 7})
+		all = append(all, &pi{mac: fmt.Sprintf("d8:3a:dd:00:00:%02x", i),
+			asks: start.Add(time.Duration(r.IntN(4000)) * time.Millisecond), dies: i%20 == 7})
 	}
 	var l line
 	asked, order := 0, []int{}
@@ -74,7 +75,7 @@ func TestStorm(t *testing.T) {
 	}
 }
 
-func TestNobodyWaitsWithoutABound(t *testing.T) {
+func TestWaitingIsBounded(t *testing.T) {
 	var l line
 	for i := range 1000 {
 		if !l.admit(fmt.Sprint(i), false, 0, time.Unix(1, 0)) {
@@ -83,8 +84,8 @@ func TestNobodyWaitsWithoutABound(t *testing.T) {
 	}
 }
 
-// TestGoneFromTheLine: who waited and was switched off holds up nobody.
-func TestGoneFromTheLine(t *testing.T) {
+// TestAbsentMachinesLeaveTheQueue: who waited and was switched off holds up nobody.
+func TestAbsentMachinesLeaveTheQueue(t *testing.T) {
 	var l line
 	now := time.Unix(1700000000, 0)
 	if !l.admit("a", false, 1, now) || l.admit("b", false, 1, now) || l.admit("c", false, 1, now) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"net/netip"
 	"path"
@@ -108,7 +109,7 @@ var shares = []int{stranger: 64, listed: 64, pinned: 128}
 func (s *Server) open(client netip.Addr, name string) (tftp.File, int64, error) {
 	m, file, err := s.requester(client, name)
 	if err != nil {
-		s.tell("tftp", fmt.Sprintf("%s: %v", client, err))
+		s.log(slog.LevelWarn, "tftp", "refused a request", "client", client, "err", err)
 		return nil, 0, &tftp.Error{Code: tftp.CodeDenied, Message: "unknown client"}
 	}
 	if !fs.ValidPath(file) {
@@ -143,7 +144,7 @@ func (s *Server) open(client netip.Addr, name string) (tftp.File, int64, error) 
 	}
 	opened, err := openFile(img, f)
 	if err != nil {
-		s.tell("tftp", err.Error())
+		s.log(slog.LevelError, "tftp", "opening a file failed", "client", client, "file", file, "err", err)
 		return nil, 0, err
 	}
 	return opened, f.Size, nil
@@ -185,9 +186,10 @@ func (s *Server) sent(t tftp.Transfer) {
 	}
 	switch {
 	case whole:
-		s.tell("tftp", fmt.Sprintf("%s has %s: %d bytes in %.2f s, %d packets again", t.Client, t.Name, t.Size, t.Took.Seconds(), t.Again))
+		s.log(slog.LevelInfo, "tftp", "sent a file", "client", t.Client, "file", t.Name, "bytes", t.Size, "took",
+			t.Took.Round(time.Millisecond), "resent", t.Again)
 	case t.Aborted == "" && t.Sent > 0:
-		s.tell("tftp", fmt.Sprintf("%s: %s ended after %d of %d bytes: %v", t.Client, t.Name, t.Sent, t.Size, t.Err))
+		s.log(slog.LevelWarn, "tftp", "sending a file failed", "client", t.Client, "file", t.Name, "sent", t.Sent, "bytes", t.Size, "err", t.Err)
 	}
 }
 

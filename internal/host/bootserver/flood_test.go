@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -67,7 +68,7 @@ func TestFlood(t *testing.T) {
 		s.now = s.now.Add(100 * time.Microsecond)
 		if _, err := s.stranger(i); err != nil {
 			full++
-			s.tell("dhcp", err.Error())
+			s.log(slog.LevelWarn, "dhcp", err.Error())
 		}
 	}
 	runtime.GC()
@@ -78,7 +79,7 @@ func TestFlood(t *testing.T) {
 	if full < 9_000 {
 		t.Errorf("only %d found no address", full)
 	}
-	if n := len(s.log); n > 3*(burst+2*4*rate) { // of DHCP, TFTP and HTTP
+	if n := len(s.logged); n > 3*(burst+2*4*rate) { // of DHCP, TFTP and HTTP
 		t.Errorf("%d lines were said", n)
 	}
 	for name, id := range map[string]string{
@@ -98,16 +99,17 @@ func TestFlood(t *testing.T) {
 	}
 }
 
-// TestSilenceIsCounted: what was left out is said, as a number.
-func TestSilenceIsCounted(t *testing.T) {
+// TestDroppedLogLinesAreCounted: what was left out is said, as a number.
+func TestDroppedLogLinesAreCounted(t *testing.T) {
 	s := newStage(t)
 	for range burst + 50 {
-		s.tell("dhcp", "x")
+		s.log(slog.LevelInfo, "dhcp", "x")
 	}
-	s.tell("config", "of another kind")
+	s.log(slog.LevelInfo, "config", "of another kind")
 	s.now = s.now.Add(time.Second)
-	s.tell("dhcp", "y")
-	if got := s.log[len(s.log)-3:]; got[0] != "config: of another kind" || got[1] != "dhcp: 50 lines were left out" || got[2] != "dhcp: y" {
+	s.log(slog.LevelInfo, "dhcp", "y")
+	if got := s.logged[len(s.logged)-3:]; got[0] != "config: of another kind" || got[1] != "dhcp: dropped log lines count=50" ||
+		got[2] != "dhcp: y" {
 		t.Errorf("%q", got)
 	}
 }
@@ -148,9 +150,9 @@ func TestOffersAreBrief(t *testing.T) {
 	gives(pi, listed, true, true)
 }
 
-// TestPi3First: it gives up soon, so it does not wait behind those that never
+// TestBootROMsComeFirst: it gives up soon, so it does not wait behind those that never
 // do; nor is it held up a second time on one boot.
-func TestPi3First(t *testing.T) {
+func TestBootROMsComeFirst(t *testing.T) {
 	var l line
 	now := time.Unix(1700000000, 0)
 	l.admit("x", false, 1, now)

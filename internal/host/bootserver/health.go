@@ -1,7 +1,7 @@
 package bootserver
 
 import (
-	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"sync"
@@ -61,7 +61,7 @@ func (h Health) unhealthy(digest string) Health {
 	return h
 }
 
-// refuses says whether an image is not to be served to the machine again.
+// refuses reports whether an image is not to be served to the machine again.
 func (h Health) refuses(digest string) bool {
 	return h.Good != digest && (slices.Contains(h.Bad, digest) || h.Trying == digest && h.Starts >= maxStarts)
 }
@@ -169,8 +169,8 @@ func (s *Server) health(m Machine) Health {
 // it did.
 func (s *Server) note(m Machine, change func(Health) Health) {
 	if _, ok := s.Health.Find(m.record()); !ok && s.standing(m) < pinned && s.Health.Len() >= maxRecords {
-		s.tell("health", fmt.Sprintf("serial %s at %s: %s holds %d records already; remove those of machines that are gone",
-			m.Serial, m.MAC, s.Health.Dir, s.Health.Len()))
+		s.log(slog.LevelWarn, "health", "health is not recorded: there are too many records; remove those of machines that are gone",
+			"serial", m.Serial, "mac", m.MAC, "dir", s.Health.Dir, "records", s.Health.Len())
 		return
 	}
 	before, _ := s.Health.Find(m.Serial)
@@ -182,6 +182,6 @@ func (s *Server) note(m Machine, change func(Health) Health) {
 		return is, was.Good != is.Good || was.Trying != is.Trying || was.Starts != is.Starts || !slices.Equal(was.Bad, is.Bad)
 	})
 	if err != nil {
-		s.tell("health", fmt.Sprintf("serial %s: %v", m.Serial, err))
+		s.log(slog.LevelError, "health", "recording health failed", "serial", m.Serial, "err", err)
 	}
 }

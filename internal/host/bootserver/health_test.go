@@ -89,7 +89,8 @@ func TestReleases(t *testing.T) {
 	if err := again.Load(); err != nil {
 		t.Fatal(err)
 	}
-	if h, _ := again.Find(Machine{Serial: "52617370", MAC: piMAC}.record()); h.Good != third.Digest || !h.refuses(fourth.Digest) || !h.refuses(second.Digest) {
+	if h, _ := again.Find(Machine{Serial: "52617370", MAC: piMAC}.record()); h.Good != third.Digest || !h.refuses(fourth.Digest) ||
+		!h.refuses(second.Digest) {
 		t.Errorf("%+v", h)
 	}
 	if h, ok := again.Find(Machine{Serial: "52617370", MAC: otherMAC}.record()); ok {
@@ -111,9 +112,9 @@ func TestReportsAtOnce(t *testing.T) {
 	}
 }
 
-// TestHealthOfBefore: what was written down by serial alone is still known, and
+// TestHealthBySerialIsRead: what was written down by serial alone is still known, and
 // goes on under the machine's own name.
-func TestHealthOfBefore(t *testing.T) {
+func TestHealthBySerialIsRead(t *testing.T) {
 	s := newStage(t)
 	if err := s.Health.Put(piSerial, Health{Good: "sha256:first", Bad: []string{"sha256:second"}}); err != nil {
 		t.Fatal(err)
@@ -138,8 +139,8 @@ func TestHealthIsBounded(t *testing.T) {
 	}
 	m := Machine{Serial: piSerial, MAC: piMAC}
 	bad := func(h Health) Health { return h.unhealthy("sha256:first") }
-	if s.note(m, bad); len(s.health(m).Bad) != 0 || !strings.Contains(strings.Join(s.log, "\n"), "holds 16384 records") {
-		t.Errorf("one more was written down; said %q", s.log)
+	if s.note(m, bad); len(s.health(m).Bad) != 0 || !strings.Contains(strings.Join(s.logged, "\n"), "records=16384") {
+		t.Errorf("one more was written down; logged %q", s.logged)
 	}
 	s.Roster = some{piMAC}
 	if s.note(m, bad); len(s.health(m).Bad) != 1 {
@@ -147,9 +148,9 @@ func TestHealthIsBounded(t *testing.T) {
 	}
 }
 
-// TestNothingBetter: where the only image is not healthy, it is served all the
+// TestUnhealthyImageIsServedForWantOfAnother: where the only image is not healthy, it is served all the
 // same: whoever waits for it to be well has nothing else.
-func TestNothingBetter(t *testing.T) {
+func TestUnhealthyImageIsServedForWantOfAnother(t *testing.T) {
 	s := newStage(t)
 	for range 2 * maxStarts {
 		s.boots()
@@ -213,7 +214,8 @@ func TestChannelOfItsOwn(t *testing.T) {
 	m.Release, m.BuildID = "2.0", "build2"
 	s.Images.Set("beta", &image.Image{Manifest: &m, Text: []byte("beta's"), Digest: "sha256:second", Source: stable.Source})
 	s.boots()
-	if status, got := s.asks(piIP, bootapi.Request{Kind: bootapi.Current, Machine: pi}); status != http.StatusOK || !strings.Contains(got, "2.0") {
+	if status, got := s.asks(piIP, bootapi.Request{Kind: bootapi.Current, Machine: pi}); status != http.StatusOK ||
+		!strings.Contains(got, "2.0") {
 		t.Errorf("it is to run %d %s", status, got)
 	}
 	mine := pi

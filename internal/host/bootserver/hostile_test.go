@@ -354,7 +354,8 @@ func TestReportsThatDoNotCount(t *testing.T) {
 		t.Errorf("%d %s", status, text)
 	}
 	delete(s.macs, piIP)
-	if status, text := s.asks(piIP, current); status != http.StatusForbidden || !strings.Contains(text, "hardware address of the client is not known") {
+	if status, text := s.asks(piIP, current); status != http.StatusForbidden || !strings.Contains(text,
+		"hardware address of the client is not known") {
 		t.Errorf("%d %s", status, text)
 	}
 }

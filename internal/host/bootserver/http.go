@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"log/slog"
 	"net/http"
 	"net/netip"
 	"strconv"
@@ -36,12 +37,12 @@ func (s *Server) serveHTTP(ctx context.Context, l *boundedListener, handler http
 	return nil
 }
 
-// errorLog has what net/http complains of said as everything else is.
+// errorLog writes what net/http complains of to the log of the server.
 type errorLog struct{ s *Server }
 
 // Write implements io.Writer.
 func (l errorLog) Write(b []byte) (int, error) {
-	l.s.tell("http", strings.TrimSpace(string(b)))
+	l.s.log(slog.LevelWarn, "http", "serving a connection failed", "err", strings.TrimSpace(string(b)))
 	return len(b), nil
 }
 
@@ -49,7 +50,7 @@ func (l errorLog) Write(b []byte) (int, error) {
 func (s *Server) Plane() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := s.answer(w, r); err != nil {
-			s.tell("http", fmt.Sprintf("%s %s: %v", r.RemoteAddr, r.URL.Path, err))
+			s.log(slog.LevelWarn, "http", "refused a request", "client", r.RemoteAddr, "path", r.URL.Path, "err", err)
 		}
 	})
 }
@@ -132,7 +133,7 @@ func blob(i *image.Image, w http.ResponseWriter, r *http.Request, digest string)
 		http.ServeContent(w, r, "", time.Time{}, io.NewSectionReader(file, 0, f.Size))
 		return nil
 	}
-	return refuse(w, http.StatusNotFound, fmt.Errorf("%s is no file of %s %s", digest, i.Stream, i.Release))
+	return refuse(w, http.StatusNotFound, fmt.Errorf("%s not found in %s %s", digest, i.Stream, i.Release))
 }
 
 // config sends a node its config, by the rule of claim.
@@ -153,9 +154,9 @@ func (s *Server) config(w http.ResponseWriter, m bootapi.Machine, client netip.A
 		return refuse(w, http.StatusInternalServerError, err)
 	}
 	if text == nil {
-		return refuse(w, http.StatusNotFound, errors.New("there is none for this node"))
+		return refuse(w, http.StatusNotFound, errors.New("no config for this node"))
 	}
-	s.tell("config", fmt.Sprintf("serial %s at %s has its config", short(m.Serial), client))
+	s.log(slog.LevelInfo, "config", "sent a node config", "serial", short(m.Serial), "mac", m.MAC, "client", client)
 	return send(w, text)
 }
 
@@ -189,7 +190,12 @@ func (s *Server) progress(w http.ResponseWriter, r *http.Request, m bootapi.Mach
 	case bootapi.Unhealthy:
 		s.note(machine, func(h Health) Health { return h.unhealthy(img.Digest) })
 	}
-	s.tell("node", fmt.Sprintf("serial %s at %s: %s %s", short(m.Serial), client, report.Stage, report.Error))
+	level := slog.LevelInfo
+	if report.Error != "" {
+		level = slog.LevelWarn
+	}
+	s.log(level, "node", "a node reports its stage", "serial", short(m.Serial), "client", client, "stage", report.Stage, "release",
+		report.Release, "err", report.Error)
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }

@@ -7,6 +7,7 @@ package bootserver
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
@@ -68,13 +69,13 @@ type Server struct {
 	// MACOf returns the hardware address of a neighbour, in lower case with
 	// colons; "" where it is not known.
 	MACOf func(netip.Addr) string
-	Log   func(string)
+	Log   *slog.Logger
 
-	mu     sync.Mutex
-	nodes  book
-	lines  [pinned + 1]line // of boots, by standing
-	counts counts
-	teller teller
+	mu       sync.Mutex
+	nodes    book
+	lines    [pinned + 1]line // of boots, by standing
+	counts   counts
+	logLimit logLimit
 }
 
 // done notes that a machine has all it needs of the firmware's part. The caller

@@ -2,8 +2,10 @@ package bootserver
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -52,19 +54,45 @@ var (
 // stage is a server without a network, and a clock of its own.
 type stage struct {
 	*Server
-	t     *testing.T
-	now   time.Time
-	macs  map[netip.Addr]string
-	files map[string][]byte
-	log   []string
+	t      *testing.T
+	now    time.Time
+	macs   map[netip.Addr]string
+	files  map[string][]byte
+	logged []string
 }
+
+// logLines is a log that writes texts as they are, which other handlers escape.
+type logLines struct {
+	to   *[]string
+	kind string
+}
+
+func (l logLines) Enabled(context.Context, slog.Level) bool { return true }
+
+func (l logLines) Handle(_ context.Context, r slog.Record) error {
+	line := l.kind + r.Message
+	r.Attrs(func(a slog.Attr) bool {
+		line += " " + a.Key + "=" + a.Value.String()
+		return true
+	})
+	*l.to = append(*l.to, line)
+	return nil
+}
+
+func (l logLines) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return logLines{l.to, attrs[0].Value.String() + ": "}
+}
+
+func (l logLines) WithGroup(string) slog.Handler { return l }
 
 func newStage(t *testing.T) *stage {
 	t.Helper()
 	s := &stage{t: t, now: time.Unix(1700000000, 0), macs: map[netip.Addr]string{piIP: piMAC, otherIP: otherMAC}, files: map[string][]byte{
 		"config.txt": []byte("arm_64bit=1\n"), "cmdline-a.txt": []byte("pikelet.slot=a\n"), "cmdline-net.txt": []byte("pikelet.slot=net\n"),
-		"vmlinuz": bytes.Repeat([]byte("kernel "), 1000), "initramfs": bytes.Repeat([]byte("init "), 1000), "root.squashfs": bytes.Repeat([]byte("root "), 50000),
-		"bootcode.bin": []byte("first stage"), "overlays/x.dtbo": []byte("an overlay"), "pieeprom.upd": []byte("poison"), "overlays/recovery.bin": []byte("poison"),
+		"vmlinuz": bytes.Repeat([]byte("kernel "), 1000), "initramfs": bytes.Repeat([]byte("init "), 1000),
+		"root.squashfs": bytes.Repeat([]byte("root "), 50000),
+		"bootcode.bin":  []byte("first stage"), "overlays/x.dtbo": []byte("an overlay"), "pieeprom.upd": []byte("poison"),
+		"overlays/recovery.bin": []byte("poison"),
 	}}
 	dir := t.TempDir()
 	m := &image.Manifest{Stream: "small", Release: "1.2", BuildID: "build1"}
@@ -78,7 +106,7 @@ func newStage(t *testing.T) *stage {
 	s.Server = &Server{
 		Reference: "stable", Images: &Images{}, Health: &Records[Health]{Dir: t.TempDir()},
 		Roster: some{}, IP: netip.MustParseAddr("10.0.0.1"), Port: bootapi.Port,
-		Now: func() time.Time { return s.now }, MACOf: func(a netip.Addr) string { return s.macs[a] }, Log: func(text string) { s.log = append(s.log, text) },
+		Now: func() time.Time { return s.now }, MACOf: func(a netip.Addr) string { return s.macs[a] }, Log: slog.New(logLines{&s.logged, ""}),
 	}
 	s.Images.Set("stable", &image.Image{Manifest: m, Text: []byte("the manifest"), Signature: image.Signature{Manifest: []byte("what was signed")}, Digest: "sha256:first", Source: image.Blobs(dir)})
 	return s
@@ -145,7 +173,8 @@ func TestFirmwareGetsItsFiles(t *testing.T) {
 	s := newStage(t)
 	// In this order: what has no prefix is known by the address it comes from.
 	for _, c := range []struct{ name, want string }{
-		{"52617370/config.txt", "arm_64bit=1\n"}, {"52617370/cmdline.txt", "pikelet.slot=net\n"}, {"d8-3a-dd-01-02-03/cmdline.txt", "pikelet.slot=net\n"},
+		{"52617370/config.txt", "arm_64bit=1\n"}, {"52617370/cmdline.txt", "pikelet.slot=net\n"}, {"d8-3a-dd-01-02-03/cmdline.txt",
+			"pikelet.slot=net\n"},
 		{"/52617370/overlays/x.dtbo", "an overlay"}, {"config.txt", "arm_64bit=1\n"}, {"bootcode.bin", "first stage"},
 	} {
 		if got, err := s.fetch(piIP, c.name); err != nil || got != c.want {
@@ -153,8 +182,10 @@ func TestFirmwareGetsItsFiles(t *testing.T) {
 		}
 	}
 	for _, name := range []string{
-		"52617370/root.squashfs", "52617370/pieeprom.upd", "52617370/overlays/recovery.bin", "pieeprom.upd", "52617370/cmdline-a.txt", "52617370/start4.elf",
-		"52617370/../../etc/passwd", "../etc/passwd", "52617370//etc/passwd", "52617370/.", "52617370/", "", "/", "52617370/overlays/../config.txt", "52617370/config.txt\x00x",
+		"52617370/root.squashfs", "52617370/pieeprom.upd", "52617370/overlays/recovery.bin", "pieeprom.upd", "52617370/cmdline-a.txt",
+		"52617370/start4.elf",
+		"52617370/../../etc/passwd", "../etc/passwd", "52617370//etc/passwd", "52617370/.", "52617370/", "", "/",
+		"52617370/overlays/../config.txt", "52617370/config.txt\x00x",
 		"99999999/config.txt",
 	} {
 		if got, err := s.fetch(piIP, name); err == nil {
@@ -178,8 +209,8 @@ func TestConfigRule(t *testing.T) {
 		if status != http.StatusForbidden || !strings.Contains(text, why) || strings.Contains(text, "seed") {
 			t.Errorf("%d %q, want it refused with %q", status, text, why)
 		}
-		if len(s.log) == 0 || !strings.Contains(s.log[len(s.log)-1], why) {
-			t.Errorf("it was not logged: %q", s.log)
+		if len(s.logged) == 0 || !strings.Contains(s.logged[len(s.logged)-1], why) {
+			t.Errorf("it was not logged: %q", s.logged)
 		}
 	}
 	s := newStage(t)
@@ -250,8 +281,10 @@ func TestBootPlane(t *testing.T) {
 		{root, nil, 200, string(s.files["root.squashfs"])},
 		{root, []string{"Range", "bytes=249990-"}, 206, string(s.files["root.squashfs"][249990:])},
 		{root, []string{"Range", "bytes=999999-"}, 416, "invalid range: failed to overlap\n"},
-		{bootapi.Request{Kind: bootapi.Blob, Machine: pi, Digest: image.DigestOf(nil)}, nil, 404, image.DigestOf(nil) + " is no file of small 1.2\n"},
-		{bootapi.Request{Kind: bootapi.Manifest, Machine: bootapi.Machine{Serial: "1", MAC: piMAC, Build: "old"}}, nil, 404, "build old is not served here any more: restart\n"},
+		{bootapi.Request{Kind: bootapi.Blob, Machine: pi, Digest: image.DigestOf(nil)}, nil, 404, image.DigestOf(nil) +
+			" not found in small 1.2\n"},
+		{bootapi.Request{Kind: bootapi.Manifest, Machine: bootapi.Machine{Serial: "1", MAC: piMAC, Build: "old"}}, nil, 404,
+			"build old is not served here any more: restart\n"},
 		{bootapi.Request{Kind: bootapi.Progress, Machine: pi}, nil, 204, ""},
 	} {
 		if status, text := s.asks(piIP, c.q, c.head...); status != c.status || text != c.want {
@@ -265,7 +298,8 @@ func TestBootPlane(t *testing.T) {
 		t.Errorf("another machine's report was taken: %d", status)
 	}
 	for _, bad := range []struct{ method, url, body string }{
-		{"GET", "/", ""}, {"GET", "/v1/nodes", ""}, {"POST", "/v1/config?serial=1&mac=d8:3a:dd:01:02:03&build=build1", ""}, {"DELETE", root.Encode(), ""},
+		{"GET", "/", ""}, {"GET", "/v1/nodes", ""}, {"POST", "/v1/config?serial=1&mac=d8:3a:dd:01:02:03&build=build1", ""}, {"DELETE",
+			root.Encode(), ""},
 		{"GET", "/v1/blob/../../../etc/passwd?serial=1&mac=d8:3a:dd:01:02:03&build=build1", ""},
 		{"POST", bootapi.Request{Kind: bootapi.Progress, Machine: pi}.Encode(), strings.Repeat("x", bootapi.MaxReport+1)},
 		{"POST", bootapi.Request{Kind: bootapi.Progress, Machine: pi}.Encode(), `{"stage":"king"}`},
@@ -288,8 +322,9 @@ func TestDamagedBlob(t *testing.T) {
 	if err := os.Truncate(s.Images.Current("stable").Source.(image.Blobs).Path(f.Digest), 10); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.fetch(piIP, "52617370/vmlinuz"); err == nil || !strings.Contains(strings.Join(s.log, "\n"), "opening vmlinuz of small 1.2") {
-		t.Errorf("%v, %q", err, s.log)
+	if _, err := s.fetch(piIP, "52617370/vmlinuz"); err == nil || !strings.Contains(strings.Join(s.logged, "\n"),
+		"opening vmlinuz of small 1.2") {
+		t.Errorf("%v, %q", err, s.logged)
 	}
 }
 
@@ -299,7 +334,8 @@ func offer(t *testing.T, s *stage, mac string, id string, class string) *dhcpv4.
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := dhcpv4.NewDiscovery(hw, dhcpv4.WithOption(dhcpv4.OptClassIdentifier(class)), dhcpv4.WithOption(dhcpv4.OptGeneric(dhcpv4.OptionClientMachineIdentifier, []byte(id))))
+	m, err := dhcpv4.NewDiscovery(hw, dhcpv4.WithOption(dhcpv4.OptClassIdentifier(class)),
+		dhcpv4.WithOption(dhcpv4.OptGeneric(dhcpv4.OptionClientMachineIdentifier, []byte(id))))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -310,10 +346,10 @@ func offer(t *testing.T, s *stage, mac string, id string, class string) *dhcpv4.
 	return got
 }
 
-// TestWhoIsAnswered: with addresses to give everybody gets one, but a Pi that
+// TestAnsweredMachines: with addresses to give everybody gets one, but a Pi that
 // is not adopted, which would only fail to boot; beside another server nobody
 // hears anything but Pis that are.
-func TestWhoIsAnswered(t *testing.T) {
+func TestAnsweredMachines(t *testing.T) {
 	const class = "PXEClient:Arch:00000:UNDI:002001"
 	adopted, stranger := "\x00RPi4\x14\x31\xc0\x00\xdd\x01\x02\x03\x70\x73\x61\x52", "\x00RPi4\x14\x31\xc0\x00\xdd\x0a\x0b\x0c\x99\x99\x99\x99"
 	for _, proxy := range []bool{false, true} {
@@ -321,7 +357,8 @@ func TestWhoIsAnswered(t *testing.T) {
 		if !proxy {
 			s.Pool = &Pool{First: netip.MustParseAddr("10.0.0.50"), Last: netip.MustParseAddr("10.0.0.59"), Network: dhcp.Network{Bits: 24}}
 		}
-		if got := offer(t, s, piMAC, adopted, class); got == nil || got.YourIPAddr.IsUnspecified() != proxy || got.ClassIdentifier() != "PXEClient" {
+		if got := offer(t, s, piMAC, adopted, class); got == nil || got.YourIPAddr.IsUnspecified() != proxy ||
+			got.ClassIdentifier() != "PXEClient" {
 			t.Errorf("proxy %v: an adopted Pi got %v", proxy, got)
 		}
 		if got := offer(t, s, otherMAC, stranger, class); got != nil {

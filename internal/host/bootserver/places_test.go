@@ -54,10 +54,10 @@ func (s *stage) serveFiles() net.Addr {
 	return conn.LocalAddr()
 }
 
-// TestPlacesOfKnownMachines: strangers fill all transfers that they can have, and
+// TestTransfersOfKnownMachines: strangers fill all transfers that they can have, and
 // so do those that say a listed serial; a machine whose hardware address is named
 // has its file at once.
-func TestPlacesOfKnownMachines(t *testing.T) {
+func TestTransfersOfKnownMachines(t *testing.T) {
 	s := newStage(t)
 	s.Roster = inventory{known: func(m Machine) (string, bool) {
 		if m.Serial == piSerial {
@@ -111,9 +111,9 @@ func TestUnknownHardwareAddress(t *testing.T) {
 	}
 }
 
-// TestNameOfAnother: a file's name that begins with another machine's hardware
+// TestHardwareAddressPrefixMustMatch: a file's name that begins with another machine's hardware
 // address gives nothing, and tells nothing of that machine.
-func TestNameOfAnother(t *testing.T) {
+func TestHardwareAddressPrefixMustMatch(t *testing.T) {
 	s := newStage(t)
 	s.Roster = some{piMAC}
 	if got, err := s.fetch(otherIP, "d8-3a-dd-01-02-03/config.txt"); err == nil {
@@ -154,9 +154,9 @@ func TestShareOfRequest(t *testing.T) {
 	}
 }
 
-// TestSerialComesLate: firmware that names its files by its hardware address, and
+// TestSerialKnownAfterDHCP: firmware that names its files by its hardware address, and
 // whose DHCP was not seen, says its serial with its claim.
-func TestSerialComesLate(t *testing.T) {
+func TestSerialKnownAfterDHCP(t *testing.T) {
 	s := newStage(t)
 	s.Roster = some{piMAC}
 	for _, name := range []string{"config.txt", "vmlinuz", "initramfs"} {

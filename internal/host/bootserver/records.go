@@ -17,7 +17,7 @@ import (
 	"github.com/pikelet-os/pikelet/internal/shared/atomicfile"
 )
 
-// Records are what a server remembers of machines: a folder with a small file
+// Records are what a server remembers of machines: a directory with a small file
 // for each, fit for git. A second server on a copy of it knows the same. Each
 // goes by a serial, or by a serial and a hardware address.
 type Records[T any] struct {
@@ -41,7 +41,7 @@ func (m Machine) record() string { return m.Serial + "-" + strings.ReplaceAll(m.
 // maxRecord bounds a file, in bytes.
 const maxRecord = 4 << 10
 
-// Load reads the folder; one that is not there yet holds none. Its error names
+// Load reads the directory; one that is not there yet holds none. Its error names
 // the file that is wrong.
 func (r *Records[T]) Load() error {
 	r.mu.Lock()
@@ -71,7 +71,7 @@ func (r *Records[T]) Load() error {
 		d := yaml.NewDecoder(bytes.NewReader(b))
 		d.KnownFields(true)
 		if err := d.Decode(&one); err != nil {
-			return fmt.Errorf("%s: %w; mend it, or remove it: the machine is then one that nothing is known of", name, err)
+			return fmt.Errorf("%s: %w; fix the file, or remove it, which forgets the machine", name, err)
 		}
 		r.list[key] = one
 	}

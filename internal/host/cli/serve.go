@@ -114,7 +114,7 @@ func runServe(ctx context.Context, ref string, o serveOptions, a *app) error {
 	if err != nil {
 		return err
 	}
-	s := &bootserver.Server{Reference: ref, IP: own.Addr(), Port: o.Port, Most: o.Most, Now: time.Now, MACOf: bootserver.Neighbour, Log: a.print}
+	s := &bootserver.Server{Reference: ref, IP: own.Addr(), Port: o.Port, Most: o.Most, Now: time.Now, MACOf: bootserver.Neighbour, Log: a.log}
 	if o.Pool != "" {
 		if s.Pool, err = o.pool(own); err != nil {
 			return err

@@ -108,7 +108,8 @@ func (c *checker) check(prefix string, cfg *Config) {
 
 // reserved are accounts that images have; those of packages are too many to
 // list, so a node refuses to change any but root.
-var reserved = []string{"bin", "daemon", "adm", "lp", "sync", "shutdown", "halt", "mail", "news", "uucp", "cron", "ftp", "sshd", "games", "ntp", "guest", "nobody", "chrony"}
+var reserved = []string{"bin", "daemon", "adm", "lp", "sync", "shutdown", "halt", "mail", "news", "uucp", "cron", "ftp", "sshd",
+	"games", "ntp", "guest", "nobody", "chrony"}
 
 // doasWords are the words of doas.conf(5): a rule for an account of that name is
 // a syntax error there, and doas then lets nobody do anything.
@@ -124,13 +125,13 @@ func (c *checker) users(prefix string, users []User) {
 		case slices.Contains(reserved, u.Name):
 			c.Add(field+".name", "%q belongs to the system", u.Name)
 		case seen[u.Name]:
-			c.Add(field+".name", "there is a user %q above", u.Name)
+			c.Add(field+".name", "duplicate user %q", u.Name)
 		case u.Admin && slices.Contains(doasWords, u.Name):
 			c.Add(field+".name", "%q is a word of doas.conf, where admins stand; an admin needs another name", u.Name)
 		}
 		seen[u.Name] = true
 		if len(u.Keys) == 0 {
-			c.Add(field+".keys", "none; without a key nobody can log in as %s, and there are no passwords", u.Name)
+			c.Add(field+".keys", "missing; there are no passwords, so want a key for %s", u.Name)
 		}
 		for k, key := range u.Keys {
 			if err := checkKey(key); err != nil {
@@ -220,7 +221,7 @@ func (c *checker) registries(field string, r Registries) {
 		}
 		for _, from := range sorted(m.Rewrite) {
 			if _, err := regexp.Compile(from); err != nil {
-				c.Add(fmt.Sprintf("%s.mirrors.%s.rewrite", field, name), "%q is no regular expression: %v", from, err)
+				c.Add(fmt.Sprintf("%s.mirrors.%s.rewrite", field, name), "%q: invalid regular expression: %v", from, err)
 			}
 		}
 	}
@@ -233,15 +234,15 @@ func (c *checker) registries(field string, r Registries) {
 	}
 }
 
-// writableTops are the folders a config's files may be in: the others belong
+// writableTops are the directories a config's files may be in: the others belong
 // to the image.
 var writableTops = []string{"/etc/", "/var/", "/root/", "/home/"}
 
-// ownFolder is where state and volume are mounted.
-const ownFolder = "/var/lib/pikelet/"
+// ownDir is where state and volume are mounted.
+const ownDir = "/var/lib/pikelet/"
 
-// isFolder reports whether something is mounted at a path or below it.
-func isFolder(name string) bool {
+// isDirectory reports whether something is mounted at a path or below it.
+func isDirectory(name string) bool {
 	return slices.ContainsFunc(node.WritablePaths(), func(w node.Writable) bool {
 		return w.Path == name || strings.HasPrefix(w.Path, name+"/")
 	})
@@ -254,12 +255,12 @@ func (c *checker) files(prefix string, cfg *Config) {
 		switch {
 		case path.Clean(f.Path) != f.Path || !slices.ContainsFunc(writableTops, func(t string) bool { return strings.HasPrefix(f.Path, t) }):
 			c.Add(at+".path", "%q: want a file below /etc, /var, /root or /home; the rest belongs to the image", f.Path)
-		case strings.HasPrefix(f.Path, ownFolder):
-			c.Add(at+".path", "%q: what is below %s belongs to Pikelet", f.Path, ownFolder)
-		case isFolder(f.Path):
-			c.Add(at+".path", "%q is a folder of the system; want a file in it", f.Path)
+		case strings.HasPrefix(f.Path, ownDir):
+			c.Add(at+".path", "%q: what is below %s belongs to Pikelet", f.Path, ownDir)
+		case isDirectory(f.Path):
+			c.Add(at+".path", "%q is a directory of the system; want a file in it", f.Path)
 		case seen[f.Path]:
-			c.Add(at+".path", "there is a file %s above", f.Path)
+			c.Add(at+".path", "duplicate path %s", f.Path)
 		}
 		seen[f.Path] = true
 		if f.Mode != "" && (!modeForm.MatchString(f.Mode) || f.Mode == "0000") {
@@ -269,7 +270,7 @@ func (c *checker) files(prefix string, cfg *Config) {
 			c.Add(at+".mode", "%s lets others read what is secret", f.Mode)
 		}
 		if f.Owner != "" && f.Owner != "root" && !slices.ContainsFunc(cfg.Users, func(u User) bool { return u.Name == f.Owner }) {
-			c.Add(at+".owner", "%q is none of users", f.Owner)
+			c.Add(at+".owner", "%q: not found in users", f.Owner)
 		}
 	}
 }

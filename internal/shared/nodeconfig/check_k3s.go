@@ -64,7 +64,8 @@ func checkLabel(key, value string) error {
 		slices.ContainsFunc(kubeletNamespaces, func(n string) bool { return inNamespace(prefix, n) }) {
 		return nil
 	}
-	return fmt.Errorf("the kubelet refuses to give itself a label in %s, and k3s does not start; set it when the node has joined: kubectl label node NAME %s=%s",
+	return fmt.Errorf("the kubelet refuses to give itself a label in %s, and k3s does not start; set it when the node has "+
+		"joined: kubectl label node NAME %s=%s",
 		prefix, key, value)
 }
 
@@ -146,6 +147,7 @@ func (c *checker) clusterInit(prefix string, cfg *Config) {
 		return
 	}
 	if cfg.Volume.Place() == OnMemory {
-		c.Add(prefix+"volume.on", "memory: the etcd of cluster-init would be gone at the next boot, and the cluster with it; want state, disk or iscsi")
+		c.Add(prefix+"volume.on", "memory: the etcd of cluster-init would be gone at the next boot, and the cluster with it; want "+
+			"state, disk or iscsi")
 	}
 }

@@ -92,7 +92,8 @@ func cutOptions(line string) (options, rest string, err error) {
 			quoted = !quoted
 			escaped = escaped || i > 0 && line[i-1] == '\\'
 		case line[i] == ' ' && !quoted && escaped && strings.Contains(line[i:], `"`):
-			return "", "", errors.New(`the options before the key have a blank between \" and \", where the SSH server ends them; want ' instead of \"`)
+			return "", "", errors.New(`the options before the key have a blank between \" and \", ` +
+				`where the SSH server ends them; want ' instead of \"`)
 		case line[i] == ' ' && !quoted:
 			return line[:i], line[i+1:], nil
 		}

@@ -17,7 +17,7 @@ func (c *checker) network(field string, n Network) {
 	for i, in := range n.Interfaces {
 		at := fmt.Sprintf("%s.interfaces[%d]", field, i)
 		if _, twice := seen[in.Name]; twice {
-			c.Add(at+".name", "%s is set up above", in.Name)
+			c.Add(at+".name", "%s: duplicate interface", in.Name)
 		}
 		seen[in.Name] = i
 		c.link(at, in)

@@ -17,7 +17,7 @@ func (c *checker) iscsi(field string, s ISCSI) {
 		at := fmt.Sprintf("%s.targets[%d]", field, i)
 		c.iqn(at+".name", t.Name)
 		if seen[t.Name] {
-			c.Add(at+".name", "there is a target %s above; give it several portals instead", t.Name)
+			c.Add(at+".name", "duplicate target %s; give one target several portals instead", t.Name)
 		}
 		seen[t.Name] = true
 		if len(t.Portals) == 0 {
@@ -116,7 +116,7 @@ func (c *checker) volume(field string, cfg *Config) {
 		c.Add(field+".format", "a volume on %s needs no formatting", v.Place())
 	}
 	if v.Size != "" && !sizeForm.MatchString(v.Size) {
-		c.Add(field+".size", "%q is no size; write it as 512MiB or 1GiB", v.Size)
+		c.Add(field+".size", "%q: invalid size; want one such as 512MiB or 1GiB", v.Size)
 	}
 	if v.LUN < 0 || v.LUN > 16383 {
 		c.Add(field+".lun", "%d: want 0 to 16383", v.LUN)
@@ -163,7 +163,8 @@ func (c *checker) device(field string, v Volume) {
 			c.Add(field+".format", "a disk that is found by %s holds a filesystem already; format goes with the name of a device", kind)
 		}
 	default:
-		c.Add(field+".device", "%q: want a disk such as /dev/nvme0n1, its name in /dev/disk/by-id, or LABEL=... or UUID=... of its ext4", v.Device)
+		c.Add(field+".device", "%q: want a disk such as /dev/nvme0n1, its name in /dev/disk/by-id, or LABEL=... or UUID=... of its ext4",
+			v.Device)
 	}
 }
 
@@ -180,5 +181,5 @@ func (c *Config) VolumeTarget() (Target, error) {
 	if c.Volume.Target == "" {
 		return Target{}, fmt.Errorf("missing; iscsi.targets has %d, so name the one that holds the volume", len(c.ISCSI.Targets))
 	}
-	return Target{}, fmt.Errorf("%q is none of iscsi.targets", c.Volume.Target)
+	return Target{}, fmt.Errorf("%q: not found in iscsi.targets", c.Volume.Target)
 }

@@ -45,7 +45,7 @@ type Config struct {
 	ISCSI ISCSI `yaml:"iscsi,omitempty"`
 	// Volume is where k3s and pods keep their data. Default: on state.
 	Volume Volume `yaml:"volume,omitempty"`
-	// Upgrades says whether the node looks for new releases by itself.
+	// Upgrades reports whether the node looks for new releases by itself.
 	Upgrades Upgrades `yaml:"upgrades,omitempty"`
 	// Datastore says how a k3s server keeps its datastore over an upgrade.
 	Datastore Datastore `yaml:"datastore,omitempty"`
@@ -62,7 +62,7 @@ type Config struct {
 	Modules []string `yaml:"modules,omitempty"`
 }
 
-// Upgrades says whether the node looks for new releases by itself. What
+// Upgrades reports whether the node looks for new releases by itself. What
 // registries says of a registry counts for these too.
 type Upgrades struct {
 	// Poll is how often the channel is asked, such as 6h; nodes do so at
@@ -318,7 +318,7 @@ type Duration time.Duration
 func (d *Duration) UnmarshalYAML(n *yaml.Node) error {
 	v, err := time.ParseDuration(n.Value)
 	if err != nil || v < 0 {
-		return yamlcheck.TypeError(n, "%q is no span of time; write it as 60s or 10m", n.Value)
+		return yamlcheck.TypeError(n, "%q: invalid duration; want one such as 60s or 10m", n.Value)
 	}
 	*d = Duration(v)
 	return nil
@@ -341,7 +341,8 @@ func (c *Config) Encode() ([]byte, error) {
 		return nil, fmt.Errorf("encoding a node config: %w", err)
 	}
 	if b.Len() > MaxSize {
-		return nil, fmt.Errorf("encoding a node config: it has %d bytes, and the card has room for %d; leave out files, or bring them in a layer", b.Len(), MaxSize)
+		return nil, fmt.Errorf("encoding a node config: it has %d bytes, and the card has room for %d; leave out files, or bring "+
+			"them in a layer", b.Len(), MaxSize)
 	}
 	return b.Bytes(), nil
 }
@@ -354,7 +355,7 @@ const Taken = "# The node has taken the config that was here, and keeps it on it
 	"# partition. To change it, write a new one over this file. The file must keep\n" +
 	"# its length: pikelet node write does that.\n"
 
-// Blank says whether a file for a config holds none: blanks, zeros and
+// Blank reports whether a file for a config holds none: blanks, zeros and
 // comments only.
 func Blank(b []byte) bool {
 	for _, line := range strings.Split(strings.Trim(string(b), "\x00"), "\n") {

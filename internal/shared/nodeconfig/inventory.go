@@ -169,7 +169,7 @@ const minSecret = 32
 func (c *checker) inventory(f *Document, boards []string) {
 	inv := f.Inventory
 	if s := inv.ClusterSecret; s != "" && len(s) < minSecret && !IsEncrypted(s) {
-		c.Add("cluster-secret", "it has %d characters; want at least %d that nobody guesses: openssl rand -hex 32", len(s), minSecret)
+		c.Add("cluster-secret", "it has %d characters; want at least %d random ones, as openssl rand -hex 32 prints", len(s), minSecret)
 	}
 	if len(inv.Nodes) == 0 {
 		c.Add("nodes", "none")
@@ -248,7 +248,8 @@ func (c *checker) merged(f *Document, i int, claim func(field, what, value strin
 	}
 	if cfg.Volume.Place() == OnISCSI {
 		if t, err := cfg.VolumeTarget(); err == nil {
-			claim(at+".volume", "the volume", fmt.Sprintf("%s, LUN %d: a filesystem has one owner, and two would destroy it", t.Name, cfg.Volume.LUN))
+			claim(at+".volume", "the volume", fmt.Sprintf("%s, LUN %d: a filesystem has one owner, and two would destroy it", t.Name,
+				cfg.Volume.LUN))
 		}
 		if f.Inventory.Nodes[i].Serial == "" && f.Inventory.Nodes[i].MAC == "" && f.Inventory.Nodes[i].Board != "" {
 			c.Add(at+".volume", "every %s would take this LUN, and two would destroy it; match by serial or mac", f.Inventory.Nodes[i].Board)
@@ -361,7 +362,8 @@ func (f *Document) For(m Machine, name string, decrypt func(string) (string, err
 			}
 		}
 		if len(secret) < minSecret {
-			return nil, fmt.Errorf("%s: cluster-secret: it has %d characters; want at least %d that nobody guesses: openssl rand -hex 32", f.file, len(secret), minSecret)
+			return nil, fmt.Errorf("%s: cluster-secret: it has %d characters; want at least %d random ones, as openssl rand -hex 32 prints",
+				f.file, len(secret), minSecret)
 		}
 		if cfg.Seed, err = SeedOf(secret, name); err != nil {
 			return nil, err

@@ -23,16 +23,23 @@ func TestOptionsFitTheRole(t *testing.T) {
 	for text, c := range map[string]struct{ warning, err string }{
 		asAgent + "options: {kubelet-arg: [max-pods=30], kubelet-arg+: [v=2], node-ip: 10.0.0.2, snapshotter: native}}": {"", ""},
 		asAgent + "options: {disable-apiserver-lb: true}}":                                                              {"", ""},
-		asAgent + "options: {flannel-backend: host-gw}}":                                                                {"", "nodes.yaml:1: k3s.options.flannel-backend: only servers take it"},
-		asAgent + "options: {tls-san+: [a]}}":                                                                           {"", "k3s.options.tls-san+: only servers take it"},
-		asAgent + "options: {flanel-iface: eth0}}":                                                                      {"", "k3s.options.flanel-iface: k3s has no such option, and would not start"},
-		asAgent + "options: {d: /tmp/x}}":                                                                               {"", "k3s.options.d: spell it data-dir"},
-		asServer + "options: {flannel-backend: host-gw, node-ip: 10.0.0.2, etcd-s3: true, secrets-encryption: true}}":   {"", ""},
-		asServer + "options: {flanel-backend: host-gw}}":                                                                {"nodes.yaml:1: k3s.options.flanel-backend: k3s has no such option; a server skips it", ""},
-		asServer + "options: {disable-apiserver-lb: true}}":                                                             {"only agents take it; a server skips it", ""},
-		asServer + "options: {t: secret}}":                                                                              {"", "k3s.options.t: spell it token"},
-		asServer + "shutdown-grace: 10m}":                                                                               {"", ""},
-		asServer + "shutdown-grace: 10m1s}":                                                                             {"", "k3s.shutdown-grace: 10m1s: want at most 10m0s"},
+		asAgent + "options: {flannel-backend: host-gw}}": {"",
+			"nodes.yaml:1: k3s.options.flannel-backend: only servers take it"},
+		asAgent + "options: {tls-san+: [a]}}": {"",
+			"k3s.options.tls-san+: only servers take it"},
+		asAgent + "options: {flanel-iface: eth0}}": {"",
+			"k3s.options.flanel-iface: k3s has no such option, and would not start"},
+		asAgent + "options: {d: /tmp/x}}": {"",
+			"k3s.options.d: spell it data-dir"},
+		asServer + "options: {flannel-backend: host-gw, node-ip: 10.0.0.2, etcd-s3: true, secrets-encryption: true}}": {"", ""},
+		asServer + "options: {flanel-backend: host-gw}}":                                                              {"nodes.yaml:1: k3s.options.flanel-backend: k3s has no such option; a server skips it", ""},
+		asServer + "options: {disable-apiserver-lb: true}}": {"only " +
+			"agents take it; a server skips it", ""},
+		asServer + "options: {t: secret}}": {"",
+			"k3s.options.t: spell it token"},
+		asServer + "shutdown-grace: 10m}": {"", ""},
+		asServer + "shutdown-grace: 10m1s}": {"",
+			"k3s.shutdown-grace: 10m1s: want at most 10m0s"},
 	} {
 		warnings, err := load(t, text).CheckK3s()
 		if c.err == "" != (err == nil) || err != nil && !strings.Contains(err.Error(), c.err) {

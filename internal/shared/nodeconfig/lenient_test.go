@@ -5,18 +5,25 @@ import (
 	"testing"
 )
 
-// TestForgivingKeepsTheRest: a config that an earlier image took keeps its
+// TestLenientKeepsTheRest: a config that an earlier image took keeps its
 // users and its network under stricter rules; only what is wrong is gone, and
 // k3s is not started without a part of what it is made of.
-func TestForgivingKeepsTheRest(t *testing.T) {
+func TestLenientKeepsTheRest(t *testing.T) {
 	for text, want := range map[string]string{
-		"hostname: attic\nusers: [{name: anna, keys: ['from=\"10.0.0.1\" " + key + "', '" + key + "']}]\nk3s: {role: server}\n": "attic 1 users 1 keys server",
-		"hostname: attic\nusers: [{name: eve, keys: [x]}, {name: anna, keys: ['" + key + "']}]\n":                               "attic 1 users 1 keys ",
-		"hostname: Attic\nusers: [{name: anna, keys: ['" + key + "']}]\n":                                                       " 1 users 1 keys ",
-		"users: [{name: anna, keys: ['" + key + "']}]\nk3s: {role: server, labels: {node-role.kubernetes.io/worker: 'true'}}\n": " 1 users 1 keys ",
-		"users: [{name: anna, keys: ['" + key + "']}]\nk3s: {role: server}\nvolume: {on: disk, device: sda}\n":                  " 1 users 1 keys ",
-		"users: [{name: anna, keys: ['" + key + "']}]\nk3s: {role: agent, token: t}\n":                                          " 1 users 1 keys ",
-		"users: [{name: anna, keys: ['" + key + "']}]\nsysctls: {a: '1', b.c: '1'}\nfuture: {x: y}\n":                           " 1 users 1 keys ",
+		"hostname: attic\nusers: [{name: anna, keys: ['from=\"10.0.0.1\" " + key + "', '" + key +
+			"']}]\nk3s: {role: server}\n": "attic 1 users 1 keys server",
+		"hostname: attic\nusers: [{name: eve, keys: [x]}, {name: anna, keys: ['" + key +
+			"']}]\n": "attic 1 users 1 keys ",
+		"hostname: Attic\nusers: [{name: anna, keys: ['" + key + "']}]\n": " " +
+			"1 users 1 keys ",
+		"users: [{name: anna, keys: ['" + key + "']}]\nk3s: {role: server, labels: {node-role.kubernetes.io/worker: 'true'}}\n": " " +
+			"1 users 1 keys ",
+		"users: [{name: anna, keys: ['" + key + "']}]\nk3s: {role: server}\nvolume: {on: disk, device: sda}\n": " " +
+			"1 users 1 keys ",
+		"users: [{name: anna, keys: ['" + key + "']}]\nk3s: {role: agent, token: t}\n": " " +
+			"1 users 1 keys ",
+		"users: [{name: anna, keys: ['" + key + "']}]\nsysctls: {a: '1', b.c: '1'}\nfuture: {x: y}\n": " " +
+			"1 users 1 keys ",
 	} {
 		if _, err := Over(nil, Machine{}, "n.yaml", []byte(text), false); err == nil {
 			t.Errorf("%s has no mistake", text)

@@ -103,7 +103,7 @@ func (i Interface) VLANOn() (number int, parent string) {
 	return number, parent
 }
 
-// UsesDHCP says whether the interface asks a server for its address.
+// UsesDHCP reports whether the interface asks a server for its address.
 func (i Interface) UsesDHCP() bool {
 	if i.DHCP == nil {
 		return len(i.Addresses) == 0 && !i.SLAAC && !i.Dummy && i.Name != Loopback

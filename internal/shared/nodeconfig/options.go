@@ -45,7 +45,8 @@ func asWritten(n *yaml.Node) *yaml.Node {
 	for _, e := range n.Content {
 		out.Content = append(out.Content, asWritten(e))
 	}
-	if n.Kind != yaml.ScalarNode || n.Style&(yaml.TaggedStyle|yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle) != 0 {
+	const quoted = yaml.TaggedStyle | yaml.SingleQuotedStyle | yaml.DoubleQuotedStyle | yaml.LiteralStyle | yaml.FoldedStyle
+	if n.Kind != yaml.ScalarNode || n.Style&quoted != 0 {
 		return &out
 	}
 	if word, is := yaml11[n.Value]; is {

@@ -97,32 +97,37 @@ func TestLabels(t *testing.T) {
 }
 
 func TestTaints(t *testing.T) {
-	for _, good := range []string{"a=b:NoSchedule", "a:NoExecute", "a=:PreferNoSchedule", "example.com/a=b:NoSchedule", "node-role.kubernetes.io/master=true:NoSchedule"} {
+	for _, good := range []string{"a=b:NoSchedule", "a:NoExecute", "a=:PreferNoSchedule", "example.com/a=b:NoSchedule",
+		"node-role.kubernetes.io/master=true:NoSchedule"} {
 		if _, err := checkTaint(good); err != nil {
 			t.Errorf("%s: %v", good, err)
 		}
 	}
-	for _, bad := range []string{"-x=y:NoSchedule", "a/b/c=d:NoSchedule", strings.Repeat("a", 70) + ":NoSchedule", "a=b:Never", "a", ":NoSchedule", "a=b c:NoSchedule", "a=b:NoSchedule:x"} {
+	for _, bad := range []string{"-x=y:NoSchedule", "a/b/c=d:NoSchedule", strings.Repeat("a", 70) + ":NoSchedule", "a=b:Never", "a",
+		":NoSchedule", "a=b c:NoSchedule", "a=b:NoSchedule:x"} {
 		if _, err := checkTaint(bad); err == nil {
 			t.Errorf("%s is taken", bad)
 		}
 	}
 	_, err := Parse("n.yaml", []byte("k3s: {role: server, taints: ['a=b:NoSchedule', 'a=c:NoSchedule', 'a=b:NoExecute']}"))
-	if err == nil || !strings.Contains(err.Error(), "taints[1]: there is a taint with the same key and effect above") || strings.Contains(err.Error(), "taints[2]") {
+	if err == nil || !strings.Contains(err.Error(), "taints[1]: there is a taint with the same key and effect above") ||
+		strings.Contains(err.Error(), "taints[2]") {
 		t.Errorf("two taints with one key and effect: %v", err)
 	}
 }
 
 // TestServerAddresses are those of k3s-io/k3s#1101 and #2168.
 func TestServerAddresses(t *testing.T) {
-	for _, good := range []string{"https://10.0.0.10:6443", "https://k3s.lan:6443", "https://k3s.lan", "https://[fd00::1]:6443", "https://k3s.lan:6443/"} {
+	for _, good := range []string{"https://10.0.0.10:6443", "https://k3s.lan:6443", "https://k3s.lan", "https://[fd00::1]:6443",
+		"https://k3s.lan:6443/"} {
 		if err := checkServer(good); err != nil {
 			t.Errorf("%s: %v", good, err)
 		}
 	}
 	for _, bad := range []string{
 		"http://a:6443", "a:6443", "https://:6443", "https://a:", "https://a:99999", "https://a:0", "https://u:pw@a:6443", `https://"10.0.0.1"`,
-		"https://a:6443/x", "https://a:6443?x=y", "https://a:6443#x", "https://fd00::1:6443", "https://[10.0.0.1]:6443", "https://a b", "https://10.0.0.256:6443",
+		"https://a:6443/x", "https://a:6443?x=y", "https://a:6443#x", "https://fd00::1:6443", "https://[10.0.0.1]:6443", "https://a b",
+		"https://10.0.0.256:6443",
 	} {
 		if checkServer(bad) == nil {
 			t.Errorf("%s is taken", bad)
@@ -137,9 +142,11 @@ func TestServerAddresses(t *testing.T) {
 // uses, YAML 1.1, and makes text of it, as k3s does for its flags.
 func TestOptionsAsK3sReadsThem(t *testing.T) {
 	for written, want := range map[string]string{
-		"0640": "0640", `"0640"`: "0640", "0o640": "0o640", "0x1F": "0x1F", "1_000": "1_000", "1.10": "1.10", "1e3": "1e3", "10": "10", "-1": "-1", "1.5": "1.5",
+		"0640": "0640", `"0640"`: "0640", "0o640": "0o640", "0x1F": "0x1F", "1_000": "1_000", "1.10": "1.10", "1e3": "1e3", "10": "10",
+		"-1": "-1", "1.5": "1.5",
 		"yes": "true", "no": "false", "on": "true", "Off": "false", "true": "true", "False": "false", `"yes"`: "yes", "'no'": "no",
-		"10:30": "10:30", "190:20:30": "190:20:30", "2026-01-01": "2026-01-01", "10.42.0.0/16": "10.42.0.0/16", "max-pods=30": "max-pods=30", "'~'": "~",
+		"10:30": "10:30", "190:20:30": "190:20:30", "2026-01-01": "2026-01-01", "10.42.0.0/16": "10.42.0.0/16",
+		"max-pods=30": "max-pods=30", "'~'": "~",
 		"123456789012345678901234567890": "123456789012345678901234567890",
 	} {
 		for _, list := range []bool{false, true} {
@@ -197,7 +204,8 @@ func TestTargetNames(t *testing.T) {
 			t.Errorf("%s became %s (%v)", name, got.Name, err)
 		}
 	}
-	for _, name := range []string{"iqn.2026-01.lan:", "iqn.2026.lan:a", "iqn.2026-01.lan:a b", "iqn.2026-01.lan:a/b", "iqn.2026-01.lan:../x", "IQN.2026-01.lan:a", "lan:a"} {
+	for _, name := range []string{"iqn.2026-01.lan:", "iqn.2026.lan:a", "iqn.2026-01.lan:a b", "iqn.2026-01.lan:a/b",
+		"iqn.2026-01.lan:../x", "IQN.2026-01.lan:a", "lan:a"} {
 		if _, err := Parse("n.yaml", []byte("iscsi: {targets: [{name: '"+name+"', portals: [10.0.0.5]}]}")); err == nil {
 			t.Errorf("%s is taken", name)
 		}

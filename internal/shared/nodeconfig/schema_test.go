@@ -65,7 +65,8 @@ func TestSchemaFits(t *testing.T) {
 			t.Errorf("%v\n%s", err, text)
 		}
 	}
-	for _, text := range []string{"hostnam: attic", "hostname: Attic", "users: [{name: a}]", "console: yes please", "nodes: [{serial: xyz}]", "volume: {on: floppy}", "time: {wait: soon}", "y-a: {}\nnodes: [{hostname: attic}]"} {
+	for _, text := range []string{"hostnam: attic", "hostname: Attic", "users: [{name: a}]", "console: yes please",
+		"nodes: [{serial: xyz}]", "volume: {on: floppy}", "time: {wait: soon}", "y-a: {}\nnodes: [{hostname: attic}]"} {
 		if err := check([]byte(text)); err == nil {
 			t.Errorf("%q fits the schema", text)
 		}

@@ -96,5 +96,6 @@ func (f *Document) Public() error {
 	if len(found) == 0 {
 		return nil
 	}
-	return fmt.Errorf("%s holds secrets (%s), and whoever has the image would have them; leave them out, and bring them to each node with pikelet node write", f.file, strings.Join(found, ", "))
+	return fmt.Errorf("%s holds secrets (%s), and whoever has the image would have them; leave them out, and bring them to each "+
+		"node with pikelet node write", f.file, strings.Join(found, ", "))
 }

@@ -26,7 +26,7 @@ func minutes(s string) (int, error) {
 	return t.Hour()*60 + t.Minute(), err
 }
 
-// Contains says whether the window is open.
+// Contains reports whether the window is open.
 func (w Window) Contains(t time.Time) bool {
 	m := t.Hour()*60 + t.Minute()
 	if w.From < w.To {

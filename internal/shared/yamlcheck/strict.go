@@ -52,9 +52,11 @@ func (c *Checker) Decode(b []byte, v any) (*yaml.Node, bool) {
 		if m := unknownAnchor.FindStringSubmatch(err.Error()); m != nil {
 			c.problems = append(c.problems, problem{line: lineOf(b, "*"+m[1]), text: aliasText})
 		} else if tab := tabForm.FindIndex(b); tab != nil && strings.Contains(err.Error(), "cannot start any token") {
-			c.problems = append(c.problems, problem{line: 1 + bytes.Count(b[:tab[0]], []byte("\n")), text: "the line is indented with a tab; YAML takes blanks only"})
+			c.problems = append(c.problems, problem{line: 1 + bytes.Count(b[:tab[0]], []byte("\n")),
+				text: "the line is indented with a tab; YAML takes blanks only"})
 		} else if strings.Contains(err.Error(), "incompatible YAML document") {
-			c.problems = append(c.problems, problem{line: lineOf(b, "%YAML"), text: "another version of YAML; remove the line that begins with %YAML"})
+			c.problems = append(c.problems, problem{line: lineOf(b, "%YAML"),
+				text: "another version of YAML; remove the line that begins with %YAML"})
 		} else {
 			c.Decoding(err)
 		}
@@ -151,7 +153,8 @@ func (c *Checker) Decoding(err error) {
 	for _, t := range texts {
 		if m := unknownField.FindStringSubmatch(t); m != nil {
 			line, _ := strconv.Atoi(m[1])
-			c.problems = append(c.problems, problem{line: line, text: m[2] + ": there is no such field; is it misspelt or indented wrongly?", unknown: true})
+			c.problems = append(c.problems, problem{line: line, text: m[2] +
+				": there is no such field; is it misspelt or indented wrongly?", unknown: true})
 			continue
 		}
 		line := 0
@@ -190,7 +193,8 @@ func plainly(text string) string {
 	if m == nil {
 		return text
 	}
-	is := map[string]string{"str": "text", "seq": "a list", "map": "a map of fields", "int": "a number", "float": "a number", "bool": "true or false"}[m[1]]
+	is := map[string]string{"str": "text", "seq": "a list", "map": "a map of fields", "int": "a number", "float": "a number",
+		"bool": "true or false"}[m[1]]
 	want := "a map of fields"
 	switch to := strings.TrimPrefix(m[2], "*"); {
 	case strings.HasPrefix(to, "[]"):

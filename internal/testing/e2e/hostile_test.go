@@ -97,7 +97,7 @@ func speakFor(serial uint32, build string) {
 func (s *server) untouched(t *testing.T) {
 	t.Helper()
 	for _, line := range strings.Split(s.said(), "\n") {
-		if strings.Contains(line, "has its config") && strings.Contains(line, hostileMAC.String()) {
+		if strings.Contains(line, "sent a node config") && strings.Contains(line, "mac="+hostileMAC.String()) {
 			t.Errorf("the hostile machine had a config: %s", line)
 		}
 	}

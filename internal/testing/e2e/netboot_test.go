@@ -320,7 +320,7 @@ func TestNetboot(t *testing.T) {
 	p.prompt()
 	p.run("pikeletd status", "started without a card, by the boot server 10.77.0.1:8069")
 	p.works("until ip -4 addr show dev eth0 | grep -q 10.77.0.; do sleep 1; done")
-	s.says(": healthy")
+	s.says("stage=healthy")
 	release("1.3", "10s", "layers: [{folder: "+strings.TrimSuffix(sick, "/usr/lib/pikelet/checks.d")+"}]\n")
 	p.expect("the boot server has release 1.3 for this node; restarting into it", "small 1.3, slot net",
 		"this release is not well here: after 10s: fan: the fan stands still", "the boot server has release 1.2 for this node; restarting into it", "small 1.2, slot net")
@@ -382,7 +382,7 @@ func TestNetROMs(t *testing.T) {
 			}
 		})
 	}
-	s.says("tftp: 10.77.0.20 has 00000004/")
+	s.says("client=10.77.0.20 file=00000004/")
 	// With dnsmasq as what names the server, in its own way.
 	t.Run("dnsmasq names it", func(t *testing.T) { dnsmasqNamesIt(t, r.Artifact.Dir) })
 	// A stock client gets an address, keeps it, and is told what it needs.
@@ -422,7 +422,7 @@ func TestNetROMs(t *testing.T) {
 		if err := <-booted; err != nil {
 			t.Error(err)
 		}
-		s.says("adopted: serial 000000ff as \"cellar\"")
+		s.says("msg=\"adopted a machine\" serial=000000ff")
 		if b, err := os.ReadFile(filepath.Join(s.state, "adopted/000000ff.yaml")); err != nil || !strings.Contains(string(b), rom.MAC.String()) {
 			t.Errorf("adopted is (%v) %s", err, b)
 		}

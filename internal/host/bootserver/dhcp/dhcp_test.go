@@ -39,19 +39,25 @@ func TestIdentify(t *testing.T) {
 		id    []byte
 		want  Client
 	}{
-		"a Pi 4":                      {pxe, slice("\x00RPi4\x14\x31\xc0\x00", mac[2:], serial), Client{Firmware, mac.String(), "52617370", "RPi4", ""}},
-		"a Pi 5":                      {pxe, slice("\x00RPi5\x70\x41\xc0\x00", mac[2:], serial), Client{Firmware, mac.String(), "52617370", "RPi5", ""}},
-		"a model that moves a cursor": {pxe, slice("\x00RPi\x1b\x14\x31\xc0\x00", mac[2:], serial), Client{Firmware, mac.String(), "52617370", "", ""}},
-		"a tag of its own":            {pxe, slice("\x00ABCD\x70\x41\xc0\x00", mac[2:], serial), Client{Firmware, mac.String(), "52617370", "", ""}},
-		"a tag that is back to front": {pxe, slice("\x004iPR\x11\x31\xc0\x00\x00\x00\x00\x00", serial), Client{Firmware, mac.String(), "52617370", "", ""}},
-		"the ROM of a 3B":             {pxe, slice("\x00", bytes.Repeat([]byte{0x44}, 16)), Client{Firmware, mac.String(), "", "", ""}},
-		"a 3B+":                       {pxe, slice("\x00", bytes.Repeat(serial, 4)), Client{Firmware, mac.String(), "52617370", "", ""}},
-		"/init":                       {bootapi.Class, nil, Client{Node, mac.String(), "", "", ""}},
-		"a PC":                        {pxe, []byte("\x00\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f\x10"), Client{Other, mac.String(), "", "", ""}},
-		"a PC without a UUID":         {pxe, nil, Client{Other, mac.String(), "", "", ""}},
-		"a phone":                     {"android-dhcp-14", nil, Client{Other, mac.String(), "", "", ""}},
-		"an id that is cut":           {pxe, []byte("\x00RPi4"), Client{Other, mac.String(), "", "", ""}},
-		"an id of another kind":       {pxe, slice("\x01RPi4\x14\x31\xc0\x00", mac[2:], serial), Client{Other, mac.String(), "", "", ""}},
+		"a Pi 4": {pxe, slice("\x00RPi4\x14\x31\xc0\x00", mac[2:], serial), Client{Firmware, mac.String(),
+			"52617370", "RPi4", ""}},
+		"a Pi 5": {pxe, slice("\x00RPi5\x70\x41\xc0\x00", mac[2:], serial), Client{Firmware, mac.String(),
+			"52617370", "RPi5", ""}},
+		"a model that moves a cursor": {pxe, slice("\x00RPi\x1b\x14\x31\xc0\x00", mac[2:], serial), Client{Firmware, mac.String(),
+			"52617370", "", ""}},
+		"a tag of its own": {pxe, slice("\x00ABCD\x70\x41\xc0\x00", mac[2:], serial), Client{Firmware, mac.String(),
+			"52617370", "", ""}},
+		"a tag that is back to front": {pxe, slice("\x004iPR\x11\x31\xc0\x00\x00\x00\x00\x00", serial), Client{Firmware, mac.String(),
+			"52617370", "", ""}},
+		"the ROM of a 3B": {pxe, slice("\x00", bytes.Repeat([]byte{0x44}, 16)), Client{Firmware, mac.String(), "", "", ""}},
+		"a 3B+":           {pxe, slice("\x00", bytes.Repeat(serial, 4)), Client{Firmware, mac.String(), "52617370", "", ""}},
+		"/init":           {bootapi.Class, nil, Client{Node, mac.String(), "", "", ""}},
+		"a PC": {pxe, []byte("\x00\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f\x10"),
+			Client{Other, mac.String(), "", "", ""}},
+		"a PC without a UUID":   {pxe, nil, Client{Other, mac.String(), "", "", ""}},
+		"a phone":               {"android-dhcp-14", nil, Client{Other, mac.String(), "", "", ""}},
+		"an id that is cut":     {pxe, []byte("\x00RPi4"), Client{Other, mac.String(), "", "", ""}},
+		"an id of another kind": {pxe, slice("\x01RPi4\x14\x31\xc0\x00", mac[2:], serial), Client{Other, mac.String(), "", "", ""}},
 	} {
 		if got := Identify(discover(t, c.class, c.id)); got != c.want {
 			t.Errorf("%s: %+v, want %+v", name, got, c.want)
@@ -87,10 +93,13 @@ func TestOffers(t *testing.T) {
 		want []string
 	}{
 		"firmware": {discover(t, pxe, id4()), pi4, address, []string{
-			"yiaddr 10.0.0.50", "siaddr 10.0.0.1", "type OFFER", "54 0a000001", "60 PXEClient", "66 10.0.0.1", "1 ffffff00", "3 0a0000fe", "6 0a0000fd", "51 00000e10",
+			"yiaddr 10.0.0.50", "siaddr 10.0.0.1", "type OFFER", "54 0a000001", "60 PXEClient", "66 10.0.0.1", "1 ffffff00", "3 0a0000fe",
+			"6 0a0000fd", "51 00000e10",
 			"43 0601030a040050584509170000145261737062657272792050692042" + "6f6f74202020ff", "97 " + "00525069341431c000dd01020370736152"}},
-		"firmware, beside another server": {discover(t, pxe, id4()), pi4, nil, []string{"yiaddr 0.0.0.0", "siaddr 10.0.0.1", "type OFFER", "54 0a000001", "60 PXEClient"}},
-		"/init":                           {discover(t, bootapi.Class, nil), Client{Kind: Node}, address, []string{"yiaddr 10.0.0.50", "siaddr 10.0.0.1", "60 " + bootapi.Class, "43 01021f85"}},
+		"firmware, beside another server": {discover(t, pxe, id4()), pi4, nil, []string{"yiaddr 0.0.0.0", "siaddr 10.0.0.1",
+			"type OFFER", "54 0a000001", "60 PXEClient"}},
+		"/init": {discover(t, bootapi.Class, nil), Client{Kind: Node}, address, []string{"yiaddr 10.0.0.50",
+			"siaddr 10.0.0.1", "60 " + bootapi.Class, "43 01021f85"}},
 	} {
 		got, err := Answer(c.m, c.c, server, c.a)
 		if err != nil || got == nil {
@@ -137,11 +146,11 @@ func TestRequests(t *testing.T) {
 		a    *Address
 		want dhcpv4.MessageType
 	}{
-		"what was offered":         {request(wants(address.IP), of(server.IP)), address, dhcpv4.MessageTypeAck},
+		"what was offered":         {request(wants(address.IP.AsSlice()), of(server.IP)), address, dhcpv4.MessageTypeAck},
 		"another address":          {request(wants(net.IPv4(10, 0, 0, 7)), of(server.IP)), address, dhcpv4.MessageTypeNak},
-		"another server's offer":   {request(wants(address.IP), of(net.IPv4(10, 0, 0, 2))), address, 0},
-		"in proxy mode":            {request(wants(address.IP)), nil, 0},
-		"a lease that is renewed":  {request(dhcpv4.WithClientIP(address.IP)), address, dhcpv4.MessageTypeAck},
+		"another server's offer":   {request(wants(address.IP.AsSlice()), of(net.IPv4(10, 0, 0, 2))), address, 0},
+		"in proxy mode":            {request(wants(address.IP.AsSlice())), nil, 0},
+		"a lease that is renewed":  {request(dhcpv4.WithClientIP(address.IP.AsSlice())), address, dhcpv4.MessageTypeAck},
 		"a release":                {discover(t, pxe, id4(), dhcpv4.WithMessageType(dhcpv4.MessageTypeRelease)), address, 0},
 		"an answer of somebody's":  {discover(t, pxe, id4(), func(m *dhcpv4.DHCPv4) { m.OpCode = dhcpv4.OpcodeBootReply }), address, 0},
 		"a message without a type": {discover(t, pxe, id4(), func(m *dhcpv4.DHCPv4) { m.Options.Del(dhcpv4.OptionDHCPMessageType) }), address, 0},
@@ -162,7 +171,8 @@ func TestRequests(t *testing.T) {
 	if err != nil || got == nil {
 		t.Fatal(got, err)
 	}
-	if text := lines(got); !strings.Contains(text, "yiaddr 10.0.0.50\nsiaddr 0.0.0.0") || strings.Contains(text, "\n43 ") || strings.Contains(text, "\n60 ") {
+	if text := lines(got); !strings.Contains(text, "yiaddr 10.0.0.50\nsiaddr 0.0.0.0") || strings.Contains(text, "\n43 ") ||
+		strings.Contains(text, "\n60 ") {
 		t.Errorf("a phone was told %s", text)
 	}
 }

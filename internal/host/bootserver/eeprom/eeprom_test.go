@@ -55,7 +55,8 @@ func TestRefuses(t *testing.T) {
 
 func TestText(t *testing.T) {
 	text, err := Text(Options{Order: "0xf2"})
-	if err != nil || !strings.Contains(text, "\nBOOT_ORDER=0xf2\n") || strings.Contains(text, "TFTP_IP") || !strings.Contains(text, "2019-09-23") || !strings.Contains(text, "2023-10-18") {
+	if err != nil || !strings.Contains(text, "\nBOOT_ORDER=0xf2\n") || strings.Contains(text, "TFTP_IP") || !strings.Contains(text,
+		"2019-09-23") || !strings.Contains(text, "2023-10-18") {
 		t.Errorf("%s %v", text, err)
 	}
 }

@@ -125,11 +125,13 @@ func find(image []byte) (place, error) {
 		i = slices.IndexFunc(list, conf)
 	}
 	if i < 0 {
-		return place{}, errors.New("no " + confName + " found: want an image of a bootloader, such as pieeprom-2026-08-04.bin of raspberrypi/rpi-eeprom")
+		return place{}, errors.New("no " + confName + " found: want an image of a bootloader, such as pieeprom-2026-08-04.bin of " +
+			"raspberrypi/rpi-eeprom")
 	}
 	s := list[i]
 	if s.length < textAt-headSize {
-		return place{}, fmt.Errorf("damaged image: the section of %s at byte %d has %d bytes, want at least %d", confName, s.at, s.length, textAt-headSize)
+		return place{}, fmt.Errorf("damaged image: the section of %s at byte %d has %d bytes, want at least %d", confName, s.at,
+			s.length, textAt-headSize)
 	}
 	// The bootloader writes to the last sector by itself.
 	end := min(len(image)-eraseSize, readOnlySize+partitionSize)
@@ -175,7 +177,8 @@ func replace(image []byte, text string) ([]byte, error) {
 		return nil, err
 	}
 	if room := min(maxFile, p.end-p.text); len(text) > room {
-		return nil, fmt.Errorf("the configuration has %d bytes, and there is room for %d: remove lines from it by rpi-eeprom-config", len(text), max(room, 0))
+		return nil, fmt.Errorf("the configuration has %d bytes, and there is room for %d: remove lines from it by rpi-eeprom-config",
+			len(text), max(room, 0))
 	}
 	out := slices.Clone(image)
 	binary.BigEndian.PutUint32(out[p.at+4:], uint32(p.text-p.at-headSize+len(text)))
@@ -216,7 +219,8 @@ func Lacks(image []byte) ([]string, error) {
 		switch {
 		case c.chip != chip || built >= c.date:
 		case c.need:
-			return nil, fmt.Errorf("the image is of %s; a bootloader of a Pi %s starts from the network from %s on: take a newer image", built, chip.boards(), c.date)
+			return nil, fmt.Errorf("the image is of %s; a bootloader of a Pi %s starts from the network from %s on: take a newer image",
+				built, chip.boards(), c.date)
 		default:
 			lacks = append(lacks, fmt.Sprintf("the image is of %s; from %s on it %s", built, c.date, c.what))
 		}

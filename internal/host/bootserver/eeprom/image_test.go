@@ -62,13 +62,15 @@ func TestReplaceLayouts(t *testing.T) {
 		parts []part
 		pad   int // offset of the end of the padding behind the configuration; 0 where there is none
 	}{
-		"2711 of 2019":           {size2711, []part{{magic: magicCode, body: "c"}, {magic: 0x55aaf22f, body: "d"}, conf(212992)}, 0},
-		"2711 of 2021":           {size2711, []part{{magic: magicCode, body: "c"}, {magic: 0x55aaf33f, body: "d"}, conf(348160)}, 0},
-		"2711, unaligned":        {size2711, []part{{magic: magicCode, body: "c"}, {magic: 0x55aaf44f, body: "d"}, conf(465408)}, 0},
-		"2711, file behind it":   {size2711, []part{{magic: 0x55aaf33f, body: "c"}, conf(465408), {magic: magicFile, name: "cacert.der", at: 470016, body: "x"}}, 470016},
-		"2711, near the end":     {size2711, []part{{magic: 0x55aaf33f, body: "c"}, conf(516096)}, 0},
-		"2712":                   {size2712, []part{{magic: 0x55aaf33f, body: "c"}, conf(700416)}, 0},
-		"2712 of two partitions": {size2712, []part{{magic: 0x55aaf44f, body: "c"}, conf(667648), {magic: magicPad, at: 1077248, body: "x"}, {magic: magicPad, at: 2089000, body: "x"}}, 1077248},
+		"2711 of 2019":    {size2711, []part{{magic: magicCode, body: "c"}, {magic: 0x55aaf22f, body: "d"}, conf(212992)}, 0},
+		"2711 of 2021":    {size2711, []part{{magic: magicCode, body: "c"}, {magic: 0x55aaf33f, body: "d"}, conf(348160)}, 0},
+		"2711, unaligned": {size2711, []part{{magic: magicCode, body: "c"}, {magic: 0x55aaf44f, body: "d"}, conf(465408)}, 0},
+		"2711, file behind it": {size2711, []part{{magic: 0x55aaf33f, body: "c"}, conf(465408), {magic: magicFile, name: "cacert.der",
+			at: 470016, body: "x"}}, 470016},
+		"2711, near the end": {size2711, []part{{magic: 0x55aaf33f, body: "c"}, conf(516096)}, 0},
+		"2712":               {size2712, []part{{magic: 0x55aaf33f, body: "c"}, conf(700416)}, 0},
+		"2712 of two partitions": {size2712, []part{{magic: 0x55aaf44f, body: "c"}, conf(667648), {magic: magicPad, at: 1077248,
+			body: "x"}, {magic: magicPad, at: 2089000, body: "x"}}, 1077248},
 	} {
 		for _, text := range []string{"[all]\nA=1\n", strings.Repeat("#", 4000)} {
 			t.Run(fmt.Sprintf("%s, %d bytes", name, len(text)), func(t *testing.T) { checkReplace(t, build(c.size, c.parts...), text, c.pad) })
@@ -115,7 +117,8 @@ func TestDamagedImages(t *testing.T) {
 	short := plain(conf)
 	head(short[340<<10:], magicFile, nameSize)
 	copy(short[340<<10+textAt:], bytes.Repeat([]byte{0xff}, headSize))
-	full := build(size2711, part{magic: magicFile, name: confName, at: 65536, body: "a"}, part{magic: magicFile, name: "next", at: 65536 + 2048, body: "b"})
+	full := build(size2711, part{magic: magicFile, name: confName, at: 65536, body: "a"}, part{magic: magicFile, name: "next",
+		at: 65536 + 2048, body: "b"})
 	for name, c := range map[string]struct {
 		image []byte
 		want  string
@@ -131,7 +134,7 @@ func TestDamagedImages(t *testing.T) {
 	}
 }
 
-func TestLacks(t *testing.T) {
+func TestMissingSettings(t *testing.T) {
 	image := func(size int, built string) []byte {
 		return build(size, part{magic: magicCode, body: "VERSION:x\x00BUILD_TIMESTAMP=" + built + "\x00DATE: x"})
 	}

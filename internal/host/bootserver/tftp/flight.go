@@ -107,7 +107,7 @@ func (f *flight) flown(now time.Time) {
 	f.sent, f.due = now, now.Add(f.wait)
 }
 
-// heard takes what the client sent. It says whether there is another packet to
+// heard takes what the client sent. It reports whether there is another packet to
 // send now, and whether all is over. What acknowledges an earlier block is
 // passed over, and not answered: to answer it would send every block twice from
 // there on (RFC 1123 4.2.3.1).

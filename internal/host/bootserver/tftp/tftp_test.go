@@ -270,8 +270,8 @@ func TestRollover(t *testing.T) {
 	<-done
 }
 
-// TestTooMany: what is over the bound is told so at once; nothing waits.
-func TestTooMany(t *testing.T) {
+// TestTransferLimit: what is over the bound is told so at once; nothing waits.
+func TestTransferLimit(t *testing.T) {
 	at, _ := serving(t, map[string][]byte{"f": noise(2000)}, 2)
 	for range 2 {
 		c := newClient(t, at)

@@ -1,13 +1,19 @@
 package bootserver
 
 import (
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
 	"unicode"
 	"unicode/utf8"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
 
 	"github.com/pikelet-os/pikelet/internal/shared/bootapi"
 )
@@ -31,9 +37,9 @@ func moves(text string) bool {
 	return !utf8.ValidString(text) || strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) })
 }
 
-// TestWordsOfMachines: what machines say, known or not, reaches the log, the
+// TestMachineTextIsPrintable: what machines say, known or not, reaches the log, the
 // list, the page and the metrics with nothing in it that is not printable.
-func TestWordsOfMachines(t *testing.T) {
+func TestMachineTextIsPrintable(t *testing.T) {
 	const words = "x\nadopted: serial 52617370\x1b[2J\x07\u202e\u009b\x9b\"\\"
 	s, a := newAdmin(t)
 	s.Roster = inventories(t)["serial and MAC"]
@@ -46,14 +52,15 @@ func TestWordsOfMachines(t *testing.T) {
 	}
 	s.boots()
 	report := bootapi.Report{Stage: bootapi.Failed, Release: words, Error: words}
-	if status, text := s.post(piIP, bootapi.Request{Kind: bootapi.Progress, Machine: pi}, string(report.Encode())); status != http.StatusNoContent {
+	if status, text := s.post(piIP, bootapi.Request{Kind: bootapi.Progress, Machine: pi},
+		string(report.Encode())); status != http.StatusNoContent {
 		t.Fatalf("%d %s", status, text)
 	}
 	errorLog{s.Server}.Write([]byte("http: " + words))
-	if len(s.log) < 3 {
-		t.Fatalf("%q", s.log)
+	if len(s.logged) < 3 {
+		t.Fatalf("%q", s.logged)
 	}
-	for _, l := range s.log {
+	for _, l := range s.logged {
 		if moves(l) {
 			t.Errorf("a line of the log is %q", l)
 		}
@@ -75,17 +82,37 @@ func TestWordsOfMachines(t *testing.T) {
 	}
 }
 
-// TestLabels: Prometheus takes three escapes, and loses all it was told where
-// there is another one.
+// TestLabels has Prometheus' own parser read the metrics: it knows three escapes,
+// and loses all it was told where there is another one.
 func TestLabels(t *testing.T) {
-	for text, want := range map[string]string{`x`: `"x"`, `\x1b`: `"\\x1b"`, `"`: `"\""`, "\n": `"\n"`, "ü\u00a0": "\"ü\u00a0\""} {
-		if got := label(text); got != want {
-			t.Errorf("%q is %s, want %s", text, got, want)
+	s, a := newAdmin(t)
+	want := map[string]bool{`asks for \x1b`: true, `asks for "ü\u00a0\`: true, `asks for \n`: true}
+	for i, name := range []string{"\x1b", "\"ü\u00a0\\", "\n"} {
+		client := netip.AddrFrom4([4]byte{10, 0, 1, byte(i)})
+		s.macs[client] = fmt.Sprintf("02:00:00:00:00:%02x", i)
+		s.fetch(client, "99999999/"+name)
+	}
+	_, text, _ := ask(a, "GET", "/metrics", nil)
+	if !strings.Contains(text, `stage="asks for \\x1b"`) {
+		t.Errorf("the metrics say\n%s", text)
+	}
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(strings.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]bool{}
+	for _, m := range families["pikelet_serve_node_last_seen_seconds"].GetMetric() {
+		for _, l := range m.GetLabel() {
+			if l.GetName() == "stage" {
+				got[l.GetValue()] = true
+			}
 		}
 	}
-	s, a := newAdmin(t)
-	s.fetch(otherIP, "99999999/\x1b")
-	if _, text, _ := ask(a, "GET", "/metrics", nil); !strings.Contains(text, `stage="asks for \\x1b"`) {
-		t.Errorf("the metrics say\n%s", text)
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("Prometheus reads the stages %v, want %v", got, want)
+	}
+	if c := families["pikelet_serve_boots_total"]; c.GetType() != dto.MetricType_COUNTER {
+		t.Errorf("boots are a %v", c.GetType())
 	}
 }
