@@ -116,7 +116,7 @@ func TestNodeConfigs(t *testing.T) {
 		t.Errorf("no seed on the card: %.400s", b)
 	}
 	write(t, dir+"/nocard", strings.Repeat("x", 4096), 0o644)
-	contains(run(1, "node", "write", "lab.yaml", "nocard", "--node", "attic"), "nocard is no Pikelet card")
+	contains(run(1, "node", "write", "lab.yaml", "nocard", "--node", "attic"), "nocard is not a Pikelet card")
 	big := "hostname: attic\nfiles: [{path: /etc/big, content: " + strings.Repeat("x", 70000) + "}]\n"
 	write(t, dir+"/big.yaml", big, 0o644)
 	contains(run(1, "node", "write", "big.yaml", "out/disk.img"), "the card has room for 65536")
