@@ -37,7 +37,8 @@ func Load(file string) (*nodeconfig.Document, error) {
 		return nil, fmt.Errorf("reading the node config: %w", err)
 	}
 	if st.Size() > maxInventory {
-		return nil, fmt.Errorf("reading the node config: %s is too large for an inventory: got %d bytes, want at most %d", file, st.Size(), maxInventory)
+		return nil, fmt.Errorf("reading the node config: %s is too large for an inventory: got %d bytes, want at most %d",
+			file, st.Size(), maxInventory)
 	}
 	b, err := os.ReadFile(file)
 	if err != nil {

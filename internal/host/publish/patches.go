@@ -127,7 +127,8 @@ func makePatch(ctx context.Context, img, old *registry.Image, dir string, o Opti
 		return nil, patch.Stats{}, err
 	}
 	progress, end := o.Meter("making a patch for "+old.Release, Size(img.Manifest))
-	stats, err := patch.Make(ctx, f, a.image(), b.image(), patch.Options{Workers: o.Workers, Memory: patchMemory, Tell: progress, In: onEverySlot})
+	options := patch.Options{Workers: o.Workers, Memory: patchMemory, Tell: progress, In: onEverySlot}
+	stats, err := patch.Make(ctx, f, a.image(), b.image(), options)
 	end()
 	if err == nil {
 		if err = patch.Try(ctx, f, stats.Bytes, a.image(), img.Manifest, dir); err != nil {
