@@ -122,9 +122,9 @@ func TestNodeConfigs(t *testing.T) {
 	contains(run(1, "node", "write", "big.yaml", "out/disk.img"), "the card has room for 65536")
 }
 
-// TestImagesAreNobody: what makes one node itself is refused in an image that
+// TestIdentityFilesAreRefused: what makes one node itself is refused in an image that
 // all nodes have, and so are secrets.
-func TestImagesAreNobody(t *testing.T) {
+func TestIdentityFilesAreRefused(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	newSpec(t, dir)
