@@ -33,9 +33,11 @@ type inputOptions struct {
 
 func (o *inputOptions) addFlags(c *cobra.Command) {
 	f := c.Flags()
-	f.StringVar(&o.SignKey, "sign-key", "", "private key that signs the image, PEM `FILE` (default: your development key, created on first use)")
+	f.StringVar(&o.SignKey, "sign-key", "", "private key that signs the image, PEM `FILE` "+
+		"(default: your development key, created on first use)")
 	f.StringVar(&o.Cache, "cache", "", "keep downloads and build results in `DIR` (default: your cache directory)")
-	f.StringVar(&o.Vendor, "vendor", "", "directory or registry `REFERENCE` with copies of the inputs, made by pikelet vendor (default: the spec's vendor)")
+	f.StringVar(&o.Vendor, "vendor", "", "directory or registry `REFERENCE` with copies of the inputs, made by pikelet vendor "+
+		"(default: the spec's vendor)")
 	f.BoolVar(&o.Offline, "offline", false, "use only the cache, the vendor directory and local directories, no network")
 }
 
@@ -87,7 +89,8 @@ func (o *inputOptions) vendor(ctx context.Context, img *spec.Image) (fetch.Sourc
 		return fetch.Folder(where), nil
 	}
 	if !registry.IsReference(where) {
-		return nil, hint.Withf(fmt.Errorf("opening the vendor directory %q: %w", where, fs.ErrNotExist), "create it: pikelet vendor %s %s", o.Spec, where)
+		err := fmt.Errorf("opening the vendor directory %q: %w", where, fs.ErrNotExist)
+		return nil, hint.Withf(err, "create it: pikelet vendor %s %s", o.Spec, where)
 	}
 	if o.Offline {
 		return nil, nil

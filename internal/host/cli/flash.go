@@ -35,7 +35,7 @@ type flashOptions struct {
 func (o *flashOptions) addFlags(c *cobra.Command) {
 	f := c.Flags()
 	f.StringVar(&o.Inventory, "inventory", "", "`FILE` with the inventory, or with the config of one node")
-	f.StringVar(&o.node.machine.Name, "node", "", "select a node of the inventory by its host`NAME`")
+	f.StringVar(&o.node.machine.Name, "node", "", "select a node of the inventory by `NAME`, its hostname")
 	f.StringVar(&o.Serial, "device-serial", "", "`SERIAL` of a disk that is not removable, to write to it all the same")
 	f.BoolVarP(&o.Yes, "yes", "y", false, "do not ask for confirmation")
 	f.BoolVar(&o.KeepState, "keep-state", false, "keep the card's state partition")

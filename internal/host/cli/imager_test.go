@@ -35,7 +35,7 @@ func TestImager(t *testing.T) {
 	}
 	must(t, dir, "echo '"+old.ExtractSum+"  one/disk.img' | sha256sum -c --status && echo '"+old.DownloadSum+"  www/twin-1.0.img.zst' | sha256sum -c --status")
 	must(t, dir, `[ "$(stat -c %s one/disk.img)" = `+jsonNumber(old.ExtractSize)+` ] && [ "$(stat -c %s www/twin-1.0.img.zst)" = `+jsonNumber(old.DownloadSize)+` ]`)
-	fails(t, dir, []string{"publish", "--image", "one", "--imager", "www"}, "go together")
+	fails(t, dir, []string{"publish", "--image", "one", "--imager", "www"}, "[imager imager-url]")
 	fails(t, dir, []string{"publish", "--image", "one", "--imager", "x", "--imager-url", "my folder"}, "no address that Raspberry Pi Imager can fetch from")
 }
 

@@ -11,9 +11,9 @@ import (
 	"testing"
 )
 
-// TestAcrossKeysOneImage: with the keys in the spec, whichever of them signs
+// TestSigningKeyDoesNotChangeTheImage: with the keys in the spec, whichever of them signs
 // makes the same image; and the spec's other words reach it.
-func TestAcrossKeysOneImage(t *testing.T) {
+func TestSigningKeyDoesNotChangeTheImage(t *testing.T) {
 	dir := t.TempDir()
 	newSpec(t, dir)
 	warmCache(t, dir)
@@ -80,9 +80,9 @@ func outputs(t *testing.T, dir string, args ...string) (out, logged []map[string
 	return out, logged
 }
 
-// TestWhatABuildSays: lines, with --quiet less, objects with --json, bars on a
+// TestBuildOutput: lines, with --quiet less, objects with --json, bars on a
 // terminal; what is a warning otherwise ends a strict build.
-func TestWhatABuildSays(t *testing.T) {
+func TestBuildOutput(t *testing.T) {
 	dir := t.TempDir()
 	newSpec(t, dir)
 	warmCache(t, dir)

@@ -142,7 +142,7 @@ func TestLockAndVendor(t *testing.T) {
 			t.Errorf("built from the vendor %s it is another image", vendor)
 		}
 	}
-	fails(t, dir, []string{"build", "--vendor", "nowhere", "image.yaml"}, "vendor: no folder nowhere")
+	fails(t, dir, []string{"build", "--vendor", "nowhere", "image.yaml"}, `opening the vendor directory "nowhere": file does not exist`)
 	if tree := mustRead(t, dir+"/out/tree.txt"); !strings.Contains(tree, " /opt/tools/opt/imaged\n") || !strings.Contains(tree, " /srv/opt/imaged\n") || !strings.Contains(tree, " /opt/tarred\n") {
 		t.Error("a layer did not reach the tree")
 	}

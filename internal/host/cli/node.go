@@ -38,7 +38,7 @@ type nodeOptions struct {
 
 func (o *nodeOptions) addFlags(c *cobra.Command) {
 	f := c.Flags()
-	f.StringVar(&o.machine.Name, "node", "", "select a node of the inventory by its host`NAME`")
+	f.StringVar(&o.machine.Name, "node", "", "select a node of the inventory by `NAME`, its hostname")
 	f.StringVar(&o.stream, "stream", "", "`NAME` of the image's stream, from which nodes without a hostname take their name")
 	complete(c, "node", completeNode)
 	o.addMachineFlags(c)

@@ -116,15 +116,15 @@ func TestNodeConfigs(t *testing.T) {
 		t.Errorf("no seed on the card: %.400s", b)
 	}
 	write(t, dir+"/nocard", strings.Repeat("x", 4096), 0o644)
-	contains(run(1, "node", "write", "lab.yaml", "nocard", "--node", "attic"), "nocard is no Pikelet card")
+	contains(run(1, "node", "write", "lab.yaml", "nocard", "--node", "attic"), "nocard is not a Pikelet card")
 	big := "hostname: attic\nfiles: [{path: /etc/big, content: " + strings.Repeat("x", 70000) + "}]\n"
 	write(t, dir+"/big.yaml", big, 0o644)
 	contains(run(1, "node", "write", "big.yaml", "out/disk.img"), "the card has room for 65536")
 }
 
-// TestImagesAreNobody: what makes one node itself is refused in an image that
+// TestIdentityFilesAreRefused: what makes one node itself is refused in an image that
 // all nodes have, and so are secrets.
-func TestImagesAreNobody(t *testing.T) {
+func TestIdentityFilesAreRefused(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	newSpec(t, dir)

@@ -98,7 +98,7 @@ machine by serial or address, or that another machine was adopted as, is taken.`
 		},
 	}
 	c.Flags().StringVar(&mac, "mac", "", "hardware `ADDRESS` of the machine, as pikelet nodes shows it")
-	c.Flags().StringVar(&as, "node", "", "host`NAME` of the node of the inventory that the machine becomes")
+	c.Flags().StringVar(&as, "node", "", "`NAME` of the node of the inventory that the machine becomes")
 	required(c, "mac")
 	complete(c, "node", cobra.NoFileCompletions)
 	return c

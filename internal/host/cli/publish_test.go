@@ -111,7 +111,7 @@ func TestShip(t *testing.T) {
 	}
 	logIn(t, dir, p.addr)
 
-	fails(t, dir, append([]string{"pull", repo + ":1.0", "-o", "files"}, ca...), "you trust no key yet; name the public key that counts with --key")
+	fails(t, dir, append([]string{"pull", repo + ":1.0", "-o", "files"}, ca...), "you trust no key yet\nhint: name the public key that counts with --key")
 	must(t, dir, "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out o.key && openssl pkey -in o.key -pubout -out o.pub && mkdir -p .config/pikelet/keys && cp o.pub .config/pikelet/keys")
 	fails(t, dir, append([]string{"pull", repo + ":1.0", "-o", "files"}, ca...), "none of the 1 keys that are trusted made it", "name the public key that counts with --key")
 	must(t, dir, "cp ci.pub .config/pikelet/keys")
@@ -149,7 +149,7 @@ func mirrorAndPromote(t *testing.T, dir, repo string, ca []string) {
 		t.Errorf("diff across a registry says\n%s", out)
 	}
 	refused([]string{"promote", repo + ":1.0", "stable"}, "channel stable is at release 1.1, and this is 1.0", "--allow-downgrade")
-	refused([]string{"promote", repo + ":1.0", "stable", "--allow-downgrade"}, "go together")
+	refused([]string{"promote", repo + ":1.0", "stable", "--allow-downgrade"}, "[allow-downgrade sign-key]")
 	t.Setenv(passwordVariable, "")
 	if out, code := pikelet(t, dir, []string{passwordVariable + "=wrong"}, append([]string{"promote", repo + ":1.0", "stable", "--allow-downgrade", "--sign-key", "ci.key"}, ca...)...); code == 0 || !strings.Contains(out, "the password is wrong") {
 		t.Errorf("a wrong password: %s", out)
@@ -172,7 +172,7 @@ func mirrorAndPromote(t *testing.T, dir, repo string, ca []string) {
 	if out, code := pikelet(t, other, []string{passwordVariable + "=open sesame"}, "build", "--sign-key", dir+"/ci.key", "-o", dir+"/changed", "image.yaml"); code != 0 {
 		t.Fatal(out)
 	}
-	refused([]string{"publish", repo, "--image", "changed"}, "release 1.0 is in", "already, with other contents")
+	refused([]string{"publish", repo, "--image", "changed"}, "publishing release 1.0 to", "release already published with other contents")
 
 	// A mirror, without TLS and only because it was told to; under another name.
 	m := startRegistry(t, registrytest.Options{})

@@ -56,6 +56,7 @@ func runPull(ctx context.Context, ref, out, as string, o imageOptions, a *app) e
 	if err != nil {
 		return err
 	}
-	a.result(map[string]string{"output": out, "as": string(form), "release": img.Release, "digest": img.Digest}, out+" (OCI manifest "+img.Digest+")")
+	a.result(map[string]string{"output": out, "as": string(form), "release": img.Release, "digest": img.Digest},
+		out+" (OCI manifest "+img.Digest+")")
 	return nil
 }

@@ -80,7 +80,8 @@ With --no-dhcp the network's DHCP server names this one.`,
 	f := c.Flags()
 	f.StringVar(&o.Inventory, "inventory", "", "`FILE` with the inventory: the machines that boot, and their configs")
 	addIdentityFlag(c, &o.node.identity)
-	f.BoolVar(&o.Unlisted, "unlisted", false, "also boot Pis that the inventory does not list, with its defaults: whoever plugs one in has the secrets in them")
+	f.BoolVar(&o.Unlisted, "unlisted", false, "also boot Pis that the inventory does not list, with its defaults: "+
+		"whoever plugs one in has the secrets in them")
 	f.StringVar(&o.Device, "interface", "", "network `INTERFACE` that the Pis are connected to, such as eth0")
 	f.BoolVar(&o.Proxy, "proxy", false, "another DHCP server assigns the addresses")
 	f.BoolVar(&o.NoDHCP, "no-dhcp", false, "another DHCP server assigns the addresses and names this server: see pikelet eeprom --dnsmasq")
@@ -114,7 +115,8 @@ func runServe(ctx context.Context, ref string, o serveOptions, a *app) error {
 	if err != nil {
 		return err
 	}
-	s := &bootserver.Server{Reference: ref, IP: own.Addr(), Port: o.Port, Most: o.Most, Now: time.Now, MACOf: bootserver.Neighbour, Log: a.log}
+	s := &bootserver.Server{Reference: ref, IP: own.Addr(), Port: o.Port, Most: o.Most,
+		Now: time.Now, MACOf: bootserver.Neighbour, Log: a.log}
 	if o.Pool != "" {
 		if s.Pool, err = o.pool(own); err != nil {
 			return err

@@ -226,7 +226,8 @@ func busOf(name, real string) string {
 	if strings.HasPrefix(name, "loop") {
 		return busLoop
 	}
-	for _, b := range []struct{ part, bus string }{{"/usb", "usb"}, {"/mmc_host/", "mmc"}, {"/nvme", "nvme"}, {"/ata", "ata"}, {"/virtio", "virtio"}} {
+	buses := []struct{ part, bus string }{{"/usb", "usb"}, {"/mmc_host/", "mmc"}, {"/nvme", "nvme"}, {"/ata", "ata"}, {"/virtio", "virtio"}}
+	for _, b := range buses {
 		if strings.Contains(real, b.part) {
 			return b.bus
 		}
@@ -235,7 +236,7 @@ func busOf(name, real string) string {
 }
 
 // usbSerial returns the serial of the USB device a disk is part of: a file of
-// one of the folders above the disk's own.
+// one of the directories above the disk's own.
 func (m Machine) usbSerial(real string) string {
 	for dir := filepath.Dir(real); len(dir) > len(m.Root) && strings.Contains(dir, "/usb"); dir = filepath.Dir(dir) {
 		if b, err := os.ReadFile(filepath.Join(dir, "serial")); err == nil {

@@ -79,7 +79,7 @@ func (c *Card) Keep(d Disk) error {
 	}
 	at := &c.Table.Partitions[disk.State-1]
 	if was.Start != at.Start || was.Type != at.Type {
-		return fmt.Errorf("the state cannot be kept: the card's begins at %d MiB, and the slots of this image, which have another size, end at %d MiB",
+		return fmt.Errorf("the state cannot be kept: the card's begins at %d MiB, and the slots of this image end at %d MiB",
 			was.Start>>20, at.Start>>20)
 	}
 	at.Size = max(at.Size, was.Size)

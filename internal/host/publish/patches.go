@@ -133,7 +133,8 @@ func makePatch(ctx context.Context, img, old *registry.Published, dir string, o 
 		return nil, patch.Stats{}, err
 	}
 	progress, end := o.Meter("making a patch for "+old.Release, img.Size())
-	stats, err := patch.Make(ctx, f, a, b, patch.Options{Workers: o.Workers, Memory: patchMemory, Tell: progress, In: onEverySlot})
+	options := patch.Options{Workers: o.Workers, Memory: patchMemory, Tell: progress, In: onEverySlot}
+	stats, err := patch.Make(ctx, f, a, b, options)
 	end()
 	if err == nil {
 		if err = patch.Try(ctx, f, stats.Bytes, a, img.Manifest, dir); err != nil {

@@ -197,7 +197,8 @@ func Save(ctx context.Context, img *registry.Published, from *flash.Source, out 
 // ForImager writes a compressed disk image of img into a directory, and adds the
 // image to the directory's list for Raspberry Pi Imager. url is the address that
 // the directory will have. It returns the names of both files.
-func ForImager(ctx context.Context, img *registry.Published, from *flash.Source, dir, url string, workers int, progress func(builder.Progress)) (list, file string, err error) {
+func ForImager(ctx context.Context, img *registry.Published, from *flash.Source, dir, url string, workers int,
+	progress func(builder.Progress)) (list, file string, err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", "", err
 	}

@@ -1,6 +1,5 @@
-// Package provision is what the desk does for nodes before they start: it decrypts
-// the secrets of an inventory, makes each node's own config, and writes it
-// onto cards.
+// Package provision prepares nodes before they start: it decrypts the secrets of
+// an inventory, derives the config of each node, and writes it to cards.
 package provision
 
 import (
@@ -18,12 +17,14 @@ import (
 
 	"github.com/pikelet-os/pikelet/boards"
 	"github.com/pikelet-os/pikelet/internal/shared/disk"
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/node"
 	"github.com/pikelet-os/pikelet/internal/shared/nodeconfig"
 	"github.com/pikelet-os/pikelet/internal/shared/slots"
 )
 
-// maxInventory bounds an inventory in bytes: hundreds of nodes with files.
+// maxInventory limits the size of an inventory in bytes: hundreds of nodes with
+// files.
 const maxInventory = 16 << 20
 
 // Load reads a node config or an inventory.
@@ -33,7 +34,8 @@ func Load(file string) (*nodeconfig.Document, error) {
 		return nil, fmt.Errorf("reading the node config: %w", err)
 	}
 	if st.Size() > maxInventory {
-		return nil, fmt.Errorf("reading the node config: %s has %d bytes; that is no inventory", file, st.Size())
+		return nil, fmt.Errorf("reading the node config: %s is too large for an inventory: got %d bytes, want at most %d",
+			file, st.Size(), maxInventory)
 	}
 	b, err := os.ReadFile(file)
 	if err != nil {
@@ -44,12 +46,12 @@ func Load(file string) (*nodeconfig.Document, error) {
 
 // Keys decrypt secrets: the identities of age, as age-keygen makes them.
 type Keys struct {
-	File       string // where they were looked for
+	File       string // the file they were read from
 	identities []age.Identity
 }
 
-// LoadKeys reads the identities in a file. A file that is not there holds
-// none, which matters only to what is encrypted.
+// LoadKeys reads the identities in a file. A file that does not exist holds none,
+// which is an error only when a secret is decrypted.
 func LoadKeys(file string) (*Keys, error) {
 	k := &Keys{File: file}
 	f, err := os.Open(file)
@@ -66,13 +68,14 @@ func LoadKeys(file string) (*Keys, error) {
 	return k, nil
 }
 
-// Decrypt returns what a secret that begins with age: stands for: behind that
-// is an age file, in base64 or in age's own armor.
+// Decrypt decrypts a secret: the prefix age: and an age file, in base64 or in
+// age's own armor.
 func (k *Keys) Decrypt(secret string) (string, error) {
 	text, _ := nodeconfig.Ciphertext(secret)
 	text = strings.TrimSpace(text)
 	if len(k.identities) == 0 {
-		return "", fmt.Errorf("it is encrypted, and there are no age keys in %s; name the file with --identity", k.File)
+		err := fmt.Errorf("decrypting the secret: no age keys in %s", k.File)
+		return "", hint.With(err, "name the file with your age keys")
 	}
 	var r io.Reader
 	if strings.HasPrefix(text, armor.Header) {
@@ -80,7 +83,7 @@ func (k *Keys) Decrypt(secret string) (string, error) {
 	} else {
 		b, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(text), ""))
 		if err != nil {
-			return "", fmt.Errorf("what is behind age: is neither base64 nor age's armor")
+			return "", errors.New("decrypting the secret: want base64 or age's armor after age:")
 		}
 		r = bytes.NewReader(b)
 	}
@@ -116,9 +119,9 @@ func Encrypt(secret string, recipients []string) (string, error) {
 	return nodeconfig.Encrypted(base64.StdEncoding.EncodeToString(b.Bytes())), nil
 }
 
-// Config makes the config of one machine as it gets it, secrets decrypted and
-// its seed made of the cluster's secret. stream is the image's, from which a
-// node without a hostname takes its name.
+// Config returns the config of one machine, with its secrets decrypted and its
+// seed derived from the cluster's secret. A node without a hostname derives its
+// name from stream, that of the image.
 func Config(d *nodeconfig.Document, m nodeconfig.Machine, stream string, k *Keys) (*nodeconfig.Config, error) {
 	name := ""
 	if stream != "" && m.Serial != "" {
@@ -127,8 +130,8 @@ func Config(d *nodeconfig.Document, m nodeconfig.Machine, stream string, k *Keys
 	return d.For(m, name, k.Decrypt)
 }
 
-// Identity returns who the node of a config will be; false where only the
-// node itself will know, because nothing says its name or its seed.
+// Identity returns the identity that the node of a config will have; false where
+// the node generates it itself, because the config lacks a name or a seed.
 func Identity(c *nodeconfig.Config, name string) (node.Identity, bool, error) {
 	if c.Hostname != "" {
 		name = c.Hostname
@@ -140,7 +143,7 @@ func Identity(c *nodeconfig.Config, name string) (node.Identity, bool, error) {
 	return id, true, err
 }
 
-// NodeFile returns a config as the control partition of a card holds it.
+// NodeFile encodes a config for the control partition of a card.
 func NodeFile(c *nodeconfig.Config) ([]byte, error) {
 	text, err := c.Encode()
 	if err != nil {
@@ -152,8 +155,8 @@ func NodeFile(c *nodeconfig.Config) ([]byte, error) {
 	return text, nil
 }
 
-// Write puts a node's config onto a card or into a disk image: over the file
-// that is there for it, in place.
+// Write writes the config of a node to a card or a disk image, in place over the
+// file that is preallocated for it.
 func Write(card string, c *nodeconfig.Config) error {
 	text, err := NodeFile(c)
 	if err != nil {
@@ -166,11 +169,11 @@ func Write(card string, c *nodeconfig.Config) error {
 	defer f.Close()
 	table, err := disk.ReadTable(f)
 	if err != nil {
-		return fmt.Errorf("%s is no Pikelet card: %w", card, err)
+		return fmt.Errorf("%s is not a Pikelet card: %w", card, err)
 	}
 	at, size, err := slots.ControlFile(f, table, slots.NodeFile)
 	if err != nil {
-		return fmt.Errorf("%s is no Pikelet card: its first partition: %w", card, err)
+		return fmt.Errorf("%s is not a Pikelet card: first partition: %w", card, err)
 	}
 	if int64(len(text)) > size {
 		return fmt.Errorf("the config has %d bytes, and %s has room for %d", len(text), card, size)
