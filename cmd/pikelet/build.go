@@ -82,7 +82,7 @@ func (o *inputOptions) vendor(ctx context.Context, img *spec.Image) (fetch.Sourc
 		return nil, nil
 	}
 	if st, err := os.Stat(where); err == nil && st.IsDir() {
-		return fetch.Folder(where), nil
+		return fetch.Dir(where), nil
 	}
 	if !registry.IsReference(where) {
 		return nil, fmt.Errorf("vendor: no folder %s; pikelet vendor %s %s makes it", where, o.Spec, where)
