@@ -64,7 +64,7 @@ func accountLines(t *layers.Tree, name string, ids map[string]int) []string {
 
 // errThere is an account that a script makes though the image has it, as
 // scripts do so as to run twice.
-var errThere = errors.New("it is there already")
+var errThere = errors.New("already exists")
 
 // refusal says why adduser or addgroup would refuse to do something.
 type refusal struct {
@@ -105,7 +105,8 @@ func (a *accounts) pick(name, given string, taken map[string]int) (int, error) {
 				return 0, refuse("the number %d is %s's", id, other)
 			}
 		}
-		return 0, fmt.Errorf("the accounts %s and %s both get the number %d; give one of them another: ids: {%s: %d}", name, other, id, change, a.free(id))
+		return 0, fmt.Errorf("the accounts %s and %s both get the number %d; give one of them another: ids: {%s: %d}", name, other, id,
+			change, a.free(id))
 	}
 	if given == "" && !pinned {
 		a.hashed[name] = true
@@ -239,7 +240,8 @@ func (a *accounts) own(t *layers.Tree, strict bool) error {
 			if strict && part.name != "" && !known {
 				n, err := strconv.ParseUint(part.name, 10, 32)
 				if err != nil || n > layers.MaxID {
-					return fmt.Errorf("%s: /%s is to belong to %q, an account the image does not have; a package must bring it, or give a number", e.Source, e.Name, part.name)
+					return fmt.Errorf("%s: /%s is to belong to %q, an account the image does not have; a package must bring it, or give a number",
+						e.Source, e.Name, part.name)
 				}
 				id, known = int(n), true
 			}

@@ -143,7 +143,8 @@ func checkNoIdentity(t *layers.Tree) error {
 			found = !nodeconfig.Blank(b)
 		}
 		if found {
-			errs = append(errs, fmt.Errorf("/%s would be in the image (from %s), and every node would have the same: %s. Leave it out; each node makes its own", name, e.Source, identities[name]))
+			errs = append(errs, fmt.Errorf("/%s would be in the image (from %s), and every node would have the same: %s. Leave it out; "+
+				"each node makes its own", name, e.Source, identities[name]))
 		}
 	}
 	return errors.Join(errs...)
@@ -248,10 +249,11 @@ func busyboxLinks(t *layers.Tree, epoch time.Time) error {
 	return nil
 }
 
-// rootFolders are in every root: what a boot mounts on, and what charts of
+// rootDirs are in every root: what a boot mounts on, and what charts of
 // others create on hosts, where a read-only root would refuse
 // (docs/platform.md 6.2).
-var rootFolders = []string{"boot", "dev", "etc", "home", "mnt", "opt", "opt/cni", "proc", "root", "run", "sys", "tmp", "usr", "usr/lib64", "usr/libexec",
+var rootDirs = []string{"boot", "dev", "etc", "home", "mnt", "opt", "opt/cni", "proc", "root", "run", "sys", "tmp", "usr", "usr/lib64",
+	"usr/libexec",
 	"usr/libexec/kubernetes", "usr/local", "usr/local/bin", "var"}
 
 // applyBase adds what every Pikelet root has beside its packages.
@@ -262,7 +264,7 @@ func applyBase(t *layers.Tree, p *Plan, epoch time.Time) error {
 	own := func(name string, mode int64, b []byte) error {
 		return t.AddFile(tar.Header{Name: name, Mode: mode, ModTime: epoch}, builderSource, b)
 	}
-	for _, d := range rootFolders {
+	for _, d := range rootDirs {
 		if t.Lookup(d) == nil {
 			if err := t.Add(tar.Header{Typeflag: tar.TypeDir, Name: d, Mode: 0o755, ModTime: epoch}, builderSource, nil); err != nil {
 				return err
@@ -270,7 +272,8 @@ func applyBase(t *layers.Tree, p *Plan, epoch time.Time) error {
 		}
 	}
 	img := p.Image
-	release := fmt.Sprintf("ID=pikelet\nID_LIKE=alpine\nNAME=Pikelet\nPRETTY_NAME=\"Pikelet %s %s\"\nVERSION_ID=%s\nIMAGE_ID=%s\nIMAGE_VERSION=%s\nBUILD_ID=%s\n",
+	release := fmt.Sprintf("ID=pikelet\nID_LIKE=alpine\nNAME=Pikelet\nPRETTY_NAME=\"Pikelet %s "+
+		"%s\"\nVERSION_ID=%s\nIMAGE_ID=%s\nIMAGE_VERSION=%s\nBUILD_ID=%s\n",
 		img.Name, img.Release, img.Alpine, img.Stream, img.Release, p.BuildID)
 	if err := own("etc/os-release", 0o644, []byte(release)); err != nil {
 		return err
@@ -288,7 +291,8 @@ func applyBase(t *layers.Tree, p *Plan, epoch time.Time) error {
 			return err
 		}
 	}
-	defaults, err := node.Defaults{Channel: img.Channel, Soak: time.Duration(img.Health.Soak), Deadline: time.Duration(img.Health.Deadline)}.Encode()
+	defaults, err := node.Defaults{Channel: img.Channel, Soak: time.Duration(img.Health.Soak),
+		Deadline: time.Duration(img.Health.Deadline)}.Encode()
 	if err != nil {
 		return err
 	}

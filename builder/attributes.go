@@ -43,7 +43,8 @@ func dropAttributes(t *layers.Tree) []string {
 	var warnings []string
 	for _, name := range sortedKeys(kinds) {
 		d := kinds[name]
-		warnings = append(warnings, fmt.Sprintf("the extended attribute %s of %d files, such as /%s (from %s), is left out: squashfs holds only user., trusted. and security.",
+		warnings = append(warnings, fmt.Sprintf("the extended attribute %s of %d files, such as /%s (from %s), is left out: squashfs "+
+			"holds only user., trusted. and security.",
 			name, d.files, d.first.Name, d.first.Source))
 	}
 	return warnings

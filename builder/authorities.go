@@ -19,11 +19,11 @@ import (
 	"github.com/pikelet-os/pikelet/layers/apk"
 )
 
-// authoritiesFolder is where update-ca-certificates takes authorities of one's
-// own from, and certificatesFolder where it makes links to them.
+// authoritiesDir is where update-ca-certificates takes authorities of one's
+// own from, and certificatesDir where it makes links to them.
 const (
-	authoritiesFolder  = "usr/local/share/ca-certificates"
-	certificatesFolder = "etc/ssl/certs"
+	authoritiesDir  = "usr/local/share/ca-certificates"
+	certificatesDir = "etc/ssl/certs"
 )
 
 // Bounds of what is read: Mozilla's bundle has 250 kB.
@@ -35,11 +35,11 @@ const (
 // addAuthorities does what the trigger of ca-certificates does for the
 // authorities that packages and layers brought: it adds them to the bundle, and
 // makes the links by which OpenSSL finds them. Without that package, or for
-// a file that is no certificate, it returns a warning: programs would trust
+// a file that is not a certificate, it returns a warning: programs would trust
 // none of them.
 func addAuthorities(t *layers.Tree, packages []*apk.Installed, epoch time.Time) (warnings []string, err error) {
 	var files []*layers.Entry
-	for _, e := range t.Below(authoritiesFolder) {
+	for _, e := range t.Below(authoritiesDir) {
 		if e.Typeflag == tar.TypeReg {
 			files = append(files, e)
 		}
@@ -49,8 +49,9 @@ func addAuthorities(t *layers.Tree, packages []*apk.Installed, epoch time.Time) 
 	}
 	bundle, bundleErr := t.ReadFile(bundleFile, maxBundle)
 	if bundleErr != nil || !slices.ContainsFunc(packages, func(p *apk.Installed) bool { return p.Name == "ca-certificates" }) {
-		return []string{fmt.Sprintf("%d certificates in /%s, such as /%s (from %s), are in no bundle: programs will not trust them; add the package ca-certificates",
-			len(files), authoritiesFolder, files[0].Name, files[0].Source)}, nil
+		return []string{fmt.Sprintf("%d certificates in /%s, such as /%s (from %s), are in no bundle: programs will not trust them; "+
+			"add the package ca-certificates",
+			len(files), authoritiesDir, files[0].Name, files[0].Source)}, nil
 	}
 	known := map[string]bool{}
 	for _, c := range certificates(bundle) {
@@ -102,7 +103,8 @@ func certificates(b []byte) []*x509.Certificate {
 // the hash of its subject to that.
 func linkAuthority(t *layers.Tree, name string, c *x509.Certificate, epoch time.Time) error {
 	link := func(name, to string) error {
-		return t.Add(tar.Header{Typeflag: tar.TypeSymlink, Name: path.Join(certificatesFolder, name), Linkname: to, Mode: 0o777, ModTime: epoch}, builderSource, nil)
+		return t.Add(tar.Header{Typeflag: tar.TypeSymlink, Name: path.Join(certificatesDir, name), Linkname: to, Mode: 0o777, ModTime: epoch},
+			builderSource, nil)
 	}
 	named := "ca-cert-" + strings.TrimSuffix(path.Base(name), ".crt") + ".pem"
 	if err := link(named, "/"+name); err != nil {
@@ -114,7 +116,7 @@ func linkAuthority(t *layers.Tree, name string, c *x509.Certificate, epoch time.
 	}
 	for n := 0; ; n++ {
 		hashed := fmt.Sprintf("%08x.%d", hash, n)
-		old := t.At(path.Join(certificatesFolder, hashed))
+		old := t.At(path.Join(certificatesDir, hashed))
 		if old == nil {
 			return link(hashed, named)
 		}

@@ -37,7 +37,8 @@ func treeOf(t *testing.T, files map[string]string) *layers.Tree {
 
 func TestBoardsSayWhatIsMissing(t *testing.T) {
 	k := &Kernel{Package: "linux-rpi", Image: "boot/vmlinuz-rpi"}
-	all := map[string]string{"boot/bcm2710-rpi-3-b.dtb": "dtb", "boot/start.elf": "gpu", "boot/fixup.dat": "fix", "boot/bootcode.bin": "…tryboot_a_b…"}
+	all := map[string]string{"boot/bcm2710-rpi-3-b.dtb": "dtb", "boot/start.elf": "gpu", "boot/fixup.dat": "fix",
+		"boot/bootcode.bin": "…tryboot_a_b…"}
 	for drop, want := range map[string]string{
 		"":                         "",
 		"boot/bcm2710-rpi-3-b.dtb": "package linux-rpi has no device tree bcm2710-rpi-3-b.dtb",
@@ -61,7 +62,8 @@ func TestBoardsSayWhatIsMissing(t *testing.T) {
 	}
 	all["boot/bootcode.bin"] = "of 2022"
 	b := &Boot{Files: map[string][]byte{}}
-	if err := b.addBoard(treeOf(t, all), k, boardsNamed(t, "rpi3")[0]); err == nil || !strings.Contains(err.Error(), "does not know tryboot_a_b") {
+	if err := b.addBoard(treeOf(t, all), k, boardsNamed(t, "rpi3")[0]); err == nil ||
+		!strings.Contains(err.Error(), "does not know tryboot_a_b") {
 		t.Errorf("an old bootcode.bin: %v", err)
 	}
 }
@@ -95,11 +97,13 @@ func TestFindKernelWantsOne(t *testing.T) {
 		files map[string]string
 		want  string
 	}{
-		"none":       {map[string]string{"boot/x": ""}, "hold 0 kernels"},
-		"two":        {map[string]string{"boot/vmlinuz-rpi": "", "boot/vmlinuz-lts": ""}, "hold 2 kernels in /boot (boot/vmlinuz-lts boot/vmlinuz-rpi)"},
+		"none": {map[string]string{"boot/x": ""}, "hold 0 kernels"},
+		"two": {map[string]string{"boot/vmlinuz-rpi": "", "boot/vmlinuz-lts": ""},
+			"hold 2 kernels in /boot (boot/vmlinuz-lts boot/vmlinuz-rpi)"},
 		"no release": {map[string]string{"boot/vmlinuz-rpi": ""}, "does not say its kernel's release"},
 	} {
-		if _, err := findKernel(t.Context(), treeOf(t, c.files), "linux-rpi", 2, newContents(t)); err == nil || !strings.Contains(err.Error(), c.want) {
+		if _, err := findKernel(t.Context(), treeOf(t, c.files), "linux-rpi", 2, newContents(t)); err == nil ||
+			!strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", what, err, c.want)
 		}
 	}

@@ -176,7 +176,8 @@ func (b *Boot) addBoard(t *layers.Tree, k *Kernel, board boards.Board) error {
 			return fmt.Errorf("board %s: no package has /boot/bootcode.bin; add raspberrypi-bootloader-common to packages", board.Name)
 		}
 		if !bytes.Contains(b.Files[slots.BootcodeFile], []byte(boards.TrybootMark)) {
-			return fmt.Errorf("board %s: this bootcode.bin does not know %s, so upgrades could not be tried; use raspberrypi-bootloader-common of Alpine 3.20 or newer",
+			return fmt.Errorf("board %s: this bootcode.bin does not know %s, so upgrades could not be tried; use "+
+				"raspberrypi-bootloader-common of Alpine 3.20 or newer",
 				board.Name, boards.TrybootMark)
 		}
 	}
@@ -237,7 +238,8 @@ func (b *Boot) initramfs(p *Plan, t *layers.Tree, k *Kernel, list []boards.Board
 	if err != nil {
 		return nil, err
 	}
-	info := cmdline.Info{Stream: p.Image.Stream, Release: p.Image.Release, BuildID: p.BuildID, Epoch: p.Epoch, Keys: p.Keys, Watchdog: watchdogSeconds(p.Image)}
+	info := cmdline.Info{Stream: p.Image.Stream, Release: p.Image.Release, BuildID: p.BuildID, Epoch: p.Epoch, Keys: p.Keys,
+		Watchdog: watchdogSeconds(p.Image)}
 	var modules []initrd.File
 	for i, m := range slices.Concat(always, net) {
 		data, err := keptModule(t, "lib/modules/"+k.Release+"/"+m.Path, c)

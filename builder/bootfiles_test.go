@@ -37,7 +37,8 @@ func TestConfigTxtGolden(t *testing.T) {
 		t.Errorf("testdata/config.txt differs (%v); got\n%s", err, got)
 	}
 	img.Watchdog = "off"
-	if off, err := configTxt(img, boardsNamed(t, "vm"), map[string][]byte{"overlays/rpi-poe.dtbo": {1}}); err != nil || strings.Contains(string(off), "watchdog") {
+	if off, err := configTxt(img, boardsNamed(t, "vm"), map[string][]byte{"overlays/rpi-poe.dtbo": {1}}); err != nil ||
+		strings.Contains(string(off), "watchdog") {
 		t.Errorf("without a watchdog (%v):\n%s", err, off)
 	}
 	for _, line := range strings.Split(string(got), "\n") {
@@ -45,7 +46,8 @@ func TestConfigTxtGolden(t *testing.T) {
 			t.Errorf("%d characters: %s", len(line), line)
 		}
 	}
-	if _, err := configTxt(img, boardsNamed(t, "rpi4"), nil); err == nil || !strings.Contains(err.Error(), "no package has /boot/overlays/rpi-poe.dtbo") {
+	if _, err := configTxt(img, boardsNamed(t, "rpi4"), nil); err == nil ||
+		!strings.Contains(err.Error(), "no package has /boot/overlays/rpi-poe.dtbo") {
 		t.Errorf("an overlay nobody ships: %v", err)
 	}
 }
@@ -84,11 +86,13 @@ func TestChoosePacksExactlyWhatIsNeeded(t *testing.T) {
 		t.Errorf("all built in: %d packed (%v)", len(got), err)
 	}
 	delete(modular.Modules.Modules, "sdhci_iproc")
-	if _, _, err := b.choose(modular, list); err != nil || len(b.Warnings) != 1 || !strings.Contains(b.Warnings[0], "board rpi4: kernel  has no driver sdhci_iproc, so the SD card will not work there") {
+	if _, _, err := b.choose(modular, list); err != nil || len(b.Warnings) != 1 ||
+		!strings.Contains(b.Warnings[0], "board rpi4: kernel  has no driver sdhci_iproc, so the SD card will not work there") {
 		t.Errorf("a board's driver is missing: %v, %v", err, b.Warnings)
 	}
 	delete(modular.Modules.Modules, "dm_verity")
-	if _, _, err := b.choose(modular, list); err == nil || !strings.Contains(err.Error(), "no driver dm_verity, without which the verified root cannot work") {
+	if _, _, err := b.choose(modular, list); err == nil ||
+		!strings.Contains(err.Error(), "no driver dm_verity, without which the verified root cannot work") {
 		t.Errorf("dm_verity is missing: %v", err)
 	}
 }

@@ -72,7 +72,7 @@ func Build(ctx context.Context, img *spec.Image, in Inputs, dir string) (*Result
 	}
 	defer done()
 	r, err := build(ctx, img, in, work)
-	if errors.Is(err, store.ErrRotten) && in.Made != nil {
+	if errors.Is(err, store.ErrCorrupt) && in.Made != nil {
 		in.Report("the cache is damaged, so nothing in it is used: " + err.Error())
 		in.Fresh = true
 		if err := clearWork(work); err != nil {

@@ -35,7 +35,7 @@ type contents struct {
 	finish []func() error
 }
 
-// openContents begins a build in the folder work. Nothing it takes is larger
+// openContents begins a build in the directory work. Nothing it takes is larger
 // than limit bytes unpacked.
 func openContents(in Inputs, c squashfs.Compression, limit int64, work string) (*contents, error) {
 	pool, err := store.NewPool(in.Workers, c)
@@ -57,7 +57,7 @@ func (c *contents) later(f func()) {
 	c.mu.Unlock()
 }
 
-// Close ends the build's contents: nobody may read them any more.
+// Close ends the build's contents: they may not be read any more.
 func (c *contents) Close() {
 	c.pool.Close()
 	for _, f := range c.close {
@@ -219,14 +219,14 @@ func readPart(f *os.File) (*part, error) {
 	}
 	at := int64(binary.LittleEndian.Uint64(foot[12:]))
 	if string(foot[:8]) != partMagic || at < 0 || at > st.Size()-partFooter {
-		return nil, store.ErrRotten
+		return nil, store.ErrCorrupt
 	}
 	b := make([]byte, st.Size()-partFooter-at)
 	if _, err := f.ReadAt(b, at); err != nil {
 		return nil, err
 	}
 	if crc32.Checksum(b, castagnoli) != binary.LittleEndian.Uint32(foot[8:]) {
-		return nil, store.ErrRotten
+		return nil, store.ErrCorrupt
 	}
 	p := &part{}
 	err = gob.NewDecoder(bytes.NewReader(b)).Decode(p)
@@ -300,7 +300,7 @@ func (c *contents) Fragment(key [sha256.Size]byte, encode func() ([]byte, uint32
 	return binary.LittleEndian.Uint32(b), kept, err
 }
 
-// Put keeps the contents of a file of a folder. One with whole blocks is
+// Put keeps the contents of a file of a directory. One with whole blocks is
 // hashed first, and compressed only where no earlier build did: that is read
 // twice, when it is new.
 func (c *contents) Put(f *os.File, size int64) (*store.Content, error) {
@@ -314,7 +314,7 @@ func (c *contents) Put(f *os.File, size int64) (*store.Content, error) {
 	p, err := c.part(c.key("file", sum.Sum(nil)), func(file *store.File) (*part, error) {
 		lone, err := file.Put(f, size)
 		if err == nil && !bytes.Equal(lone.Sum[:], sum.Sum(nil)) {
-			err = errors.New("it changed while it was read")
+			err = errors.New("the file changed while it was read")
 		}
 		return &part{Lone: lone}, err
 	})

@@ -48,7 +48,7 @@ func writeDatabase(t *layers.Tree, p *Plan, list []*apk.Installed, epoch time.Ti
 		owners[pkg.String()] = pkg
 	}
 	for _, e := range t.Entries() {
-		if strings.HasPrefix(e.Name, "boot/") || strings.HasPrefix(e.Name, apk.DatabaseFolder+"/") {
+		if strings.HasPrefix(e.Name, "boot/") || strings.HasPrefix(e.Name, apk.DatabaseDir+"/") {
 			continue
 		}
 		owner := owners[e.Source]
@@ -70,7 +70,7 @@ func writeDatabase(t *layers.Tree, p *Plan, list []*apk.Installed, epoch time.Ti
 		if name == "lock" {
 			mode = 0o600
 		}
-		if err := t.AddFile(tar.Header{Name: path.Join(apk.DatabaseFolder, name), Mode: mode, ModTime: epoch}, builderSource, b); err != nil {
+		if err := t.AddFile(tar.Header{Name: path.Join(apk.DatabaseDir, name), Mode: mode, ModTime: epoch}, builderSource, b); err != nil {
 			return err
 		}
 	}

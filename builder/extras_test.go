@@ -47,10 +47,14 @@ func TestOwnAuthorities(t *testing.T) {
 		"one": {[]string{"ca-certificates"}, map[string]string{"lab.crt": withText}, string(pem.EncodeToMemory(block)),
 			"145c96a5.0->ca-cert-lab.pem ca-cert-lab.pem->/usr/local/share/ca-certificates/lab.crt", ""},
 		"twice": {[]string{"ca-certificates"}, map[string]string{"a.crt": labCA, "b.crt": labCA}, labCA,
-			"145c96a5.0->ca-cert-a.pem 145c96a5.1->ca-cert-b.pem ca-cert-a.pem->/usr/local/share/ca-certificates/a.crt ca-cert-b.pem->/usr/local/share/ca-certificates/b.crt", ""},
-		"no package":     {[]string{"busybox"}, map[string]string{"lab.crt": labCA}, "", "", "/usr/local/share/ca-certificates/lab.crt (from layer), are in no bundle"},
-		"another name":   {[]string{"ca-certificates"}, map[string]string{"lab.pem": labCA}, "", "", "/usr/local/share/ca-certificates/lab.pem (from layer) is in no bundle: want a file *.crt"},
-		"no certificate": {[]string{"ca-certificates"}, map[string]string{"lab.crt": "x"}, "", "", "lab.crt (from layer) is in no bundle: want a file *.crt with certificates in PEM"},
+			"145c96a5.0->ca-cert-a.pem 145c96a5.1->ca-cert-b.pem ca-cert-a.pem->/usr/local/share/ca-certificates/a.crt " +
+				"ca-cert-b.pem->/usr/local/share/ca-certificates/b.crt", ""},
+		"no package": {[]string{"busybox"}, map[string]string{"lab.crt": labCA}, "", "",
+			"/usr/local/share/ca-certificates/lab.crt (from layer), are in no bundle"},
+		"another name": {[]string{"ca-certificates"}, map[string]string{"lab.pem": labCA}, "", "",
+			"/usr/local/share/ca-certificates/lab.pem (from layer) is in no bundle: want a file *.crt"},
+		"no certificate": {[]string{"ca-certificates"}, map[string]string{"lab.crt": "x"}, "", "",
+			"lab.crt (from layer) is in no bundle: want a file *.crt with certificates in PEM"},
 	} {
 		tree := layers.NewTree(newContents(t).spool)
 		const old = "# Mozilla's"
@@ -61,7 +65,7 @@ func TestOwnAuthorities(t *testing.T) {
 		}
 		add(bundleFile, old)
 		for name, text := range c.files {
-			add(authoritiesFolder+"/"+name, text)
+			add(authoritiesDir+"/"+name, text)
 		}
 		var packages []*apk.Installed
 		for _, name := range c.packages {
@@ -82,9 +86,9 @@ func TestOwnAuthorities(t *testing.T) {
 			t.Errorf("%s: the bundle is\n%s\nwant\n%s", what, got, want)
 		}
 		var links []string
-		for _, e := range tree.Below(certificatesFolder) {
+		for _, e := range tree.Below(certificatesDir) {
 			if e.Typeflag == tar.TypeSymlink {
-				links = append(links, strings.TrimPrefix(e.Name, certificatesFolder+"/")+"->"+e.Linkname)
+				links = append(links, strings.TrimPrefix(e.Name, certificatesDir+"/")+"->"+e.Linkname)
 			}
 		}
 		if got := strings.Join(links, " "); got != c.links {
@@ -131,7 +135,8 @@ func TestOutputInsideALayer(t *testing.T) {
 		t.Fatal(err)
 	}
 	img := &spec.Image{Layers: []spec.Layer{{OCI: "x"}, {Folder: filepath.Join(dir, "layer")}}}
-	for out, refused := range map[string]bool{"layer": true, "layer/out/new": true, "link/out": true, "layers": false, "out": false, ".": false} {
+	for out, refused := range map[string]bool{"layer": true, "layer/out/new": true, "link/out": true, "layers": false, "out": false,
+		".": false} {
 		err := checkOutput(img, filepath.Join(dir, out))
 		if refused != (err != nil) || err != nil && !strings.Contains(err.Error(), "layers[1].folder") {
 			t.Errorf("%s: %v", out, err)

@@ -43,7 +43,7 @@ func (a *accounts) follow(script string) (doubt, error) {
 	}
 	list, ok := statements(script)
 	if !ok {
-		return doubt{text: "cannot tell its commands apart"}, nil
+		return doubt{text: "cannot tell the script's commands apart"}, nil
 	}
 	for _, s := range list {
 		if s.defines != "" {
@@ -119,7 +119,8 @@ func (f *follower) statement(s statement) error {
 
 // harmless reports whether nothing is lost where a command is not followed.
 func harmless(c command) bool {
-	return c.plain && len(c.words) > 0 && slices.Contains([]string{"true", ":", "false", "echo", "printf", "cat", "exit", "getent", "id"}, c.words[0])
+	return c.plain && len(c.words) > 0 && slices.Contains([]string{"true", ":", "false", "echo", "printf", "cat", "exit", "getent",
+		"id"}, c.words[0])
 }
 
 // command does a command that surely runs. tolerated says that the script
@@ -217,7 +218,7 @@ func names(args []string) []string {
 }
 
 // errUnread is a command line of adduser or addgroup that is not understood.
-var errUnread = errors.New("its options are not known")
+var errUnread = errors.New("unsupported options")
 
 // account does adduser or addgroup.
 func (f *follower) account(c command) error {

@@ -23,7 +23,8 @@ func TestWhatScriptsDo(t *testing.T) {
 		"failing membership":     {"addgroup root nosuch\n", "", "would fail: nothing makes the group nosuch"},
 		"missing user":           {"addgroup nosuch netdev\n", "", "would fail: nothing makes the user nosuch"},
 		"missing group":          {"adduser -S -G nosuch a 2>/dev/null\n", "", "would fail: nothing makes the group nosuch"},
-		"if":                     {"if [ -d /etc/sv ]; then\n\taddgroup -S never\nelse\n\taddgroup -S always\nfi\n", "", `does not know "if [ -d /etc/sv ]; then"`},
+		"if": {"if [ -d /etc/sv ]; then\n\taddgroup -S never\nelse\n\taddgroup -S always\nfi\n", "",
+			`does not know "if [ -d /etc/sv ]; then"`},
 		"behind an if":           {"if [ -d /etc/sv ]; then ls; fi\naddgroup a\n", "+g:a", "does not know"},
 		"behind an if that ends": {"if [ -d /etc/sv ]; then exit 0; fi\naddgroup a\n", "", `cannot tell whether "addgroup a" runs`},
 		"behind a test":          {"[ -d /etc/sv ] || exit 0\naddgroup a\n", "", `cannot tell whether "addgroup a" runs`},
@@ -32,7 +33,8 @@ func TestWhatScriptsDo(t *testing.T) {
 		"after failure":          {"addgroup netdev && addgroup a\n", "", ""},
 		"instead of failure":     {"addgroup netdev || addgroup a\n", "+g:a", ""},
 		"instead of success":     {"addgroup a || addgroup b\n", "+g:a", ""},
-		"getent, missing":        {"getent group a >/dev/null || addgroup -S a\ngetent passwd a >/dev/null 2>&1 || adduser -S -G a a\n", "+g:a +u:a", ""},
+		"getent, missing": {"getent group a >/dev/null || addgroup -S a\ngetent passwd a >/dev/null 2>&1 || adduser -S -G a a\n",
+			"+g:a +u:a", ""},
 		"getent, there":          {"getent group netdev >/dev/null || addgroup -S b\n", "", ""},
 		"id":                     {"id -u a >/dev/null 2>&1 || adduser -S a\nid root || adduser -S b\n", "+u:a", ""},
 		"behind exit":            {"exit 0\naddgroup a\n", "", ""},
@@ -51,17 +53,18 @@ func TestWhatScriptsDo(t *testing.T) {
 		"variable":               {"g=a\naddgroup $g\n", "", "does not know"},
 		"to a file":              {"adduser -S a >/var/log/x\n", "", "does not know"},
 		"substitution":           {"addgroup $(cat <<X)\n", "", "does not know"},
-		"not closed":             {"echo \"\naddgroup a\n", "", "cannot tell its commands apart"},
-		"if not closed":          {"if true; then\naddgroup a\n", "", "cannot tell its commands apart"},
+		"not closed":             {"echo \"\naddgroup a\n", "", "cannot tell the script's commands apart"},
+		"if not closed":          {"if true; then\naddgroup a\n", "", "cannot tell the script's commands apart"},
 		"continued line":         {"adduser -S \\\n\t-G netdev \\\n\ta\n", "+u:a", ""},
 		"options that are new":   {"adduser -S --uid 5 a\n", "", "does not know"},
 		"user 0":                 {"adduser -u 0 -S -G netdev a 2>/dev/null\n", "", "would fail: the number 0 is root's"},
 		"user 0 with a group":    {"adduser -u 0 a\n", "", "would fail: the number 0 is root's"},
-		"group of shadow":        {"addgroup -g 42 -S a 2>/dev/null\nadduser -S -G a a 2>/dev/null\n", "", "would fail: the number 42 is shadow's"},
-		"number of 33 bits":      {"adduser -u 4294967296 -S -G netdev a\n", "", "is not a number of an account"},
-		"negative number":        {"addgroup -g -1 a\n", "", "is not a number of an account"},
-		"name with a colon":      {"adduser -S 'a:0:0' \n", "", "is not a name of a user"},
-		"line in a field":        {"adduser -S -g 'x\nroot2:x:0:0::/:/bin/sh' a\n", "", "fits into no field"},
+		"group of shadow": {"addgroup -g 42 -S a 2>/dev/null\nadduser -S -G a a 2>/dev/null\n", "",
+			"would fail: the number 42 is shadow's"},
+		"number of 33 bits": {"adduser -u 4294967296 -S -G netdev a\n", "", "is not a number of an account"},
+		"negative number":   {"addgroup -g -1 a\n", "", "is not a number of an account"},
+		"name with a colon": {"adduser -S 'a:0:0' \n", "", "is not a name of a user"},
+		"line in a field":   {"adduser -S -g 'x\nroot2:x:0:0::/:/bin/sh' a\n", "", "fits into no field"},
 	} {
 		a := readAccounts(rootWith(t), nil, time.Unix(0, 0))
 		doubt, err := a.follow(c.script)
@@ -105,7 +108,8 @@ func TestFixedNumberMeetsMadeOne(t *testing.T) {
 
 // FuzzFollow: no script hangs the build or makes a second user 0.
 func FuzzFollow(f *testing.F) {
-	for _, s := range []string{"if a; then b; fi", "case x in (a) b;; esac", "f() { x; }; f", "a && b || c\n", "cat <<E\nx\nE\n", "adduser -u 0 -S x", "`a` ${b} $(c (d))", "\\", "'", "2>&1 >x"} {
+	for _, s := range []string{"if a; then b; fi", "case x in (a) b;; esac", "f() { x; }; f", "a && b || c\n", "cat <<E\nx\nE\n",
+		"adduser -u 0 -S x", "`a` ${b} $(c (d))", "\\", "'", "2>&1 >x"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, script string) {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/pikelet-os/pikelet/boards"
+	"github.com/pikelet-os/pikelet/internal/shared/atomicfile"
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 )
 
@@ -91,10 +92,7 @@ func AddToImager(dir, file, img, base string, m *image.Manifest) error {
 	if b, err = json.MarshalIndent(imagerList{systems}, "", "  "); err != nil {
 		return err
 	}
-	if err := os.WriteFile(name+".new", append(b, '\n'), 0o644); err != nil {
-		return err
-	}
-	return os.Rename(name+".new", name)
+	return atomicfile.Write(name, append(b, '\n'), 0o644)
 }
 
 func hashFile(name string) (sum string, size int64, err error) {

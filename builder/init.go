@@ -93,7 +93,8 @@ func (s starters) check(t *layers.Tree) error {
 			errs = append(errs, fmt.Errorf("the root has no program at /%s: %w", name, err))
 			continue
 		}
-		errs = append(errs, fmt.Errorf("/%s leads to /%s, which is no program: %s; leave that out of the layer, or lay it into a folder of its own with to:", name, at, one.lost))
+		errs = append(errs, fmt.Errorf("/%s leads to /%s, which is not a program: %s; leave that out of the layer, or put the layer "+
+			"into a directory of its own with to:", name, at, one.lost))
 	}
 	return errors.Join(errs...)
 }

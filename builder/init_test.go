@@ -27,14 +27,18 @@ func TestRootsThatStart(t *testing.T) {
 		layers   [][]string
 		want     string
 	}{
-		"as it is":               {alpine, nil, ""},
-		"merged, with a program": {[]string{"usr/bin/busybox", "bin->usr/bin", "bin/sh->/bin/busybox", "sbin/init->/bin/busybox"}, [][]string{{"usr/bin/tool"}}, ""},
-		"no init":                {[]string{"bin/sh"}, nil, "the root has no program at /sbin/init"},
-		"a merged image":         {alpine, [][]string{{"usr/bin/tool", "bin->usr/bin"}}, "/sbin/init leads to /usr/bin/busybox, which is no program: oci tools replaced /bin (from package)"},
-		"repaired":               {alpine, [][]string{{"usr/bin/tool", "bin->usr/bin"}, {"usr/bin/busybox", "usr/bin/sh"}}, ""},
-		"busybox whited out":     {alpine, [][]string{{"bin/.wh.busybox"}}, "/bin/sh leads to /bin/busybox, which is no program: oci tools took away /bin/busybox (from package)"},
-		"init replaced":          {alpine, [][]string{{"sbin/init->/lib/systemd/systemd"}}, "/sbin/init leads to /lib/systemd/systemd, which is no program: oci tools replaced /sbin/init (from package)"},
-		"init brought":           {[]string{"bin/sh"}, [][]string{{"sbin/init"}}, ""},
+		"as it is": {alpine, nil, ""},
+		"merged, with a program": {[]string{"usr/bin/busybox", "bin->usr/bin", "bin/sh->/bin/busybox", "sbin/init->/bin/busybox"},
+			[][]string{{"usr/bin/tool"}}, ""},
+		"no init": {[]string{"bin/sh"}, nil, "the root has no program at /sbin/init"},
+		"a merged image": {alpine, [][]string{{"usr/bin/tool", "bin->usr/bin"}},
+			"/sbin/init leads to /usr/bin/busybox, which is not a program: oci tools replaced /bin (from package)"},
+		"repaired": {alpine, [][]string{{"usr/bin/tool", "bin->usr/bin"}, {"usr/bin/busybox", "usr/bin/sh"}}, ""},
+		"busybox whited out": {alpine, [][]string{{"bin/.wh.busybox"}},
+			"/bin/sh leads to /bin/busybox, which is not a program: oci tools took away /bin/busybox (from package)"},
+		"init replaced": {alpine, [][]string{{"sbin/init->/lib/systemd/systemd"}},
+			"/sbin/init leads to /lib/systemd/systemd, which is not a program: oci tools replaced /sbin/init (from package)"},
+		"init brought": {[]string{"bin/sh"}, [][]string{{"sbin/init"}}, ""},
 	} {
 		all := newContents(t)
 		tree := layers.NewTree(all.spool)

@@ -77,9 +77,10 @@ func findKernel(ctx context.Context, t *layers.Tree, pkg string, workers int, c 
 	return k, err
 }
 
-// readModules reads what the modules in the folder at say of themselves. Most
+// readModules reads what the modules in the directory at say of themselves. Most
 // of the work is to decompress them, and it is done once for each set of them.
-func readModules(ctx context.Context, t *layers.Tree, at string, modules []*layers.Entry, workers int, c *contents) ([]*kmod.Module, error) {
+func readModules(ctx context.Context, t *layers.Tree, at string, modules []*layers.Entry, workers int,
+	c *contents) ([]*kmod.Module, error) {
 	all := sha256.New()
 	for _, e := range modules {
 		fmt.Fprintf(all, "%q %x\n", strings.TrimPrefix(e.Name, at+"/"), e.Content.Sum)

@@ -42,7 +42,7 @@ func checkKernel(t *layers.Tree, k *Kernel, needs []kernelNeed) (warnings []stri
 	name := k.configFile()
 	text, err := t.ReadFile(name, maxKernelConfig)
 	if err != nil {
-		return []string{fmt.Sprintf("package %s has no /%s, so nobody can tell whether its kernel has all that an image needs", k.Package, name)}, nil
+		return []string{fmt.Sprintf("package %s has no /%s, so the options of its kernel cannot be checked", k.Package, name)}, nil
 	}
 	options := map[string]string{}
 	for _, line := range strings.Split(string(text), "\n") {
@@ -56,9 +56,11 @@ func checkKernel(t *layers.Tree, k *Kernel, needs []kernelNeed) (warnings []stri
 		case value == "y":
 		case value == "m" && (n.Module == anyModule || n.Module != "" && k.Modules.Has(n.Module)):
 		case value == "m" && n.Module != "":
-			errs = append(errs, fmt.Errorf("kernel %s of package %s: CONFIG_%s=m, but the package has no module %s; needed for %s", k.Release, k.Package, n.Option, n.Module, n.For))
+			errs = append(errs, fmt.Errorf("kernel %s of package %s: CONFIG_%s=m, but the package has no module %s; needed for %s", k.Release,
+				k.Package, n.Option, n.Module, n.For))
 		case value == "m":
-			errs = append(errs, fmt.Errorf("kernel %s of package %s: CONFIG_%s=m; it must be built in (=y) for %s", k.Release, k.Package, n.Option, n.For))
+			errs = append(errs, fmt.Errorf("kernel %s of package %s: CONFIG_%s=m; it must be built in (=y) for %s", k.Release, k.Package,
+				n.Option, n.For))
 		case n.Wanted:
 			warnings = append(warnings, fmt.Sprintf("kernel %s of package %s lacks CONFIG_%s; wanted for %s", k.Release, k.Package, n.Option, n.For))
 		default:

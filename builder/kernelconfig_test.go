@@ -43,7 +43,8 @@ func TestKernelMustHaveWhatAnImageNeeds(t *testing.T) {
 		}
 	}
 	delete(modules.Modules, "dm_verity")
-	if _, err := checkKernel(treeOf(t, map[string]string{"boot/config-x": good.String()}), k, needs); err == nil || !strings.Contains(err.Error(), "no module dm_verity") {
+	if _, err := checkKernel(treeOf(t, map[string]string{"boot/config-x": good.String()}), k, needs); err == nil ||
+		!strings.Contains(err.Error(), "no module dm_verity") {
 		t.Errorf("a module that is configured and not there: %v", err)
 	}
 	without := strings.Replace(good.String(), "CONFIG_DM_VERITY=m", "CONFIG_DM_VERITY=y", 1)
@@ -52,7 +53,8 @@ func TestKernelMustHaveWhatAnImageNeeds(t *testing.T) {
 	if err != nil || len(warnings) != 1 || !strings.Contains(warnings[0], "lacks CONFIG_IP_SET; wanted for policies") {
 		t.Errorf("without what is only wanted: %q, %v", warnings, err)
 	}
-	if warnings, err := checkKernel(treeOf(t, nil), k, needs); err != nil || len(warnings) != 1 || !strings.Contains(warnings[0], "has no /boot/config-x") {
+	if warnings, err := checkKernel(treeOf(t, nil), k, needs); err != nil || len(warnings) != 1 ||
+		!strings.Contains(warnings[0], "has no /boot/config-x") {
 		t.Errorf("no configuration: %q, %v", warnings, err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/pikelet-os/pikelet/builder/fetch"
 	"github.com/pikelet-os/pikelet/builder/lock"
 	"github.com/pikelet-os/pikelet/builder/spec"
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/layers"
 	"github.com/pikelet-os/pikelet/layers/oci"
 	"github.com/pikelet-os/pikelet/layers/store"
@@ -20,7 +21,7 @@ type Layer struct {
 	lock.Layer
 	spec   spec.Layer
 	image  *oci.Image  // of an OCI layer
-	folder layers.Part // of a folder that is read once, to pin and to pack it
+	folder layers.Part // of a directory that is read once, to pin and to pack it
 }
 
 // source is what files of the layer are said to come from.
@@ -41,7 +42,7 @@ func (p *Plan) pinLayers(ctx context.Context, in Inputs, c *contents) error {
 	for _, s := range p.Image.Layers {
 		l, err := p.openLayer(ctx, s, in.Cache, pinned, c)
 		if err != nil {
-			return fmt.Errorf("%w%s", err, p.hint(err))
+			return p.explain(err)
 		}
 		want, locked := pinned[l.source()]
 		switch {
@@ -57,8 +58,8 @@ func (p *Plan) pinLayers(ctx context.Context, in Inputs, c *contents) error {
 
 // outdated is a lock that does not fit its spec any more.
 func (p *Plan) outdated(format string, args ...any) error {
-	return fmt.Errorf("%s does not fit the spec: %s; pikelet lock %s brings it up to date",
-		lock.Name(p.Image.File()), fmt.Sprintf(format, args...), p.Image.File())
+	return hint.Withf(fmt.Errorf("%s does not fit the spec: %s", lock.Name(p.Image.File()), fmt.Sprintf(format, args...)),
+		"bring the lock up to date with: pikelet lock %s", p.Image.File())
 }
 
 func (p *Plan) openLayer(ctx context.Context, s spec.Layer, cache *fetch.Cache, pinned map[string]string, c *contents) (Layer, error) {
@@ -67,14 +68,14 @@ func (p *Plan) openLayer(ctx context.Context, s spec.Layer, cache *fetch.Cache, 
 	switch {
 	case s.Folder != "":
 		l.Kind, l.Name = "folder", s.Folder
-		var f *layers.Folder
-		if f, err = layers.OpenFolder(p.Image.Path(s.Folder)); err != nil {
+		var f *layers.Dir
+		if f, err = layers.OpenDir(p.Image.Path(s.Folder)); err != nil {
 			break
 		}
 		if c == nil {
 			l.Digest, err = f.Digest()
 		} else if l.folder, err = f.Read(c.Put, l.source()); err == nil {
-			l.Digest = layers.FolderDigest(l.folder)
+			l.Digest = layers.DirDigest(l.folder)
 		}
 	case s.Tar != "":
 		l.Kind, l.Name = "tar", s.Tar
@@ -129,7 +130,7 @@ func (p *Plan) openImage(ctx context.Context, ref string, cache *fetch.Cache, di
 func keptImage(ctx context.Context, kept, digest string, platform oci.Platform) (*oci.Image, error) {
 	img, err := oci.Open(ctx, oci.LayoutPrefix+kept, platform)
 	if err == nil && img.Digest != digest {
-		return nil, fmt.Errorf("the cache was changed: %s holds %s, want %s; remove it", kept, img.Digest, digest)
+		return nil, fmt.Errorf("digest mismatch in the cache: %s holds %s, want %s; remove it", kept, img.Digest, digest)
 	}
 	return img, err
 }
@@ -183,7 +184,7 @@ func (l Layer) load(img *spec.Image, c *contents) ([]layers.Part, error) {
 func (l Layer) apply(t *layers.Tree, parts []layers.Part, at time.Time) error {
 	to := layers.Clean(l.spec.To)
 	for _, p := range parts {
-		p.From(l.source())
+		p.SetSource(l.source())
 		switch l.Kind {
 		case "oci":
 			if err := oci.Apply(t, p, l.source(), to); err != nil {
@@ -191,13 +192,13 @@ func (l Layer) apply(t *layers.Tree, parts []layers.Part, at time.Time) error {
 			}
 			continue
 		case "tar":
-			p.Below(to)
+			p.Rebase(to)
 		default:
 			var rules []layers.Rule
 			for _, r := range l.spec.Rules {
 				rules = append(rules, layers.Rule{Path: r.Path, Owner: r.Owner, Mode: r.Mode})
 			}
-			if err := layers.Dress(p, l.source(), to, rules, at); err != nil {
+			if err := layers.Normalize(p, l.source(), to, rules, at); err != nil {
 				return err
 			}
 		}

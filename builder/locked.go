@@ -9,6 +9,7 @@ import (
 	"github.com/pikelet-os/pikelet/builder/fetch"
 	"github.com/pikelet-os/pikelet/builder/lock"
 	"github.com/pikelet-os/pikelet/builder/spec"
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 	"github.com/pikelet-os/pikelet/layers/apk"
 )
@@ -68,7 +69,8 @@ func (p *Plan) fromLock(in Inputs) error {
 			return p.outdated("package %s comes from %s, which the spec does not have", pkg.Name, pkg.Repository)
 		}
 		a := &apk.Package{Name: pkg.Name, Version: pkg.Version, Arch: pkg.Arch, Identity: pkg.Identity, Size: pkg.Size, Repository: urls[i]}
-		p.Packages = append(p.Packages, Package{Package: a, keys: rings[i], repository: pkg.Repository, url: urls[i] + "/" + Arch + "/" + a.FileName()})
+		p.Packages = append(p.Packages, Package{Package: a, keys: rings[i], repository: pkg.Repository,
+			url: urls[i] + "/" + Arch + "/" + a.FileName()})
 	}
 	p.Epoch = l.Epoch
 	if l.Tool != in.Tool {
@@ -76,43 +78,47 @@ func (p *Plan) fromLock(in Inputs) error {
 	}
 	for name, digest := range p.programs() {
 		if l.Programs[name] != digest {
-			p.Notes = append(p.Notes, fmt.Sprintf("the lock was made with another %s (%s, this is %s): the image will have other bytes", name, l.Programs[name], digest))
+			p.Notes = append(p.Notes, fmt.Sprintf("the lock was made with another %s (%s, this is %s): the image will have other bytes", name,
+				l.Programs[name], digest))
 		}
 	}
 	slices.Sort(p.Notes)
 	return nil
 }
 
-// missing says whether an input is where nobody can get it.
+// missing reports whether an input cannot be obtained.
 func missing(err error) bool {
 	var m *fetch.Missing
 	return errors.As(err, &m)
 }
 
-// hint says what to do about an input that is missing.
-func (p *Plan) hint(err error) string {
+// explain adds to an error about an input that is missing what helps.
+func (p *Plan) explain(err error) error {
 	var m *fetch.Missing
 	if !errors.As(err, &m) {
-		return ""
+		return err
 	}
 	file := p.Image.File()
 	remote := fetch.IsRemote(m.What)
+	var advice string
 	switch {
 	case m.Offline:
-		return "; build once with the network, or keep the inputs with: pikelet vendor " + file + " DIR"
+		advice = "build once with the network, or keep the inputs with: pikelet vendor " + file + " DIR"
 	case strings.HasSuffix(m.What, ".apk") && remote:
-		return "; mirrors drop superseded packages: pikelet lock " + file + " chooses anew, and pikelet vendor " + file + " DIR keeps copies"
+		advice = "mirrors drop superseded packages: pikelet lock " + file + " chooses anew, and pikelet vendor " + file + " DIR keeps copies"
 	case strings.HasSuffix(m.What, ".apk"):
-		return "; pikelet lock " + file + " chooses among the packages that are there"
+		advice = "pikelet lock " + file + " chooses among the packages that are there"
 	case strings.HasSuffix(m.What, indexFile) && remote:
-		return "; check the repository's url in " + file + ", and mirror and alpine if it is made of them: " +
+		advice = "check the repository's url in " + file + ", and mirror and alpine if it is made of them: " +
 			Arch + "/" + indexFile + " is added to it"
 	case strings.HasSuffix(m.What, indexFile):
-		return "; the repository's url in " + file + " is taken for a directory: one on a server begins with http:// or https://"
+		advice = "the repository's url in " + file + " is taken for a directory: one on a server begins with http:// or https://"
 	case remote:
-		return "; check the address: the file may have been withdrawn"
+		advice = "check the address: the file may have been withdrawn"
+	default:
+		advice = "that is taken for a file on this computer: the address of one on a server begins with http:// or https://"
 	}
-	return "; it is taken for a file on this computer: the address of one on a server begins with http:// or https://"
+	return hint.With(err, advice)
 }
 
 // indexFile is what the index of a repository is called.

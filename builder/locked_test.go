@@ -16,6 +16,7 @@ import (
 	"github.com/pikelet-os/pikelet/builder/fetch"
 	"github.com/pikelet-os/pikelet/builder/lock"
 	"github.com/pikelet-os/pikelet/builder/spec"
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/layers/apk"
 	"github.com/pikelet-os/pikelet/layers/oci"
 )
@@ -63,14 +64,15 @@ func TestLockedInputs(t *testing.T) {
 		change func(*Plan, *lock.File)
 		want   string
 	}{
-		"the same":           {func(*Plan, *lock.File) {}, ""},
-		"another file":       {func(*Plan, *lock.File) { write("changed") }, "the layer folder " + dir + " is sha256:"},
-		"another digest":     {func(_ *Plan, l *lock.File) { l.Layers[0].Digest = "sha256:00" }, "the lock has sha256:00"},
-		"another name":       {func(_ *Plan, l *lock.File) { l.Layers[0].Name = "other" }, "the lock has no layer"},
-		"no layer":           {func(_ *Plan, l *lock.File) { l.Layers = nil }, "the spec has 1 layers, the lock 0"},
-		"another world":      {func(p *Plan, _ *lock.File) { p.Image.Packages = []string{"bash"} }, "the spec asks for the packages"},
-		"another repository": {func(p *Plan, _ *lock.File) { p.Image.Repositories = []spec.Repository{{URL: "x"}} }, "the spec has the repositories"},
-		"no overlay":         {func(_ *Plan, l *lock.File) { l.Overlays = nil }, "the spec has 1 overlays, the lock 0"},
+		"the same":       {func(*Plan, *lock.File) {}, ""},
+		"another file":   {func(*Plan, *lock.File) { write("changed") }, "the layer folder " + dir + " is sha256:"},
+		"another digest": {func(_ *Plan, l *lock.File) { l.Layers[0].Digest = "sha256:00" }, "the lock has sha256:00"},
+		"another name":   {func(_ *Plan, l *lock.File) { l.Layers[0].Name = "other" }, "the lock has no layer"},
+		"no layer":       {func(_ *Plan, l *lock.File) { l.Layers = nil }, "the spec has 1 layers, the lock 0"},
+		"another world":  {func(p *Plan, _ *lock.File) { p.Image.Packages = []string{"bash"} }, "the spec asks for the packages"},
+		"another repository": {func(p *Plan, _ *lock.File) { p.Image.Repositories = []spec.Repository{{URL: "x"}} },
+			"the spec has the repositories"},
+		"no overlay": {func(_ *Plan, l *lock.File) { l.Overlays = nil }, "the spec has 1 overlays, the lock 0"},
 		"another's overlay": {func(_ *Plan, l *lock.File) {
 			l.Overlays = []lock.Layer{{Kind: "overlay", Name: "other", Digest: "sha256:00"}}
 		}, "the overlay base is sha256:"},
@@ -80,7 +82,8 @@ func TestLockedInputs(t *testing.T) {
 	} {
 		err := pinned(c.change)
 		write("locked")
-		if (err == nil) != (c.want == "") || err != nil && (!strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "does not fit the spec")) {
+		if (err == nil) != (c.want == "") || err != nil &&
+			(!strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "does not fit the spec")) {
 			t.Errorf("%s: %v, want %q", what, err, c.want)
 		}
 	}
@@ -104,7 +107,8 @@ func TestKeptImages(t *testing.T) {
 	if _, err := keptImage(context.Background(), dir, digest.String(), platform); err != nil {
 		t.Error(err)
 	}
-	if _, err := keptImage(context.Background(), dir, "sha256:00", platform); err == nil || !strings.Contains(err.Error(), "the cache was changed") {
+	if _, err := keptImage(context.Background(), dir, "sha256:00", platform); err == nil ||
+		!strings.Contains(err.Error(), "digest mismatch in the cache") {
 		t.Errorf("another: %v", err)
 	}
 }
@@ -122,11 +126,11 @@ func TestHintsOfMissingInputs(t *testing.T) {
 		"v1.33.5+k3s1":                                        "taken for a file on this computer",
 	} {
 		err := fmt.Errorf("the server answered: %w", &fetch.Missing{What: what})
-		if got := p.hint(err); !strings.Contains(got, want) {
+		if got := strings.Join(hint.Of(p.explain(err)), ""); !strings.Contains(got, want) {
 			t.Errorf("%s: got the hint %q, want %q", what, got, want)
 		}
 	}
-	if got := p.hint(&fetch.Missing{What: "http://x/y.apk", Offline: true}); !strings.Contains(got, "build once with the network") {
+	if got := strings.Join(hint.Of(p.explain(&fetch.Missing{What: "http://x/y.apk", Offline: true})), ""); !strings.Contains(got, "build once with the network") {
 		t.Errorf("offline: %q", got)
 	}
 }

@@ -43,11 +43,12 @@ func TestFilesOfTwoPackages(t *testing.T) {
 		a, z apk.Package
 		want string
 	}{
-		"the first replaces":         {apk.Package{Replaces: deps(t, "z")}, apk.Package{}, "a"},
-		"the second replaces":        {apk.Package{}, apk.Package{Replaces: deps(t, "a")}, "z"},
-		"priority":                   {apk.Package{Replaces: deps(t, "z"), ReplacesPriority: 10}, apk.Package{Replaces: deps(t, "a")}, "a"},
-		"dependencies come first":    {apk.Package{Depends: deps(t, "z"), Origin: "o"}, apk.Package{Origin: "o"}, "a"},
-		"replaces another version":   {apk.Package{Version: "2"}, apk.Package{Replaces: deps(t, "a<1")}, "package z-1: /etc/lab belongs to a-2 too"},
+		"the first replaces":      {apk.Package{Replaces: deps(t, "z")}, apk.Package{}, "a"},
+		"the second replaces":     {apk.Package{}, apk.Package{Replaces: deps(t, "a")}, "z"},
+		"priority":                {apk.Package{Replaces: deps(t, "z"), ReplacesPriority: 10}, apk.Package{Replaces: deps(t, "a")}, "a"},
+		"dependencies come first": {apk.Package{Depends: deps(t, "z"), Origin: "o"}, apk.Package{Origin: "o"}, "a"},
+		"replaces another version": {apk.Package{Version: "2"}, apk.Package{Replaces: deps(t, "a<1")},
+			"package z-1: /etc/lab belongs to a-2 too"},
 		"replaces nothing":           {apk.Package{}, apk.Package{}, "package z-1: /etc/lab belongs to a-1 too"},
 		"the dependency comes first": {apk.Package{Depends: deps(t, "z")}, apk.Package{}, "package a-1: /etc/lab belongs to z-1 too"},
 	} {
@@ -75,7 +76,8 @@ func TestFilesOfTwoPackages(t *testing.T) {
 func TestScriptsInTheOrderOfDependencies(t *testing.T) {
 	all := newContents(t)
 	user := packed(t, all, apk.Package{Name: "aa-svc", Version: "1", Depends: deps(t, "zz-groups")}, "usr/aa")
-	user.Scripts = map[string][]byte{".pre-install": []byte("adduser -S -D -H -h /var/empty -s /sbin/nologin -G zzgrp -g aasvc aasvc 2>/dev/null\nexit 0\n")}
+	user.Scripts = map[string][]byte{".pre-install": []byte("adduser -S -D -H -h /var/empty -s /sbin/nologin -G zzgrp -g aasvc " +
+		"aasvc 2>/dev/null\nexit 0\n")}
 	group := packed(t, all, apk.Package{Name: "zz-groups", Version: "1"}, "usr/zz")
 	group.Scripts = map[string][]byte{".pre-install": []byte("addgroup -S zzgrp 2>/dev/null\nexit 0\n")}
 	tree := rootWith(t)

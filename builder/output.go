@@ -11,14 +11,14 @@ import (
 	"github.com/pikelet-os/pikelet/builder/spec"
 )
 
-// workPrefix begins the names of folders builds work in, below the output
-// folder: what is in them is moved to its place when all of it is whole.
+// workPrefix begins the names of directories builds work in, below the output
+// directory: what is in them is moved to its place when all of it is whole.
 const workPrefix = ".work-"
 
-// lockFile keeps two builds from writing into one output folder.
+// lockFile keeps two builds from writing into one output directory.
 const lockFile = ".lock"
 
-// checkOutput refuses an output folder inside a folder that is a layer: what
+// checkOutput refuses an output directory inside a directory that is a layer: what
 // the build writes would be a part of what it reads.
 func checkOutput(img *spec.Image, dir string) error {
 	out, err := real(dir)
@@ -34,7 +34,8 @@ func checkOutput(img *spec.Image, dir string) error {
 			return err
 		}
 		if rel, err := filepath.Rel(folder, out); err == nil && filepath.IsLocal(rel) {
-			return fmt.Errorf("the output folder %s lies in %s, which is layers[%d].folder: the image would hold itself; name an output folder outside of it", dir, l.Folder, i)
+			return fmt.Errorf("the output directory %s lies in %s, which is layers[%d].folder: the image would contain itself; name an "+
+				"output directory outside of it", dir, l.Folder, i)
 		}
 	}
 	return nil
@@ -59,8 +60,8 @@ func real(name string) (string, error) {
 	}
 }
 
-// openOutput makes the output folder this build's own, clears what a build
-// that was killed left, and makes a folder to work in. close undoes it.
+// openOutput makes the output directory this build's own, clears what a build
+// that was killed left, and makes a directory to work in. close undoes it.
 func openOutput(dir string) (work string, done func(), err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", nil, err
@@ -71,7 +72,7 @@ func openOutput(dir string) (work string, done func(), err error) {
 	}
 	if !tryLock(lock) || !same(lock) {
 		lock.Close()
-		return "", nil, fmt.Errorf("another build is writing to %s; give this one another output folder", dir)
+		return "", nil, fmt.Errorf("another build is writing to %s; give this one another output directory", dir)
 	}
 	unlock := func() {
 		os.Remove(lock.Name())
@@ -97,7 +98,7 @@ func openOutput(dir string) (work string, done func(), err error) {
 	}, nil
 }
 
-// same says whether the file that was locked still has its name: a build that
+// same reports whether the file that was locked still has its name: a build that
 // ended in between took it away.
 func same(f *os.File) bool {
 	a, err := f.Stat()
@@ -129,8 +130,8 @@ func publish(work, dir string) error {
 	return nil
 }
 
-// replace moves a file or a folder to where an older one may be. Where it can,
-// the two change places: nobody ever finds none of them, and ext4 does not
+// replace moves a file or a directory to where an older one may be. Where it can,
+// the two change places: there is always one of them, and ext4 does not
 // write out gigabytes before it goes on, as it does when a file is renamed
 // over another.
 func replace(from, to string, folder bool) error {
@@ -138,7 +139,7 @@ func replace(from, to string, folder bool) error {
 	if err == nil {
 		return nil
 	}
-	if folder && !errors.Is(err, fs.ErrNotExist) { // no folder may be in the way of another
+	if folder && !errors.Is(err, fs.ErrNotExist) { // no directory may be in the way of another
 		aside := filepath.Join(filepath.Dir(from), ".old-"+filepath.Base(from))
 		if err := os.Rename(to, aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
@@ -147,7 +148,7 @@ func replace(from, to string, folder bool) error {
 	return os.Rename(from, to)
 }
 
-// clearWork empties the folder a build works in.
+// clearWork empties the directory a build works in.
 func clearWork(work string) error {
 	made, err := os.ReadDir(work)
 	for _, e := range made {

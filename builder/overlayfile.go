@@ -50,11 +50,11 @@ func (p *Plan) fetch(ctx context.Context, in Inputs, o overlays.Overlay, f overl
 		switch f.Unpack {
 		case overlays.UnpackTar:
 			if files, err = (layers.Archive{File: name}).Read(to, source); err == nil {
-				files.Below(layers.Clean(f.To))
+				files.Rebase(layers.Clean(f.To))
 			}
 		case overlays.UnpackK3s:
 			if files, err = unpackK3s(name, to, source); err == nil {
-				files.Below(layers.Clean(f.To))
+				files.Rebase(layers.Clean(f.To))
 			} else {
 				err = fmt.Errorf("%s: %w", f.URL, err)
 			}
@@ -66,7 +66,7 @@ func (p *Plan) fetch(ctx context.Context, in Inputs, o overlays.Overlay, f overl
 	if err != nil {
 		return nil, err
 	}
-	part.Files.From(source)
+	part.Files.SetSource(source)
 	return part.Files, nil
 }
 
@@ -112,7 +112,7 @@ func unpackK3s(name string, to *store.File, source string) (layers.Part, error) 
 	for at := 0; ; at++ {
 		i := bytes.Index(b[at:], zstdMagic)
 		if i < 0 {
-			return nil, errors.New("there is no archive in it, as there is in a release of k3s (the file k3s-arm64)")
+			return nil, errors.New("no archive found in it, as there is in a release of k3s (the file k3s-arm64)")
 		}
 		at += i
 		if p, err := readInner(b[at:], to, source); err == nil {

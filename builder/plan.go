@@ -74,7 +74,7 @@ func Resolve(ctx context.Context, img *spec.Image, in Inputs) (*Plan, error) {
 	return resolve(ctx, img, in, nil)
 }
 
-// resolve is Resolve for a build, which reads folders into c while it pins
+// resolve is Resolve for a build, which reads directories into c while it pins
 // them.
 func resolve(ctx context.Context, img *spec.Image, in Inputs, c *contents) (*Plan, error) {
 	p := &Plan{Image: img, Programs: in.Programs, Words: append(cmdline.Base(), img.Kernel.Words...)}
@@ -192,7 +192,8 @@ func (p *Plan) pinOverlays(l *lock.File) error {
 	for i, o := range p.Overlays {
 		want := l.Overlays[i]
 		if want.Name == o.Name && want.Digest != o.Digest() && o.Embedded && len(o.Parameters) == 0 {
-			p.Notes = append(p.Notes, fmt.Sprintf("the lock was made with another overlay %s, which is part of pikelet: the image will have other bytes", o.Name))
+			p.Notes = append(p.Notes, fmt.Sprintf("the lock was made with another overlay %s, which is part of pikelet: the image will "+
+				"have other bytes", o.Name))
 			continue
 		}
 		if want.Name != o.Name || want.Digest != o.Digest() {
@@ -246,7 +247,7 @@ func (p *Plan) choose(ctx context.Context, cache *fetch.Cache) error {
 	for i, r := range p.Image.Repositories {
 		b, err := cache.Read(ctx, urls[i]+"/"+Arch+"/"+indexFile, maxIndexFile)
 		if err != nil {
-			return fmt.Errorf("repository %s: %w%s", r.URL, err, p.hint(err))
+			return fmt.Errorf("repository %s: %w", r.URL, p.explain(err))
 		}
 		index, err := apk.ReadIndex(b, rings[i])
 		if err != nil {
@@ -364,7 +365,8 @@ func (p *Plan) identity() []byte {
 	fmt.Fprintf(&b, "stream %s\nrelease %s\nalpine %s\nboards %s\nconsole %q\nslot-size %d\nepoch %d\n",
 		img.Stream, img.Release, img.Alpine, strings.Join(img.Boards, " "), img.Console, img.SlotSize, p.Epoch)
 	fmt.Fprintf(&b, "kernel %s\nwords %s\n", img.Kernel.Package, strings.Join(p.Words, " "))
-	fmt.Fprintf(&b, "init %s\npikeletd %s\nsquashfs %d %s\n", image.DigestOf(p.Programs.Init), image.DigestOf(p.Programs.Agent), squashfs.Generation, img.Compression)
+	fmt.Fprintf(&b, "init %s\npikeletd %s\nsquashfs %d %s\n", image.DigestOf(p.Programs.Init), image.DigestOf(p.Programs.Agent),
+		squashfs.Generation, img.Compression)
 	for _, level := range sortedKeys(img.Services) {
 		fmt.Fprintf(&b, "services %s %s\n", level, strings.Join(img.Services[level], " "))
 	}
@@ -383,7 +385,8 @@ func (p *Plan) identity() []byte {
 	if p.Inventory != nil {
 		fmt.Fprintf(&b, "inventory %s\n", image.DigestOf(p.Inventory))
 	}
-	fmt.Fprintf(&b, "channel %q\nwatchdog %s\nsoak %s deadline %s\n", img.Channel, img.Watchdog, time.Duration(img.Health.Soak), time.Duration(img.Health.Deadline))
+	fmt.Fprintf(&b, "channel %q\nwatchdog %s\nsoak %s deadline %s\n", img.Channel, img.Watchdog, time.Duration(img.Health.Soak),
+		time.Duration(img.Health.Deadline))
 	for _, k := range p.Keys {
 		fmt.Fprintf(&b, "key %s\n", image.DigestOf([]byte(k)))
 	}

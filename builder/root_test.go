@@ -10,7 +10,7 @@ import (
 	"github.com/pikelet-os/pikelet/layers"
 )
 
-// put adds a file, a folder (a name that ends in /), a symbolic link (name->to)
+// put adds a file, a directory (a name that ends in /), a symbolic link (name->to)
 // or a hard link (name=>to) to a tree.
 func put(t testing.TB, tree *layers.Tree, source string, names ...string) {
 	t.Helper()

@@ -102,7 +102,8 @@ func billOfMaterials(p *Plan, packages []*apk.Installed) ([]byte, error) {
 	for _, o := range p.Overlays {
 		add("overlay", spdxPackage{Name: o.Name, Comment: "an overlay", Checksums: spdxSHA256(o.Digest())})
 		for _, f := range o.Fetch {
-			add("fetched", spdxPackage{Name: f.URL, Download: f.URL, Comment: "what the overlay " + o.Name + " fetches", Checksums: spdxSHA256("sha256:" + f.SHA256)})
+			add("fetched", spdxPackage{Name: f.URL, Download: f.URL, Comment: "what the overlay " + o.Name + " fetches",
+				Checksums: spdxSHA256("sha256:" + f.SHA256)})
 		}
 	}
 	add("program", spdxPackage{Name: "pikelet-init", Declared: "Apache-2.0", Checksums: spdxSHA256(image.DigestOf(p.Programs.Init))})
@@ -127,7 +128,7 @@ func spdxSHA256(digest string) []spdxChecksum {
 	return []spdxChecksum{{"SHA256", hex}}
 }
 
-// spdxLicense says whether a package's licence is written as SPDX writes
+// spdxLicense reports whether a package's licence is written as SPDX writes
 // expressions. Packages say other things too, such as "custom".
 func spdxLicense(text string) bool {
 	if text == "" || strings.EqualFold(text, "custom") || strings.ContainsAny(text, ",;:/") {

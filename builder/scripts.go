@@ -26,7 +26,7 @@ var done = map[string]string{
 	"kmod.trigger":                          "depmod's files are written",
 	"mkinitfs.trigger":                      "the initramfs is Pikelet's own",
 	"raspberrypi-bootloader-common.trigger": "config.txt is Pikelet's own",
-	"openrc.post-install":                   "it moves an older version's files",
+	"openrc.post-install":                   "the script moves an older version's files",
 	"open-iscsi.post-install":               "the initiator's name is made on the node",
 	"dbus.post-install":                     "the machine id is made on the node",
 }
@@ -61,7 +61,8 @@ func doScripts(t *layers.Tree, list []*apk.Installed, ids map[string]int, epoch 
 		_, known := done[p.Name+kind]
 		known = known || p.Name == "ca-certificates" && t.Lookup(bundleFile) != nil || links[p.Name] != nil
 		if doubt.text != "" && (!known || doubt.account) {
-			left = append(left, fmt.Sprintf("package %s: Pikelet does not run its %s script, and %s; do what it does in a layer", p, kind[1:], doubt.text))
+			left = append(left, fmt.Sprintf("package %s: Pikelet does not run the %s script, and %s; do the same in a layer", p, kind[1:],
+				doubt.text))
 		}
 		return nil
 	}

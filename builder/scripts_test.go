@@ -37,7 +37,8 @@ func TestScriptsMakeAccounts(t *testing.T) {
 		t.Fatal(err)
 	}
 	left, err := doScripts(tree, []*apk.Installed{
-		scripted("chrony", ".pre-install", "#!/bin/sh\n\naddgroup -S chrony 2>/dev/null\nadduser -S -D -H -h /var/log/chrony \\\n\t-s /sbin/nologin -G chrony -g 'chrony user' chrony 2>/dev/null\naddgroup chrony netdev || true\nexit 0\n"),
+		scripted("chrony", ".pre-install", "#!/bin/sh\n\naddgroup -S chrony 2>/dev/null\nadduser -S -D -H -h /var/log/chrony \\\n\t-s "+
+			"/sbin/nologin -G chrony -g 'chrony user' chrony 2>/dev/null\naddgroup chrony netdev || true\nexit 0\n"),
 		scripted("dbus", ".pre-install", "adduser -S -u 81 -H -h / messagebus\n"),
 		scripted("odd", ".post-install", "#!/bin/sh\n# a comment\nfor i in 1 2; do rm $i; done\n"),
 		scripted("kmod", ".trigger", "depmod -a\n"),
@@ -47,11 +48,13 @@ func TestScriptsMakeAccounts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(left) != 1 || !strings.Contains(left[0], "package odd-1: Pikelet does not run its post-install script, and does not know \"for i in 1 2; do rm $i; done\"") {
+	if len(left) != 1 || !strings.Contains(left[0], "package odd-1: Pikelet does not run the post-install script, and does not "+
+		"know \"for i in 1 2; do rm $i; done\"") {
 		t.Errorf("left undone: %q", left)
 	}
 	for name, want := range map[string]string{
-		"etc/passwd": "root:x:0:0:root:/root:/bin/sh\nchrony:x:512:512:chrony user:/var/log/chrony:/sbin/nologin\nmessagebus:x:81:65533:messagebus:/:/sbin/nologin\n",
+		"etc/passwd": "root:x:0:0:root:/root:/bin/sh\nchrony:x:512:512:chrony " +
+			"user:/var/log/chrony:/sbin/nologin\nmessagebus:x:81:65533:messagebus:/:/sbin/nologin\n",
 		"etc/group":  "root:x:0:root\nshadow:x:42:\nnetdev:x:28:chrony\nnogroup:x:65533:\nchrony:x:512:\n",
 		"etc/shadow": "root:*::0:::::\nchrony:!:20000:0:99999:7:::\nmessagebus:!:20000:0:99999:7:::\n",
 	} {
@@ -90,7 +93,8 @@ func TestAccountNumbersDoNotDependOnOthers(t *testing.T) {
 	}
 	a := readAccounts(rootWith(t), map[string]int{"one": 500, "two": 500}, time.Unix(0, 0))
 	a.addGroup("one", "")
-	if err := a.addGroup("two", ""); err == nil || !strings.Contains(err.Error(), "two and one both get the number 500") || !strings.Contains(err.Error(), "ids: {two: 501}") {
+	if err := a.addGroup("two", ""); err == nil || !strings.Contains(err.Error(), "two and one both get the number 500") ||
+		!strings.Contains(err.Error(), "ids: {two: 501}") {
 		t.Errorf("two accounts with one number: %v", err)
 	}
 }
@@ -104,7 +108,8 @@ func TestOwnersAPersonNames(t *testing.T) {
 		}
 		err := readAccounts(tree, nil, time.Unix(0, 0)).own(tree, true)
 		if want < 0 {
-			if err == nil || !strings.Contains(err.Error(), "folder files: /etc/x is to belong to \"nobody-here\", an account the image does not have") {
+			if err == nil || !strings.Contains(err.Error(),
+				"folder files: /etc/x is to belong to \"nobody-here\", an account the image does not have") {
 				t.Errorf("%s: %v", owner, err)
 			}
 			continue

@@ -363,7 +363,8 @@ func newCommand(tokens []token) command {
 		t := tokens[i]
 		switch {
 		case t.kind == aSign: // a line's end behind an operator
-		case t.kind == aWord && i+1 < len(tokens) && tokens[i+1].kind == aRedirect && tokens[i+1].at == t.at+len(t.text) && t.bare && digits(t.text):
+		case t.kind == aWord && i+1 < len(tokens) && tokens[i+1].kind == aRedirect && tokens[i+1].at == t.at+len(t.text) && t.bare &&
+			digits(t.text):
 			// the redirection's file descriptor
 		case t.kind == aWord:
 			c.words = append(c.words, t.text)

@@ -78,7 +78,8 @@ func TestExtentsMerge(t *testing.T) {
 	}{
 		{"side by side", func(e *extents) { e.add(4096, 4096); e.add(0, 10); e.add(8192, 1) }, "[{0 2 }]"},
 		{"apart", func(e *extents) { e.add(0, 1); e.add(8192, 1) }, "[{0 0 } {2 2 }]"},
-		{"a known one stays by itself", func(e *extents) { e.add(0, 4096); e.add(4096, 8192); e.addKnown(4096, 8192, "k"); e.add(12288, 1) }, "[{0 0 } {1 2 k} {3 3 }]"},
+		{"a known one stays by itself", func(e *extents) { e.add(0, 4096); e.add(4096, 8192); e.addKnown(4096, 8192, "k"); e.add(12288, 1) },
+			"[{0 0 } {1 2 k} {3 3 }]"},
 		{"one that reaches out of a known one", func(e *extents) { e.addKnown(0, 8192, "k"); e.add(4096, 8192) }, "[{0 1 k} {2 2 }]"},
 		{"parts of blocks are not known", func(e *extents) { e.addKnown(0, 5000, "k"); e.add(0, 5000) }, "[{0 1 }]"},
 	} {

@@ -11,7 +11,7 @@ import (
 // the page cache as soon as it is on the disk.
 const dontCache = 0x80
 
-// writeUncached writes to a file what nobody will read soon. Where the kernel
+// writeUncached writes to a file data that will not be read soon. Where the kernel
 // or the file system does not know how, it is an ordinary write.
 func writeUncached(f *os.File, b []byte, at int64) error {
 	for len(b) > 0 {

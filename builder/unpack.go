@@ -21,7 +21,8 @@ const fetchers = 4
 // unpack fetches, checks, unpacks, hashes and compresses all packages and
 // layers, and what overlays fetch: several at once, each as soon as it is
 // there. The parts come in the order of the plan. Their blocks may still be compressed.
-func unpack(ctx context.Context, p *Plan, in Inputs, c *contents) (packages []*part, found [][]layers.Part, fetched [][]layers.Part, err error) {
+func unpack(ctx context.Context, p *Plan, in Inputs, c *contents) (packages []*part, found [][]layers.Part, fetched [][]layers.Part,
+	err error) {
 	total := int64(0)
 	for _, pkg := range p.Packages {
 		total += pkg.Size
@@ -36,7 +37,7 @@ func unpack(ctx context.Context, p *Plan, in Inputs, c *contents) (packages []*p
 		group.Go(func() error {
 			var err error
 			if packages[i], err = pkg.load(ctx, in, c, turn); err != nil {
-				return fmt.Errorf("%w%s", err, p.hint(err))
+				return p.explain(err)
 			}
 			m.add(pkg.Size)
 			return nil
@@ -57,7 +58,7 @@ func unpack(ctx context.Context, p *Plan, in Inputs, c *contents) (packages []*p
 			group.Go(func() error {
 				var err error
 				if fetched[i][n], err = p.fetch(ctx, in, o, f, c); err != nil {
-					return fmt.Errorf("overlay %s: %w%s", o.Name, err, p.hint(err))
+					return fmt.Errorf("overlay %s: %w", o.Name, p.explain(err))
 				}
 				return nil
 			})
@@ -86,7 +87,7 @@ func (pkg Package) load(ctx context.Context, in Inputs, c *contents, turn chan s
 		return nil, err
 	}
 	p.Package.Repository = pkg.Repository
-	p.Files.From(pkg.String())
+	p.Files.SetSource(pkg.String())
 	return p, nil
 }
 

@@ -18,11 +18,11 @@ import (
 	"github.com/pikelet-os/pikelet/layers/tarball"
 )
 
-// layersFolder is where a vendor keeps OCI layers, each a tar of its layout.
-const layersFolder = "layers"
+// layersDir is where a vendor keeps OCI layers, each a tar of its layout.
+const layersDir = "layers"
 
 func vendoredLayer(digest string) string {
-	return layersFolder + "/" + strings.ReplaceAll(digest, ":", "-") + ".tar"
+	return layersDir + "/" + strings.ReplaceAll(digest, ":", "-") + ".tar"
 }
 
 // Vendor copies every input that a build would fetch into dir: packages as a
@@ -33,7 +33,7 @@ func (p *Plan) Vendor(ctx context.Context, cache *fetch.Cache, dir string, key *
 	for _, pkg := range p.Packages {
 		record, err := p.vendorPackage(ctx, cache, pkg, dir)
 		if err != nil {
-			return fmt.Errorf("%w%s", err, p.hint(err))
+			return p.explain(err)
 		}
 		index.Packages = append(index.Packages, record)
 	}
@@ -56,7 +56,7 @@ func (p *Plan) Vendor(ctx context.Context, cache *fetch.Cache, dir string, key *
 		for _, f := range o.Fetch {
 			from, err := p.pinned(ctx, cache, f)
 			if err != nil {
-				return fmt.Errorf("overlay %s: %w%s", o.Name, err, p.hint(err))
+				return fmt.Errorf("overlay %s: %w", o.Name, p.explain(err))
 			}
 			if err := copyWhole(filepath.Join(dir, filepath.FromSlash(vendoredFile(f))), from); err != nil {
 				return err
@@ -108,13 +108,13 @@ func (l Layer) vendor(dir string) error {
 		return err
 	}
 	r, w := io.Pipe()
-	go func() { w.CloseWithError(tarFolder(w, layout)) }()
+	go func() { w.CloseWithError(tarDir(w, layout)) }()
 	err = writeWhole(filepath.Join(dir, filepath.FromSlash(vendoredLayer(l.Digest))), r)
 	r.CloseWithError(err)
 	return err
 }
 
-func tarFolder(w io.Writer, dir string) error {
+func tarDir(w io.Writer, dir string) error {
 	tw := tar.NewWriter(w)
 	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
@@ -146,7 +146,7 @@ func tarFolder(w io.Writer, dir string) error {
 	return tw.Close()
 }
 
-// vendoredImage unpacks an OCI layer of the vendor's into a layout folder.
+// vendoredImage unpacks an OCI layer of the vendor's into a layout directory.
 // Whoever opens that checks it.
 func vendoredImage(ctx context.Context, cache *fetch.Cache, digest, to string) error {
 	none := &fetch.Missing{What: digest}

@@ -121,7 +121,7 @@ func Decompress(r io.Reader) (io.ReadCloser, error) {
 	}
 	for _, other := range otherKinds {
 		if bytes.HasPrefix(head, []byte(other.magic)) {
-			return nil, fmt.Errorf("it is %s; want a tar archive, plain or compressed with gzip, xz or zstd", other.what)
+			return nil, fmt.Errorf("the file is %s; want a tar archive, plain or compressed with gzip, xz or zstd", other.what)
 		}
 	}
 	return io.NopCloser(br), nil
@@ -133,7 +133,7 @@ type zstdReader struct{ io.ReadCloser }
 func (z zstdReader) Read(p []byte) (int, error) {
 	n, err := z.ReadCloser.Read(p)
 	if errors.Is(err, zstd.ErrWindowSizeExceeded) {
-		err = fmt.Errorf("it needs a zstd window of more than %d MiB; compress it with zstd --long=27 or less: %w", zstdWindow>>20, err)
+		err = fmt.Errorf("the zstd window is larger than %d MiB; compress it with zstd --long=27 or less: %w", zstdWindow>>20, err)
 	}
 	return n, err
 }

@@ -70,8 +70,10 @@ func compressed(t testing.TB, b []byte) map[string][]byte {
 }
 
 func TestArchiveLayer(t *testing.T) {
-	plain := tarOf(t, tar.Header{Typeflag: tar.TypeDir, Name: "./etc/", Mode: 0o750, Uid: 5}, tar.Header{Typeflag: tar.TypeReg, Name: "./etc/a", Size: 3, Uid: 7, Gid: 8, Uname: "nobody"},
-		tar.Header{Typeflag: tar.TypeLink, Name: "etc/b", Linkname: "./etc/a"}, tar.Header{Typeflag: tar.TypeSymlink, Name: "etc/c", Linkname: "a"},
+	plain := tarOf(t, tar.Header{Typeflag: tar.TypeDir, Name: "./etc/", Mode: 0o750, Uid: 5},
+		tar.Header{Typeflag: tar.TypeReg, Name: "./etc/a", Size: 3, Uid: 7, Gid: 8, Uname: "nobody"},
+		tar.Header{Typeflag: tar.TypeLink, Name: "etc/b", Linkname: "./etc/a"},
+		tar.Header{Typeflag: tar.TypeSymlink, Name: "etc/c", Linkname: "a"},
 		tar.Header{Typeflag: tar.TypeChar, Name: "dev/null", Devmajor: 1, Devminor: 3})
 	for kind, b := range compressed(t, plain) {
 		for to, prefix := range map[string]string{"": "", "opt/x": "opt/x/"} {
@@ -110,27 +112,30 @@ func TestHostileArchives(t *testing.T) {
 		b    []byte
 		want string
 	}{
-		"climbs":                {tarOf(t, tar.Header{Typeflag: tar.TypeReg, Name: "../etc/passwd"}), "climbs out of the root"},
-		"climbs in the middle":  {tarOf(t, tar.Header{Typeflag: tar.TypeReg, Name: "a/../../b"}), "climbs out of the root"},
-		"a hard link climbs":    {tarOf(t, tar.Header{Typeflag: tar.TypeLink, Name: "h", Linkname: "../../etc/shadow"}), "climbs out of the root"},
-		"links in a circle":     {tarOf(t, tar.Header{Typeflag: tar.TypeSymlink, Name: "l", Linkname: "l"}, tar.Header{Typeflag: tar.TypeReg, Name: "l/x"}), "symbolic links"},
+		"climbs":               {tarOf(t, tar.Header{Typeflag: tar.TypeReg, Name: "../etc/passwd"}), "climbs out of the root"},
+		"climbs in the middle": {tarOf(t, tar.Header{Typeflag: tar.TypeReg, Name: "a/../../b"}), "climbs out of the root"},
+		"a hard link climbs": {tarOf(t, tar.Header{Typeflag: tar.TypeLink, Name: "h", Linkname: "../../etc/shadow"}),
+			"climbs out of the root"},
+		"links in a circle": {tarOf(t, tar.Header{Typeflag: tar.TypeSymlink, Name: "l", Linkname: "l"},
+			tar.Header{Typeflag: tar.TypeReg, Name: "l/x"}), "symbolic links"},
 		"a link to nothing":     {tarOf(t, tar.Header{Typeflag: tar.TypeLink, Name: "h", Linkname: "ghost"}), "which is not a file of the tree"},
 		"cut":                   {cut[:3000], "unexpected EOF"},
 		"not a tar":             {bytes.Repeat([]byte("no tar at all "), 100), "tar"},
 		"gzip bomb":             {bomb["gzip"], "more than 1 MiB"},
 		"zstd bomb":             {bomb["zstd"], "more than 1 MiB"},
 		"xz bomb":               {bomb["xz"], "more than 1 MiB"},
-		"xz with 4 GiB of dict": {xzHeader, "wants a dictionary"},
+		"xz with 4 GiB of dict": {xzHeader, "dictionary of 4096 MiB"},
 		"bzip2":                 {[]byte("BZh91AY"), "it is a bzip2 file; want a tar archive"},
 		"zip":                   {[]byte("PK\x03\x04rest"), "it is a zip archive; want a tar archive, plain or compressed with gzip, xz or zstd"},
 		"lz4":                   {[]byte("\x04\x22\x4d\x18rest"), "it is an lz4 file"},
 		"lzma":                  {[]byte("\x5d\x00\x00\x80\x00"), "it is an lzma file"},
 		"cpio":                  {[]byte("070701000000"), "it is a cpio archive"},
 		"HTML":                  {[]byte("<!DOCTYPE html><html>"), "it is an HTML page"},
-		"xz --arm64":            {armXZ, "it uses other filters than LZMA2; compress it with xz -6"},
+		"xz --arm64":            {armXZ, "unsupported filters, want LZMA2; compress it with xz -6"},
 		// RFC 8878, 3.1.1: a frame that wants a window of 2 GiB, as zstd --long=31 makes.
-		"zstd --long=31": {append([]byte{0x28, 0xb5, 0x2f, 0xfd, 0, 21 << 3, 1 | 3<<3, 0, 0}, "abc"...), "compress it with zstd --long=27 or less"},
-		"cut gzip":       {bomb["gzip"][:20], "EOF"},
+		"zstd --long=31": {append([]byte{0x28, 0xb5, 0x2f, 0xfd, 0, 21 << 3, 1 | 3<<3, 0, 0}, "abc"...),
+			"compress it with zstd --long=27 or less"},
+		"cut gzip": {bomb["gzip"][:20], "EOF"},
 	} {
 		f := newFile(t, 1<<20)
 		err := applyTar(NewTree(f), f, file(t, c.b), "")
@@ -172,7 +177,7 @@ func TestGitIsLeftOut(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	f, err := OpenFolder(dir)
+	f, err := OpenDir(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,21 +191,21 @@ func applyTar(tree *Tree, kept *store.File, name, to string) error {
 	if err != nil {
 		return err
 	}
-	p.Below(to)
+	p.Rebase(to)
 	return p.Apply(tree)
 }
 
-func applyFolder(t *testing.T, tree *Tree, f *Folder, to string, rules []Rule) error {
+func applyFolder(t *testing.T, tree *Tree, f *Dir, to string, rules []Rule) error {
 	t.Helper()
 	kept := newFile(t, 1<<30)
 	p, err := f.Read(func(r *os.File, size int64) (*store.Content, error) { return kept.Put(r, size) }, "folder x")
 	if err != nil {
 		return err
 	}
-	if want, err := f.Digest(); err != nil || FolderDigest(p) != want {
-		t.Errorf("read, the folder is %s; by itself it is %s, %v", FolderDigest(p), want, err)
+	if want, err := f.Digest(); err != nil || DirDigest(p) != want {
+		t.Errorf("read, the folder is %s; by itself it is %s, %v", DirDigest(p), want, err)
 	}
-	if err := Dress(p, "folder x", to, rules, at); err != nil {
+	if err := Normalize(p, "folder x", to, rules, at); err != nil {
 		return err
 	}
 	return p.Apply(tree)
@@ -212,16 +217,18 @@ func TestFolderRules(t *testing.T) {
 		os.MkdirAll(filepath.Join(dir, filepath.Dir(name)), 0o755)
 		os.WriteFile(filepath.Join(dir, name), nil, 0o600)
 	}
-	f, err := OpenFolder(dir)
+	f, err := OpenDir(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	tree := newTree(t)
-	rules := []Rule{{Path: "srv/etc/secret/**", Owner: "ssl:28", Mode: "0600"}, {Path: "/srv/etc/secret/k*", Mode: "0440"}, {Path: "srv/etc/secret", Mode: "0700"}}
+	rules := []Rule{{Path: "srv/etc/secret/**", Owner: "ssl:28", Mode: "0600"}, {Path: "/srv/etc/secret/k*", Mode: "0440"},
+		{Path: "srv/etc/secret", Mode: "0700"}}
 	if err := applyFolder(t, tree, f, "srv", rules); err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range map[string]int64{"srv/etc/secret/key": 0o440, "srv/etc/secret/deep/er": 0o600, "srv/etc/secret": 0o700, "srv/bin/run": 0o644} {
+	for name, want := range map[string]int64{"srv/etc/secret/key": 0o440, "srv/etc/secret/deep/er": 0o600, "srv/etc/secret": 0o700,
+		"srv/bin/run": 0o644} {
 		if e := tree.Lookup(name); e == nil || e.Mode != want {
 			t.Errorf("%s: %+v, want mode %o", name, e, want)
 		}
@@ -229,13 +236,15 @@ func TestFolderRules(t *testing.T) {
 	if e := tree.Lookup("srv/etc/secret/key"); e.Uname != "ssl" || e.Gname != "28" {
 		t.Errorf("owner %q %q", e.Uname, e.Gname)
 	}
-	if err := applyFolder(t, newTree(t), f, "", []Rule{{Path: "etc/none", Mode: "0600"}}); err == nil || !strings.Contains(err.Error(), `rule for "etc/none" fits no file`) {
+	if err := applyFolder(t, newTree(t), f, "", []Rule{{Path: "etc/none", Mode: "0600"}}); err == nil ||
+		!strings.Contains(err.Error(), `rule for "etc/none" matches no file`) {
 		t.Errorf("a rule for nothing: %v", err)
 	}
 }
 
 func FuzzArchive(f *testing.F) {
-	for _, b := range compressed(f, tarOf(f, tar.Header{Typeflag: tar.TypeReg, Name: "etc/a", Size: 3}, tar.Header{Typeflag: tar.TypeLink, Name: "b", Linkname: "etc/a"})) {
+	for _, b := range compressed(f, tarOf(f, tar.Header{Typeflag: tar.TypeReg, Name: "etc/a", Size: 3},
+		tar.Header{Typeflag: tar.TypeLink, Name: "b", Linkname: "etc/a"})) {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {

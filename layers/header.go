@@ -22,7 +22,7 @@ const entrySize = 256
 // xattrPrefix begins the PAX records that hold extended attributes.
 const xattrPrefix = "SCHILY.xattr."
 
-// lean takes from a header what nobody reads, refuses what is longer than a
+// lean drops from a header what is not read, refuses what is longer than a
 // file can have it, and returns how many bytes of memory the rest takes. An
 // archive's strings are parts of up to 1 MiB of records, which they would keep
 // in memory: those that stay are copied.
@@ -38,7 +38,7 @@ func lean(h *tar.Header) (int64, error) {
 		}
 	}
 	if n := max(len(h.Uname), len(h.Gname)); n > maxName {
-		return 0, fmt.Errorf("%q: the name of its owner has %d bytes, more than %d", h.Name, n, maxName)
+		return 0, fmt.Errorf("%q: an owner's name of %d bytes, more than %d", h.Name, n, maxName)
 	}
 	size := int64(entrySize)
 	records := h.PAXRecords

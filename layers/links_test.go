@@ -29,7 +29,7 @@ func contentsOf(tree *Tree, name string) string {
 }
 
 // TestHardLinksAreBoundWhenPlaced: a hard link is another name of the file
-// that its target was when the link was placed, whatever becomes of the
+// that its target was when the link was placed, whatever happens to the
 // target's name (google/go-containerregistry#2002, appc/docker2aci#98).
 func TestHardLinksAreBoundWhenPlaced(t *testing.T) {
 	file := func(name, body string) func(*Tree) error {
@@ -48,15 +48,18 @@ func TestHardLinksAreBoundWhenPlaced(t *testing.T) {
 		steps []func(*Tree) error
 	}{
 		{"target overwritten", []func(*Tree) error{file("a", "old"), link(tar.TypeLink, "z", "a"), file("a", "new")}},
-		{"target removed", []func(*Tree) error{file("a", "old"), link(tar.TypeLink, "z", "a"), func(tree *Tree) error { tree.Remove("a"); return nil }}},
+		{"target removed", []func(*Tree) error{file("a", "old"), link(tar.TypeLink, "z", "a"),
+			func(tree *Tree) error { tree.Remove("a"); return nil }}},
 		{"target turned into a folder", []func(*Tree) error{file("a", "old"), link(tar.TypeLink, "z", "a"), func(tree *Tree) error {
 			return tree.PlaceOver(&Entry{Header: tar.Header{Typeflag: tar.TypeDir, Name: "a", Mode: 0o755}})
 		}}},
-		{"target turned into a link to the link", []func(*Tree) error{file("a", "old"), link(tar.TypeLink, "z", "a"), link(tar.TypeSymlink, "a", "z")}},
+		{"target turned into a link to the link", []func(*Tree) error{file("a", "old"), link(tar.TypeLink, "z", "a"),
+			link(tar.TypeSymlink, "a", "z")}},
 		{"link to itself", []func(*Tree) error{file("z", "old"), link(tar.TypeLink, "z", "z")}},
 		{"link to a link", []func(*Tree) error{file("a", "old"), link(tar.TypeLink, "b", "a"), link(tar.TypeLink, "z", "b")}},
 		{"link before its target by name", []func(*Tree) error{file("zz", "old"), link(tar.TypeLink, "z", "zz")}},
-		{"link through a symbolic link of a folder", []func(*Tree) error{file("d/a", "old"), link(tar.TypeSymlink, "e", "d"), link(tar.TypeLink, "z", "e/a")}},
+		{"link through a symbolic link of a folder", []func(*Tree) error{file("d/a", "old"), link(tar.TypeSymlink, "e", "d"),
+			link(tar.TypeLink, "z", "e/a")}},
 	} {
 		tree := newTree(t)
 		for i, step := range c.steps {
@@ -181,7 +184,8 @@ func TestNumbersFit(t *testing.T) {
 		name string
 		time int64
 	}{{"early", 0}, {"last", 1<<32 - 1}, {"late", 1<<32 - 1}} {
-		want += fmt.Sprintf("f 0644 %d:%d 0 %d e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 /%s\n", int64(most), int64(most), f.time, f.name)
+		want += fmt.Sprintf("f 0644 %d:%d 0 %d e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 /%s\n", int64(most),
+			int64(most), f.time, f.name)
 	}
 	if got := string(tree.Listing()); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)

@@ -9,7 +9,7 @@ import (
 	"github.com/pikelet-os/pikelet/layers/store"
 )
 
-// Part is what one package, archive or folder brings to a tree, in its order,
+// Part is what one package, archive or directory brings to a tree, in its order,
 // with contents that are kept already. Parts are made side by side and laid
 // over the tree one after the other.
 type Part []*Entry
@@ -18,7 +18,7 @@ type Part []*Entry
 // is read to its end where the entry is a regular file.
 func (p *Part) Add(file *store.File, h tar.Header, source string, contents io.Reader) error {
 	if len(*p) >= maxEntries {
-		return fmt.Errorf("%s: it has more than %d files", source, maxEntries)
+		return fmt.Errorf("%s: more than %d files", source, maxEntries)
 	}
 	size, err := lean(&h)
 	if err == nil {
@@ -37,15 +37,15 @@ func (p *Part) Add(file *store.File, h tar.Header, source string, contents io.Re
 	return nil
 }
 
-// From says where the part came from, in errors and listings.
-func (p Part) From(source string) {
+// SetSource says where the part came from, in errors and listings.
+func (p Part) SetSource(source string) {
 	for _, e := range p {
 		e.Source = source
 	}
 }
 
-// Below moves the part below the folder to.
-func (p Part) Below(to string) {
+// Rebase moves the part below the directory to.
+func (p Part) Rebase(to string) {
 	for _, e := range p {
 		e.Name = path.Join(to, e.Name)
 		if e.Typeflag == tar.TypeLink {

@@ -162,8 +162,8 @@ func (t *Tree) Lookup(name string) *Entry {
 func (t *Tree) At(name string) *Entry { return t.entries.get(Clean(name)) }
 
 // Add puts an entry into the tree; contents is read to its end where the
-// entry is a regular file. Folders in the path that are symbolic links are
-// followed, as unpacking on a disk would. What a folder meets is: a folder
+// entry is a regular file. Directories in the path that are symbolic links are
+// followed, as unpacking on a disk would. What a directory meets is: a directory
 // takes over owner and mode, anything else is replaced. Missing parents are
 // made, owned by root, mode 0755.
 func (t *Tree) Add(h tar.Header, source string, contents io.Reader) error {
@@ -212,10 +212,10 @@ func (t *Tree) Place(e *Entry) error {
 	}
 	old := t.entries.get(name)
 	if old != nil && (old.Typeflag == tar.TypeDir) != (h.Typeflag == tar.TypeDir) {
-		return fmt.Errorf("%s: %q is a folder in one layer and none in another (%s)", source, name, old.Source)
+		return fmt.Errorf("%s: %q is a directory in one layer and not in another (%s)", source, name, old.Source)
 	}
 	if p := t.nearest(name); p != nil && p.Typeflag != tar.TypeDir {
-		return fmt.Errorf("%s: %q is a folder in one layer and none in another (%s)", source, p.Name, p.Source)
+		return fmt.Errorf("%s: %q is a directory in one layer and not in another (%s)", source, p.Name, p.Source)
 	}
 	h.Name = name
 	if target != nil {
@@ -241,7 +241,7 @@ func (t *Tree) nearest(name string) *Entry {
 func dirOf(name string) string { return name[:max(0, strings.LastIndexByte(name, '/'))] }
 
 // PlaceOver is Place for layers of a container image, where a file takes the
-// place of a folder and a folder that of a file.
+// place of a directory and a directory that of a file.
 func (t *Tree) PlaceOver(e *Entry) error {
 	at, err := t.Resolve(e.Name, false)
 	if err != nil {
@@ -301,13 +301,13 @@ func (t *Tree) ReadFile(name string, limit int64) ([]byte, error) {
 	return b, err
 }
 
-// Entries returns all entries sorted by name, so that folders come before
+// Entries returns all entries sorted by name, so that directories come before
 // what they hold.
 func (t *Tree) Entries() []*Entry {
 	return byName(slices.Collect(t.entries.all()))
 }
 
-// Below returns the entries below a folder, sorted by name.
+// Below returns the entries below a directory, sorted by name.
 func (t *Tree) Below(dir string) []*Entry {
 	at, err := t.Resolve(dir, true)
 	if err != nil {

@@ -52,7 +52,7 @@ func TestLinksInPathsAreFollowed(t *testing.T) {
 	add(t, tree, tar.Header{Typeflag: tar.TypeSymlink, Name: "lib", Linkname: "usr/lib", Mode: 0o777}, "")
 	add(t, tree, tar.Header{Typeflag: tar.TypeSymlink, Name: "usr/lib/rc", Linkname: "/lib/openrc", Mode: 0o777}, "")
 	add(t, tree, tar.Header{Typeflag: tar.TypeReg, Name: "lib/rc/file", Mode: 0o644}, "x")
-	add(t, tree, tar.Header{Typeflag: tar.TypeDir, Name: "lib", Mode: 0o700}, "") // a folder through a link stays a link
+	add(t, tree, tar.Header{Typeflag: tar.TypeDir, Name: "lib", Mode: 0o700}, "") // a directory through a link stays a link
 	want := "d 0755 0:0 0 1700000000 - /usr\nd 0700 0:0 0 1700000000 - /usr/lib\n" +
 		"d 0755 0:0 0 1700000000 - /usr/lib/openrc\n" +
 		"f 0644 0:0 1 1700000000 2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881 /usr/lib/openrc/file\n" +
@@ -110,7 +110,7 @@ func TestFolderLayer(t *testing.T) {
 		os.WriteFile(filepath.Join(dir, name), []byte(name), mode)
 	}
 	os.Symlink("run", filepath.Join(dir, "bin/go"))
-	f, err := OpenFolder(dir)
+	f, err := OpenDir(dir)
 	if err != nil {
 		t.Fatal(err)
 	}

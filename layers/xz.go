@@ -19,7 +19,7 @@ const (
 	xzFilterLZMA2  = 0x21
 )
 
-var errXZ = errors.New("reading an xz archive: it is damaged")
+var errXZ = errors.New("reading an xz archive: damaged")
 
 // xzChecker passes an xz file on, and refuses the header of any of its blocks
 // that wants too large a dictionary before the reader behind sees it: a file
@@ -119,14 +119,14 @@ func (x *xzChecker) header() error {
 		}
 	}
 	if b[1]&3 != 0 || len(fields) < 3 || fields[0] != xzFilterLZMA2 || fields[1] != 1 {
-		return errors.New("reading an xz archive: it uses other filters than LZMA2; compress it with xz -6")
+		return errors.New("reading an xz archive: unsupported filters, want LZMA2; compress it with xz -6")
 	}
 	bits := fields[2]
 	if bits > 40 {
 		return errXZ
 	}
 	if size := int64(2|bits&1) << (bits/2 + 11); size > maxDictionary || bits == 40 {
-		return fmt.Errorf("reading an xz archive: it wants a dictionary of %d MiB, more than %d", size>>20, maxDictionary>>20)
+		return fmt.Errorf("reading an xz archive: dictionary of %d MiB, want at most %d", size>>20, maxDictionary>>20)
 	}
 	x.block, x.next = 0, x.chunk
 	return nil

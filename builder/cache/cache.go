@@ -1,5 +1,5 @@
 // Package cache keeps what builds downloaded and what they made of it in one
-// folder of the user's: by what it is, whole or not at all, so that builds may
+// directory of the user's: by what it is, whole or not at all, so that builds may
 // share it; and no more of it than was told.
 package cache
 
@@ -16,18 +16,18 @@ import (
 	"time"
 )
 
-// Cache is the folder. Now is the time of this use: it marks what was used, so
+// Cache is the directory. Now is the time of this use: it marks what was used, so
 // that Prune knows what was not for long.
 type Cache struct {
 	Dir string
 	Now time.Time
 }
 
-// Kinds of what is kept, each a folder.
+// Kinds of what is kept, each a directory.
 const (
 	Packages = "packages" // what was downloaded
 	Made     = "made"     // what was made of it, and can be again
-	Images   = "images"   // images from registries, each a folder
+	Images   = "images"   // images from registries, each a directory
 )
 
 // draft begins the names of files that are not whole.
@@ -192,7 +192,7 @@ func (it item) before(other item) bool {
 	return it.used.Before(other.used)
 }
 
-// measure adds up a file, or a folder such as an OCI layout.
+// measure adds up a file, or a directory such as an OCI layout.
 func measure(name string) (item, error) {
 	st, err := os.Stat(name)
 	if err != nil {

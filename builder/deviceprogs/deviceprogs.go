@@ -1,5 +1,5 @@
 // Package deviceprogs holds the programs that run on nodes, built for arm64 by
-// make and embedded here, so that whoever builds images needs no Go.
+// make and embedded here, so that building images needs no Go.
 package deviceprogs
 
 import (

@@ -94,13 +94,13 @@ func (d *download) accept(resp *http.Response, at int64, loggedIn bool) error {
 	if version == "" || strings.HasPrefix(version, "W/") { // a weak one does not vouch for bytes
 		version = resp.Header.Get("Last-Modified")
 	}
-	changed := permanent{fmt.Errorf("downloading %s: it changed while it was downloaded; run this again", d.url)}
+	changed := permanent{fmt.Errorf("downloading %s: the file changed during the download; run this again", d.url)}
 	switch code := resp.StatusCode; {
 	case at > 0 && code == http.StatusPartialContent:
 		var first, last, total int64
 		n, _ := fmt.Sscanf(resp.Header.Get("Content-Range"), "bytes %d-%d/%d", &first, &last, &total)
 		if n < 2 || first != at {
-			return permanent{fmt.Errorf("downloading %s: the server sent another part of it than was asked for", d.url)}
+			return permanent{fmt.Errorf("downloading %s: the server sent another range than was asked for", d.url)}
 		}
 		if n == 3 && d.size >= 0 && total != d.size || version != "" && version != d.version {
 			return changed

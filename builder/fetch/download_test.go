@@ -106,20 +106,22 @@ func TestDownloadsGoOn(t *testing.T) {
 		want    string
 		asked   int
 	}{
-		"503 once":                {[]http.HandlerFunc{status(503), whole(content, `"1"`)}, "", 2},
-		"503 with Retry-After":    {[]http.HandlerFunc{busyFor("0"), whole(content, `"1"`)}, "", 2},
-		"429 once":                {[]http.HandlerFunc{status(429), whole(content, `"1"`)}, "", 2},
-		"a closed connection":     {[]http.HandlerFunc{drop, whole(content, `"1"`)}, "", 2},
-		"a cut download":          {[]http.HandlerFunc{cut(content, 20000, `"1"`), whole(content, `"1"`)}, "", 2},
-		"no Range":                {[]http.HandlerFunc{cut(content, 20000, ""), ignoresRange(content)}, "", 2},
-		"cut, then busy":          {[]http.HandlerFunc{cut(content, 20000, `"1"`), status(502), whole(content, `"1"`)}, "", 3},
-		"changed in between":      {[]http.HandlerFunc{cut(content, 20000, `"1"`), whole(content[1:], `"2"`)}, "changed while it was downloaded", 2},
-		"another server's name":   {[]http.HandlerFunc{cut(content, 20000, `"1"`), whole(content, `"2"`)}, "", 2},
-		"another range":           {[]http.HandlerFunc{cut(content, 20000, `"1"`), wrongRange}, "another part", 2},
-		"always busy":             {[]http.HandlerFunc{status(503)}, "503", registry.Tries},
-		"always cut in one place": {[]http.HandlerFunc{cut(content, 20000, `"1"`), cut(content, 0, `"1"`)}, "giving up after 6 tries", registry.Tries},
-		"missing":                 {[]http.HandlerFunc{status(404)}, "404", 1},
-		"forbidden":               {[]http.HandlerFunc{status(403)}, "403", 1},
+		"503 once":             {[]http.HandlerFunc{status(503), whole(content, `"1"`)}, "", 2},
+		"503 with Retry-After": {[]http.HandlerFunc{busyFor("0"), whole(content, `"1"`)}, "", 2},
+		"429 once":             {[]http.HandlerFunc{status(429), whole(content, `"1"`)}, "", 2},
+		"a closed connection":  {[]http.HandlerFunc{drop, whole(content, `"1"`)}, "", 2},
+		"a cut download":       {[]http.HandlerFunc{cut(content, 20000, `"1"`), whole(content, `"1"`)}, "", 2},
+		"no Range":             {[]http.HandlerFunc{cut(content, 20000, ""), ignoresRange(content)}, "", 2},
+		"cut, then busy":       {[]http.HandlerFunc{cut(content, 20000, `"1"`), status(502), whole(content, `"1"`)}, "", 3},
+		"changed in between": {[]http.HandlerFunc{cut(content, 20000, `"1"`), whole(content[1:], `"2"`)},
+			"changed during the download", 2},
+		"another server's name": {[]http.HandlerFunc{cut(content, 20000, `"1"`), whole(content, `"2"`)}, "", 2},
+		"another range":         {[]http.HandlerFunc{cut(content, 20000, `"1"`), wrongRange}, "another range", 2},
+		"always busy":           {[]http.HandlerFunc{status(503)}, "503", registry.Tries},
+		"always cut in one place": {[]http.HandlerFunc{cut(content, 20000, `"1"`), cut(content, 0, `"1"`)}, "giving up after 6 tries",
+			registry.Tries},
+		"missing":   {[]http.HandlerFunc{status(404)}, "404", 1},
+		"forbidden": {[]http.HandlerFunc{status(403)}, "403", 1},
 	} {
 		m := newMirror(t, c.answers...)
 		f := hasty(t)
@@ -165,7 +167,7 @@ func TestRetryAfter(t *testing.T) {
 	}
 }
 
-// TestCancelledDownloads: nobody waits for a mirror once the build is cancelled.
+// TestCancelledDownloads: a cancelled build does not wait for a mirror.
 func TestCancelledDownloads(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	m := newMirror(t, func(w http.ResponseWriter, _ *http.Request) { cancel(); status(503)(w, nil) })
@@ -324,7 +326,8 @@ func TestCheckAddress(t *testing.T) {
 
 // TestNetrc: logins are read as curl and ftp read them.
 func TestNetrc(t *testing.T) {
-	got, err := ParseNetrc([]byte("# mirrors\nmachine a.example login anna password s3cret\nmachine b.example\n\tlogin bert\n\tpassword \"with blank\"\n" +
+	got, err := ParseNetrc([]byte("# mirrors\nmachine a.example login anna password s3cret\nmachine b.example\n\tlogin " +
+		"bert\n\tpassword \"with blank\"\n" +
 		"macdef init\ncd /\nmachine not.example\n\nmachine c.example account x login carl password pw#1\ndefault login guest password none\n"))
 	want := Logins{"a.example": {"anna", "s3cret"}, "b.example": {"bert", "with blank"}, "c.example": {"carl", "pw#1"}, "": {"guest", "none"}}
 	if err != nil || fmt.Sprint(got) != fmt.Sprint(want) {

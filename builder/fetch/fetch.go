@@ -1,5 +1,5 @@
 // Package fetch brings indexes, packages and layers from where a spec says
-// they are: the cache, then a vendor folder or artifact, then the mirror. It
+// they are: the cache, then a vendor directory or artifact, then the mirror. It
 // checks nothing but sizes; whoever reads a package checks its signature and
 // identity.
 package fetch
@@ -38,11 +38,11 @@ type Source interface {
 	Open(ctx context.Context, name string) (io.ReadCloser, error)
 }
 
-// Folder is a Source in a folder.
-type Folder string
+// Dir is a Source in a directory.
+type Dir string
 
-// Open opens a file of the folder.
-func (f Folder) Open(_ context.Context, name string) (io.ReadCloser, error) {
+// Open opens a file of the directory.
+func (f Dir) Open(_ context.Context, name string) (io.ReadCloser, error) {
 	return os.Open(filepath.Join(string(f), filepath.FromSlash(name)))
 }
 
@@ -69,7 +69,7 @@ func keepTLS(r *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// IsRemote says whether a repository is on a server and not in a folder.
+// IsRemote reports whether a repository is on a server and not in a directory.
 func IsRemote(url string) bool {
 	scheme, _, ok := strings.Cut(url, "://")
 	return ok && (strings.EqualFold(scheme, "http") || strings.EqualFold(scheme, "https"))
@@ -101,7 +101,7 @@ func (c *Cache) Read(ctx context.Context, url string, limit int64) ([]byte, erro
 		return nil, fmt.Errorf("reading %s: %w", url, err)
 	}
 	if int64(len(b)) > limit {
-		return nil, fmt.Errorf("reading %s: it has more than %d bytes", url, limit)
+		return nil, fmt.Errorf("reading %s: larger than %d bytes", url, limit)
 	}
 	return b, nil
 }
@@ -125,7 +125,7 @@ func (c *Cache) File(ctx context.Context, url, name, key string, size int64) (st
 			return kept, c.keep(key, "the vendor's "+name, r, size)
 		}
 		if !errors.Is(err, fs.ErrNotExist) {
-			return "", fmt.Errorf("asking the vendor for %s: %w", name, err)
+			return "", fmt.Errorf("opening the vendor's %s: %w", name, err)
 		}
 	}
 	if !IsRemote(url) {
@@ -167,7 +167,7 @@ func (c *Cache) Pinned(ctx context.Context, url, name, digest string, limit int6
 			return c.Path(key), c.keepPinned(key, "the vendor's "+name, r, digest, limit)
 		}
 		if !errors.Is(err, fs.ErrNotExist) {
-			return "", fmt.Errorf("asking the vendor for %s: %w", name, err)
+			return "", fmt.Errorf("opening the vendor's %s: %w", name, err)
 		}
 	}
 	r, err := c.open(ctx, url)
@@ -190,10 +190,10 @@ func (c *Cache) keepPinned(key, what string, r io.Reader, digest string, limit i
 		err = cerr
 	}
 	if err == nil && n > limit {
-		err = fmt.Errorf("it has more than %d bytes", limit)
+		err = fmt.Errorf("larger than %d bytes", limit)
 	}
 	if got := hex.EncodeToString(h.Sum(nil)); err == nil && got != digest {
-		err = fmt.Errorf("its sha256 is %s, and %s was asked for: it is not the file it was", got, digest)
+		err = fmt.Errorf("sha256 mismatch: got %s, want %s", got, digest)
 	}
 	if err != nil {
 		return fmt.Errorf("fetching %s: %w", what, err)
@@ -225,7 +225,7 @@ func (c *Cache) keep(key, what string, r io.Reader, size int64) error {
 	return draft.Keep(key)
 }
 
-// file opens an index or a package, which is no web page.
+// file opens an index or a package, which is not a web page.
 func (c *Cache) file(ctx context.Context, url string) (io.ReadCloser, error) {
 	r, err := c.open(ctx, url)
 	if err != nil || !IsRemote(url) {

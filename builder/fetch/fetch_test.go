@@ -55,7 +55,7 @@ func TestFileIsDownloadedOnce(t *testing.T) {
 	if left, _ := os.ReadDir(filepath.Join(c.Dir, cache.Packages)); len(left) != 1 {
 		t.Errorf("the cache holds %d files after failed downloads, want the good one", len(left))
 	}
-	if _, err := c.Read(ctx, s.URL+"/long.apk", 5); err == nil || !strings.Contains(err.Error(), "more than 5 bytes") {
+	if _, err := c.Read(ctx, s.URL+"/long.apk", 5); err == nil || !strings.Contains(err.Error(), "larger than 5 bytes") {
 		t.Errorf("a file over the limit: %v", err)
 	}
 	if _, err := c.File(ctx, filepath.Join(dir, "none"), "x", "x", 1); err == nil {
@@ -89,15 +89,15 @@ func TestPinnedIsHashed(t *testing.T) {
 	if b, err := os.ReadFile(name); err != nil || string(b) != "chart" {
 		t.Errorf("after the cache was changed: %q, %v", b, err)
 	}
-	if _, err := c.Pinned(ctx, s.URL, "chart", strings.Repeat("0", 64), 5); err == nil || !strings.Contains(err.Error(), "its sha256 is") {
+	if _, err := c.Pinned(ctx, s.URL, "chart", strings.Repeat("0", 64), 5); err == nil || !strings.Contains(err.Error(), "sha256 mismatch") {
 		t.Errorf("another digest: %v", err)
 	}
-	if _, err := c.Pinned(ctx, s.URL, "chart", strings.Repeat("1", 64), 4); err == nil || !strings.Contains(err.Error(), "more than 4 bytes") {
+	if _, err := c.Pinned(ctx, s.URL, "chart", strings.Repeat("1", 64), 4); err == nil || !strings.Contains(err.Error(), "larger than 4 bytes") {
 		t.Errorf("more than the limit: %v", err)
 	}
 }
 
-// TestMirrorsKeepTLS: a mirror with TLS leads nobody to one without.
+// TestMirrorsKeepTLS: a mirror with TLS does not redirect to one without.
 func TestMirrorsKeepTLS(t *testing.T) {
 	heard := 0
 	plain := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { heard++ }))

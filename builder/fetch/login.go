@@ -120,7 +120,7 @@ func hasLogin(address string) (host string, has bool) {
 	authority, _, _ := strings.Cut(rest, "/")
 	i := strings.LastIndex(authority, "@")
 	if i < 0 && strings.Contains(rest, "@") && !hasPort(authority) {
-		// A password with a slash in it: what stands before that is no port.
+		// A password with a slash in it: what precedes it is not a port.
 		authority, _, _ = strings.Cut(rest[strings.LastIndex(rest, "@"):], "/")
 		i = 0
 	}
@@ -135,7 +135,7 @@ func hasPort(authority string) bool {
 }
 
 // CheckAddress says why an address names no repository of packages for an
-// architecture; nil if it may: it is an http(s) address, or a folder. A folder
+// architecture; nil if it may: it is an http(s) address, or a directory. A directory
 // that is there is always one and need not be checked. Nothing is asked of the
 // network.
 func CheckAddress(address, arch string) error {
@@ -162,11 +162,11 @@ func CheckAddress(address, arch string) error {
 	u, err := url.Parse(address)
 	switch {
 	case err != nil:
-		return fmt.Errorf("%q is no address: %w", address, errors.Unwrap(err))
+		return fmt.Errorf("invalid address %q: %w", address, errors.Unwrap(err))
 	case u.Hostname() == "":
 		return fmt.Errorf("%q names no host", address)
 	case path.Base(u.Path) == arch:
-		return fmt.Errorf("%q: leave out /%s at the end: it is added to the address", address, arch)
+		return fmt.Errorf("%q: leave out /%s at the end: Pikelet adds that", address, arch)
 	}
 	return nil
 }

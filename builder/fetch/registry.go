@@ -52,7 +52,7 @@ func OpenRegistry(ctx context.Context, ref string, o ...remote.Option) (*Registr
 		return nil, fmt.Errorf("reading the vendor artifact %s: %w", ref, err)
 	}
 	if m.Config.MediaType != mediaVendor {
-		return nil, fmt.Errorf("%s is no vendor artifact (its configuration is %s)", ref, m.Config.MediaType)
+		return nil, fmt.Errorf("%s is not a vendor artifact (its configuration is %s)", ref, m.Config.MediaType)
 	}
 	v := &Registry{repository: c.Reference.Context(), blobs: map[string]v1.Hash{}, options: o}
 	for _, l := range m.Layers {

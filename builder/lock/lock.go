@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 )
 
 // Format is the version of the file's layout.
@@ -80,35 +82,46 @@ func (f *File) Encode() ([]byte, error) {
 // versions took. Whoever sees the lock has it, so it is neither used nor quoted.
 var loginForm = regexp.MustCompile(`://[^/]*@`)
 
-// Decode reads a lock strictly.
+// Decode reads a lock strictly: unknown fields, another format, and a lock that
+// does not pin every input are errors.
 func Decode(b []byte) (*File, error) {
 	var f File
 	dec := yaml.NewDecoder(bytes.NewReader(b))
 	dec.KnownFields(true)
 	if err := dec.Decode(&f); err != nil {
 		if errors.Is(err, io.EOF) {
-			err = errors.New("it is empty")
+			err = errors.New("the file is empty")
 		}
 		return nil, fmt.Errorf("reading the lock: %w", err)
 	}
+	if err := f.check(); err != nil {
+		return nil, hint.With(fmt.Errorf("reading the lock: %w", err), "write a new lock with pikelet lock")
+	}
+	return &f, nil
+}
+
+func (f *File) check() error {
 	if f.Format != Format {
-		return nil, fmt.Errorf("reading the lock: it has format %d, this pikelet reads %d; pikelet lock writes it anew", f.Format, Format)
+		return fmt.Errorf("unsupported format %d, want %d", f.Format, Format)
 	}
 	for _, p := range f.Packages {
-		if p.Name == "" || p.Version == "" || p.Repository == "" || p.Size <= 0 || !strings.HasPrefix(p.Identity, "Q1") || strings.ContainsAny(p.Name+p.Version, "/\\ ") || strings.HasPrefix(p.Name, ".") {
-			return nil, fmt.Errorf("reading the lock: package %q lacks something; pikelet lock writes it anew", p.Name+"-"+p.Version)
+		if p.Name == "" || p.Version == "" || p.Repository == "" || p.Size <= 0 || !strings.HasPrefix(p.Identity, "Q1") {
+			return fmt.Errorf("incomplete package %q", p.Name+"-"+p.Version)
+		}
+		if strings.ContainsAny(p.Name+p.Version, "/\\ ") || strings.HasPrefix(p.Name, ".") {
+			return fmt.Errorf("invalid package name %q", p.Name+"-"+p.Version)
 		}
 	}
 	for _, r := range f.Repositories {
 		if loginForm.MatchString(r) {
-			return nil, errors.New("reading the lock: an address of a repository in it holds a user name or a password; " +
-				"pikelet lock writes it anew without. Change that password: whoever reads the lock's history has it")
+			return hint.With(errors.New("the address of a repository holds a user name or a password"),
+				"change that password: whoever can read the lock's history has it")
 		}
 	}
 	if f.Epoch <= 0 || len(f.Packages) == 0 {
-		return nil, errors.New("reading the lock: it has no epoch or no packages; pikelet lock writes it anew")
+		return errors.New("no epoch or no packages")
 	}
-	return &f, nil
+	return nil
 }
 
 // Load reads the lock of a spec; there may be none.

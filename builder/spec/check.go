@@ -92,10 +92,10 @@ func (c *checker) checkSources(i *Image) {
 	for n, r := range i.Repositories {
 		field := fmt.Sprintf("repositories[%d]", n)
 		if strings.Contains(r.URL, "{mirror}") {
-			c.Add(field+".url", "it says {mirror}, but the spec has no mirror: ADDRESS")
+			c.Add(field+".url", "the address has {mirror}, but the spec has no mirror: ADDRESS")
 		}
 		if r.URL == "" {
-			c.Add(field+".url", "missing; want a folder or an http(s) address")
+			c.Add(field+".url", "missing; want a directory or an http(s) address")
 		}
 		if _, err := os.Stat(i.Path(r.URL)); err != nil && r.URL != "" {
 			if err := fetch.CheckAddress(r.URL, arch); err != nil {
@@ -127,7 +127,7 @@ func (c *checker) checkSources(i *Image) {
 	}
 	for n, o := range i.Overlays {
 		if o.Name == "" {
-			c.Add(fmt.Sprintf("overlays[%d]", n), "want the name of an overlay, or a folder with an overlay.yaml")
+			c.Add(fmt.Sprintf("overlays[%d]", n), "want the name of an overlay, or a directory with an overlay.yaml")
 		}
 		c.checkPlaceholders(n, o)
 	}
@@ -146,7 +146,7 @@ func (c *checker) checkLayer(i *Image, field string, l Layer) {
 	}
 	if l.Folder != "" {
 		if st, err := os.Stat(i.Path(l.Folder)); err != nil || !st.IsDir() {
-			c.Add(field+".folder", "no folder %s", l.Folder)
+			c.Add(field+".folder", "directory %s not found", l.Folder)
 		}
 	}
 	if l.Tar != "" {
@@ -155,7 +155,7 @@ func (c *checker) checkLayer(i *Image, field string, l Layer) {
 		}
 	}
 	if l.Folder == "" && len(l.Rules) > 0 {
-		c.Add(field+".rules", "only folders take rules; archives and images say whose their files are")
+		c.Add(field+".rules", "only directories take rules; archives and images say whose their files are")
 	}
 	for n, r := range l.Rules {
 		at := fmt.Sprintf("%s.rules[%d]", field, n)
@@ -181,7 +181,8 @@ func (c *checker) checkNode(i *Image) {
 	if _, err := squashfs.FindCompression(i.Compression); err != nil {
 		c.Add("compression", "%v", err)
 	}
-	if d, err := time.ParseDuration(i.Watchdog); i.Watchdog != WatchdogOff && (err != nil || d < 6*time.Second || d > 15*time.Second || d%time.Second != 0) {
+	if d, err := time.ParseDuration(i.Watchdog); i.Watchdog != WatchdogOff &&
+		(err != nil || d < 6*time.Second || d > 15*time.Second || d%time.Second != 0) {
 		c.Add("watchdog", "%q: want 6s to 15s in whole seconds (the hardware of a Pi counts no further), or off", i.Watchdog)
 	}
 	if i.Health.Soak >= i.Health.Deadline {

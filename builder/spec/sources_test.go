@@ -62,13 +62,16 @@ func TestDirectoryOfKeys(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := []string{filepath.Join("keys", "a.rsa.pub"), filepath.Join("keys", "b.rsa.pub")}; !slices.Equal(img.Repositories[0].Keys, want) {
+	if want := []string{filepath.Join("keys", "a.rsa.pub"),
+		filepath.Join("keys", "b.rsa.pub")}; !slices.Equal(img.Repositories[0].Keys, want) {
 		t.Errorf("got %q, want %q", img.Repositories[0].Keys, want)
 	}
-	if _, err = at(strings.Replace(good, "key.rsa.pub", "empty", 1)); err == nil || !strings.Contains(err.Error(), ":5: repositories[0].keys[0]: the directory empty holds no file") {
+	if _, err = at(strings.Replace(good, "key.rsa.pub", "empty", 1)); err == nil ||
+		!strings.Contains(err.Error(), ":5: repositories[0].keys[0]: the directory empty holds no file") {
 		t.Errorf("a directory without keys: %v", err)
 	}
-	if _, err = at(strings.Replace(good, "key.rsa.pub", "keys", 1) + "keys: [keys]\n"); err == nil || !strings.Contains(err.Error(), ":7: keys[0]: keys is a directory") {
+	if _, err = at(strings.Replace(good, "key.rsa.pub", "keys", 1) + "keys: [keys]\n"); err == nil ||
+		!strings.Contains(err.Error(), ":7: keys[0]: keys is a directory") {
 		t.Errorf("a directory of signing keys: %v", err)
 	}
 }

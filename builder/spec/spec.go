@@ -18,7 +18,7 @@ import (
 	"github.com/pikelet-os/pikelet/internal/shared/yamlcheck"
 )
 
-// Image is an image spec. Paths in it are relative to the spec's folder.
+// Image is an image spec. Paths in it are relative to the spec's directory.
 type Image struct {
 	// Name is what people call the image. Required: lower-case letters,
 	// digits and dashes.
@@ -42,14 +42,14 @@ type Image struct {
 	Repositories []Repository `yaml:"repositories" jsonschema:"required"`
 	// Packages are what the root is made of, as in /etc/apk/world. Required.
 	Packages []string `yaml:"packages" jsonschema:"required"`
-	// Vendor is a folder that pikelet vendor filled, or the reference of an
+	// Vendor is a directory that pikelet vendor filled, or the reference of an
 	// artifact it pushed, with http:// before it for a registry without TLS. What
 	// is not in the cache comes from there, and from the mirrors only after that.
 	Vendor string `yaml:"vendor"`
 	// Layers are laid over the packages, in this order.
 	Layers []Layer `yaml:"layers"`
 	// Overlays are bundles laid over the layers: names of embedded ones, or
-	// folders with an overlay.yaml. The base overlay is always there.
+	// directories with an overlay.yaml. The base overlay is always there.
 	Overlays []Overlay `yaml:"overlays"`
 	// Services are enabled, by OpenRC runlevel: sysinit, boot, default,
 	// shutdown.
@@ -103,7 +103,7 @@ type Image struct {
 
 // Repository is one apk repository.
 type Repository struct {
-	// URL is a folder or an http(s) address, without the architecture.
+	// URL is a directory or an http(s) address, without the architecture.
 	URL string `yaml:"url"`
 	// Keys are files with the public keys that may sign it, or directories with
 	// such files, whose names end in .pub. Names matter: signatures call keys by
@@ -115,35 +115,35 @@ type Repository struct {
 
 // Layer is one source of files: one of folder, tar and oci.
 type Layer struct {
-	// Folder is a folder whose contents are laid over the root.
+	// Folder is a directory whose contents are laid over the root.
 	Folder string `yaml:"folder"`
 	// Tar is an archive, plain or compressed with gzip, xz or zstd.
 	Tar string `yaml:"tar"`
 	// OCI is a container image: a registry's reference, with http:// before it
-	// for one without TLS, or oci: and the folder of an OCI layout.
+	// for one without TLS, or oci: and the directory of an OCI layout.
 	OCI string `yaml:"oci"`
-	// To is the folder of the root the layer is laid into. Default: /.
+	// To is the directory of the root the layer is laid into. Default: /.
 	To string `yaml:"to"`
-	// Rules give files of a folder other owners and modes than root's. Of
+	// Rules give files of a directory other owners and modes than root's. Of
 	// several that fit, later ones count.
 	Rules []Rule `yaml:"rules"`
 }
 
 // Rule gives files an owner and a mode.
 type Rule struct {
-	// Path fits files and folders by their path in the root, as in
+	// Path fits files and directories by their path in the root, as in
 	// etc/ssl/private/*; a pattern that ends in /** fits everything below.
 	Path string `yaml:"path"`
 	// Owner is USER:GROUP, by name or number. Default: root:root.
 	Owner string `yaml:"owner"`
-	// Mode is the permissions, such as "0600". Default: 0755 for folders and
+	// Mode is the permissions, such as "0600". Default: 0755 for directories and
 	// what its owner may execute, 0644 for the rest.
 	Mode string `yaml:"mode"`
 }
 
 // Overlay is a bundle and what it is told.
 type Overlay struct {
-	// Name is the name of an embedded overlay, or a folder.
+	// Name is the name of an embedded overlay, or a directory.
 	Name string `yaml:"name"`
 	// With are values for the overlay's parameters.
 	With map[string]string `yaml:"with"`
@@ -209,7 +209,7 @@ func (s *Size) Set(text string) error {
 			}
 		}
 	}
-	return fmt.Errorf("%q is no size; write it as 512MiB or 1GiB", text)
+	return fmt.Errorf("invalid size %q; write it as 512MiB or 1GiB", text)
 }
 
 // String writes the size in the largest unit that is exact.
@@ -230,7 +230,7 @@ type Duration time.Duration
 func (d *Duration) UnmarshalYAML(n *yaml.Node) error {
 	v, err := time.ParseDuration(n.Value)
 	if err != nil || v <= 0 {
-		return yamlcheck.TypeError(n, "%q is no span of time; write it as 60s or 10m", n.Value)
+		return yamlcheck.TypeError(n, "invalid duration %q; write it as 60s or 10m", n.Value)
 	}
 	*d = Duration(v)
 	return nil
@@ -243,7 +243,7 @@ type Time struct{ time.Time }
 func (t *Time) UnmarshalYAML(n *yaml.Node) error {
 	v, err := time.Parse(time.RFC3339, n.Value)
 	if err != nil || v.Unix() <= 0 {
-		return yamlcheck.TypeError(n, "%q is no moment; write it as 2026-11-21T00:00:00Z", n.Value)
+		return yamlcheck.TypeError(n, "invalid time %q; write it as 2026-11-21T00:00:00Z", n.Value)
 	}
 	t.Time = v
 	return nil

@@ -44,7 +44,8 @@ func samplePackage(t testing.TB, key *Key) (*Package, []byte) {
 	t.Helper()
 	files := []File{
 		{Header: &tar.Header{Typeflag: tar.TypeDir, Name: "bin", Mode: 0o755}},
-		{Header: &tar.Header{Typeflag: tar.TypeReg, Name: "bin/tool", Mode: 0o4755, Size: 5, PAXRecords: map[string]string{"SCHILY.xattr.user.x": "y"}},
+		{Header: &tar.Header{Typeflag: tar.TypeReg, Name: "bin/tool", Mode: 0o4755, Size: 5,
+			PAXRecords: map[string]string{"SCHILY.xattr.user.x": "y"}},
 			Open: func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("hello")), nil }},
 		{Header: &tar.Header{Typeflag: tar.TypeSymlink, Name: "bin/link", Linkname: "tool", Mode: 0o777}},
 	}
@@ -77,7 +78,8 @@ func TestPackageRoundTrip(t *testing.T) {
 		}
 		return nil
 	})
-	if err != nil || strings.Join(names, "|") != "bin/ |bin/link tool|bin/tool hello" && strings.Join(names, "|") != "bin |bin/link tool|bin/tool hello" {
+	if err != nil || strings.Join(names, "|") != "bin/ |bin/link tool|bin/tool hello" &&
+		strings.Join(names, "|") != "bin |bin/link tool|bin/tool hello" {
 		t.Errorf("%q, %v", names, err)
 	}
 }
@@ -149,7 +151,7 @@ func TestOpenArchiveRefuses(t *testing.T) {
 		"foreign key":   {b, want, foreign, "signed with test.rsa.pub; the keys given are other.rsa.pub"},
 		"same name":     {b, want, impostor, "was changed after it was signed"},
 		"another build": {b, &other, ring, "another build of the same version"},
-		"another name":  {b, &renamed, ring, "calls itself tool-1.2-r3"},
+		"another name":  {b, &renamed, ring, "the .PKGINFO names tool-1.2-r3"},
 		"format 3":      {append([]byte("ADBd"), b...), want, ring, "format 3 (ADB)"},
 		"no gzip":       {[]byte("hello, world"), want, ring, "not gzip"},
 		"empty":         {nil, want, ring, "not gzip"},
@@ -222,7 +224,8 @@ func TestRecordsOfTheFuture(t *testing.T) {
 	if err != nil || len(list) != 1 || list[0].Name != "b" {
 		t.Errorf("%v, %v", list, err)
 	}
-	if len(notes) != 2 || !strings.Contains(notes[0], "package a-1 is passed over: its record has a field X") || !strings.Contains(notes[1], "package c-2") {
+	if len(notes) != 2 || !strings.Contains(notes[0], "package a-1 is passed over: its record has a field X") ||
+		!strings.Contains(notes[1], "package c-2") {
 		t.Errorf("%q", notes)
 	}
 }

@@ -20,7 +20,7 @@ type Dep struct {
 func ParseDep(s string) (Dep, error) {
 	d, err := parseDep(s)
 	if err == nil && d.Op != "" && d.Op != "><" && (d.Version == "" || d.Version[0] < '0' || d.Version[0] > '9') {
-		return Dep{}, fmt.Errorf("dependency %q: %q is no version", s, d.Version)
+		return Dep{}, fmt.Errorf("dependency %q: invalid version %q", s, d.Version)
 	}
 	return d, err
 }
@@ -85,7 +85,7 @@ func joinDeps(list []Dep) string {
 	return strings.Join(words, " ")
 }
 
-// allows says whether a version (or, for ><, an identity) meets d. A provided
+// allows reports whether a version (or, for ><, an identity) meets d. A provided
 // name without a version meets only a dependency without one.
 func (d Dep) allows(version, identity string) bool {
 	switch d.Op {

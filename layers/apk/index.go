@@ -27,13 +27,13 @@ type Package struct {
 	// These are known from a package only; indexes do not say them.
 	Replaces         []Dep
 	ReplacesPriority int
-	Triggers         []string // folders whose changes run the package's trigger
+	Triggers         []string // directories whose changes run the package's trigger
 
 	// Repository is where the index came from; whoever loaded it says so.
 	Repository string
 }
 
-// FileName is the package's name in its repository's folder.
+// FileName is the package's name in its repository's directory.
 func (p *Package) FileName() string { return p.Name + "-" + p.Version + ".apk" }
 
 func (p *Package) String() string { return p.Name + "-" + p.Version }

@@ -16,17 +16,17 @@ import (
 type Installed struct {
 	*Package
 	Scripts map[string][]byte // by name, ".post-install" and the like
-	Files   []InstalledFile   // folders among them
+	Files   []InstalledFile   // directories among them
 }
 
-// InstalledFile is one file, link or folder as it is in the image.
+// InstalledFile is one file, link or directory as it is in the image.
 type InstalledFile struct {
 	*tar.Header
 	SHA1 string // of a file's contents or a link's target, hex
 }
 
-// DatabaseFolder is where apk keeps its database; apk 3 uses the same place.
-const DatabaseFolder = "lib/apk/db"
+// DatabaseDir is where apk keeps its database; apk 3 uses the same place.
+const DatabaseDir = "lib/apk/db"
 
 // Database returns the files of the database, by name. Scripts have the time
 // at.
@@ -64,7 +64,7 @@ func Database(list []*Installed, at time.Time) (map[string][]byte, error) {
 	return map[string][]byte{"installed": installed.Bytes(), "triggers": triggers.Bytes(), "scripts.tar": scripts.Bytes(), "lock": nil}, nil
 }
 
-// encode writes one record: the index fields, then folders with their files.
+// encode writes one record: the index fields, then directories with their files.
 func (p *Installed) encode(w *bytes.Buffer) {
 	p.Package.encode(w)
 	w.Truncate(w.Len() - 1) // the blank line comes at the end of the files

@@ -41,11 +41,11 @@ func OpenKey(file, name string) (*Key, error) {
 	}
 	block, _ := pem.Decode(b)
 	if block == nil {
-		return nil, fmt.Errorf("%s is no PEM file; remove it to have a new key made", file)
+		return nil, fmt.Errorf("%s is not a PEM file; remove it to get a new key", file)
 	}
 	private, err := x509.ParsePKCS1PrivateKey(block.Bytes)
 	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w; remove it to have a new key made", file, err)
+		return nil, fmt.Errorf("reading %s: %w; remove it to get a new key", file, err)
 	}
 	return &Key{Name: name, Private: private}, nil
 }

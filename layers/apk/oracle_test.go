@@ -50,7 +50,8 @@ func newRealApk(t *testing.T, dir string, n int) *realApk {
 			t.Fatal(err)
 		}
 	}
-	if out, err := exec.Command("chroot", dir, "apk", "--quiet", "--arch", "x86_64", "--root", a.root, "--initdb", "--repositories-file", "/dev/null", "add").CombinedOutput(); err != nil {
+	if out, err := exec.Command("chroot", dir, "apk", "--quiet", "--arch", "x86_64", "--root", a.root, "--initdb", "--repositories-file",
+		"/dev/null", "add").CombinedOutput(); err != nil {
 		t.Fatalf("apk: %v\n%s", err, out)
 	}
 	return a
@@ -79,7 +80,8 @@ func (a *realApk) ask(t *testing.T, repositories string, world []string) ([]stri
 	if err := os.WriteFile(a.dir+file, []byte(repositories), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	args := append([]string{a.dir, "apk", "--arch", "x86_64", "--root", a.root, "--repositories-file", file, "--no-network", "add", "--simulate", "--"}, world...)
+	args := append([]string{a.dir, "apk", "--arch", "x86_64", "--root", a.root, "--repositories-file", file, "--no-network", "add",
+		"--simulate", "--"}, world...)
 	out, err := exec.Command("chroot", args...).CombinedOutput()
 	if err != nil {
 		if !bytes.Contains(out, []byte("unable to select packages")) {
@@ -141,7 +143,8 @@ func (c *tally) count(t *testing.T, what string, world, theirs []string, refused
 		}
 	default:
 		if c.differ++; c.differ <= *shown {
-			t.Logf("%s: apk add %s\napk's alone: %q\nours alone:  %q\napk: %s\nours: %v", what, strings.Join(world, " "), minus(theirs, ours), minus(ours, theirs), refused, err)
+			t.Logf("%s: apk add %s\napk's alone: %q\nours alone:  %q\napk: %s\nours: %v", what, strings.Join(world, " "), minus(theirs, ours),
+				minus(ours, theirs), refused, err)
 		}
 	}
 }
@@ -327,7 +330,8 @@ func (s synthetic) text() string {
 	for _, src := range s.from {
 		fmt.Fprintf(&b, "-- repository @%s\n", src.Tag)
 		for _, p := range src.Index.Packages {
-			fmt.Fprintf(&b, "%s %s | %s | %s | %s | %d\n", p.Name, p.Version, joinDeps(p.Depends), joinDeps(p.Provides), joinDeps(p.InstallIf), p.ProviderPriority)
+			fmt.Fprintf(&b, "%s %s | %s | %s | %s | %d\n", p.Name, p.Version, joinDeps(p.Depends), joinDeps(p.Provides), joinDeps(p.InstallIf),
+				p.ProviderPriority)
 		}
 	}
 	return b.String()
@@ -456,7 +460,8 @@ func BenchmarkSolve(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		got, err := ourChoice(strings.Fields("alpine-base openssh chrony e2fsprogs iptables nftables open-iscsi nfs-utils util-linux"), []Source{{Index: &Index{Packages: packages}}})
+		got, err := ourChoice(strings.Fields("alpine-base openssh chrony e2fsprogs iptables nftables open-iscsi nfs-utils util-linux"),
+			[]Source{{Index: &Index{Packages: packages}}})
 		if err != nil || len(got) != 109 {
 			b.Fatalf("%d packages, %v", len(got), err)
 		}

@@ -52,21 +52,23 @@ func TestReplacesFile(t *testing.T) {
 		old, new Package
 		want     Replacement
 	}{
-		"neither":                        {Package{Name: "a"}, Package{Name: "b"}, Conflict},
-		"the new one":                    {Package{Name: "a"}, Package{Name: "b", Replaces: deps("a")}, Replace},
-		"the old one":                    {Package{Name: "a", Replaces: deps("b")}, Package{Name: "b"}, Keep},
-		"both":                           {Package{Name: "a", Replaces: deps("b")}, Package{Name: "b", Replaces: deps("a")}, Replace},
-		"both, the old one matters more": {Package{Name: "a", Replaces: deps("b"), ReplacesPriority: 10}, Package{Name: "b", Replaces: deps("a")}, Keep},
-		"both, the new one matters more": {Package{Name: "a", Replaces: deps("b")}, Package{Name: "b", Replaces: deps("a"), ReplacesPriority: 1}, Replace},
-		"another version":                {Package{Name: "a", Version: "2-r0"}, Package{Name: "b", Replaces: deps("a<1")}, Conflict},
-		"this version":                   {Package{Name: "a", Version: "2-r0"}, Package{Name: "b", Replaces: deps("a<3")}, Replace},
-		"one of several":                 {Package{Name: "a", Version: "2-r0"}, Package{Name: "b", Replaces: deps("c a=1 a>=2")}, Replace},
-		"a provided name":                {Package{Name: "a", Provides: deps("v")}, Package{Name: "b", Replaces: deps("v")}, Conflict},
-		"the same package":               {Package{Name: "a"}, Package{Name: "a"}, Replace},
-		"the same origin":                {Package{Name: "a", Origin: "o"}, Package{Name: "b", Origin: "o"}, Replace},
-		"no origin":                      {Package{Name: "a", Origin: ""}, Package{Name: "b", Origin: ""}, Conflict},
-		"priority alone":                 {Package{Name: "a", ReplacesPriority: 9}, Package{Name: "b"}, Conflict},
-		"negative priority":              {Package{Name: "a"}, Package{Name: "b", Replaces: deps("a"), ReplacesPriority: -1}, Conflict},
+		"neither":     {Package{Name: "a"}, Package{Name: "b"}, Conflict},
+		"the new one": {Package{Name: "a"}, Package{Name: "b", Replaces: deps("a")}, Replace},
+		"the old one": {Package{Name: "a", Replaces: deps("b")}, Package{Name: "b"}, Keep},
+		"both":        {Package{Name: "a", Replaces: deps("b")}, Package{Name: "b", Replaces: deps("a")}, Replace},
+		"both, the old one matters more": {Package{Name: "a", Replaces: deps("b"), ReplacesPriority: 10},
+			Package{Name: "b", Replaces: deps("a")}, Keep},
+		"both, the new one matters more": {Package{Name: "a", Replaces: deps("b")},
+			Package{Name: "b", Replaces: deps("a"), ReplacesPriority: 1}, Replace},
+		"another version":   {Package{Name: "a", Version: "2-r0"}, Package{Name: "b", Replaces: deps("a<1")}, Conflict},
+		"this version":      {Package{Name: "a", Version: "2-r0"}, Package{Name: "b", Replaces: deps("a<3")}, Replace},
+		"one of several":    {Package{Name: "a", Version: "2-r0"}, Package{Name: "b", Replaces: deps("c a=1 a>=2")}, Replace},
+		"a provided name":   {Package{Name: "a", Provides: deps("v")}, Package{Name: "b", Replaces: deps("v")}, Conflict},
+		"the same package":  {Package{Name: "a"}, Package{Name: "a"}, Replace},
+		"the same origin":   {Package{Name: "a", Origin: "o"}, Package{Name: "b", Origin: "o"}, Replace},
+		"no origin":         {Package{Name: "a", Origin: ""}, Package{Name: "b", Origin: ""}, Conflict},
+		"priority alone":    {Package{Name: "a", ReplacesPriority: 9}, Package{Name: "b"}, Conflict},
+		"negative priority": {Package{Name: "a"}, Package{Name: "b", Replaces: deps("a"), ReplacesPriority: -1}, Conflict},
 	} {
 		if got := ReplacesFile(&c.old, &c.new); got != c.want {
 			t.Errorf("%s: %v, want %v", what, got, c.want)

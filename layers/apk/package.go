@@ -31,11 +31,11 @@ type File struct {
 func newGzipReader(r io.Reader) (*gzip.Reader, error) {
 	br := bufio.NewReader(r)
 	if head, _ := br.Peek(3); string(head) == "ADB" {
-		return nil, errors.New("it is in apk format 3 (ADB), which is not supported yet; use a repository with format 2, as Alpine's releases up to 3.24 are")
+		return nil, errors.New("unsupported apk format 3 (ADB); use a repository with format 2, as Alpine's releases up to 3.24 are")
 	}
 	gz, err := gzip.NewReader(br)
 	if err != nil {
-		return nil, fmt.Errorf("it is not gzip: %w", err)
+		return nil, fmt.Errorf("not gzip: %w", err)
 	}
 	return gz, nil
 }
@@ -71,7 +71,7 @@ func memberEnd(r io.Reader, limit int64) (int64, error) {
 	}
 	gz, err := gzip.NewReader(c)
 	if err != nil {
-		return 0, fmt.Errorf("it is not gzip: %w", err)
+		return 0, fmt.Errorf("not gzip: %w", err)
 	}
 	defer gz.Close()
 	gz.Multistream(false)
@@ -80,7 +80,7 @@ func memberEnd(r io.Reader, limit int64) (int64, error) {
 		return 0, err
 	}
 	if n > limit {
-		return 0, fmt.Errorf("a part of it holds more than %d bytes", limit)
+		return 0, fmt.Errorf("a gzip member unpacks to more than %d bytes", limit)
 	}
 	return c.n, nil
 }
@@ -132,7 +132,7 @@ func OpenArchive(r io.ReaderAt, size int64, want *Package, keys Keyring) (*Archi
 	sum := sha1.Sum(control) // #nosec: format
 	identity := "Q1" + base64.StdEncoding.EncodeToString(sum[:])
 	if want.Identity != "" && want.Identity != identity {
-		return fail(fmt.Errorf("its identity is %s, the index says %s: another build of the same version", identity, want.Identity))
+		return fail(fmt.Errorf("identity mismatch: got %s, want %s: another build of the same version", identity, want.Identity))
 	}
 	files, err := readTar(control, maxControl)
 	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
@@ -145,7 +145,7 @@ func OpenArchive(r io.ReaderAt, size int64, want *Package, keys Keyring) (*Archi
 	}
 	a.Info.Identity, a.Info.Size, a.Info.Repository = identity, size, want.Repository
 	if a.Info.Name != want.Name || a.Info.Version != want.Version {
-		return fail(fmt.Errorf("inside it calls itself %s", a.Info))
+		return fail(fmt.Errorf("the .PKGINFO names %s", a.Info))
 	}
 	for name, b := range files {
 		if name != ".PKGINFO" {
@@ -188,7 +188,7 @@ func (a *Archive) Unpack(visit func(*tar.Header, io.Reader) error) error {
 		return fail(err)
 	}
 	if got := hex.EncodeToString(sum.Sum(nil)); got != a.datahash {
-		return fail(fmt.Errorf("its files hash to %s, its signed part says %s: the file was changed after it was signed", got, a.datahash))
+		return fail(fmt.Errorf("digest mismatch: the files have %s, want %s: the package was changed after it was signed", got, a.datahash))
 	}
 	return nil
 }

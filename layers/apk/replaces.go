@@ -2,17 +2,17 @@ package apk
 
 import "slices"
 
-// Replacement is what becomes of a file that two packages have.
+// Replacement says which of two packages keeps a file that both have.
 type Replacement int
 
-// What becomes of the file of the package that came first.
+// The file of the package installed first is kept, replaced or a conflict.
 const (
 	Conflict Replacement = iota // neither package may replace the other's file
 	Keep                        // it stays
 	Replace                     // the later package's file takes its place
 )
 
-// ReplacesFile reports what becomes of a file of the installed package old that
+// ReplacesFile reports whether a package may replace a file of the installed package old that
 // the package p has too, as apk decides it (apk_pkg_replaces_file in apk-tools'
 // src/package.c): either package may say that it replaces the other, by name
 // and version, and the higher replaces_priority wins; between equals the later

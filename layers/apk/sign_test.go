@@ -44,7 +44,8 @@ func TestSignatureAlgorithms(t *testing.T) {
 			}
 		}
 	}
-	if err := ring.verify(signedWith(t, key, "DSA", crypto.SHA256, body), body); err == nil || !strings.Contains(err.Error(), "signed with test.rsa.pub") {
+	if err := ring.verify(signedWith(t, key, "DSA", crypto.SHA256, body), body); err == nil ||
+		!strings.Contains(err.Error(), "signed with test.rsa.pub") {
 		t.Errorf("an algorithm nobody knows: %v", err)
 	}
 	// Of several signatures, one of a known key is enough.

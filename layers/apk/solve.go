@@ -228,7 +228,7 @@ func (c *candidate) addNames(list []*name) []*name {
 	return list
 }
 
-// meets says whether an offer satisfies d; the offer of a name that nothing
+// meets reports whether an offer satisfies d; the offer of a name that nothing
 // has satisfies conflicts only.
 func (o offer) meets(d Dep) bool {
 	switch {
@@ -242,7 +242,7 @@ func (o offer) meets(d Dep) bool {
 	return d.allows(o.version, o.pkg.Identity) != d.Conflict
 }
 
-// tagged says whether one of c's repositories goes by one of the tags.
+// tagged reports whether one of c's repositories goes by one of the tags.
 func (s *solver) tagged(c *candidate, tags tagSet) bool {
 	for _, i := range c.sources {
 		if tags&(1<<s.tagOf[i]) != 0 {

@@ -81,7 +81,7 @@ func (n *name) foreignness() int {
 	return 1
 }
 
-// selfSelects says whether an offer may be chosen for its name without
+// selfSelects reports whether an offer may be chosen for its name without
 // anybody asking for the package by its own name.
 func (o offer) selfSelects() bool {
 	return o.version != "" || o.pkg.ProviderPriority > 0 || o.pkg.own.needs > 0

@@ -55,7 +55,7 @@ func (s *solver) ruleOut(c *candidate, why reason) {
 	}
 }
 
-// satisfiable says whether d can still be met.
+// satisfiable reports whether d can still be met.
 func (n *name) satisfiable(d Dep) bool {
 	if n.decided {
 		return n.choice.meets(d)

@@ -9,7 +9,7 @@ import (
 )
 
 // TestDotNamesOfTheRoot: apk passes over them, so two packages may have the
-// same; dot names in folders are files like any.
+// same; dot names in directories are files like any.
 func TestDotNamesOfTheRoot(t *testing.T) {
 	key, ring := newKey(t, "test.rsa.pub")
 	var files []File

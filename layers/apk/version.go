@@ -98,7 +98,7 @@ func (s *scanner) next() {
 	}
 }
 
-// ValidVersion says whether v follows the grammar.
+// ValidVersion reports whether v follows the grammar.
 func ValidVersion(v string) bool {
 	s := newScanner(v)
 	for s.kind < tokEnd {

@@ -82,7 +82,7 @@ func Read(file string, b []byte) (*Module, error) {
 	}
 	section := f.Section(".modinfo")
 	if section == nil {
-		return nil, fmt.Errorf("reading module %q: it has no .modinfo", file)
+		return nil, fmt.Errorf("reading module %q: no .modinfo section", file)
 	}
 	info, err := section.Data()
 	if err != nil {
@@ -130,7 +130,7 @@ func ParseBuiltin(b []byte) map[string]bool {
 	return names
 }
 
-// Has says whether the kernel can do what the named module does.
+// Has reports whether the kernel can do what the named module does.
 func (s *Set) Has(name string) bool {
 	name = canonical(name)
 	return s.Builtin[name] || s.Modules[name] != nil

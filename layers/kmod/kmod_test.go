@@ -32,7 +32,8 @@ func TestOrder(t *testing.T) {
 	if got := strings.Join(names, " "); err != nil || got != "s c b a" {
 		t.Errorf("%q, %v; want s c b a", got, err)
 	}
-	for name, want := range map[string]string{"x": "circle", "z": "no module \"ghost\", which \"z\" needs", "nothing": "no module \"nothing\""} {
+	for name, want := range map[string]string{"x": "circle", "z": "no module \"ghost\", which \"z\" needs",
+		"nothing": "no module \"nothing\""} {
 		if _, err := set().Order(name); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", name, err, want)
 		}
@@ -55,7 +56,8 @@ func TestDepAndAlias(t *testing.T) {
 }
 
 func TestNameOf(t *testing.T) {
-	for file, want := range map[string]string{"kernel/dm-verity.ko.xz": "dm_verity", "x.ko": "x", "a/b.ko.zst": "b", "modules.dep": "", "x.ko.old": ""} {
+	for file, want := range map[string]string{"kernel/dm-verity.ko.xz": "dm_verity", "x.ko": "x", "a/b.ko.zst": "b", "modules.dep": "",
+		"x.ko.old": ""} {
 		if got := NameOf(file); got != want {
 			t.Errorf("%s: %q, want %q", file, got, want)
 		}

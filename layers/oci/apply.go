@@ -40,7 +40,7 @@ func sortOut(p layers.Part) (changes, error) {
 			c.emptied = append(c.emptied, layers.Clean(dir))
 		case isAUFS(name):
 		case is && (rest == "" || rest == "." || rest == ".."):
-			return c, fmt.Errorf("%q is not a valid whiteout: it names no file", e.Name)
+			return c, fmt.Errorf("invalid whiteout %q: no file name", e.Name)
 		case is:
 			c.gone = append(c.gone, path.Join(dir, rest))
 		default:
@@ -56,20 +56,20 @@ func isAUFS(name string) bool {
 	return strings.HasPrefix(name, aufs) || strings.Contains(name, "/"+aufs)
 }
 
-// Apply lays a layer that was read over a tree, below the folder to: first
-// what it takes away, then what it brings. As in overlayfs, a folder of the
+// Apply lays a layer that was read over a tree, below the directory to: first
+// what it takes away, then what it brings. As in overlayfs, a directory of the
 // layer takes the place of a symbolic link below it before its whiteouts
 // count, so they take nothing away from where that link leads
 // (anchore/stereoscope#694). A whiteout that leads out of to by another link
 // is an error.
 func Apply(t *layers.Tree, p layers.Part, source, to string) error {
-	p.From(source)
-	p.Below(to)
+	p.SetSource(source)
+	p.Rebase(to)
 	c, err := sortOut(p)
 	if err != nil {
 		return fmt.Errorf("%s: %w", source, err)
 	}
-	slices.Sort(c.folders) // a folder before what is in it
+	slices.Sort(c.folders) // a directory before what is in it
 	for _, name := range c.folders {
 		at, err := t.Resolve(name, false)
 		if err != nil {
@@ -89,7 +89,7 @@ func Apply(t *layers.Tree, p layers.Part, source, to string) error {
 			return "", fmt.Errorf("%s: %w", source, err)
 		}
 		if root != "" && at != root && !strings.HasPrefix(at, root+"/") {
-			return "", fmt.Errorf("%s: its whiteout of %q leads to %q, outside of %q", source, name, at, root)
+			return "", fmt.Errorf("%s: the whiteout of %q leads to %q, outside of %q", source, name, at, root)
 		}
 		return at, nil
 	}

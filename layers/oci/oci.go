@@ -23,7 +23,7 @@ import (
 	"github.com/pikelet-os/pikelet/layers/store"
 )
 
-// LayoutPrefix marks a reference to an OCI layout in a folder.
+// LayoutPrefix marks a reference to an OCI layout in a directory.
 const LayoutPrefix = "oci:"
 
 // LayoutDir returns the directory, with or without a tag behind it, that a
@@ -44,7 +44,7 @@ type Image struct {
 type Platform struct{ OS, Architecture string }
 
 // Open finds an image. ref is a registry's reference, with PlainPrefix for one
-// without TLS, or oci: and the folder of a layout with, if it holds several,
+// without TLS, or oci: and the directory of a layout with, if it holds several,
 // :TAG behind it. An index is narrowed to the platform.
 func Open(ctx context.Context, ref string, p Platform, o ...remote.Option) (*Image, error) {
 	img, err := open(ctx, ref, v1.Platform{OS: p.OS, Architecture: p.Architecture}, o)
@@ -90,24 +90,24 @@ func checked(img v1.Image, p v1.Platform) (*Image, error) {
 		return nil, err
 	}
 	if m.Config.Size > maxConfig {
-		return nil, fmt.Errorf("its configuration has %d bytes, more than %d", m.Config.Size, maxConfig)
+		return nil, fmt.Errorf("the configuration has %d bytes, more than %d", m.Config.Size, maxConfig)
 	}
 	config, err := img.RawConfigFile()
 	if err != nil {
 		return nil, err
 	}
 	if hexOf(raw) != digest.Hex || hexOf(config) != m.Config.Digest.Hex {
-		return nil, errors.New("its manifest or configuration is not what its digest says: it was changed")
+		return nil, errors.New("digest mismatch: the manifest or configuration was changed")
 	}
 	c, err := img.ConfigFile()
 	if err != nil {
 		return nil, err
 	}
 	if c.Architecture != "" && c.Architecture != p.Architecture || c.OS != "" && c.OS != p.OS {
-		return nil, fmt.Errorf("it is for %s/%s; want %s/%s", c.OS, c.Architecture, p.OS, p.Architecture)
+		return nil, fmt.Errorf("the image is for %s/%s; want %s/%s", c.OS, c.Architecture, p.OS, p.Architecture)
 	}
 	if len(c.RootFS.DiffIDs) != len(m.Layers) {
-		return nil, fmt.Errorf("its configuration names %d layers, its manifest %d", len(c.RootFS.DiffIDs), len(m.Layers))
+		return nil, fmt.Errorf("the configuration names %d layers, the manifest %d", len(c.RootFS.DiffIDs), len(m.Layers))
 	}
 	return &Image{img, digest.String()}, nil
 }
@@ -126,7 +126,7 @@ func fromLayout(dir string, p v1.Platform) (*Image, error) {
 	}
 	index, err := layout.ImageIndexFromPath(dir)
 	if err != nil {
-		return nil, fmt.Errorf("%w (want a folder with an OCI layout)", err)
+		return nil, fmt.Errorf("%w (want a directory with an OCI layout)", err)
 	}
 	return pick(index, tag, p, 0)
 }
@@ -134,7 +134,7 @@ func fromLayout(dir string, p v1.Platform) (*Image, error) {
 // pick finds the one image of an index that fits; indexes may hold indexes.
 func pick(index v1.ImageIndex, tag string, p v1.Platform, depth int) (*Image, error) {
 	if depth > 3 {
-		return nil, errors.New("its index holds indexes more than three deep")
+		return nil, errors.New("indexes nested more than three deep")
 	}
 	m, err := index.IndexManifest()
 	if err != nil {
@@ -159,7 +159,8 @@ func pick(index v1.ImageIndex, tag string, p v1.Platform, depth int) (*Image, er
 		}
 	}
 	if len(fits) != 1 {
-		return nil, fmt.Errorf("%d images in it fit %s/%s; it has: %s (name one as oci:FOLDER:TAG)", len(fits), p.OS, p.Architecture, strings.Join(have, ", "))
+		return nil, fmt.Errorf("%d images fit %s/%s, want one; found: %s (name one as oci:DIRECTORY:TAG)", len(fits), p.OS, p.Architecture,
+			strings.Join(have, ", "))
 	}
 	if fits[0].MediaType.IsIndex() {
 		inner, err := index.ImageIndex(fits[0].Digest)
@@ -171,7 +172,7 @@ func pick(index v1.ImageIndex, tag string, p v1.Platform, depth int) (*Image, er
 			return nil, err
 		}
 		if hexOf(raw) != fits[0].Digest.Hex {
-			return nil, errors.New("an index in it is not what its digest says: it was changed")
+			return nil, errors.New("digest mismatch: an index in the layout was changed")
 		}
 		return pick(inner, "", p, depth+1)
 	}
@@ -260,10 +261,10 @@ func (l Layer) Read(file *store.File) (layers.Part, error) {
 		return nil, fmt.Errorf("%s: %w", l.at, err)
 	}
 	if limited.N == 0 {
-		return nil, fmt.Errorf("%s: it unpacks to more than %d GiB", l.at, int64(maxLayer>>30))
+		return nil, fmt.Errorf("%s: unpacks to more than %d GiB", l.at, int64(maxLayer>>30))
 	}
 	if got := "sha256:" + hex.EncodeToString(sum.Sum(nil)); got != l.DiffID {
-		return nil, fmt.Errorf("%s: it unpacks to %s, the image says %s: it was changed", l.at, got, l.DiffID)
+		return nil, fmt.Errorf("%s: digest mismatch: unpacks to %s, want %s", l.at, got, l.DiffID)
 	}
 	return p, nil
 }

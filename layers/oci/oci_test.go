@@ -33,7 +33,7 @@ import (
 
 var arm64 = Platform{"linux", "arm64"}
 
-// layerOf makes a layer of names: one that ends in / is a folder, one with ->
+// layerOf makes a layer of names: one that ends in / is a directory, one with ->
 // a link.
 func layerOf(t testing.TB, names ...string) v1.Layer {
 	t.Helper()
@@ -122,8 +122,10 @@ func layoutOf(t testing.TB, list ...v1.Layer) string {
 	t.Helper()
 	dir := t.TempDir()
 	index := mutate.AppendManifests(empty.Index,
-		mutate.IndexAddendum{Add: imageOf(t, "arm64", list...), Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "arm64", Variant: "v8"}}},
-		mutate.IndexAddendum{Add: imageOf(t, "amd64", layerOf(t, "wrong")), Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "amd64"}}})
+		mutate.IndexAddendum{Add: imageOf(t, "arm64", list...),
+			Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "arm64", Variant: "v8"}}},
+		mutate.IndexAddendum{Add: imageOf(t, "amd64", layerOf(t, "wrong")),
+			Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "amd64"}}})
 	if _, err := layout.Write(dir, index); err != nil {
 		t.Fatal(err)
 	}
@@ -207,10 +209,12 @@ func TestRegistryAndKeep(t *testing.T) {
 	if err != nil || names(tree) != "opt opt/usr opt/usr/bin opt/usr/bin/tool" {
 		t.Errorf("%q, %v", names(tree), err)
 	}
-	if _, err := Open(context.Background(), LayoutPrefix+kept, Platform{"linux", "riscv64"}); err == nil || !strings.Contains(err.Error(), "fit linux/riscv64") {
+	if _, err := Open(context.Background(), LayoutPrefix+kept, Platform{"linux", "riscv64"}); err == nil ||
+		!strings.Contains(err.Error(), "fit linux/riscv64") {
 		t.Errorf("another architecture: %v", err)
 	}
-	if _, err := Open(context.Background(), LayoutPrefix+filepath.Join(kept, "none"), arm64); err == nil || !strings.Contains(err.Error(), "OCI layout") {
+	if _, err := Open(context.Background(), LayoutPrefix+filepath.Join(kept, "none"), arm64); err == nil ||
+		!strings.Contains(err.Error(), "OCI layout") {
 		t.Errorf("no layout: %v", err)
 	}
 }
@@ -307,10 +311,10 @@ func TestImagesAreHashed(t *testing.T) {
 		img  v1.Image
 		want string
 	}{
-		"manifest":             {altered{Image: img, manifest: append(raw, ' ')}, "is not what its digest says"},
-		"configuration":        {altered{Image: img, config: append(config, ' ')}, "is not what its digest says"},
+		"manifest":             {altered{Image: img, manifest: append(raw, ' ')}, "digest mismatch"},
+		"configuration":        {altered{Image: img, config: append(config, ' ')}, "digest mismatch"},
 		"a huge configuration": {altered{Image: img, size: 1 << 40}, "more than 4194304"},
-		"another platform":     {imageOf(t, "riscv64", layerOf(t, "a")), "it is for linux/riscv64"},
+		"another platform":     {imageOf(t, "riscv64", layerOf(t, "a")), "the image is for linux/riscv64"},
 	} {
 		if _, err := checked(c.img, p); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", what, err, c.want)
@@ -329,7 +333,7 @@ func TestImagesAreHashed(t *testing.T) {
 	if one, err = mutate.ConfigFile(one, c); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := checked(one, p); err == nil || !strings.Contains(err.Error(), "names 0 layers, its manifest 1") {
+	if _, err := checked(one, p); err == nil || !strings.Contains(err.Error(), "names 0 layers, the manifest 1") {
 		t.Errorf("fewer layers than the manifest has: %v", err)
 	}
 }
@@ -346,7 +350,7 @@ func TestLayersAreHashed(t *testing.T) {
 		t.Errorf("as it is: %d entries, %v", len(p), err)
 	}
 	other := Layer{l, "sha256:" + strings.Repeat("0", 64), "oci x"}
-	if _, err := other.Read(file); err == nil || !strings.Contains(err.Error(), "it was changed") {
+	if _, err := other.Read(file); err == nil || !strings.Contains(err.Error(), "digest mismatch") {
 		t.Errorf("another DiffID: %v", err)
 	}
 	// RFC 8878, 3.1.1: a frame that wants a window of 256 MiB.
@@ -379,7 +383,7 @@ func TestNestedIndex(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = Open(context.Background(), LayoutPrefix+dir, arm64)
-	if err == nil || !strings.Contains(err.Error(), "an index in it is not what its digest says") {
+	if err == nil || !strings.Contains(err.Error(), "digest mismatch: an index") {
 		t.Errorf("changed: %v", err)
 	}
 }
@@ -388,9 +392,9 @@ func TestHostileLayers(t *testing.T) {
 	for what, c := range map[string][2]string{
 		"climbs":                {"../x", "climbs out of the root"},
 		"a whiteout climbs":     {"../.wh.x", "climbs out of the root"},
-		"a whiteout of ..":      {".wh...", `".wh..." is not a valid whiteout`},
-		"a whiteout of .":       {"d/.wh..", `"d/.wh.." is not a valid whiteout`},
-		"a whiteout of nothing": {"d/.wh.", `"d/.wh." is not a valid whiteout`},
+		"a whiteout of ..":      {".wh...", `invalid whiteout ".wh..."`},
+		"a whiteout of .":       {"d/.wh..", `invalid whiteout "d/.wh.."`},
+		"a whiteout of nothing": {"d/.wh.", `invalid whiteout "d/.wh."`},
 		"more than a tree has":  {strings.Repeat("x/", 9) + "big", "more than 0 MiB"},
 	} {
 		img, err := checked(imageOf(t, "arm64", layerOf(t, c[0])), v1.Platform{OS: "linux", Architecture: "arm64"})
@@ -404,7 +408,7 @@ func TestHostileLayers(t *testing.T) {
 	}
 }
 
-// TestWhiteoutsStayInside: a whiteout takes nothing away outside of the folder
+// TestWhiteoutsStayInside: a whiteout takes nothing away outside of the directory
 // that an image is laid into, wherever a link of the image leads.
 func TestWhiteoutsStayInside(t *testing.T) {
 	for _, second := range []string{"up/.wh.mine", "up/.wh..wh..opq"} {

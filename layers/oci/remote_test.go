@@ -116,7 +116,7 @@ func TestCredentialHelperIsMissing(t *testing.T) {
 	}
 }
 
-// TestNoRedirectWithoutTLS: a registry with TLS leads nobody to a server
+// TestNoRedirectWithoutTLS: a registry with TLS does not redirect to a server
 // without.
 func TestNoRedirectWithoutTLS(t *testing.T) {
 	heard := 0

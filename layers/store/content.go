@@ -10,8 +10,9 @@ import (
 	"github.com/pikelet-os/pikelet/internal/shared/squashfs"
 )
 
-// ErrRotten is what reading a block gives that is not what was written.
-var ErrRotten = errors.New("the disk has changed what was kept")
+// ErrCorrupt is returned for a block that is not what was written: the disk, or
+// another program, changed the file.
+var ErrCorrupt = errors.New("cached block failed its checksum")
 
 // Adopt makes contents that were written down readable from f, which holds
 // them. It counts them against the budget; on an error none is counted.
@@ -41,14 +42,14 @@ func (c *Content) Sizes() []uint32 {
 	return list
 }
 
-// ReadBlock reads a whole block as it is kept; to is as long as its size word
-// says.
+// ReadBlock reads a whole block as it is kept, or returns ErrCorrupt; to is as
+// long as the size word says, in bytes.
 func (c *Content) ReadBlock(i int, to []byte) error {
 	c.pending.Wait()
 	return c.read(c.Blocks[i], to)
 }
 
-// ReadTail reads what is behind the whole blocks.
+// ReadTail reads what is behind the whole blocks, or returns ErrCorrupt.
 func (c *Content) ReadTail(to []byte) error { return c.read(c.Tail, to) }
 
 func (c *Content) read(b Block, to []byte) error {
@@ -59,7 +60,7 @@ func (c *Content) read(b Block, to []byte) error {
 		return err
 	}
 	if crc32.Checksum(to, castagnoli) != b.CRC {
-		return fmt.Errorf("%s, byte %d: %w", c.file.f.Name(), b.At, ErrRotten)
+		return fmt.Errorf("%s, byte %d: %w", c.file.f.Name(), b.At, ErrCorrupt)
 	}
 	return nil
 }

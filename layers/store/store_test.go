@@ -156,7 +156,7 @@ func TestBudget(t *testing.T) {
 	}
 }
 
-// TestRotIsFound changes every part of what is kept: nobody gets other bytes
+// TestRotIsFound changes every part of what is kept: no reader gets other bytes
 // than were put.
 func TestRotIsFound(t *testing.T) {
 	f := newFile(t, 1<<30)
@@ -170,8 +170,8 @@ func TestRotIsFound(t *testing.T) {
 		f.f.ReadAt(kept, at)
 		f.f.WriteAt([]byte{kept[0] ^ 0x40}, at)
 		r, _ := c.Open()
-		if _, err := io.ReadAll(r); !errors.Is(err, ErrRotten) {
-			t.Fatalf("byte %d changed: %v, want ErrRotten", at, err)
+		if _, err := io.ReadAll(r); !errors.Is(err, ErrCorrupt) {
+			t.Fatalf("byte %d changed: %v, want ErrCorrupt", at, err)
 		}
 		f.f.WriteAt(kept, at)
 	}

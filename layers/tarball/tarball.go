@@ -12,13 +12,13 @@ import (
 // What GNU tar writes beside POSIX's kinds
 // (https://www.gnu.org/software/tar/manual/html_node/Standard.html).
 const (
-	gnuDirectory  = 'D' // of an incremental archive: a folder, whose contents are a list of names
+	gnuDirectory  = 'D' // of an incremental archive: a directory, whose contents are a list of names
 	gnuContinued  = 'M' // the rest of a file that began in another volume
 	gnuVolumeName = 'V' // a label, and no file
 )
 
 // Each hands every entry to visit, as one of the kinds that a root can hold:
-// regular files (sparse ones as they read), folders, symbolic and hard links,
+// regular files (sparse ones as they read), directories, symbolic and hard links,
 // devices and pipes. Headers that are no entry, such as a global pax header or
 // the label of a volume, are passed over. What else there is, and a path that
 // climbs out of the root, is an error, which begins with source; what visit

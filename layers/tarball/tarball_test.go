@@ -47,7 +47,8 @@ func globalHeader(t *testing.T) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	tw := tar.NewWriter(&b)
-	if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeXGlobalHeader, PAXRecords: map[string]string{"comment": strings.Repeat("0", 40)}}); err != nil {
+	if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeXGlobalHeader,
+		PAXRecords: map[string]string{"comment": strings.Repeat("0", 40)}}); err != nil {
 		t.Fatal(err)
 	}
 	tw.Flush()
@@ -78,7 +79,7 @@ func TestKinds(t *testing.T) {
 		err := Each(bytes.NewReader(archive), "tar x", func(h *tar.Header, r io.Reader) error {
 			n, err := io.Copy(io.Discard, r)
 			if h.Typeflag == tar.TypeDir {
-				n = 0 // nobody reads what a folder holds
+				n = 0 // nobody reads what a directory holds
 			}
 			got = append(got, fmt.Sprintf("%c %s %d %d", h.Typeflag, h.Name, h.Size, n))
 			return err

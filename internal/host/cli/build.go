@@ -86,7 +86,7 @@ func (o *inputOptions) vendor(ctx context.Context, img *spec.Image) (fetch.Sourc
 		return nil, nil
 	}
 	if st, err := os.Stat(where); err == nil && st.IsDir() {
-		return fetch.Folder(where), nil
+		return fetch.Dir(where), nil
 	}
 	if !registry.IsReference(where) {
 		err := fmt.Errorf("opening the vendor directory %q: %w", where, fs.ErrNotExist)

@@ -181,16 +181,16 @@ func TestLockIsKeptTo(t *testing.T) {
 		script string
 		want   []string
 	}{
-		"a package more":        {"sed -i 's/dropbear\\]/dropbear, chrony]/' image.yaml", []string{"does not fit the spec: the spec asks for the packages", "pikelet lock image.yaml brings it up to date"}},
+		"a package more":        {"sed -i 's/dropbear\\]/dropbear, chrony]/' image.yaml", []string{"does not fit the spec: the spec asks for the packages", "hint: bring the lock up to date with: pikelet lock image.yaml"}},
 		"another repository":    {"sed -i 's/^repositories:/repositories:\\n  - {url: starter, keys: [starter\\/starter.rsa.pub]}/' image.yaml", []string{"the spec has the repositories"}},
 		"a changed folder":      {"echo new > files/etc/new", []string{"the layer folder files is sha256:"}},
 		"a changed tar":         {"echo x >> more.tar.gz", []string{"the layer tar more.tar.gz is sha256:"}},
 		"a layer less":          {"sed -i '/oci:oci/d' image.yaml", []string{"the spec has 3 layers, the lock 4"}},
 		"an overlay":            {"printf 'overlays: [{name: ssh, with: {keys: ssh-ed25519 AAAA}}]\\n' >> image.yaml", []string{"the spec has 2 overlays, the lock 1"}},
-		"a lock that is cut":    {"head -c 300 image.yaml.lock > l && mv l image.yaml.lock", []string{"image.yaml.lock: reading the lock", "pikelet lock writes it anew"}},
+		"a lock that is cut":    {"head -c 300 image.yaml.lock > l && mv l image.yaml.lock", []string{"image.yaml.lock: reading the lock", "hint: write a new lock"}},
 		"another lock format":   {"sed -i 's/^format: 1/format: 9/' image.yaml.lock", []string{"it has format 9, this pikelet reads 1"}},
 		"a package changed":     {"sed -i '0,/identity: Q1/s/identity: Q1./identity: Q1_/' image.yaml.lock", []string{"its identity is Q1", "another build of the same version"}},
-		"a package that's gone": {"sed -i '0,/version: .*/s/version: .*/version: 0.1-r0/' image.yaml.lock", []string{"is not there any more", "pikelet lock image.yaml chooses anew, and pikelet vendor image.yaml DIR keeps copies"}},
+		"a package that's gone": {"sed -i '0,/version: .*/s/version: .*/version: 0.1-r0/' image.yaml.lock", []string{"is not there any more", "hint: mirrors drop superseded packages: pikelet lock image.yaml chooses anew, and pikelet vendor image.yaml DIR keeps copies"}},
 	} {
 		must(t, dir, c.script)
 		fails(t, dir, build, c.want...)

@@ -145,7 +145,8 @@ func pack(t Transform, params, old, new []byte, pieces []piece, rewrite func(b [
 	out = binary.AppendUvarint(out, uint64(len(new)))
 	out = binary.AppendUvarint(out, uint64(len(params)))
 	var packed [streams][]byte
-	w, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedBestCompression), zstd.WithWindowSize(maxWindow), zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false))
+	w, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedBestCompression), zstd.WithWindowSize(maxWindow),
+		zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false))
 	if err != nil {
 		return nil, err
 	}
@@ -199,7 +200,7 @@ func ReadHead(patch io.ReaderAt, size int64) (Head, error) {
 	r := bufio.NewReaderSize(io.NewSectionReader(patch, 0, min(size, int64(maxHead))), maxHead)
 	b := make([]byte, len(magic)+2)
 	if _, err := io.ReadFull(r, b); err != nil || string(b[:len(magic)]) != magic {
-		return Head{}, damaged("it does not begin as one")
+		return Head{}, damaged("bad magic")
 	}
 	if v := b[len(magic)]; v != version {
 		return Head{}, fmt.Errorf("a patch of version %d; this program knows %d", v, version)
@@ -211,20 +212,20 @@ func ReadHead(patch io.ReaderAt, size int64) (Head, error) {
 	for _, to := range []*int64{&h.Old, &h.New, &h.params, &h.sizes[0], &h.sizes[1], &h.sizes[2], &h.sizes[3]} {
 		v, err := binary.ReadUvarint(r)
 		if err != nil || v > MaxFile {
-			return Head{}, damaged("a size is no size")
+			return Head{}, damaged("invalid size")
 		}
 		*to = int64(v)
 		h.at += int64(len(binary.AppendUvarint(nil, v)))
 	}
 	if h.params > int64(maxParams) || h.Transform == Plain && h.params > 0 {
-		return Head{}, damaged("%d bytes for its transform", h.params)
+		return Head{}, damaged("%d bytes of transform parameters", h.params)
 	}
 	end := h.at + h.params
 	for _, n := range h.sizes {
 		end += n
 	}
 	if end != size {
-		return Head{}, damaged("it has %d bytes, and says %d", size, end)
+		return Head{}, damaged("%d bytes, want %d", size, end)
 	}
 	return h, nil
 }
@@ -238,7 +239,7 @@ func Apply(w io.Writer, old io.ReaderAt, oldSize int64, patch io.ReaderAt, size 
 		return err
 	}
 	if h.Old != oldSize {
-		return damaged("it is for a file of %d bytes, not of %d", h.Old, oldSize)
+		return damaged("made for a file of %d bytes, not of %d", h.Old, oldSize)
 	}
 	rewrite, err := h.transform(patch, old)
 	if err != nil {
@@ -247,7 +248,8 @@ func Apply(w io.Writer, old io.ReaderAt, oldSize int64, patch io.ReaderAt, size 
 	var in [streams]*bufio.Reader
 	at := h.at + h.params
 	for i, n := range h.sizes {
-		d, err := zstd.NewReader(io.NewSectionReader(patch, at, n), zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderMaxMemory(MaxFile))
+		d, err := zstd.NewReader(io.NewSectionReader(patch, at, n), zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
+			zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderMaxMemory(MaxFile))
 		if err != nil {
 			return damaged("stream %d: %v", i, err)
 		}
@@ -279,12 +281,12 @@ func (h Head) transform(patch, old io.ReaderAt) (func(pieces []piece) *predictor
 	}
 	b := make([]byte, h.params)
 	if _, err := patch.ReadAt(b, h.at); err != nil {
-		return nil, damaged("what its transform wants to know: %v", err)
+		return nil, damaged("transform parameters: %v", err)
 	}
 	r := bytes.NewReader(b)
 	was, is, err := decodePrograms(r, h.Old, h.New)
 	if err != nil || r.Len() > 0 {
-		return nil, errors.Join(damaged("more than its transform wants to know"), err)
+		return nil, errors.Join(damaged("trailing transform parameters"), err)
 	}
 	return func(pieces []piece) *predictor { return newPredictor(was, is, old, pieces) }, nil
 }

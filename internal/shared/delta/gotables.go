@@ -86,8 +86,9 @@ func decodeModule(b []byte, l layout, header, end uint64) (tables, bool) {
 	}
 	links, itabs := wordLinks-earlier, wordItabs-earlier
 	t := tables{names: word(wordNames), cus: word(wordCUs), files: word(wordFiles), pctab: word(wordPctab), funcs: word(wordFuncs), ends: end,
-		ftab: word(wordFtab), nfunc: word(wordFtab + 1), text: word(wordText), types: word(wordTypes), etypes: word(wordTypes + 1), gofunc: word(wordGofunc),
-		links: word(links), nlinks: word(links + 1), itabs: word(itabs), nitabs: word(itabs + 1)}
+		ftab: word(wordFtab), nfunc: word(wordFtab + 1), text: word(wordText), types: word(wordTypes), etypes: word(wordTypes + 1),
+		gofunc: word(wordGofunc),
+		links:  word(links), nlinks: word(links + 1), itabs: word(itabs), nitabs: word(itabs + 1)}
 	if t.nfunc == 0 {
 		return tables{}, false
 	}
@@ -102,11 +103,13 @@ func decodeModule(b []byte, l layout, header, end uint64) (tables, bool) {
 }
 
 func (t tables) valid() bool {
-	return t.nfunc <= maxFuncs && t.nlinks <= maxFuncs && t.nitabs <= maxFuncs && !slices.ContainsFunc(t.all(), func(v uint64) bool { return v > 1<<62 })
+	return t.nfunc <= maxFuncs && t.nlinks <= maxFuncs && t.nitabs <= maxFuncs &&
+		!slices.ContainsFunc(t.all(), func(v uint64) bool { return v > 1<<62 })
 }
 
 func (t tables) all() []uint64 {
-	return []uint64{t.names, t.cus, t.files, t.pctab, t.funcs, t.ends, t.ftab, t.nfunc, t.text, t.types, t.etypes, t.gofunc, t.links, t.nlinks, t.itabs, t.nitabs}
+	return []uint64{t.names, t.cus, t.files, t.pctab, t.funcs, t.ends, t.ftab, t.nfunc, t.text, t.types, t.etypes, t.gofunc, t.links,
+		t.nlinks, t.itabs, t.nitabs}
 }
 
 // tableFields is how many numbers a patch has of a program's tables.
@@ -124,7 +127,7 @@ func decodeTables(r io.ByteReader) (tables, error) {
 	for i := range v {
 		var err error
 		if v[i], err = binary.ReadUvarint(r); err != nil {
-			return tables{}, damaged("tables that are none")
+			return tables{}, damaged("invalid tables")
 		}
 	}
 	t := tables{v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8], v[9], v[10], v[11], v[12], v[13], v[14], v[15]}

@@ -11,7 +11,9 @@ import (
 // entries of the table of functions become those of a program in which some
 // were put in.
 func TestGoTables(t *testing.T) {
-	after := strings.Replace(before, "func main() {", "type set map[string]bool\n\n//go:noinline\nfunc (s set) Has(w string) bool { return s[w] }\n\nfunc main() {\n\tvar h interface{ Has(string) bool } = set{os.Args[0]: true}\n\tfmt.Fprintln(os.Stderr, h.Has(\"x\"), fmt.Sprintf(\"%T\", h))\n", 1)
+	after := strings.Replace(before, "func main() {",
+		"type set map[string]bool\n\n//go:noinline\nfunc (s set) Has(w string) bool { return s[w] }\n\nfunc main() {\n\tvar h "+
+			"interface{ Has(string) bool } = set{os.Args[0]: true}\n\tfmt.Fprintln(os.Stderr, h.Has(\"x\"), fmt.Sprintf(\"%T\", h))\n", 1)
 	old, new := built(t, before), built(t, after)
 	was, ok1 := programOf(old)
 	is, ok2 := programOf(new)
@@ -121,7 +123,8 @@ func TestLongest(t *testing.T) {
 // touched, whatever they say.
 func FuzzTables(f *testing.F) {
 	l := layout{{0, 4096, 0x10000, 4096, false}, {4096, 4096, 0x20000, 9000, false}}
-	good := tables{0x10000, 0x10100, 0x10200, 0x10300, 0x10400, 0x10f00, 0x10400, 8, 0x20000, 0x20100, 0x20800, 0x10800, 0x20900, 16, 0x20a00, 4}
+	good := tables{0x10000, 0x10100, 0x10200, 0x10300, 0x10400, 0x10f00, 0x10400, 8, 0x20000, 0x20100, 0x20800, 0x10800, 0x20900,
+		16, 0x20a00, 4}
 	f.Add(good.encode(nil), []byte{1, 0, 0, 0, 8, 0, 2, 25}, 4096, 4000)
 	f.Add(good.encode(nil), []byte{0x20, 1, 2, 0}, 0, 8192)
 	f.Fuzz(func(t *testing.T, params, old []byte, from, n int) {

@@ -38,7 +38,7 @@ func layoutOf(b []byte) (layout, bool) {
 	return l, l.valid(int64(len(b))) && len(l) > 0
 }
 
-// valid says whether all of it is in a file of so many bytes, and no sum of its
+// valid reports whether all of it is in a file of so many bytes, and no sum of its
 // numbers overflows.
 func (l layout) valid(size int64) bool {
 	if len(l) > maxSegments {
@@ -103,13 +103,13 @@ func decodeLayout(r io.ByteReader, size int64) (layout, error) {
 		var v [5]uint64
 		for i := range v {
 			if v[i], err = binary.ReadUvarint(r); err != nil || v[i] > 1<<62 {
-				return nil, damaged("a layout that is none")
+				return nil, damaged("invalid layout")
 			}
 		}
 		l = append(l, segment{int64(v[0]), int64(v[1]), v[2], int64(v[3]), v[4] == 1})
 	}
 	if !l.valid(size) {
-		return nil, damaged("a layout outside of its file")
+		return nil, damaged("a layout outside of the file")
 	}
 	return l, nil
 }
@@ -148,7 +148,7 @@ func decodePrograms(r io.ByteReader, old, new int64) (was, is program, err error
 	}
 	switch known, err := r.ReadByte(); {
 	case err != nil || known > 1:
-		return was, is, damaged("a layout that is none")
+		return was, is, damaged("invalid layout")
 	case known == 0:
 		return was, is, nil
 	}

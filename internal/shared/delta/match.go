@@ -66,7 +66,7 @@ type matcher struct {
 	order    []int32
 }
 
-// equal says whether a byte of the new file is the old one's, so far apart.
+// equal reports whether a byte of the new file is the old one's, so far apart.
 func (m matcher) equal(at, apart int) bool {
 	o := at + apart
 	return o >= 0 && o < len(m.old) && m.old[o] == m.new[at]

@@ -105,7 +105,8 @@ func TestHostileTransform(t *testing.T) {
 	whole := program{layout: l}
 	good := encodePrograms(whole, whole)
 	make := func(params []byte) []byte {
-		b, err := pack(Arm64, params, old, old, []piece{{0, 1200, 0}}, newPredictor(whole, whole, bytes.NewReader(old), []piece{{0, 1200, 0}}).rewrite)
+		b, err := pack(Arm64, params, old, old, []piece{{0, 1200, 0}},
+			newPredictor(whole, whole, bytes.NewReader(old), []piece{{0, 1200, 0}}).rewrite)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -33,7 +33,7 @@ func suffixes(data []byte) ([]int32, error) {
 // intSize is what an integer takes there, bytes: a varint with room behind it.
 const intSize = binary.MaxVarintLen64
 
-var errOrder = errors.New("it is not what it was")
+var errOrder = errors.New("unexpected suffixarray encoding")
 
 func decodeSuffixes(r *bufio.Reader, n int) ([]int32, error) {
 	readInt := func() (int64, error) {

@@ -91,14 +91,14 @@ const (
 	backupBootSector = 6
 )
 
-// decodeGeometry reads a boot sector and refuses what is no sane FAT32.
+// decodeGeometry reads a boot sector and refuses an invalid FAT32.
 func decodeGeometry(s []byte) (geometry, error) {
 	le := binary.LittleEndian
 	bad := func(what string) (geometry, error) {
 		return geometry{}, fmt.Errorf("reading a FAT32 boot sector: %s", what)
 	}
 	if len(s) < sectorSize || s[510] != 0x55 || s[511] != 0xaa {
-		return bad("its last two bytes are not 55 aa")
+		return bad("the last two bytes are not 55 aa")
 	}
 	if n := le.Uint16(s[11:]); n != sectorSize {
 		return bad(fmt.Sprintf("%d-byte sectors, only 512 are supported", n))
@@ -117,15 +117,15 @@ func decodeGeometry(s []byte) (geometry, error) {
 	case g.perCluster == 0 || g.perCluster&(g.perCluster-1) != 0:
 		return bad(fmt.Sprintf("%d sectors in a cluster", g.perCluster))
 	case s[16] != 2 || le.Uint16(s[17:]) != 0 || le.Uint16(s[22:]) != 0:
-		return bad("its fields are those of FAT12 or FAT16, or it has not two FATs")
+		return bad("a FAT12 or FAT16 header, or not two FATs")
 	case g.reserved == 0 || g.fatSectors == 0 || g.fatSectors > g.total/2 || g.dataStart() >= g.total:
-		return bad("its FATs do not fit the volume")
+		return bad("the FATs do not fit the volume")
 	case g.clusters() < minClusters || g.clusters() > maxClusters:
-		return bad(fmt.Sprintf("%d clusters are no FAT32", g.clusters()))
+		return bad(fmt.Sprintf("%d clusters, too few or too many for FAT32", g.clusters()))
 	case (g.clusters()+2+127)/128 > g.fatSectors:
-		return bad("its FATs are too short for its clusters")
+		return bad("the FATs are too short for the clusters")
 	case g.rootDir < 2 || g.rootDir >= g.clusters()+2:
-		return bad("its root directory is outside the volume")
+		return bad("the root directory is outside the volume")
 	}
 	return g, nil
 }

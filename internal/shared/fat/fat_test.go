@@ -42,9 +42,9 @@ func noise(n int) []byte {
 	return b
 }
 
-// contents is a slot with its corners: folders, an empty file, names that are
+// contents is a slot with its corners: directories, an empty file, names that are
 // 8.3 but for case, long names that need aliases, hundreds of files in one
-// folder, sizes around a cluster.
+// directory, sizes around a cluster.
 func contents() map[string][]byte {
 	m := map[string][]byte{
 		"config.txt": []byte("arm_64bit=1\n"), "BOOTCODE.BIN": noise(3000), "start4.elf": noise(5_000_000), "empty.txt": nil,
@@ -342,7 +342,7 @@ func (h *scattered) ReadAt(p []byte, at int64) (int, error) {
 	return len(p), nil
 }
 
-// TestLimitBeforeChain: of a file that claims more than it may have, no chain
+// TestLimitBeforeChain: of a file that claims more than want at most, no chain
 // is followed, and following one that jumps about costs a sector a step.
 func TestLimitBeforeChain(t *testing.T) {
 	g, err := plan(9 << 30)
@@ -362,7 +362,7 @@ func TestLimitBeforeChain(t *testing.T) {
 		"Extents":  func() error { _, _, err := v.Extents(name, 1<<20); return err },
 	} {
 		h.read = 0
-		if err := open(); err == nil || !strings.Contains(err.Error(), "more than the 1048576 it may have") || h.read > 1<<20 {
+		if err := open(); err == nil || !strings.Contains(err.Error(), "want at most 1048576") || h.read > 1<<20 {
 			t.Errorf("%s: %v, after %d bytes were read", what, err, h.read)
 		}
 	}

@@ -2,6 +2,7 @@ package fat
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -13,7 +14,7 @@ type Volume struct {
 	r io.ReaderAt
 }
 
-// Entry is one name in a folder.
+// Entry is one name in a directory.
 type Entry struct {
 	Name  string
 	Size  int64
@@ -24,9 +25,9 @@ type Entry struct {
 // Extent is a run of bytes of the volume.
 type Extent struct{ Offset, Size int64 }
 
-// maxFolder bounds what is read of one folder: 65536 entries, as the format
+// maxDirectory bounds what is read of one directory: 65536 entries, as the format
 // allows.
-const maxFolder = 65536 * entrySize
+const maxDirectory = 65536 * entrySize
 
 // tableAhead is how much of the table is read at once, in bytes, where a chain
 // goes on.
@@ -56,7 +57,7 @@ func (v *Volume) chain(first uint32, size int64) ([]Extent, error) {
 	left := size
 	limit := int64(v.clusters())
 	if size < 0 {
-		left = maxFolder
+		left = maxDirectory
 	}
 	buf := make([]byte, tableAhead)
 	at, end := int64(-1), int64(-1) // the table offsets that buf holds
@@ -111,7 +112,7 @@ func (v *Volume) read(runs []Extent) ([]byte, error) {
 	return b, nil
 }
 
-// ReadDir returns what a folder holds, "" being the root.
+// ReadDir returns what a directory holds, "" being the root.
 func (v *Volume) ReadDir(name string) ([]Entry, error) {
 	first := v.rootDir
 	if name != "" && name != "." {
@@ -120,7 +121,7 @@ func (v *Volume) ReadDir(name string) ([]Entry, error) {
 			return nil, err
 		}
 		if !e.IsDir {
-			return nil, fmt.Errorf("%q is no folder", name)
+			return nil, fmt.Errorf("%q is not a directory", name)
 		}
 		first = e.first
 	}
@@ -134,7 +135,7 @@ func (v *Volume) readDir(first uint32) ([]Entry, error) {
 	}
 	b, err := v.read(runs)
 	if err != nil {
-		return nil, fmt.Errorf("reading a folder: %w", err)
+		return nil, fmt.Errorf("reading a directory: %w", err)
 	}
 	var list []Entry
 	var long longName
@@ -200,10 +201,10 @@ func (v *Volume) Extents(name string, limit int64) (int64, []Extent, error) {
 		return 0, nil, err
 	}
 	if e.IsDir {
-		return 0, nil, fmt.Errorf("%q is a folder", name)
+		return 0, nil, fmt.Errorf("%q is a directory", name)
 	}
 	if e.Size > limit {
-		return 0, nil, fmt.Errorf("%q has %d bytes, more than the %d it may have", name, e.Size, limit)
+		return 0, nil, fmt.Errorf("%q has %d bytes, want at most %d", name, e.Size, limit)
 	}
 	if e.Size == 0 {
 		return 0, nil, nil
@@ -261,7 +262,7 @@ type extents struct {
 // ReadAt implements io.ReaderAt.
 func (e *extents) ReadAt(p []byte, off int64) (int, error) {
 	if off < 0 {
-		return 0, fmt.Errorf("reading a file before its beginning")
+		return 0, errors.New("negative offset")
 	}
 	done := 0
 	for _, x := range e.runs {

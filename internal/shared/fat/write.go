@@ -12,7 +12,7 @@ import (
 
 // File is one file of a volume to be.
 type File struct {
-	Name string // with slashes; folders come into being by being named
+	Name string // with slashes; directories come into being by being named
 	Size int64  // bytes, below 4 GiB
 
 	// Align is the border, in bytes from the volume's start, that the first
@@ -63,7 +63,7 @@ type entry struct {
 	dir   *folder
 }
 
-// Plan lays a volume out: folders first, then the files in the order given,
+// Plan lays a volume out: directories first, then the files in the order given,
 // each in one piece. It fails when they do not fit or a name can't be held.
 func Plan(files []File, o Options) (*Layout, error) {
 	g, err := plan(o.Size)
@@ -84,7 +84,7 @@ func Plan(files []File, o Options) (*Layout, error) {
 	return l, l.link(l.root)
 }
 
-// tree makes the folders and names their entries.
+// tree makes the directories and names their entries.
 func (l *Layout) tree(files []File) error {
 	for i, f := range files {
 		if f.Size < 0 || f.Size >= 1<<32 {
@@ -113,7 +113,7 @@ func (l *Layout) tree(files []File) error {
 	return nil
 }
 
-// place gives clusters to folders, then to files.
+// place gives clusters to directories, then to files.
 func (l *Layout) place(files []File) error {
 	var err error
 	l.walk(l.root, func(d *folder) {
@@ -184,7 +184,7 @@ func (l *Layout) walk(d *folder, visit func(*folder)) {
 	}
 }
 
-// name83 sorts a folder's entries and gives each its short name. Names that
+// name83 sorts a directory's entries and gives each its short name. Names that
 // are 8.3 but for case keep it: the boot ROM of BCM2837 looks for
 // BOOTCODE.BIN by its short name.
 func (d *folder) name83() error {
@@ -262,10 +262,10 @@ func (l *Layout) Write(w io.WriterAt, open Contents) error {
 	var dirs []*folder
 	l.walk(l.root, func(d *folder) { dirs = append(dirs, d) })
 	for _, d := range dirs {
-		b := l.encodeFolder(d)
+		b := l.encodeDir(d)
 		b = append(b, make([]byte, int64(l.clustersFor(int64(len(b))))*l.clusterSize()-int64(len(b)))...)
 		if _, err := w.WriteAt(b, l.offset(d.first)); err != nil {
-			return fmt.Errorf("writing the folder %q: %w", d.name, err)
+			return fmt.Errorf("writing the directory %q: %w", d.name, err)
 		}
 	}
 	return l.writeTables(w, dirs)
@@ -317,7 +317,7 @@ func (l *Layout) writeTables(w io.WriterAt, dirs []*folder) error {
 		put(first+n-1, endOfChain)
 	}
 	for _, d := range dirs {
-		chain(d.first, l.clustersFor(int64(len(l.encodeFolder(d)))))
+		chain(d.first, l.clustersFor(int64(len(l.encodeDir(d)))))
 	}
 	for _, f := range l.files {
 		if f.first != 0 {
@@ -354,7 +354,7 @@ func (l *Layout) fsInfo() []byte {
 	return s
 }
 
-func (l *Layout) encodeFolder(d *folder) []byte {
+func (l *Layout) encodeDir(d *folder) []byte {
 	var b []byte
 	add := func(short []byte, attr byte, first, size uint32) {
 		e := make([]byte, entrySize)

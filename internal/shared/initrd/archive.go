@@ -23,7 +23,7 @@ type File struct {
 	Data []byte
 }
 
-// Pack returns the archive of files, in the order given, with the folders
+// Pack returns the archive of files, in the order given, with the directories
 // they need before them, all owned by root and made at the time at. There are
 // no device nodes: the kernel's own built-in archive brings /dev/console. The
 // smallest archive takes eight times as long to make, and saves 7 %.
@@ -71,7 +71,8 @@ func Pack(files []File, at time.Time, smallest bool) ([]byte, error) {
 // packed again by nodes: its encoder wants more memory than they give.
 func compress(b []byte, smallest bool) ([]byte, error) {
 	if smallest {
-		enc, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedBestCompression), zstd.WithWindowSize(recompress.Window))
+		enc, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedBestCompression),
+			zstd.WithWindowSize(recompress.Window))
 		if err != nil {
 			return nil, err
 		}
@@ -105,7 +106,7 @@ func ReadFile(packed io.Reader, name string, limit int64) ([]byte, error) {
 	for r := cpio.NewReader(raw); ; {
 		h, err := r.Next()
 		if errors.Is(err, io.EOF) {
-			return nil, fmt.Errorf("reading the initramfs: it has no file %q", name)
+			return nil, fmt.Errorf("reading the initramfs: file %q not found", name)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("reading the initramfs: %w", err)
@@ -114,7 +115,7 @@ func ReadFile(packed io.Reader, name string, limit int64) ([]byte, error) {
 			continue
 		}
 		if h.Size > limit {
-			return nil, fmt.Errorf("reading the initramfs: %q has %d bytes, more than the %d it may have", name, h.Size, limit)
+			return nil, fmt.Errorf("reading the initramfs: %q has %d bytes, want at most %d", name, h.Size, limit)
 		}
 		b := make([]byte, h.Size)
 		if _, err := io.ReadFull(r, b); err != nil {

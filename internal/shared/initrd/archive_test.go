@@ -15,7 +15,8 @@ func TestCpioReadsIt(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it needs cpio")
 	}
-	files := []File{{"init", 0o755, []byte("program")}, {"etc/pikelet/boot.json", 0o644, []byte("{}")}, {"modules/00-a.ko", 0o644, bytes.Repeat([]byte("x"), 5000)}}
+	files := []File{{"init", 0o755, []byte("program")}, {"etc/pikelet/boot.json", 0o644, []byte("{}")},
+		{"modules/00-a.ko", 0o644, bytes.Repeat([]byte("x"), 5000)}}
 	packed, err := Pack(files, time.Unix(1_700_000_000, 0), false)
 	if err != nil {
 		t.Fatal(err)
@@ -51,7 +52,8 @@ drwxr-xr-x   2 0        0               0 Nov 14  2023 modules
 
 // TestReadFile: a file of an initramfs is found by its name, and bounded.
 func TestReadFile(t *testing.T) {
-	packed, err := Pack([]File{{"init", 0o755, bytes.Repeat([]byte("program"), 1000)}, {"etc/pikelet/boot.json", 0o644, []byte("{}")}, {"modules/a.ko", 0o644, nil}}, time.Unix(1_700_000_000, 0), false)
+	packed, err := Pack([]File{{"init", 0o755, bytes.Repeat([]byte("program"), 1000)}, {"etc/pikelet/boot.json", 0o644, []byte("{}")},
+		{"modules/a.ko", 0o644, nil}}, time.Unix(1_700_000_000, 0), false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,11 +64,11 @@ func TestReadFile(t *testing.T) {
 		want   string // of the error; "" is read
 	}{
 		"there":     {packed, "etc/pikelet/boot.json", 2, ""},
-		"too large": {packed, "etc/pikelet/boot.json", 1, "has 2 bytes, more than the 1 it may have"},
-		"not there": {packed, "boot.json", 100, `it has no file "boot.json"`},
+		"too large": {packed, "etc/pikelet/boot.json", 1, "has 2 bytes, want at most 1"},
+		"not there": {packed, "boot.json", 100, `file "boot.json" not found`},
 		"cut off":   {packed[:len(packed)-20], "modules/b.ko", 100, "reading the initramfs"},
 		"no zstd":   {[]byte("the initramfs\n"), "init", 100, "reading the initramfs"},
-		"empty":     {nil, "init", 100, "it has no file"},
+		"empty":     {nil, "init", 100, "not found"},
 	} {
 		b, err := ReadFile(bytes.NewReader(c.packed), c.file, c.limit)
 		if (err == nil) != (c.want == "") || err == nil && string(b) != "{}" || err != nil && !strings.Contains(err.Error(), c.want) {

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+
+	"github.com/pikelet-os/pikelet/internal/shared/sparse"
 )
 
 // BlockReader reads a file block by block. Blocks that lie in a hole of a file
@@ -39,14 +41,14 @@ func (b *BlockReader) Next(buf []byte) (n int, hole bool, err error) {
 		_, err = io.ReadFull(b.r, buf[:n])
 	} else {
 		if b.at >= b.end {
-			b.data, b.end = nextData(b.f, b.at, b.size)
+			b.data, b.end = sparse.Next(b.f, b.at, b.size)
 		}
 		if hole = b.data >= b.at+int64(n); !hole {
 			_, err = b.f.ReadAt(buf[:n], b.at)
 		}
 	}
 	if err != nil {
-		return 0, false, fmt.Errorf("reading its %d bytes: %w", b.size, noEOF(err))
+		return 0, false, fmt.Errorf("reading %d bytes: %w", b.size, noEOF(err))
 	}
 	b.at += int64(n)
 	return n, hole, nil
@@ -70,12 +72,12 @@ func (b *BlockReader) ended() error {
 		n, _ = io.ReadFull(b.r, one[:])
 	}
 	if n > 0 {
-		return fmt.Errorf("it holds more than the %d bytes that were announced", b.size)
+		return fmt.Errorf("got more than the %d bytes announced", b.size)
 	}
 	return nil
 }
 
-// zeros is what holes hold; nobody writes to it.
+// zeros is what holes hold; it is never written to.
 var zeros [64 << 10]byte
 
 func isZero(b []byte) bool {

@@ -19,7 +19,7 @@ type Compression struct {
 	xz        bool              // instead of zstd
 }
 
-// Fast is what images get when nobody asks for less: about as small as
+// Fast is the default: about as small as
 // mksquashfs makes them at zstd's level 3, in less time. The encoder has no
 // level between one that is as slow as mksquashfs and one whose output is 5 %
 // larger; taking them in turns is that level (docs/decisions/0006-fast.md).
@@ -40,7 +40,7 @@ func FindCompression(name string) (Compression, error) {
 			return c, nil
 		}
 	}
-	return Compression{}, fmt.Errorf("there is no compression %q, only fast and small", name)
+	return Compression{}, fmt.Errorf("unknown compression %q, want fast or small", name)
 }
 
 // KernelOption is what a kernel must be built with to read such an image,
@@ -62,7 +62,7 @@ func (c Compression) id() uint16 {
 
 func (c Compression) check() error {
 	if bs := c.BlockSize; bs&(bs-1) != 0 || bs < 4<<10 || bs > 1<<20 {
-		return fmt.Errorf("block size %d is no power of two from 4 KiB to 1 MiB", bs)
+		return fmt.Errorf("block size %d is not a power of two from 4 KiB to 1 MiB", bs)
 	}
 	return nil
 }
@@ -82,7 +82,8 @@ func (c Compression) encoder(window int) (*Encoder, error) {
 		return &Encoder{dict: window}, nil
 	}
 	level := func(l zstd.EncoderLevel) (*zstd.Encoder, error) {
-		return zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false), zstd.WithWindowSize(window), zstd.WithEncoderLevel(l))
+		return zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false), zstd.WithWindowSize(window),
+			zstd.WithEncoderLevel(l))
 	}
 	most, err := level(c.level)
 	if err != nil {
@@ -113,7 +114,7 @@ func (e *Encoder) Encode(i int, in, out []byte) ([]byte, uint32, error) {
 	return e.with(e.most, in, out)
 }
 
-// encode is Encode for what is no whole block of a file: fragments, metadata.
+// encode is Encode for everything but whole blocks of files: fragments, metadata.
 func (e *Encoder) encode(in, out []byte) ([]byte, uint32, error) { return e.with(e.most, in, out) }
 
 func (e *Encoder) with(z *zstd.Encoder, in, out []byte) ([]byte, uint32, error) {

@@ -4,8 +4,8 @@
 // It is a writer of our own because the one library that could have done it
 // writes corrupt images (docs/decisions/0002-own-writers.md). The format is
 // the kernel's fs/squashfs/squashfs_fs.h; unsquashfs and the kernel judge it
-// in the tests. Not written: the export table (nobody shares a node's root
-// over NFS) and directory indexes (they only speed up lookups in folders with
+// in the tests. Not written: the export table (a root is never shared a node's root
+// over NFS) and directory indexes (they only speed up lookups in directories with
 // thousands of files).
 package squashfs
 

@@ -68,7 +68,7 @@ func TestTablesThatOverlap(t *testing.T) {
 		t.Fatalf("one link: %v, %d entries", err, len(l.img.Entries))
 	}
 	err := l.walk("b", uint64(len(outer)-len(inner)))
-	if !errors.Is(err, errImage) || !strings.Contains(err.Error(), "inodes lie over one another") {
+	if !errors.Is(err, errImage) || !strings.Contains(err.Error(), "overlapping inodes") {
 		t.Errorf("an inode inside another: %v", err)
 	}
 
@@ -82,7 +82,7 @@ func TestTablesThatOverlap(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := l.setXattrs(&tar.Header{}, 2); !errors.Is(err, errImage) || !strings.Contains(err.Error(), "attributes lie over one another") {
+	if err := l.setXattrs(&tar.Header{}, 2); !errors.Is(err, errImage) || !strings.Contains(err.Error(), "overlapping extended attributes") {
 		t.Errorf("two sets with the same bytes: %v", err)
 	}
 }

@@ -31,7 +31,8 @@ func TestNumbersAreNotCut(t *testing.T) {
 	if err := plan(tar.Header{Typeflag: tar.TypeChar, Uid: math.MaxUint32, Devmajor: 1<<12 - 1, Devminor: 1<<20 - 1}); err != nil {
 		t.Errorf("the highest numbers: %v", err)
 	}
-	for at, want := range map[int64]uint32{-1: 0, -62135596800: 0, 0: 0, 1700000000: 1700000000, math.MaxUint32: math.MaxUint32, 1 << 32: math.MaxUint32} {
+	for at, want := range map[int64]uint32{-1: 0, -62135596800: 0, 0: 0, 1700000000: 1700000000, math.MaxUint32: math.MaxUint32,
+		1 << 32: math.MaxUint32} {
 		if got := seconds(time.Unix(at, 0)); got != want {
 			t.Errorf("the time %d is %d, want %d", at, got, want)
 		}

@@ -2,6 +2,7 @@ package squashfs
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 )
@@ -54,7 +55,7 @@ func Plan(entries []Entry, keep Fragments, o Options) (*Image, error) {
 	err = p.run(func() error {
 		err := root.files(func(n *node) error {
 			if n.Packed == nil {
-				return packing(n, fmt.Errorf("it is not packed"))
+				return packing(n, errors.New("not packed"))
 			}
 			p.file(n)
 			return nil

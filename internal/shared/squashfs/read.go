@@ -23,7 +23,7 @@ const (
 // Reader reads an image that this package wrote: with the tables where it puts
 // them, and compressed as one of its Compressions.
 type Reader struct {
-	// Entries is what the image holds, from its root folder on, each folder's
+	// Entries is what the image holds, from its root directory on, each directory's
 	// names in order, as Write takes them: it makes the same image of them. Of
 	// several names of one file the later are hard links to the first. Each
 	// regular file's From is set. Headers share their PAXRecords: they are to
@@ -77,7 +77,7 @@ func Open(r io.ReaderAt, c Compression) (*Reader, error) {
 		return nil, fmt.Errorf("reading a squashfs: %w", err)
 	}
 	if le.Uint32(s) != magic || le.Uint16(s[28:]) != 4 || le.Uint16(s[20:]) != c.id() || int(le.Uint32(s[12:])) != c.BlockSize {
-		return nil, bad("it is none with %s blocks of %d bytes", c.Name, c.BlockSize)
+		return nil, bad("want %s blocks of %d bytes", c.Name, c.BlockSize)
 	}
 	img.Options.Time = time.Unix(int64(le.Uint32(s[8:])), 0)
 	var err error
@@ -101,7 +101,7 @@ func (f *File) Size() int64 { return f.size }
 // Sizes returns the size words of a file's whole blocks.
 func (f *File) Sizes() []uint32 { return f.sizes }
 
-// HasTail says whether a file ends in a fragment.
+// HasTail reports whether a file ends in a fragment.
 func (f *File) HasTail() bool { return f.fragment != noFragment }
 
 // Reader returns a reader of all of a file.

@@ -73,8 +73,10 @@ func TestReadWritesTheSame(t *testing.T) {
 				if was.Typeflag == tar.TypeLink {
 					was = byName[was.Linkname]
 				}
-				if e.Typeflag != was.Typeflag || e.Mode != was.Mode || e.Uid != was.Uid || e.Gid != was.Gid || e.Size != was.Size || !e.ModTime.Equal(was.ModTime) ||
-					e.Linkname != was.Linkname || e.Devmajor != was.Devmajor || e.Devminor != was.Devminor || fmt.Sprint(e.PAXRecords) != fmt.Sprint(was.PAXRecords) {
+				if e.Typeflag != was.Typeflag || e.Mode != was.Mode || e.Uid != was.Uid || e.Gid != was.Gid || e.Size != was.Size ||
+					!e.ModTime.Equal(was.ModTime) ||
+					e.Linkname != was.Linkname || e.Devmajor != was.Devmajor || e.Devminor != was.Devminor ||
+					fmt.Sprint(e.PAXRecords) != fmt.Sprint(was.PAXRecords) {
 					t.Errorf("%s: read %+v, written %+v", e.Name, e.Header, was.Header)
 				}
 				if e.Typeflag == tar.TypeReg && e.Size > 0 && !bytes.Equal(all(t, e), all(t, was)) {
@@ -143,9 +145,11 @@ func TestSomeFilesFromAnother(t *testing.T) {
 		}
 		// A new file whose whole blocks an old one has, and whose tail it has not.
 		b := append(all(t, find(t, r.Entries, "run1"))[:2<<20:2<<20], "a third tail"...)
-		new := Entry{Header: &tar.Header{Typeflag: tar.TypeReg, Name: "run0", Mode: 0o644, Size: int64(len(b)), ModTime: epoch}, Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }}
+		new := Entry{Header: &tar.Header{Typeflag: tar.TypeReg, Name: "run0", Mode: 0o644, Size: int64(len(b)), ModTime: epoch},
+			Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }}
 		mixed, plain = append(mixed, new), append(plain, new)
-		if !bytes.Equal(contents(t, write(t, mixed, Options{Compression: c, Workers: 3})), contents(t, write(t, plain, Options{Compression: c}))) {
+		if !bytes.Equal(contents(t, write(t, mixed, Options{Compression: c, Workers: 3})),
+			contents(t, write(t, plain, Options{Compression: c}))) {
 			t.Errorf("%s: the images differ", c.Name)
 		}
 	}
@@ -202,7 +206,8 @@ func TestReadAt(t *testing.T) {
 func FuzzRead(f *testing.F) {
 	var small tree
 	small.add(tar.Header{Typeflag: tar.TypeDir, Name: "d", Mode: 0o755}, nil)
-	small.add(tar.Header{Typeflag: tar.TypeReg, Name: "d/f", Mode: 0o644, PAXRecords: map[string]string{XattrPrefix + "user.a": "b"}}, bytes.Repeat([]byte("text"), 3000))
+	small.add(tar.Header{Typeflag: tar.TypeReg, Name: "d/f", Mode: 0o644, PAXRecords: map[string]string{XattrPrefix + "user.a": "b"}},
+		bytes.Repeat([]byte("text"), 3000))
 	small.add(tar.Header{Typeflag: tar.TypeLink, Name: "d/g", Linkname: "d/f"}, nil)
 	small.add(tar.Header{Typeflag: tar.TypeSymlink, Name: "l", Linkname: "d"}, nil)
 	c := tiny

@@ -19,7 +19,7 @@ type loader struct {
 	ids      []uint32
 	xattrs   table
 	xattrIDs []byte
-	seen     map[uint32]string // inode numbers of what is no folder, and its first name
+	seen     map[uint32]string // inode numbers of everything but directories, and its first name
 	folders  map[uint64]bool
 	sets     map[uint32]map[string]string // attributes that were read
 
@@ -160,7 +160,7 @@ func (l *loader) metadata(from, to uint64) (table, error) {
 func (t table) from(ref uint64) (*cursor, error) {
 	at, ok := t.at[ref>>16]
 	if !ok || ref&0xffff >= metadataSize || at+int(ref&0xffff) > len(t.b) {
-		return nil, bad("it refers to metadata that is not there")
+		return nil, bad("reference to metadata outside the table")
 	}
 	return &cursor{b: t.b[at+int(ref&0xffff):]}, nil
 }
@@ -226,7 +226,7 @@ func (l *loader) walk(name string, ref uint64) error {
 		return bad("a path of more than %d bytes: %q...", maxPath, name[:60])
 	}
 	if !spend(&l.nameBytes, len(name)) {
-		return bad("its names take more than %d MiB", maxNames>>20)
+		return bad("the names take more than %d MiB", maxNames>>20)
 	}
 	kind := c.u16()
 	h := &tar.Header{Name: name, Mode: int64(c.u16())}
@@ -234,7 +234,7 @@ func (l *loader) walk(name string, ref uint64) error {
 	h.ModTime = time.Unix(int64(c.u32()), 0)
 	number := c.u32()
 	if int(max(uid, gid)) >= len(l.ids) {
-		return bad("%q has an owner that is not in its table", name)
+		return bad("%q has an owner outside the id table", name)
 	}
 	h.Uid, h.Gid = int(l.ids[uid]), int(l.ids[gid])
 	e := Entry{Header: h}
@@ -242,7 +242,8 @@ func (l *loader) walk(name string, ref uint64) error {
 		return l.folder(e, kind, c, ref)
 	}
 	if first, ok := l.seen[number]; ok {
-		l.img.Entries = append(l.img.Entries, Entry{Header: &tar.Header{Name: name, Typeflag: tar.TypeLink, Linkname: first, ModTime: l.img.Options.Time}})
+		l.img.Entries = append(l.img.Entries, Entry{Header: &tar.Header{Name: name, Typeflag: tar.TypeLink, Linkname: first,
+			ModTime: l.img.Options.Time}})
 		return nil
 	}
 	l.seen[number] = name
@@ -252,13 +253,13 @@ func (l *loader) walk(name string, ref uint64) error {
 		return fmt.Errorf("%q: %w", name, err)
 	}
 	if !spend(&l.inodeBytes, left-len(c.b)) {
-		return bad("%q: its inodes lie over one another", name)
+		return bad("%q: overlapping inodes", name)
 	}
 	l.img.Entries = append(l.img.Entries, e)
 	return nil
 }
 
-// inode reads what is behind the head of an inode that is no folder's, and
+// inode reads what is behind the head of an inode that is not a directory's, and
 // returns the number of its attributes.
 func (l *loader) inode(e *Entry, kind uint16, c *cursor) (xattr uint32, err error) {
 	h := e.Header
@@ -296,7 +297,7 @@ func (l *loader) inode(e *Entry, kind uint16, c *cursor) (xattr uint32, err erro
 	case typeFIFO:
 		h.Typeflag = tar.TypeFifo
 	default:
-		return noXattr, bad("it is of type %d", kind)
+		return noXattr, bad("unknown inode type %d", kind)
 	}
 	if kind > extended {
 		return c.u32(), nil
@@ -314,14 +315,14 @@ func spend(left *int, n int) bool {
 func (f *File) blocks(c *cursor) error {
 	bs := int64(f.image.Options.Compression.BlockSize)
 	if f.size < 0 || f.start > 1<<62 {
-		return bad("a size is no size")
+		return bad("invalid size")
 	}
 	n := f.size / bs
 	if f.fragment == noFragment && f.size%bs > 0 {
 		n++
 	}
 	if n*4 > int64(len(c.b)) {
-		return bad("more blocks than its table has")
+		return bad("more blocks than the table has")
 	}
 	for range n {
 		s := c.u32()
@@ -338,7 +339,7 @@ func (f *File) blocks(c *cursor) error {
 
 func (l *loader) folder(e Entry, kind uint16, c *cursor, ref uint64) error {
 	if l.folders[ref] {
-		return bad("the folder %q is in itself", e.Name)
+		return bad("the directory %q contains itself", e.Name)
 	}
 	l.folders[ref] = true
 	var block uint32
@@ -379,7 +380,7 @@ func (l *loader) folder(e Entry, kind uint16, c *cursor, ref uint64) error {
 		count, start := names.u32(), names.u32()
 		names.u32()
 		if count >= 256 {
-			return bad("a folder's header is for %d names", count)
+			return bad("a directory header for %d names", count)
 		}
 		for range count + 1 {
 			at := names.u16()
@@ -387,7 +388,7 @@ func (l *loader) folder(e Entry, kind uint16, c *cursor, ref uint64) error {
 			names.u16()
 			name := string(names.take(int(names.u16()) + 1))
 			if names.short || name == "" || name == "." || name == ".." || path.Base(name) != name {
-				return bad("a name of %q is none", e.Name)
+				return bad("invalid name in %q", e.Name)
 			}
 			if err := l.walk(path.Join(e.Name, name), uint64(start)<<16|uint64(at)); err != nil {
 				return err
@@ -433,12 +434,12 @@ func (l *loader) readXattrs(set uint32) (map[string]string, error) {
 		value := string(c.take(int(min(c.u32(), maxTable))))
 		i := sort.Search(len(xattrTypes), func(i int) bool { return xattrTypes[i].kind >= kind })
 		if c.short || i == len(xattrTypes) {
-			return nil, bad("attributes that are none")
+			return nil, bad("invalid extended attributes")
 		}
 		records[XattrPrefix+xattrTypes[i].prefix+name] = value
 	}
 	if !spend(&l.xattrBytes, left-len(c.b)) {
-		return nil, bad("its attributes lie over one another")
+		return nil, bad("overlapping extended attributes")
 	}
 	return records, nil
 }

@@ -28,7 +28,7 @@ func (t *tree) add(h tar.Header, content []byte) {
 }
 
 // corners holds one of everything the format can hold, and the shapes that
-// cross its limits: folders longer than a metadata block, names by thousands,
+// cross its limits: directories longer than a metadata block, names by thousands,
 // duplicate files, holes, hard links.
 func corners() tree {
 	rnd := rand.New(rand.NewSource(1))
@@ -41,7 +41,9 @@ func corners() tree {
 	t.add(tar.Header{Typeflag: tar.TypeLink, Name: "bin/su2", Linkname: "bin/su"}, nil)
 	t.add(tar.Header{Typeflag: tar.TypeSymlink, Name: "bin/ash", Linkname: "/bin/busybox", Mode: 0o777}, nil)
 	t.add(tar.Header{Typeflag: tar.TypeReg, Name: "bin/ping", Mode: 0o755,
-		PAXRecords: map[string]string{XattrPrefix + "user.note": "caps", XattrPrefix + "security.capability": "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"}}, []byte("ping"))
+		PAXRecords: map[string]string{XattrPrefix + "user.note": "caps",
+			XattrPrefix + "security.capability": "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"}},
+		[]byte("ping"))
 	dir("dev", 0o755)
 	t.add(tar.Header{Typeflag: tar.TypeChar, Name: "dev/console", Mode: 0o600, Devmajor: 5, Devminor: 1}, nil)
 	t.add(tar.Header{Typeflag: tar.TypeBlock, Name: "dev/big", Mode: 0o660, Devmajor: 259, Devminor: 70000}, nil)
@@ -336,7 +338,8 @@ func TestHolesAreNotRead(t *testing.T) {
 	if err := f.Truncate(8<<20 + 3); err != nil {
 		t.Fatal(err)
 	}
-	entries := tree{{Header: &tar.Header{Typeflag: tar.TypeReg, Name: "sparse", Size: 8<<20 + 3, ModTime: epoch}, Open: func() (io.ReadCloser, error) { return os.Open(name) }}}
+	entries := tree{{Header: &tar.Header{Typeflag: tar.TypeReg, Name: "sparse", Size: 8<<20 + 3, ModTime: epoch},
+		Open: func() (io.ReadCloser, error) { return os.Open(name) }}}
 	full := tree{}
 	full.add(tar.Header{Typeflag: tar.TypeReg, Name: "sparse"}, make([]byte, 8<<20+3))
 	a, _ := os.ReadFile(write(t, entries, Options{}))
@@ -352,9 +355,9 @@ func TestBadTrees(t *testing.T) {
 		want    string
 	}{
 		"twice":     {[]tar.Header{{Name: "a", Typeflag: tar.TypeReg}, {Name: "/a", Typeflag: tar.TypeReg}}, `"a" is there twice`},
-		"orphan":    {[]tar.Header{{Name: "a/b", Typeflag: tar.TypeReg}}, `"a/b" comes before its folder`},
-		"in a file": {[]tar.Header{{Name: "a", Typeflag: tar.TypeReg}, {Name: "a/b", Typeflag: tar.TypeReg}}, "no folder"},
-		"link":      {[]tar.Header{{Name: "a", Typeflag: tar.TypeLink, Linkname: "b"}}, "no earlier file"},
+		"orphan":    {[]tar.Header{{Name: "a/b", Typeflag: tar.TypeReg}}, `"a/b" comes before its directory`},
+		"in a file": {[]tar.Header{{Name: "a", Typeflag: tar.TypeReg}, {Name: "a/b", Typeflag: tar.TypeReg}}, "is not a directory"},
+		"link":      {[]tar.Header{{Name: "a", Typeflag: tar.TypeLink, Linkname: "b"}}, "not an earlier file"},
 		"xattr":     {[]tar.Header{{Name: "a", Typeflag: tar.TypeFifo, PAXRecords: map[string]string{XattrPrefix + "system.x": ""}}}, "system.x"},
 		"kind":      {[]tar.Header{{Name: "a", Typeflag: 'V'}}, "no files of tar type"},
 	} {

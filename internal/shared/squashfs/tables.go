@@ -58,7 +58,7 @@ func (m *metadata) flush(out *output) error {
 	return err
 }
 
-// tables gathers what describes the files: inodes, folders, owners, xattrs.
+// tables gathers what describes the files: inodes, directories, owners, xattrs.
 type tables struct {
 	enc       *Encoder
 	blockSize int
@@ -123,7 +123,7 @@ func (t *tables) id(v int) (uint16, error) {
 	return i, nil
 }
 
-// add writes the inodes of everything below n, and n's own last: a folder's
+// add writes the inodes of everything below n, and n's own last: a directory's
 // listing needs to know where its children's inodes are. Inode numbers follow
 // the order of writing.
 func (t *tables) add(n *node) error {
@@ -177,7 +177,7 @@ func (t *tables) number(n *node) {
 	n.number = t.count
 }
 
-// leaf writes the inode of anything but a folder.
+// leaf writes the inode of anything but a directory.
 func (t *tables) leaf(n *node) error {
 	if in := n.inode(); in.number == 0 {
 		return t.leafOnce(in)
@@ -269,7 +269,7 @@ func (t *tables) file(n *node, xattr uint32) error {
 	return nil
 }
 
-// folder writes n's listing and its inode, whose children are all written.
+// directory writes n's listing and its inode, whose children are all written.
 func (t *tables) folder(n *node) error {
 	xattr, err := t.xattrSet(n)
 	if err != nil {
@@ -281,7 +281,7 @@ func (t *tables) folder(n *node) error {
 	at := t.dirs.ref()
 	size := t.listing(n) + 3 // the kernel counts . and .. as three bytes
 	n.ref = t.inodes.ref()
-	// A folder is written before its parent, whose number is therefore
+	// A directory is written before its parent, whose number is therefore
 	// reserved now; the root's parent is, by convention, one past all.
 	var parent uint32
 	if n.parent != nil {
@@ -319,7 +319,7 @@ func (t *tables) folder(n *node) error {
 	return nil
 }
 
-// listing writes the names of a folder and returns the bytes they take. One
+// listing writes the names of a directory and returns the bytes they take. One
 // header serves at most 256 names whose inodes lie in one metadata block and
 // whose numbers differ from the first by what 16 bits with a sign can say.
 func (t *tables) listing(n *node) int {

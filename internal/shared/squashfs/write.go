@@ -116,7 +116,7 @@ func (n *node) head() (string, error) {
 	defer r.Close()
 	b := make([]byte, min(twinPrefix, n.Size))
 	if _, err := io.ReadFull(r, b); err != nil {
-		return "", fmt.Errorf("reading its %d bytes: %w", n.Size, noEOF(err))
+		return "", fmt.Errorf("reading %d bytes: %w", n.Size, noEOF(err))
 	}
 	return string(b), nil
 }
@@ -222,7 +222,7 @@ func (d *direct) file(n *node) error {
 func (d *direct) copy(n *node, head sum, blocks, tail int) error {
 	f := n.From
 	if len(f.sizes) != blocks || f.size != n.Size {
-		return bad("it has %d bytes in %d blocks there", f.size, len(f.sizes))
+		return bad("the file has %d bytes in %d blocks there", f.size, len(f.sizes))
 	}
 	if shared := d.byHead[head]; shared != nil && d.twins[n] {
 		n.data.run = shared
@@ -274,7 +274,7 @@ func (s *source) add(f *File, at int) {
 	}
 }
 
-// covers says whether the fragment being filled, of n bytes, is all of it.
+// covers reports whether the fragment being filled, of n bytes, is all of it.
 func (s source) covers(n int) bool {
 	if s.image == nil || s.end != n {
 		return false

@@ -27,7 +27,7 @@ type Entry struct {
 // Options decide the bytes beside the tree.
 type Options struct {
 	Compression Compression // the zero value means Fast
-	Time        time.Time   // of the image, and of the root folder where no entry gives one
+	Time        time.Time   // of the image, and of the root directory where no entry gives one
 	Workers     int         // goroutines that compress; less than 1 means 1; does not change the bytes
 }
 
@@ -82,9 +82,9 @@ func grow(entries []Entry, at time.Time) (*node, error) {
 		case byPath[p] != nil:
 			return nil, fmt.Errorf("%q is there twice", p)
 		case up == nil:
-			return nil, fmt.Errorf("%q comes before its folder", p)
+			return nil, fmt.Errorf("%q comes before its directory", p)
 		case up.Typeflag != tar.TypeDir:
-			return nil, fmt.Errorf("%q lies in something that is no folder", p)
+			return nil, fmt.Errorf("the parent of %q is not a directory", p)
 		case len(name) > 256:
 			return nil, fmt.Errorf("the name %q is longer than 256 bytes", name)
 		}
@@ -96,7 +96,7 @@ func grow(entries []Entry, at time.Time) (*node, error) {
 		case tar.TypeLink:
 			to := byPath[strings.Trim(path.Clean("/"+e.Linkname), "/")]
 			if to == nil || to.link != nil || to.Typeflag == tar.TypeDir {
-				return nil, fmt.Errorf("the hard link %q names %q, which is no earlier file", p, e.Linkname)
+				return nil, fmt.Errorf("the hard link %q names %q, which is not an earlier file", p, e.Linkname)
 			}
 			n.link = to
 			to.nlink++
@@ -172,7 +172,7 @@ const superblockSize = 96
 
 // writeTables writes what describes the files behind their data, and returns
 // the superblock. The order of the tables is what the kernel checks: inodes,
-// folders, fragments, ids, xattrs.
+// directories, fragments, ids, xattrs.
 func writeTables(out *output, root *node, fragments []*fragment, o Options) ([]byte, error) {
 	m, err := newTables(o.Compression)
 	if err != nil {

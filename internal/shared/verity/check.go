@@ -3,6 +3,7 @@ package verity
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 )
@@ -20,8 +21,8 @@ type Checker struct {
 // file on a FAT may have.
 const MaxDataBlocks = 1 << 20
 
-// ErrCorrupt is a block that is not the one that was signed.
-var ErrCorrupt = fmt.Errorf("a block is not what was signed")
+// ErrCorrupt is returned for a block whose hash is not the signed one.
+var ErrCorrupt = errors.New("block does not match its signed hash")
 
 // NewChecker reads the hash tree of a root and checks it.
 func NewChecker(r io.ReaderAt, p Params) (*Checker, error) {
@@ -55,7 +56,7 @@ func NewChecker(r io.ReaderAt, p Params) (*Checker, error) {
 // Size returns the bytes of data.
 func (c *Checker) Size() int64 { return int64(len(c.leaves)/sha256.Size) * BlockSize }
 
-// Good says whether b, whole blocks that lie at a place, is what was signed.
+// Good reports whether b, whole blocks that lie at a place, is what was signed.
 func (c *Checker) Good(b []byte, at int64) bool {
 	for ; len(b) >= BlockSize; b, at = b[BlockSize:], at+BlockSize {
 		i := at / BlockSize * sha256.Size
@@ -70,7 +71,7 @@ func (c *Checker) Good(b []byte, at int64) bool {
 // ErrCorrupt.
 func (c *Checker) ReadAt(p []byte, off int64) (int, error) {
 	if off < 0 {
-		return 0, fmt.Errorf("reading a root before its beginning")
+		return 0, errors.New("negative offset")
 	}
 	end := min(off+int64(len(p)), c.Size())
 	if off >= end {

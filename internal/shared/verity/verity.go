@@ -94,7 +94,7 @@ func (h *Hasher) Write(p []byte) (int, error) {
 // fails when the data was empty or no multiple of BlockSize.
 func (h *Hasher) Tree() (Params, []byte, error) {
 	if len(h.part) != 0 || len(h.leaves) == 0 {
-		return Params{}, nil, fmt.Errorf("hashing a root: its %d bytes are no positive multiple of %d",
+		return Params{}, nil, fmt.Errorf("hashing a root: %d bytes, want a positive multiple of %d",
 			len(h.leaves)/sha256.Size*BlockSize+len(h.part), BlockSize)
 	}
 	p := Params{DataBlocks: uint64(len(h.leaves) / sha256.Size), Salt: h.salt}

@@ -41,7 +41,8 @@ func TestVeritysetupAgrees(t *testing.T) {
 		}
 		verify := func() ([]byte, error) {
 			return exec.Command("veritysetup", "verify", "--no-superblock", "--salt="+hex.EncodeToString(p.Salt),
-				"--data-blocks="+strconv.Itoa(blocks), "--hash-offset="+strconv.Itoa(len(data)), image, image, hex.EncodeToString(p.RootHash)).CombinedOutput()
+				"--data-blocks="+strconv.Itoa(blocks), "--hash-offset="+strconv.Itoa(len(data)), image, image,
+				hex.EncodeToString(p.RootHash)).CombinedOutput()
 		}
 		if out, err := verify(); err != nil {
 			t.Errorf("%d blocks: veritysetup: %v\n%s", blocks, err, out)

@@ -18,11 +18,11 @@ const maxRetryAfter = time.Minute
 type considerate struct {
 	inner http.RoundTripper
 	mu    sync.Mutex
-	until map[string]time.Time // by host: no request before
+	held  map[string]chan struct{} // by host: closed when its time is over
 }
 
 func newConsiderate(t http.RoundTripper) *considerate {
-	return &considerate{inner: t, until: map[string]time.Time{}}
+	return &considerate{inner: t, held: map[string]chan struct{}{}}
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -38,38 +38,55 @@ func (c *considerate) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	if resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusServiceUnavailable {
-		if d := retryAfter(resp.Header.Get("Retry-After")); d > 0 {
-			c.mu.Lock()
-			c.until[r.URL.Host] = time.Now().Add(d)
-			c.mu.Unlock()
+		if d := retryAfter(resp.Header); d > 0 {
+			c.hold(r.URL.Host, d)
 		}
 	}
 	return resp, nil
 }
 
+// hold makes requests to a host wait for a time.
+func (c *considerate) hold(host string, d time.Duration) {
+	over := make(chan struct{})
+	c.mu.Lock()
+	c.held[host] = over
+	c.mu.Unlock()
+	time.AfterFunc(d, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.held[host] == over {
+			delete(c.held, host)
+		}
+		close(over)
+	})
+}
+
 func (c *considerate) wait(ctx context.Context, host string) error {
 	c.mu.Lock()
-	d := time.Until(c.until[host])
+	over := c.held[host]
 	c.mu.Unlock()
-	if d <= 0 {
+	if over == nil {
 		return nil
 	}
 	select {
-	case <-time.After(d):
+	case <-over:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-// retryAfter reads the header's value, seconds or a date; what is invalid or
-// past is 0.
-func retryAfter(value string) time.Duration {
+// retryAfter reads the header: seconds, or a date, which counts from the Date of
+// the answer. What is invalid or past is 0.
+func retryAfter(h http.Header) time.Duration {
+	value := h.Get("Retry-After")
 	if seconds, err := strconv.ParseUint(value, 10, 31); err == nil {
 		return min(time.Duration(seconds)*time.Second, maxRetryAfter)
 	}
-	if at, err := http.ParseTime(value); err == nil {
-		return min(max(time.Until(at), 0), maxRetryAfter)
+	then, err := http.ParseTime(value)
+	now, err2 := http.ParseTime(h.Get("Date"))
+	if err != nil || err2 != nil {
+		return 0
 	}
-	return 0
+	return min(max(then.Sub(now), 0), maxRetryAfter)
 }

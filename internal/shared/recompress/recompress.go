@@ -5,6 +5,7 @@ package recompress
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 
@@ -65,9 +66,10 @@ func NewWriter(w io.Writer, f Form) (io.WriteCloser, error) {
 	case GzipSmall:
 		to, err = gzip.NewWriterLevel(w, gzip.BestCompression)
 	case Zstd:
-		to, err = zstd.NewWriter(w, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithWindowSize(Window), zstd.WithLowerEncoderMem(true))
+		to, err = zstd.NewWriter(w, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithWindowSize(Window),
+			zstd.WithLowerEncoderMem(true))
 	default:
-		err = fmt.Errorf("there is no packing %q", f)
+		err = fmt.Errorf("unknown packing %q", f)
 	}
 	if err != nil {
 		return nil, err
@@ -107,7 +109,7 @@ func NewReader(r io.Reader, f Form, most int64) (io.ReadCloser, error) {
 		}
 		from = z.IOReadCloser()
 	default:
-		return nil, fmt.Errorf("there is no packing %q", f)
+		return nil, fmt.Errorf("unknown packing %q", f)
 	}
 	return &limited{from, most}, nil
 }
@@ -121,7 +123,7 @@ type limited struct {
 func (l *limited) Read(b []byte) (int, error) {
 	n, err := l.ReadCloser.Read(b[:min(int64(len(b)), l.left+1)])
 	if l.left -= int64(n); l.left < 0 {
-		return 0, fmt.Errorf("unpacked, it is larger than it may be")
+		return 0, errors.New("larger than allowed when unpacked")
 	}
 	return n, err
 }

@@ -19,19 +19,19 @@ import (
 	"github.com/pikelet-os/pikelet/layers/store"
 )
 
-// Folder is a folder of the user's laid over the tree. Everything in it
+// Dir is a directory of the user's laid over the tree. Everything in it
 // belongs to root; a file is 0755 if its owner may execute it and 0644 if
-// not, a folder 0755, so that the umask of whoever checked it out does not
+// not, a directory 0755, so that the umask of whoever checked it out does not
 // reach the image. Devices, sockets and pipes are refused. Git's own .git, a
-// folder or a file, is left out: it may hold credentials.
-type Folder struct {
+// directory or a file, is left out: it may hold credentials.
+type Dir struct {
 	Dir   string
 	names []string
 }
 
-// OpenFolder lists the folder.
-func OpenFolder(dir string) (*Folder, error) {
-	f := &Folder{Dir: dir}
+// OpenDir lists the directory.
+func OpenDir(dir string) (*Dir, error) {
+	f := &Dir{Dir: dir}
 	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -52,14 +52,14 @@ func OpenFolder(dir string) (*Folder, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("reading the folder layer: %w", err)
+		return nil, fmt.Errorf("reading the directory: %w", err)
 	}
 	sort.Strings(f.names)
 	return f, nil
 }
 
 // one describes a file, and opens it where it is regular.
-func (f *Folder) one(rel string) (tar.Header, *os.File, error) {
+func (f *Dir) one(rel string) (tar.Header, *os.File, error) {
 	p := filepath.Join(f.Dir, rel)
 	h := tar.Header{Name: filepath.ToSlash(rel), Mode: 0o755}
 	st, err := os.Lstat(p)
@@ -75,7 +75,7 @@ func (f *Folder) one(rel string) (tar.Header, *os.File, error) {
 		h.Linkname, err = os.Readlink(p)
 		return h, nil, err
 	case !st.Mode().IsRegular():
-		return h, nil, fmt.Errorf("folder layer: %s is neither file, folder nor link", p)
+		return h, nil, fmt.Errorf("unsupported file type: %s is neither file, directory nor link", p)
 	}
 	h.Typeflag, h.Size = tar.TypeReg, st.Size()
 	if st.Mode()&0o100 == 0 {
@@ -85,12 +85,12 @@ func (f *Folder) one(rel string) (tar.Header, *os.File, error) {
 	return h, file, err
 }
 
-// Put keeps the contents of a file of a folder: it is there to be read again,
+// Put keeps the contents of a file of a directory: it is there to be read again,
 // unlike what comes out of an archive.
 type Put func(f *os.File, size int64) (*store.Content, error)
 
-// Read reads the folder into a part. All of a file is read before the next.
-func (f *Folder) Read(put Put, source string) (Part, error) {
+// Read reads the directory into a part. All of a file is read before the next.
+func (f *Dir) Read(put Put, source string) (Part, error) {
 	var p Part
 	for _, rel := range f.names {
 		h, file, err := f.one(rel)
@@ -110,10 +110,10 @@ func (f *Folder) Read(put Put, source string) (Part, error) {
 	return p, nil
 }
 
-// Digest returns a hash over names, modes and contents: what the folder
+// Digest returns a hash over names, modes and contents: what the directory
 // brings to an image.
-func (f *Folder) Digest() (string, error) {
-	d := newFolderDigest()
+func (f *Dir) Digest() (string, error) {
+	d := newDirDigest()
 	for _, rel := range f.names {
 		h, file, err := f.one(rel)
 		if err != nil {
@@ -132,10 +132,10 @@ func (f *Folder) Digest() (string, error) {
 	return d.String(), nil
 }
 
-// FolderDigest returns the digest of a folder that was read and not changed
+// DirDigest returns the digest of a directory that was read and not changed
 // since.
-func FolderDigest(p Part) string {
-	d := newFolderDigest()
+func DirDigest(p Part) string {
+	d := newDirDigest()
 	for _, e := range p {
 		sum := sha256.Sum256(nil)
 		if e.Content != nil {
@@ -146,17 +146,17 @@ func FolderDigest(p Part) string {
 	return d.String()
 }
 
-type folderDigest struct{ hash.Hash }
+type dirDigest struct{ hash.Hash }
 
-func newFolderDigest() folderDigest { return folderDigest{sha256.New()} }
+func newDirDigest() dirDigest { return dirDigest{sha256.New()} }
 
-func (d folderDigest) add(h *tar.Header, sum []byte) {
+func (d dirDigest) add(h *tar.Header, sum []byte) {
 	fmt.Fprintf(d, "%q %c %o %q %x\n", h.Name, h.Typeflag, h.Mode, h.Linkname, sum)
 }
 
-func (d folderDigest) String() string { return "sha256:" + hex.EncodeToString(d.Sum(nil)) }
+func (d dirDigest) String() string { return "sha256:" + hex.EncodeToString(d.Sum(nil)) }
 
-// Rule gives files of a folder another owner or mode.
+// Rule gives files of a directory another owner or mode.
 type Rule struct {
 	Path  string // a pattern over paths in the root; one that ends in /** fits all below
 	Owner string // USER:GROUP, by name or number; "" leaves it
@@ -188,12 +188,12 @@ func (r Rule) change(h *tar.Header) error {
 	return nil
 }
 
-// Dress gives a part that a folder was read into its place below to, its time,
+// Normalize gives a part that a directory was read into its place below to, its time,
 // and owners and modes by rules. A rule that fits nothing is an error: it was
 // meant to.
-func Dress(p Part, source, to string, rules []Rule, at time.Time) error {
+func Normalize(p Part, source, to string, rules []Rule, at time.Time) error {
 	used := make([]bool, len(rules))
-	p.Below(to)
+	p.Rebase(to)
 	for _, e := range p {
 		e.ModTime = at
 		for i, rule := range rules {
@@ -207,7 +207,7 @@ func Dress(p Part, source, to string, rules []Rule, at time.Time) error {
 	}
 	for i, rule := range rules {
 		if !used[i] {
-			return fmt.Errorf("%s: the rule for %q fits no file in it", source, rule.Path)
+			return fmt.Errorf("%s: the rule for %q matches no file", source, rule.Path)
 		}
 	}
 	return nil

@@ -36,7 +36,7 @@ func (s *steps) disk() disk {
 }
 
 // TestOrder: a file's bytes are on the disk before it replaces the old one, and
-// the folder is before Write returns; after an error nothing goes on.
+// the directory is before Write returns; after an error nothing goes on.
 func TestOrder(t *testing.T) {
 	want := []string{"create", "write", "sync", "rename", "sync folder"}
 	s := &steps{}

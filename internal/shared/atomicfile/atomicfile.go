@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 )
 
-// Write replaces a file, in a folder that is there. It is on the disk when this
+// Write replaces a file, in a directory that is there. It is on the disk when this
 // returns; where it fails, the old one is.
 func Write(name string, b []byte, mode fs.FileMode) error {
 	return write(disk{create: create, rename: os.Rename, sync: Sync}, name, b, mode)
@@ -52,7 +52,7 @@ func write(d disk, name string, b []byte, mode fs.FileMode) error {
 	return d.sync(filepath.Dir(name))
 }
 
-// Sync has what was renamed in a folder, or removed from it, stay so.
+// Sync has what was renamed in a directory, or removed from it, stay so.
 func Sync(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
