@@ -132,11 +132,12 @@ func TestLeft(t *testing.T) {
 		left       string // names; "all"; or "" for none
 		why        string // of the first
 	}{
-		"unknown script in boot":          {"etc/init.d/hostname", script("hostname") + "\n", "hostname", unknown},
-		"unknown script others follow":    {"etc/init.d/modules", script("modules") + "\n", "modules bootmisc localmount", unknown},
-		"unknown script in sysinit":       {"etc/init.d/dmesg", script("dmesg") + "\n", "all", "it comes after"},
-		"new service before another":      {"etc/init.d/networking", "depend() { before hostname; }\n", "hostname", "it comes after networking"},
-		"new service before all":          {"etc/init.d/syslog", "depend() {\n\tbefore *\n}\n", "modules sysctl hostname bootmisc localmount", "after syslog"},
+		"unknown script in boot":       {"etc/init.d/hostname", script("hostname") + "\n", "hostname", unknown},
+		"unknown script others follow": {"etc/init.d/modules", script("modules") + "\n", "modules bootmisc localmount", unknown},
+		"unknown script in sysinit":    {"etc/init.d/dmesg", script("dmesg") + "\n", "all", "it comes after"},
+		"new service before another":   {"etc/init.d/networking", "depend() { before hostname; }\n", "hostname", "it comes after networking"},
+		"new service before all": {"etc/init.d/syslog", "depend() {\n\tbefore *\n}\n", "modules sysctl hostname " +
+			"bootmisc localmount", "after syslog"},
 		"order in conf.d":                 {"etc/conf.d/networking", "rc_before=\"sysctl\"\n", "sysctl bootmisc", "it comes after networking"},
 		"unknown setting in conf.d":       {"etc/conf.d/sysctl", "rc_verbose=yes\n", "sysctl bootmisc", "line 1 sets rc_verbose"},
 		"command in conf.d":               {"etc/conf.d/hostname", "echo hi\n", "hostname", "line 1 is more than an assignment"},

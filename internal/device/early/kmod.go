@@ -102,7 +102,7 @@ func (k *kmod) readConfig(in input) {
 	}
 }
 
-// unpacks says whether the kernel itself unpacks all the modules there are.
+// unpacks reports whether the kernel itself unpacks all the modules there are.
 func (k *kmod) unpacks(method string) bool {
 	suffix := map[string]string{"xz": ".xz", "gzip": ".gz", "zstd": ".zst"}[method]
 	for _, file := range k.files {

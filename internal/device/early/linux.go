@@ -71,7 +71,7 @@ func (Linux) Mounted(path string) (bool, error) {
 	return mountedIn(string(b), path), err
 }
 
-// mountedIn says whether a mountinfo names a place (proc_pid_mountinfo(5)).
+// mountedIn reports whether a mountinfo names a place (proc_pid_mountinfo(5)).
 func mountedIn(mountinfo, path string) bool {
 	for line := range strings.Lines(mountinfo) {
 		if f := strings.Fields(line); len(f) > 4 && f[4] == path {

@@ -91,13 +91,13 @@ func orderWords(text string) map[string][]string {
 	return words
 }
 
-// is says whether a word of a dependency means this service.
+// is reports whether a word of a dependency means this service.
 func (n *node) is(word string) bool {
 	return word == n.name || slices.Contains(n.words["provide"], word) || slices.Contains(n.words["provide"], "*")
 }
 
-// names says whether a service names another by one of these keywords.
-// everything says whether "*" counts.
+// names reports whether a service names another by one of these keywords.
+// everything reports whether "*" counts.
 func (n *node) names(other *node, everything bool, keywords ...string) bool {
 	for _, k := range keywords {
 		for _, w := range n.words[k] {

@@ -26,7 +26,7 @@ func devfs(in input, _ map[string]string) ([]Step, error) {
 		linkStep{"fd/0", "/dev/stdin"}, linkStep{"fd/1", "/dev/stdout"}, linkStep{"fd/2", "/dev/stderr"}), nil
 }
 
-// filesystem says whether the kernel has a filesystem (proc_filesystems(5)).
+// filesystem reports whether the kernel has a filesystem (proc_filesystems(5)).
 func (in input) filesystem(name string) bool {
 	return slices.Contains(strings.Fields(in.read("proc/filesystems")), name)
 }

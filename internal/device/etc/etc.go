@@ -80,7 +80,7 @@ func (b *builder) problem(format string, args ...any) {
 	b.problems = append(b.problems, fmt.Sprintf(format, args...))
 }
 
-// has says whether the image has a file.
+// has reports whether the image has a file.
 func (b *builder) has(name string) bool {
 	_, err := fs.Lstat(b.Root, strings.TrimPrefix(name, "/"))
 	return err == nil
@@ -143,8 +143,9 @@ func (b *builder) accounts() {
 		b.files = append(b.files, File{Path: home + "/.ssh/authorized_keys", Content: keys + strings.Join(u.Keys, "\n") + "\n", Mode: 0o600, UID: id})
 		if u.Admin && id != 0 {
 			// doas compares what was typed; a name without a path it looks for in
-			// the system's folders only.
-			fmt.Fprintf(&admins, "permit nopass %[1]s as root cmd %[2]s\npermit nopass %[1]s as root cmd %[3]s\n", u.Name, node.AgentFile, path.Base(node.AgentFile))
+			// the system's directories only.
+			fmt.Fprintf(&admins, "permit nopass %[1]s as root cmd %[2]s\npermit nopass %[1]s as root cmd "+
+				"%[3]s\n", u.Name, node.AgentFile, path.Base(node.AgentFile))
 		}
 	}
 	if uid != firstUID {
@@ -169,7 +170,8 @@ func (b *builder) ssh() {
 	if b.has("/usr/sbin/sshd") {
 		b.add("/etc/ssh/ssh_host_ed25519_key", string(b.Identity.OpenSSHKey()), 0o600)
 		b.add("/etc/ssh/ssh_host_ed25519_key.pub", b.Identity.PublicKey()+" "+b.Identity.Hostname+"\n", 0)
-		b.add("/etc/ssh/sshd_config.d/pikelet.conf", mark+"HostKey /etc/ssh/ssh_host_ed25519_key\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n", 0)
+		b.add("/etc/ssh/sshd_config.d/pikelet.conf", mark+"HostKey /etc/ssh/ssh_host_ed25519_key\nPasswordAuthentication "+
+			"no\nKbdInteractiveAuthentication no\n", 0)
 		b.add("/etc/conf.d/sshd", mark+"sshd_disable_keygen=yes\n", 0)
 	}
 }

@@ -71,7 +71,7 @@ var everything = []string{"usr/bin/doas", "usr/sbin/dropbear", "usr/sbin/sshd", 
 
 // TestGolden: all that a config with every field makes of /etc, as text.
 func TestGolden(t *testing.T) {
-	full, err := os.ReadFile("../../node/config/testdata/full.yaml")
+	full, err := os.ReadFile("../../shared/nodeconfig/testdata/full.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +101,7 @@ func TestGolden(t *testing.T) {
 // TestWrittenIsListed: apk audit in the image must know of every file of /etc
 // that a boot may change.
 func TestWrittenIsListed(t *testing.T) {
-	full, err := os.ReadFile("../../node/config/testdata/full.yaml")
+	full, err := os.ReadFile("../../shared/nodeconfig/testdata/full.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +123,7 @@ func TestWrittenIsListed(t *testing.T) {
 }
 
 func TestSecretsAreForRootOnly(t *testing.T) {
-	full, err := os.ReadFile("../../node/config/testdata/full.yaml")
+	full, err := os.ReadFile("../../shared/nodeconfig/testdata/full.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}

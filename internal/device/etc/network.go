@@ -276,5 +276,6 @@ func (b *builder) wifi(w nodeconfig.Wifi) {
 		fmt.Fprintf(&s, "\tpriority=%d\n}\n", len(w.Networks)-i)
 	}
 	b.add("/etc/wpa_supplicant/wpa_supplicant.conf", s.String(), 0o600)
-	b.add("/etc/conf.d/wpa_supplicant", mark+"wpa_supplicant_args=\"-c /etc/wpa_supplicant/wpa_supplicant.conf\"\nwpa_supplicant_if=wlan0\n", 0)
+	b.add("/etc/conf.d/wpa_supplicant", mark+"wpa_supplicant_args=\"-c "+
+		"/etc/wpa_supplicant/wpa_supplicant.conf\"\nwpa_supplicant_if=wlan0\n", 0)
 }

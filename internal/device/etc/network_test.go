@@ -43,7 +43,8 @@ var networks = map[string][]string{
 	"network: {interfaces: [{name: eth0, dhcp: true, addresses: ['fd00::5/64'], gateway: 'fd00::1'}]}": {
 		"udhcpc ", "ip addr add fd00::5/64 dev eth0", "ip route replace ::/0 dev eth0 via fd00::1\n"},
 	"network: {interfaces: [{name: eth0.20, addresses: [10.20.0.5/24], gateway: 10.20.0.1}]}": {
-		"ip link set dev eth0 up", "ip link add link eth0 name eth0.20 type vlan id 20\n", "ip addr add 10.20.0.5/24", "ip route add default via 10.20.0.1 dev eth0.20"},
+		"ip link set dev eth0 up", "ip link add link eth0 name eth0.20 type vlan id " +
+			"20\n", "ip addr add 10.20.0.5/24", "ip route add default via 10.20.0.1 dev eth0.20"},
 	"network: {interfaces: [{name: store, vlan: 7, parent: eth1, mtu: 1400}]}": {
 		"ip link set dev eth1 up", "ip link add link eth1 name store type vlan id 7\n", "ip link set dev store mtu 1400", "udhcpc "},
 	"network: {interfaces: [{name: bond0, bond: {ports: [eth0, eth1], mode: 802.3ad}, addresses: [10.0.0.2/8]}]}": {
@@ -135,7 +136,8 @@ func TestSearchDomains(t *testing.T) {
 	if out, err := cmd.Output(); err != nil || string(out) != "lab.example lan\nlab.example lan\n" {
 		t.Errorf("%s makes %q (%v)", conf, out, err)
 	}
-	if got := written(t, "/etc/resolv.conf", "network: {dns: [10.0.0.1], search: [lan]}"); !strings.Contains(got, "search lan\nnameserver 10.0.0.1\n") {
+	if got := written(t, "/etc/resolv.conf", "network: {dns: [10.0.0.1], search: "+
+		"[lan]}"); !strings.Contains(got, "search lan\nnameserver 10.0.0.1\n") {
 		t.Error(got)
 	}
 }
@@ -144,7 +146,8 @@ func TestWifiPasswords(t *testing.T) {
 	psk := strings.Repeat("0aF9", 16)
 	got := written(t, "/etc/wpa_supplicant/wpa_supplicant.conf",
 		`network: {wifi: {country: DE, networks: [{ssid: 'Anna"s', password: 'with "quotes" #1'}, {ssid: b, password: `+psk+`}]}}`)
-	for _, want := range []string{"ssid=416e6e612273\n", "\tpsk=\"with \"quotes\" #1\"\n\tkey_mgmt=WPA-PSK SAE\n", "\tpsk=" + psk + "\n\tkey_mgmt=WPA-PSK\n"} {
+	for _, want := range []string{"ssid=416e6e612273\n", "\tpsk=\"with \"quotes\" #1\"\n\tkey_mgmt=WPA-PSK " +
+		"SAE\n", "\tpsk=" + psk + "\n\tkey_mgmt=WPA-PSK\n"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in\n%s", want, got)
 		}
