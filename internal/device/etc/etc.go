@@ -170,8 +170,8 @@ func (b *builder) ssh() {
 	if b.has("/usr/sbin/sshd") {
 		b.add("/etc/ssh/ssh_host_ed25519_key", string(b.Identity.OpenSSHKey()), 0o600)
 		b.add("/etc/ssh/ssh_host_ed25519_key.pub", b.Identity.PublicKey()+" "+b.Identity.Hostname+"\n", 0)
-		b.add("/etc/ssh/sshd_config.d/pikelet.conf", mark+"HostKey /etc/ssh/ssh_host_ed25519_key\nPasswordAuthentication "+
-			"no\nKbdInteractiveAuthentication no\n", 0)
+		b.add("/etc/ssh/sshd_config.d/pikelet.conf", mark+"HostKey /etc/ssh/ssh_host_ed25519_key\n"+
+			"PasswordAuthentication no\nKbdInteractiveAuthentication no\n", 0)
 		b.add("/etc/conf.d/sshd", mark+"sshd_disable_keygen=yes\n", 0)
 	}
 }
