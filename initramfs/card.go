@@ -91,7 +91,8 @@ func choose(f found, mode uint32, slot slots.Letter, build string, waited time.D
 	case waited < slotWait:
 		return nil, nil
 	case len(exact) == 0 && len(f.exact) > 0:
-		return nil, fmt.Errorf("the firmware booted from %s (boot-mode %d), and no such disk with slot %s of build %s appeared within %v; %s holds it and is not used: take it out, or boot from it",
+		return nil, fmt.Errorf("the firmware booted from %s (boot-mode %d), and no such disk with slot %s of build %s "+
+			"appeared within %v; %s holds it and is not used: take it out, or boot from it",
 			kind.name, mode, slot, build, slotWait, f.exact[0].dev)
 	case len(f.reasons) == 0:
 		return nil, fmt.Errorf("no disk appeared within %v; is the driver of the card reader in the image's kernel?", slotWait)
@@ -198,7 +199,7 @@ func openCard(dev string) (*card, error) {
 	return c, nil
 }
 
-// look opens a disk that holds the running slot, and says whether it is of
+// look opens a disk that holds the running slot, and reports whether it is of
 // this build. The manifest is not trusted here: this only tells cards apart.
 func (b *boot) look(dev string) (c *card, same bool, err error) {
 	if c, err = openCard(dev); err != nil {

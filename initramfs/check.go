@@ -50,7 +50,7 @@ func (b *boot) verify(signature, text []byte) error {
 }
 
 // checkFile compares a file of the slot with the manifest, and for the
-// slot's kernel words what the kernel was really told.
+// slot's kernel command line what the kernel was really told.
 func (b *boot) checkFile(f image.File) error {
 	name := f.Name
 	switch name {
@@ -89,7 +89,7 @@ func (b *boot) checkFile(f image.File) error {
 	return nil
 }
 
-// checkWords compares the signed kernel words with what the kernel was told.
+// checkWords compares the signed kernel command line with what the kernel was told.
 func (b *boot) checkWords(signed []byte) error {
 	if w := b.line.Missing(signed); w != "" {
 		return fmt.Errorf("the kernel was not told %q, which the signed manifest asks for", w)

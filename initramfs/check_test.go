@@ -137,7 +137,7 @@ func (s *signedSlot) spoil(name string) {
 }
 
 // TestCheckSlot: a slot is taken whose every file but the root is what a key of
-// the running initramfs signed, and whose kernel words are what the kernel was
+// the running initramfs signed, and whose kernel command line are what the kernel was
 // told.
 func TestCheckSlot(t *testing.T) {
 	s := newSignedSlot(t)

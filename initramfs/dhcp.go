@@ -41,7 +41,7 @@ func wired() []string {
 	return list
 }
 
-// up switches a device on, and says whether its cable leads anywhere yet.
+// up switches a device on, and reports whether its cable leads anywhere yet.
 func up(device string) (carrier bool, err error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -142,7 +142,8 @@ func ask(device string) (*network, error) {
 		n.addr.Mask = n.addr.IP.DefaultMask()
 	}
 	if n.server == "" {
-		return nil, fmt.Errorf("%s gave the address %s, but nobody named a boot server: is pikelet serve running in this network?", ack.ServerIdentifier(), n.addr.IP)
+		return nil, fmt.Errorf("%s gave the address %s, but nobody named a boot server: is pikelet serve running in this "+
+			"network?", ack.ServerIdentifier(), n.addr.IP)
 	}
 	return n, nil
 }

@@ -38,7 +38,7 @@ func (b *boot) fail(err error) {
 	case b.line.Slot == "":
 		b.retry("there is no other slot to go to")
 	case b.card == nil:
-		// Nothing can be written down, so nothing says whether the other
+		// Nothing can be written down, so nothing reports whether the other
 		// slot failed too: the two take turns, slowly.
 		other := b.line.Slot.Other()
 		say("no card can be read; starting slot %s in %v", other, backOff)
@@ -63,7 +63,7 @@ func (b *boot) fail(err error) {
 	}
 }
 
-// trial says whether this boot was one, also when it failed before judge.
+// trial reports whether this boot was one, also when it failed before judge.
 func (b *boot) trial() bool {
 	if b.kind == "" {
 		b.kind = b.what()

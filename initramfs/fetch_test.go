@@ -189,7 +189,7 @@ func TestFetchedFile(t *testing.T) {
 	}
 }
 
-// TestServedWords: the kernel words that a server gives away are those that were
+// TestServedWords: the kernel command line that a server gives away are those that were
 // signed, and what the kernel was told.
 func TestServedWords(t *testing.T) {
 	const words = "pikelet.slot=net ro panic=10\n"

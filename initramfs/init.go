@@ -94,7 +94,7 @@ func mountBasics() error {
 		if err := os.MkdirAll(m.target, 0o755); err != nil {
 			return err
 		}
-		if err := unix.Mount(m.source, m.target, m.kind, m.flags, m.data); err != nil && err != unix.EBUSY {
+		if err := unix.Mount(m.source, m.target, m.kind, m.flags, m.data); err != nil && !errors.Is(err, unix.EBUSY) {
 			return fmt.Errorf("mounting %s: %w", m.target, err)
 		}
 	}
@@ -147,7 +147,7 @@ func (b *boot) loadModules() error {
 		}
 		// A module whose hardware is absent may refuse to load; what is
 		// really missing shows when the slot is looked for.
-		if err := unix.InitModule(data, ""); err != nil && err != unix.EEXIST && err != unix.ENODEV {
+		if err := unix.InitModule(data, ""); err != nil && !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENODEV) {
 			say("module %s: %v", filepath.Base(m.Path), err)
 		}
 	}

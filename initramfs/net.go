@@ -115,7 +115,7 @@ func (b *boot) checkServed() error {
 	return b.takeServed()
 }
 
-// checkServedWords fetches the signed kernel words of a boot without a card, and
+// checkServedWords fetches the signed kernel command line of a boot without a card, and
 // compares them with what the kernel was told.
 func (b *boot) checkServedWords() error {
 	f, ok := b.img.File(slots.Net.CmdlineFile())
@@ -216,14 +216,15 @@ func (b *boot) fetch(f image.File, to io.Writer) error {
 // spare is what a node needs in memory beside its root to start, in bytes.
 const spare = 128 << 20
 
-// enough says whether the root fits into memory.
+// enough reports whether the root fits into memory.
 func enough(size int64) error {
 	var s unix.Sysinfo_t
 	if err := unix.Sysinfo(&s); err != nil {
 		return err
 	}
 	if all := int64(s.Totalram) * int64(s.Unit); all < size+spare {
-		return fmt.Errorf("the root has %d MiB, and this machine %d MiB of memory: it needs %d MiB beside the root; start it from a card", size>>20, all>>20, spare>>20)
+		return fmt.Errorf("the root has %d MiB, and this machine %d MiB of memory: it needs %d MiB beside the root; start "+
+			"it from a card", size>>20, all>>20, spare>>20)
 	}
 	return nil
 }

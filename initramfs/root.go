@@ -144,7 +144,7 @@ func device(ctl *dm.Control, name string, targets []dm.Target) (string, error) {
 	return node, err
 }
 
-// writable are the folders of the root that get memory laid over them, and
+// writable are the directories of the root that get memory laid over them, and
 // how much of it. What must outlive a boot goes to state, not here.
 var writable = []struct{ dir, size string }{
 	{"etc", "16m"},

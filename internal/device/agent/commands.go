@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os/signal"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/pikelet-os/pikelet/internal/device/agent/console"
 	"github.com/pikelet-os/pikelet/internal/device/agent/k3s"
 	"github.com/pikelet-os/pikelet/internal/device/agent/prepare"
 	"github.com/pikelet-os/pikelet/internal/device/agent/runfiles"
@@ -67,9 +69,11 @@ func newRoot() *cobra.Command {
 	root.AddCommand(
 		newStatus(), newCheck(), newConfig(), newReset(), newUpgrade(), newRollback(), newReboot(), newPowerOff(), newVolume(),
 		// Verbs of services and of /init.
-		hidden("prepare", "make this node out of the image", func(c *cobra.Command) error { return prepare.Run(c.OutOrStdout()) }),
-		hidden("run", "run the daemon", cancellable(func(ctx context.Context, c *cobra.Command) error { return daemon(ctx, c.ErrOrStderr()) })),
-		hidden("k3s", "wait for what k3s needs, and become k3s", func(c *cobra.Command) error { return k3s.Run(c.OutOrStdout()) }),
+		hidden("prepare", "make this node out of the image", func(c *cobra.Command) error { return prepare.Run(c.OutOrStdout(), consoleLog()) }),
+		hidden("run", "run the daemon", cancellable(func(ctx context.Context, c *cobra.Command) error {
+			return daemon(ctx, consoleLog(), c.ErrOrStderr())
+		})),
+		hidden("k3s", "wait for what k3s needs, and become k3s", func(c *cobra.Command) error { return k3s.Run(c.OutOrStdout(), consoleLog()) }),
 	)
 	return root
 }
@@ -184,7 +188,7 @@ func exclusive(c *cobra.Command, names ...string) {
 func newVolume() *cobra.Command {
 	group := newGroup("volume", "the disk on which k3s and pods keep their data")
 	group.AddCommand(
-		hidden("start", "open the volume", func(c *cobra.Command) error { return volume.Start(c.OutOrStdout()) }),
+		hidden("start", "open the volume", func(c *cobra.Command) error { return volume.Start(c.OutOrStdout(), consoleLog()) }),
 		hidden("stop", "close the volume", func(c *cobra.Command) error { return volume.Stop(c.OutOrStdout()) }),
 		newVerb("forget", "take a blank disk where the node had a volume that is gone", func(c *cobra.Command) error {
 			return volume.Forget(c.OutOrStdout())
@@ -211,7 +215,7 @@ func newUpgrade() *cobra.Command {
 	f.BoolVar(&o.DryRun, "dry-run", false, "say how it would come here, and how much that is, and do nothing")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		return cancellable(func(ctx context.Context, c *cobra.Command) error {
-			return adviseAgain(upgrade.To(ctx, args[0], o, c.OutOrStdout()))
+			return adviseAgain(upgrade.To(ctx, args[0], o, c.OutOrStdout(), consoleLog()))
 		})(c)
 	}
 	return c
@@ -221,7 +225,7 @@ func newRollback() *cobra.Command {
 	var o upgrade.Options
 	c := newVerb("rollback [flags]", "try what the other slot holds; it is kept if it is well",
 		cancellable(func(ctx context.Context, c *cobra.Command) error {
-			return adviseAgain(upgrade.Rollback(ctx, o, c.OutOrStdout()))
+			return adviseAgain(upgrade.Rollback(ctx, o, c.OutOrStdout(), consoleLog()))
 		}))
 	f := c.Flags()
 	f.BoolVar(&o.Drill, "drill", false, "try it, and come back however well it went")
@@ -235,3 +239,6 @@ func adviseAgain(err error) error {
 	}
 	return err
 }
+
+// consoleLog returns the log of services and the daemon: the console of the node.
+func consoleLog() *slog.Logger { return slog.New(console.NewHandler(console.Writer{}, "pikelet")) }

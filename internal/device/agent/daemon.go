@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -27,13 +28,13 @@ const (
 
 // daemon watches over the node until ctx ends. What it does when nothing happens
 // is next to nothing.
-func daemon(ctx context.Context, stderr io.Writer) error {
+func daemon(ctx context.Context, log *slog.Logger, stderr io.Writer) error {
 	disks, err := watchDisks()
 	if err != nil {
 		return err
 	}
 	concluded := make(chan error, 1)
-	go func() { concluded <- upgrade.Conclude(ctx) }()
+	go func() { concluded <- upgrade.Conclude(ctx, log) }()
 	clock := time.NewTicker(clockEvery)
 	defer clock.Stop()
 	retry := time.NewTicker(retryEvery)
@@ -55,13 +56,13 @@ func daemon(ctx context.Context, stderr io.Writer) error {
 		case err = <-concluded:
 			concluded = nil
 			// What became of the last upgrade keeps nobody from the next one.
-			err = errors.Join(err, upgrade.Watch(ctx))
+			err = errors.Join(err, upgrade.Watch(ctx, log))
 		case <-clock.C:
 			err = prepare.SaveClock()
 		case <-disks:
 			err = iscsi.LinkDisks()
 		case <-retry.C:
-			err = volume.Retry()
+			err = volume.Retry(log)
 		}
 		if err != nil {
 			fmt.Fprintln(stderr, "pikeletd:", err)

@@ -14,12 +14,11 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// Names inside k3s' server folder. Copies lie beside the datastore, so that
+// Names inside k3s' server directory. Copies lie beside the datastore, so that
 // they are on the same disk, and a rename is all it takes.
 const (
 	db        = "db"                // k3s' own: state.db of sqlite, or etcd
@@ -41,7 +40,7 @@ type Copy struct {
 	For     string `json:"for"`     // digest of the image that was tried next
 }
 
-// Name is what the copy's folder is called.
+// Name is what the copy's directory is called.
 func (c Copy) Name() string { return fmt.Sprintf("%06d-%s-%s", c.Number, c.Release, c.Slot) }
 
 // Ran is which k3s was started last on a datastore.
@@ -111,7 +110,8 @@ func Save(server string, c Copy, keep int) (string, error) {
 		return "", err
 	}
 	if free := int64(st.Bavail) * st.Bsize; free < size+spare {
-		return "", fmt.Errorf("the volume has %d MB free, and a copy of the datastore takes %d MB, with %d to spare", free/1e6, size/1e6, spare/1_000_000)
+		return "", fmt.Errorf("the volume has %d MB free, and a copy of the datastore takes %d MB, with %d to "+
+			"spare", free/1e6, size/1e6, spare/1_000_000)
 	}
 	to := filepath.Join(dir, c.Name())
 	if err := copyTree(filepath.Join(to+part, db), from); err != nil {
@@ -266,7 +266,7 @@ func sizeOf(dir string) (size int64, err error) {
 	return size, err
 }
 
-// copyTree copies folders and files, and returns when they are on the disk.
+// copyTree copies directories and files, and returns when they are on the disk.
 func copyTree(to, from string) error {
 	if err := os.RemoveAll(to); err != nil {
 		return err
@@ -324,7 +324,7 @@ func rename(from, to string) error {
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(d.Sync(), d.Close()); err != nil && !strings.Contains(err.Error(), "invalid argument") {
+		if err := errors.Join(d.Sync(), d.Close()); err != nil && !errors.Is(err, unix.EINVAL) {
 			return err
 		}
 	}

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// newServer returns k3s' server folder with a datastore of sqlite.
+// newServer returns k3s' server directory with a datastore of sqlite.
 func newServer(t *testing.T, text string) string {
 	t.Helper()
 	server := t.TempDir()
@@ -134,7 +134,7 @@ func TestKept(t *testing.T) {
 		t.Errorf("%+v %v", list, err)
 	}
 	if dirs, _ := os.ReadDir(filepath.Join(server, "pikelet")); len(dirs) != 3 {
-		t.Errorf("%d folders", len(dirs))
+		t.Errorf("%d directories", len(dirs))
 	}
 	if name, err := Save(t.TempDir(), Copy{}, 3); name != "" || err != nil {
 		t.Errorf("without a datastore: %q %v", name, err)

@@ -27,7 +27,7 @@ const (
 // the flag, and the end.
 func message() [7]uint32 { return [7]uint32{28, 0, setFlags, 4, 4, flagTryboot, 0} }
 
-// checkAnswer says whether the firmware took a message.
+// checkAnswer reports whether the firmware took a message.
 func checkAnswer(m [7]uint32) error {
 	if m[1] != answered || m[4]&answered == 0 {
 		return fmt.Errorf("the firmware does not take the flag for a trial: it answers %#x, %#x", m[1], m[4])

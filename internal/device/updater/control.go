@@ -86,7 +86,7 @@ func Grow(d medium.Medium, t disk.Table, end int64) (disk.Table, error) {
 // in sectors changes every 32 MiB.
 const growTries = 33
 
-// mayMixToZero says whether some bytes of one number and the others of another
+// mayMixToZero reports whether some bytes of one number and the others of another
 // can make 0.
 func mayMixToZero(a, b uint32) bool {
 	for ; a != 0 || b != 0; a, b = a>>8, b>>8 {

@@ -348,7 +348,7 @@ func (l *life) step(name string) {
 	}
 }
 
-// survive runs what pikeletd does, and says whether it was killed.
+// survive runs what pikeletd does, and reports whether it was killed.
 func survive(do func() error) (err error, dead bool) {
 	defer func() {
 		if r := recover(); r != nil {

@@ -75,7 +75,8 @@ func (u *Updater) blame(s *slots.Update) bool {
 		return true
 	}
 	if s.Step == slots.Tried && s.Reason == "" && u.Boot.Reset == Watchdog {
-		s.Bad, s.Reason = true, "the node was reset in the middle of the trial, and its power was not cut: the kernel panicked, the watchdog was not fed, or the card could not be written to"
+		s.Bad, s.Reason = true, "the node was reset in the middle of the trial, and its power was not cut: the kernel "+
+			"panicked, the watchdog was not fed, or the card could not be written to"
 		return true
 	}
 	return false
@@ -234,7 +235,7 @@ func FailedChecks(list []node.Check) string {
 	return strings.Join(failed, "; ")
 }
 
-// outside says whether all that fails does so for a reason that no image is
+// outside reports whether all that fails does so for a reason that no image is
 // to blame for.
 func outside(list []node.Check) bool {
 	for _, c := range list {

@@ -38,7 +38,8 @@ func TestThereAndBack(t *testing.T) {
 		t.Errorf("the record says %+v", u)
 	}
 	report, err := ReadControl(l.card, l.table(), slots.ReportFile)
-	for _, want := range []string{"Release 1.3 was tried in slot b, and left", "after 1m0s: volume", "ok      state", "MISSING volume", "the log", "--again"} {
+	for _, want := range []string{"Release 1.3 was tried in slot b, and " +
+		"left", "after 1m0s: volume", "ok      state", "MISSING volume", "the log", "--again"} {
 		if err != nil || !strings.Contains(l.reports[0], want) {
 			t.Errorf("the trial's report lacks %q:\n%s", want, l.reports[0])
 		}
@@ -46,7 +47,8 @@ func TestThereAndBack(t *testing.T) {
 	if !strings.Contains(string(report), "Release 1.3 was tried in slot b") || !strings.Contains(string(report), "MISSING volume") {
 		t.Errorf("report.txt says %.200s", report)
 	}
-	if err := l.through(fourth); err == nil || !strings.Contains(err.Error(), "failed on this node before: after 1m0s: volume: it never comes") {
+	if err := l.through(fourth); err == nil || !strings.Contains(err.Error(), "failed on this node before: after 1m0s: "+
+		"volume: it never comes") {
 		t.Errorf("the same again: %v", err)
 	}
 	l.again, l.outside = true, true

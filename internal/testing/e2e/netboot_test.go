@@ -322,8 +322,8 @@ func TestNetboot(t *testing.T) {
 	p.works("until ip -4 addr show dev eth0 | grep -q 10.77.0.; do sleep 1; done")
 	s.says("stage=healthy")
 	release("1.3", "10s", "layers: [{folder: "+strings.TrimSuffix(sick, "/usr/lib/pikelet/checks.d")+"}]\n")
-	p.expect("the boot server has release 1.3 for this node; restarting into it", "small 1.3, slot net",
-		"this release is not well here: after 10s: fan: the fan stands still", "the boot server has release 1.2 for this node; restarting into it", "small 1.2, slot net")
+	p.expect("restarting into the release of the boot server release=1.3", "small 1.3, slot net",
+		"this release is not well here: after 10s: fan: the fan stands still", "restarting into the release of the boot server release=1.2", "small 1.2, slot net")
 	boots := p.Boots()
 	if full.Tests {
 		p.prompt()

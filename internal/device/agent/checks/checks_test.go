@@ -17,7 +17,7 @@ import (
 	"github.com/pikelet-os/pikelet/internal/testing/certtest"
 )
 
-// TestOwnChecks: every program of the folder is run, whatever another says; the
+// TestOwnChecks: every program of the directory is run, whatever another says; the
 // exit status counts, and the last line is what is told.
 func TestOwnChecks(t *testing.T) {
 	dir := t.TempDir()
@@ -53,7 +53,7 @@ func TestOwnChecks(t *testing.T) {
 		}
 	}
 	if got := ownChecks(dir+"/none", time.Second); got != nil {
-		t.Errorf("without a folder: %+v", got)
+		t.Errorf("without a directory: %+v", got)
 	}
 }
 
@@ -68,7 +68,8 @@ func TestGateway(t *testing.T) {
 		t.Errorf("no gateway is %s", got)
 	}
 	const arp = "IP address       HW type     Flags       HW address            Mask     Device\n" +
-		"10.0.2.2         0x1         0x2         52:55:0a:00:02:02     *        eth0\n10.0.2.9         0x1         0x0         00:00:00:00:00:00     *        eth0\n"
+		"10.0.2.2         0x1         0x2         52:55:0a:00:02:02     *        eth0\n10.0.2.9         0x1         0x0     " +
+		"    00:00:00:00:00:00     *        eth0\n"
 	if !inARP(arp, "10.0.2.2") || inARP(arp, "10.0.2.9") || inARP(arp, "10.0.2") {
 		t.Error("who answers ARP is read wrongly")
 	}
@@ -104,7 +105,8 @@ func TestNodeReady(t *testing.T) {
 	if err := nodeReady(config, "attic", "this boot"); err == nil || !strings.Contains(err.Error(), "has not joined") {
 		t.Errorf("before it joined: %v", err)
 	}
-	text := fmt.Sprintf("apiVersion: v1\nkind: Config\nclusters:\n- cluster: {server: '%s', certificate-authority: %s}\n  name: local\nusers:\n- name: user\n  user: {client-certificate: %s, client-key: %s}\n",
+	text := fmt.Sprintf("apiVersion: v1\nkind: Config\nclusters:\n- cluster: {server: '%s', certificate-authority: %s}\n "+
+		" name: local\nusers:\n- name: user\n  user: {client-certificate: %s, client-key: %s}\n",
 		s.URL, ca, write("kubelet.crt", cert), write("kubelet.key", key))
 	write("kubelet.kubeconfig", []byte(text))
 	node := func(ready, boot string) string {

@@ -23,7 +23,7 @@ const checkTime = 20 * time.Second
 // the node: EX_TEMPFAIL of sysexits.h, "try again later".
 const outsideStatus = 75
 
-// ownChecks runs every program of a folder, all at once. The exit status says
+// ownChecks runs every program of a directory, all at once. The exit status says
 // whether a check holds, and the last line it prints says why.
 func ownChecks(dir string, limit time.Duration) []node.Check {
 	files, err := os.ReadDir(dir)

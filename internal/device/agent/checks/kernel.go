@@ -28,7 +28,8 @@ func cgroupProblem(root string) string {
 	if len(missing) == 0 {
 		return ""
 	}
-	return fmt.Sprintf("the kernel has no cgroup controller %s: firmware of the Pi turns memory off unless the kernel is told cgroup_enable=memory", strings.Join(missing, ", "))
+	return fmt.Sprintf("the kernel has no cgroup controller %s: firmware of the Pi turns memory off unless the kernel is "+
+		"told cgroup_enable=memory", strings.Join(missing, ", "))
 }
 
 // moduleProblem looks for modules that are loaded or built in.

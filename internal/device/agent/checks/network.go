@@ -49,7 +49,7 @@ func networkProblem(asked []nodeconfig.Interface) string {
 	return said
 }
 
-// isHardware says whether an interface is one of a machine's own, and not a
+// isHardware reports whether an interface is one of a machine's own, and not a
 // bridge or a pod's.
 func isHardware(name string) bool {
 	_, err := os.Stat(filepath.Join("/sys/class/net", name, "device"))
@@ -100,7 +100,7 @@ func gateways4(table string) []net.IP {
 	return list
 }
 
-// answersARP says whether a neighbour answers for its address.
+// answersARP reports whether a neighbour answers for its address.
 func answersARP(ip net.IP, limit time.Duration) bool {
 	// Any packet has the kernel ask; the discard port wants no answer.
 	if c, err := net.Dial("udp4", fmt.Sprintf("%s:9", ip)); err == nil {
@@ -117,7 +117,7 @@ func answersARP(ip net.IP, limit time.Duration) bool {
 	}
 }
 
-// inARP says whether a table as /proc/net/arp has it holds an answer: flag 2
+// inARP reports whether a table as /proc/net/arp has it holds an answer: flag 2
 // is ATF_COM (linux/if_arp.h).
 func inARP(table, ip string) bool {
 	for _, line := range strings.Split(table, "\n") {

@@ -51,9 +51,11 @@ func Check(dev string) (string, error) {
 	case errors.As(err, &exit) && exit.ExitCode() == 1: // errors corrected
 		return strings.TrimSpace(out), nil
 	case errors.As(err, &exit) && exit.ExitCode() < 8: // errors left
-		return "", fmt.Errorf("the filesystem on %s is damaged, and mending it needs a decision; it is left as it is. e2fsck says: %s. pikeletd reset makes it anew, and what is on it is lost", dev, command.OneLine(out))
+		return "", fmt.Errorf("the filesystem on %s is damaged, and mending it needs a decision; it is left as it is. "+
+			"e2fsck says: %s. pikeletd reset makes it anew, and what is on it is lost", dev, command.OneLine(out))
 	case errors.As(err, &exit): // it could not even be read
-		return "", fmt.Errorf("%s holds no filesystem that can be read; it was made once, so it is left as it is. e2fsck says: %s. pikeletd reset makes it anew, and what is on it is lost", dev, command.OneLine(out))
+		return "", fmt.Errorf("%s holds no filesystem that can be read; it was made once, so it is left as it is. e2fsck "+
+			"says: %s. pikeletd reset makes it anew, and what is on it is lost", dev, command.OneLine(out))
 	}
 	return "", err
 }

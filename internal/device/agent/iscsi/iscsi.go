@@ -123,7 +123,7 @@ func (in Initiator) loginWith(target, portal string, h nodeconfig.CHAP) error {
 	return nil
 }
 
-// targetName refuses what cannot be a folder of records: a network named it.
+// targetName refuses what cannot be a directory of records: a network named it.
 func targetName(target string) error {
 	if filepath.Base(target) != target || target == ".." || strings.HasPrefix(target, "-") {
 		return fmt.Errorf("%q is no name of a target", target)

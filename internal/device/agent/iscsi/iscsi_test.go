@@ -22,7 +22,7 @@ type fakeISCSI struct {
 }
 
 func (f *fakeISCSI) initiator() Initiator {
-	return Initiator{run: f.run, folders: []string{filepath.Join(f.dir, "none"), f.dir},
+	return Initiator{run: f.run, dirs: []string{filepath.Join(f.dir, "none"), f.dir},
 		sessions: func(target string) []string { return f.open[target] }}
 }
 
@@ -109,7 +109,8 @@ func TestLoginKeepsSecrets(t *testing.T) {
 			}
 		}
 		want := "node.startup = onboot|node.session.initial_login_retry_max = 1|node.session.auth.authmethod = CHAP|" +
-			"node.session.timeo.replacement_timeout = 86400|node.conn[0].timeo.login_timeout = 10|node.session.auth.username = node|node.session.auth.password = hunter2hunter2|" +
+			"node.session.timeo.replacement_timeout = 86400|node.conn[0].timeo.login_timeout = 10|node.session.auth.username = " +
+			"node|node.session.auth.password = hunter2hunter2|" +
 			"node.session.auth.username_in = nas|node.session.auth.password_in = swordfish1234"
 		lines := strings.Count(f.logged, "\n") - strings.Count(string(was), "\n")
 		if got := strings.Join(changed, "|"); got != want || lines != 4 || !strings.HasSuffix(f.logged, "\n"+recordEnd+"\n") {
@@ -144,7 +145,7 @@ func TestLoginFails(t *testing.T) {
 		t.Errorf("a target that refuses: %v", err)
 	}
 	in := f.initiator()
-	in.folders = []string{f.dir + "/none"}
+	in.dirs = []string{f.dir + "/none"}
 	if err := in.loginWith(target, "10.0.0.5:3260", chap); err == nil || !strings.Contains(err.Error(), "left no record") {
 		t.Errorf("no record: %v", err)
 	}
@@ -228,7 +229,8 @@ func TestDiscoveryLogin(t *testing.T) {
 		}
 		b, err := os.ReadFile(filepath.Join(f.dir, "send_targets/10.0.0.5,3260/st_config"))
 		if err != nil || strings.Contains(string(b), asked) != c.asks || strings.Contains(f.logged, logged) != c.login {
-			t.Errorf("%+v: asks with CHAP: %v, logs in with it: %v (%v)", c.d, strings.Contains(string(b), asked), strings.Contains(f.logged, logged), err)
+			t.Errorf("%+v: asks with CHAP: %v, logs in with it: %v "+
+				"(%v)", c.d, strings.Contains(string(b), asked), strings.Contains(f.logged, logged), err)
 		}
 	}
 }

@@ -41,8 +41,9 @@ func Logout(cfg *nodeconfig.Config) error {
 	return errors.Join(errs...)
 }
 
-// TakeOffline takes the disks of the remaining iSCSI sessions offline. Network and iscsid are gone by now: the kernel would wait for them for
-// as long as the session allows, a day, when it flushes disks before it stops.
+// TakeOffline takes the disks of the remaining iSCSI sessions offline. Network and
+// iscsid are gone by now: the kernel would wait for them for as long as the session
+// allows, a day, when it flushes disks before it stops.
 func TakeOffline() {
 	for _, l := range LUNs() {
 		os.WriteFile("/sys/block/"+l.Device+"/device/state", []byte("offline"), 0)

@@ -19,16 +19,16 @@ import (
 // a program are read by everybody on the node.
 type Initiator struct {
 	run func(args ...string) (string, error)
-	// folders hold records, by how open-iscsi was built; the first that has one
+	// directories hold records, by how open-iscsi was built; the first that has one
 	// counts.
-	folders []string
-	// sessions returns the kernel's folders of the sessions with a target.
+	dirs []string
+	// sessions returns the kernel's directories of the sessions with a target.
 	sessions func(target string) []string
 }
 
 // Open returns the open-iscsi of the node.
 func Open() Initiator {
-	return Initiator{run: iscsiadm, folders: []string{"/etc/iscsi", "/var/lib/iscsi"}, sessions: sessionsOf}
+	return Initiator{run: iscsiadm, dirs: []string{"/etc/iscsi", "/var/lib/iscsi"}, sessions: sessionsOf}
 }
 
 // recordEnd is the last line of a record. A record is lines NAME = VALUE
@@ -90,12 +90,12 @@ func setRecord(record []byte, settings [][2]string) ([]byte, error) {
 	return []byte(strings.Join(lines, "") + recordEnd + tail), nil
 }
 
-// changeRecord changes the records of a portal below one of the folders in.
+// changeRecord changes the records of a portal below one of the directories in.
 // They stay ones that only root reads. Its error is fs.ErrNotExist where there
 // is none.
 func (in Initiator) changeRecord(below, portal string, settings [][2]string) error {
-	for _, folder := range in.folders {
-		names, err := findRecords(filepath.Join(folder, below), portal)
+	for _, dir := range in.dirs {
+		names, err := findRecords(filepath.Join(dir, below), portal)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -103,16 +103,16 @@ func (in Initiator) changeRecord(below, portal string, settings [][2]string) err
 			return err
 		}
 		for _, name := range names {
-			if err := changeOne(folder, name, settings); err != nil {
+			if err := changeOne(dir, name, settings); err != nil {
 				return fmt.Errorf("the record %s: %w", name, err)
 			}
 		}
 		return nil
 	}
-	return fmt.Errorf("iscsiadm left no record of %s in %s below %s: %w", portal, below, strings.Join(in.folders, " or "), fs.ErrNotExist)
+	return fmt.Errorf("iscsiadm left no record of %s in %s below %s: %w", portal, below, strings.Join(in.dirs, " or "), fs.ErrNotExist)
 }
 
-func changeOne(folder, name string, settings [][2]string) error {
+func changeOne(dir, name string, settings [][2]string) error {
 	b, err := os.ReadFile(name)
 	if err != nil {
 		return err
@@ -124,10 +124,10 @@ func changeOne(folder, name string, settings [][2]string) error {
 	if st, err := os.Stat(name); err == nil && st.Mode().Perm() == 0o600 && bytes.Equal(changed, b) {
 		return nil
 	}
-	return replaceRecord(filepath.Join(folder, "pikelet.new"), name, changed)
+	return replaceRecord(filepath.Join(dir, "pikelet.new"), name, changed)
 }
 
-// replaceRecord writes a record as tmp first: others may list the folder of
+// replaceRecord writes a record as tmp first: others may list the directory of
 // records meanwhile.
 func replaceRecord(tmp, name string, b []byte) error {
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -141,7 +141,7 @@ func replaceRecord(tmp, name string, b []byte) error {
 
 // findRecords returns the files with records of a portal in dir: a discovery
 // leaves one beside the one that is there. Each is called ADDRESS,PORT; or, with
-// the number of the target's portal group, it is in a folder
+// the number of the target's portal group, it is in a directory
 // ADDRESS,PORT,GROUP, under the name of an interface or as st_config.
 func findRecords(dir, portal string) ([]string, error) {
 	host, port, err := net.SplitHostPort(portal)

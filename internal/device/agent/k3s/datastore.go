@@ -1,12 +1,12 @@
 package k3s
 
 import (
+	"log/slog"
 	"os"
 	"strings"
 
 	"github.com/pikelet-os/pikelet/internal/device/agent/card"
 	"github.com/pikelet-os/pikelet/internal/device/agent/command"
-	"github.com/pikelet-os/pikelet/internal/device/agent/console"
 	"github.com/pikelet-os/pikelet/internal/device/agent/runfiles"
 	"github.com/pikelet-os/pikelet/internal/device/datastore"
 	"github.com/pikelet-os/pikelet/internal/shared/node"
@@ -47,21 +47,22 @@ func SaveDatastore(cfg *nodeconfig.Config, b node.Boot, u slots.Update) error {
 	if copies == 0 {
 		copies = defaultCopies
 	}
-	_, err = datastore.Save(node.K3sServerDir, datastore.Copy{Slot: string(b.Slot), Release: b.Release, K3s: version(program), For: u.Digest}, copies)
+	c := datastore.Copy{Slot: string(b.Slot), Release: b.Release, K3s: version(program), For: u.Digest}
+	_, err = datastore.Save(node.K3sServerDir, c, copies)
 	return err
 }
 
 // Start starts k3s again after it was stopped for nothing.
-func Start() {
+func Start(log *slog.Logger) {
 	if cfg, err := runfiles.Config(); err == nil && cfg.K3s.Role == "server" {
 		if _, err := command.Run("rc-service", "pikelet-k3s", "start"); err != nil {
-			console.Tell("k3s was stopped to copy its datastore, and does not start again: " + err.Error())
+			log.Error("k3s was stopped to copy its datastore, and does not start again", "err", err)
 		}
 	}
 }
 
 // startDatastore is what happens to a server's datastore before k3s starts.
-func startDatastore(cfg *nodeconfig.Config, program string) error {
+func startDatastore(cfg *nodeconfig.Config, program string, log *slog.Logger) error {
 	b, err := runfiles.Boot()
 	if err != nil {
 		return err
@@ -73,7 +74,7 @@ func startDatastore(cfg *nodeconfig.Config, program string) error {
 	now := datastore.Ran{Slot: string(b.Slot), Release: b.Release, Digest: b.Signed, K3s: version(program)}
 	told, err := datastore.Start(node.K3sServerDir, now, left, cfg.Datastore.OnLeft == nodeconfig.OnLeftKeep)
 	if told != "" {
-		console.Tell(told)
+		log.Warn("an upgrade that was left wrote to the datastore", "err", told)
 		if err := os.WriteFile(DatastoreFile, []byte(told+"\n"), 0o644); err != nil {
 			return err
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -36,8 +37,8 @@ const (
 )
 
 // Run is the k3s service: it waits for volume and time, puts what the image
-// brings into k3s' folders, and becomes k3s.
-func Run(out io.Writer) error {
+// brings into k3s' directories, and becomes k3s.
+func Run(out io.Writer, log *slog.Logger) error {
 	cfg, err := runfiles.Config()
 	if err != nil {
 		return err
@@ -57,7 +58,8 @@ func Run(out io.Writer) error {
 		limit = time.Duration(cfg.Time.Wait)
 	}
 	if waited, ok := waitTime(limit); !ok {
-		fmt.Fprintf(out, "pikelet: no time server answered within %v; starting k3s with the time this node has: %s\n", limit, time.Now().UTC().Format(time.RFC3339))
+		fmt.Fprintf(out, "pikelet: no time server answered within %v; starting k3s with the time this node has: "+
+			"%s\n", limit, time.Now().UTC().Format(time.RFC3339))
 	} else {
 		fmt.Fprintf(out, "pikelet: the time is right, after %v\n", waited.Round(time.Second))
 	}
@@ -68,7 +70,7 @@ func Run(out io.Writer) error {
 		if err := placeManifests(); err != nil {
 			return err
 		}
-		if err := startDatastore(cfg, program); err != nil {
+		if err := startDatastore(cfg, program, log); err != nil {
 			return err
 		}
 	}

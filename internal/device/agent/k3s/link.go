@@ -9,7 +9,7 @@ import (
 )
 
 // linkPlugins makes dir hold links to the network plugins of a release's bin
-// folder: the program cni, and the links to it.
+// directory: the program cni, and the links to it.
 func linkPlugins(dir, bin string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -29,7 +29,9 @@ func linkImages() error {
 // placeManifests links the manifests of overlays to where k3s applies them,
 // and their charts to where it serves them.
 func placeManifests() error {
-	return errors.Join(linkInto(node.K3sDir+"/server/manifests", imageApplied, all), linkInto(node.K3sDir+"/server/static/charts", imageCharts, all))
+	return errors.Join(
+		linkInto(node.K3sServerDir+"/manifests", imageApplied, all),
+		linkInto(node.K3sServerDir+"/static/charts", imageCharts, all))
 }
 
 // all takes every file.

@@ -34,7 +34,7 @@ func Unescape(s string) string {
 	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
 }
 
-// Mounted says whether something is mounted on a folder.
+// Mounted reports whether something is mounted on a directory.
 func Mounted(path string) bool {
 	list, err := List()
 	return err == nil && slices.ContainsFunc(list, func(m Mount) bool { return m.Path == path })

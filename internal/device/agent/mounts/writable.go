@@ -55,7 +55,7 @@ func Bind(w node.Writable) error {
 	return unix.Mount(from, w.Path, "", unix.MS_BIND, "")
 }
 
-// layMemory lays memory over a folder of the image, as /init does for /etc
+// layMemory lays memory over a directory of the image, as /init does for /etc
 // and /var.
 func layMemory(w node.Writable) error {
 	name := strings.ReplaceAll(strings.Trim(w.Path, "/"), "/", "-")
@@ -74,5 +74,6 @@ func layMemory(w node.Writable) error {
 			return err
 		}
 	}
-	return unix.Mount("overlay", w.Path, "overlay", unix.MS_NOSUID|unix.MS_NODEV, fmt.Sprintf("lowerdir=%[1]s,upperdir=%[2]s/upper,workdir=%[2]s/work", w.Path, mem))
+	options := fmt.Sprintf("lowerdir=%[1]s,upperdir=%[2]s/upper,workdir=%[2]s/work", w.Path, mem)
+	return unix.Mount("overlay", w.Path, "overlay", unix.MS_NOSUID|unix.MS_NODEV, options)
 }

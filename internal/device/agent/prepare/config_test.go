@@ -35,7 +35,7 @@ func (c *fakeCard) Scrub(name, text string) error {
 	return nil
 }
 
-// places returns where a node's configs are, below a folder of the test's.
+// places returns where a node's configs are, below a directory of the test's.
 func places(t *testing.T) (configs, *fakeCard) {
 	dir := t.TempDir()
 	p := configs{served: filepath.Join(dir, "served"), kept: filepath.Join(dir, "state/node/node.yaml"), inventory: filepath.Join(dir, "inventory")}
@@ -70,7 +70,7 @@ func TestConfigMovesToState(t *testing.T) {
 		t.Errorf("kept as %v, %v", info.Mode(), err)
 	}
 	if info, err := os.Stat(filepath.Dir(p.kept)); err != nil || info.Mode().Perm() != 0o700 {
-		t.Errorf("kept in a folder of mode %v, %v", info.Mode(), err)
+		t.Errorf("kept in a directory of mode %v, %v", info.Mode(), err)
 	}
 	if cfg, st = p.take(nodeconfig.Machine{}, node.StateStatus{}); cfg.Hostname != "attic" || st.Source != node.FromState || c.scrubs != 1 {
 		t.Errorf("the next boot: %q, %+v", cfg.Hostname, st)
@@ -83,7 +83,7 @@ func TestConfigStaysOnTheCard(t *testing.T) {
 	for what, prepare := range map[string]func(p configs) node.StateStatus{
 		"memory": func(configs) node.StateStatus { return node.StateStatus{Memory: "why"} },
 		"a full card": func(p configs) node.StateStatus {
-			fill(t, filepath.Dir(filepath.Dir(p.kept)), "a file where a folder would be")
+			fill(t, filepath.Dir(filepath.Dir(p.kept)), "a file where a directory would be")
 			return node.StateStatus{}
 		},
 	} {
@@ -186,7 +186,8 @@ func TestTakeSent(t *testing.T) {
 func TestAdminsAreRoot(t *testing.T) {
 	const key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAybm0CJp03lfWCx6KDH+bSOjkyF0vEOKCcIp0ekn+0K a@b"
 	p, _ := places(t)
-	text := "users: [{name: root, keys: ['" + key + "']}, {name: anna, keys: ['" + key + "'], admin: true}]\nfiles: [{path: /etc/doas.conf, content: permit nopass anna}]\n"
+	text := "users: [{name: root, keys: ['" + key + "']}, {name: anna, keys: ['" + key + "'], admin: true}]\nfiles: " +
+		"[{path: /etc/doas.conf, content: permit nopass anna}]\n"
 	if err := p.takeSent(strings.NewReader(text), &bytes.Buffer{}, nodeconfig.Machine{}, node.StateStatus{}); err != nil {
 		t.Fatal(err)
 	}

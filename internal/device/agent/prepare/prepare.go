@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"strings"
 	"time"
@@ -26,7 +27,7 @@ import (
 // runs as a child of /init, before OpenRC reads anything; /etc and /var are
 // memory over the root. Each part is tried even when one before it failed:
 // whatever is wrong with card, state or config, the node comes up and says so.
-func Run(out io.Writer) error {
+func Run(out io.Writer, log *slog.Logger) error {
 	start := time.Now()
 	if _, err := os.Stat(node.PreparedFile); err == nil {
 		return errors.New("this boot was prepared already; reboot to have it done again")
@@ -47,7 +48,7 @@ func Run(out io.Writer) error {
 	} else {
 		c, err = card.Open(b.Disk)
 		problem(err)
-		p.State, err = mountState(c)
+		p.State, err = mountState(c, log)
 	}
 	if c != nil {
 		defer c.Close()

@@ -9,7 +9,7 @@ import (
 	"github.com/pikelet-os/pikelet/internal/device/etc"
 )
 
-// put writes one file, its folders belonging to root where they are missing.
+// put writes one file, its directories belonging to root where they are missing.
 // One that is so already is not touched: what is newer than OpenRC's cache of
 // dependencies has OpenRC make that again.
 func put(f etc.File) error {

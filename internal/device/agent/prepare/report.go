@@ -15,7 +15,8 @@ import (
 func writeReport(c *card.Card, b node.Boot, p node.Prepared) error {
 	var s strings.Builder
 	fmt.Fprintf(&s, "%s runs %s %s (build %s) from slot %s.\n", p.Hostname, b.Stream, b.Release, b.BuildID, b.Slot)
-	fmt.Fprintf(&s, "Its config came from %s.\nIts SSH host key is %s (%s)\n", strings.Replace(p.Config.Source, node.FromCard, "this partition", 1), p.HostKey, p.Fingerprint)
+	fmt.Fprintf(&s, "Its config came from %s.\nIts SSH host key is %s "+
+		"(%s)\n", strings.Replace(p.Config.Source, node.FromCard, "this partition", 1), p.HostKey, p.Fingerprint)
 	for _, text := range p.Problems {
 		fmt.Fprintf(&s, "\nPROBLEM: %s\n", text)
 	}

@@ -4,12 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/pikelet-os/pikelet/internal/device/agent/card"
-	"github.com/pikelet-os/pikelet/internal/device/agent/console"
 	"github.com/pikelet-os/pikelet/internal/device/agent/ext4"
 	"github.com/pikelet-os/pikelet/internal/device/updater"
 	"github.com/pikelet-os/pikelet/internal/shared/disk"
@@ -23,12 +23,12 @@ const stateLabel = "pikelet-state"
 // mountState finds, checks, grows or makes the state partition and mounts it.
 // Where that fails, state is in memory for this boot: a filesystem that was
 // made once is never touched by anything but its own check.
-func mountState(c *card.Card) (node.StateStatus, error) {
+func mountState(c *card.Card, log *slog.Logger) (node.StateStatus, error) {
 	var st node.StateStatus
 	if err := os.MkdirAll(node.StateDir, 0o700); err != nil {
 		return st, err
 	}
-	err := cardState(c, &st)
+	err := cardState(c, &st, log)
 	if err == nil {
 		return st, nil
 	}
@@ -44,7 +44,7 @@ func memoryState(why string) (node.StateStatus, error) {
 	return st, unix.Mount("tmpfs", node.StateDir, "tmpfs", unix.MS_NOATIME, "mode=0700,size=50%")
 }
 
-func cardState(c *card.Card, st *node.StateStatus) error {
+func cardState(c *card.Card, st *node.StateStatus, log *slog.Logger) error {
 	if c == nil {
 		return errors.New("the card can't be opened")
 	}
@@ -72,7 +72,8 @@ func cardState(c *card.Card, st *node.StateStatus) error {
 		return err
 	}
 	if err := unix.Mount(st.Device, node.StateDir, "ext4", unix.MS_NOATIME, ext4.MountOptions); err != nil {
-		return fmt.Errorf("mounting %s: %w; it was made once, so it is left as it is. pikeletd reset makes it anew, and what is on it is lost", st.Device, err)
+		return fmt.Errorf("mounting %s: %w; it was made once, so it is left as it is. pikeletd reset makes it anew, and "+
+			"what is on it is lost", st.Device, err)
 	}
 	p, err := c.Table.Partition(disk.State)
 	if err != nil {
@@ -81,12 +82,12 @@ func cardState(c *card.Card, st *node.StateStatus) error {
 	if record.State != slots.StateMade && !format {
 		// Flashing with --keep-state cleared the record, and kept what it is about.
 		if err := NoteState(c, slots.StateMade); err != nil {
-			console.Tell("the card's record does not say that there is a state partition to be kept: " + err.Error())
+			log.Warn("noting in the card's record that there is a state partition to be kept", "err", err)
 		}
 	}
 	if !st.Made {
 		// A card that was copied to a larger one, or whose growing was cut off.
-		if err := ext4.Grow(node.StateDir, p.Size); err != nil && err != unix.EINVAL {
+		if err := ext4.Grow(node.StateDir, p.Size); err != nil && !errors.Is(err, unix.EINVAL) {
 			return nil // smaller than it could be, and whole
 		}
 	}
@@ -96,7 +97,7 @@ func cardState(c *card.Card, st *node.StateStatus) error {
 // mustFormat reports whether a filesystem is made on the state partition, from
 // whether it begins with zeros, and what the card's record says. Flashing clears
 // both, the record with every tool; a card that loses an erase block clears one.
-// So a record says whether zeros mean a card that was just flashed. The backup
+// So a record reports whether zeros mean a card that was just flashed. The backup
 // superblocks of an ext4 cannot: flashing leaves those of an earlier cluster.
 func mustFormat(blank bool, record slots.Card, lost error) (bool, error) {
 	const advice = "it is left as it is: e2fsck -b 32768 may get back what is on it, and pikeletd reset makes it anew"
@@ -142,7 +143,7 @@ func grow(c *card.Card) (bool, error) {
 	return true, card.ResizePartition(c.File, disk.State, p.Start, p.Size)
 }
 
-// isBlank says whether the state partition begins with the zeros that every
+// isBlank reports whether the state partition begins with the zeros that every
 // flashing tool writes there.
 func isBlank(c *card.Card) (bool, error) {
 	p, err := c.Table.Partition(disk.State)

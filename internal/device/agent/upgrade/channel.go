@@ -3,8 +3,8 @@ package upgrade
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
+	"log/slog"
 	"time"
 
 	"github.com/pikelet-os/pikelet/internal/device/agent/clock"
@@ -30,7 +30,7 @@ type poller struct {
 	apply func(ctx context.Context, digest string) error
 
 	clock clock.Clock
-	tell  func(string)
+	log   *slog.Logger
 }
 
 // windowStep is how often a closed window is looked at again.
@@ -51,7 +51,7 @@ func (p *poller) run(ctx context.Context) {
 			said = ""
 		case err.Error() != said:
 			said = err.Error()
-			p.tell("looking for new releases: " + said)
+			p.log.Warn("looking for new releases", "err", err)
 		}
 		wait = time.Duration((0.9 + 0.2*p.clock.Random()) * float64(p.every))
 	}
@@ -84,7 +84,7 @@ func (p *poller) once(ctx context.Context) (done bool, err error) {
 
 // newPoller returns what watches this node's channel; nil where nobody said
 // that it should.
-func newPoller(b node.Boot, cfg *nodeconfig.Config, d node.Defaults) (*poller, error) {
+func newPoller(b node.Boot, cfg *nodeconfig.Config, d node.Defaults, log *slog.Logger) (*poller, error) {
 	channel := followed(cfg, d)
 	every := time.Duration(cfg.Upgrades.Poll)
 	if every == 0 || b.Slot == slots.Net || b.Kind != slots.Committed {
@@ -93,7 +93,7 @@ func newPoller(b node.Boot, cfg *nodeconfig.Config, d node.Defaults) (*poller, e
 	if channel == "" {
 		return nil, errors.New("upgrades.poll is set, and neither the node config nor the image names a channel")
 	}
-	p := &poller{every: every, clock: clock.New(), tell: console.Tell}
+	p := &poller{every: every, clock: clock.New(), log: log}
 	if cfg.Upgrades.Window != "" {
 		w, err := nodeconfig.ParseWindow(cfg.Upgrades.Window)
 		if err != nil {
@@ -101,7 +101,7 @@ func newPoller(b node.Boot, cfg *nodeconfig.Config, d node.Defaults) (*poller, e
 		}
 		p.window = &w
 	}
-	f := follower{channel: channel, cfg: cfg}
+	f := follower{channel, cfg, log}
 	p.look, p.bring, p.apply = f.look, f.bring, f.apply
 	return p, nil
 }
@@ -110,10 +110,11 @@ func newPoller(b node.Boot, cfg *nodeconfig.Config, d node.Defaults) (*poller, e
 type follower struct {
 	channel string
 	cfg     *nodeconfig.Config
+	log     *slog.Logger
 }
 
 // holder is the follower, as others meet it. It does not wait: it comes again.
-func (f follower) holder() holder { return holder{"following " + f.channel, 0, io.Discard} }
+func (f follower) holder() holder { return holder{"following " + f.channel, 0, io.Discard, f.log} }
 
 func (f follower) find(ctx context.Context, u *updater.Updater) (*registry.Published, string, error) {
 	// Files that it names may come and go, so they are read each time.
@@ -128,7 +129,7 @@ func (f follower) find(ctx context.Context, u *updater.Updater) (*registry.Publi
 // for this node: it runs already, or was left here before. What was left is not
 // tried again until somebody asks for it, or the channel moves on.
 func (f follower) look(ctx context.Context) (digest string, err error) {
-	err = withCard(ctx, func(ctx context.Context, u *updater.Updater) error {
+	err = withCard(ctx, f.log, func(ctx context.Context, u *updater.Updater) error {
 		img, _, err := f.find(ctx, u)
 		if errors.Is(err, updater.ErrRuns) {
 			return nil
@@ -151,8 +152,8 @@ func (f follower) bring(ctx context.Context) (digest string, err error) {
 		if err != nil {
 			return err
 		}
-		console.Tell(fmt.Sprintf("release %s is new in %s; fetching it", img.Release, f.channel))
-		image, err := bring(ctx, u, img, false, false, console.Writer{})
+		f.log.Info("fetching a new release", "release", img.Release, "channel", f.channel)
+		image, err := bring(ctx, u, img, false, false, console.Prefixed())
 		digest = image.Digest
 		return err
 	})
@@ -162,6 +163,6 @@ func (f follower) bring(ctx context.Context) (digest string, err error) {
 // apply restarts into what was brought.
 func (f follower) apply(ctx context.Context, digest string) error {
 	return withUpdater(ctx, f.holder(), func(ctx context.Context, u *updater.Updater) error {
-		return arm(ctx, u, updater.Order{Digest: digest, Channel: channelOf("", f.channel)}, "", io.Discard)
+		return arm(ctx, u, updater.Order{Digest: digest, Channel: channelOf("", f.channel)}, "", io.Discard, f.log)
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,7 +24,7 @@ func TestPoller(t *testing.T) {
 	start := time.Date(2026, 11, 26, 20, 0, 0, 0, time.UTC)
 	type world struct {
 		*poller
-		log   []string
+		said  []string
 		clock *testClock
 		names func(time.Time) (string, error)
 	}
@@ -35,16 +36,16 @@ func TestPoller(t *testing.T) {
 			look:  func(context.Context) (string, error) { return w.names(w.clock.Now()) },
 			bring: func(context.Context) (string, error) {
 				digest, err := w.names(w.clock.Now())
-				w.log = append(w.log, at(w)+" bring "+digest)
+				w.said = append(w.said, at(w)+" bring "+digest)
 				return digest, err
 			},
 			apply: func(_ context.Context, digest string) error {
-				w.log = append(w.log, at(w)+" apply "+digest)
+				w.said = append(w.said, at(w)+" apply "+digest)
 				return nil
 			},
 			clock: w.clock,
-			tell:  func(s string) { w.log = append(w.log, at(w)+" "+s) },
 		}
+		w.poller.log = testLog(func(s string) { w.said = append(w.said, at(w)+" "+s) })
 		if window != "" {
 			parsed, err := nodeconfig.ParseWindow(window)
 			if err != nil {
@@ -65,8 +66,8 @@ func TestPoller(t *testing.T) {
 	check := func(what string, w *world, want ...string) {
 		t.Helper()
 		w.run(context.Background())
-		if fmt.Sprint(w.log) != fmt.Sprint(want) {
-			t.Errorf("%s: %q, want %q", what, w.log, want)
+		if fmt.Sprint(w.said) != fmt.Sprint(want) {
+			t.Errorf("%s: %q, want %q", what, w.said, want)
 		}
 	}
 	check("at once", newWorld("", 0.5, from(0, "new")), "26 20:30 bring new", "26 20:30 apply new")
@@ -99,7 +100,8 @@ func TestPoller(t *testing.T) {
 		}
 		return apply(ctx, digest)
 	}
-	check("arming fails twice", full, "26 20:30 bring new", "26 20:30 looking for new releases: the volume is full", "26 21:30 bring new", "26 22:30 bring new", "26 22:30 apply new")
+	check("arming fails twice", full, "26 20:30 bring new", "26 20:30 looking for new releases: the volume is "+
+		"full", "26 21:30 bring new", "26 22:30 bring new", "26 22:30 apply new")
 	w := newWorld("02:00-05:00", 0.5, from(0, "new"))
 	w.clock.sure = false
 	check("the clock is wrong", w, "26 20:30 bring new")
@@ -110,7 +112,7 @@ func TestWhoPolls(t *testing.T) {
 	told := &nodeconfig.Config{Upgrades: nodeconfig.Upgrades{Poll: nodeconfig.Duration(time.Hour), Window: "02:00-05:00"}}
 	committed := node.Boot{Slot: slots.A, Kind: slots.Committed}
 	d := node.Defaults{Channel: "registry.example/lab:stable"}
-	if p, err := newPoller(committed, told, d); err != nil || p == nil || p.every != time.Hour || p.window == nil {
+	if p, err := newPoller(committed, told, d, slog.New(slog.DiscardHandler)); err != nil || p == nil || p.every != time.Hour || p.window == nil {
 		t.Errorf("told to: %+v %v", p, err)
 	}
 	for what, c := range map[string]struct {
@@ -124,7 +126,7 @@ func TestWhoPolls(t *testing.T) {
 		"no card":    {node.Boot{Slot: slots.Net, Kind: slots.Committed}, told, d},
 		"no channel": {committed, told, node.Defaults{}},
 	} {
-		p, err := newPoller(c.b, c.cfg, c.d)
+		p, err := newPoller(c.b, c.cfg, c.d, slog.New(slog.DiscardHandler))
 		if p != nil || (err != nil) != (what == "no channel") {
 			t.Errorf("%s: %+v %v", what, p, err)
 		}

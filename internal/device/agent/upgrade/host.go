@@ -3,11 +3,11 @@ package upgrade
 import (
 	"crypto/ecdsa"
 	"errors"
+	"log/slog"
 
 	"github.com/pikelet-os/pikelet/internal/device/agent/card"
 	"github.com/pikelet-os/pikelet/internal/device/agent/checks"
 	"github.com/pikelet-os/pikelet/internal/device/agent/clock"
-	"github.com/pikelet-os/pikelet/internal/device/agent/console"
 	"github.com/pikelet-os/pikelet/internal/device/agent/feeder"
 	"github.com/pikelet-os/pikelet/internal/device/agent/k3s"
 	"github.com/pikelet-os/pikelet/internal/device/agent/machine"
@@ -28,12 +28,13 @@ type host struct {
 	boot node.Boot
 	cfg  *nodeconfig.Config
 	card *card.Card
+	log  *slog.Logger
 }
 
 var _ updater.Node = host{}
 
 // newUpdater returns what upgrades this node, and a function that closes it.
-func newUpdater(b node.Boot) (*updater.Updater, func(), error) {
+func newUpdater(b node.Boot, log *slog.Logger) (*updater.Updater, func(), error) {
 	cfg, err := runfiles.Config()
 	if err != nil {
 		return nil, nil, err
@@ -59,7 +60,7 @@ func newUpdater(b node.Boot) (*updater.Updater, func(), error) {
 			Slot: b.Slot, Kind: b.Kind, Digest: b.Signed, Keys: keys, Stream: b.Stream, Release: b.Release,
 			Arch: arch, Board: machine.Board(), Failed: b.Failed, Reset: machine.LastReset(),
 		},
-		Node: host{clock.New(), b, cfg, c},
+		Node: host{clock.New(), b, cfg, c, log},
 	}, func() { c.Close() }, nil
 }
 
@@ -86,7 +87,7 @@ func (m host) Restart(argument string) error {
 }
 
 // Tell implements updater.Node.
-func (m host) Tell(text string) { console.Tell(text) }
+func (m host) Tell(text string) { m.log.Info(text) }
 
 // Log implements updater.Node.
 func (m host) Log() string { return lastLines() }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"strings"
 	"time"
@@ -33,6 +34,7 @@ type holder struct {
 	what     string        // that it does, for those who want the lock meanwhile
 	patience time.Duration // how long it waits
 	out      io.Writer     // is told that it waits, and for whom
+	log      *slog.Logger  // of the upgrade
 }
 
 // lock takes the upgrade lock. Where another process has it, that is told at

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"strings"
 	"time"
@@ -14,7 +15,6 @@ import (
 	"github.com/pikelet-os/pikelet/internal/device/agent/checks"
 	"github.com/pikelet-os/pikelet/internal/device/agent/clock"
 	"github.com/pikelet-os/pikelet/internal/device/agent/command"
-	"github.com/pikelet-os/pikelet/internal/device/agent/console"
 	"github.com/pikelet-os/pikelet/internal/device/agent/machine"
 	"github.com/pikelet-os/pikelet/internal/device/agent/shutdown"
 	"github.com/pikelet-os/pikelet/internal/device/agent/sysfs"
@@ -40,7 +40,7 @@ type served struct {
 	build   string // that runs
 
 	clock clock.Clock
-	tell  func(string)
+	log   *slog.Logger
 }
 
 // servedEvery is how often the server is asked.
@@ -57,7 +57,7 @@ func (s *served) run(ctx context.Context) {
 	good := failed == ""
 	if !good {
 		verdict = bootapi.Report{Stage: bootapi.Unhealthy, Error: fmt.Sprintf("after %s: %s", s.deadline, failed)}
-		s.tell("this release is not well here: " + verdict.Error)
+		s.log.Error("this release is not well here", "err", verdict.Error)
 	}
 	said := ""
 	for told := false; ; {
@@ -74,7 +74,7 @@ func (s *served) run(ctx context.Context) {
 		}
 		if err = cmp.Or(err, lookErr); err != nil && ctx.Err() == nil && err.Error() != said {
 			said = err.Error()
-			s.tell("asking the boot server: " + said)
+			s.log.Warn("asking the boot server", "err", err)
 		}
 		if !s.clock.Sleep(ctx, time.Duration((0.5+s.clock.Random())*float64(s.every))) {
 			return
@@ -92,13 +92,13 @@ func (s *served) look(ctx context.Context, good bool) (done bool, err error) {
 	if good && s.window != nil && !(s.clock.Synchronised() && s.window.Contains(s.clock.Now())) {
 		return false, nil
 	}
-	s.tell(fmt.Sprintf("the boot server has release %s for this node; restarting into it", w.Release))
+	s.log.Info("restarting into the release of the boot server", "release", w.Release)
 	err = s.restart()
 	return err == nil, err // where it does not restart, it asks again
 }
 
 // newServed makes it of this boot.
-func newServed(b node.Boot, cfg *nodeconfig.Config, d node.Defaults) (*served, error) {
+func newServed(b node.Boot, cfg *nodeconfig.Config, d node.Defaults, log *slog.Logger) (*served, error) {
 	serial, mac := machine.Serial(), strings.TrimSpace(sysfs.Read("/sys/class/net/"+b.Device+"/address"))
 	if b.Server == "" || serial == "" || mac == "" {
 		return nil, fmt.Errorf("this boot says no boot server (%q), serial (%q) or address (%q)", b.Server, serial, mac)
@@ -108,7 +108,7 @@ func newServed(b node.Boot, cfg *nodeconfig.Config, d node.Defaults) (*served, e
 		soak: d.Soak, deadline: d.Deadline, every: cmp.Or(time.Duration(cfg.Upgrades.Poll), servedEvery), build: b.BuildID,
 		checks:  func() []node.Check { return checks.Run(cfg) },
 		restart: func() error { return shutdown.Reboot("") },
-		clock:   clock.New(), tell: console.Tell,
+		clock:   clock.New(), log: log,
 	}
 	if cfg.Upgrades.Window != "" {
 		w, err := nodeconfig.ParseWindow(cfg.Upgrades.Window)

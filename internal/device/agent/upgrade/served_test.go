@@ -36,14 +36,16 @@ func TestServed(t *testing.T) {
 		},
 		"it is not, and there is nothing else": {
 			well: func(time.Duration) bool { return false },
-			want: []string{"10m0s this release is not well here: after 10m0s: fan: it stands still", "10m0s unhealthy after 10m0s: fan: it stands still"},
+			want: []string{"10m0s this release is not well here: after 10m0s: fan: it stands still", "10m0s unhealthy after " +
+				"10m0s: fan: it stands still"},
 		},
 		"it is not, and there is": {
 			well:   func(time.Duration) bool { return false },
 			wanted: func(time.Duration) (string, error) { return "good", nil },
 			window: &window,
-			want: []string{"10m0s this release is not well here: after 10m0s: fan: it stands still", "10m0s unhealthy after 10m0s: fan: it stands still",
-				"10m0s the boot server has release 2 for this node; restarting into it", "10m0s restart"},
+			want: []string{"10m0s this release is not well here: after 10m0s: fan: it stands still", "10m0s unhealthy after " +
+				"10m0s: fan: it stands still",
+				"10m0s restarting into the release of the boot server release=2", "10m0s restart"},
 		},
 		"it is well after a while": {
 			well: func(d time.Duration) bool { return d >= 5*time.Minute },
@@ -61,13 +63,13 @@ func TestServed(t *testing.T) {
 				}
 				return "next", nil
 			},
-			want: []string{"1m0s healthy", "1h0m0s the boot server has release 2 for this node; restarting into it", "1h0m0s restart"},
+			want: []string{"1m0s healthy", "1h0m0s restarting into the release of the boot server release=2", "1h0m0s restart"},
 		},
 		"the channel moves, and there is a window": {
 			well:   func(time.Duration) bool { return true },
 			wanted: func(time.Duration) (string, error) { return "next", nil },
 			window: &window, sure: true,
-			want: []string{"1m0s healthy", "6h0m0s the boot server has release 2 for this node; restarting into it", "6h0m0s restart"},
+			want: []string{"1m0s healthy", "6h0m0s restarting into the release of the boot server release=2", "6h0m0s restart"},
 		},
 		"it does not restart at once": {
 			well:   func(time.Duration) bool { return true },
@@ -78,8 +80,9 @@ func TestServed(t *testing.T) {
 				}
 				return nil
 			},
-			want: []string{"1m0s healthy", "1m0s the boot server has release 2 for this node; restarting into it", "1m0s asking the boot server: openrc is busy",
-				"2m0s the boot server has release 2 for this node; restarting into it", "2m0s restart"},
+			want: []string{"1m0s healthy", "1m0s restarting into the release of the boot server " +
+				"release=2", "1m0s asking the boot server: openrc is busy",
+				"2m0s restarting into the release of the boot server release=2", "2m0s restart"},
 		},
 		"nobody knows what time it is": {
 			well:   func(time.Duration) bool { return true },
@@ -106,7 +109,8 @@ func TestServed(t *testing.T) {
 				}
 				return "next", nil
 			},
-			want: []string{"1m0s asking the boot server: connection refused", "1h0m0s the boot server has release 2 for this node; restarting into it", "1h0m0s restart"},
+			want: []string{"1m0s asking the boot server: connection refused", "1h0m0s restarting into the release of the boot " +
+				"server release=2", "1h0m0s restart"},
 		},
 		"the server is gone for good": {
 			well:   func(time.Duration) bool { return true },
@@ -150,7 +154,7 @@ func TestServed(t *testing.T) {
 					say("restart")
 					return nil
 				},
-				clock: clock, tell: say,
+				clock: clock, log: testLog(say),
 			}
 			ctx, stop := context.WithTimeout(context.Background(), 10*time.Minute) // ends a hang; s has a clock of its own
 			defer stop()

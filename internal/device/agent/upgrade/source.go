@@ -116,7 +116,8 @@ func describeWay(w updater.Way, img *registry.Published) string {
 	if w.Work > 0 {
 		seconds += float64(w.Work) / packRate()
 	}
-	return fmt.Sprintf("by %s: %s of %s, about %.0f s before it is written (at 100 Mbit/s)", w.Name, megabytes(w.Fetch), megabytes(all), seconds+0.5)
+	return fmt.Sprintf("by %s: %s of %s, about %.0f s before it is written (at 100 "+
+		"Mbit/s)", w.Name, megabytes(w.Fetch), megabytes(all), seconds+0.5)
 }
 
 // packRate measures how many bytes a second this machine compresses as roots

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -38,15 +39,15 @@ type Options struct {
 // To brings the image that ref names onto the other slot, arms it, and restarts
 // into its trial. What refuses does so before anything is written, with an error
 // of updater's policy. The end of ctx ends an upgrade that is not armed yet.
-func To(ctx context.Context, ref string, o Options, out io.Writer) error {
-	h := holder{"upgrade to " + ref, lockPatience, out}
+func To(ctx context.Context, ref string, o Options, out io.Writer, log *slog.Logger) error {
+	h := holder{"upgrade to " + ref, lockPatience, out, log}
 	return withUpdater(ctx, h, func(ctx context.Context, u *updater.Updater) error {
-		return upgradeTo(ctx, u, ref, o, out)
+		return upgradeTo(ctx, u, ref, o, out, log)
 	})
 }
 
 // upgradeTo upgrades to the image that a reference names.
-func upgradeTo(ctx context.Context, u *updater.Updater, ref string, o Options, out io.Writer) error {
+func upgradeTo(ctx context.Context, u *updater.Updater, ref string, o Options, out io.Writer, log *slog.Logger) error {
 	if err := u.MayStart("", o.Again); err != nil {
 		return err // before the registry is asked for anything
 	}
@@ -75,7 +76,7 @@ func upgradeTo(ctx context.Context, u *updater.Updater, ref string, o Options, o
 		return err
 	}
 	order := updater.Order{Digest: written.Digest, Channel: channel, Again: o.Again, Drill: o.Drill}
-	return arm(ctx, u, order, img.Release, out)
+	return arm(ctx, u, order, img.Release, out, log)
 }
 
 // bring writes an image onto the other slot, in the cheapest way there is. A dry
@@ -109,7 +110,8 @@ func bring(ctx context.Context, u *updater.Updater, published *registry.Publishe
 	if err != nil {
 		return img, err
 	}
-	fmt.Fprintf(out, "%.1f MB were written, %.1f MB were there already; all of it reads back as it should\n", float64(w.Bytes)/1e6, float64(w.Same)/1e6)
+	fmt.Fprintf(out, "%.1f MB were written, %.1f MB were there already; all of it reads back as it "+
+		"should\n", float64(w.Bytes)/1e6, float64(w.Same)/1e6)
 	return img, nil
 }
 
@@ -132,12 +134,12 @@ func firmwareCanTry(u *updater.Updater, out io.Writer) error {
 
 // arm restarts into a trial. Where that fails, k3s runs on: it was stopped for
 // a copy of its datastore.
-func arm(ctx context.Context, u *updater.Updater, o updater.Order, release string, out io.Writer) error {
+func arm(ctx context.Context, u *updater.Updater, o updater.Order, release string, out io.Writer, log *slog.Logger) error {
 	if err := firmwareCanTry(u, io.Discard); err != nil {
 		return err
 	}
 	if err := u.Arm(ctx, o); err != nil {
-		k3s.Start()
+		k3s.Start(log)
 		return err
 	}
 	fmt.Fprintln(out, node.Restarting(release))
@@ -145,8 +147,8 @@ func arm(ctx context.Context, u *updater.Updater, o updater.Order, release strin
 }
 
 // Rollback restarts into a trial of what the other slot holds, as it is there.
-func Rollback(ctx context.Context, o Options, out io.Writer) error {
-	return withUpdater(ctx, holder{"rollback", lockPatience, out}, func(ctx context.Context, u *updater.Updater) error {
+func Rollback(ctx context.Context, o Options, out io.Writer, log *slog.Logger) error {
+	return withUpdater(ctx, holder{"rollback", lockPatience, out, log}, func(ctx context.Context, u *updater.Updater) error {
 		other := u.Boot.Slot.Other()
 		c, err := updater.ReadSlot(ctx, u.Card, u.Table, other, u.Boot.Keys)
 		if err != nil {
@@ -156,7 +158,7 @@ func Rollback(ctx context.Context, o Options, out io.Writer) error {
 			return err
 		}
 		fmt.Fprintf(out, "slot %s holds %s %s, whole and signed\n", other, c.Stream, c.Release)
-		return arm(ctx, u, updater.Order{Digest: c.Digest, Return: true, Again: o.Again, Drill: o.Drill}, c.Release, out)
+		return arm(ctx, u, updater.Order{Digest: c.Digest, Return: true, Again: o.Again, Drill: o.Drill}, c.Release, out, log)
 	})
 }
 
@@ -167,11 +169,11 @@ func withUpdater(ctx context.Context, h holder, do func(context.Context, *update
 		return err
 	}
 	defer unlock()
-	return withCard(ctx, do)
+	return withCard(ctx, h.log, do)
 }
 
 // withCard runs do with the card open, for what changes nothing of it.
-func withCard(ctx context.Context, do func(context.Context, *updater.Updater) error) error {
+func withCard(ctx context.Context, log *slog.Logger, do func(context.Context, *updater.Updater) error) error {
 	b, err := runfiles.Boot()
 	if err != nil {
 		return err
@@ -179,7 +181,7 @@ func withCard(ctx context.Context, do func(context.Context, *updater.Updater) er
 	if b.Slot == slots.Net {
 		return updater.ErrNoCard
 	}
-	u, done, err := newUpdater(b)
+	u, done, err := newUpdater(b, log)
 	if err != nil {
 		return err
 	}
@@ -231,7 +233,7 @@ func followed(cfg *nodeconfig.Config, d node.Defaults) string {
 }
 
 // channelOf returns the channel whose statements count for what was asked for.
-// The tag of a channel is that channel; a release, a digest, a folder and an
+// The tag of a channel is that channel; a release, a digest, a directory and an
 // archive are of none, and what counts is the channel that this node follows.
 func channelOf(tag, follows string) string {
 	if registry.IsChannel(tag) {

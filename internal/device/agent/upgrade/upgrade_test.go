@@ -194,23 +194,23 @@ func TestBringTime(t *testing.T) {
 // once who that is, and gets an error after a while, or the lock when it is free.
 func TestUpgradeLock(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "lock")
-	unlock, err := holder{"upgrade to lab:1.4", 0, io.Discard}.lock(context.Background(), name)
+	unlock, err := holder{"upgrade to lab:1.4", 0, io.Discard, nil}.lock(context.Background(), name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var told bytes.Buffer
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	_, err = holder{"rollback", time.Millisecond, &told}.lock(ctx, name)
+	_, err = holder{"rollback", time.Millisecond, &told, nil}.lock(ctx, name)
 	if !errors.Is(err, errUpgrading) || !strings.Contains(err.Error(), "upgrade to lab:1.4") || !strings.Contains(told.String(), "upgrade to lab:1.4") || strings.Count(told.String(), "\n") != 1 {
 		t.Errorf("%v; told %q", err, told.String())
 	}
 	cancel()
-	if _, err := (holder{"rollback", time.Hour, io.Discard}).lock(ctx, name); !errors.Is(err, context.Canceled) {
+	if _, err := (holder{"rollback", time.Hour, io.Discard, nil}).lock(ctx, name); !errors.Is(err, context.Canceled) {
 		t.Errorf("given up: %v", err)
 	}
 	unlock()
-	unlock, err = holder{"rollback", 0, io.Discard}.lock(context.Background(), name)
+	unlock, err = holder{"rollback", 0, io.Discard, nil}.lock(context.Background(), name)
 	if err != nil {
 		t.Fatal(err)
 	}

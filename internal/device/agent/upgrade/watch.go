@@ -2,6 +2,7 @@ package upgrade
 
 import (
 	"context"
+	"log/slog"
 
 	"github.com/pikelet-os/pikelet/internal/device/agent/runfiles"
 	"github.com/pikelet-os/pikelet/internal/shared/slots"
@@ -9,7 +10,7 @@ import (
 
 // Watch begins to look for new releases: on a channel, where the node
 // is told to; without a card, at the boot server.
-func Watch(ctx context.Context) error {
+func Watch(ctx context.Context, log *slog.Logger) error {
 	b, err := runfiles.Boot()
 	if err != nil {
 		return err
@@ -23,13 +24,13 @@ func Watch(ctx context.Context) error {
 		return err
 	}
 	if b.Slot == slots.Net {
-		s, err := newServed(b, cfg, d)
+		s, err := newServed(b, cfg, d, log)
 		if err == nil {
 			go s.run(ctx)
 		}
 		return err
 	}
-	p, err := newPoller(b, cfg, d)
+	p, err := newPoller(b, cfg, d, log)
 	if p != nil && err == nil {
 		go p.run(ctx)
 	}

@@ -3,6 +3,7 @@ package volume
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -29,7 +30,7 @@ type content struct {
 // identify says what lies on a disk of size bytes. Only zeros are blank.
 func identify(r io.ReaderAt, size int64) (content, error) {
 	head := make([]byte, min(size, 1<<20))
-	if _, err := r.ReadAt(head, 0); err != nil && err != io.EOF {
+	if _, err := r.ReadAt(head, 0); err != nil && !errors.Is(err, io.EOF) {
 		return content{}, err
 	}
 	if c, known := knownContent(head); known {
@@ -103,9 +104,11 @@ func (c content) mayUse(device, label string, formatBlank bool) (format bool, er
 	case c.Ext4 && c.Label == label:
 		return false, nil
 	case c.Ext4 && strings.TrimSpace(c.Label) != "":
-		return false, fmt.Errorf("%s holds %s: it is another node's, or another's altogether; this node's would be labelled %s. It is left as it is", device, c.What, label)
+		return false, fmt.Errorf("%s holds %s: it is another node's, or another's altogether; this node's would be labelled "+
+			"%s. It is left as it is", device, c.What, label)
 	}
-	return false, fmt.Errorf("%s holds %s, which is not this node's volume: that would be an ext4 labelled %s. It is left as it is; a disk that may be formatted is all zeros", device, c.What, label)
+	return false, fmt.Errorf("%s holds %s, which is not this node's volume: that would be an ext4 labelled %s. It is "+
+		"left as it is; a disk that may be formatted is all zeros", device, c.What, label)
 }
 
 // mayWipe refuses to wipe a disk that is not the volume of this node, whose
@@ -114,6 +117,7 @@ func (c content) mayWipe(device, label string) error {
 	if c.Blank || c.Ext4 && (c.Label == label || c.Label == makingLabel) {
 		return nil
 	}
-	return fmt.Errorf("%s holds %s, which is not this node's volume: that is an ext4 labelled %s. It is left as it is; wipe it yourself, with wipefs, if it is to go",
+	return fmt.Errorf("%s holds %s, which is not this node's volume: that is an ext4 labelled %s. It is left as it is; "+
+		"wipe it yourself, with wipefs, if it is to go",
 		device, c.What, label)
 }

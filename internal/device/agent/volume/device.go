@@ -58,7 +58,8 @@ func device(cfg *nodeconfig.Config) (string, error) {
 			return "/dev/" + l.Device, nil
 		}
 	}
-	return "", fmt.Errorf("target %s has no LUN %d, or does not show it to this node; is the node's IQN allowed there?", t.Name, cfg.Volume.LUN)
+	return "", fmt.Errorf("target %s has no LUN %d, or does not show it to this node; is the node's IQN allowed "+
+		"there?", t.Name, cfg.Volume.LUN)
 }
 
 func diskNames() []string {

@@ -123,11 +123,11 @@ func placeFile(root *os.Root, f etc.File) error {
 			return root.Lchown(name, f.UID, f.UID)
 		}
 	}
-	folder := os.FileMode(0o755)
+	dirMode := os.FileMode(0o755)
 	if strings.HasPrefix(f.Path, node.K3sServerDir+"/") {
-		folder = 0o700 // as k3s makes it
+		dirMode = 0o700 // as k3s makes it
 	}
-	if err := root.MkdirAll(path.Dir(name), folder); err != nil {
+	if err := root.MkdirAll(path.Dir(name), dirMode); err != nil {
 		return err
 	}
 	draft := path.Join(path.Dir(name), "."+path.Base(name)+".new")

@@ -115,7 +115,7 @@ func TestVolumeLinksAreNotFollowed(t *testing.T) {
 	good := etc.File{Path: "/var/lib/kubelet/good", Content: "x", Mode: 0o644}
 	err := placed(t, dir, etc.File{Path: manifest, Content: "x", Mode: 0o644}, good)
 	if err == nil || !strings.Contains(err.Error(), "writing the config's files on the volume") {
-		t.Errorf("a folder that leads out: %v", err)
+		t.Errorf("a directory that leads out: %v", err)
 	}
 	if list, _ := os.ReadDir(outside); len(list) > 0 {
 		t.Errorf("written outside: %v", list)

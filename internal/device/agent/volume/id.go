@@ -80,7 +80,8 @@ func (id identity) another(place, uuid string) string {
 	if id.UUID == "" || id.Place != place || id.UUID == uuid {
 		return ""
 	}
-	return fmt.Sprintf("it is another filesystem than this node had there before (UUID %s, and %s before), with its label; from the next boot on it counts as the node's own", uuid, id.UUID)
+	return fmt.Sprintf("it is another filesystem than this node had there before (UUID %s, and %s before), with its "+
+		"label; from the next boot on it counts as the node's own", uuid, id.UUID)
 }
 
 // Forget has the node take a blank disk in place of the volume it had.

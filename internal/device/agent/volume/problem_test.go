@@ -43,6 +43,6 @@ func TestWriteProblem(t *testing.T) {
 		}
 	}
 	if err := tryWriting(t.TempDir()); err != nil {
-		t.Errorf("a folder that takes files: %v", err)
+		t.Errorf("a directory that takes files: %v", err)
 	}
 }

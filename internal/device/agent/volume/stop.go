@@ -113,7 +113,7 @@ func Stop(out io.Writer) error {
 	return errors.Join(err, runfiles.SetVolume(v))
 }
 
-// prefixes are the folders in which what uses the volume mounts.
+// prefixes are the directories in which what uses the volume mounts.
 func prefixes() []string {
 	list := []string{"/run/k3s", "/run/containerd"}
 	for _, w := range node.WritablePaths() {
@@ -152,7 +152,7 @@ func endUsers(signal unix.Signal, limit time.Duration) {
 }
 
 // users returns the processes that have something of the volume open:
-// by their files, their folder, their program, and containers' shims.
+// by their files, their directory, their program, and containers' shims.
 func users() []int {
 	all, _ := filepath.Glob("/proc/[0-9]*")
 	var list []int
@@ -193,7 +193,7 @@ func unmount() error {
 		if p == node.VolumeDir {
 			continue // last, when nothing on it is mounted any more
 		}
-		if err := unix.Unmount(p, 0); err != nil && err != unix.EINVAL {
+		if err := unix.Unmount(p, 0); err != nil && !errors.Is(err, unix.EINVAL) {
 			if err := unix.Unmount(p, unix.MNT_DETACH); err != nil {
 				errs = append(errs, fmt.Errorf("unmounting %s: %w", p, err))
 			}
@@ -219,7 +219,7 @@ func waitReleased(v node.VolumeStatus) error {
 		if err == nil {
 			return unix.Close(fd)
 		}
-		if err != unix.EBUSY {
+		if !errors.Is(err, unix.EBUSY) {
 			return nil // it is gone
 		}
 		time.Sleep(200 * time.Millisecond)

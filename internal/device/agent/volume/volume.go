@@ -5,9 +5,9 @@ package volume
 import (
 	"fmt"
 	"io"
+	"log/slog"
 	"time"
 
-	"github.com/pikelet-os/pikelet/internal/device/agent/console"
 	"github.com/pikelet-os/pikelet/internal/device/agent/iscsi"
 	"github.com/pikelet-os/pikelet/internal/device/agent/runfiles"
 	"github.com/pikelet-os/pikelet/internal/shared/node"
@@ -16,7 +16,7 @@ import (
 
 // Retry tries again what the volume service could not do; where all is
 // done, it sees to the sessions' records.
-func Retry() error {
+func Retry(log *slog.Logger) error {
 	v, err := runfiles.Volume()
 	if err != nil || v.Waiting == stopped {
 		return err
@@ -28,7 +28,7 @@ func Retry() error {
 		}
 		return iscsi.KeepRecords(cfg)
 	}
-	_, err = try()
+	_, err = try(log)
 	return err
 }
 
@@ -41,9 +41,9 @@ const (
 )
 
 // Start is the start of the volume service.
-func Start(out io.Writer) error {
+func Start(out io.Writer, log *slog.Logger) error {
 	for start := time.Now(); ; time.Sleep(retryEvery) {
-		v, err := try()
+		v, err := try(log)
 		if err != nil {
 			return err
 		}
@@ -64,7 +64,7 @@ func Start(out io.Writer) error {
 
 // try logs in to what the node is not logged in to yet and opens the
 // volume, once, and notes how it went. Service and daemon take turns.
-func try() (node.VolumeStatus, error) {
+func try(log *slog.Logger) (node.VolumeStatus, error) {
 	unlock, err := runfiles.Lock("/run/pikelet/volume.lock")
 	if err != nil {
 		return node.VolumeStatus{}, err
@@ -108,7 +108,7 @@ func try() (node.VolumeStatus, error) {
 		} else {
 			v.Mounted = true
 			if err := placeWaiting(WaitingFile, node.VolumeDir); err != nil {
-				console.Tell("PROBLEM: " + err.Error())
+				log.Error("PROBLEM", "err", err)
 			}
 		}
 	}
