@@ -494,7 +494,7 @@ func TestRegistryMistakes(t *testing.T) {
 		{[]string{"publish", nobody + "/x", "--image", "nothing"}, "there is no file or folder nothing"},
 		{[]string{"publish", nobody + "/x", "--image", "one", "--retry-after", "1ms"}, "connection refused"},
 		{[]string{"publish", nobody + "/UPPER", "--image", "one"}, "reading the reference"},
-		{[]string{"publish", nobody + "/x", "--image", "one", "--ca", "no.pem"}, "holds no certificate in PEM"},
+		{[]string{"publish", nobody + "/x", "--image", "one", "--ca", "no.pem"}, "holds no PEM certificate"},
 		{[]string{"publish", nobody + "/x", "--image", "one", "--sign-key", "ci.pub"}, "it is a public key"},
 		{[]string{"publish", "one/artifact"}, "is a file or a directory; want a registry's reference"},
 		{[]string{"pull", "one", "--as", "cake"}, "want files, layout, archive or disk"},
