@@ -160,7 +160,7 @@ var badInputs = []struct {
 		s.spoil("shelf.rsa.pub", with("-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEnHT1bGjLsCzLNOgHk7l1m+Ai8o7Z\nu2tNDqWvDYh6S0LkkhKsFVvLYJ0AkT2YuYoZq5Zp8Xz5Xb8mS5w0vQ5T4A==\n-----END PUBLIC KEY-----\n"))
 	}, "reading the key \"shelf.rsa.pub\":"},
 	{"an unknown tag", func(s *shelf) { s.spec("packages: [base, x@edge]\n") }, "no repository has the tag \"edge\""},
-	{"an overlay that is not there", func(s *shelf) { s.spec("overlays: [ghost]\n") }, "overlay \"ghost\": there is none of that name (there are base, chrony, iscsi, k3s, metallb, seed-node, ssh, wifi)"},
+	{"an overlay that is not there", func(s *shelf) { s.spec("overlays: [ghost]\n") }, "overlay \"ghost\": not found among the built-in ones (base, chrony, iscsi, k3s, metallb, seed-node, ssh, wifi)"},
 	{"an overlay without its parameter", func(s *shelf) { s.spec("overlays: [metallb]\n") }, "overlay \"metallb\": with.chart: missing: address of the chart"},
 	{"an overlay with a wrong parameter", func(s *shelf) { s.spec("overlays: [{name: ssh, with: {keys: ssh-rsa x, port: many, pot: '1'}}]\n") }, "with.pot: it has no such parameter; it has: keys, port"},
 	{"overlays that clash", func(s *shelf) {

@@ -59,7 +59,8 @@ func modelCard(t *testing.T, parts map[int]map[string]string) memory {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := l.Write(io.NewOffsetWriter(m, p.Start), func(name string) (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(files[name])), nil }); err != nil {
+		open := func(name string) (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(files[name])), nil }
+		if err := l.Write(io.NewOffsetWriter(m, p.Start), open); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -101,13 +102,14 @@ func TestFirmwareWalksTheCardAsThePiDoes(t *testing.T) {
 		f     Firmware
 		parts map[int]map[string]string
 		req   Request
-		want  string // the kernel words, or the error
+		want  string // the kernel command line, or the error
 	}{
-		"default":                       {newEEPROM, full, Request{}, "slot=a"},
-		"trial":                         {newEEPROM, full, Request{Tryboot: true}, "slot=b"},
-		"reboot 3":                      {newEEPROM, full, Request{Partition: 3}, "slot=b"},
-		"reboot 2 wins over the trial":  {newEEPROM, full, Request{Partition: 2, Tryboot: true}, "slot=a"},
-		"trial without tryboot_a_b":     {newEEPROM, with(1, map[string]string{"autoboot.txt": autobootOld}), Request{Tryboot: true}, "from=tryboot.txt"},
+		"default":                      {newEEPROM, full, Request{}, "slot=a"},
+		"trial":                        {newEEPROM, full, Request{Tryboot: true}, "slot=b"},
+		"reboot 3":                     {newEEPROM, full, Request{Partition: 3}, "slot=b"},
+		"reboot 2 wins over the trial": {newEEPROM, full, Request{Partition: 2, Tryboot: true}, "slot=a"},
+		"trial without tryboot_a_b": {newEEPROM, with(1, map[string]string{"autoboot.txt": autobootOld}),
+			Request{Tryboot: true}, "from=tryboot.txt"},
 		"no autoboot.txt, walk":         {newEEPROM, with(1, map[string]string{"x": "y"}), Request{}, "slot=a"},
 		"no autoboot.txt, old":          {oldEEPROM, with(1, map[string]string{"x": "y"}), Request{}, "partition 1 is not bootable"},
 		"no kernel in a, walk":          {newEEPROM, with(2, noKernel), Request{}, "slot=b"},
