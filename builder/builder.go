@@ -87,6 +87,7 @@ func Build(ctx context.Context, img *spec.Image, in Inputs, dir string) (*Result
 		return nil, err
 	}
 	r.Dir, r.Disk = filepath.Join(dir, "artifact"), filepath.Join(dir, "disk.img")
+	r.Source = blobsOf(r.Dir)
 	return r, nil
 }
 
