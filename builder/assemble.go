@@ -252,9 +252,28 @@ func busyboxLinks(t *layers.Tree, epoch time.Time) error {
 // rootDirs are in every root: what a boot mounts on, and what charts of
 // others create on hosts, where a read-only root would refuse
 // (docs/platform.md 6.2).
-var rootDirs = []string{"boot", "dev", "etc", "home", "mnt", "opt", "opt/cni", "proc", "root", "run", "sys", "tmp", "usr", "usr/lib64",
-	"usr/libexec",
-	"usr/libexec/kubernetes", "usr/local", "usr/local/bin", "var"}
+var rootDirs = []string{
+	"boot", "dev", "etc", "home", "mnt", "opt", "opt/cni", "proc", "root", "run", "sys", "tmp",
+	"usr", "usr/lib64", "usr/libexec", "usr/libexec/kubernetes", "usr/local", "usr/local/bin", "var",
+}
+
+// osRelease is /etc/os-release, os-release(5).
+const osRelease = `ID=pikelet
+ID_LIKE=alpine
+NAME=Pikelet
+PRETTY_NAME="Pikelet %s %s"
+VERSION_ID=%s
+IMAGE_ID=%s
+IMAGE_VERSION=%s
+BUILD_ID=%s
+`
+
+// rootConsole is the script that logs root in on the console, where the spec
+// asks for that.
+const rootConsole = `#!/bin/sh
+# The image's spec says console: root.
+exec /bin/login -f root
+`
 
 // applyBase adds what every Pikelet root has beside its packages.
 func applyBase(t *layers.Tree, p *Plan, epoch time.Time) error {
@@ -272,9 +291,7 @@ func applyBase(t *layers.Tree, p *Plan, epoch time.Time) error {
 		}
 	}
 	img := p.Image
-	release := fmt.Sprintf("ID=pikelet\nID_LIKE=alpine\nNAME=Pikelet\nPRETTY_NAME=\"Pikelet %s "+
-		"%s\"\nVERSION_ID=%s\nIMAGE_ID=%s\nIMAGE_VERSION=%s\nBUILD_ID=%s\n",
-		img.Name, img.Release, img.Alpine, img.Stream, img.Release, p.BuildID)
+	release := fmt.Sprintf(osRelease, img.Name, img.Release, img.Alpine, img.Stream, img.Release, p.BuildID)
 	if err := own("etc/os-release", 0o644, []byte(release)); err != nil {
 		return err
 	}
@@ -282,7 +299,7 @@ func applyBase(t *layers.Tree, p *Plan, epoch time.Time) error {
 		return err
 	}
 	if img.Console == spec.ConsoleRoot {
-		if err := own(node.RootConsoleFile, 0o755, []byte("#!/bin/sh\n# The image's spec says console: root.\nexec /bin/login -f root\n")); err != nil {
+		if err := own(node.RootConsoleFile, 0o755, []byte(rootConsole)); err != nil {
 			return err
 		}
 	}

@@ -33,7 +33,7 @@ type Boot struct {
 }
 
 // BootFiles makes everything in a slot beside the root: kernel, device trees,
-// firmware, initramfs, config.txt and the kernel words of each slot.
+// firmware, initramfs, config.txt and the kernel command line of each slot.
 func BootFiles(p *Plan, t *layers.Tree, k *Kernel, c *contents) (*Boot, error) {
 	b := &Boot{Files: map[string][]byte{}}
 	list, err := boardList(p.Image)
@@ -262,8 +262,8 @@ func (b *Boot) initramfs(p *Plan, t *layers.Tree, k *Kernel, list []boards.Board
 	return initrd.Pack(files, time.Unix(p.Epoch, 0), p.Image.Compression == squashfs.Small().Name)
 }
 
-// watchdogSeconds is what the spec says of the watchdog; 0 where it is off,
-// which a kernel word says too.
+// watchdogSeconds returns the watchdog's timeout in the spec, in seconds; 0 where
+// the watchdog is off, which the kernel command line says too.
 func watchdogSeconds(img *spec.Image) int {
 	d, err := time.ParseDuration(img.Watchdog)
 	if err != nil {

@@ -48,7 +48,7 @@ func TestConfigTxtGolden(t *testing.T) {
 	}
 	if _, err := configTxt(img, boardsNamed(t, "rpi4"), nil); err == nil ||
 		!strings.Contains(err.Error(), "no package has /boot/overlays/rpi-poe.dtbo") {
-		t.Errorf("an overlay nobody ships: %v", err)
+		t.Errorf("an overlay that no package has: %v", err)
 	}
 }
 

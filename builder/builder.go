@@ -90,7 +90,7 @@ func Build(ctx context.Context, img *spec.Image, in Inputs, dir string) (*Result
 	return r, nil
 }
 
-// build makes everything in the folder work.
+// build makes everything in the directory work.
 func build(ctx context.Context, img *spec.Image, in Inputs, work string) (*Result, error) {
 	compression, err := squashfs.FindCompression(img.Compression)
 	if err != nil {

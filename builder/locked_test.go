@@ -65,7 +65,7 @@ func TestLockedInputs(t *testing.T) {
 		want   string
 	}{
 		"the same":       {func(*Plan, *lock.File) {}, ""},
-		"another file":   {func(*Plan, *lock.File) { write("changed") }, "the layer folder " + dir + " is sha256:"},
+		"another file":   {func(*Plan, *lock.File) { write("changed") }, "the layer " + first.Layers[0].source() + " is sha256:"},
 		"another digest": {func(_ *Plan, l *lock.File) { l.Layers[0].Digest = "sha256:00" }, "the lock has sha256:00"},
 		"another name":   {func(_ *Plan, l *lock.File) { l.Layers[0].Name = "other" }, "the lock has no layer"},
 		"no layer":       {func(_ *Plan, l *lock.File) { l.Layers = nil }, "the spec has 1 layers, the lock 0"},
@@ -130,7 +130,8 @@ func TestHintsOfMissingInputs(t *testing.T) {
 			t.Errorf("%s: got the hint %q, want %q", what, got, want)
 		}
 	}
-	if got := strings.Join(hint.Of(p.explain(&fetch.Missing{What: "http://x/y.apk", Offline: true})), ""); !strings.Contains(got, "build once with the network") {
+	offline := &fetch.Missing{What: "http://x/y.apk", Offline: true}
+	if got := strings.Join(hint.Of(p.explain(offline)), ""); !strings.Contains(got, "build once with the network") {
 		t.Errorf("offline: %q", got)
 	}
 }

@@ -47,7 +47,7 @@ type Plan struct {
 	// Inventory is the file of node configs that goes into the image; nil for
 	// none.
 	Inventory []byte
-	Words     []string // kernel words, without the slot's
+	Words     []string // of the kernel command line, without those of the slot
 	Keys      []string // PEM public keys that may sign
 	Epoch     int64    // seconds since 1970
 	// Newest is when the newest package of each repository's index was built,

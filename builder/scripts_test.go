@@ -101,15 +101,15 @@ func TestAccountNumbersDoNotDependOnOthers(t *testing.T) {
 
 // TestOwnersAPersonNames: an account's name, a number, or an error.
 func TestOwnersAPersonNames(t *testing.T) {
-	for owner, want := range map[string]int{"root": 0, "1234": 1234, "nobody-here": -1} {
+	for owner, want := range map[string]int{"root": 0, "1234": 1234, "no-such-user": -1} {
 		tree := rootWith(t)
-		if err := tree.AddFile(tar.Header{Name: "etc/x", Mode: 0o644, Uid: 7, Uname: owner, Gname: "shadow"}, "folder files", nil); err != nil {
+		if err := tree.AddFile(tar.Header{Name: "etc/x", Mode: 0o644, Uid: 7, Uname: owner, Gname: "shadow"}, "directory files", nil); err != nil {
 			t.Fatal(err)
 		}
 		err := readAccounts(tree, nil, time.Unix(0, 0)).own(tree, true)
 		if want < 0 {
 			if err == nil || !strings.Contains(err.Error(),
-				"folder files: /etc/x is to belong to \"nobody-here\", an account the image does not have") {
+				"directory files: /etc/x is to belong to \"no-such-user\", an account the image does not have") {
 				t.Errorf("%s: %v", owner, err)
 			}
 			continue

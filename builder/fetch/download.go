@@ -132,7 +132,7 @@ func (d *download) accept(resp *http.Response, at int64, loggedIn bool) error {
 }
 
 // notHTML returns a reader of the same bytes, or an error where they are a web
-// page: that of a captive portal or a proxy, in place of a file that is none.
+// page, as a captive portal or a proxy sends in place of the file.
 func notHTML(r io.ReadCloser, url string) (io.ReadCloser, error) {
 	b := bufio.NewReader(r)
 	head, err := b.Peek(512)

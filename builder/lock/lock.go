@@ -57,7 +57,7 @@ type Package struct {
 
 // Layer is one pinned layer or overlay.
 type Layer struct {
-	Kind   string `yaml:"kind"` // folder, tar, oci or overlay
+	Kind   string `yaml:"kind"` // "folder", "tar", "oci" or "overlay"
 	Name   string `yaml:"name"` // as the spec says it
 	Digest string `yaml:"digest"`
 }

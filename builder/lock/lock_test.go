@@ -51,7 +51,8 @@ func TestChanges(t *testing.T) {
 	now.Packages[1] = Package{"linux-lts", "6.6-r0", "aarch64", "x", "Q1z=", 1}
 	now.Layers[0].Digest = "sha256:dd"
 	now.Tool = "v2"
-	want := "~ busybox 1.37.0-r6 -> 1.37.0-r7\n+ linux-lts 6.6-r0\n- linux-rpi 6.12.51-r0\n~ folder files: other contents\n~ tool v1 -> v2"
+	want := "~ busybox 1.37.0-r6 -> 1.37.0-r7\n+ linux-lts 6.6-r0\n- linux-rpi 6.12.51-r0\n~ " +
+		now.Layers[0].Kind + " files: other contents\n~ tool v1 -> v2"
 	if got := strings.Join(Changes(sample(), now), "\n"); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
@@ -150,7 +151,7 @@ func TestSaveIsWholeOrNot(t *testing.T) {
 		t.Errorf("left %v", left)
 	}
 	if err := sample().Save(filepath.Join(t.TempDir(), "none", "image.yaml")); err == nil {
-		t.Error("saved into a folder that is not there")
+		t.Error("saved into a directory that does not exist")
 	}
 }
 

@@ -227,8 +227,8 @@ const mirrorPlaceholder = "MIRROR"
 // write as examples: the second is an Ed25519 key of zeros.
 var keyPlaceholder = regexp.MustCompile(`AAAA\.\.\.|AAAAC3NzaC1lZDI1NTE5AAAAIA{43}`)
 
-// checkPlaceholders refuses keys that are examples: nobody could log in to a node
-// of that image.
+// checkPlaceholders refuses keys that are examples: with them alone, no one could
+// log in to a node of that image.
 func (c *checker) checkPlaceholders(n int, o Overlay) {
 	for _, name := range slices.Sorted(maps.Keys(o.With)) {
 		if keyPlaceholder.MatchString(o.With[name]) {
