@@ -27,18 +27,18 @@ const baseLayout = "alpine-baselayout"
 // builderSource is what the tree's own files are said to come from.
 const builderSource = "pikelet"
 
-// Assembly is the tree of an image, and the kernel in it.
-type Assembly struct {
+// assembly is the tree of an image, and the kernel in it.
+type assembly struct {
 	Tree     *layers.Tree
-	Kernel   *Kernel
+	Kernel   *kernel
 	Packages []*apk.Installed // as their files say what they are
 	Warnings []string         // what was left undone, a line each
 }
 
-// Assemble unpacks packages and layers into a tree, does what the packages'
+// assemble unpacks packages and layers into a tree, does what the packages'
 // install scripts would do, and enables services. Nothing of a package is
 // executed.
-func Assemble(ctx context.Context, p *Plan, in Inputs, c *contents) (*Assembly, error) {
+func assemble(ctx context.Context, p *Plan, in Inputs, c *contents) (*assembly, error) {
 	packageParts, layerParts, fetched, err := unpack(ctx, p, in, c)
 	if err != nil {
 		return nil, err
@@ -49,7 +49,7 @@ func Assemble(ctx context.Context, p *Plan, in Inputs, c *contents) (*Assembly, 
 	if err != nil {
 		return nil, err
 	}
-	a := &Assembly{Tree: t, Packages: byName(packages)}
+	a := &assembly{Tree: t, Packages: byName(packages)}
 	if a.Warnings, err = doScripts(t, packages, p.Image.IDs, epoch); err != nil {
 		return nil, err
 	}

@@ -36,7 +36,7 @@ func treeOf(t *testing.T, files map[string]string) *layers.Tree {
 }
 
 func TestBoardsSayWhatIsMissing(t *testing.T) {
-	k := &Kernel{Package: "linux-rpi", Image: "boot/vmlinuz-rpi"}
+	k := &kernel{Package: "linux-rpi", Image: "boot/vmlinuz-rpi"}
 	all := map[string]string{"boot/bcm2710-rpi-3-b.dtb": "dtb", "boot/start.elf": "gpu", "boot/fixup.dat": "fix",
 		"boot/bootcode.bin": "…tryboot_a_b…"}
 	for drop, want := range map[string]string{
@@ -51,7 +51,7 @@ func TestBoardsSayWhatIsMissing(t *testing.T) {
 				files[name] = text
 			}
 		}
-		b := &Boot{Files: map[string][]byte{}}
+		b := &bootFiles{Files: map[string][]byte{}}
 		err := b.addBoard(treeOf(t, files), k, boardsNamed(t, "rpi3")[0])
 		if want == "" && (err != nil || len(b.Files) != 4) {
 			t.Errorf("a whole board: %d files, %v", len(b.Files), err)
@@ -61,7 +61,7 @@ func TestBoardsSayWhatIsMissing(t *testing.T) {
 		}
 	}
 	all["boot/bootcode.bin"] = "of 2022"
-	b := &Boot{Files: map[string][]byte{}}
+	b := &bootFiles{Files: map[string][]byte{}}
 	if err := b.addBoard(treeOf(t, all), k, boardsNamed(t, "rpi3")[0]); err == nil ||
 		!strings.Contains(err.Error(), "does not know tryboot_a_b") {
 		t.Errorf("an old bootcode.bin: %v", err)
@@ -70,7 +70,7 @@ func TestBoardsSayWhatIsMissing(t *testing.T) {
 
 func TestKernelIsGzippedByUs(t *testing.T) {
 	raw := strings.Repeat("kernel ", 1000)
-	k := &Kernel{Image: "boot/vmlinuz-rpi"}
+	k := &kernel{Image: "boot/vmlinuz-rpi"}
 	packed, err := kernelImage(treeOf(t, map[string]string{"boot/vmlinuz-rpi": raw}), k, newContents(t))
 	if err != nil || len(packed) >= len(raw) {
 		t.Fatalf("%d bytes of %d, %v", len(packed), len(raw), err)

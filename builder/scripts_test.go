@@ -103,7 +103,8 @@ func TestAccountNumbersDoNotDependOnOthers(t *testing.T) {
 func TestOwnersAPersonNames(t *testing.T) {
 	for owner, want := range map[string]int{"root": 0, "1234": 1234, "no-such-user": -1} {
 		tree := rootWith(t)
-		if err := tree.AddFile(tar.Header{Name: "etc/x", Mode: 0o644, Uid: 7, Uname: owner, Gname: "shadow"}, "directory files", nil); err != nil {
+		h := tar.Header{Name: "etc/x", Mode: 0o644, Uid: 7, Uname: owner, Gname: "shadow"}
+		if err := tree.AddFile(h, "directory files", nil); err != nil {
 			t.Fatal(err)
 		}
 		err := readAccounts(tree, nil, time.Unix(0, 0)).own(tree, true)

@@ -64,7 +64,7 @@ func (s sealed) addTo(m *image.Manifest) {
 // pass over blocks that were compressed as the tree came together. Both hashes
 // ride on that pass.
 func seal(ctx context.Context, p *rootPlan, file string, places []*rootPlace, in Inputs) (sealed, error) {
-	m := in.step(ctx, "writing the root", p.img.Size)
+	m := in.step("writing the root", p.img.Size)
 	f, err := os.Create(file)
 	if err != nil {
 		return sealed{}, err
@@ -76,7 +76,7 @@ func seal(ctx context.Context, p *rootPlan, file string, places []*rootPlace, in
 	for _, to := range places {
 		takers = append(takers, to)
 	}
-	s := newStream(ctx, append(takers, meteredWriter{io.Discard, m})...)
+	s := newStream(ctx, append(takers, meteredWriter{m})...)
 	_, err = p.img.WriteTo(s)
 	if cerr := s.Close(); err == nil {
 		err = cerr

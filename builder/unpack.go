@@ -27,7 +27,7 @@ func unpack(ctx context.Context, p *Plan, in Inputs, c *contents) (packages []*p
 	for _, pkg := range p.Packages {
 		total += pkg.Size
 	}
-	m := in.step(ctx, "unpacking packages", total)
+	m := in.step("unpacking packages", total)
 	packages, found = make([]*part, len(p.Packages)), make([][]layers.Part, len(p.Layers))
 	fetched = make([][]layers.Part, len(p.Overlays))
 	group, ctx := errgroup.WithContext(ctx)

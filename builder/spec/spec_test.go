@@ -17,6 +17,9 @@ repositories:
 packages: [alpine-base]
 `
 
+// longName makes a line of config.txt that is too long.
+var longName = strings.Repeat("x", 70)
+
 // mainURL is the address of the repository in good.
 const mainURL = "https://mirror.example/v{alpine}/main/"
 
@@ -59,7 +62,7 @@ func TestMistakes(t *testing.T) {
 		good + "slot-size: 20MiB\n":         "want at least 34MiB",
 		good + "slot-size: 20\n":            "write it as 512MiB or 1GiB",
 		good + "config: {rpi9: {}}\n":       "config.rpi9: there is no board",
-		good + "config: {all: {overlays: ['" + strings.Repeat("x", 70) + "']}}\n":    "the firmware drops what is behind the 78th",
+		good + "config: {all: {overlays: ['" + longName + "']}}\n":                   "the firmware drops what is behind the 78th",
 		strings.Replace(good, "key.rsa.pub", "gone.pub", 1):                          "repositories[0].keys[0]: no file gone.pub",
 		good + "state-size: 4MiB\n":                                                  ":7: state-size: 4 MiB: want at least 8MiB",
 		good + "watchdog: 30s\n":                                                     `:7: watchdog: "30s": want 6s to 15s`,

@@ -71,7 +71,7 @@ func runVendor(ctx context.Context, o inputOptions, to string, a *app) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	if err := plan.Vendor(ctx, in.Cache, dir, key, a.print); err != nil {
+	if err := plan.Vendor(ctx, in.Cache, dir, key, a.log); err != nil {
 		return err
 	}
 	if dir == to {
