@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/pikelet-os/pikelet/builder/spec"
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/node"
 	"github.com/pikelet-os/pikelet/internal/shared/nodeconfig"
 	"github.com/pikelet-os/pikelet/layers"
@@ -143,8 +144,8 @@ func checkNoIdentity(t *layers.Tree) error {
 			found = !nodeconfig.Blank(b)
 		}
 		if found {
-			errs = append(errs, fmt.Errorf("/%s would be in the image (from %s), and every node would have the same: %s. Leave it out; "+
-				"each node makes its own", name, e.Source, identities[name]))
+			err := fmt.Errorf("/%s would be in the image (from %s), and every node would have the same: %s", name, e.Source, identities[name])
+			errs = append(errs, hint.With(err, "leave it out: each node makes its own"))
 		}
 	}
 	return errors.Join(errs...)
@@ -217,7 +218,7 @@ func place(t *layers.Tree, e *layers.Entry, pkg *apk.Package, owners map[string]
 		if old := owners[at]; old != nil {
 			switch apk.ReplacesFile(old, pkg) {
 			case apk.Conflict:
-				return fmt.Errorf("/%s belongs to %s too; leave one of the two out", at, old)
+				return hint.With(fmt.Errorf("/%s belongs to %s too", at, old), "leave one of the two out")
 			case apk.Keep:
 				return nil
 			}

@@ -14,6 +14,7 @@ import (
 	"github.com/pikelet-os/pikelet/boards"
 	"github.com/pikelet-os/pikelet/builder/spec"
 	"github.com/pikelet-os/pikelet/internal/shared/cmdline"
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 	"github.com/pikelet-os/pikelet/internal/shared/initrd"
 	"github.com/pikelet-os/pikelet/internal/shared/recompress"
@@ -168,17 +169,18 @@ func (b *bootFiles) addBoard(t *layers.Tree, k *kernel, board boards.Board) erro
 	}
 	for _, name := range board.Firmware {
 		if err := take(name); err != nil {
-			return fmt.Errorf("board %s: no package has the firmware /boot/%s; add raspberrypi-bootloader to packages", board.Name, name)
+			return hint.With(fmt.Errorf("board %s: no package has the firmware /boot/%s", board.Name, name),
+				"add raspberrypi-bootloader to packages")
 		}
 	}
 	if board.Bootcode {
 		if err := take(slots.BootcodeFile); err != nil {
-			return fmt.Errorf("board %s: no package has /boot/bootcode.bin; add raspberrypi-bootloader-common to packages", board.Name)
+			return hint.With(fmt.Errorf("board %s: no package has /boot/%s", board.Name, slots.BootcodeFile),
+				"add raspberrypi-bootloader-common to packages")
 		}
 		if !bytes.Contains(b.Files[slots.BootcodeFile], []byte(boards.TrybootMark)) {
-			return fmt.Errorf("board %s: this bootcode.bin does not know %s, so upgrades could not be tried; use "+
-				"raspberrypi-bootloader-common of Alpine 3.20 or newer",
-				board.Name, boards.TrybootMark)
+			err := fmt.Errorf("board %s: bootcode.bin does not support %s, so upgrades could not be tried", board.Name, boards.TrybootMark)
+			return hint.With(err, "use raspberrypi-bootloader-common of Alpine 3.20 or newer")
 		}
 	}
 	return nil

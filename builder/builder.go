@@ -62,7 +62,9 @@ type Result struct {
 }
 
 // Build runs every stage. dir then holds disk.img, artifact/ and the text of
-// each stage. A build that fails leaves an earlier one's files as they were.
+// each stage. A build that fails leaves an earlier one's files as they were; its
+// error wraps lock.ErrOutdated where the lock does not fit the spec, and a
+// *fetch.Missing where an input cannot be had.
 func Build(ctx context.Context, img *spec.Image, in Inputs, dir string) (*Result, error) {
 	if err := checkOutput(img, dir); err != nil {
 		return nil, err

@@ -42,7 +42,7 @@ func findKernel(ctx context.Context, t *layers.Tree, pkg string, workers int, c 
 		}
 	}
 	if len(images) != 1 {
-		return nil, fmt.Errorf("the packages hold %d kernels in /boot (%s); want one, of %s", len(images), strings.Join(images, " "), pkg)
+		return nil, fmt.Errorf("the packages hold %d kernels in /boot (%s), want one, of %s", len(images), strings.Join(images, " "), pkg)
 	}
 	k.Image = images[0]
 	flavor := strings.TrimPrefix(path.Base(k.Image), "vmlinuz-")

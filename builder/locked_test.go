@@ -2,7 +2,6 @@ package builder
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,10 +12,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 
-	"github.com/pikelet-os/pikelet/builder/fetch"
 	"github.com/pikelet-os/pikelet/builder/lock"
 	"github.com/pikelet-os/pikelet/builder/spec"
-	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/layers/apk"
 	"github.com/pikelet-os/pikelet/layers/oci"
 )
@@ -110,28 +107,5 @@ func TestKeptImages(t *testing.T) {
 	if _, err := keptImage(context.Background(), dir, "sha256:00", platform); err == nil ||
 		!strings.Contains(err.Error(), "digest mismatch in the cache") {
 		t.Errorf("another: %v", err)
-	}
-}
-
-// TestHintsOfMissingInputs: what to do about an input that is missing depends on
-// what it is and where it should be.
-func TestHintsOfMissingInputs(t *testing.T) {
-	p := &Plan{Image: &spec.Image{}}
-	for what, want := range map[string]string{
-		"https://mirror.example/main/aarch64/a-1-r0.apk":      "mirrors drop superseded packages",
-		"repo/aarch64/a-1-r0.apk":                             "among the packages that are there",
-		"https://mirror.example/mian/aarch64/APKINDEX.tar.gz": "check the repository's url",
-		"repo/aarch64/APKINDEX.tar.gz":                        "taken for a directory",
-		"https://k3s.example/k3s-arm64":                       "check the address",
-		"v1.33.5+k3s1":                                        "taken for a file on this computer",
-	} {
-		err := fmt.Errorf("the server answered: %w", &fetch.Missing{What: what})
-		if got := strings.Join(hint.Of(p.explain(err)), ""); !strings.Contains(got, want) {
-			t.Errorf("%s: got the hint %q, want %q", what, got, want)
-		}
-	}
-	offline := &fetch.Missing{What: "http://x/y.apk", Offline: true}
-	if got := strings.Join(hint.Of(p.explain(offline)), ""); !strings.Contains(got, "build once with the network") {
-		t.Errorf("offline: %q", got)
 	}
 }

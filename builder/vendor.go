@@ -34,7 +34,7 @@ func (p *Plan) Vendor(ctx context.Context, cache *fetch.Cache, dir string, key *
 	for _, pkg := range p.Packages {
 		record, err := p.vendorPackage(ctx, cache, pkg, dir)
 		if err != nil {
-			return p.explain(err)
+			return err
 		}
 		index.Packages = append(index.Packages, record)
 	}
@@ -57,7 +57,7 @@ func (p *Plan) Vendor(ctx context.Context, cache *fetch.Cache, dir string, key *
 		for _, f := range o.Fetch {
 			from, err := p.pinned(ctx, cache, f)
 			if err != nil {
-				return fmt.Errorf("overlay %s: %w", o.Name, p.explain(err))
+				return fmt.Errorf("overlay %s: %w", o.Name, err)
 			}
 			if err := copyWhole(filepath.Join(dir, filepath.FromSlash(vendoredFile(f))), from); err != nil {
 				return err

@@ -115,7 +115,7 @@ type Repository struct {
 
 // Layer is one source of files: a directory, a tar or an OCI image.
 type Layer struct {
-	// A directory whose contents are laid over the root.
+	// Names a directory whose contents are laid over the root.
 	Folder string `yaml:"folder"`
 	// Tar is an archive, plain or compressed with gzip, xz or zstd.
 	Tar string `yaml:"tar"`

@@ -176,7 +176,7 @@ func runBuild(ctx context.Context, o buildOptions, a *app) error {
 	release()
 	p.end()
 	if err != nil {
-		return err
+		return inputHint(err, o.Spec)
 	}
 	if _, err := in.Made.Prune(int64(o.Keep)); err != nil && !errors.Is(err, cache.ErrBusy) {
 		a.log.Warn("pruning the cache failed", "err", err)
