@@ -3,8 +3,8 @@
 // Pikelet builds immutable, A/B-upgradable k3s nodes for Raspberry Pi. Data
 // flows one way, and each arrow is one function:
 //
-//	image.yaml ─ builder/spec.Load ─▶ spec.Image ─ builder.Resolve ─▶ Plan (= the lock) ─ Assemble ─▶ layers.Tree
-//	    ─ Seal ─▶ Root ─ BootFiles ─▶ Boot ─ Pack ─▶ Artifact ─ card ─▶ disk.img
+//	image.yaml ─ builder/spec.Load ─▶ spec.Image ─ builder.Resolve ─▶ Plan (= the lock) ─ assemble ─▶ layers.Tree
+//	    ─ seal ─▶ root ─ makeBootFiles ─▶ bootFiles ─ pack ─▶ Artifact ─ card ─▶ disk.img
 //	Artifact ─ publish ─▶ registry ─ pull, flash ─▶ card
 //	disk.img ─▶ firmware ─▶ initramfs (/init) ─▶ internal/device/agent/prepare ─▶ OpenRC
 //

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/layers"
 )
 
@@ -105,8 +106,8 @@ func (a *accounts) pick(name, given string, taken map[string]int) (int, error) {
 				return 0, refuse("the number %d is %s's", id, other)
 			}
 		}
-		return 0, fmt.Errorf("the accounts %s and %s both get the number %d; give one of them another: ids: {%s: %d}", name, other, id,
-			change, a.free(id))
+		return 0, hint.Withf(fmt.Errorf("the accounts %s and %s both get the number %d", name, other, id),
+			"give one of them another: ids: {%s: %d}", change, a.free(id))
 	}
 	if given == "" && !pinned {
 		a.hashed[name] = true
@@ -240,8 +241,8 @@ func (a *accounts) own(t *layers.Tree, strict bool) error {
 			if strict && part.name != "" && !known {
 				n, err := strconv.ParseUint(part.name, 10, 32)
 				if err != nil || n > layers.MaxID {
-					return fmt.Errorf("%s: /%s is to belong to %q, an account the image does not have; a package must bring it, or give a number",
-						e.Source, e.Name, part.name)
+					return hint.With(fmt.Errorf("%s: the owner of /%s is %q, an account the image does not have", e.Source, e.Name, part.name),
+						"add the package that brings the account, or give a number")
 				}
 				id, known = int(n), true
 			}

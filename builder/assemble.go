@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/pikelet-os/pikelet/builder/spec"
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/node"
 	"github.com/pikelet-os/pikelet/internal/shared/nodeconfig"
 	"github.com/pikelet-os/pikelet/layers"
@@ -27,18 +28,18 @@ const baseLayout = "alpine-baselayout"
 // builderSource is what the tree's own files are said to come from.
 const builderSource = "pikelet"
 
-// Assembly is the tree of an image, and the kernel in it.
-type Assembly struct {
+// assembly is the tree of an image, and the kernel in it.
+type assembly struct {
 	Tree     *layers.Tree
-	Kernel   *Kernel
+	Kernel   *kernel
 	Packages []*apk.Installed // as their files say what they are
 	Warnings []string         // what was left undone, a line each
 }
 
-// Assemble unpacks packages and layers into a tree, does what the packages'
+// assemble unpacks packages and layers into a tree, does what the packages'
 // install scripts would do, and enables services. Nothing of a package is
 // executed.
-func Assemble(ctx context.Context, p *Plan, in Inputs, c *contents) (*Assembly, error) {
+func assemble(ctx context.Context, p *Plan, in Inputs, c *contents) (*assembly, error) {
 	packageParts, layerParts, fetched, err := unpack(ctx, p, in, c)
 	if err != nil {
 		return nil, err
@@ -49,7 +50,7 @@ func Assemble(ctx context.Context, p *Plan, in Inputs, c *contents) (*Assembly, 
 	if err != nil {
 		return nil, err
 	}
-	a := &Assembly{Tree: t, Packages: byName(packages)}
+	a := &assembly{Tree: t, Packages: byName(packages)}
 	if a.Warnings, err = doScripts(t, packages, p.Image.IDs, epoch); err != nil {
 		return nil, err
 	}
@@ -143,8 +144,8 @@ func checkNoIdentity(t *layers.Tree) error {
 			found = !nodeconfig.Blank(b)
 		}
 		if found {
-			errs = append(errs, fmt.Errorf("/%s would be in the image (from %s), and every node would have the same: %s. Leave it out; "+
-				"each node makes its own", name, e.Source, identities[name]))
+			err := fmt.Errorf("/%s would be in the image (from %s), and every node would have the same: %s", name, e.Source, identities[name])
+			errs = append(errs, hint.With(err, "leave it out: each node makes its own"))
 		}
 	}
 	return errors.Join(errs...)
@@ -217,7 +218,7 @@ func place(t *layers.Tree, e *layers.Entry, pkg *apk.Package, owners map[string]
 		if old := owners[at]; old != nil {
 			switch apk.ReplacesFile(old, pkg) {
 			case apk.Conflict:
-				return fmt.Errorf("/%s belongs to %s too; leave one of the two out", at, old)
+				return hint.With(fmt.Errorf("/%s belongs to %s too", at, old), "leave one of the two out")
 			case apk.Keep:
 				return nil
 			}
@@ -252,9 +253,28 @@ func busyboxLinks(t *layers.Tree, epoch time.Time) error {
 // rootDirs are in every root: what a boot mounts on, and what charts of
 // others create on hosts, where a read-only root would refuse
 // (docs/platform.md 6.2).
-var rootDirs = []string{"boot", "dev", "etc", "home", "mnt", "opt", "opt/cni", "proc", "root", "run", "sys", "tmp", "usr", "usr/lib64",
-	"usr/libexec",
-	"usr/libexec/kubernetes", "usr/local", "usr/local/bin", "var"}
+var rootDirs = []string{
+	"boot", "dev", "etc", "home", "mnt", "opt", "opt/cni", "proc", "root", "run", "sys", "tmp",
+	"usr", "usr/lib64", "usr/libexec", "usr/libexec/kubernetes", "usr/local", "usr/local/bin", "var",
+}
+
+// osRelease is /etc/os-release, os-release(5).
+const osRelease = `ID=pikelet
+ID_LIKE=alpine
+NAME=Pikelet
+PRETTY_NAME="Pikelet %s %s"
+VERSION_ID=%s
+IMAGE_ID=%s
+IMAGE_VERSION=%s
+BUILD_ID=%s
+`
+
+// rootConsole is the script that logs root in on the console, where the spec
+// asks for that.
+const rootConsole = `#!/bin/sh
+# The image's spec says console: root.
+exec /bin/login -f root
+`
 
 // applyBase adds what every Pikelet root has beside its packages.
 func applyBase(t *layers.Tree, p *Plan, epoch time.Time) error {
@@ -272,9 +292,7 @@ func applyBase(t *layers.Tree, p *Plan, epoch time.Time) error {
 		}
 	}
 	img := p.Image
-	release := fmt.Sprintf("ID=pikelet\nID_LIKE=alpine\nNAME=Pikelet\nPRETTY_NAME=\"Pikelet %s "+
-		"%s\"\nVERSION_ID=%s\nIMAGE_ID=%s\nIMAGE_VERSION=%s\nBUILD_ID=%s\n",
-		img.Name, img.Release, img.Alpine, img.Stream, img.Release, p.BuildID)
+	release := fmt.Sprintf(osRelease, img.Name, img.Release, img.Alpine, img.Stream, img.Release, p.BuildID)
 	if err := own("etc/os-release", 0o644, []byte(release)); err != nil {
 		return err
 	}
@@ -282,7 +300,7 @@ func applyBase(t *layers.Tree, p *Plan, epoch time.Time) error {
 		return err
 	}
 	if img.Console == spec.ConsoleRoot {
-		if err := own(node.RootConsoleFile, 0o755, []byte("#!/bin/sh\n# The image's spec says console: root.\nexec /bin/login -f root\n")); err != nil {
+		if err := own(node.RootConsoleFile, 0o755, []byte(rootConsole)); err != nil {
 			return err
 		}
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/squashfs"
 	"github.com/pikelet-os/pikelet/layers"
 )
@@ -24,6 +25,11 @@ func newContents(t *testing.T) *contents {
 	return c
 }
 
+// withHints returns an error's text and, on lines of their own, its hints.
+func withHints(err error) string {
+	return strings.Join(append([]string{err.Error()}, hint.Of(err)...), "\n")
+}
+
 func treeOf(t *testing.T, files map[string]string) *layers.Tree {
 	t.Helper()
 	tree := layers.NewTree(newContents(t).spool)
@@ -36,13 +42,13 @@ func treeOf(t *testing.T, files map[string]string) *layers.Tree {
 }
 
 func TestBoardsSayWhatIsMissing(t *testing.T) {
-	k := &Kernel{Package: "linux-rpi", Image: "boot/vmlinuz-rpi"}
+	k := &kernel{Package: "linux-rpi", Image: "boot/vmlinuz-rpi"}
 	all := map[string]string{"boot/bcm2710-rpi-3-b.dtb": "dtb", "boot/start.elf": "gpu", "boot/fixup.dat": "fix",
 		"boot/bootcode.bin": "…tryboot_a_b…"}
 	for drop, want := range map[string]string{
 		"":                         "",
 		"boot/bcm2710-rpi-3-b.dtb": "package linux-rpi has no device tree bcm2710-rpi-3-b.dtb",
-		"boot/fixup.dat":           "/boot/fixup.dat; add raspberrypi-bootloader to packages",
+		"boot/fixup.dat":           "/boot/fixup.dat\nadd raspberrypi-bootloader to packages",
 		"boot/bootcode.bin":        "add raspberrypi-bootloader-common to packages",
 	} {
 		files := map[string]string{}
@@ -51,26 +57,26 @@ func TestBoardsSayWhatIsMissing(t *testing.T) {
 				files[name] = text
 			}
 		}
-		b := &Boot{Files: map[string][]byte{}}
+		b := &bootFiles{Files: map[string][]byte{}}
 		err := b.addBoard(treeOf(t, files), k, boardsNamed(t, "rpi3")[0])
 		if want == "" && (err != nil || len(b.Files) != 4) {
 			t.Errorf("a whole board: %d files, %v", len(b.Files), err)
 		}
-		if want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+		if want != "" && (err == nil || !strings.Contains(withHints(err), want)) {
 			t.Errorf("without %s: %v, want %q", drop, err, want)
 		}
 	}
 	all["boot/bootcode.bin"] = "of 2022"
-	b := &Boot{Files: map[string][]byte{}}
+	b := &bootFiles{Files: map[string][]byte{}}
 	if err := b.addBoard(treeOf(t, all), k, boardsNamed(t, "rpi3")[0]); err == nil ||
-		!strings.Contains(err.Error(), "does not know tryboot_a_b") {
+		!strings.Contains(err.Error(), "does not support tryboot_a_b") {
 		t.Errorf("an old bootcode.bin: %v", err)
 	}
 }
 
 func TestKernelIsGzippedByUs(t *testing.T) {
 	raw := strings.Repeat("kernel ", 1000)
-	k := &Kernel{Image: "boot/vmlinuz-rpi"}
+	k := &kernel{Image: "boot/vmlinuz-rpi"}
 	packed, err := kernelImage(treeOf(t, map[string]string{"boot/vmlinuz-rpi": raw}), k, newContents(t))
 	if err != nil || len(packed) >= len(raw) {
 		t.Fatalf("%d bytes of %d, %v", len(packed), len(raw), err)

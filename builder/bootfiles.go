@@ -14,6 +14,7 @@ import (
 	"github.com/pikelet-os/pikelet/boards"
 	"github.com/pikelet-os/pikelet/builder/spec"
 	"github.com/pikelet-os/pikelet/internal/shared/cmdline"
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 	"github.com/pikelet-os/pikelet/internal/shared/initrd"
 	"github.com/pikelet-os/pikelet/internal/shared/recompress"
@@ -23,8 +24,8 @@ import (
 	"github.com/pikelet-os/pikelet/layers/kmod"
 )
 
-// Boot is what lies in a slot beside the root.
-type Boot struct {
+// bootFiles is what lies in a slot beside the root.
+type bootFiles struct {
 	Files    map[string][]byte
 	Modules  []string // of the initramfs, in the order they are loaded
 	Warnings []string // what a board will not do with this kernel or firmware
@@ -32,10 +33,10 @@ type Boot struct {
 	digests map[string]string // of Files
 }
 
-// BootFiles makes everything in a slot beside the root: kernel, device trees,
-// firmware, initramfs, config.txt and the kernel words of each slot.
-func BootFiles(p *Plan, t *layers.Tree, k *Kernel, c *contents) (*Boot, error) {
-	b := &Boot{Files: map[string][]byte{}}
+// makeBootFiles makes everything in a slot beside the root: kernel, device trees,
+// firmware, initramfs, config.txt and the kernel command line of each slot.
+func makeBootFiles(p *Plan, t *layers.Tree, k *kernel, c *contents) (*bootFiles, error) {
+	b := &bootFiles{Files: map[string][]byte{}}
 	list, err := boardList(p.Image)
 	if err != nil {
 		return nil, err
@@ -92,7 +93,7 @@ func boardList(img *spec.Image) ([]boards.Board, error) {
 
 // kernelImage returns the kernel, gzipped: the firmware unpacks it
 // (docs/platform.md 1.3), and a third of the bytes cross a network boot's TFTP.
-func kernelImage(t *layers.Tree, k *Kernel, c *contents) ([]byte, error) {
+func kernelImage(t *layers.Tree, k *kernel, c *contents) ([]byte, error) {
 	return gzipped(t, k.Image, maxKernel, c)
 }
 
@@ -143,7 +144,7 @@ const maxUngzipped = 512 << 20
 
 // addKernelConfig puts the kernel's options into the slot, where its package
 // ships them: whoever holds a card can see what its kernel can do.
-func (b *Boot) addKernelConfig(t *layers.Tree, k *Kernel, c *contents) error {
+func (b *bootFiles) addKernelConfig(t *layers.Tree, k *kernel, c *contents) error {
 	name := k.configFile()
 	if t.Lookup(name) == nil {
 		return nil
@@ -153,7 +154,7 @@ func (b *Boot) addKernelConfig(t *layers.Tree, k *Kernel, c *contents) error {
 	return err
 }
 
-func (b *Boot) addBoard(t *layers.Tree, k *Kernel, board boards.Board) error {
+func (b *bootFiles) addBoard(t *layers.Tree, k *kernel, board boards.Board) error {
 	take := func(name string) error {
 		data, err := t.ReadFile("boot/"+name, maxBootFile)
 		if err == nil {
@@ -168,17 +169,18 @@ func (b *Boot) addBoard(t *layers.Tree, k *Kernel, board boards.Board) error {
 	}
 	for _, name := range board.Firmware {
 		if err := take(name); err != nil {
-			return fmt.Errorf("board %s: no package has the firmware /boot/%s; add raspberrypi-bootloader to packages", board.Name, name)
+			return hint.With(fmt.Errorf("board %s: no package has the firmware /boot/%s", board.Name, name),
+				"add raspberrypi-bootloader to packages")
 		}
 	}
 	if board.Bootcode {
 		if err := take(slots.BootcodeFile); err != nil {
-			return fmt.Errorf("board %s: no package has /boot/bootcode.bin; add raspberrypi-bootloader-common to packages", board.Name)
+			return hint.With(fmt.Errorf("board %s: no package has /boot/%s", board.Name, slots.BootcodeFile),
+				"add raspberrypi-bootloader-common to packages")
 		}
 		if !bytes.Contains(b.Files[slots.BootcodeFile], []byte(boards.TrybootMark)) {
-			return fmt.Errorf("board %s: this bootcode.bin does not know %s, so upgrades could not be tried; use "+
-				"raspberrypi-bootloader-common of Alpine 3.20 or newer",
-				board.Name, boards.TrybootMark)
+			err := fmt.Errorf("board %s: bootcode.bin does not support %s, so upgrades could not be tried", board.Name, boards.TrybootMark)
+			return hint.With(err, "use raspberrypi-bootloader-common of Alpine 3.20 or newer")
 		}
 	}
 	return nil
@@ -233,7 +235,7 @@ func configTxt(img *spec.Image, list []boards.Board, files map[string][]byte) ([
 const kernelWatchdog = 120
 
 // initramfs packs /init, what it is told, and exactly the modules it loads.
-func (b *Boot) initramfs(p *Plan, t *layers.Tree, k *Kernel, list []boards.Board, c *contents) ([]byte, error) {
+func (b *bootFiles) initramfs(p *Plan, t *layers.Tree, k *kernel, list []boards.Board, c *contents) ([]byte, error) {
 	always, net, err := b.choose(k, list)
 	if err != nil {
 		return nil, err
@@ -262,8 +264,8 @@ func (b *Boot) initramfs(p *Plan, t *layers.Tree, k *Kernel, list []boards.Board
 	return initrd.Pack(files, time.Unix(p.Epoch, 0), p.Image.Compression == squashfs.Small().Name)
 }
 
-// watchdogSeconds is what the spec says of the watchdog; 0 where it is off,
-// which a kernel word says too.
+// watchdogSeconds returns the watchdog's timeout in the spec, in seconds; 0 where
+// the watchdog is off, which the kernel command line says too.
 func watchdogSeconds(img *spec.Image) int {
 	d, err := time.ParseDuration(img.Watchdog)
 	if err != nil {
@@ -276,7 +278,7 @@ func watchdogSeconds(img *spec.Image) int {
 // them those that only a boot without a card needs. A driver the kernel has
 // under no name is an error where every board needs it, and a warning where
 // one board will do less.
-func (b *Boot) choose(k *Kernel, list []boards.Board) (always, net []*kmod.Module, err error) {
+func (b *bootFiles) choose(k *kernel, list []boards.Board) (always, net []*kmod.Module, err error) {
 	var names []string
 	for _, w := range boards.Everywhere {
 		name := firstOf(k, w)
@@ -317,7 +319,7 @@ func (b *Boot) choose(k *Kernel, list []boards.Board) (always, net []*kmod.Modul
 	return always, net, err
 }
 
-func firstOf(k *Kernel, w boards.Want) string {
+func firstOf(k *kernel, w boards.Want) string {
 	for _, name := range w.Any {
 		if k.Modules.Has(name) {
 			return name
@@ -327,7 +329,7 @@ func firstOf(k *Kernel, w boards.Want) string {
 }
 
 // Names returns the names of the boot files, sorted.
-func (b *Boot) Names() []string {
+func (b *bootFiles) Names() []string {
 	names := make([]string, 0, len(b.Files))
 	for n := range b.Files {
 		names = append(names, n)

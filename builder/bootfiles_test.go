@@ -48,7 +48,7 @@ func TestConfigTxtGolden(t *testing.T) {
 	}
 	if _, err := configTxt(img, boardsNamed(t, "rpi4"), nil); err == nil ||
 		!strings.Contains(err.Error(), "no package has /boot/overlays/rpi-poe.dtbo") {
-		t.Errorf("an overlay nobody ships: %v", err)
+		t.Errorf("an overlay that no package has: %v", err)
 	}
 }
 
@@ -60,7 +60,7 @@ func TestChoosePacksExactlyWhatIsNeeded(t *testing.T) {
 	for _, w := range append(append(append([]boards.Want(nil), boards.Everywhere...), list[0].Modules...), list[1].Modules...) {
 		all = append(all, w.Any[0])
 	}
-	modular, builtin := &Kernel{}, &Kernel{}
+	modular, builtin := &kernel{}, &kernel{}
 	modular.Modules = kmod.Set{Modules: map[string]*kmod.Module{"unneeded": {Name: "unneeded"}, "helper": {Name: "helper"}}}
 	builtin.Modules = kmod.Set{Builtin: map[string]bool{}}
 	for _, name := range all {
@@ -74,7 +74,7 @@ func TestChoosePacksExactlyWhatIsNeeded(t *testing.T) {
 		builtin.Modules.Builtin[w.Any[0]] = true
 	}
 	modular.Modules.Modules["netcore"] = &kmod.Module{Name: "netcore"}
-	b := &Boot{}
+	b := &bootFiles{}
 	got, net, err := b.choose(modular, list)
 	if len(net) != len(nets)+1 || net[0].Name != "netcore" {
 		t.Errorf("for the network %d are packed, want %d and what they need", len(net), len(nets))
@@ -108,7 +108,7 @@ func TestSparseWriterLeavesZerosOut(t *testing.T) {
 	copy(data[5000:], "five thousand")
 	copy(data[99_990:], "end")
 	f.Truncate(1 << 20)
-	p := &partition{f: f, start: 700, m: (&Inputs{}).step(t.Context(), "test", 1)}
+	p := newPartition(t.Context(), f, 700, (&Inputs{}).step("test", 1))
 	if n, err := p.WriteAt(data, 77); n != len(data) || err != nil {
 		t.Fatal(n, err)
 	}

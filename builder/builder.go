@@ -2,7 +2,7 @@
 // stage by stage:
 //
 //	spec.Image ─Resolve▶ Plan ─assemble▶ layers.Tree ─planRoot▶ sizes ─seal▶ hashes
-//	                                        └─bootFiles▶ Boot ─Pack▶ Artifact ─card▶ disk.img
+//	                                        └─makeBootFiles▶ bootFiles ─pack▶ Artifact ─card▶ disk.img
 //
 // What files hold is hashed and compressed as it comes, in contents, and kept
 // there for the next build. Where files lie on a card follows from their sizes,
@@ -19,6 +19,7 @@ import (
 	"crypto/ecdsa"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -45,9 +46,9 @@ type Inputs struct {
 	Lock     *lock.File        // pins the inputs; nil has them chosen
 	Tool     string            // the version of pikelet, compared with the lock's
 	Workers  int               // goroutines that compress; does not change the bytes
-	Report   func(string)      // told, in a line, what was done
+	Log      *slog.Logger      // what was done
 	Zstd     bool              // write disk.img.zst too
-	Progress func(Progress)    // told often how far a long step is; may be nil
+	Progress func(Progress)    // called often, with how far a long step is; may be nil
 	Made     *cache.Cache      // what earlier builds made and later ones may use; may be nil
 	Fresh    bool              // use nothing that earlier builds made
 }
@@ -61,7 +62,9 @@ type Result struct {
 }
 
 // Build runs every stage. dir then holds disk.img, artifact/ and the text of
-// each stage. A build that fails leaves an earlier one's files as they were.
+// each stage. A build that fails leaves an earlier one's files as they were; its
+// error wraps lock.ErrOutdated where the lock does not fit the spec, and a
+// *fetch.Missing where an input cannot be had.
 func Build(ctx context.Context, img *spec.Image, in Inputs, dir string) (*Result, error) {
 	if err := checkOutput(img, dir); err != nil {
 		return nil, err
@@ -73,7 +76,7 @@ func Build(ctx context.Context, img *spec.Image, in Inputs, dir string) (*Result
 	defer done()
 	r, err := build(ctx, img, in, work)
 	if errors.Is(err, store.ErrCorrupt) && in.Made != nil {
-		in.Report("the cache is damaged, so nothing in it is used: " + err.Error())
+		in.Log.Info("ignoring the damaged cache", "err", err)
 		in.Fresh = true
 		if err := clearWork(work); err != nil {
 			return nil, err
@@ -91,7 +94,7 @@ func Build(ctx context.Context, img *spec.Image, in Inputs, dir string) (*Result
 	return r, nil
 }
 
-// build makes everything in the folder work.
+// build makes everything in the directory work.
 func build(ctx context.Context, img *spec.Image, in Inputs, work string) (*Result, error) {
 	compression, err := squashfs.FindCompression(img.Compression)
 	if err != nil {
@@ -107,10 +110,10 @@ func build(ctx context.Context, img *spec.Image, in Inputs, work string) (*Resul
 		return nil, err
 	}
 	for _, note := range plan.Notes {
-		in.Report(note)
+		in.Log.Info(note)
 	}
-	in.Report(fmt.Sprintf("%d packages chosen, build %s", len(plan.Packages), plan.BuildID))
-	assembly, err := Assemble(ctx, plan, in, c)
+	in.Log.Info("resolved packages", "count", len(plan.Packages), "build", plan.BuildID)
+	assembly, err := assemble(ctx, plan, in, c)
 	if err != nil {
 		return nil, err
 	}
@@ -123,14 +126,14 @@ func build(ctx context.Context, img *spec.Image, in Inputs, work string) (*Resul
 	if err != nil {
 		return nil, err
 	}
-	in.Report(fmt.Sprintf("kernel %s, %d modules in the initramfs", assembly.Kernel.Release, len(boot.Modules)))
+	in.Log.Info("made the initramfs", "kernel", assembly.Kernel.Release, "modules", len(boot.Modules))
 	root, _ := m.File(image.RootFile)
-	in.Report(fmt.Sprintf("root %.1f MiB, verity root hash %s", float64(root.Size)/(1<<20), m.Root.Hash))
+	in.Log.Info("wrote the root", "bytes", root.Size, "verity", m.Root.Hash)
 	sbom, err := billOfMaterials(plan, assembly.Packages)
 	if err != nil {
 		return nil, err
 	}
-	art, err := Pack(m, rootFile(work), boot, sbom, in.Key, filepath.Join(work, "artifact"))
+	art, err := pack(m, rootFile(work), boot, sbom, in.Key, filepath.Join(work, "artifact"))
 	if err != nil {
 		return nil, err
 	}
@@ -149,19 +152,20 @@ func build(ctx context.Context, img *spec.Image, in Inputs, work string) (*Resul
 }
 
 // warnings are those of all stages.
-func warnings(a *Assembly, b *Boot) []string {
+func warnings(a *assembly, b *bootFiles) []string {
 	return append(a.Warnings[:len(a.Warnings):len(a.Warnings)], b.Warnings...)
 }
 
 // finish makes what lies beside the root and lays out the root, at the same time;
 // then it writes the root to all places it belongs, and returns the description
 // of all.
-func finish(ctx context.Context, plan *Plan, a *Assembly, card *card, in Inputs, c *contents) (m *image.Manifest, boot *Boot, err error) {
+func finish(ctx context.Context, plan *Plan, a *assembly, card *card, in Inputs, c *contents) (
+	m *image.Manifest, boot *bootFiles, err error) {
 	var laid *rootPlan
 	var group errgroup.Group
 	group.Go(func() error {
 		var err error
-		boot, err = BootFiles(plan, a.Tree, a.Kernel, c)
+		boot, err = makeBootFiles(plan, a.Tree, a.Kernel, c)
 		return err
 	})
 	group.Go(func() error {
@@ -196,7 +200,7 @@ func rootFile(work string) string { return filepath.Join(work, image.RootFile) }
 func maxTree(img *spec.Image) int64 { return 8 * int64(img.SlotSize) }
 
 // writeTexts writes each stage down, so that a build can be read.
-func writeTexts(dir string, p *Plan, t *layers.Tree, b *Boot, a *Artifact) error {
+func writeTexts(dir string, p *Plan, t *layers.Tree, b *bootFiles, a *Artifact) error {
 	var modules bytes.Buffer
 	for _, m := range b.Modules {
 		modules.WriteString(m + "\n")

@@ -10,6 +10,7 @@ import (
 
 	"github.com/pikelet-os/pikelet/builder/spec"
 	"github.com/pikelet-os/pikelet/internal/shared/disk"
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 	"github.com/pikelet-os/pikelet/internal/shared/slots"
 )
@@ -89,7 +90,7 @@ func (c *card) finish(ctx context.Context, a *Artifact, in Inputs) error {
 			total += 2 * file.Size // both slots
 		}
 	}
-	m := in.step(ctx, "writing the disk image", total)
+	m := in.step("writing the disk image", total)
 	ranges, err := c.fill(ctx, a, sizes, table, m)
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", c.name, err)
@@ -120,7 +121,7 @@ func (c *card) fill(ctx context.Context, a *Artifact, sizes slots.Sizes, table d
 	if err != nil {
 		return nil, err
 	}
-	p := &partition{f: c.f, start: control.Start, m: m}
+	p := newPartition(ctx, c.f, control.Start, m)
 	if err := layout.Write(p, contents); err != nil {
 		return nil, err
 	}
@@ -135,9 +136,11 @@ func (c *card) fill(ctx context.Context, a *Artifact, sizes slots.Sizes, table d
 		}
 		at := layout.Offset(image.RootFile)
 		if wrote := c.roots[l]; wrote != part.Start+at {
-			return nil, fmt.Errorf("the root of slot %s was written at byte %d and belongs at %d; this is a bug of Pikelet's, please report it", l, wrote, part.Start+at)
+			return nil, hint.With(fmt.Errorf("root offset mismatch in slot %s: got %d, want %d", l, wrote, part.Start+at),
+				"this is a bug of Pikelet, please report it")
 		}
-		p := &partition{f: c.f, start: part.Start, m: m, there: at, thereSize: root.Size}
+		p := newPartition(ctx, c.f, part.Start, m)
+		p.there, p.thereSize = at, root.Size
 		p.addKnown(part.Start+at, root.Size, strings.TrimPrefix(root.Digest, "sha256:"))
 		if err := layout.Write(p, slots.Contents(a.Image, l, open)); err != nil {
 			return nil, err
@@ -166,19 +169,26 @@ func controlFiles(ctx context.Context, a *Artifact) (slots.Files, error) {
 // left out of the file; they are noted like the rest, because on a card with
 // an earlier life they must be written too.
 type partition struct {
-	f     *os.File
-	start int64
-	m     *meter
+	cancelled func() error
+	f         *os.File
+	start     int64
+	m         *meter
 	extents
 
 	there, thereSize int64 // a file that is written already, if thereSize is not 0
+}
+
+// newPartition returns the part of f from start on, whose WriteAt fails once ctx is
+// done.
+func newPartition(ctx context.Context, f *os.File, start int64, m *meter) *partition {
+	return &partition{cancelled: ctx.Err, f: f, start: start, m: m}
 }
 
 var zeroBlock [4096]byte
 
 // WriteAt writes what is not zeros.
 func (p *partition) WriteAt(b []byte, at int64) (int, error) {
-	if err := p.m.ctx.Err(); err != nil {
+	if err := p.cancelled(); err != nil {
 		return 0, err
 	}
 	at += p.start

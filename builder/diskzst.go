@@ -28,13 +28,13 @@ func compressDisk(ctx context.Context, image, name string, in Inputs) error {
 	if err != nil {
 		return err
 	}
-	m := in.step(ctx, "compressing the disk image", st.Size())
+	m := in.step("compressing the disk image", st.Size())
 	out, err := os.Create(name)
 	if err != nil {
 		return err
 	}
 	defer out.Close()
-	err = writeFrames(out, squashfs.NewBlockReader(f, st.Size(), frameSize), max(1, in.Workers), m)
+	err = writeFrames(ctx, out, squashfs.NewBlockReader(f, st.Size(), frameSize), max(1, in.Workers), m)
 	if err != nil {
 		return fmt.Errorf("compressing %s: %w", image, err)
 	}
@@ -43,9 +43,9 @@ func compressDisk(ctx context.Context, image, name string, in Inputs) error {
 }
 
 // CompressDisk writes a disk image compressed with zstd, on so many cores. It
-// is what a build with Inputs.Zstd does.
-func CompressDisk(ctx context.Context, image, name string, workers int, tell func(Progress)) error {
-	return compressDisk(ctx, image, name, Inputs{Workers: workers, Progress: tell})
+// is what a build with Inputs.Zstd does. progress may be nil.
+func CompressDisk(ctx context.Context, image, name string, workers int, progress func(Progress)) error {
+	return compressDisk(ctx, image, name, Inputs{Workers: workers, Progress: progress})
 }
 
 // frame is a block on its way through an encoder.
@@ -55,7 +55,7 @@ type frame struct {
 }
 
 // writeFrames compresses blocks on so many cores and writes them in order.
-func writeFrames(to io.Writer, from *squashfs.BlockReader, workers int, m *meter) error {
+func writeFrames(ctx context.Context, to io.Writer, from *squashfs.BlockReader, workers int, m *meter) error {
 	encoders := make(chan *zstd.Encoder, workers)
 	for range workers {
 		enc, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedFastest))
@@ -91,7 +91,7 @@ func writeFrames(to io.Writer, from *squashfs.BlockReader, workers int, m *meter
 	err := func() error {
 		defer close(order)
 		for {
-			if err := m.ctx.Err(); err != nil {
+			if err := ctx.Err(); err != nil {
 				return err
 			}
 			f := &frame{in: <-free, done: make(chan struct{})}

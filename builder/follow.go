@@ -95,7 +95,7 @@ func (f *follower) statement(s statement) error {
 		switch {
 		case maybe || runs && !f.certain:
 			if last = unknown; !harmless(c) {
-				f.note(accountWords(c.words), "cannot tell whether %q runs", c.text)
+				f.note(accountWords(c.words), "cannot determine whether %q runs", c.text)
 			}
 			if f.mayEnd(c.words) {
 				f.certain = false

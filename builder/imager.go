@@ -44,20 +44,23 @@ type imagerSystem struct {
 	Devices        []string `json:"devices,omitempty"`
 }
 
+// imagerDescription is what Imager shows of an image, below its name.
+const imagerDescription = "A Pikelet image for %s. Put the config of its node onto the card with pikelet node write."
+
 // AddToImager adds a disk image, which is in dir compressed as file, to the
 // list for Raspberry Pi Imager in dir. base is the address that dir has for
 // Imager. An older entry of the same name is replaced; newer ones come first.
 func AddToImager(dir, file, img, base string, m *image.Manifest) error {
 	address, err := url.Parse(base)
 	if err != nil || address.Host == "" || address.Scheme != "https" && address.Scheme != "http" {
-		return fmt.Errorf("%q is no address that Raspberry Pi Imager can fetch from; want https://...", base)
+		return fmt.Errorf("Raspberry Pi Imager cannot fetch from %q; want an address such as https://host/directory", base)
 	}
 	s := imagerSystem{
 		Name: m.Stream + " " + m.Release, URL: address.JoinPath(file).String(), Released: time.Unix(m.Epoch, 0).UTC().Format(time.DateOnly),
-		// What Imager would write into an image, a user or a Wi-Fi network, nobody
-		// here would read.
+		// Pikelet reads nothing of what Imager would write into an image, such as
+		// a user or a Wi-Fi network.
 		Init:        "none",
-		Description: "A Pikelet image for " + strings.Join(m.Boards, ", ") + ". Put the config of its node onto the card with pikelet node write.",
+		Description: fmt.Sprintf(imagerDescription, strings.Join(m.Boards, ", ")),
 	}
 	for _, name := range m.Boards {
 		b, err := boards.Find(name)

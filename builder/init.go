@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/layers"
 )
 
@@ -80,7 +81,8 @@ func (s starters) look(t *layers.Tree, source string) {
 // check refuses a root that cannot start.
 func (s starters) check(t *layers.Tree) error {
 	if !runs(t, initFile) && s[initFile] == nil {
-		return fmt.Errorf("the root has no program at /%s, so no node could start it; add a package that has one, such as alpine-base", initFile)
+		return hint.With(fmt.Errorf("the root has no program at /%s, so no node could start it", initFile),
+			"add a package that has one, such as alpine-base")
 	}
 	var errs []error
 	for _, name := range []string{initFile, shell} {
@@ -93,8 +95,8 @@ func (s starters) check(t *layers.Tree) error {
 			errs = append(errs, fmt.Errorf("the root has no program at /%s: %w", name, err))
 			continue
 		}
-		errs = append(errs, fmt.Errorf("/%s leads to /%s, which is not a program: %s; leave that out of the layer, or put the layer "+
-			"into a directory of its own with to:", name, at, one.lost))
+		errs = append(errs, hint.With(fmt.Errorf("/%s leads to /%s, which is not a program: %s", name, at, one.lost),
+			"leave that out of the layer, or put the layer into a directory of its own with to:"))
 	}
 	return errors.Join(errs...)
 }

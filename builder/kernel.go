@@ -17,8 +17,8 @@ import (
 	"github.com/pikelet-os/pikelet/layers/kmod"
 )
 
-// Kernel is the kernel of a tree.
-type Kernel struct {
+// kernel is the kernel of a tree.
+type kernel struct {
 	Package string
 	Image   string // path in the tree
 	Release string
@@ -26,15 +26,15 @@ type Kernel struct {
 }
 
 // configFile is where the kernel's package says how it was built.
-func (k *Kernel) configFile() string { return strings.Replace(k.Image, "vmlinuz", "config", 1) }
+func (k *kernel) configFile() string { return strings.Replace(k.Image, "vmlinuz", "config", 1) }
 
 // maxKernel bounds kernels and modules; Debian's arm64 kernel has 38 MB.
 const maxKernel = 256 << 20
 
 // findKernel finds the one kernel of the tree and reads all its modules, on so
 // many cores.
-func findKernel(ctx context.Context, t *layers.Tree, pkg string, workers int, c *contents) (*Kernel, error) {
-	k := &Kernel{Package: pkg, Modules: kmod.Set{Modules: map[string]*kmod.Module{}}}
+func findKernel(ctx context.Context, t *layers.Tree, pkg string, workers int, c *contents) (*kernel, error) {
+	k := &kernel{Package: pkg, Modules: kmod.Set{Modules: map[string]*kmod.Module{}}}
 	var images []string
 	for _, e := range t.Below("boot") {
 		if strings.HasPrefix(path.Base(e.Name), "vmlinuz") && e.Typeflag == tar.TypeReg {
@@ -42,7 +42,7 @@ func findKernel(ctx context.Context, t *layers.Tree, pkg string, workers int, c 
 		}
 	}
 	if len(images) != 1 {
-		return nil, fmt.Errorf("the packages hold %d kernels in /boot (%s); want one, of %s", len(images), strings.Join(images, " "), pkg)
+		return nil, fmt.Errorf("the packages hold %d kernels in /boot (%s), want one, of %s", len(images), strings.Join(images, " "), pkg)
 	}
 	k.Image = images[0]
 	flavor := strings.TrimPrefix(path.Base(k.Image), "vmlinuz-")
@@ -136,7 +136,7 @@ func keptModule(t *layers.Tree, name string, c *contents) ([]byte, error) {
 
 // depmod writes the files modprobe reads, busybox' and kmod's. A package's own
 // are replaced: ours are known to be of these very modules.
-func (k *Kernel) depmod(t *layers.Tree, epoch time.Time) error {
+func (k *kernel) depmod(t *layers.Tree, epoch time.Time) error {
 	dep, err := k.Modules.Dep()
 	if err != nil {
 		return err

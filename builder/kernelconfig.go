@@ -38,7 +38,7 @@ const maxKernelConfig = 4 << 20
 // checkKernel compares a kernel's own configuration and modules with what is
 // needed of it. A kernel without a configuration is a warning: its modules
 // alone do not say what is built in.
-func checkKernel(t *layers.Tree, k *Kernel, needs []kernelNeed) (warnings []string, err error) {
+func checkKernel(t *layers.Tree, k *kernel, needs []kernelNeed) (warnings []string, err error) {
 	name := k.configFile()
 	text, err := t.ReadFile(name, maxKernelConfig)
 	if err != nil {

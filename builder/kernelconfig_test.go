@@ -25,7 +25,7 @@ func TestKernelMustHaveWhatAnImageNeeds(t *testing.T) {
 		}
 		good.WriteString("CONFIG_" + n.Option + "=" + value + "\n")
 	}
-	k := &Kernel{Package: "linux-x", Image: "boot/vmlinuz-x", Release: "6.1", Modules: modules}
+	k := &kernel{Package: "linux-x", Image: "boot/vmlinuz-x", Release: "6.1", Modules: modules}
 	for what, c := range map[string]struct{ from, to, want string }{
 		"as it should be": {"", "", ""},
 		"no squashfs":     {"CONFIG_SQUASHFS=m", "# CONFIG_SQUASHFS is not set", "lacks CONFIG_SQUASHFS; needed for the root"},

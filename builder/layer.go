@@ -42,7 +42,7 @@ func (p *Plan) pinLayers(ctx context.Context, in Inputs, c *contents) error {
 	for _, s := range p.Image.Layers {
 		l, err := p.openLayer(ctx, s, in.Cache, pinned, c)
 		if err != nil {
-			return p.explain(err)
+			return err
 		}
 		want, locked := pinned[l.source()]
 		switch {
@@ -56,10 +56,9 @@ func (p *Plan) pinLayers(ctx context.Context, in Inputs, c *contents) error {
 	return nil
 }
 
-// outdated is a lock that does not fit its spec any more.
+// outdated returns an error that wraps lock.ErrOutdated, for the reason given.
 func (p *Plan) outdated(format string, args ...any) error {
-	return hint.Withf(fmt.Errorf("%s does not fit the spec: %s", lock.Name(p.Image.File()), fmt.Sprintf(format, args...)),
-		"bring the lock up to date with: pikelet lock %s", p.Image.File())
+	return fmt.Errorf("%s %w: %s", lock.Name(p.Image.File()), lock.ErrOutdated, fmt.Sprintf(format, args...))
 }
 
 func (p *Plan) openLayer(ctx context.Context, s spec.Layer, cache *fetch.Cache, pinned map[string]string, c *contents) (Layer, error) {
@@ -130,7 +129,7 @@ func (p *Plan) openImage(ctx context.Context, ref string, cache *fetch.Cache, di
 func keptImage(ctx context.Context, kept, digest string, platform oci.Platform) (*oci.Image, error) {
 	img, err := oci.Open(ctx, oci.LayoutPrefix+kept, platform)
 	if err == nil && img.Digest != digest {
-		return nil, fmt.Errorf("digest mismatch in the cache: %s holds %s, want %s; remove it", kept, img.Digest, digest)
+		return nil, hint.Withf(fmt.Errorf("digest mismatch in the cache: %s: got %s, want %s", kept, img.Digest, digest), "remove %s", kept)
 	}
 	return img, err
 }

@@ -4,12 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/pikelet-os/pikelet/builder/fetch"
 	"github.com/pikelet-os/pikelet/builder/lock"
 	"github.com/pikelet-os/pikelet/builder/spec"
-	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 	"github.com/pikelet-os/pikelet/layers/apk"
 )
@@ -90,35 +88,6 @@ func (p *Plan) fromLock(in Inputs) error {
 func missing(err error) bool {
 	var m *fetch.Missing
 	return errors.As(err, &m)
-}
-
-// explain adds to an error about an input that is missing what helps.
-func (p *Plan) explain(err error) error {
-	var m *fetch.Missing
-	if !errors.As(err, &m) {
-		return err
-	}
-	file := p.Image.File()
-	remote := fetch.IsRemote(m.What)
-	var advice string
-	switch {
-	case m.Offline:
-		advice = "build once with the network, or keep the inputs with: pikelet vendor " + file + " DIR"
-	case strings.HasSuffix(m.What, ".apk") && remote:
-		advice = "mirrors drop superseded packages: pikelet lock " + file + " chooses anew, and pikelet vendor " + file + " DIR keeps copies"
-	case strings.HasSuffix(m.What, ".apk"):
-		advice = "pikelet lock " + file + " chooses among the packages that are there"
-	case strings.HasSuffix(m.What, indexFile) && remote:
-		advice = "check the repository's url in " + file + ", and mirror and alpine if it is made of them: " +
-			Arch + "/" + indexFile + " is added to it"
-	case strings.HasSuffix(m.What, indexFile):
-		advice = "the repository's url in " + file + " is taken for a directory: one on a server begins with http:// or https://"
-	case remote:
-		advice = "check the address: the file may have been withdrawn"
-	default:
-		advice = "that is taken for a file on this computer: the address of one on a server begins with http:// or https://"
-	}
-	return hint.With(err, advice)
 }
 
 // indexFile is what the index of a repository is called.

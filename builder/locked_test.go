@@ -2,7 +2,6 @@ package builder
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,10 +12,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 
-	"github.com/pikelet-os/pikelet/builder/fetch"
 	"github.com/pikelet-os/pikelet/builder/lock"
 	"github.com/pikelet-os/pikelet/builder/spec"
-	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/layers/apk"
 	"github.com/pikelet-os/pikelet/layers/oci"
 )
@@ -65,7 +62,7 @@ func TestLockedInputs(t *testing.T) {
 		want   string
 	}{
 		"the same":       {func(*Plan, *lock.File) {}, ""},
-		"another file":   {func(*Plan, *lock.File) { write("changed") }, "the layer folder " + dir + " is sha256:"},
+		"another file":   {func(*Plan, *lock.File) { write("changed") }, "the layer " + first.Layers[0].source() + " is sha256:"},
 		"another digest": {func(_ *Plan, l *lock.File) { l.Layers[0].Digest = "sha256:00" }, "the lock has sha256:00"},
 		"another name":   {func(_ *Plan, l *lock.File) { l.Layers[0].Name = "other" }, "the lock has no layer"},
 		"no layer":       {func(_ *Plan, l *lock.File) { l.Layers = nil }, "the spec has 1 layers, the lock 0"},
@@ -110,27 +107,5 @@ func TestKeptImages(t *testing.T) {
 	if _, err := keptImage(context.Background(), dir, "sha256:00", platform); err == nil ||
 		!strings.Contains(err.Error(), "digest mismatch in the cache") {
 		t.Errorf("another: %v", err)
-	}
-}
-
-// TestHintsOfMissingInputs: what to do about an input that is missing depends on
-// what it is and where it should be.
-func TestHintsOfMissingInputs(t *testing.T) {
-	p := &Plan{Image: &spec.Image{}}
-	for what, want := range map[string]string{
-		"https://mirror.example/main/aarch64/a-1-r0.apk":      "mirrors drop superseded packages",
-		"repo/aarch64/a-1-r0.apk":                             "among the packages that are there",
-		"https://mirror.example/mian/aarch64/APKINDEX.tar.gz": "check the repository's url",
-		"repo/aarch64/APKINDEX.tar.gz":                        "taken for a directory",
-		"https://k3s.example/k3s-arm64":                       "check the address",
-		"v1.33.5+k3s1":                                        "taken for a file on this computer",
-	} {
-		err := fmt.Errorf("the server answered: %w", &fetch.Missing{What: what})
-		if got := strings.Join(hint.Of(p.explain(err)), ""); !strings.Contains(got, want) {
-			t.Errorf("%s: got the hint %q, want %q", what, got, want)
-		}
-	}
-	if got := strings.Join(hint.Of(p.explain(&fetch.Missing{What: "http://x/y.apk", Offline: true})), ""); !strings.Contains(got, "build once with the network") {
-		t.Errorf("offline: %q", got)
 	}
 }

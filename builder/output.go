@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/pikelet-os/pikelet/builder/spec"
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 )
 
 // workPrefix begins the names of directories builds work in, below the output
@@ -29,13 +30,13 @@ func checkOutput(img *spec.Image, dir string) error {
 		if l.Folder == "" {
 			continue
 		}
-		folder, err := real(img.Path(l.Folder))
+		layer, err := real(img.Path(l.Folder))
 		if err != nil {
 			return err
 		}
-		if rel, err := filepath.Rel(folder, out); err == nil && filepath.IsLocal(rel) {
-			return fmt.Errorf("the output directory %s lies in %s, which is layers[%d].folder: the image would contain itself; name an "+
-				"output directory outside of it", dir, l.Folder, i)
+		if rel, err := filepath.Rel(layer, out); err == nil && filepath.IsLocal(rel) {
+			err := fmt.Errorf("output directory %q lies in %q, which is layers[%d].folder: the image would contain itself", dir, l.Folder, i)
+			return hint.With(err, "choose an output directory outside of it")
 		}
 	}
 	return nil
@@ -72,7 +73,7 @@ func openOutput(dir string) (work string, done func(), err error) {
 	}
 	if !tryLock(lock) || !same(lock) {
 		lock.Close()
-		return "", nil, fmt.Errorf("another build is writing to %s; give this one another output directory", dir)
+		return "", nil, hint.With(fmt.Errorf("another build is writing to output directory %q", dir), "choose another output directory")
 	}
 	unlock := func() {
 		os.Remove(lock.Name())
@@ -134,12 +135,12 @@ func publish(work, dir string) error {
 // the two change places: there is always one of them, and ext4 does not
 // write out gigabytes before it goes on, as it does when a file is renamed
 // over another.
-func replace(from, to string, folder bool) error {
+func replace(from, to string, directory bool) error {
 	err := exchange(from, to)
 	if err == nil {
 		return nil
 	}
-	if folder && !errors.Is(err, fs.ErrNotExist) { // no directory may be in the way of another
+	if directory && !errors.Is(err, fs.ErrNotExist) { // no directory may be in the way of another
 		aside := filepath.Join(filepath.Dir(from), ".old-"+filepath.Base(from))
 		if err := os.Rename(to, aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err

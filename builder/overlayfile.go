@@ -112,7 +112,7 @@ func unpackK3s(name string, to *store.File, source string) (layers.Part, error) 
 	for at := 0; ; at++ {
 		i := bytes.Index(b[at:], zstdMagic)
 		if i < 0 {
-			return nil, errors.New("no archive found in it, as there is in a release of k3s (the file k3s-arm64)")
+			return nil, errors.New("no archive found; want a release of k3s, such as the file k3s-arm64")
 		}
 		at += i
 		if p, err := readInner(b[at:], to, source); err == nil {

@@ -18,10 +18,10 @@ type Artifact struct {
 
 func blobsOf(dir string) image.Blobs { return image.Blobs(filepath.Join(dir, "blobs", "sha256")) }
 
-// Pack writes root and boot files as a signed OCI layout into dir, which must not
+// pack writes root and boot files as a signed OCI layout into dir, which must not
 // exist, with the bill of materials beside. m describes all of them; root is the
 // path of the sealed root, which is moved, not copied.
-func Pack(m *image.Manifest, root string, boot *Boot, sbom []byte, key *ecdsa.PrivateKey, dir string) (*Artifact, error) {
+func pack(m *image.Manifest, root string, boot *bootFiles, sbom []byte, key *ecdsa.PrivateKey, dir string) (*Artifact, error) {
 	if err := os.MkdirAll(filepath.Join(dir, "blobs", "sha256"), 0o755); err != nil {
 		return nil, err
 	}
@@ -47,7 +47,7 @@ func Pack(m *image.Manifest, root string, boot *Boot, sbom []byte, key *ecdsa.Pr
 
 // newManifest describes an image whose root is laid out. What is not known before
 // the root is written, its digest and its verity hash, seal adds.
-func newManifest(p *Plan, root *rootPlan, boot *Boot) *image.Manifest {
+func newManifest(p *Plan, root *rootPlan, boot *bootFiles) *image.Manifest {
 	m := &image.Manifest{
 		Format: image.Format, Stream: p.Image.Stream, Release: p.Image.Release, BuildID: p.BuildID, Epoch: p.Epoch,
 		Arch: ociArch, Boards: p.Image.Boards, SlotSize: int64(p.Image.SlotSize),

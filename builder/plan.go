@@ -47,7 +47,7 @@ type Plan struct {
 	// Inventory is the file of node configs that goes into the image; nil for
 	// none.
 	Inventory []byte
-	Words     []string // kernel words, without the slot's
+	Words     []string // of the kernel command line, without those of the slot
 	Keys      []string // PEM public keys that may sign
 	Epoch     int64    // seconds since 1970
 	// Newest is when the newest package of each repository's index was built,
@@ -69,7 +69,8 @@ type Package struct {
 func (p Package) vendored() string { return Arch + "/" + p.FileName() }
 
 // Resolve pins every input of the build: as the lock says, or, without one,
-// by reading the repositories' indexes.
+// by reading the repositories' indexes. The error wraps lock.ErrOutdated where the
+// lock does not fit the spec, and a *fetch.Missing where an input cannot be had.
 func Resolve(ctx context.Context, img *spec.Image, in Inputs) (*Plan, error) {
 	return resolve(ctx, img, in, nil)
 }
@@ -247,7 +248,7 @@ func (p *Plan) choose(ctx context.Context, cache *fetch.Cache) error {
 	for i, r := range p.Image.Repositories {
 		b, err := cache.Read(ctx, urls[i]+"/"+Arch+"/"+indexFile, maxIndexFile)
 		if err != nil {
-			return fmt.Errorf("repository %s: %w", r.URL, p.explain(err))
+			return fmt.Errorf("repository %s: %w", r.URL, err)
 		}
 		index, err := apk.ReadIndex(b, rings[i])
 		if err != nil {

@@ -94,22 +94,23 @@ func TestAccountNumbersDoNotDependOnOthers(t *testing.T) {
 	a := readAccounts(rootWith(t), map[string]int{"one": 500, "two": 500}, time.Unix(0, 0))
 	a.addGroup("one", "")
 	if err := a.addGroup("two", ""); err == nil || !strings.Contains(err.Error(), "two and one both get the number 500") ||
-		!strings.Contains(err.Error(), "ids: {two: 501}") {
+		!strings.Contains(withHints(err), "ids: {two: 501}") {
 		t.Errorf("two accounts with one number: %v", err)
 	}
 }
 
 // TestOwnersAPersonNames: an account's name, a number, or an error.
 func TestOwnersAPersonNames(t *testing.T) {
-	for owner, want := range map[string]int{"root": 0, "1234": 1234, "nobody-here": -1} {
+	for owner, want := range map[string]int{"root": 0, "1234": 1234, "no-such-user": -1} {
 		tree := rootWith(t)
-		if err := tree.AddFile(tar.Header{Name: "etc/x", Mode: 0o644, Uid: 7, Uname: owner, Gname: "shadow"}, "folder files", nil); err != nil {
+		h := tar.Header{Name: "etc/x", Mode: 0o644, Uid: 7, Uname: owner, Gname: "shadow"}
+		if err := tree.AddFile(h, "directory files", nil); err != nil {
 			t.Fatal(err)
 		}
 		err := readAccounts(tree, nil, time.Unix(0, 0)).own(tree, true)
 		if want < 0 {
 			if err == nil || !strings.Contains(err.Error(),
-				"folder files: /etc/x is to belong to \"nobody-here\", an account the image does not have") {
+				"directory files: the owner of /etc/x is \"no-such-user\", an account the image does not have") {
 				t.Errorf("%s: %v", owner, err)
 			}
 			continue

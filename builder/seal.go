@@ -27,7 +27,8 @@ type rootPlan struct {
 // planRoot lays out the tree as a root. What lies below /boot stays out: it
 // goes into the slot beside the root.
 func planRoot(t *layers.Tree, epoch int64, workers int, c *contents) (*rootPlan, error) {
-	img, err := squashfs.Plan(rootEntries(t), c, squashfs.Options{Compression: c.pool.Compression, Time: time.Unix(epoch, 0), Workers: workers})
+	o := squashfs.Options{Compression: c.pool.Compression, Time: time.Unix(epoch, 0), Workers: workers}
+	img, err := squashfs.Plan(rootEntries(t), c, o)
 	return &rootPlan{img, c.pool.Compression}, err
 }
 
@@ -63,7 +64,7 @@ func (s sealed) addTo(m *image.Manifest) {
 // pass over blocks that were compressed as the tree came together. Both hashes
 // ride on that pass.
 func seal(ctx context.Context, p *rootPlan, file string, places []*rootPlace, in Inputs) (sealed, error) {
-	m := in.step(ctx, "writing the root", p.img.Size)
+	m := in.step("writing the root", p.img.Size)
 	f, err := os.Create(file)
 	if err != nil {
 		return sealed{}, err
@@ -75,7 +76,7 @@ func seal(ctx context.Context, p *rootPlan, file string, places []*rootPlace, in
 	for _, to := range places {
 		takers = append(takers, to)
 	}
-	s := newStream(ctx, append(takers, meteredWriter{io.Discard, m})...)
+	s := newStream(ctx, append(takers, meteredWriter{m})...)
 	_, err = p.img.WriteTo(s)
 	if cerr := s.Close(); err == nil {
 		err = cerr
@@ -101,7 +102,7 @@ func seal(ctx context.Context, p *rootPlan, file string, places []*rootPlace, in
 type rootPlace struct {
 	f        *os.File
 	at       int64
-	uncached bool // nobody will read it soon
+	uncached bool // not read back soon
 }
 
 func (p *rootPlace) Write(b []byte) (int, error) {
@@ -114,8 +115,8 @@ func (p *rootPlace) Write(b []byte) (int, error) {
 }
 
 // rootEntries lists the tree as the root has it. Of the names a file has, the
-// first in the root is the file, and the others are hard links to it: names
-// below /boot do not count.
+// first in the root is the file, and the others are hard links to it. Names
+// below /boot are not in the root.
 func rootEntries(t *layers.Tree) []squashfs.Entry {
 	list := slices.DeleteFunc(t.Entries(), func(e *layers.Entry) bool { return strings.HasPrefix(e.Name, "boot/") })
 	links := layers.HardLinks(list)

@@ -10,12 +10,12 @@ import (
 // its own: an image is written and hashed while it comes, by as many cores as
 // it has uses.
 type stream struct {
-	ctx   context.Context
-	part  *chunk
-	free  chan *chunk
-	to    []chan *chunk
-	done  sync.WaitGroup
-	fails []error
+	cancelled func() error
+	part      *chunk
+	free      chan *chunk
+	to        []chan *chunk
+	done      sync.WaitGroup
+	fails     []error
 }
 
 // chunk is so many bytes on their way to all takers.
@@ -31,8 +31,9 @@ const (
 	chunks    = 6
 )
 
+// newStream returns a stream to so many takers, whose Write fails once ctx is done.
 func newStream(ctx context.Context, takers ...io.Writer) *stream {
-	s := &stream{ctx: ctx, free: make(chan *chunk, chunks), fails: make([]error, len(takers))}
+	s := &stream{cancelled: ctx.Err, free: make(chan *chunk, chunks), fails: make([]error, len(takers))}
 	for range chunks {
 		s.free <- &chunk{b: make([]byte, 0, chunkSize)}
 	}
@@ -53,12 +54,12 @@ func newStream(ctx context.Context, takers ...io.Writer) *stream {
 	return s
 }
 
-// Write takes bytes; an error of a taker is Close's to tell.
+// Write hands bytes to the takers. Close returns their errors.
 func (s *stream) Write(p []byte) (int, error) {
 	n := len(p)
 	for len(p) > 0 {
 		if s.part == nil {
-			if err := s.ctx.Err(); err != nil {
+			if err := s.cancelled(); err != nil {
 				return 0, err
 			}
 			s.part = <-s.free

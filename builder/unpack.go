@@ -27,7 +27,7 @@ func unpack(ctx context.Context, p *Plan, in Inputs, c *contents) (packages []*p
 	for _, pkg := range p.Packages {
 		total += pkg.Size
 	}
-	m := in.step(ctx, "unpacking packages", total)
+	m := in.step("unpacking packages", total)
 	packages, found = make([]*part, len(p.Packages)), make([][]layers.Part, len(p.Layers))
 	fetched = make([][]layers.Part, len(p.Overlays))
 	group, ctx := errgroup.WithContext(ctx)
@@ -37,7 +37,7 @@ func unpack(ctx context.Context, p *Plan, in Inputs, c *contents) (packages []*p
 		group.Go(func() error {
 			var err error
 			if packages[i], err = pkg.load(ctx, in, c, turn); err != nil {
-				return p.explain(err)
+				return err
 			}
 			m.add(pkg.Size)
 			return nil
@@ -58,7 +58,7 @@ func unpack(ctx context.Context, p *Plan, in Inputs, c *contents) (packages []*p
 			group.Go(func() error {
 				var err error
 				if fetched[i][n], err = p.fetch(ctx, in, o, f, c); err != nil {
-					return fmt.Errorf("overlay %s: %w", o.Name, p.explain(err))
+					return fmt.Errorf("overlay %s: %w", o.Name, err)
 				}
 				return nil
 			})

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path"
 	"path/filepath"
@@ -28,12 +29,12 @@ func vendoredLayer(digest string) string {
 // Vendor copies every input that a build would fetch into dir: packages as a
 // repository whose index key signs, and OCI layers. Each package is checked
 // before it is kept. What else lies in dir stays.
-func (p *Plan) Vendor(ctx context.Context, cache *fetch.Cache, dir string, key *apk.Key, report func(string)) error {
+func (p *Plan) Vendor(ctx context.Context, cache *fetch.Cache, dir string, key *apk.Key, log *slog.Logger) error {
 	index := &apk.Index{Description: "Inputs of the image " + p.Image.Name}
 	for _, pkg := range p.Packages {
 		record, err := p.vendorPackage(ctx, cache, pkg, dir)
 		if err != nil {
-			return p.explain(err)
+			return err
 		}
 		index.Packages = append(index.Packages, record)
 	}
@@ -51,17 +52,17 @@ func (p *Plan) Vendor(ctx context.Context, cache *fetch.Cache, dir string, key *
 	if err := writeWhole(filepath.Join(dir, key.Name), bytes.NewReader(public)); err != nil {
 		return err
 	}
-	report(fmt.Sprintf("%d packages in %s", len(index.Packages), dir))
+	log.Info("vendored packages", "count", len(index.Packages), "directory", dir)
 	for _, o := range p.Overlays {
 		for _, f := range o.Fetch {
 			from, err := p.pinned(ctx, cache, f)
 			if err != nil {
-				return fmt.Errorf("overlay %s: %w", o.Name, p.explain(err))
+				return fmt.Errorf("overlay %s: %w", o.Name, err)
 			}
 			if err := copyWhole(filepath.Join(dir, filepath.FromSlash(vendoredFile(f))), from); err != nil {
 				return err
 			}
-			report(fmt.Sprintf("%s of overlay %s in %s", path.Base(f.URL), o.Name, dir))
+			log.Info("vendored a file", "file", path.Base(f.URL), "overlay", o.Name, "directory", dir)
 		}
 	}
 	for _, l := range p.Layers {
@@ -71,7 +72,7 @@ func (p *Plan) Vendor(ctx context.Context, cache *fetch.Cache, dir string, key *
 		if err := l.vendor(dir); err != nil {
 			return fmt.Errorf("%s: %w", l.source(), err)
 		}
-		report(l.source() + " in " + dir)
+		log.Info("vendored a layer", "layer", l.source(), "directory", dir)
 	}
 	return nil
 }

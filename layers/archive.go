@@ -15,6 +15,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
 
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/layers/store"
 	"github.com/pikelet-os/pikelet/layers/tarball"
 )
@@ -133,7 +134,8 @@ type zstdReader struct{ io.ReadCloser }
 func (z zstdReader) Read(p []byte) (int, error) {
 	n, err := z.ReadCloser.Read(p)
 	if errors.Is(err, zstd.ErrWindowSizeExceeded) {
-		err = fmt.Errorf("the zstd window is larger than %d MiB; compress it with zstd --long=27 or less: %w", zstdWindow>>20, err)
+		err = hint.With(fmt.Errorf("the zstd window is larger than %d MiB: %w", zstdWindow>>20, err),
+			"compress the archive with a window of 128 MiB or less, as zstd --long=27 does")
 	}
 	return n, err
 }

@@ -50,7 +50,7 @@ func TestHardLinksAreBoundWhenPlaced(t *testing.T) {
 		{"target overwritten", []func(*Tree) error{file("a", "old"), link(tar.TypeLink, "z", "a"), file("a", "new")}},
 		{"target removed", []func(*Tree) error{file("a", "old"), link(tar.TypeLink, "z", "a"),
 			func(tree *Tree) error { tree.Remove("a"); return nil }}},
-		{"target turned into a folder", []func(*Tree) error{file("a", "old"), link(tar.TypeLink, "z", "a"), func(tree *Tree) error {
+		{"target turned into a directory", []func(*Tree) error{file("a", "old"), link(tar.TypeLink, "z", "a"), func(tree *Tree) error {
 			return tree.PlaceOver(&Entry{Header: tar.Header{Typeflag: tar.TypeDir, Name: "a", Mode: 0o755}})
 		}}},
 		{"target turned into a link to the link", []func(*Tree) error{file("a", "old"), link(tar.TypeLink, "z", "a"),
@@ -58,7 +58,7 @@ func TestHardLinksAreBoundWhenPlaced(t *testing.T) {
 		{"link to itself", []func(*Tree) error{file("z", "old"), link(tar.TypeLink, "z", "z")}},
 		{"link to a link", []func(*Tree) error{file("a", "old"), link(tar.TypeLink, "b", "a"), link(tar.TypeLink, "z", "b")}},
 		{"link before its target by name", []func(*Tree) error{file("zz", "old"), link(tar.TypeLink, "z", "zz")}},
-		{"link through a symbolic link of a folder", []func(*Tree) error{file("d/a", "old"), link(tar.TypeSymlink, "e", "d"),
+		{"link through a symbolic link to a directory", []func(*Tree) error{file("d/a", "old"), link(tar.TypeSymlink, "e", "d"),
 			link(tar.TypeLink, "z", "e/a")}},
 	} {
 		tree := newTree(t)

@@ -6,6 +6,8 @@ import (
 	"math"
 	"strings"
 	"time"
+
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 )
 
 // control reports whether s has an ASCII control character. apk's database
@@ -17,7 +19,7 @@ func control(s string) bool {
 // checkNames refuses an entry whose names no listing can hold.
 func checkNames(h *tar.Header) error {
 	if control(h.Name) {
-		return fmt.Errorf("the file name %q has a control character; rename the file", h.Name)
+		return hint.With(fmt.Errorf("the file name %q has a control character", h.Name), "rename the file")
 	}
 	if h.Typeflag == tar.TypeSymlink && control(h.Linkname) {
 		return fmt.Errorf("%q: the link target %q has a control character", h.Name, h.Linkname)

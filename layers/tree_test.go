@@ -71,12 +71,12 @@ func TestTreeRefuses(t *testing.T) {
 	add(t, tree, tar.Header{Typeflag: tar.TypeReg, Name: "f", Mode: 0o644}, "x")
 	add(t, tree, tar.Header{Typeflag: tar.TypeSymlink, Name: "loop", Linkname: "loop/x"}, "")
 	for what, h := range map[string]tar.Header{
-		"a file over a folder": {Typeflag: tar.TypeReg, Name: "d"},
-		"a folder over a file": {Typeflag: tar.TypeDir, Name: "f"},
-		"links in a circle":    {Typeflag: tar.TypeReg, Name: "loop/y"},
-		"a link to nothing":    {Typeflag: tar.TypeLink, Name: "h", Linkname: "ghost"},
-		"a link to a folder":   {Typeflag: tar.TypeLink, Name: "h", Linkname: "d"},
-		"less than announced":  {Typeflag: tar.TypeReg, Name: "s", Size: 5},
+		"a file over a directory": {Typeflag: tar.TypeReg, Name: "d"},
+		"a directory over a file": {Typeflag: tar.TypeDir, Name: "f"},
+		"links in a circle":       {Typeflag: tar.TypeReg, Name: "loop/y"},
+		"a link to nothing":       {Typeflag: tar.TypeLink, Name: "h", Linkname: "ghost"},
+		"a link to a directory":   {Typeflag: tar.TypeLink, Name: "h", Linkname: "d"},
+		"less than announced":     {Typeflag: tar.TypeReg, Name: "s", Size: 5},
 	} {
 		if err := tree.Add(h, "test", strings.NewReader("")); err == nil {
 			t.Errorf("%s: no error", what)

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 )
 
 // maxDictionary is the largest LZMA2 dictionary xz presets use (-9); the
@@ -119,7 +121,7 @@ func (x *xzChecker) header() error {
 		}
 	}
 	if b[1]&3 != 0 || len(fields) < 3 || fields[0] != xzFilterLZMA2 || fields[1] != 1 {
-		return errors.New("reading an xz archive: unsupported filters, want LZMA2; compress it with xz -6")
+		return hint.With(errors.New("reading an xz archive: unsupported filters, want LZMA2"), "compress the archive with xz -6")
 	}
 	bits := fields[2]
 	if bits > 40 {

@@ -102,7 +102,7 @@ func TestClash(t *testing.T) {
 	}
 }
 
-// TestEmbedded: what is shipped loads, and ssh lets nobody in by password.
+// TestEmbedded: what is shipped loads, and ssh refuses passwords.
 func TestEmbedded(t *testing.T) {
 	if got := strings.Join(Names(), " "); got != "base chrony iscsi k3s metallb seed-node ssh wifi" {
 		t.Errorf("embedded: %s", got)

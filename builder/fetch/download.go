@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/image/registry"
 )
 
@@ -58,7 +59,7 @@ func final(err error, at int64) bool {
 // open asks for the file, from an offset on.
 func (d *download) open(ctx context.Context, at int64) (io.ReadCloser, int64, error) {
 	if host, has := hasLogin(d.url); has {
-		return nil, 0, permanent{fmt.Errorf(errLogin, host)}
+		return nil, 0, permanent{loginInAddress(host)}
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.url, nil)
 	if err != nil {
@@ -94,7 +95,7 @@ func (d *download) accept(resp *http.Response, at int64, loggedIn bool) error {
 	if version == "" || strings.HasPrefix(version, "W/") { // a weak one does not vouch for bytes
 		version = resp.Header.Get("Last-Modified")
 	}
-	changed := permanent{fmt.Errorf("downloading %s: the file changed during the download; run this again", d.url)}
+	changed := permanent{hint.With(fmt.Errorf("downloading %s: the file changed during the download", d.url), "run this again")}
 	switch code := resp.StatusCode; {
 	case at > 0 && code == http.StatusPartialContent:
 		var first, last, total int64
@@ -120,19 +121,18 @@ func (d *download) accept(resp *http.Response, at int64, loggedIn bool) error {
 	case code == http.StatusNotFound, code == http.StatusGone:
 		return permanent{fmt.Errorf("the server answered %s: %w", resp.Status, &Missing{What: d.url})}
 	}
-	text := fmt.Sprintf("downloading %s: the server answered %s", d.url, resp.Status)
+	err := &statusError{resp.StatusCode, fmt.Sprintf("downloading %s: the server answered %s", d.url, resp.Status)}
 	switch code := resp.StatusCode; {
 	case (code == http.StatusUnauthorized || code == http.StatusForbidden) && loggedIn:
-		text += "; it does not take the login that ~/.netrc, or the file that $NETRC names, has for it"
+		return hint.With(err, "the server refuses the login in ~/.netrc, or in the file that $NETRC names: correct it")
 	case code == http.StatusUnauthorized:
-		text += "; if it wants a login, put a line into ~/.netrc, or the file that $NETRC names: " +
-			"machine " + resp.Request.URL.Hostname() + " login USER password PASSWORD"
+		return hint.With(err, "if the server wants a login, "+fmt.Sprintf(netrcAdvice, resp.Request.URL.Hostname()))
 	}
-	return &statusError{resp.StatusCode, text}
+	return err
 }
 
 // notHTML returns a reader of the same bytes, or an error where they are a web
-// page: that of a captive portal or a proxy, in place of a file that is none.
+// page, as a captive portal or a proxy sends in place of the file.
 func notHTML(r io.ReadCloser, url string) (io.ReadCloser, error) {
 	b := bufio.NewReader(r)
 	head, err := b.Peek(512)
@@ -142,8 +142,8 @@ func notHTML(r io.ReadCloser, url string) (io.ReadCloser, error) {
 	}
 	if strings.HasPrefix(http.DetectContentType(head), "text/html") {
 		r.Close()
-		return nil, fmt.Errorf("reading %s: the server sent a web page (HTML); "+
-			"look at it in a browser: a captive portal or a proxy may want a login", url)
+		return nil, hint.With(fmt.Errorf("reading %s: the server sent a web page (HTML)", url),
+			"look at it in a browser: a captive portal or a proxy may want a login")
 	}
 	return struct {
 		io.Reader

@@ -59,7 +59,7 @@ func TestFileIsDownloadedOnce(t *testing.T) {
 		t.Errorf("a file over the limit: %v", err)
 	}
 	if _, err := c.File(ctx, filepath.Join(dir, "none"), "x", "x", 1); err == nil {
-		t.Error("a folder's missing file: no error")
+		t.Error("a missing file of a directory: no error")
 	}
 }
 
@@ -92,7 +92,8 @@ func TestPinnedIsHashed(t *testing.T) {
 	if _, err := c.Pinned(ctx, s.URL, "chart", strings.Repeat("0", 64), 5); err == nil || !strings.Contains(err.Error(), "sha256 mismatch") {
 		t.Errorf("another digest: %v", err)
 	}
-	if _, err := c.Pinned(ctx, s.URL, "chart", strings.Repeat("1", 64), 4); err == nil || !strings.Contains(err.Error(), "larger than 4 bytes") {
+	_, err = c.Pinned(ctx, s.URL, "chart", strings.Repeat("1", 64), 4)
+	if err == nil || !strings.Contains(err.Error(), "larger than 4 bytes") {
 		t.Errorf("more than the limit: %v", err)
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"path"
 	"strings"
+
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 )
 
 // Login is what a server is told that asks who is there.
@@ -98,17 +100,22 @@ func netrcWords(line string) ([]string, error) {
 			word.WriteByte(line[i])
 		}
 		if i >= len(line) {
-			return nil, errors.New("a quote that does not end")
+			return nil, errors.New("unterminated quote")
 		}
 		words, line = append(words, word.String()), strings.TrimSpace(line[i+1:])
 	}
 	return words, nil
 }
 
-// errLogin is said of addresses with a login in them: they get into locks, logs
-// and errors. It does not quote one.
-const errLogin = "the address holds a user name or a password, which would get into locks and logs; leave it out of the address, " +
-	"and put a line into ~/.netrc, or the file that $NETRC names: machine %s login USER password PASSWORD"
+// netrcAdvice is how to give the login for a host.
+const netrcAdvice = "put a line into ~/.netrc, or the file that $NETRC names: machine %s login USER password PASSWORD"
+
+// loginInAddress is the error for an address with a login in it, which would get
+// into locks, logs and errors. It does not quote the address.
+func loginInAddress(host string) error {
+	return hint.With(errors.New("the address holds a user name or a password, which would get into locks and logs"),
+		"leave it out of the address, and "+fmt.Sprintf(netrcAdvice, host))
+}
 
 // hasLogin reports whether an address has a user name or a password in it, even
 // one that cannot be read otherwise, and the host behind it.
@@ -134,27 +141,28 @@ func hasPort(authority string) bool {
 	return !ok || port != "" && strings.Trim(port, "0123456789") == ""
 }
 
-// CheckAddress says why an address names no repository of packages for an
-// architecture; nil if it may: it is an http(s) address, or a directory. A directory
-// that is there is always one and need not be checked. Nothing is asked of the
+// CheckAddress returns an error for an address that cannot name a repository of
+// packages for an architecture: one that is neither an http(s) address nor a
+// directory. A directory that exists need not be checked. Nothing is asked of the
 // network.
 func CheckAddress(address, arch string) error {
 	if host, has := hasLogin(address); has {
-		return fmt.Errorf(errLogin, host)
+		return loginInAddress(host)
 	}
 	if tag, rest, ok := strings.Cut(address, " "); ok && strings.HasPrefix(tag, "@") {
-		return fmt.Errorf("%q is a line of /etc/apk/repositories; write it as two fields, url: %s and tag: %s",
-			address, strings.TrimSpace(rest), tag[1:])
+		return hint.Withf(fmt.Errorf("%q is a line of /etc/apk/repositories", address),
+			"write it as two fields, url: %s and tag: %s", strings.TrimSpace(rest), tag[1:])
 	}
 	scheme, rest, ok := strings.Cut(address, ":/")
 	switch {
 	case ok && strings.EqualFold(scheme, "file"):
-		return fmt.Errorf("%q: write the directory alone: %s", address, "/"+strings.TrimLeft(rest, "/"))
+		return hint.Withf(fmt.Errorf("unsupported address %q", address),
+			"write the directory alone: /%s", strings.TrimLeft(rest, "/"))
 	case ok && (!IsRemote(address)) && !strings.ContainsAny(scheme, "/."):
-		return fmt.Errorf("%q: want an address that begins with http:// or https://, or a directory", address)
+		return fmt.Errorf("unsupported address %q: want one that begins with http:// or https://, or a directory", address)
 	case !ok && looksLikeHost(address):
-		return fmt.Errorf("%q is taken for a directory, which is not there; if it is a server's address, "+
-			"write http:// or https:// in front", address)
+		return hint.With(fmt.Errorf("directory %q not found", address),
+			"if this is a server's address, write http:// or https:// in front")
 	}
 	if !IsRemote(address) {
 		return nil
@@ -166,7 +174,7 @@ func CheckAddress(address, arch string) error {
 	case u.Hostname() == "":
 		return fmt.Errorf("%q names no host", address)
 	case path.Base(u.Path) == arch:
-		return fmt.Errorf("%q: leave out /%s at the end: Pikelet adds that", address, arch)
+		return hint.Withf(fmt.Errorf("address %q ends with the architecture", address), "leave out /%s at the end: Pikelet adds it", arch)
 	}
 	return nil
 }

@@ -26,7 +26,7 @@ func (s *Slot) read(work string) {
 	problem := func(format string, args ...any) { s.Problems = append(s.Problems, fmt.Sprintf(format, args...)) }
 	var err error
 	if s.Text, err = readFile(s.files, image.ManifestFile, image.MaxManifest); err != nil {
-		problem("it holds no image: %v", err)
+		problem("no image found: %v", err)
 		return
 	}
 	if s.sign, err = readFile(s.files, image.SignatureFile, image.MaxSignature); err != nil {
@@ -56,7 +56,8 @@ func (s *Slot) read(work string) {
 	}
 }
 
-// Trust says whether one of the keys made the slot's signature.
+// Trust returns an error that wraps image.ErrSignature unless one of the keys
+// made the slot's signature.
 func (s *Slot) Trust(keys []*ecdsa.PublicKey) error {
 	_, _, err := image.Verify(s.sign, s.Text, keys)
 	return err
@@ -144,7 +145,7 @@ func (s *Slot) checkRoot(problem func(string, ...any)) {
 	defer f.Close()
 	salt, err := hex.DecodeString(s.Manifest.Root.Salt)
 	if err != nil {
-		problem("its verity salt: %v", err)
+		problem("decoding the verity salt: %v", err)
 		return
 	}
 	h := verity.NewHasher(salt)

@@ -16,6 +16,7 @@ import (
 	"github.com/diskfs/go-diskfs/backend/file"
 	"github.com/diskfs/go-diskfs/filesystem/squashfs"
 
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 	"github.com/pikelet-os/pikelet/internal/shared/image/patch"
 )
@@ -69,7 +70,7 @@ type Diff struct {
 // Compare says what differs from a to b.
 func Compare(a, b *Slot) (*Diff, error) {
 	if a.Manifest == nil || b.Manifest == nil || a.root == "" || b.root == "" {
-		return nil, errors.New("one of the two holds no whole image; pikelet inspect says why")
+		return nil, hint.With(errors.New("comparing slots: one of the two holds no complete image"), "inspect each of the two for the reason")
 	}
 	d := &Diff{Words: minusPlus(strings.Fields(a.Cmdline), strings.Fields(b.Cmdline))}
 	d.Packages = versions(a.Packages, b.Packages)

@@ -107,8 +107,8 @@ func readFile(s source, name string, limit int64) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(r, limit))
 }
 
-// Open looks into a disk image, a device, a build's output folder or an OCI
-// layout. Copies of roots go below work. Close ends it.
+// Open looks into a disk image, a device, a build's output directory or an
+// OCI layout. Copies of roots go below work. Close ends it.
 func Open(path, work string) (*Image, error) {
 	st, err := os.Stat(path)
 	if err != nil {
@@ -116,7 +116,7 @@ func Open(path, work string) (*Image, error) {
 	}
 	img := &Image{Path: path}
 	if st.IsDir() {
-		err = img.openFolder(path)
+		err = img.openDir(path)
 	} else {
 		err = img.openCard(path)
 	}
@@ -137,7 +137,7 @@ func (img *Image) Close() {
 	}
 }
 
-func (img *Image) openFolder(dir string) error {
+func (img *Image) openDir(dir string) error {
 	for _, try := range []string{filepath.Join(dir, "artifact"), dir} {
 		if _, err := os.Stat(filepath.Join(try, "oci-layout")); err == nil {
 			files, err := openLayout(try)
@@ -148,7 +148,7 @@ func (img *Image) openFolder(dir string) error {
 			return nil
 		}
 	}
-	return errors.New("it holds no OCI layout; want a build's output folder, a layout, a disk image or a device")
+	return errors.New("no OCI layout found; want a build's output directory, a layout, a disk image or a device")
 }
 
 // names of a card's partitions, by number.
@@ -165,11 +165,11 @@ func (img *Image) openCard(path string) error {
 	img.close = append(img.close, func() { d.Close() })
 	table, err := d.GetPartitionTable()
 	if err != nil {
-		return fmt.Errorf("reading its partition table: %w", err)
+		return fmt.Errorf("reading the partition table: %w", err)
 	}
 	m, ok := table.(*mbr.Table)
 	if !ok {
-		return errors.New("it has a GPT; Pikelet's cards have an MBR")
+		return errors.New("partition table mismatch: got GPT, want MBR")
 	}
 	for i, p := range m.Partitions {
 		if i < 4 && p.Size > 0 {
@@ -177,7 +177,7 @@ func (img *Image) openCard(path string) error {
 		}
 	}
 	if len(img.Partitions) < 3 {
-		return fmt.Errorf("it has %d partitions; Pikelet's cards have four", len(img.Partitions))
+		return fmt.Errorf("partition count mismatch: got %d, want 4", len(img.Partitions))
 	}
 	if fs, err := d.GetFilesystem(1); err == nil {
 		if b, err := readFile(fatFiles{fs}, "autoboot.txt", 4096); err == nil {
@@ -190,7 +190,7 @@ func (img *Image) openCard(path string) error {
 		s := &Slot{Name: string(l)}
 		fs, err := d.GetFilesystem(l.Partition())
 		if err != nil {
-			s.Problems = append(s.Problems, fmt.Sprintf("it is no FAT: %v", err))
+			s.Problems = append(s.Problems, fmt.Sprintf("the slot has no FAT file system: %v", err))
 		} else {
 			s.files = fatFiles{fs}
 		}
@@ -199,7 +199,7 @@ func (img *Image) openCard(path string) error {
 	return nil
 }
 
-// finished says whether a card is one whose flashing was interrupted.
+// finished returns an error for a card whose flashing was interrupted.
 func finished(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
@@ -249,7 +249,7 @@ func (l *layoutFiles) open(name string) (io.ReadCloser, int64, error) {
 	}
 	d, ok := l.blobs[name]
 	if !ok {
-		return nil, 0, fmt.Errorf("it has no file %s", name)
+		return nil, 0, fmt.Errorf("file %s: %w", name, fs.ErrNotExist)
 	}
 	size, err := l.layout.Size(d.Digest)
 	if err != nil {
@@ -274,7 +274,7 @@ func openLayout(dir string) (*layoutFiles, error) {
 			return nil, err
 		}
 		if len(index.Manifests) != 1 {
-			return nil, fmt.Errorf("its index names %d images; want one", len(index.Manifests))
+			return nil, fmt.Errorf("image count mismatch in the layout's index: got %d, want 1", len(index.Manifests))
 		}
 		if d, b, err = l.layout.Manifest(ctx, index.Manifests[0].Digest); err != nil {
 			return nil, err

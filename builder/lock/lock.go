@@ -57,7 +57,7 @@ type Package struct {
 
 // Layer is one pinned layer or overlay.
 type Layer struct {
-	Kind   string `yaml:"kind"` // folder, tar, oci or overlay
+	Kind   string `yaml:"kind"` // "folder", "tar", "oci" or "overlay"
 	Name   string `yaml:"name"` // as the spec says it
 	Digest string `yaml:"digest"`
 }
@@ -82,6 +82,9 @@ func (f *File) Encode() ([]byte, error) {
 // versions took. Whoever sees the lock has it, so it is neither used nor quoted.
 var loginForm = regexp.MustCompile(`://[^/]*@`)
 
+// ErrOutdated is returned for a lock whose spec asks for other inputs.
+var ErrOutdated = errors.New("does not fit the spec")
+
 // Decode reads a lock strictly: unknown fields, another format, and a lock that
 // does not pin every input are errors.
 func Decode(b []byte) (*File, error) {
@@ -95,7 +98,7 @@ func Decode(b []byte) (*File, error) {
 		return nil, fmt.Errorf("reading the lock: %w", err)
 	}
 	if err := f.check(); err != nil {
-		return nil, hint.With(fmt.Errorf("reading the lock: %w", err), "write a new lock with pikelet lock")
+		return nil, hint.With(fmt.Errorf("reading the lock: %w", err), "write a new lock")
 	}
 	return &f, nil
 }
@@ -168,17 +171,17 @@ func (f *File) Save(spec string) error {
 }
 
 // Older returns an error where a repository shows an older index to now than it
-// did to old, which may be nil: one of a mirror that is behind, or one that
-// somebody kept, with the flaws of its packages, and shows again.
+// did to old, which may be nil: the mirror is behind, or an attacker replays an
+// index whose packages have known flaws.
 func Older(old, now *File) error {
 	if old == nil {
 		return nil
 	}
 	for _, name := range slices.Sorted(maps.Keys(now.Newest)) {
 		if was := old.Newest[name]; now.Newest[name] < was {
-			return fmt.Errorf("repository %s: its index is older than the one the lock was made with (newest package of %s, then of %s): "+
-				"the mirror is behind, or shows an old index; ask another mirror, or remove the lock to take it all the same",
-				name, day(now.Newest[name]), day(was))
+			err := fmt.Errorf("repository %s: the index is older than the one the lock was made with (newest package of %s, then of %s): "+
+				"the mirror is behind, or shows an old index", name, day(now.Newest[name]), day(was))
+			return hint.With(err, "ask another mirror, or remove the lock to take the old index all the same")
 		}
 	}
 	return nil

@@ -51,7 +51,8 @@ func TestChanges(t *testing.T) {
 	now.Packages[1] = Package{"linux-lts", "6.6-r0", "aarch64", "x", "Q1z=", 1}
 	now.Layers[0].Digest = "sha256:dd"
 	now.Tool = "v2"
-	want := "~ busybox 1.37.0-r6 -> 1.37.0-r7\n+ linux-lts 6.6-r0\n- linux-rpi 6.12.51-r0\n~ folder files: other contents\n~ tool v1 -> v2"
+	want := "~ busybox 1.37.0-r6 -> 1.37.0-r7\n+ linux-lts 6.6-r0\n- linux-rpi 6.12.51-r0\n~ " +
+		now.Layers[0].Kind + " files: other contents\n~ tool v1 -> v2"
 	if got := strings.Join(Changes(sample(), now), "\n"); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
@@ -77,8 +78,8 @@ func TestOlder(t *testing.T) {
 		"the same":           {old, old, ""},
 		"newer, and another": {old, with(map[string]int64{"a": 1795219201, "b": 5, "c": 1}), ""},
 		"older": {old, with(map[string]int64{"a": 1795219199, "b": 6}),
-			"repository a: its index is older than the one the lock was made with (newest package of 2026-11-20 23:59, then of 2026-11-21 00:00)"},
-		"without a time any more": {old, with(map[string]int64{"b": 0}), "repository b: its index is older"},
+			"repository a: the index is older than the one the lock was made with (newest package of 2026-11-20 23:59, then of 2026-11-21 00:00)"},
+		"without a time any more": {old, with(map[string]int64{"b": 0}), "repository b: the index is older"},
 	} {
 		if err := Older(c.old, c.now); (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", what, err, c.want)
@@ -120,7 +121,7 @@ func TestDecodeRefuses(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Decode(b); !slices.Contains(hint.Of(err), "write a new lock with pikelet lock") ||
+		if _, err := Decode(b); !slices.Contains(hint.Of(err), "write a new lock") ||
 			strings.Contains(err.Error(), "s3cret") {
 			t.Errorf("%s: %v", what, err)
 		}
@@ -150,7 +151,7 @@ func TestSaveIsWholeOrNot(t *testing.T) {
 		t.Errorf("left %v", left)
 	}
 	if err := sample().Save(filepath.Join(t.TempDir(), "none", "image.yaml")); err == nil {
-		t.Error("saved into a folder that is not there")
+		t.Error("saved into a directory that does not exist")
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/pikelet-os/pikelet/boards"
 	"github.com/pikelet-os/pikelet/builder/fetch"
 	"github.com/pikelet-os/pikelet/internal/shared/disk"
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 	"github.com/pikelet-os/pikelet/internal/shared/squashfs"
 	"github.com/pikelet-os/pikelet/internal/shared/yamlcheck"
@@ -99,7 +100,7 @@ func (c *checker) checkSources(i *Image) {
 		}
 		if _, err := os.Stat(i.Path(r.URL)); err != nil && r.URL != "" {
 			if err := fetch.CheckAddress(r.URL, arch); err != nil {
-				c.Add(field+".url", "%v", err)
+				c.Add(field+".url", "%s", strings.Join(append([]string{err.Error()}, hint.Of(err)...), "; "))
 			}
 		}
 		if len(r.Keys) == 0 {
@@ -227,13 +228,13 @@ const mirrorPlaceholder = "MIRROR"
 // write as examples: the second is an Ed25519 key of zeros.
 var keyPlaceholder = regexp.MustCompile(`AAAA\.\.\.|AAAAC3NzaC1lZDI1NTE5AAAAIA{43}`)
 
-// checkPlaceholders refuses keys that are examples: nobody could log in to a node
-// of that image.
+// checkPlaceholders refuses keys that are examples: with them alone, no one could
+// log in to a node of that image.
 func (c *checker) checkPlaceholders(n int, o Overlay) {
 	for _, name := range slices.Sorted(maps.Keys(o.With)) {
 		if keyPlaceholder.MatchString(o.With[name]) {
 			c.Add(fmt.Sprintf("overlays[%d].with.%s", n, name),
-				"this is the example key that pikelet init wrote; put in your own public key, such as the line in ~/.ssh/id_ed25519.pub")
+				"this is the example key of a new spec; put in your own public key, such as the line in ~/.ssh/id_ed25519.pub")
 		}
 	}
 }

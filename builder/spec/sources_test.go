@@ -31,7 +31,7 @@ func TestAddressesOfRepositories(t *testing.T) {
 	}
 }
 
-// TestExampleKeyIsRefused: nobody can log in with the keys that pikelet init
+// TestExampleKeyIsRefused: no one can log in with the keys that pikelet init
 // and pikelet node init write as examples.
 func TestExampleKeyIsRefused(t *testing.T) {
 	for _, key := range []string{"AAAA...", "AAAAC3NzaC1lZDI1NTE5AAAAI" + strings.Repeat("A", 43)} {

@@ -113,9 +113,9 @@ type Repository struct {
 	Tag string `yaml:"tag"`
 }
 
-// Layer is one source of files: one of folder, tar and oci.
+// Layer is one source of files: a directory, a tar or an OCI image.
 type Layer struct {
-	// Folder is a directory whose contents are laid over the root.
+	// Names a directory whose contents are laid over the root.
 	Folder string `yaml:"folder"`
 	// Tar is an archive, plain or compressed with gzip, xz or zstd.
 	Tar string `yaml:"tar"`

@@ -26,7 +26,7 @@ func ParseDep(s string) (Dep, error) {
 }
 
 // parseDep reads one dependency of a package or an index. Alpine's have a few
-// versions that are none (pc:librtmp=v2.4); those are kept, and meet nothing.
+// invalid versions (pc:librtmp=v2.4); those are kept, and satisfy no constraint.
 func parseDep(s string) (Dep, error) {
 	d := Dep{}
 	rest, conflict := strings.CutPrefix(s, "!")

@@ -12,6 +12,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 )
 
 // Key signs packages and indexes.
@@ -41,11 +43,11 @@ func OpenKey(file, name string) (*Key, error) {
 	}
 	block, _ := pem.Decode(b)
 	if block == nil {
-		return nil, fmt.Errorf("%s is not a PEM file; remove it to get a new key", file)
+		return nil, hint.With(fmt.Errorf("reading key %q: no PEM block found", file), "remove the file to get a new key")
 	}
 	private, err := x509.ParsePKCS1PrivateKey(block.Bytes)
 	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w; remove it to get a new key", file, err)
+		return nil, hint.With(fmt.Errorf("reading key %q: %w", file, err), "remove the file to get a new key")
 	}
 	return &Key{Name: name, Private: private}, nil
 }

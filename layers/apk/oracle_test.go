@@ -22,7 +22,7 @@ import (
 // The real apk judges the solver: make oracle ALPINE=DIR, where DIR holds an
 // x86_64 minirootfs of Alpine and an index that one of its keys signed.
 var (
-	alpineDir = flag.String("alpine", "", "folder with alpine-minirootfs-*-x86_64.tar.gz and APKINDEX-*-x86_64.tar.gz")
+	alpineDir = flag.String("alpine", "", "directory with alpine-minirootfs-*-x86_64.tar.gz and APKINDEX-*-x86_64.tar.gz")
 	worlds    = flag.Int("worlds", 1000, "random worlds to compare")
 	firstSeed = flag.Uint64("seed", 1, "of the first world")
 	shown     = flag.Int("shown", 5, "differences to print in full")
@@ -318,121 +318,6 @@ func oracleKey(t *testing.T) (*Key, []byte) {
 		t.Fatal(err)
 	}
 	return key, public
-}
-
-type synthetic struct {
-	from  []Source
-	world []string
-}
-
-func (s synthetic) text() string {
-	var b bytes.Buffer
-	for _, src := range s.from {
-		fmt.Fprintf(&b, "-- repository @%s\n", src.Tag)
-		for _, p := range src.Index.Packages {
-			fmt.Fprintf(&b, "%s %s | %s | %s | %s | %d\n", p.Name, p.Version, joinDeps(p.Depends), joinDeps(p.Provides), joinDeps(p.InstallIf),
-				p.ProviderPriority)
-		}
-	}
-	return b.String()
-}
-
-func named(list []Dep, name string) bool {
-	return slices.ContainsFunc(list, func(d Dep) bool { return d.Name == name })
-}
-
-func randomIndexes(r *mathrand.Rand) synthetic {
-	var s synthetic
-	names := strings.Fields("a b c d e f g h i j k l")[:4+r.IntN(9)]
-	virtuals := strings.Fields("u v w so:x.so.1 cmd:y /bin/z")[:1+r.IntN(6)]
-	tags := []string{"", "", "edge"}
-	pick := func(list []string) string { return list[r.IntN(len(list))] }
-	versions := []string{"1", "1.1", "2", "2-r1", "3_rc1", "3"}
-	constraint := func() string {
-		if r.IntN(3) > 0 {
-			return ""
-		}
-		if r.IntN(6) == 0 { // apk 3's ~ (docs/platform.md 5.4); 2.14 takes 1 for ~1.1
-			return "~" + pick([]string{"1", "2", "3"})
-		}
-		return pick([]string{"=", "<", ">", "<=", ">="}) + pick(versions)
-	}
-	for i := range 1 + r.IntN(3) {
-		src := Source{Index: &Index{Description: "synthetic"}}
-		if i > 0 {
-			src.Tag = tags[r.IntN(len(tags))]
-		}
-		have := map[string]bool{}
-		for range 3 + r.IntN(3*len(names)) {
-			p := &Package{Name: pick(names), Version: pick(versions), Arch: "x86_64", Size: 1, Installed: 1, Description: "x"}
-			if have[p.String()] {
-				continue
-			}
-			have[p.String()] = true
-			p.Identity = fmt.Sprintf("Q1%027d=", r.Uint64())
-			for range r.IntN(4) {
-				d := Dep{Name: pick(names)}
-				if r.IntN(3) == 0 {
-					d.Name = pick(virtuals)
-				}
-				text := d.Name + constraint()
-				if r.IntN(8) == 0 {
-					text = "!" + text
-				}
-				if d, _ = parseDep(text); d.Name != p.Name && !named(p.Depends, d.Name) && !named(p.Provides, d.Name) {
-					p.Depends = append(p.Depends, d)
-				}
-			}
-			for range r.IntN(3) {
-				d := Dep{Name: pick(virtuals)}
-				if r.IntN(4) == 0 {
-					d.Name = pick(names)
-				}
-				if r.IntN(2) == 0 {
-					d.Op, d.Version = "=", pick(versions)
-				}
-				if d.Name != p.Name && !named(p.Provides, d.Name) && !named(p.Depends, d.Name) {
-					p.Provides = append(p.Provides, d)
-				}
-			}
-			if r.IntN(4) == 0 {
-				for range 1 + r.IntN(2) {
-					d, _ := parseDep(pick(names) + constraint())
-					if d.Name != p.Name && !named(p.InstallIf, d.Name) {
-						p.InstallIf = append(p.InstallIf, d)
-					}
-				}
-			}
-			if r.IntN(3) == 0 {
-				p.ProviderPriority = 1 + r.IntN(5)
-			}
-			src.Index.Packages = append(src.Index.Packages, p)
-		}
-		s.from = append(s.from, src)
-	}
-	seen := map[string]bool{}
-	for range 1 + r.IntN(4) {
-		name := pick(names)
-		if r.IntN(4) == 0 {
-			name = pick(virtuals)
-		}
-		if seen[name] {
-			continue
-		}
-		seen[name] = true
-		switch r.IntN(8) {
-		case 0:
-			s.world = append(s.world, "!"+name)
-		case 1:
-			if s.from[len(s.from)-1].Tag != "" {
-				name += "@edge"
-			}
-			s.world = append(s.world, name)
-		default:
-			s.world = append(s.world, name+constraint())
-		}
-	}
-	return s
 }
 
 // BenchmarkSolve unpacks and reads Alpine's index and solves a world of 109

@@ -18,6 +18,7 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/layers/tarball"
 )
 
@@ -31,7 +32,8 @@ type File struct {
 func newGzipReader(r io.Reader) (*gzip.Reader, error) {
 	br := bufio.NewReader(r)
 	if head, _ := br.Peek(3); string(head) == "ADB" {
-		return nil, errors.New("unsupported apk format 3 (ADB); use a repository with format 2, as Alpine's releases up to 3.24 are")
+		return nil, hint.With(errors.New("unsupported apk format 3 (ADB)"),
+			"use a repository with format 2, as Alpine's releases up to 3.24 are")
 	}
 	gz, err := gzip.NewReader(br)
 	if err != nil {

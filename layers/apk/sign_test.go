@@ -46,7 +46,7 @@ func TestSignatureAlgorithms(t *testing.T) {
 	}
 	if err := ring.verify(signedWith(t, key, "DSA", crypto.SHA256, body), body); err == nil ||
 		!strings.Contains(err.Error(), "signed with test.rsa.pub") {
-		t.Errorf("an algorithm nobody knows: %v", err)
+		t.Errorf("an unknown algorithm: %v", err)
 	}
 	// Of several signatures, one of a known key is enough.
 	two, err := gzipTar([]tarFile{{".SIGN.RSA512.stranger.rsa.pub", []byte("x")}}, false)

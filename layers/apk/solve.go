@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 )
 
 // Source is an index to choose from. A tagged one serves only names that are
@@ -72,7 +74,7 @@ func (s *solver) checkTags(world []Dep) error {
 	var errs []error
 	for _, d := range world {
 		if _, ok := s.tags[d.Tag]; !ok {
-			errs = append(errs, fmt.Errorf("%s: no repository has the tag %q; give one tag: %s", d, d.Tag, d.Tag))
+			errs = append(errs, hint.Withf(fmt.Errorf("%s: no repository has the tag %q", d, d.Tag), "give one tag: %s", d.Tag))
 		}
 	}
 	return errors.Join(errs...)

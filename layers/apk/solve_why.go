@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 )
 
 // reason says why a candidate was ruled out: one of its first three fields.
@@ -67,7 +69,7 @@ func (s *solver) explain(world []Dep) error {
 		}
 	}
 	if len(e.errs) == 0 {
-		return errors.New("these packages cannot be had together; leave some out to see which")
+		return hint.With(errors.New("these packages cannot be had together"), "leave some out to see which")
 	}
 	return errors.Join(e.errs...)
 }

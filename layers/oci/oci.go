@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/layers"
 	"github.com/pikelet-os/pikelet/layers/store"
 )
@@ -159,8 +160,8 @@ func pick(index v1.ImageIndex, tag string, p v1.Platform, depth int) (*Image, er
 		}
 	}
 	if len(fits) != 1 {
-		return nil, fmt.Errorf("%d images fit %s/%s, want one; found: %s (name one as oci:DIRECTORY:TAG)", len(fits), p.OS, p.Architecture,
-			strings.Join(have, ", "))
+		err := fmt.Errorf("%d images fit %s/%s, want one; found: %s", len(fits), p.OS, p.Architecture, strings.Join(have, ", "))
+		return nil, hint.With(err, "name one as oci:DIRECTORY:TAG")
 	}
 	if fits[0].MediaType.IsIndex() {
 		inner, err := index.ImageIndex(fits[0].Digest)

@@ -26,135 +26,32 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/klauspost/compress/zstd"
 
-	"github.com/pikelet-os/pikelet/internal/shared/squashfs"
 	"github.com/pikelet-os/pikelet/layers"
-	"github.com/pikelet-os/pikelet/layers/store"
 )
-
-var arm64 = Platform{"linux", "arm64"}
-
-// layerOf makes a layer of names: one that ends in / is a directory, one with ->
-// a link.
-func layerOf(t testing.TB, names ...string) v1.Layer {
-	t.Helper()
-	var b bytes.Buffer
-	tw := tar.NewWriter(&b)
-	for _, n := range names {
-		h := &tar.Header{Typeflag: tar.TypeReg, Name: n, Mode: 0o644, Size: int64(len(n)), Uid: 3}
-		body := n
-		if from, to, link := strings.Cut(n, "->"); link {
-			h.Typeflag, h.Name, h.Linkname, h.Size, body = tar.TypeSymlink, from, to, 0, ""
-		} else if strings.HasSuffix(n, "/") {
-			h.Typeflag, h.Mode, h.Size, body = tar.TypeDir, 0o755, 0, ""
-		}
-		if err := tw.WriteHeader(h); err != nil {
-			t.Fatal(err)
-		}
-		io.WriteString(tw, body)
-	}
-	tw.Close()
-	l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Bytes())), nil })
-	if err != nil {
-		t.Fatal(err)
-	}
-	return l
-}
-
-func imageOf(t testing.TB, arch string, list ...v1.Layer) v1.Image {
-	t.Helper()
-	img, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{OS: "linux", Architecture: arch, RootFS: v1.RootFS{Type: "layers"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if img, err = mutate.AppendLayers(img, list...); err != nil {
-		t.Fatal(err)
-	}
-	return img
-}
-
-// newFile keeps contents for one test, at most limit bytes.
-func newFile(t testing.TB, limit int64) *store.File {
-	t.Helper()
-	pool, err := store.NewPool(2, squashfs.Fast())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(pool.Close)
-	f, err := pool.Temp(t.TempDir(), store.NewBudget(limit))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.Wait(); f.Close() })
-	return f
-}
-
-// apply lays an image over a new tree.
-func apply(t testing.TB, img *Image, to string) (*layers.Tree, error) {
-	t.Helper()
-	file := newFile(t, 1<<20)
-	return applyTo(layers.NewTree(file), file, img, to)
-}
-
-func applyTo(tree *layers.Tree, file *store.File, img *Image, to string) (*layers.Tree, error) {
-	list, err := img.List("oci")
-	for _, l := range list {
-		var p layers.Part
-		if p, err = l.Read(file); err == nil {
-			err = Apply(tree, p, "oci", to)
-		}
-		if err != nil {
-			break
-		}
-	}
-	return tree, err
-}
-
-func names(tree *layers.Tree) string {
-	var list []string
-	for _, e := range tree.Entries() {
-		list = append(list, e.Name)
-	}
-	return strings.Join(list, " ")
-}
-
-// layoutOf writes a layout with images for both architectures, as one index.
-func layoutOf(t testing.TB, list ...v1.Layer) string {
-	t.Helper()
-	dir := t.TempDir()
-	index := mutate.AppendManifests(empty.Index,
-		mutate.IndexAddendum{Add: imageOf(t, "arm64", list...),
-			Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "arm64", Variant: "v8"}}},
-		mutate.IndexAddendum{Add: imageOf(t, "amd64", layerOf(t, "wrong")),
-			Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "amd64"}}})
-	if _, err := layout.Write(dir, index); err != nil {
-		t.Fatal(err)
-	}
-	return dir
-}
 
 func TestWhiteouts(t *testing.T) {
 	for what, c := range map[string]struct {
 		layers [][]string
 		want   string
 	}{
-		"later over earlier":            {[][]string{{"etc/a", "etc/b"}, {"etc/a"}}, "etc etc/a etc/b"},
-		"a file taken away":             {[][]string{{"etc/a", "etc/b"}, {"etc/.wh.a"}}, "etc etc/b"},
-		"a folder taken away":           {[][]string{{"etc/d/a", "etc/b"}, {"etc/.wh.d"}}, "etc etc/b"},
-		"taken away and brought again":  {[][]string{{"d/a", "d/b"}, {".wh.d", "d/c"}}, "d d/c"},
-		"opaque":                        {[][]string{{"d/a", "d/e/f", "o"}, {"d/new", "d/.wh..wh..opq"}}, "d d/new o"},
-		"opaque is not for its own":     {[][]string{{"d/a"}, {"d/", "d/.wh..wh..opq", "d/a"}}, "d d/a"},
-		"a file in place of a folder":   {[][]string{{"d/a", "d/b"}, {"d"}}, "d"},
-		"a folder in place of a file":   {[][]string{{"d"}, {"d/a"}}, "d d/a"},
-		"a link in place of a folder":   {[][]string{{"d/a", "e/"}, {"d->e"}}, "d e"},
-		"whiteout of what is not there": {[][]string{{"a"}, {"x/.wh.y"}}, "a"},
-		"a folder in place of a link, and a whiteout in it": {
+		"later over earlier":             {[][]string{{"etc/a", "etc/b"}, {"etc/a"}}, "etc etc/a etc/b"},
+		"a file taken away":              {[][]string{{"etc/a", "etc/b"}, {"etc/.wh.a"}}, "etc etc/b"},
+		"a directory taken away":         {[][]string{{"etc/d/a", "etc/b"}, {"etc/.wh.d"}}, "etc etc/b"},
+		"taken away and brought again":   {[][]string{{"d/a", "d/b"}, {".wh.d", "d/c"}}, "d d/c"},
+		"opaque":                         {[][]string{{"d/a", "d/e/f", "o"}, {"d/new", "d/.wh..wh..opq"}}, "d d/new o"},
+		"opaque is not for its own":      {[][]string{{"d/a"}, {"d/", "d/.wh..wh..opq", "d/a"}}, "d d/a"},
+		"a file in place of a directory": {[][]string{{"d/a", "d/b"}, {"d"}}, "d"},
+		"a directory in place of a file": {[][]string{{"d"}, {"d/a"}}, "d d/a"},
+		"a link in place of a directory": {[][]string{{"d/a", "e/"}, {"d->e"}}, "d e"},
+		"whiteout of what is not there":  {[][]string{{"a"}, {"x/.wh.y"}}, "a"},
+		"a directory in place of a link, and a whiteout in it": {
 			[][]string{{"target/keep", "link->target"}, {"link/", "link/.wh.keep", "link/new"}}, "link link/new target target/keep"},
-		"a folder in place of a link, and opaque": {
+		"a directory in place of a link, and opaque": {
 			[][]string{{"target/keep", "link->target"}, {"link/", "link/.wh..wh..opq", "link/new"}}, "link link/new target target/keep"},
-		"folders in place of links in one another": {
+		"directories in place of links in one another": {
 			[][]string{{"t/u/keep", "t/l->u", "link->t"}, {"link/l/.wh.keep", "link/l/", "link/"}}, "link link/l t t/l t/u t/u/keep"},
-		"a whiteout of a folder that is brought again": {[][]string{{"d->e", "e/a"}, {".wh.d", "d/", "d/b"}}, "d d/b e e/a"},
-		"a whiteout in a folder that stays a link":     {[][]string{{"e/a", "d->e"}, {"d/.wh.a"}}, "d e"},
+		"a whiteout of a directory that is brought again": {[][]string{{"d->e", "e/a"}, {".wh.d", "d/", "d/b"}}, "d d/b e e/a"},
+		"a whiteout in a directory that stays a link":     {[][]string{{"e/a", "d->e"}, {"d/.wh.a"}}, "d e"},
 		"files of AUFS": {[][]string{{"a"}, {".wh..wh.aufs", ".wh..wh.plnk/1.2", "d/.wh..wh.orph"}}, "a"},
 	} {
 		var list []v1.Layer

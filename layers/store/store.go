@@ -13,6 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/squashfs"
 )
 
@@ -109,7 +110,8 @@ func NewBudget(limit int64) *Budget { return &Budget{limit: limit} }
 
 func (b *Budget) take(n int64) error {
 	if !claim(&b.used, n, b.limit) {
-		return fmt.Errorf("the root has more than %d MiB, more than its slots can hold; leave something out or raise slot-size", b.limit>>20)
+		return hint.With(fmt.Errorf("the root has more than %d MiB, more than its slots can hold", b.limit>>20),
+			"leave something out or raise slot-size")
 	}
 	return nil
 }

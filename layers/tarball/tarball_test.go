@@ -79,7 +79,7 @@ func TestKinds(t *testing.T) {
 		err := Each(bytes.NewReader(archive), "tar x", func(h *tar.Header, r io.Reader) error {
 			n, err := io.Copy(io.Discard, r)
 			if h.Typeflag == tar.TypeDir {
-				n = 0 // nobody reads what a directory holds
+				n = 0 // a directory has no contents
 			}
 			got = append(got, fmt.Sprintf("%c %s %d %d", h.Typeflag, h.Name, h.Size, n))
 			return err

@@ -68,7 +68,7 @@ func (o *inputOptions) inputs(ctx context.Context, a *app) (*spec.Image, builder
 	if in.Cache.Vendor, err = o.vendor(ctx, img); err != nil {
 		return nil, in, err
 	}
-	in.Tool, in.Workers, in.Report = a.version, runtime.GOMAXPROCS(0), a.print
+	in.Tool, in.Workers, in.Log = a.version, runtime.GOMAXPROCS(0), a.log
 	return img, in, nil
 }
 
@@ -176,7 +176,7 @@ func runBuild(ctx context.Context, o buildOptions, a *app) error {
 	release()
 	p.end()
 	if err != nil {
-		return err
+		return inputHint(err, o.Spec)
 	}
 	if _, err := in.Made.Prune(int64(o.Keep)); err != nil && !errors.Is(err, cache.ErrBusy) {
 		a.log.Warn("pruning the cache failed", "err", err)

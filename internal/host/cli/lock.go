@@ -43,7 +43,7 @@ func runLock(ctx context.Context, o inputOptions, a *app) error {
 	}
 	plan, err := builder.Resolve(ctx, img, in)
 	if err != nil {
-		return err
+		return inputHint(err, o.Spec)
 	}
 	now := plan.Lock(a.version)
 	if err := lock.Older(old, now); err != nil {

@@ -202,7 +202,7 @@ func TestLockIsKeptTo(t *testing.T) {
 		}
 	}
 	must(t, dir, "cp image.yaml.lock now && sed -i '/^newest:/{n;s/: [0-9]*$/: 9999999999/}' image.yaml.lock")
-	fails(t, dir, []string{"lock", "image.yaml"}, "its index is older than the one the lock was made with", "remove the lock")
+	fails(t, dir, []string{"lock", "image.yaml"}, "the index is older than the one the lock was made with", "remove the lock")
 	must(t, dir, "mv now image.yaml.lock")
 	edit(t, dir+"/image.yaml.lock", "tool: dev", "tool: v0")
 	if out := ok(t, dir, build...); !strings.Contains(out, "the lock was made by pikelet v0, this is dev") {

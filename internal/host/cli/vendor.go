@@ -55,7 +55,7 @@ func runVendor(ctx context.Context, o inputOptions, to string, a *app) error {
 	}
 	plan, err := builder.Resolve(ctx, img, in)
 	if err != nil {
-		return err
+		return inputHint(err, o.Spec)
 	}
 	key, err := vendorKey()
 	if err != nil {
@@ -71,8 +71,8 @@ func runVendor(ctx context.Context, o inputOptions, to string, a *app) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	if err := plan.Vendor(ctx, in.Cache, dir, key, a.print); err != nil {
-		return err
+	if err := plan.Vendor(ctx, in.Cache, dir, key, a.log); err != nil {
+		return inputHint(err, o.Spec)
 	}
 	if dir == to {
 		a.result(map[string]string{"vendor": dir}, dir)

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -145,7 +146,7 @@ func buildImage(t *testing.T, file, dir string) (*builder.Result, error) {
 	}
 	return builder.Build(context.Background(), img, builder.Inputs{
 		Cache:    fetch.New(&cache.Cache{Dir: filepath.Join(shared.dir, "cache")}),
-		Programs: programs, Key: key, Workers: 2, Report: func(string) {},
+		Programs: programs, Key: key, Workers: 2, Log: slog.New(slog.DiscardHandler),
 	}, filepath.Join(dir, "out"))
 }
 

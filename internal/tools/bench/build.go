@@ -59,13 +59,13 @@ func builds(ctx context.Context, o options, figures map[string]float64) error {
 		if err := change(2*i + 1); err != nil {
 			return err
 		}
-		rebuilt, _, err := command(ctx, dir, o.pikelet, "build", "-q", "--cache", "cache", "-o", "out", "image.yaml")
+		rebuilt, err := build(ctx, o, dir, "--cache", "cache", "-o", "out", "image.yaml")
 		if err != nil {
 			return err
 		}
 		again = append(again, rebuilt)
 	}
-	o.progress(fmt.Sprintf("build: %v\nrebuild: full %.2f s, after a change %.2f s", whole, full.ours, again))
+	o.log.Info("measured builds", "build", whole, "full_seconds", full.ours, "rebuild_seconds", again)
 	figures["build_time_ratio"] = whole.ratio()
 	figures["rebuild_ratio"] = median(again) / median(full.ours)
 	figures["build_seconds"], figures["rebuild_seconds"] = median(full.ours), median(again)
@@ -80,8 +80,7 @@ func ourBuild(ctx context.Context, o options, cache string, flags ...string) (fl
 			return 0, err
 		}
 	}
-	seconds, _, err := command(ctx, o.scratch, append([]string{o.pikelet, "build", "-q", "--cache", cache, "-o", "out"}, append(flags, "image.yaml")...)...)
-	return seconds, err
+	return build(ctx, o, o.scratch, append(flags, "--cache", cache, "-o", "out", "image.yaml")...)
 }
 
 // peerBuild does with other people's tools what a build does, as far as there
@@ -104,12 +103,13 @@ func peerBuild(ctx context.Context, o options) (float64, error) {
 	for _, f := range files {
 		steps = append(steps, []string{"tar", "-xzf", f, "-C", "root", "--warning=none", "--exclude=.PKGINFO", "--exclude=.SIGN*"})
 	}
+	partitions := fmt.Sprintf("label: dos\nstart=2048,size=131072,type=c\nstart=%d,size=1048576,type=c\nstart=%d,size=1048576,type=c\n",
+		first, second)
 	steps = append(steps,
-		[]string{"mksquashfs", "root", "root.squashfs", "-comp", "zstd", "-Xcompression-level", "3", "-b", "256K", "-noappend", "-quiet", "-no-progress",
-			"-processors", fmt.Sprint(runtime.GOMAXPROCS(0)), "-e", "boot"},
+		mksquashfs("root.squashfs", "-e", "boot"),
 		[]string{"sh", "-c", "veritysetup format --no-superblock --salt=00 root.squashfs root.hash >root.txt && cat root.hash >>root.squashfs"},
 		[]string{"truncate", "-s", "1200M", "disk.img"},
-		[]string{"sh", "-c", fmt.Sprintf("printf 'label: dos\nstart=2048,size=131072,type=c\nstart=%d,size=1048576,type=c\nstart=%d,size=1048576,type=c\n' | sfdisk -q disk.img", first, second)})
+		[]string{"sh", "-c", "printf '" + partitions + "' | sfdisk -q disk.img"})
 	for _, start := range []int{first, second} {
 		steps = append(steps,
 			[]string{"mkfs.vfat", "-F", "32", fmt.Sprintf("--offset=%d", start), "disk.img", fmt.Sprint(slot)},
@@ -125,6 +125,13 @@ func peerBuild(ctx context.Context, o options) (float64, error) {
 		total += seconds
 	}
 	return total, nil
+}
+
+// mksquashfs returns the command that packs the directory root as our writer
+// does: with zstd, in blocks of 256 KiB, on all cores.
+func mksquashfs(file string, more ...string) []string {
+	return append([]string{"mksquashfs", "root", file, "-comp", "zstd", "-Xcompression-level", "3", "-b", "256K",
+		"-noappend", "-quiet", "-no-progress", "-processors", fmt.Sprint(runtime.GOMAXPROCS(0))}, more...)
 }
 
 // packageFiles finds the files of the packages that our build of the same

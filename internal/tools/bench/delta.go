@@ -49,12 +49,14 @@ func deltas(ctx context.Context, o options, figures map[string]float64) error {
 		if _, _, err := command(ctx, dir, "cp", version[1], files+"/usr/bin/k3s"); err != nil {
 			return err
 		}
-		text := strings.NewReplacer(`release: "1"`, fmt.Sprintf("release: \"%d\"", i+1), "{folder: files}", fmt.Sprintf("{folder: large-%d}", i+1), "512MiB", "1GiB").Replace(fmt.Sprintf(bulkSpec, o.starter, o.bulk))
+		text := strings.NewReplacer(`release: "1"`, fmt.Sprintf("release: \"%d\"", i+1),
+			"{folder: files}", fmt.Sprintf("{folder: large-%d}", i+1), "512MiB", "1GiB").
+			Replace(fmt.Sprintf(bulkSpec, o.starter, o.bulk))
 		spec := fmt.Sprintf("large-%d.yaml", i+1)
 		if err := os.WriteFile(filepath.Join(dir, spec), []byte(text), 0o644); err != nil {
 			return err
 		}
-		if _, _, err := command(ctx, dir, o.pikelet, "build", "-q", "--sign-key", "ship.key", "--cache", "cache", "-o", fmt.Sprintf("large%d", i+1), spec); err != nil {
+		if err := signedBuild(ctx, o, fmt.Sprintf("large%d", i+1), spec); err != nil {
 			return err
 		}
 	}
@@ -80,7 +82,7 @@ func deltas(ctx context.Context, o options, figures map[string]float64) error {
 		return err
 	}
 	figures["delta_vs_chunks_ratio"] = float64(patch) / float64(chunks)
-	o.progress(fmt.Sprintf("the patch has %d bytes, new chunks of the root %d", patch, chunks))
+	o.log.Info("measured an upgrade by patch", "patch_bytes", patch, "peer_chunk_bytes", chunks)
 	return applied(ctx, o, s.Addr+"/bench", figures)
 }
 
@@ -110,7 +112,8 @@ func programAlone(ctx context.Context, o options, figures map[string]float64) er
 		return err
 	}
 	figures["delta_vs_bsdiff_ratio"] = float64(len(ours)) / float64(st.Size())
-	o.progress(fmt.Sprintf("of a program of %d bytes: ours %d bytes, bsdiff's %d (in %.0f s)", len(new), len(ours), st.Size(), seconds))
+	o.log.Info("measured a patch of one program", "program_bytes", len(new), "patch_bytes", len(ours),
+		"bsdiff_bytes", st.Size(), "bsdiff_seconds", seconds)
 	return nil
 }
 
@@ -118,7 +121,7 @@ func programAlone(ctx context.Context, o options, figures map[string]float64) er
 // and returns the bytes of all that the patch is in the registry.
 func publishBoth(ctx context.Context, o options, repo, data string, figures map[string]float64) (int64, error) {
 	publish := func(n string, more ...string) []string {
-		return append([]string{o.pikelet, "publish", "--json", repo, "--plain-http", "--key", "ship.pub", "--sign-key", "ship.key", "--image", n}, more...)
+		return publishArgs(o, repo, n, append([]string{"--json", "--sign-key", "ship.key"}, more...)...)
 	}
 	// Without patches first: what making them takes is told from sending the
 	// image.
@@ -153,7 +156,7 @@ func publishBoth(ctx context.Context, o options, repo, data string, figures map[
 	p := said.Result.Patches[0]
 	all := after - before // the patch, its manifest, its signature and that's manifest, and the registry's own links
 	figures["delta_image_ratio"] = float64(all) / float64(p.Whole)
-	o.progress(fmt.Sprintf("the patch has %d bytes, with all that belongs to it %d, the image %d", p.Bytes, all, p.Whole))
+	o.log.Info("published a patch", "bytes", p.Bytes, "bytes_in_registry", all, "image_bytes", p.Whole)
 	return all, nil
 }
 
@@ -181,7 +184,8 @@ func newChunks(ctx context.Context, o options) (int64, error) {
 		if err != nil {
 			return 0, err
 		}
-		if _, _, err := command(ctx, o.scratch, "casync", "make", "--chunk-size=16384:65536:262144", "--compression=zstd", "--store=chunks.castr", fmt.Sprintf("root%d.caibx", i+1), root); err != nil {
+		chunks := []string{"casync", "make", "--chunk-size=16384:65536:262144", "--compression=zstd", "--store=chunks.castr"}
+		if _, _, err := command(ctx, o.scratch, append(chunks, fmt.Sprintf("root%d.caibx", i+1), root)...); err != nil {
 			return 0, err
 		}
 		n, err := sizeOf(o.scratch + "/chunks.castr")
@@ -219,7 +223,9 @@ func applied(ctx context.Context, o options, repo string, figures map[string]flo
 	if err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, "taskset", "-c", "0", program, "-test.run", "^$", "-test.bench", "^BenchmarkByPatch$", "-test.benchtime", "1x", "-slot-card", "large1/disk.img", "-slot-ref", repo+":2", "-slot-key", "ship.pub", "-slot-out", "patch.json")
+	cmd := exec.CommandContext(ctx, "taskset", "-c", "0", program,
+		"-test.run", "^$", "-test.bench", "^BenchmarkByPatch$", "-test.benchtime", "1x",
+		"-slot-card", "large1/disk.img", "-slot-ref", repo+":2", "-slot-key", "ship.pub", "-slot-out", "patch.json")
 	cmd.Dir = o.scratch
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("applying the patch: %w\n%s", err, out)
@@ -233,6 +239,6 @@ func applied(ctx context.Context, o options, repo string, figures map[string]flo
 		return err
 	}
 	figures["delta_apply_seconds"], figures["delta_apply_mib"] = u.Making, u.MiB
-	o.progress(fmt.Sprintf("making all files takes %.1f s, the whole upgrade of the card %.1f s, in %.1f MiB", u.Making, u.Seconds, u.MiB))
+	o.log.Info("upgraded a card by patch", "making_seconds", u.Making, "seconds", u.Seconds, "peak_mib", u.MiB)
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,17 +20,17 @@ import (
 
 // options say what is measured with what.
 type options struct {
-	out      string
-	image    string // disk image that is booted
-	pikelet  string // the command
-	starter  string // repository of small packages
-	bulk     string // and of large ones; "" leaves out what needs them
-	large    string // directory with large programs and packages, in two versions each
-	alpine   string // directory with Alpine's index and a root with its key; "" leaves out solve_ms
-	rounds   int
-	only     string // comma-separated names of groups; "" is all
-	scratch  string
-	progress func(string)
+	out     string
+	image   string // disk image that is booted
+	pikelet string // the command
+	starter string // repository of small packages
+	bulk    string // and of large ones; "" leaves out what needs them
+	large   string // directory with large programs and packages, in two versions each
+	alpine  string // directory with Alpine's index and a root with its key; "" leaves out solve_ms
+	rounds  int
+	only    string // comma-separated names of groups; "" is all
+	scratch string
+	log     *slog.Logger
 }
 
 func main() {
@@ -49,12 +50,25 @@ func main() {
 		if *pack != "" {
 			return squash(*pack, o.out)
 		}
-		o.progress = func(s string) { fmt.Fprintln(os.Stderr, s) }
+		o.log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 		return run(o)
 	}()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
+	}
+}
+
+// group is a set of figures that are measured together.
+type group struct {
+	name    string
+	measure func(context.Context, options, map[string]float64) error
+}
+
+func groups() []group {
+	return []group{
+		{"boot", boots}, {"node", node}, {"build", builds}, {"loop", loop}, {"solve", solve},
+		{"ship", ship}, {"update", update}, {"netboot", netboot}, {"delta", deltas},
 	}
 }
 
@@ -77,10 +91,7 @@ func run(o options) (err error) {
 	}
 	defer os.RemoveAll(o.scratch)
 	ctx := context.Background()
-	for _, group := range []struct {
-		name    string
-		measure func(context.Context, options, map[string]float64) error
-	}{{"boot", boots}, {"node", node}, {"build", builds}, {"loop", loop}, {"solve", solve}, {"ship", ship}, {"update", update}, {"netboot", netboot}, {"delta", deltas}} {
+	for _, group := range groups() {
 		if o.only == "" || strings.Contains(","+o.only+",", ","+group.name+",") {
 			if err := group.measure(ctx, o, figures); err != nil {
 				return fmt.Errorf("%s: %w", group.name, err)
@@ -93,6 +104,25 @@ func run(o options) (err error) {
 	}
 	fmt.Println(string(b))
 	return os.WriteFile(o.out, append(b, '\n'), 0o644)
+}
+
+// build runs pikelet build --quiet with more arguments in a directory, and returns
+// how many seconds that took.
+func build(ctx context.Context, o options, dir string, args ...string) (seconds float64, err error) {
+	seconds, _, err = command(ctx, dir, append([]string{o.pikelet, "build", "-q"}, args...)...)
+	return seconds, err
+}
+
+// signedBuild is build with the key and the cache that the groups share.
+func signedBuild(ctx context.Context, o options, out, spec string) error {
+	_, err := build(ctx, o, o.scratch, "--sign-key", "ship.key", "--cache", "cache", "-o", out, spec)
+	return err
+}
+
+// publishArgs returns the command that publishes the image in a directory to a
+// repository of a registry without TLS.
+func publishArgs(o options, repo, img string, more ...string) []string {
+	return append([]string{o.pikelet, "publish", repo, "--plain-http", "--key", "ship.pub", "--image", img}, more...)
 }
 
 // command runs a program and returns how long it took, in seconds, and what it

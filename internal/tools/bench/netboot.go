@@ -87,7 +87,7 @@ func netboot(ctx context.Context, o options, figures map[string]float64) error {
 	}{{"tftp_ratio", one}, {"tftp50_ratio", fifty}, {"http_ratio", web}} {
 		best := 0.0
 		for name, list := range g.speeds {
-			o.progress(fmt.Sprintf("%s: %s %.0f MB/s", g.figure, name, median(list)/1e6))
+			o.log.Info("measured a server", "figure", g.figure, "server", name, "bytes_per_second", median(list))
 			if name != ours {
 				best = max(best, median(list))
 			}
@@ -131,12 +131,20 @@ func rootOf(o options, img string) (*image.Manifest, string, error) {
 			return nil, "", fmt.Errorf("%w: %s of the image", errMissing, name)
 		}
 		// Hard links: both servers read the very same pages.
-		if err := os.Link(img+"/blobs/sha256/"+strings.TrimPrefix(f.Digest, "sha256:"), filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrExist) {
+		blob := img + "/blobs/sha256/" + strings.TrimPrefix(f.Digest, "sha256:")
+		if err := os.Link(blob, filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrExist) {
 			return nil, "", err
 		}
 	}
 	return m, dir, os.Chmod(o.scratch, 0o755)
 }
+
+// nginxConf serves one directory as fast as nginx can: a single process that
+// logs nothing.
+const nginxConf = `daemon off; master_process off; pid %[1]s/nginx.pid; error_log /dev/null;
+events {}
+http { access_log off; sendfile on; server { listen 127.0.0.1:8079; root %[2]s; } }
+`
 
 // peersOf returns the servers: ours, and those that do a part of it.
 func peersOf(o options, dir, img string) []server {
@@ -150,18 +158,20 @@ func peersOf(o options, dir, img string) []server {
 		},
 		{
 			name: "dnsmasq", tftp: netip.MustParseAddrPort("127.0.0.1:69"), prefix: none,
-			start: daemon("udp", "127.0.0.1:69", "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--enable-tftp", "--tftp-root="+dir,
-				"--listen-address=127.0.0.1", "--bind-interfaces", "--pid-file=", "--user=root", "--tftp-max=200", "--quiet-tftp", "--log-facility=/dev/null"),
+			start: daemon("udp", "127.0.0.1:69", "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0",
+				"--listen-address=127.0.0.1", "--bind-interfaces", "--pid-file=", "--user=root", "--log-facility=/dev/null",
+				"--enable-tftp", "--tftp-root="+dir, "--tftp-max=200", "--quiet-tftp"),
 		},
 		{
 			name: "atftpd", tftp: netip.MustParseAddrPort("127.0.0.1:6969"), prefix: none,
-			start: daemon("udp", "127.0.0.1:6969", "atftpd", "--daemon", "--no-fork", "--bind-address", "127.0.0.1", "--port", "6969", "--maxthread", "200",
+			start: daemon("udp", "127.0.0.1:6969", "atftpd", "--daemon", "--no-fork",
+				"--bind-address", "127.0.0.1", "--port", "6969", "--maxthread", "200",
 				"--user", "root", "--group", "root", "--verbose=0", "--logfile", "/dev/null", dir),
 		},
 		{
 			name: "nginx", page: func(*image.Manifest) string { return "http://127.0.0.1:8079/" + image.RootFile },
 			start: func(ctx context.Context) (func(), error) {
-				conf := fmt.Sprintf("daemon off; master_process off; pid %[1]s/nginx.pid; error_log /dev/null;\nevents {}\nhttp { access_log off; sendfile on; server { listen 127.0.0.1:8079; root %[2]s; } }\n", o.scratch, dir)
+				conf := fmt.Sprintf(nginxConf, o.scratch, dir)
 				if err := os.WriteFile(o.scratch+"/nginx.conf", []byte(conf), 0o644); err != nil {
 					return nil, err
 				}
@@ -239,7 +249,8 @@ func serve(ctx context.Context, o options, img string) (pid int, stop func(), er
 // rootURL is where a node has the root from.
 func rootURL(m *image.Manifest, client int) string {
 	f, _ := m.File(image.RootFile)
-	q := bootapi.Request{Kind: bootapi.Blob, Digest: f.Digest, Machine: bootapi.Machine{Serial: fmt.Sprintf("%08x", serialOf(client)), MAC: "d8:3a:dd:00:00:01", Build: m.BuildID}}
+	machine := bootapi.Machine{Serial: fmt.Sprintf("%08x", serialOf(client)), MAC: "d8:3a:dd:00:00:01", Build: m.BuildID}
+	q := bootapi.Request{Kind: bootapi.Blob, Digest: f.Digest, Machine: machine}
 	return fmt.Sprintf("http://127.0.0.1:%d%s", bootapi.Port, q.Encode())
 }
 
@@ -345,7 +356,7 @@ func netbooted(ctx context.Context, o options, figures map[string]float64) error
 		}
 		took, before = append(took, seconds), append(before, bytes)
 	}
-	o.progress(fmt.Sprintf("netboot: %.1f s, %.0f bytes before the root", took, before))
+	o.log.Info("measured a network boot", "seconds", took, "bytes_before_root", before)
 	figures["netboot_seconds"], figures["netboot_bytes_before_root"] = median(took), median(before)
 	return nil
 }
@@ -364,7 +375,8 @@ func netbootOnce(ctx context.Context, o options, img string, memory int) (second
 		return 0, 0, 0, err
 	}
 	var said bytes.Buffer
-	cmd := l.Command(l.Name, o.pikelet, "serve", img, "--inventory", o.scratch+"/one.yaml", "--interface", l.Device, "--pool", "10.77.0.50-10.77.0.99",
+	cmd := l.Command(l.Name, o.pikelet, "serve", img, "--inventory", o.scratch+"/one.yaml",
+		"--interface", l.Device, "--pool", "10.77.0.50-10.77.0.99",
 		"--cache", o.scratch+"/cache", "--state", o.scratch+"/netbooted")
 	cmd.Stdout, cmd.Stderr = &said, &said
 	if err := cmd.Start(); err != nil {
@@ -372,7 +384,8 @@ func netbootOnce(ctx context.Context, o options, img string, memory int) (second
 	}
 	defer func() { cmd.Process.Kill(); cmd.Wait() }()
 	metrics := func() (string, error) {
-		b, err := l.Command(l.Name, "curl", "-sSf", "--retry", "20", "--retry-connrefused", "--retry-delay", "1", "http://127.0.0.1:8070/metrics").Output()
+		b, err := l.Command(l.Name, "curl", "-sSf", "--retry", "20", "--retry-connrefused", "--retry-delay", "1",
+			"http://127.0.0.1:8070/metrics").Output()
 		return string(b), err
 	}
 	if _, err := metrics(); err != nil {

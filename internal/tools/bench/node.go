@@ -51,7 +51,7 @@ func node(ctx context.Context, o options, figures map[string]float64) error {
 		prepared = append(prepared, seconds)
 	}
 	figures["first_prepare_seconds"], figures["prepare_seconds"] = prepared[0], median(prepared[1:])
-	o.progress(fmt.Sprintf("preparing took %.2f s", prepared))
+	o.log.Info("measured preparing", "seconds", prepared)
 
 	m, err := vm.Start(ctx, vm.Options{Image: card})
 	if err != nil {
@@ -62,7 +62,7 @@ func node(ctx context.Context, o options, figures map[string]float64) error {
 	if _, err := ask(m, "true; echo settled=1", "settled=([0-9]+)\r"); err != nil {
 		return err
 	}
-	o.progress(fmt.Sprintf("a node does nothing for %v", settle+idleFor))
+	o.log.Info("measuring an idle node", "for", settle+idleFor)
 	time.Sleep(settle)
 	before, err := ask(m, sectors, "sectors=([0-9]+)\r")
 	if err != nil {

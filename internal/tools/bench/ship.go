@@ -38,7 +38,7 @@ func ship(ctx context.Context, o options, figures map[string]float64) error {
 		}
 		verify = append(verify, compared)
 	}
-	o.progress(fmt.Sprintf("publish: %v\npull: %v\nflash, without reading back: %v; reading back %.2f s", push, pull, card, verify))
+	o.log.Info("measured shipping", "publish", push, "pull", pull, "flash_without_readback", card, "readback_seconds", verify)
 	figures["publish_throughput_ratio"], figures["pull_throughput_ratio"] = 1/push.ratio(), 1/pull.ratio()
 	figures["publish_peak_mib"] = peak
 	figures["flash_throughput_ratio"], figures["flash_compare_seconds"] = 1/card.ratio(), median(verify)
@@ -57,7 +57,7 @@ func prepareBulk(ctx context.Context, o options) error {
 	if err := makeKey(ctx, dir); err != nil {
 		return err
 	}
-	if _, _, err := command(ctx, dir, o.pikelet, "build", "-q", "--sign-key", "ship.key", "--cache", "cache", "-o", "shipped", "image.yaml"); err != nil {
+	if err := signedBuild(ctx, o, "shipped", "image.yaml"); err != nil {
 		return err
 	}
 	return usedBlocks(dir)
@@ -65,7 +65,8 @@ func prepareBulk(ctx context.Context, o options) error {
 
 // makeKey makes a key that signs images, ship.key and ship.pub.
 func makeKey(ctx context.Context, dir string) error {
-	if _, _, err := command(ctx, dir, "openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", "ship.key"); err != nil {
+	generate := []string{"openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", "ship.key"}
+	if _, _, err := command(ctx, dir, generate...); err != nil {
 		return err
 	}
 	_, _, err := command(ctx, dir, "openssl", "pkey", "-in", "ship.key", "-pubout", "-out", "ship.pub")
@@ -143,12 +144,13 @@ func shipOnce(ctx context.Context, o options, round int, push, pull *pair) (peak
 	}
 	ours := func() error {
 		return withRegistry(o, server, func(addr string) error {
-			seconds, mib, err := measured(ctx, o.scratch, o.pikelet, "publish", "-q", addr+"/bench", "--plain-http", "--key", "ship.pub", "--image", "shipped")
+			seconds, mib, err := measured(ctx, o.scratch, publishArgs(o, addr+"/bench", "shipped", "-q")...)
 			if err != nil {
 				return err
 			}
 			push.ours, peak = append(push.ours, seconds), mib
-			seconds, _, err = measured(ctx, o.scratch, o.pikelet, "pull", "-q", addr+"/bench:1", "--plain-http", "--key", "ship.pub", "--as", "layout", "-o", "pulled")
+			seconds, _, err = measured(ctx, o.scratch, o.pikelet, "pull", "-q", addr+"/bench:1", "--plain-http", "--key", "ship.pub",
+				"--as", "layout", "-o", "pulled")
 			pull.ours = append(pull.ours, seconds)
 			return errors.Join(err, remove(o.scratch+"/pulled"))
 		})

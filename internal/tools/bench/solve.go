@@ -15,15 +15,15 @@ var perOp = regexp.MustCompile(`([0-9]+) ns/op`)
 // project: a world of 109 packages, the index read afresh each time.
 func solve(ctx context.Context, o options, figures map[string]float64) error {
 	if o.alpine == "" {
-		o.progress("solve_ms is left out: make bench ALPINE=DIR says where Alpine's index is")
+		o.log.Info("solve_ms is left out: no directory with Alpine's index was given (make bench ALPINE=DIR)")
 		return nil
 	}
 	dir, err := filepath.Abs(o.alpine)
 	if err != nil {
 		return err
 	}
-	out, err := exec.CommandContext(ctx, "go", "test", "-tags", "oracle", "-run", "^$", "-bench", "Solve", "-benchtime", fmt.Sprint(o.rounds, "x"),
-		"./layers/apk", "-alpine", dir).CombinedOutput()
+	out, err := exec.CommandContext(ctx, "go", "test", "-tags", "oracle", "-run", "^$",
+		"-bench", "Solve", "-benchtime", fmt.Sprint(o.rounds, "x"), "./layers/apk", "-alpine", dir).CombinedOutput()
 	found := perOp.FindSubmatch(out)
 	if err != nil || found == nil {
 		return fmt.Errorf("measuring the solver: %w\n%s", err, out)

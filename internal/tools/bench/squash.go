@@ -60,7 +60,8 @@ func squashes(ctx context.Context, o options, figures map[string]float64) error 
 	if err != nil {
 		return err
 	}
-	o.progress(fmt.Sprintf("squashfs of %d MiB: %v; memory touched before: %v; %d and %d bytes", size>>20, cold, warm, a.Size(), b.Size()))
+	o.log.Info("measured squashfs writers", "tree_mib", size>>20, "times", cold, "memory_touched_before", warm,
+		"bytes", a.Size(), "peer_bytes", b.Size())
 	figures["squashfs_time_ratio"] = cold.ratio()
 	figures["squashfs_time_ratio_warm"] = warm.ratio()
 	figures["squashfs_size_ratio"] = float64(a.Size()) / float64(b.Size())
@@ -95,8 +96,7 @@ func squashRounds(ctx context.Context, o options, dir string, before func() erro
 		if err != nil {
 			return times, nil, err
 		}
-		theirs, _, err := round("theirs.squashfs", "mksquashfs", "root", "theirs.squashfs", "-comp", "zstd", "-Xcompression-level", "3", "-b", "256K",
-			"-noappend", "-quiet", "-no-progress", "-processors", fmt.Sprint(runtime.GOMAXPROCS(0)))
+		theirs, _, err := round("theirs.squashfs", mksquashfs("theirs.squashfs")...)
 		if err != nil {
 			return times, nil, err
 		}

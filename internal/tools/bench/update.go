@@ -52,7 +52,7 @@ func update(ctx context.Context, o options, figures map[string]float64) error {
 	if err := os.WriteFile(dir+"/next.yaml", []byte(text), 0o644); err != nil {
 		return err
 	}
-	if _, _, err := command(ctx, dir, o.pikelet, "build", "-q", "--sign-key", "ship.key", "--cache", "cache", "-o", "next", "next.yaml"); err != nil {
+	if err := signedBuild(ctx, o, "next", "next.yaml"); err != nil {
 		return err
 	}
 	server, err := filepath.Abs("build/tools/registry")
@@ -61,7 +61,7 @@ func update(ctx context.Context, o options, figures map[string]float64) error {
 	}
 	err = withRegistry(o, server, func(addr string) error {
 		for _, from := range []string{"shipped", "next"} {
-			if _, _, err := command(ctx, dir, o.pikelet, "publish", "-q", addr+"/bench", "--plain-http", "--key", "ship.pub", "--image", from); err != nil {
+			if _, _, err := command(ctx, dir, publishArgs(o, addr+"/bench", from, "-q")...); err != nil {
 				return err
 			}
 		}
@@ -81,7 +81,8 @@ func upgradeOnce(ctx context.Context, o options, ref string) (u updated, err err
 	if err != nil {
 		return u, err
 	}
-	cmd := exec.CommandContext(ctx, program, "-test.run", "^$", "-test.bench", "^BenchmarkSlotB$", "-test.benchtime", "1x", "-slot-card", "card", "-slot-ref", ref, "-slot-key", "ship.pub", "-slot-out", "slot.json")
+	cmd := exec.CommandContext(ctx, program, "-test.run", "^$", "-test.bench", "^BenchmarkSlotB$", "-test.benchtime", "1x",
+		"-slot-card", "card", "-slot-ref", ref, "-slot-key", "ship.pub", "-slot-out", "slot.json")
 	cmd.Dir = o.scratch
 	cmd.Stderr = os.Stderr
 	if out, err := cmd.Output(); err != nil {
@@ -94,27 +95,37 @@ func upgradeOnce(ctx context.Context, o options, ref string) (u updated, err err
 	return u, json.Unmarshal(b, &u)
 }
 
+// updates measures what an upgrade writes, and how fast.
 func updates(ctx context.Context, o options, ref string, figures map[string]float64) error {
-	dir := o.scratch
-	if err := vm.CopySparse(dir+"/shipped/disk.img", dir+"/card"); err != nil {
+	u, after, err := patchRelease(ctx, o, ref, figures)
+	if err != nil {
 		return err
 	}
-	// Release 1, and then 2, on the same slot: what differs is compared byte by
-	// byte on copies of the slot.
+	return fullSlot(ctx, o, u.MiB, after, figures)
+}
+
+// patchRelease upgrades a card to release 1 and then to 2, in the same slot, and
+// compares what the second wrote with what differs, byte by byte, on copies of
+// the slot. It returns the second upgrade, and the slot after it.
+func patchRelease(ctx context.Context, o options, ref string, figures map[string]float64) (u updated, after []byte, err error) {
+	dir := o.scratch
+	if err := vm.CopySparse(dir+"/shipped/disk.img", dir+"/card"); err != nil {
+		return u, nil, err
+	}
 	if _, err := upgradeOnce(ctx, o, ref+":1"); err != nil {
-		return err
+		return u, nil, err
 	}
 	before, err := slotBytes(dir + "/card")
 	if err != nil {
-		return err
+		return u, nil, err
 	}
-	u, err := upgradeOnce(ctx, o, ref+":2")
+	u, err = upgradeOnce(ctx, o, ref+":2")
 	if err != nil {
-		return err
+		return u, nil, err
 	}
-	after, err := slotBytes(dir + "/card")
+	after, err = slotBytes(dir + "/card")
 	if err != nil {
-		return err
+		return u, nil, err
 	}
 	differ := 0
 	for i := range before {
@@ -123,12 +134,16 @@ func updates(ctx context.Context, o options, ref string, figures map[string]floa
 		}
 	}
 	figures["update_write_ratio"] = float64(u.Bytes) / float64(differ)
-	o.progress(fmt.Sprintf("release 2 wrote %.1f MB where %.1f MB differ, held %.1f MiB", float64(u.Bytes)/1e6, float64(differ)/1e6, u.MiB))
+	o.log.Info("measured a patch release", "written_bytes", u.Bytes, "differing_bytes", differ, "peak_mib", u.MiB)
+	return u, after, nil
+}
 
-	// A slot of noise differs altogether. dd writes as many bytes over a file
-	// of noise.
+// fullSlot measures an upgrade of a slot of noise, which differs altogether, and
+// dd, which writes as many bytes over a file of noise.
+func fullSlot(ctx context.Context, o options, peak float64, after []byte, figures map[string]float64) error {
+	dir := o.scratch
+	var u updated
 	var slot, whole pair // written, as dd does; and read back too
-	peak := u.MiB
 	for i := range o.rounds {
 		// Release 1 is there, and of its files no byte is left.
 		other := func() error {
@@ -154,7 +169,7 @@ func updates(ctx context.Context, o options, ref string, figures map[string]floa
 			slot.peers = append(slot.peers, seconds)
 			return err
 		}
-		if i == 0 { // dd is told how much it is by the first of ours; neither counts
+		if i == 0 { // the first of ours tells dd how many bytes to write; the times of neither are kept
 			if err := ours(); err != nil {
 				return err
 			}
@@ -174,7 +189,7 @@ func updates(ctx context.Context, o options, ref string, figures map[string]floa
 		}
 	}
 	whole.peers = slot.peers
-	o.progress(fmt.Sprintf("a slot of %.0f MB: %v; with reading back, which dd does not do: %v", float64(u.Bytes)/1e6, slot, whole))
+	o.log.Info("measured full slots", "bytes", u.Bytes, "written", slot, "written_and_read_back", whole)
 	figures["update_throughput_ratio"], figures["update_peak_mib"] = 1/slot.ratio(), peak
 	figures["update_verified_throughput_ratio"] = 1 / whole.ratio()
 	return nil
@@ -320,7 +335,7 @@ func armToCommit(ctx context.Context, o options, figures map[string]float64) err
 		prepare, _ := strconv.ParseFloat(part[2], 64)
 		whole, ours = append(whole, took), append(ours, init+prepare+5)
 	}
-	o.progress(fmt.Sprintf("from armed to committed: %.1f s, of which /init, preparing and the soak of 5 s: %.1f s", whole, ours))
+	o.log.Info("measured a tried release", "armed_to_committed_seconds", whole, "init_prepare_and_soak_seconds", ours)
 	figures["arm_to_commit_seconds"], figures["arm_to_commit_ours_seconds"] = median(whole), median(ours)
 	return nil
 }
