@@ -242,8 +242,8 @@ func (s *Server) serveDHCP(ctx context.Context, conn net.PacketConn, frames Fram
 	}
 }
 
-// sendDHCP sends the answer to a message to who is meant, and to nobody else
-// where that can be.
+// sendDHCP sends the answer to a message to the client it is for, and to no other
+// machine where the client can be addressed.
 func (s *Server) sendDHCP(m, answer *dhcpv4.DHCPv4, conn net.PacketConn, frames Framer) error {
 	ip, mac := dhcp.Target(m, answer)
 	to := netip.AddrPortFrom(ip, dhcpv4.ClientPort)

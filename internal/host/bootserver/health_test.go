@@ -129,7 +129,7 @@ func TestHealthBySerialIsRead(t *testing.T) {
 	}
 }
 
-// TestHealthIsBounded: machines whose hardware address nobody names can't fill
+// TestHealthIsBounded: machines whose hardware address is named nowhere can't fill
 // the disk with what became of releases on them, and cost no other its record.
 func TestHealthIsBounded(t *testing.T) {
 	s := newStage(t)

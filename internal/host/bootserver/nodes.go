@@ -61,7 +61,7 @@ func (s *Server) standing(m Machine) standing {
 	return pinned
 }
 
-// maxNodes bounds what is remembered of machines nobody knows.
+// maxNodes bounds what is remembered of unknown machines.
 const maxNodes = 4096
 
 // pair is what tells machines apart. A serial alone does not: any machine can

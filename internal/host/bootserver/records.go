@@ -108,8 +108,8 @@ func (r *Records[T]) Put(key string, one T) error {
 
 // Update replaces a record by what change makes of it, and writes it down as
 // Put does where change reports that it is another; ok tells change whether
-// there was one. Nobody else reads or writes records in between, so change must
-// not.
+// there was one. No other caller reads or writes records in between, and change must
+// not either.
 func (r *Records[T]) Update(key string, change func(was T, ok bool) (is T, changed bool)) error {
 	if !recordForm.MatchString(key) {
 		return fmt.Errorf("record %q: want a serial of eight hexadecimal digits in lower case, or that with a dash and twelve more", key)

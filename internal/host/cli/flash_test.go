@@ -45,7 +45,8 @@ func TestFlashOntoFiles(t *testing.T) {
 	var group sync.WaitGroup
 	for i := range 3 {
 		group.Go(func() {
-			if out, code := pikelet(t, dir, []string{"XDG_CACHE_HOME=" + dir + "/cache"}, append([]string{"flash", s.Addr + "/twin:1.0", fmt.Sprintf("at-once%d", i)}, flags...)...); code != 0 {
+			if out, code := pikelet(t, dir, []string{"XDG_CACHE_HOME=" + dir + "/cache"},
+				append([]string{"flash", s.Addr + "/twin:1.0", fmt.Sprintf("at-once%d", i)}, flags...)...); code != 0 {
 				t.Errorf("three at once: %s", out)
 			}
 		})
@@ -75,16 +76,20 @@ func TestFlashOntoFiles(t *testing.T) {
 	}
 
 	// For a node.
-	write(t, dir+"/nodes.yaml", "cluster-secret: a secret of a cluster that nobody guesses\ndefaults: {time: {zone: Asia/Tokyo}}\nnodes:\n- {hostname: attic, serial: '00000001'}\n- {hostname: cellar, serial: '00000002'}\n", 0o600)
-	fails(t, dir, []string{"flash", "one", "attic.img", "--inventory", "nodes.yaml"}, "is an inventory; want one of its nodes", "name it with --node")
+	write(t, dir+"/nodes.yaml", "cluster-secret: a secret of a cluster that no one guesses\ndefaults: {time: {zone: Asia/Tokyo}}\nnodes:\n- "+
+		"{hostname: attic, serial: '00000001'}\n- {hostname: cellar, serial: '00000002'}\n", 0o600)
+	fails(t, dir, []string{"flash", "one", "attic.img", "--inventory", "nodes.yaml"}, "is an inventory; want one of its nodes",
+		"name it with --node")
 	if _, err := os.Stat(dir + "/attic.img"); err == nil {
-		t.Error("a command line nobody can follow left a card")
+		t.Error("a refused command line left a card")
 	}
-	if out := ok(t, dir, "flash", "one", "attic.img", "--inventory", "nodes.yaml", "--node", "attic"); !strings.Contains(out, "twin 1.0 for attic is on attic.img") {
+	if out := ok(t, dir, "flash", "one", "attic.img", "--inventory", "nodes.yaml", "--node", "attic"); !strings.Contains(out,
+		"twin 1.0 for attic is on attic.img") {
 		t.Error(out)
 	}
 	text := controlFile(t, dir+"/attic.img", "node.yaml")
-	if !strings.Contains(text, "hostname: attic") || !strings.Contains(text, "seed: ") || strings.Contains(text, "that nobody") || strings.Contains(text, "cellar") {
+	if !strings.Contains(text, "hostname: attic") || !strings.Contains(text, "seed: ") || strings.Contains(text, "that no one") ||
+		strings.Contains(text, "cellar") {
 		t.Errorf("the card's config is\n%.400s", strings.TrimSpace(text))
 	}
 	// A disk image that got a config keeps it on its way to a card.
@@ -215,7 +220,7 @@ func TestFlashKilled(t *testing.T) {
 	must(t, dir, "cp two/disk.img card")
 	all := stored(t, dir+"/one/disk.img")
 	killed := 0
-	for n := 0; killed < 8 && n < 60; n++ { // one that was done before its moment does not count
+	for n := 0; killed < 8 && n < 60; n++ { // one that was done before its moment is ignored
 		must(t, dir, "cp two/disk.img card")
 		if !killAfter(t, dir, rand.Int64N(all), "flash", "one", "card", "--yes") {
 			continue
@@ -232,7 +237,7 @@ func TestFlashKilled(t *testing.T) {
 			fails(t, dir, []string{"inspect", "card"}, "the card was being flashed when that was interrupted; flash it again")
 			fails(t, dir, []string{"flash", "card", "copy"}, "the card was being flashed when that was interrupted")
 		case err != nil:
-			t.Errorf("a killed flash left what nobody knows: %v", err)
+			t.Errorf("a killed flash left an unreadable card: %v", err)
 		default: // before its first write, or after its last
 			must(t, dir, "cmp card two/disk.img || cmp card one/disk.img")
 			if table.Partitions[0].Size == 0 {
@@ -265,7 +270,8 @@ func TestFlashOntoLoop(t *testing.T) {
 	mnt := filepath.Join(dir, "mnt")
 	must(t, dir, "mkdir mnt && mount "+dev+" mnt")
 	t.Cleanup(func() { exec.Command("umount", mnt).Run() })
-	if out := ok(t, dir, "flash"); !strings.Contains(out, dev+", "+dir+"/card, loop, 315 MB, mounted on "+mnt) || !strings.Contains(out, "cannot be flashed: is mounted on "+mnt) {
+	if out := ok(t, dir, "flash"); !strings.Contains(out, dev+", "+dir+"/card, loop, 315 MB, mounted on "+mnt) ||
+		!strings.Contains(out, "cannot be flashed: is mounted on "+mnt) {
 		t.Errorf("the devices are\n%s", out)
 	}
 	fails(t, dir, []string{"flash", "one", dev, "--yes"}, dev+" is mounted on "+mnt+"\nhint: unmount it first: umount "+mnt)

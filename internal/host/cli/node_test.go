@@ -66,17 +66,22 @@ func TestNodeConfigs(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, dir+"/.config/pikelet/age.key", id.String()+"\n", 0o600)
-	secret, token := encrypt(t, dir, "a cluster secret of more than 32 letters", id.Recipient().String()), encrypt(t, dir, "the-token", id.Recipient().String())
-	write(t, dir+"/lab.yaml", fmt.Sprintf("cluster-secret: %q\ndefaults:\n  k3s: {role: agent, server: 'https://10.0.0.1:6443', token: %q}\nnodes:\n- {hostname: attic, serial: '0badcafe'}\n- {hostname: cellar}\n", secret, token), 0o644)
+	secret, token := encrypt(t, dir, "a cluster secret of more than 32 letters", id.Recipient().String()), encrypt(t, dir, "the-token",
+		id.Recipient().String())
+	write(t, dir+"/lab.yaml", fmt.Sprintf("cluster-secret: %q\ndefaults:\n  k3s: {role: agent, server: 'https://10.0.0.1:6443', token: %q}\n"+
+		"nodes:\n- {hostname: attic, serial: '0badcafe'}\n- {hostname: cellar}\n", secret, token), 0o644)
 	contains(run(0, "node", "check", "lab.yaml"), "2 nodes checked")
 	write(t, dir+"/agent.yaml", "k3s: {role: agent, server: 'https://10.0.0.1:6443', token: t, options: {cluster-init: true}}\n", 0o644)
 	for _, verb := range []string{"check", "show"} {
-		contains(run(2, "node", verb, "agent.yaml"), "agent.yaml:1: k3s.options.cluster-init: only servers take it, and k3s would not start as an agent")
+		contains(run(2, "node", verb, "agent.yaml"), "agent.yaml:1: k3s.options.cluster-init: only servers take it, and k3s would not start "+
+			"as an agent")
 	}
 	write(t, dir+"/server.yaml", "k3s: {role: server, options: {flanel-backend: host-gw}}\n", 0o644)
-	contains(run(0, "node", "check", "server.yaml"), "warning: server.yaml:1: k3s.options.flanel-backend: k3s has no such option", "1 nodes checked")
+	contains(run(0, "node", "check", "server.yaml"), "warning: server.yaml:1: k3s.options.flanel-backend: k3s has no such option",
+		"1 nodes checked")
 	shown := run(0, "node", "show", "lab.yaml", "--serial", "100000000BADCAFE")
-	contains(shown, "hostname: attic", "token: (secret, 9 characters)", "# known_hosts: attic ssh-ed25519 ", "# IQN: iqn.2026-11.io.github.pikelet-os:attic-")
+	contains(shown, "hostname: attic", "token: (secret, 9 characters)", "# known_hosts: attic ssh-ed25519 ",
+		"# IQN: iqn.2026-11.io.github.pikelet-os:attic-")
 	if strings.Contains(shown, "the-token") {
 		t.Errorf("a secret is shown:\n%s", shown)
 	}
@@ -89,7 +94,8 @@ func TestNodeConfigs(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, dir+"/other.key", other.String()+"\n", 0o600)
-	contains(run(1, "node", "show", "lab.yaml", "--node", "attic", "--identity", "other.key"), "lab.yaml: line 3: the keys in other.key do not decrypt it")
+	contains(run(1, "node", "show", "lab.yaml", "--node", "attic", "--identity", "other.key"),
+		"lab.yaml: line 3: the keys in other.key do not decrypt it")
 	contains(run(1, "node", "show", "lab.yaml", "--node", "attic", "--identity", "none.key"), "none.key")
 	contains(run(1, "node", "check", "lab.yaml", "gone.yaml"), "gone.yaml")
 	write(t, dir+"/bad.yaml", "hostname: A\nusers: 7\n", 0o644)
@@ -109,7 +115,8 @@ func TestNodeConfigs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(b) != slots.NodeSize || !strings.Contains(string(b), "token: the-token") || strings.Contains(string(b), "more than 32 letters") || strings.Contains(string(b), "age:") {
+	if len(b) != slots.NodeSize || !strings.Contains(string(b), "token: the-token") || strings.Contains(string(b), "more than 32 letters") ||
+		strings.Contains(string(b), "age:") {
 		t.Errorf("on the card, %d bytes: %.400s", len(b), b)
 	}
 	if !regexp.MustCompile(`(?m)^seed: [0-9a-f]{64}$`).Match(b) {
@@ -146,18 +153,22 @@ func TestIdentityFilesAreRefused(t *testing.T) {
 			}
 		}
 	}
-	write(t, dir+"/nodes.yaml", "cluster-secret: a cluster secret of more than 32 letters\nnodes: [{hostname: attic, k3s: {role: server, token: t}}]\n", 0o644)
-	build("inventory: nodes.yaml\n", 1, "nodes.yaml holds secrets (cluster-secret, nodes[0].k3s.token), and whoever has the image would have them")
+	write(t, dir+"/nodes.yaml", "cluster-secret: a cluster secret of more than 32 letters\nnodes: [{hostname: attic, k3s: {role: server, "+
+		"token: t}}]\n", 0o644)
+	build("inventory: nodes.yaml\n", 1, "nodes.yaml holds secrets (cluster-secret, nodes[0].k3s.token), and whoever has the image would "+
+		"have them")
 	write(t, dir+"/nodes.yaml", "nodes: [{hostname: Attic}]\n", 0o644)
 	build("inventory: nodes.yaml\n", 2, "nodes.yaml:1: hostname: ")
-	write(t, dir+"/nodes.yaml", "nodes: [{hostname: attic, k3s: {role: agent, server: 'https://10.0.0.1:6443', options: {tls-san: a}}}]\n", 0o644)
+	write(t, dir+"/nodes.yaml", "nodes: [{hostname: attic, k3s: {role: agent, server: 'https://10.0.0.1:6443', options: {tls-san: a}}}]\n",
+		0o644)
 	build("inventory: nodes.yaml\n", 2, "nodes.yaml:1: k3s.options.tls-san: only servers take it")
 	build("inventory: missing.yaml\n", 2, "inventory: no file missing.yaml")
 	write(t, dir+"/nodes.yaml", "nodes: [{hostname: attic, serial: '0badcafe', k3s: {role: agent, server: 'https://10.0.0.1:6443'}}]\n", 0o644)
 	build("inventory: nodes.yaml\n", 0)
 	write(t, dir+"/files/etc/iscsi/initiatorname.iscsi", "InitiatorName=iqn.2026-01.lan:all\n", 0o644)
 	write(t, dir+"/files/etc/dropbear/dropbear_ed25519_host_key", "k", 0o600)
-	build("", 1, "/etc/iscsi/initiatorname.iscsi would be in the image (from folder files), and every node would have the same: an IQN", "/etc/dropbear/dropbear_ed25519_host_key would be in the image")
+	build("", 1, "/etc/iscsi/initiatorname.iscsi would be in the image (from folder files), and every node would have the same: an IQN",
+		"/etc/dropbear/dropbear_ed25519_host_key would be in the image")
 }
 
 // TestOverlayK3s: without k3s in the repositories the overlay says what to do;
@@ -183,7 +194,8 @@ func TestOverlayK3s(t *testing.T) {
 	wrong := strings.Repeat("0", 64)
 	build("overlays: [{name: k3s, with: {release: k3s-arm64, sha256: '"+wrong+"'}}]\n", 1, "its sha256 is ")
 	const right = "ee7c57888717376fbea01debc7344c633ce68bb294e168a61b021689913fad8b"
-	build("overlays: [{name: k3s, with: {release: k3s-arm64, sha256: '"+right+"'}}]\n", 1, "there is no archive in it, as there is in a release of k3s")
+	build("overlays: [{name: k3s, with: {release: k3s-arm64, sha256: '"+right+"'}}]\n", 1,
+		"there is no archive in it, as there is in a release of k3s")
 	build("overlays: [{name: k3s, with: {release: k3s-arm64}}]\n", 1, "has no sha256 of 64 hexadecimal digits: what is fetched is pinned")
 	build("overlays: [wifi]\n", 0, "out/disk.img")
 	// Alpine's package, here from a repository made for it.
@@ -216,7 +228,8 @@ func TestOverlayFilesAreVendored(t *testing.T) {
 	}
 	write(t, dir+"/chart.tgz", "a chart", 0o644)
 	sum := sha256.Sum256([]byte("a chart"))
-	overlay := "overlays: [{name: metallb, with: {chart: chart.tgz, version: 0.1.2, sha256: '" + hex.EncodeToString(sum[:]) + "', pools: 10.0.0.0/28}}]\n"
+	overlay := "overlays: [{name: metallb, with: {chart: chart.tgz, version: 0.1.2, sha256: '" + hex.EncodeToString(sum[:]) +
+		"', pools: 10.0.0.0/28}}]\n"
 	write(t, dir+"/image.yaml", string(spec)+overlay, 0o644)
 	run := func(args ...string) string {
 		t.Helper()
@@ -236,7 +249,8 @@ func TestOverlayFilesAreVendored(t *testing.T) {
 	}
 	write(t, dir+"/image.yaml", string(spec)+overlay+"vendor: copies\n", 0o644)
 	run("build", "--offline", "--output", "two", "image.yaml")
-	if one, two := mustRead(t, dir+"/one/tree.txt"), mustRead(t, dir+"/two/tree.txt"); string(one) != string(two) || !strings.Contains(string(one), "/usr/share/k3s/charts/metallb-0.1.2.tgz") {
+	if one, two := mustRead(t, dir+"/one/tree.txt"), mustRead(t, dir+"/two/tree.txt"); string(one) != string(two) ||
+		!strings.Contains(string(one), "/usr/share/k3s/charts/metallb-0.1.2.tgz") {
 		t.Error("the vendor's chart makes another image, or none is in it")
 	}
 }

@@ -104,7 +104,8 @@ func TestKeysGoRound(t *testing.T) {
 	if err := Write(name, private, public); err == nil || !strings.Contains(err.Error(), "is there already") {
 		t.Errorf("over a key that is there: %v", err)
 	}
-	for what, b := range map[string][]byte{"nothing": nil, "no PEM": []byte("hello"), "a public key": public, "a broken box": []byte("-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----\naGVsbG8=\n-----END ENCRYPTED SIGSTORE PRIVATE KEY-----\n")} {
+	for what, b := range map[string][]byte{"nothing": nil, "no PEM": []byte("hello"), "a public key": public,
+		"a broken box": []byte("-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----\naGVsbG8=\n-----END ENCRYPTED SIGSTORE PRIVATE KEY-----\n")} {
 		if _, err := ParsePrivateKey(b, word("")); err == nil {
 			t.Errorf("%s: taken for a key", what)
 		}

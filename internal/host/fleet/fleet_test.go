@@ -143,12 +143,16 @@ func TestStops(t *testing.T) {
 		want  string
 		is    error
 	}{
-		"left":       {func(r *rack) { r.nodes["server2"].leaves = "after 10m: volume: waits" }, "server1 server2", "after 10m: volume: waits", ErrRolledBack},
-		"refused":    {func(r *rack) { r.nodes["server2"].refuses = "this node is not well" }, "server1", "pikeletd: this node is not well: exit status 1", ErrIncomplete},
-		"gone":       {func(r *rack) { r.nodes["server2"].forever = true }, "server1 server2", "timed out after 2s waiting for the upgrade result", ErrIncomplete},
-		"an agent":   {func(r *rack) { r.nodes["agent2"].leaves = "a check" }, "server1 server2 server3 agent1 agent2", "a check", ErrRolledBack},
-		"runs it":    {func(r *rack) { r.nodes["server2"].release = "1.3" }, "server1 server3 agent1 agent2 agent3 agent4", "", nil},
-		"was before": {func(r *rack) { r.nodes["server2"].update = &slots.Update{Step: slots.Left, Reason: "old"} }, "server1 server2 server3 agent1 agent2 agent3 agent4", "", nil},
+		"left": {func(r *rack) { r.nodes["server2"].leaves = "after 10m: volume: waits" }, "server1 server2", "after 10m: volume: waits",
+			ErrRolledBack},
+		"refused": {func(r *rack) { r.nodes["server2"].refuses = "this node is not well" }, "server1",
+			"pikeletd: this node is not well: exit status 1", ErrIncomplete},
+		"gone": {func(r *rack) { r.nodes["server2"].forever = true }, "server1 server2",
+			"timed out after 2s waiting for the upgrade result", ErrIncomplete},
+		"an agent": {func(r *rack) { r.nodes["agent2"].leaves = "a check" }, "server1 server2 server3 agent1 agent2", "a check", ErrRolledBack},
+		"runs it":  {func(r *rack) { r.nodes["server2"].release = "1.3" }, "server1 server3 agent1 agent2 agent3 agent4", "", nil},
+		"was before": {func(r *rack) { r.nodes["server2"].update = &slots.Update{Step: slots.Left, Reason: "old"} },
+			"server1 server2 server3 agent1 agent2 agent3 agent4", "", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRack()

@@ -55,13 +55,20 @@ nodes:
 		listed   want
 		unlisted want
 	}{
-		"by serial":  {bootserver.Machine{Serial: "00000001"}, want{true, "a.test/beta", "10.0.0.20", "hostname: one"}, want{true, "a.test/beta", "10.0.0.20", "hostname: one"}},
-		"by address": {bootserver.Machine{MAC: "d8:3a:dd:00:00:02"}, want{true, "a.test/all", "", "hostname: two"}, want{true, "a.test/all", "", "hostname: two"}},
-		"by board":   {bootserver.Machine{Serial: "00000003", Model: "RPi5"}, want{true, "a.test/all", "", "kernel.panic"}, want{true, "a.test/all", "", "kernel.panic"}},
-		"adopted":    {bootserver.Machine{Serial: "00000004", MAC: adoptedMAC}, want{true, "a.test/beta", "", "hostname: four"}, want{true, "a.test/beta", "", "hostname: four"}},
-		"as nobody":  {bootserver.Machine{Serial: "00000005", MAC: adoptedMAC}, want{true, "a.test/all", "", ""}, want{true, "a.test/all", "", "zone: UTC"}},
-		"a stranger": {bootserver.Machine{Serial: "00000006", Model: "RPi4"}, want{false, "a.test/all", "", ""}, want{true, "a.test/all", "", "zone: UTC"}},
-		"no serial":  {bootserver.Machine{MAC: "d8:3a:dd:00:00:07"}, want{false, "a.test/all", "", ""}, want{false, "a.test/all", "", "zone: UTC"}},
+		"by serial": {bootserver.Machine{Serial: "00000001"}, want{true, "a.test/beta", "10.0.0.20", "hostname: one"}, want{true, "a.test/beta",
+			"10.0.0.20", "hostname: one"}},
+		"by address": {bootserver.Machine{MAC: "d8:3a:dd:00:00:02"}, want{true, "a.test/all", "", "hostname: two"}, want{true, "a.test/all", "",
+			"hostname: two"}},
+		"by board": {bootserver.Machine{Serial: "00000003", Model: "RPi5"}, want{true, "a.test/all", "", "kernel.panic"},
+			want{true, "a.test/all", "", "kernel.panic"}},
+		"adopted": {bootserver.Machine{Serial: "00000004", MAC: adoptedMAC}, want{true, "a.test/beta", "", "hostname: four"},
+			want{true, "a.test/beta", "", "hostname: four"}},
+		"as no node": {bootserver.Machine{Serial: "00000005", MAC: adoptedMAC}, want{true, "a.test/all", "", ""}, want{true, "a.test/all", "",
+			"zone: UTC"}},
+		"a stranger": {bootserver.Machine{Serial: "00000006", Model: "RPi4"}, want{false, "a.test/all", "", ""}, want{true, "a.test/all", "",
+			"zone: UTC"}},
+		"no serial": {bootserver.Machine{MAC: "d8:3a:dd:00:00:07"}, want{false, "a.test/all", "", ""}, want{false, "a.test/all", "",
+			"zone: UTC"}},
 	} {
 		for _, unlisted := range []bool{false, true} {
 			r, err := newRoster(t, inventory, unlisted)
@@ -85,7 +92,8 @@ nodes:
 			config, err := r.Config(c.m)
 			if known != want.known || r.Reference(c.m) != want.image || fixed != (want.address != "") || fixed && address.String() != want.address ||
 				(want.config == "") != (config == nil) || !strings.Contains(string(config), want.config) || err != nil {
-				t.Errorf("%s, unlisted %v: known %v, image %q, address %v %v, config %q %v, want %+v", name, unlisted, known, r.Reference(c.m), address, fixed, config, err, want)
+				t.Errorf("%s, unlisted %v: known %v, image %q, address %v %v, config %q %v, want %+v", name, unlisted, known, r.Reference(c.m), address,
+					fixed, config, err, want)
 			}
 		}
 	}
@@ -237,8 +245,10 @@ func TestTwoMachinesOneEntry(t *testing.T) {
 		adopted map[string]bootserver.Adoption
 		why     string
 	}{
-		{map[string]bootserver.Adoption{"00000004": {As: "four", MAC: adoptedMAC}, "00000005": {MAC: adoptedMAC}, "00000006": {MAC: adoptedMAC}}, ""},
-		{map[string]bootserver.Adoption{"00000004": {As: "four", MAC: adoptedMAC}, "00000005": {As: "four", MAC: adoptedMAC}}, "serials 00000004 and 00000005 are both adopted as four"},
+		{map[string]bootserver.Adoption{"00000004": {As: "four", MAC: adoptedMAC}, "00000005": {MAC: adoptedMAC}, "00000006": {MAC: adoptedMAC}},
+			""},
+		{map[string]bootserver.Adoption{"00000004": {As: "four", MAC: adoptedMAC}, "00000005": {As: "four", MAC: adoptedMAC}},
+			"serials 00000004 and 00000005 are both adopted as four"},
 		{map[string]bootserver.Adoption{"00000001": {As: "one", MAC: adoptedMAC}, "00000002": {As: "two", MAC: "d8:3a:dd:00:00:02"}}, ""},
 		{map[string]bootserver.Adoption{"00000004": {As: "one", MAC: adoptedMAC}}, "the inventory says that one is another machine"},
 		{map[string]bootserver.Adoption{"00000004": {As: "two", MAC: adoptedMAC}}, "the inventory says that two is another machine"},

@@ -122,7 +122,7 @@ func (f *flight) heard(in []byte, now time.Time) (send, done bool) {
 	case got != f.block:
 		return false, f.late(now)
 	}
-	if f.tried == 1 { // of one that was sent twice nobody knows which was answered (Karn)
+	if f.tried == 1 { // of a packet sent twice it is unknown which was answered (Karn's algorithm)
 		f.measured(now.Sub(f.sent))
 	}
 	if f.block > 0 || f.t.Sent > 0 {
