@@ -82,7 +82,7 @@ func TestConfigRule(t *testing.T) {
 	liar.MAC = otherMAC
 	refused(s, piIP, liar, "no boot of serial 52617370 was served from here to d8:3a:dd:0a:0b:0c")
 	delete(s.macs, piIP)
-	refused(s, piIP, pi, "hardware address of the client is not known")
+	refused(s, piIP, pi, "unknown hardware address of the client")
 	shown := 0
 	for _, n := range s.Nodes() {
 		if strings.Contains(n.Error, "refused") {
@@ -135,7 +135,7 @@ func TestBootPlane(t *testing.T) {
 		{bootapi.Request{Kind: bootapi.Blob, Machine: pi, Digest: image.DigestOf(nil)}, nil, 404, image.DigestOf(nil) +
 			" not found in small 1.2\n"},
 		{bootapi.Request{Kind: bootapi.Manifest, Machine: bootapi.Machine{Serial: "1", MAC: piMAC, Build: "old"}}, nil, 404,
-			"build old is not served here any more: restart\n"},
+			"build old is no longer served: restart\n"},
 		{bootapi.Request{Kind: bootapi.Progress, Machine: pi}, nil, 204, ""},
 	} {
 		if status, text := s.asks(piIP, c.q, c.head...); status != c.status || text != c.want {

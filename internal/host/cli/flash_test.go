@@ -105,7 +105,7 @@ func TestFlashOntoFiles(t *testing.T) {
 		t.Errorf("autoboot.txt of a repaired card: %q", got)
 	}
 	fails(t, dir, []string{"flash", "one", "two", "three"}, "want an image and a device, got 3 arguments")
-	fails(t, dir, []string{"flash", "one", "nothing.img", "--keep-state"}, "there is no state to keep")
+	fails(t, dir, []string{"flash", "one", "nothing.img", "--keep-state"}, "no state to keep")
 	if _, err := os.Stat(dir + "/nothing.img"); err == nil {
 		t.Error("a flash that was refused left a file")
 	}

@@ -37,7 +37,7 @@ func TestMistakesSayWhatToDo(t *testing.T) {
 		{[]string{"bild"}, 2, []string{"unknown command \"bild\""}},
 		{[]string{"build", "ghost.yaml"}, 1, []string{"no package ghost"}},
 		{[]string{"build", "service.yaml"}, 1, []string{"the image has no service \"ghostd\"; it has ", "networking"}},
-		{[]string{"build", "--sign-key", "notpem", "image.yaml"}, 1, []string{"it is no PEM file"}},
+		{[]string{"build", "--sign-key", "notpem", "image.yaml"}, 1, []string{"no PEM block found"}},
 		{[]string{"vm", "run", "none.img"}, 1, []string{"none.img: no such file", "pikelet build"}},
 		{[]string{"vm", "run", "--machine", "pi9", "image.yaml"}, 1, []string{"no machine \"pi9\""}},
 		{[]string{"vm", "run", "image.yaml"}, 1, []string{"the firmware found nothing to boot"}},

@@ -95,7 +95,7 @@ func TestNodeConfigs(t *testing.T) {
 	}
 	write(t, dir+"/other.key", other.String()+"\n", 0o600)
 	contains(run(1, "node", "show", "lab.yaml", "--node", "attic", "--identity", "other.key"),
-		"lab.yaml: line 3: the keys in other.key do not decrypt it")
+		"lab.yaml: line 3: decrypting the secret with the keys in other.key: ")
 	contains(run(1, "node", "show", "lab.yaml", "--node", "attic", "--identity", "none.key"), "none.key")
 	contains(run(1, "node", "check", "lab.yaml", "gone.yaml"), "gone.yaml")
 	write(t, dir+"/bad.yaml", "hostname: A\nusers: 7\n", 0o644)

@@ -91,7 +91,7 @@ func TestPublishPatches(t *testing.T) {
 		t.Errorf("the first release:\n%s", out)
 	}
 	if out := release(repo, "two", "--sign-key", "o.key"); !strings.Contains(out,
-		`no patch for an earlier release release=1.0 err="its nodes do not trust the key that would sign it"`) {
+		`no patch for an earlier release release=1.0 err="nodes of the earlier release do not trust the signing key"`) {
 		t.Errorf("with another key:\n%s", out)
 	}
 	fails(t, dir, []string{"publish", repo, "--from", "out"}, "--from")

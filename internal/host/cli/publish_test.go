@@ -149,7 +149,7 @@ func mirrorAndPromote(t *testing.T, dir, repo string, ca []string) {
 	refused([]string{"promote", repo + ":1.0", "stable", "--allow-downgrade"}, "[allow-downgrade sign-key]")
 	t.Setenv(passwordVariable, "")
 	if out, code := pikelet(t, dir, []string{passwordVariable + "=wrong"}, append([]string{"promote", repo + ":1.0", "stable",
-		"--allow-downgrade", "--sign-key", "ci.key"}, ca...)...); code == 0 || !strings.Contains(out, "the password is wrong") {
+		"--allow-downgrade", "--sign-key", "ci.key"}, ca...)...); code == 0 || !strings.Contains(out, "incorrect password") {
 		t.Errorf("a wrong password: %s", out)
 	}
 	if out, code := pikelet(t, dir, []string{passwordVariable + "=open sesame"}, append([]string{"promote", repo + ":1.0", "stable",
@@ -224,11 +224,11 @@ func TestRegistryMistakes(t *testing.T) {
 		{[]string{"publish", closed + "/x", "--image", "one", "--retry-after", "1ms"}, "connection refused"},
 		{[]string{"publish", closed + "/UPPER", "--image", "one"}, "reading the reference"},
 		{[]string{"publish", closed + "/x", "--image", "one", "--ca", "no.pem"}, "holds no PEM certificate"},
-		{[]string{"publish", closed + "/x", "--image", "one", "--sign-key", "ci.pub"}, "it is a public key"},
+		{[]string{"publish", closed + "/x", "--image", "one", "--sign-key", "ci.pub"}, "got a public key, want a private key"},
 		{[]string{"publish", "one/artifact"}, "is a file or a directory; want a registry's reference"},
 		{[]string{"pull", "one", "--as", "cake"}, "want files, layout, archive or disk"},
 		{[]string{"sign", "one"}, `required flag(s) "sign-key" not set`},
-		{[]string{"keygen", "-o", "ci"}, "ci.key is there already"},
+		{[]string{"keygen", "-o", "ci"}, "ci.key: file already exists"},
 		{[]string{"verify", "ci.pub"}, "not a card and not a disk image"},
 		{[]string{"verify", "one", "--key", "ci.key"}, "reading the public key ci.key"},
 	} {

@@ -40,7 +40,7 @@ func TestServeRefuses(t *testing.T) {
 	}
 	for want, args := range map[string]string{
 		"want a number such as 0xf21": "--order net",
-		"it has no 2":                 "--order 0xf1",
+		"missing digit 2":             "--order 0xf1",
 		"want an IPv4 address":        "--server nas.local",
 		"--dnsmasq requires --server": "--dnsmasq",
 	} {

@@ -218,7 +218,7 @@ func TestListAndFind(t *testing.T) {
 	if err != nil || len(list) != 4 || list[0].Path != "/dev/mmcblk0" {
 		t.Errorf("%+v %v", list, err)
 	}
-	if _, err := m.Disk("sdb2"); err == nil || !strings.Contains(err.Error(), "is a partition; name the whole disk") {
+	if _, err := m.Disk("sdb2"); err == nil || !strings.Contains(err.Error(), "is a partition") {
 		t.Errorf("a partition: %v", err)
 	}
 	if _, err := m.Disk("sdz"); err == nil {

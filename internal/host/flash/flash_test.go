@@ -211,7 +211,7 @@ func TestCardsThatFail(t *testing.T) {
 func TestKeepState(t *testing.T) {
 	old := sample(t, "1.0", "")
 	d := newDisk(t, old.Size()+100<<20)
-	if err := sample(t, "1.1", "").Keep(d); err == nil || !strings.Contains(err.Error(), "there is no state to keep") {
+	if err := sample(t, "1.1", "").Keep(d); err == nil || !strings.Contains(err.Error(), "no state to keep") {
 		t.Errorf("an empty card: %v", err)
 	}
 	mustWrite(t, old, d)

@@ -102,7 +102,7 @@ func (r *rack) upgrade(parallel int, hosts ...string) ([]Result, error) {
 	}
 	return Upgrade(context.Background(), hosts, r.run, Options{
 		Verb: []string{"upgrade", "registry/lab:1.3"}, Parallel: parallel, Wait: 2 * time.Second, Poll: time.Millisecond,
-		Output: func(string, string) {}, Log: slog.New(slog.DiscardHandler),
+		Output: func(string) io.Writer { return io.Discard }, Log: slog.New(slog.DiscardHandler),
 	})
 }
 
@@ -190,7 +190,7 @@ func TestNothingBegins(t *testing.T) {
 			t.Errorf("%v; want %q", err, want)
 		}
 	}
-	if _, err := r.upgrade(1, "server1", "server1"); err == nil || !strings.Contains(err.Error(), "named twice") {
+	if _, err := r.upgrade(1, "server1", "server1"); err == nil || !strings.Contains(err.Error(), `duplicate host "server1"`) {
 		t.Errorf("twice: %v", err)
 	}
 	if len(r.order) != 0 {

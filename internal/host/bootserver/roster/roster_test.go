@@ -194,7 +194,7 @@ func TestAdoptedAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.adopting.Unlock()
-	if err := <-second; err == nil || !strings.Contains(err.Error(), "four is serial 00000001 already") {
+	if err := <-second; err == nil || !strings.Contains(err.Error(), `node "four" is already serial 00000001`) {
 		t.Errorf("the second adoption: %v", err)
 	}
 }
@@ -217,13 +217,13 @@ nodes:
 	for _, c := range []struct{ serial, mac, as, why string }{
 		{"00000004", adoptedMAC, "four", ""},
 		{"00000004", adoptedMAC, "four", ""},
-		{"00000004", other, "four", "adopted already, with hardware address " + adoptedMAC},
-		{"00000004", other, "", "adopted already"},
-		{"00000005", other, "four", "four is serial 00000004 already"},
-		{"00000005", "", "five", "want the hardware address"},
-		{"00000005", other, "nine", "has no node"},
-		{"00000005", other, "one", "says itself which machine one is"},
-		{"00000001", other, "", "the inventory says that serial 00000001 has hardware address d8:3a:dd:00:00:01"},
+		{"00000004", other, "four", "already adopted, with hardware address " + adoptedMAC},
+		{"00000004", other, "", "already adopted"},
+		{"00000005", other, "four", `node "four" is already serial 00000004`},
+		{"00000005", "", "five", "missing hardware address"},
+		{"00000005", other, "nine", `node "nine" not found`},
+		{"00000005", other, "one", `the inventory names the machine of node "one"`},
+		{"00000001", other, "", "another hardware address in the inventory: got " + other + ", want d8:3a:dd:00:00:01"},
 		{"00000001", "d8:3a:dd:00:00:01", "", ""},
 		{"00000002", other, "", ""},
 	} {
@@ -250,8 +250,8 @@ func TestTwoMachinesOneEntry(t *testing.T) {
 		{map[string]bootserver.Adoption{"00000004": {As: "four", MAC: adoptedMAC}, "00000005": {As: "four", MAC: adoptedMAC}},
 			"serials 00000004 and 00000005 are both adopted as four"},
 		{map[string]bootserver.Adoption{"00000001": {As: "one", MAC: adoptedMAC}, "00000002": {As: "two", MAC: "d8:3a:dd:00:00:02"}}, ""},
-		{map[string]bootserver.Adoption{"00000004": {As: "one", MAC: adoptedMAC}}, "the inventory says that one is another machine"},
-		{map[string]bootserver.Adoption{"00000004": {As: "two", MAC: adoptedMAC}}, "the inventory says that two is another machine"},
+		{map[string]bootserver.Adoption{"00000004": {As: "one", MAC: adoptedMAC}}, "adopted as one, which is another machine in the inventory"},
+		{map[string]bootserver.Adoption{"00000004": {As: "two", MAC: adoptedMAC}}, "adopted as two, which is another machine in the inventory"},
 	} {
 		r, err := newRoster(t, inventory, false)
 		if err != nil {
