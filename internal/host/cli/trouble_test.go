@@ -89,15 +89,40 @@ func (c counted) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// TestShipThroughTrouble: a network that drops connections, a registry that is
-// busy or unwell, one that ignores Range: all are got over. One that lies about
-// what it holds is not believed, and nothing is written.
+// hits counts events by name.
+type hits struct {
+	mu sync.Mutex
+	of map[string]int
+}
+
+// first counts an event, and reports whether it is one of the first ones.
+func (h *hits) first(name string, times int) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.of == nil {
+		h.of = map[string]int{}
+	}
+	h.of[name]++
+	return h.of[name] <= times
+}
+
+// TestShipThroughTrouble: publishing and pulling survive a network that drops
+// connections, and a registry that is busy, fails, or ignores Range. Content that
+// does not match its digest is refused, and nothing is written.
 func TestShipThroughTrouble(t *testing.T) {
 	dir := shippedIn(t)
 	s := startRegistry(t, registrytest.Options{})
 	p := startProxy(t, s)
 	repo := p.addr + "/twin"
 	flags := []string{"--ca", p.ca, "--retry-after", "5ms", "--key", "ci.pub"}
+	pushThroughTrouble(t, dir, p, repo, flags)
+	pullThroughTrouble(t, dir, p, repo, flags)
+	refuseChangedContent(t, dir, p, repo, flags)
+	resumes(t, dir, p, repo, flags)
+}
+
+func pushThroughTrouble(t *testing.T, dir string, p *proxy, repo string, flags []string) {
+	t.Helper()
 	drop := func(w http.ResponseWriter) bool { panic(http.ErrAbortHandler) }
 	status := func(w http.ResponseWriter, code int) bool { w.WriteHeader(code); return true }
 	push := func(name string, trouble func(http.ResponseWriter, *http.Request, int64) bool) {
@@ -108,16 +133,9 @@ func TestShipThroughTrouble(t *testing.T) {
 		p.trouble = nil
 		ok(t, dir, append([]string{"verify", repo + "/" + name + ":1.0"}, flags...)...)
 	}
-	hit := map[string]int{}
-	var mu sync.Mutex
-	first := func(key string, times int) bool {
-		mu.Lock()
-		defer mu.Unlock()
-		hit[key]++
-		return hit[key] <= times
-	}
+	var hits hits
 	push("dropped", func(w http.ResponseWriter, r *http.Request, n int64) bool {
-		if r.Method == http.MethodPatch && first(fmt.Sprintf("dropped %d", r.ContentLength), 1) {
+		if r.Method == http.MethodPatch && hits.first(fmt.Sprintf("dropped %d", r.ContentLength), 1) {
 			io.CopyN(io.Discard, r.Body, r.ContentLength/2)
 			return drop(w)
 		}
@@ -126,16 +144,19 @@ func TestShipThroughTrouble(t *testing.T) {
 	push("busy", func(w http.ResponseWriter, r *http.Request, n int64) bool {
 		switch {
 		case r.Method == http.MethodHead || r.Method == http.MethodGet:
-			return first("busy "+r.Method+r.URL.Path, 1) && status(w, 429)
+			return hits.first("busy "+r.Method+r.URL.Path, 1) && status(w, 429)
 		case r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/manifests/"):
-			return first("busy manifest", 2) && status(w, 503)
+			return hits.first("busy manifest", 2) && status(w, 503)
 		}
-		return first("busy "+r.Method, 1) && status(w, map[string]int{http.MethodPost: 500, http.MethodPatch: 502, http.MethodPut: 504}[r.Method])
+		return hits.first("busy "+r.Method, 1) && status(w, map[string]int{http.MethodPost: 500, http.MethodPatch: 502, http.MethodPut: 504}[r.Method])
 	})
-	if len(hit) < 20 || hit["busy POST"] < 2 || hit["busy PATCH"] < 2 || hit["busy PUT"] < 2 || hit["busy manifest"] < 3 {
-		t.Errorf("there was no trouble: %v", hit)
+	if len(hits.of) < 20 || hits.of["busy POST"] < 2 || hits.of["busy PATCH"] < 2 || hits.of["busy PUT"] < 2 || hits.of["busy manifest"] < 3 {
+		t.Errorf("there was no trouble: %v", hits.of)
 	}
+}
 
+func pullThroughTrouble(t *testing.T, dir string, p *proxy, repo string, flags []string) {
+	t.Helper()
 	pull := func(out string) string {
 		t.Helper()
 		p.got.Store(0)
@@ -143,6 +164,7 @@ func TestShipThroughTrouble(t *testing.T) {
 		must(t, dir, "cmp "+out+"/root.squashfs "+rootBlob(t, dir+"/one"))
 		return got
 	}
+	var hits hits
 	cut := func(r *http.Response) { // every blob ends after its first third, again and again
 		if strings.Contains(r.Request.URL.Path, "/blobs/sha256:") && r.Request.Method == http.MethodGet && r.ContentLength > 3000 {
 			r.Body = struct {
@@ -163,13 +185,16 @@ func TestShipThroughTrouble(t *testing.T) {
 	p.spoil = cut
 	p.trouble = func(_ http.ResponseWriter, r *http.Request, _ int64) bool { r.Header.Del("Range"); return false }
 	p.spoil = func(r *http.Response) { // and a registry that knows no Range
-		if strings.Contains(r.Request.URL.Path, "/blobs/sha256:") && first("whole"+r.Request.URL.Path, 1) {
+		if strings.Contains(r.Request.URL.Path, "/blobs/sha256:") && hits.first("whole"+r.Request.URL.Path, 1) {
 			cut(r)
 		}
 	}
 	pull("no-range")
 	p.trouble = nil
+}
 
+func refuseChangedContent(t *testing.T, dir string, p *proxy, repo string, flags []string) {
+	t.Helper()
 	refuse := func(what string, spoil func(*http.Response), texts ...string) {
 		t.Helper()
 		p.spoil = spoil
@@ -201,7 +226,6 @@ func TestShipThroughTrouble(t *testing.T) {
 		"larger than 4194304")
 	refuse("always unwell", func(r *http.Response) { r.StatusCode = 500 }, "500")
 	p.spoil = nil
-	resumes(t, dir, p, repo, flags)
 }
 
 // resumes kills a pull when some of it came, and looks whether the next one

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// TestConversations are what firmware says, word for word, and what it hears.
+// TestConversations replays the requests of firmware, packet by packet.
 func TestConversations(t *testing.T) {
 	at, done := serving(t, map[string][]byte{"config.txt": []byte("arm_64bit=1\n"), "two": noise(1024), "empty": nil}, 0)
 	t.Run("a file that fits a block", func(t *testing.T) {
@@ -48,7 +48,7 @@ func TestConversations(t *testing.T) {
 		c.send(ack(1))
 		<-done
 	})
-	t.Run("a look whether it is there", func(t *testing.T) {
+	t.Run("a request for the size alone", func(t *testing.T) {
 		c := newClient(t, at)
 		c.send(rrq("two", "tsize", "0", "blksize", "1024"))
 		c.expect("\x00\x06tsize\x001024\x00blksize\x001024\x00")
@@ -57,76 +57,90 @@ func TestConversations(t *testing.T) {
 			t.Errorf("%+v", got)
 		}
 	})
-	t.Run("a file that is not there", func(t *testing.T) {
+	t.Run("a missing file", func(t *testing.T) {
 		c := newClient(t, at)
 		c.send(rrq("recovery.elf", "tsize", "0"))
 		c.expect("\x00\x05\x00\x01there is no such file\x00")
 		<-done
 	})
-	t.Run("an ACK that came twice", func(t *testing.T) {
-		// A Sorcerer's Apprentice sends a block twice for it, every time; a slow
-		// machine makes the server send one again sometimes.
-		for range 5 {
-			c := newClient(t, at)
-			c.send(rrq("two", "blksize", "512"))
-			c.expect("\x00\x06blksize\x00512\x00")
-			c.send(ack(0))
-			c.send(ack(0))
-			for block := uint16(1); block <= 3; block++ {
-				if got := c.hears(hang); !strings.HasPrefix(got, "\x00\x03"+ack(block)[2:]) {
-					t.Fatalf("%.4q, not block %d", got, block)
-				}
-				c.send(ack(block))
-				if block < 3 {
-					c.send(ack(block))
-				}
-			}
-			if got := <-done; got.Again == 0 {
-				return
-			}
-		}
-		t.Error("something was sent twice each time")
-	})
-	t.Run("an answer that was lost", func(t *testing.T) {
+}
+
+// TestDuplicateACK: an ACK that comes twice is answered once. A server with the
+// Sorcerer's Apprentice bug sends a block twice for it, every time; on a slow
+// machine the server may send one again sometimes.
+func TestDuplicateACK(t *testing.T) {
+	at, done := serving(t, map[string][]byte{"config.txt": []byte("arm_64bit=1\n"), "two": noise(1024)}, 0)
+	for range 5 {
 		c := newClient(t, at)
-		c.send(rrq("config.txt", "tsize", "0"))
-		for _, twice := range []string{"\x00\x06tsize\x0012\x00", "\x00\x03\x00\x01arm_64bit=1\n"} {
-			c.expect(twice)
-			c.last = ""
-			c.expect(twice)
-			c.send(ack(0))
+		c.send(rrq("two", "blksize", "512"))
+		c.expect("\x00\x06blksize\x00512\x00")
+		c.send(ack(0))
+		c.send(ack(0))
+		for block := uint16(1); block <= 3; block++ {
+			if got := c.hears(hang); !strings.HasPrefix(got, "\x00\x03"+ack(block)[2:]) {
+				t.Fatalf("%.4q, not block %d", got, block)
+			}
+			c.send(ack(block))
+			if block < 3 {
+				c.send(ack(block))
+			}
 		}
-		c.send(ack(1))
-		if got := <-done; got.Err != nil || got.Again < 2 {
-			t.Errorf("%+v", got)
+		if got := <-done; got.Again == 0 {
+			return
 		}
-	})
-	for name, say := range map[string]struct {
+	}
+	t.Error("something was sent twice each time")
+}
+
+// TestLostAnswer: packets without an answer are sent again.
+func TestLostAnswer(t *testing.T) {
+	at, done := serving(t, map[string][]byte{"config.txt": []byte("arm_64bit=1\n"), "two": noise(1024)}, 0)
+	c := newClient(t, at)
+	c.send(rrq("config.txt", "tsize", "0"))
+	for _, twice := range []string{"\x00\x06tsize\x0012\x00", "\x00\x03\x00\x01arm_64bit=1\n"} {
+		c.expect(twice)
+		c.last = ""
+		c.expect(twice)
+		c.send(ack(0))
+	}
+	c.send(ack(1))
+	if got := <-done; got.Err != nil || got.Again < 2 {
+		t.Errorf("%+v", got)
+	}
+}
+
+// TestInvalidRequests are answered with errors no longer than the requests.
+func TestInvalidRequests(t *testing.T) {
+	at, _ := serving(t, map[string][]byte{"two": noise(1024)}, 0)
+	for name, test := range map[string]struct {
 		says string
 		want *Error // which is cut to the length of what was said
 	}{
-		"somebody who wants to write": {"\x00\x02a-long-name-of-a-file\x00octet\x00", &Error{CodeDenied, "nothing is written here"}},
-		"netascii":                    {"\x00\x01a-long-name-of-a-file\x00netascii\x00", &Error{CodeIllegal, "only octet is served"}},
-		"no end":                      {"\x00\x01x\x00octet", &Error{CodeIllegal, "a re"}},
-		"a block of nothing":          {rrq("two", "blksize", "0"), &Error{CodeOptions, "blksize: want a n"}},
-		"a huge request":              {rrq(strings.Repeat("x", 600)), &Error{CodeIllegal, "a request of 609 bytes"}},
+		"a write request":   {"\x00\x02a-long-name-of-a-file\x00octet\x00", &Error{CodeDenied, "nothing is written here"}},
+		"netascii":          {"\x00\x01a-long-name-of-a-file\x00netascii\x00", &Error{CodeIllegal, "only octet is served"}},
+		"no end":            {"\x00\x01x\x00octet", &Error{CodeIllegal, "a re"}},
+		"a block size of 0": {rrq("two", "blksize", "0"), &Error{CodeOptions, "blksize: want a n"}},
+		"a huge request":    {rrq(strings.Repeat("x", 600)), &Error{CodeIllegal, "a request of 609 bytes"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newClient(t, at)
-			c.send(say.says)
-			c.expect(string(say.want.encode()))
+			c.send(test.says)
+			c.expect(string(test.want.encode()))
 		})
 	}
-	t.Run("errors are not answered", func(t *testing.T) {
-		c := newClient(t, at)
-		c.send("\x00\x05\x00\x00x\x00")
-		if got := c.hears(200 * time.Millisecond); got != "" {
-			t.Errorf("%q", got)
-		}
-	})
 }
 
-// TestRollover: behind block 65535 comes 0.
+// TestErrorsAreNotAnswered: an ERROR gets no answer, whoever sends it.
+func TestErrorsAreNotAnswered(t *testing.T) {
+	at, _ := serving(t, nil, 0)
+	c := newClient(t, at)
+	c.send("\x00\x05\x00\x00x\x00")
+	if got := c.hears(200 * time.Millisecond); got != "" {
+		t.Errorf("%q", got)
+	}
+}
+
+// TestRollover: block 65535 is followed by block 0.
 func TestRollover(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes long")
@@ -158,7 +172,7 @@ func TestRollover(t *testing.T) {
 	<-done
 }
 
-// TestTransferLimit: what is over the bound is told so at once; nothing waits.
+// TestTransferLimit: transfers above the limit are refused at once.
 func TestTransferLimit(t *testing.T) {
 	at, _ := serving(t, map[string][]byte{"f": noise(2000)}, 2)
 	for range 2 {
@@ -170,7 +184,7 @@ func TestTransferLimit(t *testing.T) {
 	c.send(rrq("f", "tsize", "0"))
 	c.expect("\x00\x05\x00\x00too many tran\x00")
 
-	// Nor are all of them one machine's.
+	// A single machine has a limit of its own.
 	at, _ = serving(t, map[string][]byte{"f": noise(2000)}, 0)
 	for range maxOfClient {
 		c := newClient(t, at)
