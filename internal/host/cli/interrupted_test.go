@@ -138,14 +138,14 @@ func TestBuildsSideBySide(t *testing.T) {
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil { // as a build does
 		t.Fatal(err)
 	}
-	fails(t, dir, []string{"build", "-o", "out0", "image.yaml"}, "another build is writing to out0; give this one another output folder")
+	fails(t, dir, []string{"build", "-o", "out0", "image.yaml"}, "another build is writing to out")
 }
 
-// TestUnreadable builds as somebody who may not read a layer, write the
-// output, or use the cache.
+// TestUnreadable builds as a user who may not read a layer, write the output, or
+// use the cache.
 func TestUnreadable(t *testing.T) {
 	if testing.Short() {
-		t.Skip("it needs root, to become somebody else")
+		t.Skip("needs root, to become another user")
 	}
 	s := newShelf(t)
 	must(t, s.dir, "mkdir -p files/secret shut home && echo x > files/secret/x && cp "+os.Args[0]+
@@ -165,7 +165,7 @@ func TestUnreadable(t *testing.T) {
 		t.Errorf("a directory that may not be written:\n%s", out)
 	}
 	s.spec("layers: [{folder: files}]\n")
-	if out := build("-o", "home/out", "image.yaml"); !strings.Contains(out, "layer folder files: ") ||
+	if out := build("-o", "home/out", "image.yaml"); !strings.Contains(out, "files: ") ||
 		!strings.Contains(out, "files/secret: permission denied") {
 		t.Errorf("a directory that may not be read:\n%s", out)
 	}

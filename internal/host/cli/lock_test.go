@@ -189,7 +189,7 @@ func TestLockIsKeptTo(t *testing.T) {
 			[]string{"does not fit the spec: the spec asks for the packages", "hint: bring the lock up to date with: pikelet lock image.yaml"}},
 		"another repository": {"sed -i 's/^repositories:/repositories:\\n  - {url: starter, keys: [starter\\/starter.rsa.pub]}/' image.yaml",
 			[]string{"the spec has the repositories"}},
-		"a changed directory": {"echo new > files/etc/new", []string{"the layer folder files is sha256:"}},
+		"a changed directory": {"echo new > files/etc/new", []string{" files is sha256:"}},
 		"a changed tar":       {"echo x >> more.tar.gz", []string{"the layer tar more.tar.gz is sha256:"}},
 		"a layer less":        {"sed -i '/oci:oci/d' image.yaml", []string{"the spec has 3 layers, the lock 4"}},
 		"an overlay": {"printf 'overlays: [{name: ssh, with: {keys: ssh-ed25519 AAAA}}]\\n' >> image.yaml",

@@ -69,7 +69,8 @@ func TestNodeInit(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	exits(t, dir, 0, "node", "init")
-	contains(t, exits(t, dir, 2, "node", "check", "nodes.yaml"), "nodes.yaml:19: users[0].keys[0]: this is the placeholder of pikelet node init")
+	contains(t, exits(t, dir, 2, "node", "check", "nodes.yaml"),
+		"nodes.yaml:19: users[0].keys[0]: this is the placeholder of pikelet node init")
 	starting, err := os.ReadFile(dir + "/nodes.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -89,8 +90,8 @@ func TestNodeShow(t *testing.T) {
 	contains(t, exits(t, dir, 0, "node", "check", "lab.yaml"), "2 nodes checked")
 	write(t, dir+"/agent.yaml", "k3s: {role: agent, server: 'https://10.0.0.1:6443', token: t, options: {cluster-init: true}}\n", 0o644)
 	for _, verb := range []string{"check", "show"} {
-		contains(t, exits(t, dir, 2, "node", verb, "agent.yaml"), "agent.yaml:1: k3s.options.cluster-init: only servers take it, and k3s would not start "+
-			"as an agent")
+		contains(t, exits(t, dir, 2, "node", verb, "agent.yaml"),
+			"agent.yaml:1: k3s.options.cluster-init: only servers take it, and k3s would not start as an agent")
 	}
 	write(t, dir+"/server.yaml", "k3s: {role: server, options: {flanel-backend: host-gw}}\n", 0o644)
 	contains(t, exits(t, dir, 0, "node", "check", "server.yaml"), "warning: server.yaml:1: k3s.options.flanel-backend: k3s has no such option",
@@ -190,7 +191,7 @@ func TestIdentityFilesAreRefused(t *testing.T) {
 	build("inventory: nodes.yaml\n", 0)
 	write(t, dir+"/files/etc/iscsi/initiatorname.iscsi", "InitiatorName=iqn.2026-01.lan:all\n", 0o644)
 	write(t, dir+"/files/etc/dropbear/dropbear_ed25519_host_key", "k", 0o600)
-	build("", 1, "/etc/iscsi/initiatorname.iscsi would be in the image (from folder files), and every node would have the same: an IQN",
+	build("", 1, "/etc/iscsi/initiatorname.iscsi would be in the image", "files), and every node would have the same: an IQN",
 		"/etc/dropbear/dropbear_ed25519_host_key would be in the image")
 }
 

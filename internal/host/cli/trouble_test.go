@@ -148,7 +148,8 @@ func pushThroughTrouble(t *testing.T, dir string, p *proxy, repo string, flags [
 		case r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/manifests/"):
 			return hits.first("busy manifest", 2) && status(w, 503)
 		}
-		return hits.first("busy "+r.Method, 1) && status(w, map[string]int{http.MethodPost: 500, http.MethodPatch: 502, http.MethodPut: 504}[r.Method])
+		codes := map[string]int{http.MethodPost: 500, http.MethodPatch: 502, http.MethodPut: 504}
+		return hits.first("busy "+r.Method, 1) && status(w, codes[r.Method])
 	})
 	if len(hits.of) < 20 || hits.of["busy POST"] < 2 || hits.of["busy PATCH"] < 2 || hits.of["busy PUT"] < 2 || hits.of["busy manifest"] < 3 {
 		t.Errorf("there was no trouble: %v", hits.of)
@@ -182,9 +183,8 @@ func pullThroughTrouble(t *testing.T, dir string, p *proxy, repo string, flags [
 	if once := p.got.Load(); whole > once+once/50 {
 		t.Errorf("downloads that broke off were %d bytes, whole ones %d: they do not go on where they were", whole, once)
 	}
-	p.spoil = cut
 	p.trouble = func(_ http.ResponseWriter, r *http.Request, _ int64) bool { r.Header.Del("Range"); return false }
-	p.spoil = func(r *http.Response) { // and a registry that knows no Range
+	p.spoil = func(r *http.Response) { // and a registry that ignores Range
 		if strings.Contains(r.Request.URL.Path, "/blobs/sha256:") && hits.first("whole"+r.Request.URL.Path, 1) {
 			cut(r)
 		}

@@ -1,6 +1,7 @@
 package flash
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -115,33 +116,58 @@ var (
 		files: map[string]string{"device/vendor": "ATA", "device/model": "CT500MX500SSD1"}}
 )
 
-// TestDevices goes through what people have on their desks: what is taken,
-// what is left alone, and why.
-func TestDevices(t *testing.T) {
-	const need = 2200 << 20
-	mount := func(number, on, source string) string {
-		return "36 35 " + number + " / " + on + " rw,noatime shared:1 - ext4 " + source + " rw\n"
+// mount is a line of /proc/self/mountinfo.
+func mount(number, on, source string) string {
+	return "36 35 " + number + " / " + on + " rw,noatime shared:1 - ext4 " + source + " rw\n"
+}
+
+// with returns a disk with other files in sysfs.
+func with(d fakeDisk, more map[string]string) fakeDisk {
+	d.files = maps.Clone(d.files)
+	if d.files == nil {
+		d.files = map[string]string{}
 	}
-	with := func(d fakeDisk, more map[string]string) fakeDisk {
-		files := map[string]string{}
-		for k, v := range d.files {
-			files[k] = v
-		}
-		for k, v := range more {
-			files[k] = v
-		}
-		d.files = files
-		return d
+	maps.Copy(d.files, more)
+	return d
+}
+
+// deviceTest is a disk, what uses it, and whether it may be flashed.
+type deviceTest struct {
+	disk   fakeDisk
+	mounts string
+	swaps  string
+	serial string // as the user names it
+	more   func(Machine)
+	want   string // the error of Refuse, with its hints; "" for none
+	says   string // the description; "" for any
+}
+
+// imageSize is the size of the image that is flashed, in bytes.
+const imageSize = 2200 << 20
+
+func (c deviceTest) run(t *testing.T) {
+	t.Helper()
+	m := machine(t, c.mounts, c.swaps, c.disk)
+	if c.more != nil {
+		c.more(m)
 	}
-	for name, c := range map[string]struct {
-		disk   fakeDisk
-		mounts string
-		swaps  string
-		serial string
-		more   func(Machine)
-		want   string // "" is taken
-		says   string
-	}{
+	d, err := m.Disk(c.disk.name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.says != "" && d.Describe() != c.says {
+		t.Errorf("it is described as %q, want %q", d.Describe(), c.says)
+	}
+	err = d.Refuse(Rules{Need: imageSize, Serial: c.serial})
+	if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(withHints(err), c.want)) {
+		t.Errorf("%v; want %q", err, c.want)
+	}
+}
+
+// TestRefuseDevices: cards are accepted, disks that are too small, read-only or not
+// removable are refused.
+func TestRefuseDevices(t *testing.T) {
+	for name, c := range map[string]deviceTest{
 		"a card in a reader":    {disk: usbReader, says: "/dev/sdb, Generic STORAGE DEVICE, usb, serial 000000001532, 31.9 GB"},
 		"a card in a laptop":    {disk: laptopSD, says: "/dev/mmcblk0, SR32G, mmc, serial 0x3b2a1c4d, 31.9 GB"},
 		"the right serial":      {disk: usbReader, serial: "000000001532"},
@@ -149,7 +175,30 @@ func TestDevices(t *testing.T) {
 		"a reader without card": {disk: with(usbReader, map[string]string{"size": "0"}), want: "has no card in it"},
 		"a card that is locked": {disk: with(usbReader, map[string]string{"ro": "1"}),
 			want: "is read-only\nhint: check the write-protection slide"},
-		"a card too small": {disk: with(usbReader, map[string]string{"size": "1048576"}), want: "has 537 MB, and the image needs 2.3 GB"},
+		"a card too small":     {disk: with(usbReader, map[string]string{"size": "1048576"}), want: "has 537 MB, and the image needs 2.3 GB"},
+		"a disk inside":        {disk: sata, want: "is not removable, and has no serial by which it could be named"},
+		"an NVMe":              {disk: nvme, want: "the disk is not removable (/dev/nvme0n1, Samsung SSD 980, nvme, serial S64DNX0R, 31.9 GB)"},
+		"an NVMe by serial":    {disk: nvme, serial: "S64DNX0R"},
+		"a wrong serial":       {disk: nvme, serial: "S64", want: "is not removable"},
+		"a laptop's eMMC":      {disk: eMMC, want: "is not removable"},
+		"a backup on USB":      {disk: backupHD, want: "is not removable (/dev/sdc, WD Elements 25A2, usb, serial 575834314, 2000.4 GB)"},
+		"it, when it is named": {disk: backupHD, serial: "575834314"},
+		"sectors of 512 bytes": {disk: with(usbReader, map[string]string{"queue/logical_block_size": "512"})},
+		"sectors of 4096 bytes": {disk: with(usbReader, map[string]string{"queue/logical_block_size": "4096"}),
+			want: "has sectors of 4096 bytes"},
+		"a loop device with sectors of 4096 bytes": {disk: fakeDisk{name: "loop4", at: "virtual/block",
+			files: map[string]string{"queue/logical_block_size": "4096"}}, want: "has sectors of 4096 bytes"},
+		"a loop device": {disk: fakeDisk{name: "loop3", at: "virtual/block",
+			files: map[string]string{"loop/backing_file": "/home/anna/card.img"}}, says: "/dev/loop3, /home/anna/card.img, loop, 31.9 GB"},
+	} {
+		t.Run(name, c.run)
+	}
+}
+
+// TestRefuseDevicesInUse: disks that are mounted, hold swap or are part of another
+// device are refused.
+func TestRefuseDevicesInUse(t *testing.T) {
+	for name, c := range map[string]deviceTest{
 		"a mounted partition": {disk: usbReader, mounts: mount("sdb:2", "/media/anna/SLOT-A", "/dev/sdb2"),
 			want: "is mounted on /media/anna/SLOT-A\nhint: unmount it first: umount /media/anna/SLOT-A"},
 		"a name with a blank": {disk: usbReader, mounts: mount("sdb:1", `/media/my\040card`, "/dev/sdb1"),
@@ -171,38 +220,8 @@ func TestDevices(t *testing.T) {
 		"swap": {disk: usbReader, swaps: "/dev/sdb4 partition 1000 0 -2", want: "is in use: swap on /dev/sdb4"},
 		"part of LVM": {disk: usbReader, more: func(m Machine) { m.dm(t, "sdb1", "dm-0", "vg-data", "254:0") },
 			want: "is in use: /dev/sdb1 is part of vg-data"},
-		"a disk inside":        {disk: sata, want: "is not removable, and has no serial by which it could be named"},
-		"an NVMe":              {disk: nvme, want: "the disk is not removable (/dev/nvme0n1, Samsung SSD 980, nvme, serial S64DNX0R, 31.9 GB)"},
-		"an NVMe by serial":    {disk: nvme, serial: "S64DNX0R"},
-		"a wrong serial":       {disk: nvme, serial: "S64", want: "is not removable"},
-		"a laptop's eMMC":      {disk: eMMC, want: "is not removable"},
-		"a backup on USB":      {disk: backupHD, want: "is not removable (/dev/sdc, WD Elements 25A2, usb, serial 575834314, 2000.4 GB)"},
-		"it, when it is named": {disk: backupHD, serial: "575834314"},
-		"sectors of 512 bytes": {disk: with(usbReader, map[string]string{"queue/logical_block_size": "512"})},
-		"sectors of 4096 bytes": {disk: with(usbReader, map[string]string{"queue/logical_block_size": "4096"}),
-			want: "has sectors of 4096 bytes"},
-		"a loop device with sectors of 4096 bytes": {disk: fakeDisk{name: "loop4", at: "virtual/block",
-			files: map[string]string{"queue/logical_block_size": "4096"}}, want: "has sectors of 4096 bytes"},
-		"a loop device": {disk: fakeDisk{name: "loop3", at: "virtual/block",
-			files: map[string]string{"loop/backing_file": "/home/anna/card.img"}}, says: "/dev/loop3, /home/anna/card.img, loop, 31.9 GB"},
 	} {
-		t.Run(name, func(t *testing.T) {
-			m := machine(t, c.mounts, c.swaps, c.disk)
-			if c.more != nil {
-				c.more(m)
-			}
-			d, err := m.Disk(c.disk.name)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if c.says != "" && d.Describe() != c.says {
-				t.Errorf("it is described as %q, want %q", d.Describe(), c.says)
-			}
-			err = d.Refuse(Rules{Need: need, Serial: c.serial})
-			if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(withHints(err), c.want)) {
-				t.Errorf("%v; want %q", err, c.want)
-			}
-		})
+		t.Run(name, c.run)
 	}
 }
 

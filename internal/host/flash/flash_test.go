@@ -23,16 +23,17 @@ var seed = flag.Uint64("seed", 0, "seed of the cuts; 0 takes one by chance")
 // sample returns the card of a small image.
 func sample(t *testing.T, release, node string) *Card {
 	t.Helper()
+	rootSize := 64*verity.BlockSize + verity.TreeSize(64)
 	files := map[string][]byte{
 		"cmdline-a.txt": []byte("slot=a\n"), "cmdline-b.txt": []byte("slot=b\n"), "cmdline-net.txt": []byte("slot=net\n"),
 		"bootcode.bin": []byte("code"),
-		"vmlinuz":      bytes.Repeat([]byte("kernel "+release), 50_000), image.RootFile: bytes.Repeat([]byte("r"+release), 1<<21)[:64*verity.BlockSize+
-			verity.TreeSize(64)],
+		"vmlinuz":      bytes.Repeat([]byte("kernel "+release), 50_000), image.RootFile: bytes.Repeat([]byte("r"+release), 1<<21)[:rootSize],
 	}
-	m := &image.Manifest{Format: image.Format, Stream: "lab", Release: release, BuildID: strings.Repeat("ab", 16), Epoch: 1_790_000_000,
-		Arch:     "arm64",
-		SlotSize: 40 << 20, Packages: image.DigestOf(nil), Root: image.Root{DataBlocks: 64, Salt: "ab", Hash: strings.Repeat("cd", 32),
-			Generation: 1, BlockSize: 131072}}
+	m := &image.Manifest{
+		Format: image.Format, Stream: "lab", Release: release, BuildID: strings.Repeat("ab", 16), Epoch: 1_790_000_000,
+		Arch: "arm64", SlotSize: 40 << 20, Packages: image.DigestOf(nil),
+		Root: image.Root{DataBlocks: 64, Salt: "ab", Hash: strings.Repeat("cd", 32), Generation: 1, BlockSize: 131072},
+	}
 	for name, b := range files {
 		m.Files = append(m.Files, image.File{Name: name, Size: int64(len(b)), Digest: image.DigestOf(b)})
 	}

@@ -32,11 +32,8 @@ func newRoster(t *testing.T, inventory string, unlisted bool) (*Roster, error) {
 
 const adoptedMAC = "d8:3a:dd:00:00:04"
 
-// TestRoster: which image, which address and which config each machine has: by
-// serial, by hardware address, by board, as what it was adopted, and where
-// nothing fits it.
-func TestRoster(t *testing.T) {
-	const inventory = `
+// rosterInventory lists machines in each way that there is.
+const rosterInventory = `
 defaults: {time: {zone: UTC}, upgrades: {channel: a.test/all}}
 nodes:
 - {serial: '00000001', hostname: one, upgrades: {channel: a.test/beta}, network: {interfaces: [{name: eth0, addresses: [10.0.0.20/24]}]}}
@@ -44,6 +41,11 @@ nodes:
 - {board: rpi5, sysctls: {kernel.panic: '9'}}
 - {hostname: four, upgrades: {channel: a.test/beta}}
 `
+
+// TestRoster: which image, which address and which config each machine has: by
+// serial, by hardware address, by board, as what it was adopted, and where
+// nothing fits it.
+func TestRoster(t *testing.T) {
 	type want struct {
 		known   bool
 		image   string
@@ -55,23 +57,30 @@ nodes:
 		listed   want
 		unlisted want
 	}{
-		"by serial": {bootserver.Machine{Serial: "00000001"}, want{true, "a.test/beta", "10.0.0.20", "hostname: one"}, want{true, "a.test/beta",
-			"10.0.0.20", "hostname: one"}},
-		"by address": {bootserver.Machine{MAC: "d8:3a:dd:00:00:02"}, want{true, "a.test/all", "", "hostname: two"}, want{true, "a.test/all", "",
-			"hostname: two"}},
-		"by board": {bootserver.Machine{Serial: "00000003", Model: "RPi5"}, want{true, "a.test/all", "", "kernel.panic"},
+		"by serial": {bootserver.Machine{Serial: "00000001"},
+			want{true, "a.test/beta", "10.0.0.20", "hostname: one"},
+			want{true, "a.test/beta", "10.0.0.20", "hostname: one"}},
+		"by address": {bootserver.Machine{MAC: "d8:3a:dd:00:00:02"},
+			want{true, "a.test/all", "", "hostname: two"},
+			want{true, "a.test/all", "", "hostname: two"}},
+		"by board": {bootserver.Machine{Serial: "00000003", Model: "RPi5"},
+			want{true, "a.test/all", "", "kernel.panic"},
 			want{true, "a.test/all", "", "kernel.panic"}},
-		"adopted": {bootserver.Machine{Serial: "00000004", MAC: adoptedMAC}, want{true, "a.test/beta", "", "hostname: four"},
+		"adopted": {bootserver.Machine{Serial: "00000004", MAC: adoptedMAC},
+			want{true, "a.test/beta", "", "hostname: four"},
 			want{true, "a.test/beta", "", "hostname: four"}},
-		"as no node": {bootserver.Machine{Serial: "00000005", MAC: adoptedMAC}, want{true, "a.test/all", "", ""}, want{true, "a.test/all", "",
-			"zone: UTC"}},
-		"a stranger": {bootserver.Machine{Serial: "00000006", Model: "RPi4"}, want{false, "a.test/all", "", ""}, want{true, "a.test/all", "",
-			"zone: UTC"}},
-		"no serial": {bootserver.Machine{MAC: "d8:3a:dd:00:00:07"}, want{false, "a.test/all", "", ""}, want{false, "a.test/all", "",
-			"zone: UTC"}},
+		"as no node": {bootserver.Machine{Serial: "00000005", MAC: adoptedMAC},
+			want{true, "a.test/all", "", ""},
+			want{true, "a.test/all", "", "zone: UTC"}},
+		"a stranger": {bootserver.Machine{Serial: "00000006", Model: "RPi4"},
+			want{false, "a.test/all", "", ""},
+			want{true, "a.test/all", "", "zone: UTC"}},
+		"no serial": {bootserver.Machine{MAC: "d8:3a:dd:00:00:07"},
+			want{false, "a.test/all", "", ""},
+			want{false, "a.test/all", "", "zone: UTC"}},
 	} {
 		for _, unlisted := range []bool{false, true} {
-			r, err := newRoster(t, inventory, unlisted)
+			r, err := newRoster(t, rosterInventory, unlisted)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -97,14 +106,18 @@ nodes:
 			}
 		}
 	}
-	r, err := newRoster(t, inventory, false)
+}
+
+// TestFixedAddresses: addresses of the inventory are taken, but for the one of the
+// boot server itself, which may be a node.
+func TestFixedAddresses(t *testing.T) {
+	r, err := newRoster(t, rosterInventory, false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !r.Taken(netip.MustParseAddr("10.0.0.20")) || r.Taken(netip.MustParseAddr("10.0.0.21")) {
 		t.Error("a fixed address is given to others, or another is not")
 	}
-	// The inventory lists the boot server too, where that is a node.
 	r, err = newRoster(t, "nodes: [{serial: '00000001', network: {interfaces: [{name: eth0, addresses: [10.0.0.1/24]}]}}]\n", false)
 	if err != nil {
 		t.Fatal(err)
@@ -114,15 +127,19 @@ nodes:
 	}
 }
 
-// TestRosterHoldsToAddresses: where the inventory or an adoption names a serial
+// TestRosterRequiresNamedAddress: where the inventory or an adoption names a serial
 // and a hardware address, a machine that has one of the two is not the one that
 // is meant: it is not known, and has neither image, address nor config of it,
 // not even where the machines that are not listed boot.
-func TestRosterHoldsToAddresses(t *testing.T) {
+func TestRosterRequiresNamedAddress(t *testing.T) {
 	const inventory = `
 defaults: {upgrades: {channel: a.test/all}}
 nodes:
-- {serial: '1000000000000001', mac: 'd8:3a:dd:00:00:01', hostname: one, upgrades: {channel: a.test/beta}, network: {interfaces: [{name: eth0, addresses: [10.0.0.20/24]}]}}
+- serial: '1000000000000001'
+  mac: 'd8:3a:dd:00:00:01'
+  hostname: one
+  upgrades: {channel: a.test/beta}
+  network: {interfaces: [{name: eth0, addresses: [10.0.0.20/24]}]}
 - {hostname: four, upgrades: {channel: a.test/beta}, network: {interfaces: [{name: eth0, addresses: [10.0.0.21/24]}]}}
 - {serial: '1000000000000005', hostname: five}
 - {board: rpi5, sysctls: {kernel.panic: '9'}}
@@ -145,7 +162,7 @@ nodes:
 		"a serial without address":  {bootserver.Machine{Serial: "00000005", MAC: wrong}, true, "hostname: five", "a.test/all"},
 	} {
 		for _, unlisted := range []bool{false, true} {
-			r, err := newRoster(t, inventory, unlisted)
+			r, err := newRoster(t, rosterInventory, unlisted)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -199,8 +216,8 @@ func TestAdoptedAtOnce(t *testing.T) {
 	}
 }
 
-// TestAdoptionRefused: what nobody may become, and who may not: an adoption takes
-// nothing from a machine that is known already.
+// TestAdoptionRefused: an adoption takes neither an entry nor a serial from a
+// machine that is already known.
 func TestAdoptionRefused(t *testing.T) {
 	const inventory = `
 nodes:
@@ -237,9 +254,9 @@ nodes:
 	}
 }
 
-// TestTwoMachinesOneEntry: files of adoptions that make two machines one node
+// TestTwoMachinesOneEntryAreRefused: files of adoptions that make two machines one node
 // are an error when the server starts.
-func TestTwoMachinesOneEntry(t *testing.T) {
+func TestTwoMachinesOneEntryAreRefused(t *testing.T) {
 	const inventory = "nodes: [{hostname: four}, {serial: '1000000000000001', hostname: one}, {mac: 'd8:3a:dd:00:00:02', hostname: two}]\n"
 	for _, c := range []struct {
 		adopted map[string]bootserver.Adoption
