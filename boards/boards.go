@@ -57,6 +57,10 @@ type Board struct {
 	// its own list, os_list_imagingutility_v4.json; not tried here).
 	Imager string
 
+	// Model is how bootloaders in an EEPROM name the family in DHCP option 97
+	// (docs/platform.md 3.2); "" where they do not.
+	Model string
+
 	// Virtual marks boards that are no Pi. They are made for only when a
 	// spec names them.
 	Virtual bool
@@ -128,7 +132,7 @@ var list = []Board{
 		Firmware:   gpu3, Bootcode: true, Modules: bcm2837,
 	},
 	{
-		Name: "rpi4", Title: "Raspberry Pi 4B, 400, CM4", Filter: "pi4", Imager: "pi4-64bit",
+		Name: "rpi4", Title: "Raspberry Pi 4B, 400, CM4", Filter: "pi4", Imager: "pi4-64bit", Model: "RPi4",
 		Compatible: []string{"raspberrypi,4-model-b", "raspberrypi,400", "raspberrypi,4-compute-module", "raspberrypi,4s-compute-module"},
 		DTBs:       []string{"bcm2711-rpi-4-b.dtb", "bcm2711-rpi-400.dtb", "bcm2711-rpi-cm4.dtb", "bcm2711-rpi-cm4s.dtb"},
 		// Tryboot of A/B partitions works from here on (docs/platform.md 2.1);
@@ -137,7 +141,7 @@ var list = []Board{
 		Firmware: gpu4, Modules: bcm2711, Net: ethernet4,
 	},
 	{
-		Name: "rpi5", Title: "Raspberry Pi 5, 500, CM5", Filter: "pi5", Imager: "pi5-64bit",
+		Name: "rpi5", Title: "Raspberry Pi 5, 500, CM5", Filter: "pi5", Imager: "pi5-64bit", Model: "RPi5",
 		Compatible: []string{"raspberrypi,5-model-b", "raspberrypi,5-compute-module", "raspberrypi,500"},
 		DTBs: []string{"bcm2712-rpi-5-b.dtb", "bcm2712d0-rpi-5-b.dtb", "bcm2712-rpi-500.dtb",
 			"bcm2712-rpi-cm5-cm5io.dtb", "bcm2712-rpi-cm5-cm4io.dtb", "bcm2712-rpi-cm5l-cm5io.dtb", "bcm2712-rpi-cm5l-cm4io.dtb"},
@@ -190,6 +194,17 @@ func Names() []string {
 	}
 	sort.Strings(names)
 	return names
+}
+
+// OfModel returns the name of the board that bootloaders call by a model; "" for
+// none.
+func OfModel(model string) string {
+	for _, b := range list {
+		if model != "" && b.Model == model {
+			return b.Name
+		}
+	}
+	return ""
 }
 
 // OfCompatible returns the name of the board whose device tree has one of the

@@ -36,6 +36,15 @@ func TestBoardsAreComplete(t *testing.T) {
 	}
 }
 
+// TestOfModel looks up boards by the names that bootloaders have for them.
+func TestOfModel(t *testing.T) {
+	for model, want := range map[string]string{"RPi4": "rpi4", "RPi5": "rpi5", "RPi3": "", "": ""} {
+		if got := OfModel(model); got != want {
+			t.Errorf("OfModel(%q) = %q, want %q", model, got, want)
+		}
+	}
+}
+
 func TestFindNamesTheChoices(t *testing.T) {
 	if _, err := Find("rpi9"); err == nil || !strings.Contains(err.Error(), "rpi3, rpi4, rpi5, vm, zero2w") {
 		t.Errorf("%v", err)

@@ -16,45 +16,44 @@ import (
 	"github.com/pikelet-os/pikelet/internal/host/bootserver/dhcp"
 )
 
-// leaseTime is how long an address is given for: a node asks again after half
-// of it, and a boot is over long before.
+// leaseTime is the lease of an assigned address: a node renews the lease after
+// half of it, and a boot takes far less.
 const leaseTime = 12 * time.Hour
 
-// Pool are the addresses a server gives away where it is the network's DHCP
-// server.
+// Pool is the range of addresses that the server assigns where it is the DHCP
+// server of the network.
 type Pool struct {
 	First, Last netip.Addr
 	dhcp.Network
 	// Fixed returns the address an inventory gives to a machine.
 	Fixed func(Machine) (netip.Addr, bool)
-	// Taken says that an address is some machine's fixed one; may be nil.
+	// Taken reports whether an address is the fixed one of some machine; may be
+	// nil.
 	Taken func(netip.Addr) bool
 
 	mu     sync.Mutex
 	leases map[netip.Addr]lease
-	of     map[string]netip.Addr // each machine's, by hardware address
-	full   time.Time             // until when there is none for strangers
+	of     map[string]netip.Addr // the address of each machine, by hardware address
+	full   time.Time             // until then, strangers get no address
 }
 
 type lease struct {
 	mac      string
-	since    time.Time // when it was offered, or taken, last
+	since    time.Time // when the address was last offered or assigned
 	end      time.Time
-	kept     bool // who asked has taken it
+	kept     bool // the client has requested the address it was offered
 	standing standing
 }
 
-// How long an address that was offered is kept for who asked, one that somebody
-// else has turned out to use is left alone, and how soon after it was given a
-// client finds that out (RFC 2131 4.4.1: it probes before it uses it).
+// Lifetimes of addresses.
 const (
-	offerTime    = time.Minute
-	declinedTime = 10 * time.Minute
-	probeTime    = time.Minute
+	offerTime    = time.Minute      // an offered address is reserved for the client
+	declinedTime = 10 * time.Minute // an address that another machine uses is not assigned
+	probeTime    = time.Minute      // a client declines an assigned address, after probing it (RFC 2131, section 4.4.1)
 )
 
-// errFull is a pool that has no address left.
-var errFull = errors.New("no address is left")
+// errFull is returned by a pool that has no address left.
+var errFull = errors.New("address pool exhausted")
 
 // size returns how many addresses the pool has.
 func (p *Pool) size() uint32 { return number(p.Last) - number(p.First) + 1 }
@@ -68,21 +67,22 @@ func addr(n uint32) netip.Addr {
 	return netip.AddrFrom4([4]byte{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)})
 }
 
-// offer returns the address a machine may have, and keeps it for a moment. A
-// machine keeps its own, and where to look first is made of its hardware
-// address, so that a server that forgot all leases gives the same ones again.
-// When the pool is full, a machine takes the place of one of lower standing.
+// offer returns the address a machine may have, and reserves it for offerTime. A
+// machine keeps its address. The search for a free one begins at a hash of the
+// hardware address, so that a server that lost its leases assigns the same
+// addresses again. In a full pool, a machine replaces one of lower standing. offer
+// returns errFull where there is no address.
 func (p *Pool) offer(m Machine, is standing, now time.Time) (netip.Addr, error) {
 	return p.give(m, is, netip.Addr{}, now)
 }
 
-// take gives a machine the address it wants, for leaseTime. It returns another
-// one, and keeps nothing, where that is not the one it may have.
+// take assigns a machine the address it wants for leaseTime. It returns another
+// address, and reserves nothing, where the machine may not have the one it wants.
 func (p *Pool) take(m Machine, is standing, want netip.Addr, now time.Time) (netip.Addr, error) {
 	return p.give(m, is, want, now)
 }
 
-// give is take where a machine wants an address, else offer.
+// give is take for a valid want, and offer otherwise.
 func (p *Pool) give(m Machine, is standing, want netip.Addr, now time.Time) (netip.Addr, error) {
 	if p.Fixed != nil && is > stranger {
 		if a, ok := p.Fixed(m); ok {
@@ -174,7 +174,7 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// released takes an address back from who has it.
+// released takes an address back from the client that has it.
 func (p *Pool) released(mac string, a netip.Addr) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -186,8 +186,9 @@ func (p *Pool) released(mac string, a netip.Addr) {
 	p.full = time.Time{}
 }
 
-// declined leaves an address alone for a while: who was given it just now found
-// somebody else there. It reports whether that is so.
+// declined reserves an address for declinedTime: the client that was assigned it
+// less than probeTime ago found another machine using it. It reports whether the
+// client was assigned the address.
 func (p *Pool) declined(mac string, a netip.Addr, now time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -223,7 +224,7 @@ func (s *Server) serveDHCP(ctx context.Context, conn net.PacketConn, frames Fram
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("dhcp: %w", err)
+			return fmt.Errorf("receiving a DHCP message: %w", err)
 		}
 		m, err := dhcpv4.FromBytes(buf[:n])
 		if err != nil || !dhcp.Valid(m) {
@@ -242,8 +243,8 @@ func (s *Server) serveDHCP(ctx context.Context, conn net.PacketConn, frames Fram
 	}
 }
 
-// sendDHCP sends the answer to a message to who is meant, and to nobody else
-// where that can be.
+// sendDHCP sends the answer to a message to the client it is for, and to no other
+// machine where the client can be addressed.
 func (s *Server) sendDHCP(m, answer *dhcpv4.DHCPv4, conn net.PacketConn, frames Framer) error {
 	ip, mac := dhcp.Target(m, answer)
 	to := netip.AddrPortFrom(ip, dhcpv4.ClientPort)
@@ -277,11 +278,11 @@ func (s *Server) lease(m *dhcpv4.DHCPv4, from netip.Addr) (*dhcpv4.DHCPv4, error
 			return nil, nil
 		case dhcpv4.MessageTypeDecline:
 			a, _ := netip.AddrFromSlice(m.RequestedIPAddress().To4())
-			// Who uses an address does not decline it.
+			// A machine that uses an address does not decline it.
 			if s.MACOf(a) == c.MAC || !s.Pool.declined(c.MAC, a, s.Now()) {
 				return nil, nil
 			}
-			return nil, fmt.Errorf("%s says that another machine has %s", c.MAC, a)
+			return nil, fmt.Errorf("%s declined %s: address in use by another machine", c.MAC, a)
 		}
 	}
 	machine := Machine{MAC: c.MAC}

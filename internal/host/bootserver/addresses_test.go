@@ -41,7 +41,7 @@ func TestRefusedRequestKeepsNothing(t *testing.T) {
 
 // TestLeasesGiveWay: a full pool has an address for a machine of higher standing:
 // one that was only offered before one that is used, that of the lowest standing
-// first, and then the one that was taken longest ago. Of its own standing nobody
+// first, and then the one that was taken longest ago. Of its own standing no machine
 // gives way.
 func TestLeasesGiveWay(t *testing.T) {
 	now := time.Unix(1700000000, 0)
@@ -83,7 +83,7 @@ func TestLeasesGiveWay(t *testing.T) {
 	}
 }
 
-// TestPoolOfStrangers: all addresses are taken by machines nobody knows, for as
+// TestPoolOfStrangers: all addresses are taken by machines no machine knows, for as
 // long as they are given; a known one has one all the same, whatever asks for it:
 // its firmware, its /init, or what runs on it.
 func TestPoolOfStrangers(t *testing.T) {

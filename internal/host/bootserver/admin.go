@@ -16,16 +16,16 @@ import (
 	"time"
 )
 
-// Admin is what people and their programs ask a server: who boots, how far each
-// is, metrics, and to adopt. It is apart from the boot plane, which every
-// machine of the network reaches.
+// Admin is the administration interface of a server: the machines with their boot
+// stages, metrics, and adoption. It has a listener of its own, apart from the boot
+// plane, which every machine of the network reaches.
 type Admin struct {
 	Server *Server
-	// Token must come with every request, as a bearer's or as the password of
-	// Basic authentication; "" for none, which is for loopback only.
+	// Token must come with every request, as a bearer token or as the password
+	// of Basic authentication; "" requires none, and is for loopback only.
 	Token string
-	// Adopt takes the machine of a serial and a hardware address; as is the
-	// entry of the inventory that it becomes, "" for none.
+	// Adopt adopts a machine, known by serial and hardware address; as is the
+	// entry of the inventory that the machine becomes, "" for none.
 	Adopt func(m Machine, as string) error
 	// Free returns the names of entries that no machine has yet.
 	Free func() []string
@@ -45,20 +45,20 @@ func (a *Admin) Handler() http.Handler {
 	mux.HandleFunc("GET /nodes", a.nodes)
 	mux.Handle("GET /metrics", a.metrics())
 	mux.HandleFunc("POST /adopt", a.adopt)
-	// A page of somebody else's that a browser here shows must not adopt.
+	// Pages of other origins must not adopt machines through a browser here.
 	return a.guarded(http.NewCrossOriginProtection().Handler(mux))
 }
 
-// guarded lets in who has the token. Without one only names of this machine
-// count: a name that somebody points at 127.0.0.1 would otherwise have a browser
-// ask for its page.
+// guarded passes on requests with the token. Without a token, requests must name
+// this machine as their host: by a name that resolves to 127.0.0.1, a page of
+// another origin could otherwise read the answers in a browser (DNS rebinding).
 func (a *Admin) guarded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'")
 		if a.Token == "" {
 			if !loopback(r.Host) {
-				refuse(w, http.StatusForbidden, fmt.Errorf("this is no place called %q", r.Host))
+				refuse(w, http.StatusForbidden, fmt.Errorf("unknown host %q", r.Host))
 				return
 			}
 			next.ServeHTTP(w, r)
@@ -69,8 +69,8 @@ func (a *Admin) guarded(next http.Handler) http.Handler {
 			_, token, _ = r.BasicAuth()
 		}
 		if subtle.ConstantTimeCompare([]byte(token), []byte(a.Token)) != 1 {
-			w.Header().Set("WWW-Authenticate", `Basic realm="pikelet serve: any name, and the token"`)
-			refuse(w, http.StatusUnauthorized, errors.New("the token is missing, or another"))
+			w.Header().Set("WWW-Authenticate", `Basic realm="boot server: any name, and the token"`)
+			refuse(w, http.StatusUnauthorized, errors.New("missing or invalid token"))
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -114,10 +114,10 @@ func (a *Admin) adopt(w http.ResponseWriter, r *http.Request) {
 	m, as := Machine{Serial: r.PostFormValue("serial"), MAC: r.PostFormValue("mac")}, r.PostFormValue("as")
 	switch {
 	case !serialForm.MatchString(m.Serial):
-		refuse(w, http.StatusBadRequest, fmt.Errorf("serial %q: want eight hexadecimal digits in lower case", m.Serial))
+		refuse(w, http.StatusBadRequest, fmt.Errorf("invalid serial %q: want eight hexadecimal digits in lower case", m.Serial))
 		return
 	case !macForm.MatchString(m.MAC):
-		refuse(w, http.StatusBadRequest, fmt.Errorf("mac %q: want the hardware address shown beside the serial", m.MAC))
+		refuse(w, http.StatusBadRequest, fmt.Errorf("invalid hardware address %q: want the one shown beside the serial", m.MAC))
 		return
 	}
 	if err := a.Adopt(m, as); err != nil {
@@ -133,12 +133,13 @@ func (a *Admin) adopt(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// adopted notes that a machine was adopted, for who looks before it asks again.
+// adopted updates the standing of all machines after an adoption, which is shown
+// before the adopted machine asks again.
 func (s *Server) adopted() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for e := s.nodes.recent.Front(); e != nil; e = e.Next() {
-		n := node(e)
+		n := nodeAt(e)
 		n.standing = s.standing(n.Machine)
 		n.Adopted = n.standing > stranger
 	}

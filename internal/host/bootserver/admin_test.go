@@ -63,13 +63,13 @@ func ask(a *Admin, method, path string, form url.Values, head ...string) (int, s
 	return w.Code, w.Body.String(), w.Header()
 }
 
-// TestAdoption: a Pi nobody knows waits, is shown, is adopted, and boots; its
+// TestAdoption: an unknown Pi waits, is shown, is adopted, and boots; its
 // config is the one it was adopted for, and its address is held to.
 func TestAdoption(t *testing.T) {
 	s, a := newAdmin(t)
 	const class, id = "PXEClient:Arch:00000:UNDI:002001", "\x00RPi4\x14\x31\xc0\x00\xdd\x01\x02\x03\x70\x73\x61\x52"
 	if got := offer(t, s, piMAC, id, class); got != nil {
-		t.Fatalf("a Pi nobody knows was answered: %v", got)
+		t.Fatalf("an unknown Pi was answered: %v", got)
 	}
 	status, text, _ := ask(a, "GET", "/", nil)
 	if status != 200 || !strings.Contains(text, "waits to be adopted") || !strings.Contains(text, `value="52617370"`) ||
@@ -144,11 +144,11 @@ func TestAdminAccess(t *testing.T) {
 		"a serial that is a path": {"POST", "/adopt", url.Values{"serial": {"../../etc"}, "mac": {piMAC}}, nil, "", 400},
 		"a name that is taken": {"POST", "/adopt", url.Values{"serial": {"52617370"}, "mac": {piMAC}, "as": {"taken"}},
 			nil, "", 409},
-		"a huge form":                     {"POST", "/adopt", url.Values{"serial": {strings.Repeat("1", 9000)}, "mac": {piMAC}}, nil, "", 400},
-		"no hardware address":             {"POST", "/adopt", url.Values{"serial": {"52617370"}}, nil, "", 400},
-		"a hardware address that is none": {"POST", "/adopt", url.Values{"serial": {"52617370"}, "mac": {piMAC + "\n"}}, nil, "", 400},
-		"adopting by a link":              {"GET", "/adopt?serial=52617370", nil, nil, "", 405},
-		"a path there is not":             {"GET", "/v1/config", nil, nil, "", 404},
+		"a huge form":                 {"POST", "/adopt", url.Values{"serial": {strings.Repeat("1", 9000)}, "mac": {piMAC}}, nil, "", 400},
+		"no hardware address":         {"POST", "/adopt", url.Values{"serial": {"52617370"}}, nil, "", 400},
+		"an invalid hardware address": {"POST", "/adopt", url.Values{"serial": {"52617370"}, "mac": {piMAC + "\n"}}, nil, "", 400},
+		"adopting by a link":          {"GET", "/adopt?serial=52617370", nil, nil, "", 405},
+		"a path there is not":         {"GET", "/v1/config", nil, nil, "", 404},
 	} {
 		a.Token = c.token
 		if status, text, _ := ask(a, c.method, c.path, c.form, c.head...); status != c.want {

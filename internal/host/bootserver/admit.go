@@ -8,7 +8,7 @@ import (
 // A boot storm is power coming back: every Pi asks at once, and where all are
 // answered none has its files in time (TFTP gives a file 30 s). So only some
 // boots are under way at a time. Who must wait is not answered, and asks again
-// by itself; in the midst of a boot nobody is held up.
+// by itself; in the midst of a boot no machine is held up.
 
 // How long a boot that begins no file and ends none counts as under way: what
 // an EEPROM gives one file (docs/platform.md 3.4).

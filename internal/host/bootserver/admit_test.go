@@ -9,7 +9,7 @@ import (
 
 // TestStorm: 100 Pis get power at once, a boot takes ten seconds, twelve may
 // boot at a time, and five die in the midst of it. No more than twelve ever
-// boot at once, every other one boots, and nobody is passed by.
+// boot at once, every other one boots, and no machine is passed by.
 func TestStorm(t *testing.T) {
 	const pis, most, takes = 100, 12, 10 * time.Second
 	type pi struct {
@@ -84,7 +84,7 @@ func TestWaitingIsBounded(t *testing.T) {
 	}
 }
 
-// TestAbsentMachinesLeaveTheQueue: who waited and was switched off holds up nobody.
+// TestAbsentMachinesLeaveTheQueue: who waited and was switched off holds up no other.
 func TestAbsentMachinesLeaveTheQueue(t *testing.T) {
 	var l line
 	now := time.Unix(1700000000, 0)

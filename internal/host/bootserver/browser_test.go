@@ -92,7 +92,7 @@ func TestPageInBrowser(t *testing.T) {
 		t.Errorf("its progress is\n%s", progress)
 	}
 
-	a.Token = "a token nobody guesses"
+	a.Token = "a token no one guesses"
 	guarded := httptest.NewServer(a.Handler())
 	defer guarded.Close()
 	if _, err := chromedp.Run(ctx, chromedp.Navigate(guarded.URL)); err == nil {

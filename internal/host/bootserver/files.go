@@ -19,23 +19,23 @@ import (
 	"github.com/pikelet-os/pikelet/internal/shared/slots"
 )
 
-// Prefixes a Pi puts before names (docs/platform.md 3.4, 3.5): its serial, or
-// its address with dashes.
+// Prefixes of names that a Pi asks for (docs/platform.md 3.4, 3.5): the serial, or
+// the hardware address with dashes.
 var (
 	serialPrefix = regexp.MustCompile(`^([0-9a-f]{8})/`)
 	macPrefix    = regexp.MustCompile(`^([0-9a-f]{2}(?:-[0-9a-f]{2}){5})/`)
 )
 
-// never are names of an EEPROM's update: bootloaders flash themselves with what
-// they find under them (docs/platform.md 3.5).
+// never matches the names of EEPROM updates, which are not served: bootloaders
+// flash themselves with such files (docs/platform.md 3.5).
 var never = regexp.MustCompile(`^(pieeprom\..*|recovery\.bin)$`)
 
-// firstStage is what the boot ROM of a Pi 3 asks for, without a prefix: not even
-// its DHCP said who it is.
+// firstStage is the file that the boot ROM of a Pi 3 asks for, without a prefix:
+// its DHCP messages do not name the serial either.
 const firstStage = "bootcode.bin"
 
-// asked splits what a client asks for into who it is, as far as its prefix
-// says, and the file's name.
+// asked splits a name that a client asks for into the machine of its prefix, if it
+// has one, and the name of the file.
 func asked(name string) (m Machine, file string) {
 	name = strings.TrimLeft(name, "/")
 	if p := serialPrefix.FindStringSubmatch(name); p != nil {
@@ -47,8 +47,8 @@ func asked(name string) (m Machine, file string) {
 	return Machine{}, name
 }
 
-// onNet returns the file of an artifact that firmware asks for by a name; ok
-// is false for what there is not, and for what firmware has no business with.
+// onNet returns the file of an image that firmware asks for by a name; ok is false
+// where there is none, and for files that are not served to firmware.
 func onNet(m *image.Manifest, name string) (image.File, bool) {
 	if name == slots.CmdlineFile {
 		name = slots.Net.CmdlineFile()
@@ -61,14 +61,14 @@ func onNet(m *image.Manifest, name string) (image.File, bool) {
 	return m.File(name)
 }
 
-// betweenBoots is how long after a boot was complete what its firmware asks for
-// is another's: where DHCP is seen, that tells a new boot, but a Pi may be told
-// its server by its EEPROM.
+// betweenBoots is the time after a complete boot from which on a request belongs
+// to a new boot. DHCP announces new boots, but a Pi may have the address of the
+// server in its EEPROM.
 const betweenBoots = 20 * time.Second
 
-// errNoMAC is told to clients behind a router, and to senders that do not exist:
-// without a hardware address nobody knows where an answer would go.
-var errNoMAC = errors.New("the hardware address of the client is not known; it must be in the network of the boot server")
+// errNoMAC is the error for clients behind a router, and for forged senders:
+// without a hardware address it is unknown where an answer would go.
+var errNoMAC = errors.New("unknown hardware address of the client: it must be in the network of the boot server")
 
 // requester returns which machine asks, and for which file. The hardware
 // address is the one that answers go to, never the one that a request names.
@@ -85,9 +85,9 @@ func (s *Server) requester(client netip.Addr, name string) (m Machine, file stri
 	return m, file, nil
 }
 
-// share returns which share of the transfers a request counts to: strangers
-// cannot take those of known machines, and nobody those of machines whose
-// hardware address is named.
+// share returns the share of the transfers that a request belongs to, by the
+// standing of the client: neither strangers nor machines listed by their serial
+// can use up the transfers of machines whose hardware address is known.
 func (s *Server) share(client netip.Addr, name string) int {
 	m, _, err := s.requester(client, name)
 	if err != nil {
@@ -104,8 +104,8 @@ func (s *Server) share(client netip.Addr, name string) int {
 // shares are the transfers there may be at a time, by the standing of who asks.
 var shares = []int{stranger: 64, listed: 64, pinned: 128}
 
-// open opens what a client of TFTP asks for. All files of a boot are of one
-// image, whatever becomes the current one meanwhile.
+// open opens the file that a TFTP client asks for. All files of a boot are of the
+// same image, even if another one becomes the current image meanwhile.
 func (s *Server) open(client netip.Addr, name string) (tftp.File, int64, error) {
 	m, file, err := s.requester(client, name)
 	if err != nil {
@@ -113,7 +113,7 @@ func (s *Server) open(client netip.Addr, name string) (tftp.File, int64, error) 
 		return nil, 0, &tftp.Error{Code: tftp.CodeDenied, Message: "unknown client"}
 	}
 	if !fs.ValidPath(file) {
-		return nil, 0, &tftp.Error{Code: tftp.CodeDenied, Message: "there is no such place"}
+		return nil, 0, &tftp.Error{Code: tftp.CodeDenied, Message: "invalid path"}
 	}
 	s.mu.Lock()
 	n := s.seen(m, "asks for "+file)
@@ -133,10 +133,10 @@ func (s *Server) open(client netip.Addr, name string) (tftp.File, int64, error) 
 	}
 	s.mu.Unlock()
 	if !served {
-		return nil, 0, errors.New("it is not adopted")
+		return nil, 0, errors.New("the machine is not adopted")
 	}
 	if img == nil {
-		return nil, 0, fmt.Errorf("what it is to run is not at hand")
+		return nil, 0, errors.New("the image of the machine is not available")
 	}
 	f, ok := onNet(img.Manifest, file)
 	if !ok {
@@ -155,8 +155,8 @@ func (s *Server) serveTFTP(ctx context.Context, conn *net.UDPConn) error {
 	return server.Serve(ctx, conn)
 }
 
-// sent notes what a transfer came to. A boot is served when the firmware has
-// all of the initramfs, and a new one begins with that.
+// sent records the outcome of a transfer. A boot is served when the firmware has
+// all of the initramfs.
 func (s *Server) sent(t tftp.Transfer) {
 	m, file, err := s.requester(t.Client, t.Name)
 	whole := t.Err == nil && t.Aborted == "" && t.Sent == t.Size
@@ -193,9 +193,9 @@ func (s *Server) sent(t tftp.Transfer) {
 	}
 }
 
-// has notes that a machine's firmware has all of a file, and reports whether it
-// now has both of the large ones. Which of the two comes last differs; what
-// comes then is small.
+// has records that the firmware of a machine has all of a file, and reports
+// whether it now has both kernel and initramfs. Their order differs between
+// models; files after them are small.
 func (n *Node) has(file string, client netip.Addr, now time.Time) bool {
 	n.kernel = n.kernel || file == image.KernelFile
 	if file == image.InitramfsFile {

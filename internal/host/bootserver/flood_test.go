@@ -115,7 +115,7 @@ func TestDroppedLogLinesAreCounted(t *testing.T) {
 }
 
 // TestOffersAreBrief: who only asks has an address for a minute; who takes it
-// for longer, and nobody gets it from him; one that somebody else has is left
+// for longer, and no one gets it from him; one that somebody else has is left
 // alone.
 func TestOffersAreBrief(t *testing.T) {
 	now := time.Unix(1700000000, 0)

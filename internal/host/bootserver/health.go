@@ -153,7 +153,7 @@ func (s *Server) imageFor(m Machine) *image.Image {
 }
 
 // maxRecords bounds the machines whose health is written down, of those whose
-// hardware address nobody names: any machine that says a listed serial is one.
+// hardware address is named nowhere: any machine that says a listed serial is one.
 const maxRecords = 16 << 10
 
 // health returns what is known of the releases on a machine.

@@ -13,88 +13,102 @@ import (
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 )
 
-// TestReleases: a new release goes to a machine; one that is not healthy there
-// goes to it no more, and the last good one does; a power cut is not held
-// against a release, and one that never says anything is given up.
+// servesRelease serves another image of the channel, of a new release.
+func (s *stage) servesRelease(name string) *image.Image {
+	now := s.Images.Current("stable")
+	m := *now.Manifest
+	m.Release, m.BuildID = name, "build-of-"+name
+	i := &image.Image{Manifest: &m, Text: []byte(name), Digest: image.DigestOf([]byte(name)), Source: now.Source}
+	s.Images.Set("stable", i)
+	return i
+}
+
+// running is the machine of the tests with the build that it was served last.
+func (s *stage) running() bootapi.Machine {
+	m := pi
+	m.Build = s.Nodes()[0].build
+	return m
+}
+
+// reports has the machine report a stage.
+func (s *stage) reports(stage bootapi.Stage) {
+	s.t.Helper()
+	r := bootapi.Report{Stage: stage, Error: "the fan stands still"}
+	status, text := s.post(piIP, bootapi.Request{Kind: bootapi.Progress, Machine: s.running()}, string(r.Encode()))
+	if status != http.StatusNoContent {
+		s.t.Fatalf("reporting %s: got %d %s", stage, status, text)
+	}
+}
+
+// bootsInto boots the machine, which must be served the image.
+func (s *stage) bootsInto(want *image.Image) {
+	s.t.Helper()
+	s.boots()
+	if got := s.Nodes()[0].build; got != want.BuildID {
+		s.t.Fatalf("the machine boots %s, want %s", got, want.BuildID)
+	}
+}
+
+// wants checks which image the machine is to run, and whether the running one was
+// healthy.
+func (s *stage) wants(want *image.Image, good bool) {
+	s.t.Helper()
+	status, text := s.asks(piIP, bootapi.Request{Kind: bootapi.Current, Machine: s.running()})
+	got, err := bootapi.DecodeWanted([]byte(text))
+	if status != 200 || err != nil || got != (bootapi.Wanted{Build: want.BuildID, Release: want.Release, Good: good}) {
+		s.t.Errorf("the machine is to run: got %d %s (%v), want %s, good %v", status, text, err, want.BuildID, good)
+	}
+}
+
+// TestReleases: a machine is served a new release. One that is unhealthy there is
+// not served to it again, the last healthy one is instead. Interrupted boots are
+// not held against a release, but one that never reports is given up.
 func TestReleases(t *testing.T) {
 	s := newStage(t)
 	first := s.Images.Current("stable")
-	next := func(release string) *image.Image {
-		m := *first.Manifest
-		m.Release, m.BuildID = release, "build-of-"+release
-		i := &image.Image{Manifest: &m, Text: []byte(release), Digest: image.DigestOf([]byte(release)), Source: first.Source}
-		s.Images.Set("stable", i)
-		return i
-	}
-	says := func(stage bootapi.Stage) {
-		t.Helper()
-		m := pi
-		m.Build = s.Nodes()[0].build
-		r := bootapi.Report{Stage: stage, Error: "the fan stands still"}
-		if status, text := s.post(piIP, bootapi.Request{Kind: bootapi.Progress, Machine: m}, string(r.Encode())); status != http.StatusNoContent {
-			t.Fatalf("%d %s", status, text)
-		}
-	}
-	runs := func(want *image.Image) {
-		t.Helper()
-		s.boots()
-		if got := s.Nodes()[0].build; got != want.BuildID {
-			t.Fatalf("it runs %s, want %s", got, want.BuildID)
-		}
-	}
-	told := func(want *image.Image, good bool) {
-		t.Helper()
-		m := pi
-		m.Build = s.Nodes()[0].build
-		status, text := s.asks(piIP, bootapi.Request{Kind: bootapi.Current, Machine: m})
-		got, err := bootapi.DecodeWanted([]byte(text))
-		if status != 200 || err != nil || got != (bootapi.Wanted{Build: want.BuildID, Release: want.Release, Good: good}) {
-			t.Errorf("%d %s (%v), want %s, good %v", status, text, err, want.BuildID, good)
-		}
-	}
-	runs(first)
-	told(first, false)
-	says(bootapi.Healthy)
-	told(first, true)
-	second := next("1.3")
-	told(second, true)
-	runs(second)
-	told(second, false)
-	says(bootapi.Unhealthy)
-	told(first, false)
-	runs(first)
-	told(first, true)
-	// Another release: its power is cut twice, then it is well.
-	third := next("1.4")
+	s.bootsInto(first)
+	s.wants(first, false)
+	s.reports(bootapi.Healthy)
+	s.wants(first, true)
+	second := s.servesRelease("1.3")
+	s.wants(second, true)
+	s.bootsInto(second)
+	s.wants(second, false)
+	s.reports(bootapi.Unhealthy)
+	s.wants(first, false)
+	s.bootsInto(first)
+	s.wants(first, true)
+	// Another release: its power is cut twice, then it is healthy.
+	third := s.servesRelease("1.4")
 	for range maxStarts - 1 {
-		runs(third)
+		s.bootsInto(third)
 	}
-	runs(third)
-	says(bootapi.Healthy)
-	told(third, true)
+	s.bootsInto(third)
+	s.reports(bootapi.Healthy)
+	s.wants(third, true)
 	for range 2 * maxStarts {
-		runs(third)
+		s.bootsInto(third)
 	}
-	// What was good once stays good: the network is not the image's fault.
-	says(bootapi.Unhealthy)
-	runs(third)
-	// One that never comes so far as to say anything.
-	fourth := next("1.5")
+	// What was healthy once stays so: the network is not the fault of the image.
+	s.reports(bootapi.Unhealthy)
+	s.bootsInto(third)
+	// One that never reports.
+	fourth := s.servesRelease("1.5")
 	for range maxStarts {
-		runs(fourth)
+		s.bootsInto(fourth)
 	}
-	runs(third)
-	// A server that is started again knows all this.
+	s.bootsInto(third)
+	// A server that is restarted knows all this.
 	again := &Records[Health]{Dir: s.Health.Dir}
 	if err := again.Load(); err != nil {
 		t.Fatal(err)
 	}
-	if h, _ := again.Find(Machine{Serial: "52617370", MAC: piMAC}.record()); h.Good != third.Digest || !h.refuses(fourth.Digest) ||
-		!h.refuses(second.Digest) {
-		t.Errorf("%+v", h)
+	h, _ := again.Find(Machine{Serial: piSerial, MAC: piMAC}.record())
+	if h.Good != third.Digest || !h.refuses(fourth.Digest) || !h.refuses(second.Digest) {
+		t.Errorf("the health after a restart: got %+v, want %s healthy, and %s and %s refused", h, third.Digest, fourth.Digest, second.Digest)
 	}
-	if h, ok := again.Find(Machine{Serial: "52617370", MAC: otherMAC}.record()); ok {
-		t.Errorf("%+v", h)
+	if h, ok := again.Find(Machine{Serial: piSerial, MAC: otherMAC}.record()); ok {
+		t.Errorf("the health of another machine: got %+v, want none", h)
 	}
 }
 
@@ -129,7 +143,7 @@ func TestHealthBySerialIsRead(t *testing.T) {
 	}
 }
 
-// TestHealthIsBounded: machines whose hardware address nobody names can't fill
+// TestHealthIsBounded: machines whose hardware address is named nowhere can't fill
 // the disk with what became of releases on them, and cost no other its record.
 func TestHealthIsBounded(t *testing.T) {
 	s := newStage(t)

@@ -355,7 +355,7 @@ func TestReportsThatDoNotCount(t *testing.T) {
 	}
 	delete(s.macs, piIP)
 	if status, text := s.asks(piIP, current); status != http.StatusForbidden || !strings.Contains(text,
-		"hardware address of the client is not known") {
+		"unknown hardware address of the client") {
 		t.Errorf("%d %s", status, text)
 	}
 }

@@ -14,19 +14,20 @@ import (
 	"time"
 
 	"github.com/pikelet-os/pikelet/internal/shared/bootapi"
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/image"
+	"github.com/pikelet-os/pikelet/internal/shared/node"
 )
 
-// Bounds of the boot plane: what a slow or hostile client may hold, and how
-// long.
+// Limits of HTTP connections, against slow and hostile clients.
 const (
-	headTime  = 10 * time.Second
-	idleTime  = 30 * time.Second
-	maxHeader = 8 << 10 // bytes
+	headTime  = 10 * time.Second // to receive the header of a request
+	idleTime  = 30 * time.Second // to receive a whole request, and between two
+	maxHeader = 8 << 10          // size of a header in bytes
 )
 
-// serveHTTP answers on a listener until ctx ends. Whoever writes must take what
-// is sent in time: the listener is a bounded one.
+// serveHTTP answers on a listener until ctx ends. http.Server has no limit on the
+// time to write an answer here: the connections of l have one.
 func (s *Server) serveHTTP(ctx context.Context, l *boundedListener, handler http.Handler) error {
 	h := &http.Server{Handler: handler, ReadHeaderTimeout: headTime, ReadTimeout: idleTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader,
 		ErrorLog: log.New(errorLog{s}, "", 0)}
@@ -37,7 +38,7 @@ func (s *Server) serveHTTP(ctx context.Context, l *boundedListener, handler http
 	return nil
 }
 
-// errorLog writes what net/http complains of to the log of the server.
+// errorLog writes the errors of net/http to the log of the server.
 type errorLog struct{ s *Server }
 
 // Write implements io.Writer.
@@ -46,7 +47,7 @@ func (l errorLog) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// Plane returns the boot plane: what nodes ask for, and nothing else.
+// Plane returns the boot plane, the HTTP interface for nodes that boot.
 func (s *Server) Plane() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := s.answer(w, r); err != nil {
@@ -55,9 +56,12 @@ func (s *Server) Plane() http.Handler {
 	})
 }
 
-// refuse answers with a reason, on one line of text.
+// refuse answers with an error as a line of text, and a line for each hint.
 func refuse(w http.ResponseWriter, status int, err error) error {
 	text := err.Error() + "\n"
+	for _, h := range hint.Of(err) {
+		text += node.Hint(h) + "\n"
+	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Content-Length", strconv.Itoa(len(text)))
 	w.WriteHeader(status)
@@ -71,7 +75,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) error {
 		return refuse(w, http.StatusNotFound, err)
 	}
 	if post := q.Kind == bootapi.Progress; post != (r.Method == http.MethodPost) || !post && r.Method != http.MethodGet {
-		return refuse(w, http.StatusMethodNotAllowed, fmt.Errorf("%s is not done here", r.Method))
+		return refuse(w, http.StatusMethodNotAllowed, fmt.Errorf("method %s not allowed", r.Method))
 	}
 	from, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
@@ -80,7 +84,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) error {
 	client := from.Addr().Unmap()
 	img := s.Images.built(q.Build)
 	if img == nil && q.Kind != bootapi.Current {
-		return refuse(w, http.StatusNotFound, fmt.Errorf("build %s is not served here any more: restart", q.Build))
+		return refuse(w, http.StatusNotFound, fmt.Errorf("build %s is no longer served: restart", q.Build))
 	}
 	switch q.Kind {
 	case bootapi.Manifest:
@@ -103,7 +107,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) error {
 		m := s.machine(Machine{Serial: short(q.Serial), MAC: mac})
 		h, want := s.health(m), s.imageFor(m)
 		if want == nil {
-			return refuse(w, http.StatusNotFound, errors.New("what this node is to run is not at hand"))
+			return refuse(w, http.StatusNotFound, errors.New("the image of this node is not available"))
 		}
 		return send(w, bootapi.Wanted{Build: want.BuildID, Release: want.Release, Good: img != nil && img.Digest == h.Good}.Encode())
 	}
@@ -116,8 +120,8 @@ func send(w http.ResponseWriter, b []byte) error {
 	return err
 }
 
-// blob sends a file of the image, or a part of it. Files are public: any
-// registry has them.
+// blob sends a file of the image, or a range of it. The files hold no secrets:
+// they are those of the published image.
 func blob(i *image.Image, w http.ResponseWriter, r *http.Request, digest string) error {
 	for _, f := range i.Files {
 		if f.Digest != digest {
@@ -136,7 +140,7 @@ func blob(i *image.Image, w http.ResponseWriter, r *http.Request, digest string)
 	return refuse(w, http.StatusNotFound, fmt.Errorf("%s not found in %s %s", digest, i.Stream, i.Release))
 }
 
-// config sends a node its config, by the rule of claim.
+// config sends a node its config if claim allows that.
 func (s *Server) config(w http.ResponseWriter, m bootapi.Machine, client netip.Addr) error {
 	err := s.claim(m, client)
 	s.mu.Lock()
@@ -160,8 +164,8 @@ func (s *Server) config(w http.ResponseWriter, m bootapi.Machine, client netip.A
 	return send(w, text)
 }
 
-// progress notes how far a node is. It counts only from where its boot was
-// served.
+// progress records the boot stage that a node reports. Reports are accepted only
+// from the address to which the boot was served.
 func (s *Server) progress(w http.ResponseWriter, r *http.Request, m bootapi.Machine, client netip.Addr, img *image.Image) error {
 	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, bootapi.MaxReport))
 	if err != nil {

@@ -61,7 +61,7 @@ func (s *Server) standing(m Machine) standing {
 	return pinned
 }
 
-// maxNodes bounds what is remembered of machines nobody knows.
+// maxNodes bounds what is remembered of unknown machines.
 const maxNodes = 4096
 
 // pair is what tells machines apart. A serial alone does not: any machine can
@@ -78,7 +78,7 @@ type book struct {
 	recent list.List                // of *Node, the one heard of last in front
 }
 
-func node(e *list.Element) *Node {
+func nodeAt(e *list.Element) *Node {
 	if e == nil {
 		return nil
 	}
@@ -88,10 +88,10 @@ func node(e *list.Element) *Node {
 // find returns a machine by its serial and its hardware address. Where one of
 // the two serials is not known yet, the hardware address alone decides.
 func (b *book) find(m Machine) *Node {
-	if n := node(b.pairs[m.pair()]); n != nil {
+	if n := nodeAt(b.pairs[m.pair()]); n != nil {
 		return n
 	}
-	if n := node(b.macs[m.MAC]); n != nil && (m.Serial == "" || n.Serial == "") {
+	if n := nodeAt(b.macs[m.MAC]); n != nil && (m.Serial == "" || n.Serial == "") {
 		return n
 	}
 	return nil
@@ -119,7 +119,7 @@ func (b *book) note(m Machine, is func(Machine) standing) *Node {
 	n.Adopted = n.standing > stranger
 	e := b.recent.PushFront(n)
 	b.pairs[n.pair()] = e
-	if other := node(b.macs[n.MAC]); other == nil || other.standing <= n.standing {
+	if other := nodeAt(b.macs[n.MAC]); other == nil || other.standing <= n.standing {
 		b.macs[n.MAC] = e
 	}
 	return n
@@ -130,7 +130,7 @@ func (b *book) note(m Machine, is func(Machine) standing) *Node {
 func (b *book) forget() {
 	var least *Node
 	for e := b.recent.Back(); e != nil; e = e.Prev() {
-		n := node(e)
+		n := nodeAt(e)
 		if least == nil || n.standing < least.standing {
 			least = n
 		}
@@ -177,8 +177,8 @@ func (s *Server) Nodes() []Node {
 	var all []Node
 	same := map[string]int{}
 	for e := s.nodes.recent.Front(); e != nil; e = e.Next() {
-		all = append(all, *node(e))
-		same[node(e).Serial]++
+		all = append(all, *nodeAt(e))
+		same[nodeAt(e).Serial]++
 	}
 	for i, n := range all {
 		if n.Serial != "" {

@@ -91,9 +91,8 @@ func TestTransfersOfKnownMachines(t *testing.T) {
 	}
 }
 
-// TestUnknownHardwareAddress: who asks from an address that nobody is known
-// behind gets no file, and not one byte more than it sent: its packet may be
-// forged.
+// TestUnknownHardwareAddress: a client without a known hardware address gets no
+// file, and an answer no longer than its request: the packet may be forged.
 func TestUnknownHardwareAddress(t *testing.T) {
 	s := newStage(t)
 	at := s.serveFiles()

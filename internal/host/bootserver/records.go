@@ -15,20 +15,21 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/pikelet-os/pikelet/internal/shared/atomicfile"
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 )
 
-// Records are what a server remembers of machines: a directory with a small file
-// for each, fit for git. A second server on a copy of it knows the same. Each
-// goes by a serial, or by a serial and a hardware address.
+// Records are the persistent data of machines: a directory with a small YAML file
+// for each machine, which can be kept in git and copied to another server. A
+// record is named by a serial, or by a serial and a hardware address.
 type Records[T any] struct {
 	Dir string
 
 	mu   sync.Mutex
-	list map[string]T
+	list map[string]T // by the name of the record
 }
 
-// How a serial, a hardware address and the name of a record are written. Names
-// of files are made of the last.
+// The forms of a serial, a hardware address and the name of a record, which is a
+// file name without its extension.
 var (
 	serialForm = regexp.MustCompile(`^[0-9a-f]{8}$`)
 	macForm    = regexp.MustCompile(`^[0-9a-f]{2}(:[0-9a-f]{2}){5}$`)
@@ -38,11 +39,11 @@ var (
 // record returns the name of a machine's own record.
 func (m Machine) record() string { return m.Serial + "-" + strings.ReplaceAll(m.MAC, ":", "") }
 
-// maxRecord bounds a file, in bytes.
+// maxRecord is the maximum size of a file in bytes.
 const maxRecord = 4 << 10
 
-// Load reads the directory; one that is not there yet holds none. Its error names
-// the file that is wrong.
+// Load reads the directory; a missing one holds no records. Errors name the
+// invalid file.
 func (r *Records[T]) Load() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -65,13 +66,13 @@ func (r *Records[T]) Load() error {
 			return err
 		}
 		if len(b) > maxRecord {
-			return fmt.Errorf("%s has %d bytes, more than %d", name, len(b), maxRecord)
+			return fmt.Errorf("reading %s: the file is too large: got %d bytes, want at most %d", name, len(b), maxRecord)
 		}
 		var one T
 		d := yaml.NewDecoder(bytes.NewReader(b))
 		d.KnownFields(true)
 		if err := d.Decode(&one); err != nil {
-			return fmt.Errorf("%s: %w; fix the file, or remove it, which forgets the machine", name, err)
+			return hint.With(fmt.Errorf("reading %s: %w", name, err), "correct the file, or remove it to forget the machine")
 		}
 		r.list[key] = one
 	}
@@ -100,19 +101,18 @@ func (r *Records[T]) All() map[string]T {
 	return maps.Clone(r.list)
 }
 
-// Put writes a record down: whole or not at all, and on the disk when it
-// returns.
+// Put writes a record atomically. The record is on the disk when Put returns.
 func (r *Records[T]) Put(key string, one T) error {
 	return r.Update(key, func(T, bool) (T, bool) { return one, true })
 }
 
-// Update replaces a record by what change makes of it, and writes it down as
-// Put does where change reports that it is another; ok tells change whether
-// there was one. Nobody else reads or writes records in between, so change must
-// not.
+// Update replaces a record with the result of change, and writes it as Put does
+// if change reports that the record changed. ok is false where there was no
+// record. r is locked meanwhile: change must not use it.
 func (r *Records[T]) Update(key string, change func(was T, ok bool) (is T, changed bool)) error {
 	if !recordForm.MatchString(key) {
-		return fmt.Errorf("record %q: want a serial of eight hexadecimal digits in lower case, or that with a dash and twelve more", key)
+		return fmt.Errorf("invalid record name %q: want a serial of eight hexadecimal digits in lower case, "+
+			"alone or with a dash and the twelve digits of a hardware address", key)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -153,17 +153,18 @@ func EndingIn(digits string, serials []string) (serial string, ok bool) {
 	return serial, serial != ""
 }
 
-// Adoption is somebody's word that a machine is theirs.
+// Adoption records that a person adopted a machine.
 type Adoption struct {
-	// As is the hostname of the inventory's entry that the machine takes; ""
-	// for what fits it by itself, or for no config.
+	// As is the hostname of the entry of the inventory that the machine becomes;
+	// "" for the entry that matches the machine, if any.
 	As string `yaml:"as,omitempty"`
-	// MAC is the hardware address it had then, and must have from then on.
+	// MAC is the hardware address that the machine had when it was adopted, and
+	// must keep.
 	MAC string `yaml:"mac,omitempty"`
 }
 
-// AdoptedAs returns which machine was adopted as an entry of the inventory; ""
-// for none.
+// AdoptedAs returns the serial of the machine that was adopted as an entry of the
+// inventory; "" for none.
 func AdoptedAs(r *Records[Adoption], as string) string {
 	for serial, one := range r.All() {
 		if one.As == as {

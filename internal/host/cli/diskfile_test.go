@@ -63,7 +63,8 @@ func TestFlashOntoItself(t *testing.T) {
 			t.Errorf("%s: %v", device, err)
 		}
 	}
-	if err := runFlash(context.Background(), file, "", flashOptions{Yes: true}, quietApp()); err == nil || !strings.Contains(err.Error(), "the name of the device is empty") {
+	if err := runFlash(context.Background(), file, "", flashOptions{Yes: true}, quietApp()); err == nil ||
+		!strings.Contains(err.Error(), "the name of the device is empty") {
 		t.Errorf("no device: %v", err)
 	}
 	if b, err := os.ReadFile(file); err != nil || string(b) != "image" {

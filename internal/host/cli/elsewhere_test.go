@@ -49,7 +49,8 @@ func TestCIExamples(t *testing.T) {
 		cmd := exec.Command("bash", "-e", "-o", "pipefail", "-c", script)
 		cmd.Dir = dir
 		cmd.Env = []string{"BE_PIKELET=1", "HOME=" + dir, "XDG_CACHE_HOME=" + dir + "/cache", "RUNNER_TEMP=" + dir, "PATH=" + os.Getenv("PATH"),
-			"REPOSITORY=" + s.Addr + "/" + name, "SSL_CERT_FILE=" + s.CA, "PIKELET_KEY=" + mustRead(t, dir+"/ci.key"), "PIKELET_KEY_FILE=" + dir + "/ci.key"}
+			"REPOSITORY=" + s.Addr + "/" + name, "SSL_CERT_FILE=" + s.CA, "PIKELET_KEY=" + mustRead(t, dir+"/ci.key"), "PIKELET_KEY_FILE=" + dir +
+				"/ci.key"}
 		out, err := cmd.CombinedOutput()
 		if err != nil || strings.Contains(string(out), "development key") || !strings.Contains(string(out), "chain    verified") {
 			t.Errorf("%s: %v\n%s", name, err, out)

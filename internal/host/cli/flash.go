@@ -140,7 +140,7 @@ func runFlash(ctx context.Context, image, device string, o flashOptions, a *app)
 		return err
 	}
 	if o.KeepState && d.Size == 0 {
-		return fmt.Errorf("%s does not exist yet: there is no state to keep", d.Path)
+		return fmt.Errorf("%s does not exist yet: no state to keep", d.Path)
 	}
 	what := fmt.Sprintf("%s %s", img.Stream, img.Release)
 	if hostname != "" {

@@ -18,15 +18,16 @@ import (
 	"github.com/pikelet-os/pikelet/internal/testing/registrytest"
 )
 
-// TestFlashOntoFiles: from everything an image can be in, onto a file that is
-// not there and onto one that is; the card is the build's disk image to the
-// byte, but for the node's config.
+// sameCard compares a card with the disk image of the build.
+func sameCard(t *testing.T, dir, card string) {
+	t.Helper()
+	must(t, dir, "cmp -n $(stat -c %s one/disk.img) "+card+" one/disk.img")
+}
+
+// TestFlashOntoFiles flashes from everything an image can be in onto new files.
+// The card is the disk image of the build, byte for byte.
 func TestFlashOntoFiles(t *testing.T) {
 	dir := shippedIn(t)
-	same := func(card string) {
-		t.Helper()
-		must(t, dir, "cmp -n $(stat -c %s one/disk.img) "+card+" one/disk.img")
-	}
 	ok(t, dir, "pull", "one", "-o", "a.tar")
 	must(t, dir, "zstd -q one/disk.img -o one.img.zst")
 	s := startRegistry(t, registrytest.Options{})
@@ -36,36 +37,49 @@ func TestFlashOntoFiles(t *testing.T) {
 		card := fmt.Sprintf("card%d", i)
 		out := ok(t, dir, append([]string{"flash", from, card}, flags...)...)
 		if !strings.Contains(out, "twin 1.0 is on "+card+" and verified") {
-			t.Errorf("%s: %s", from, out)
+			t.Errorf("flashing from %s: got %s", from, out)
 		}
-		same(card)
+		sameCard(t, dir, card)
 	}
-	// A copy that rotted is fetched again; several cards at once wait for one copy.
-	must(t, dir, `f=$(ls -S .cache/pikelet/images/*/blobs/sha256/* cache/pikelet/images/*/blobs/sha256/* 2>/dev/null | head -n 1) && [ -n "$f" ] && printf x | dd of=$f bs=1 seek=5000 conv=notrunc status=none`)
+	ok(t, dir, "pull", "card0", "-o", "again.img") // from a card
+	sameCard(t, dir, "again.img")
+	// A damaged copy is fetched again; several cards at once wait for one copy.
+	must(t, dir, `f=$(ls -S .cache/pikelet/images/*/blobs/sha256/* cache/pikelet/images/*/blobs/sha256/* 2>/dev/null | head -n 1) && `+
+		`[ -n "$f" ] && printf x | dd of=$f bs=1 seek=5000 conv=notrunc status=none`)
 	var group sync.WaitGroup
 	for i := range 3 {
 		group.Go(func() {
-			if out, code := pikelet(t, dir, []string{"XDG_CACHE_HOME=" + dir + "/cache"}, append([]string{"flash", s.Addr + "/twin:1.0", fmt.Sprintf("at-once%d", i)}, flags...)...); code != 0 {
-				t.Errorf("three at once: %s", out)
+			args := append([]string{"flash", s.Addr + "/twin:1.0", fmt.Sprintf("at-once%d", i)}, flags...)
+			if out, code := pikelet(t, dir, []string{"XDG_CACHE_HOME=" + dir + "/cache"}, args...); code != 0 {
+				t.Errorf("flashing three cards at once: %s", out)
 			}
 		})
 	}
 	group.Wait()
 	for i := range 3 {
-		same(fmt.Sprintf("at-once%d", i))
+		sameCard(t, dir, fmt.Sprintf("at-once%d", i))
 	}
-	s.Stop() // without it there is no telling what the tag names
+	s.Stop() // without the registry it is unknown what the tag names
 	fails(t, dir, append([]string{"flash", s.Addr + "/twin:1.0", "again", "--retry-after", "1ms"}, flags...), "connection refused")
+	build := t.TempDir()
+	newSpec(t, build)
+	warmCache(t, build)
+	ok(t, build, "build", "-o", "out", "--flash", "card.img", "image.yaml")
+	must(t, build, "cmp card.img out/disk.img")
+}
 
-	// Onto a card with an earlier life.
+// TestFlashOverOldCard asks before a card is overwritten, and leaves none of its
+// state.
+func TestFlashOverOldCard(t *testing.T) {
+	dir := shippedIn(t)
 	must(t, dir, "yes 'an older cluster' | head -c 160M > old")
 	out, code := flashAsking(t, dir, "nonsense\n", "flash", "one", "old")
 	if code == 0 || !strings.Contains(out, `Type "old" to continue`) || !strings.Contains(out, "nothing was written") {
-		t.Errorf("a wrong word: exit %d\n%s", code, out)
+		t.Errorf("a wrong confirmation: exit status %d\n%s", code, out)
 	}
 	must(t, dir, "head -c 16 old | grep -q older")
 	if out, code := flashAsking(t, dir, "old\n", "flash", "one", "old"); code != 0 {
-		t.Fatalf("the right word: %s", out)
+		t.Fatalf("the right confirmation: %s", out)
 	}
 	ok(t, dir, "inspect", "old")
 	state := partitionOfDisk(t, dir+"/old", disk.State)
@@ -73,39 +87,52 @@ func TestFlashOntoFiles(t *testing.T) {
 	if err != nil || !bytes.Equal(b[state.Start:state.Start+disk.StateClear], make([]byte, disk.StateClear)) {
 		t.Errorf("the state of an older cluster is still there (%v)", err)
 	}
+}
 
-	// For a node.
-	write(t, dir+"/nodes.yaml", "cluster-secret: a secret of a cluster that nobody guesses\ndefaults: {time: {zone: Asia/Tokyo}}\nnodes:\n- {hostname: attic, serial: '00000001'}\n- {hostname: cellar, serial: '00000002'}\n", 0o600)
-	fails(t, dir, []string{"flash", "one", "attic.img", "--inventory", "nodes.yaml"}, "is an inventory; want one of its nodes", "name it with --node")
+// TestFlashForNode flashes a card with the config of a node.
+func TestFlashForNode(t *testing.T) {
+	dir := shippedIn(t)
+	write(t, dir+"/nodes.yaml", "cluster-secret: a secret of a cluster that no one guesses\ndefaults: {time: {zone: Asia/Tokyo}}\nnodes:\n"+
+		"- {hostname: attic, serial: '00000001'}\n- {hostname: cellar, serial: '00000002'}\n", 0o600)
+	fails(t, dir, []string{"flash", "one", "attic.img", "--inventory", "nodes.yaml"},
+		"is an inventory; want one of its nodes", "name it with --node")
 	if _, err := os.Stat(dir + "/attic.img"); err == nil {
-		t.Error("a command line nobody can follow left a card")
+		t.Error("a refused command line left a card")
 	}
-	if out := ok(t, dir, "flash", "one", "attic.img", "--inventory", "nodes.yaml", "--node", "attic"); !strings.Contains(out, "twin 1.0 for attic is on attic.img") {
+	out := ok(t, dir, "flash", "one", "attic.img", "--inventory", "nodes.yaml", "--node", "attic")
+	if !strings.Contains(out, "twin 1.0 for attic is on attic.img") {
 		t.Error(out)
 	}
 	text := controlFile(t, dir+"/attic.img", "node.yaml")
-	if !strings.Contains(text, "hostname: attic") || !strings.Contains(text, "seed: ") || strings.Contains(text, "that nobody") || strings.Contains(text, "cellar") {
-		t.Errorf("the card's config is\n%.400s", strings.TrimSpace(text))
+	if !strings.Contains(text, "hostname: attic") || !strings.Contains(text, "seed: ") || strings.Contains(text, "that no one") ||
+		strings.Contains(text, "cellar") {
+		t.Errorf("the config of the card is\n%.400s", strings.TrimSpace(text))
 	}
 	// A disk image that got a config keeps it on its way to a card.
 	must(t, dir, "cp one/disk.img conf.img")
 	ok(t, dir, "node", "write", "nodes.yaml", "conf.img", "--node", "cellar")
 	ok(t, dir, "flash", "conf.img", "cellar.img")
 	must(t, dir, "cmp conf.img cellar.img")
+}
 
-	// A control partition that is gone.
-	must(t, dir, "cp attic.img spoilt && dd if=/dev/urandom of=spoilt bs=1M seek=4 count=2 conv=notrunc status=none")
+// TestFlashRepairsControl repairs a destroyed control partition.
+func TestFlashRepairsControl(t *testing.T) {
+	dir := shippedIn(t)
+	must(t, dir, "cp one/disk.img spoilt && dd if=/dev/urandom of=spoilt bs=1M seek=4 count=2 conv=notrunc status=none")
 	ok(t, dir, "flash", "--repair-control", "spoilt", "--yes")
 	if got := controlFile(t, dir+"/spoilt", "autoboot.txt"); !strings.HasPrefix(got, "[all]\ntryboot_a_b=1\nboot_partition=2\n") {
 		t.Errorf("autoboot.txt of a repaired card: %q", got)
 	}
+}
+
+// TestFlashRefuses devices and images that cannot be used.
+func TestFlashRefuses(t *testing.T) {
+	dir := shippedIn(t)
 	fails(t, dir, []string{"flash", "one", "two", "three"}, "want an image and a device, got 3 arguments")
-	fails(t, dir, []string{"flash", "one", "nothing.img", "--keep-state"}, "there is no state to keep")
+	fails(t, dir, []string{"flash", "one", "nothing.img", "--keep-state"}, "no state to keep")
 	if _, err := os.Stat(dir + "/nothing.img"); err == nil {
 		t.Error("a flash that was refused left a file")
 	}
-	ok(t, dir, "pull", "card0", "-o", "again.img") // of a card too
-	same("again.img")
 	fails(t, dir, []string{"flash", "one", "."}, "neither a disk nor a file")
 	must(t, dir, "head -c 1M one/disk.img > short")
 	fails(t, dir, []string{"flash", "one", "short", "--yes"}, "short has 1 MB, and the image needs")
@@ -114,11 +141,6 @@ func TestFlashOntoFiles(t *testing.T) {
 	if err := json.Unmarshal([]byte(ok(t, dir, "flash", "--json")), &devices); err != nil {
 		t.Errorf("the devices as JSON: %v", err)
 	}
-	build := t.TempDir()
-	newSpec(t, build)
-	warmCache(t, build)
-	ok(t, build, "build", "-o", "out", "--flash", "card.img", "image.yaml")
-	must(t, build, "cmp card.img out/disk.img")
 }
 
 // flashAsking runs pikelet with something typed.
@@ -215,7 +237,7 @@ func TestFlashKilled(t *testing.T) {
 	must(t, dir, "cp two/disk.img card")
 	all := stored(t, dir+"/one/disk.img")
 	killed := 0
-	for n := 0; killed < 8 && n < 60; n++ { // one that was done before its moment does not count
+	for n := 0; killed < 8 && n < 60; n++ { // one that was done before its moment is ignored
 		must(t, dir, "cp two/disk.img card")
 		if !killAfter(t, dir, rand.Int64N(all), "flash", "one", "card", "--yes") {
 			continue
@@ -232,7 +254,7 @@ func TestFlashKilled(t *testing.T) {
 			fails(t, dir, []string{"inspect", "card"}, "the card was being flashed when that was interrupted; flash it again")
 			fails(t, dir, []string{"flash", "card", "copy"}, "the card was being flashed when that was interrupted")
 		case err != nil:
-			t.Errorf("a killed flash left what nobody knows: %v", err)
+			t.Errorf("a killed flash left an unreadable card: %v", err)
 		default: // before its first write, or after its last
 			must(t, dir, "cmp card two/disk.img || cmp card one/disk.img")
 			if table.Partitions[0].Size == 0 {
@@ -265,7 +287,8 @@ func TestFlashOntoLoop(t *testing.T) {
 	mnt := filepath.Join(dir, "mnt")
 	must(t, dir, "mkdir mnt && mount "+dev+" mnt")
 	t.Cleanup(func() { exec.Command("umount", mnt).Run() })
-	if out := ok(t, dir, "flash"); !strings.Contains(out, dev+", "+dir+"/card, loop, 315 MB, mounted on "+mnt) || !strings.Contains(out, "cannot be flashed: is mounted on "+mnt) {
+	if out := ok(t, dir, "flash"); !strings.Contains(out, dev+", "+dir+"/card, loop, 315 MB, mounted on "+mnt) ||
+		!strings.Contains(out, "cannot be flashed: is mounted on "+mnt) {
 		t.Errorf("the devices are\n%s", out)
 	}
 	fails(t, dir, []string{"flash", "one", dev, "--yes"}, dev+" is mounted on "+mnt+"\nhint: unmount it first: umount "+mnt)

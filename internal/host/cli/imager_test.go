@@ -30,13 +30,17 @@ func TestImager(t *testing.T) {
 		t.Fatalf("%+v (%v)", list, err)
 	}
 	old := list.Systems[1]
-	if list.Systems[0].Name != "twin 1.1" || old.Name != "twin 1.0" || old.URL != "https://pi.example/images/twin-1.0.img.zst" || strings.Join(old.Devices, " ") != "pi3-64bit pi4-64bit" || len(old.Released) != 10 {
+	if list.Systems[0].Name != "twin 1.1" || old.Name != "twin 1.0" || old.URL != "https://pi.example/images/twin-1.0.img.zst" ||
+		strings.Join(old.Devices, " ") != "pi3-64bit pi4-64bit" || len(old.Released) != 10 {
 		t.Errorf("the list says %+v", list)
 	}
-	must(t, dir, "echo '"+old.ExtractSum+"  one/disk.img' | sha256sum -c --status && echo '"+old.DownloadSum+"  www/twin-1.0.img.zst' | sha256sum -c --status")
-	must(t, dir, `[ "$(stat -c %s one/disk.img)" = `+jsonNumber(old.ExtractSize)+` ] && [ "$(stat -c %s www/twin-1.0.img.zst)" = `+jsonNumber(old.DownloadSize)+` ]`)
+	must(t, dir, "echo '"+old.ExtractSum+"  one/disk.img' | sha256sum -c --status && echo '"+old.DownloadSum+
+		"  www/twin-1.0.img.zst' | sha256sum -c --status")
+	must(t, dir, `[ "$(stat -c %s one/disk.img)" = `+jsonNumber(old.ExtractSize)+` ] && [ "$(stat -c %s www/twin-1.0.img.zst)" = `+
+		jsonNumber(old.DownloadSize)+` ]`)
 	fails(t, dir, []string{"publish", "--image", "one", "--imager", "www"}, "[imager imager-url]")
-	fails(t, dir, []string{"publish", "--image", "one", "--imager", "x", "--imager-url", "my folder"}, "no address that Raspberry Pi Imager can fetch from")
+	fails(t, dir, []string{"publish", "--image", "one", "--imager", "x", "--imager-url", "my directory"},
+		"no address that Raspberry Pi Imager can fetch from")
 }
 
 func jsonNumber(n int64) string { b, _ := json.Marshal(n); return string(b) }

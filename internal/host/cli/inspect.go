@@ -212,7 +212,7 @@ func runDiff(ctx context.Context, from, to string, o placeOptions, a *app) error
 	list := publish.Strategies(ctx, pair[0], pair[1], d.Download, to, options)
 	a.result(struct {
 		*inspect.Diff
-		Ways []publish.Strategy `json:"ways"`
+		Strategies []publish.Strategy `json:"ways"`
 	}{d, list}, describeDiff(d, list))
 	return nil
 }

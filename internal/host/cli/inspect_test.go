@@ -11,7 +11,7 @@ import (
 )
 
 // TestInspectAndDiff builds two images and looks into them, whole and broken,
-// as folder, disk image, and card that bmaptool wrote.
+// as directory, disk image, and card that bmaptool wrote.
 func TestInspectAndDiff(t *testing.T) {
 	dir := t.TempDir()
 	newSpec(t, dir)
@@ -28,7 +28,8 @@ func TestInspectAndDiff(t *testing.T) {
 	must(t, dir, "zstd -dq a/disk.img.zst -o whole && cmp whole a/disk.img")
 	for _, path := range []string{"a", "a/artifact", "a/disk.img", "a/disk.img.zst", "card"} {
 		out := ok(t, dir, "inspect", path)
-		for _, want := range []string{"image    twin 1.0, for rpi3 rpi4 vm", "chain    verified: signed by a key of its own initramfs", "verity root "} {
+		for _, want := range []string{"image    twin 1.0, for rpi3 rpi4 vm", "chain    verified: signed by a key of its own initramfs",
+			"verity root "} {
 			if !strings.Contains(out, want) {
 				t.Errorf("inspect %s: no %q in\n%s", path, want, out)
 			}
@@ -45,16 +46,19 @@ func TestInspectAndDiff(t *testing.T) {
 			Slots []struct{ Digest, Signed string }
 		} `json:"result"`
 	}
-	if err := json.Unmarshal([]byte(ok(t, dir, "inspect", "--json", "a/disk.img")), &result); err != nil || len(result.Result.Slots) != 2 || result.Result.Slots[0].Digest == "" {
+	if err := json.Unmarshal([]byte(ok(t, dir, "inspect", "--json", "a/disk.img")), &result); err != nil || len(result.Result.Slots) != 2 ||
+		result.Result.Slots[0].Digest == "" {
 		t.Errorf("inspect --json: %+v, %v", result, err)
 	}
 	diff := ok(t, dir, "diff", "a/disk.img.zst", "b/disk.img")
-	for _, want := range []string{"  + chrony (", "  + fan=1\n", "  ~ /etc/hello (-rw-r--r-- 0:0, 6 bytes", "-> -rw-r--r-- 0:0, 12 bytes", "  ~ root.squashfs (", "size: "} {
+	for _, want := range []string{"  + chrony (", "  + fan=1\n", "  ~ /etc/hello (-rw-r--r-- 0:0, 6 bytes", "-> -rw-r--r-- 0:0, 12 bytes",
+		"  ~ root.squashfs (", "size: "} {
 		if !strings.Contains(diff, want) {
 			t.Errorf("diff: no %q in\n%s", want, diff)
 		}
 	}
-	if out := ok(t, dir, "diff", "a", "card"); !strings.Contains(out, "packages: 0 differ\nkernel command line: 0 differ\nfiles of the root: 0 differ\nfiles outside the root: 0 differ") {
+	if out := ok(t, dir, "diff", "a", "card"); !strings.Contains(out, "packages: 0 differ\nkernel command line: 0 differ\nfiles of the "+
+		"root: 0 differ\nfiles outside the root: 0 differ") {
 		t.Errorf("diff of an image with a card of it:\n%s", out)
 	}
 	inspectBroken(t, dir)
@@ -67,7 +71,8 @@ func inspectBroken(t *testing.T, dir string) {
 	if err := makeKey(key); err != nil {
 		t.Fatal(err)
 	}
-	must(t, dir, "openssl pkey -in "+key+" -pubout -out other.pub && openssl pkey -in "+dir+"/.config/pikelet/development.key -pubout -out own.pub")
+	must(t, dir, "openssl pkey -in "+key+" -pubout -out other.pub && openssl pkey -in "+dir+
+		"/.config/pikelet/development.key -pubout -out own.pub")
 	if out := ok(t, dir, "inspect", "--key", "own.pub", "a"); !strings.Contains(out, "signed by a key you gave") {
 		t.Errorf("with the right key:\n%s", out)
 	}

@@ -109,9 +109,11 @@ func TestBuildOutput(t *testing.T) {
 	}
 	// On a terminal: bars, and the same lines above and below them.
 	cmd := exec.Command("script", "-qec", "stty cols 100 rows 30; "+os.Args[0]+" build -o out image.yaml", "/dev/null")
-	cmd.Dir, cmd.Env = dir, []string{"BE_PIKELET=1", "HOME=" + dir, "XDG_CACHE_HOME=" + dir + "/cache", "TERM=vt100", "PATH=" + os.Getenv("PATH")}
+	cmd.Dir, cmd.Env = dir, []string{"BE_PIKELET=1", "HOME=" + dir, "XDG_CACHE_HOME=" + dir + "/cache", "TERM=vt100", "PATH=" +
+		os.Getenv("PATH")}
 	out, err := cmd.CombinedOutput()
-	for _, want := range []string{"unpacking packages ", "writing the root ", "writing the disk image ", "=====", " MiB / ", "resolved packages", "(OCI manifest sha256:"} {
+	for _, want := range []string{"unpacking packages ", "writing the root ", "writing the disk image ", "=====", " MiB / ", "resolved packages",
+		"(OCI manifest sha256:"} {
 		if err != nil || !strings.Contains(string(out), want) {
 			t.Errorf("on a terminal: no %q (%v) in\n%s", want, err, out)
 		}

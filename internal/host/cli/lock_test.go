@@ -18,7 +18,7 @@ import (
 
 // mirror serves a copy of the starter repository over HTTP and a container
 // image from a registry, and writes a spec that uses both, with a tar layer
-// and an OCI layout beside, into a new folder. gone takes the servers away.
+// and an OCI layout beside, into a new directory. gone takes the servers away.
 func mirror(t *testing.T) (dir string, gone func(), asked *[]string) {
 	t.Helper()
 	dir = t.TempDir()
@@ -44,7 +44,8 @@ func mirror(t *testing.T) (dir string, gone func(), asked *[]string) {
 		t.Fatal(err)
 	}
 	edit(t, dir+"/image.yaml", "url: starter", "url: "+s.URL)
-	edit(t, dir+"/image.yaml", "  - folder: files\n", "  - folder: files\n  - tar: more.tar.gz\n  - {oci: 'oci:oci', to: srv}\n  - {oci: 'http://"+ref+"', to: opt/tools}\n")
+	edit(t, dir+"/image.yaml", "  - folder: files\n", "  - folder: files\n  - tar: more.tar.gz\n  - {oci: 'oci:oci', to: srv}\n  - "+
+		"{oci: 'http://"+ref+"', to: opt/tools}\n")
 	return dir, func() { s.Close(); reg.Close() }, asked
 }
 
@@ -99,7 +100,7 @@ func digestLine(t *testing.T, out string) string {
 	return strings.TrimSuffix(strings.TrimSpace(rest), ")")
 }
 
-// TestLockAndVendor: locked, with the mirror gone, built from a vendor folder
+// TestLockAndVendor: locked, with the mirror gone, built from a vendor directory
 // and from a vendor artifact: the same image.
 func TestLockAndVendor(t *testing.T) {
 	dir, gone, asked := mirror(t)
@@ -131,7 +132,8 @@ func TestLockAndVendor(t *testing.T) {
 	ok(t, dir, "vendor", "image.yaml", ref)
 	gone()
 	must(t, dir, "rm -rf cache")
-	fails(t, dir, []string{"build", "--offline", "-o", "out", "image.yaml"}, "is not in the cache, and the build is offline", "pikelet vendor image.yaml DIR")
+	fails(t, dir, []string{"build", "--offline", "-o", "out", "image.yaml"}, "is not in the cache, and the build is offline",
+		"pikelet vendor image.yaml DIR")
 	for _, vendor := range []string{"kept", ref} {
 		must(t, dir, "rm -rf cache")
 		args := []string{"build", "--vendor", vendor, "-o", "out", "image.yaml"}
@@ -143,13 +145,14 @@ func TestLockAndVendor(t *testing.T) {
 		}
 	}
 	fails(t, dir, []string{"build", "--vendor", "nowhere", "image.yaml"}, `opening the vendor directory "nowhere": file does not exist`)
-	if tree := mustRead(t, dir+"/out/tree.txt"); !strings.Contains(tree, " /opt/tools/opt/imaged\n") || !strings.Contains(tree, " /srv/opt/imaged\n") || !strings.Contains(tree, " /opt/tarred\n") {
+	if tree := mustRead(t, dir+"/out/tree.txt"); !strings.Contains(tree, " /opt/tools/opt/imaged\n") ||
+		!strings.Contains(tree, " /srv/opt/imaged\n") || !strings.Contains(tree, " /opt/tarred\n") {
 		t.Error("a layer did not reach the tree")
 	}
 	judgeVendor(t, dir)
 }
 
-// judgeVendor builds from the vendor folder as from any repository, its own
+// judgeVendor builds from the vendor directory as from any repository, its own
 // index included.
 func judgeVendor(t *testing.T, dir string) {
 	t.Helper()
@@ -160,7 +163,8 @@ func judgeVendor(t *testing.T, dir string) {
 	}
 	start := strings.Index(string(b), "  - url: ")
 	end := strings.Index(string(b), "packages:")
-	write(t, dir+"/image.yaml", string(b[:start])+"  - {url: kept, keys: [kept/vendor.rsa.pub, kept/starter.rsa.pub]}\n"+string(b[end:]), 0o644)
+	write(t, dir+"/image.yaml", string(b[:start])+"  - {url: kept, keys: [kept/vendor.rsa.pub, kept/starter.rsa.pub]}\n"+string(b[end:]),
+		0o644)
 	ok(t, dir, "build", "--offline", "-o", "out", "image.yaml")
 }
 
@@ -181,16 +185,22 @@ func TestLockIsKeptTo(t *testing.T) {
 		script string
 		want   []string
 	}{
-		"a package more":        {"sed -i 's/dropbear\\]/dropbear, chrony]/' image.yaml", []string{"does not fit the spec: the spec asks for the packages", "hint: bring the lock up to date with: pikelet lock image.yaml"}},
-		"another repository":    {"sed -i 's/^repositories:/repositories:\\n  - {url: starter, keys: [starter\\/starter.rsa.pub]}/' image.yaml", []string{"the spec has the repositories"}},
-		"a changed folder":      {"echo new > files/etc/new", []string{"the layer folder files is sha256:"}},
-		"a changed tar":         {"echo x >> more.tar.gz", []string{"the layer tar more.tar.gz is sha256:"}},
-		"a layer less":          {"sed -i '/oci:oci/d' image.yaml", []string{"the spec has 3 layers, the lock 4"}},
-		"an overlay":            {"printf 'overlays: [{name: ssh, with: {keys: ssh-ed25519 AAAA}}]\\n' >> image.yaml", []string{"the spec has 2 overlays, the lock 1"}},
-		"a lock that is cut":    {"head -c 300 image.yaml.lock > l && mv l image.yaml.lock", []string{"image.yaml.lock: reading the lock", "hint: write a new lock"}},
-		"another lock format":   {"sed -i 's/^format: 1/format: 9/' image.yaml.lock", []string{"it has format 9, this pikelet reads 1"}},
-		"a package changed":     {"sed -i '0,/identity: Q1/s/identity: Q1./identity: Q1_/' image.yaml.lock", []string{"its identity is Q1", "another build of the same version"}},
-		"a package that's gone": {"sed -i '0,/version: .*/s/version: .*/version: 0.1-r0/' image.yaml.lock", []string{"is not there any more", "hint: mirrors drop superseded packages: pikelet lock image.yaml chooses anew, and pikelet vendor image.yaml DIR keeps copies"}},
+		"a package more": {"sed -i 's/dropbear\\]/dropbear, chrony]/' image.yaml",
+			[]string{"does not fit the spec: the spec asks for the packages", "hint: bring the lock up to date with: pikelet lock image.yaml"}},
+		"another repository": {"sed -i 's/^repositories:/repositories:\\n  - {url: starter, keys: [starter\\/starter.rsa.pub]}/' image.yaml",
+			[]string{"the spec has the repositories"}},
+		"a changed directory": {"echo new > files/etc/new", []string{" files is sha256:"}},
+		"a changed tar":       {"echo x >> more.tar.gz", []string{"the layer tar more.tar.gz is sha256:"}},
+		"a layer less":        {"sed -i '/oci:oci/d' image.yaml", []string{"the spec has 3 layers, the lock 4"}},
+		"an overlay": {"printf 'overlays: [{name: ssh, with: {keys: ssh-ed25519 AAAA}}]\\n' >> image.yaml",
+			[]string{"the spec has 2 overlays, the lock 1"}},
+		"a lock that is cut": {"head -c 300 image.yaml.lock > l && mv l image.yaml.lock", []string{"image.yaml.lock: reading the lock",
+			"hint: write a new lock"}},
+		"another lock format": {"sed -i 's/^format: 1/format: 9/' image.yaml.lock", []string{"unsupported format 9, want 1"}},
+		"a package changed": {"sed -i '0,/identity: Q1/s/identity: Q1./identity: Q1_/' image.yaml.lock", []string{"its identity is Q1",
+			"another build of the same version"}},
+		"a package that's gone": {"sed -i '0,/version: .*/s/version: .*/version: 0.1-r0/' image.yaml.lock", []string{"is not there any more",
+			"hint: mirrors drop superseded packages: pikelet lock image.yaml chooses anew, and pikelet vendor image.yaml DIR keeps copies"}},
 	} {
 		must(t, dir, c.script)
 		fails(t, dir, build, c.want...)

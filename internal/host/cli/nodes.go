@@ -18,6 +18,7 @@ import (
 
 	"github.com/pikelet-os/pikelet/internal/host/bootserver"
 	"github.com/pikelet-os/pikelet/internal/shared/hint"
+	"github.com/pikelet-os/pikelet/internal/shared/node"
 )
 
 // defaultAdmin is the address of the admin listener of pikelet serve.
@@ -143,9 +144,26 @@ func (o *adminOptions) ask(ctx context.Context, method, path string, form url.Va
 		return nil, err
 	}
 	if resp.StatusCode >= 300 {
-		return nil, errors.New(bootserver.Printable(strings.TrimSpace(string(b)), maxShown))
+		return nil, refusal(string(b))
 	}
 	return b, nil
+}
+
+// refusal returns the error of an answer: a message, and a line for each hint.
+func refusal(answer string) error {
+	text, hints := strings.TrimSpace(answer), []string{}
+	for i := strings.LastIndexByte(text, '\n'); i >= 0; i = strings.LastIndexByte(text, '\n') {
+		h, ok := node.ParseHint(text[i+1:])
+		if !ok {
+			break
+		}
+		text, hints = text[:i], append(hints, h)
+	}
+	err := errors.New(bootserver.Printable(text, maxShown))
+	for _, h := range hints {
+		err = hint.With(err, bootserver.Printable(h, maxShown))
+	}
+	return err
 }
 
 // nodeTable returns a table of machines.

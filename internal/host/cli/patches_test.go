@@ -35,7 +35,8 @@ func TestPublishPatches(t *testing.T) {
 		return ok(t, dir, append([]string{"publish", to, "--plain-http", "--key", "ci.pub", "--image", img}, more...)...)
 	}
 	release(repo, "one", "--sign-key", "ci.key")
-	if out := release(repo, "two"); !strings.Contains(out, "no patches were made: nodes accept only patches signed by a key of the image spec\nhint: name one with --sign-key") {
+	if out := release(repo, "two"); !strings.Contains(out, "no patches were made: nodes accept only patches signed by a key of the image "+
+		"spec\nhint: name one with --sign-key") {
 		t.Errorf("without a key:\n%s", out)
 	}
 	if out := release(repo, "two", "--sign-key", "ci.key", "--from", "0"); strings.Contains(out, "patch") {
@@ -50,10 +51,12 @@ func TestPublishPatches(t *testing.T) {
 		}
 	}
 	lines := strings.Split(strings.TrimSpace(release(repo, "two", "--sign-key", "ci.key", "--json")), "\n")
-	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &result); err != nil || len(result.Result.Patches) != 1 || result.Result.Patches[0].From != "1.0" || result.Result.Patches[0].Bytes == 0 {
+	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &result); err != nil || len(result.Result.Patches) != 1 ||
+		result.Result.Patches[0].From != "1.0" || result.Result.Patches[0].Bytes == 0 {
 		t.Errorf("once more, as JSON: %+v, %v", result, err)
 	}
-	if out := ok(t, dir, "diff", "--plain-http", "one", repo+":1.1"); !strings.Contains(out, "\n  by a patch: 0.0") || !strings.Contains(out, "or by the files that changed: ") || !strings.Contains(out, "or by the whole image: ") {
+	if out := ok(t, dir, "diff", "--plain-http", "one", repo+":1.1"); !strings.Contains(out, "\n  by a patch: 0.0") ||
+		!strings.Contains(out, "or by the files that changed: ") || !strings.Contains(out, "or by the whole image: ") {
 		t.Errorf("diff says\n%s", out)
 	}
 
@@ -76,7 +79,7 @@ func TestPublishPatches(t *testing.T) {
 		}
 	}
 	if p := findsPatch(t, repo+":1.1", dir, read("o.pub")); p != nil {
-		t.Errorf("a patch that nobody trusts: %+v", p)
+		t.Errorf("a patch by an untrusted key: %+v", p)
 	}
 	// Signed by another key, whose nodes then find it.
 	ok(t, dir, "sign", "--plain-http", "--sign-key", "o.key", repo+":1.1")
@@ -87,7 +90,8 @@ func TestPublishPatches(t *testing.T) {
 	if out := release(m.Addr+"/mirror/twin", "one", "--from", "3"); strings.Contains(out, "a patch") {
 		t.Errorf("the first release:\n%s", out)
 	}
-	if out := release(repo, "two", "--sign-key", "o.key"); !strings.Contains(out, `no patch for an earlier release release=1.0 err="its nodes do not trust the key that would sign it"`) {
+	if out := release(repo, "two", "--sign-key", "o.key"); !strings.Contains(out,
+		`no patch for an earlier release release=1.0 err="nodes of the earlier release do not trust the signing key"`) {
 		t.Errorf("with another key:\n%s", out)
 	}
 	fails(t, dir, []string{"publish", repo, "--from", "out"}, "--from")

@@ -21,7 +21,7 @@ import (
 	"github.com/pikelet-os/pikelet/internal/tools/full"
 )
 
-// withApp gives a spec a folder with a large file of the user's beside small
+// withApp gives a spec a directory with a large file of the user's beside small
 // ones, and a script to change them.
 func withApp(t *testing.T, dir string) {
 	t.Helper()
@@ -210,7 +210,8 @@ func TestBuildsShareACache(t *testing.T) {
 		for _, spec := range []string{"image", "other"} {
 			for n := range 2 {
 				group.Go(func() {
-					out, code := pikelet(t, dir, []string{"XDG_CACHE_HOME=" + dir + "/cache"}, "build", "--cache-size", "1MiB", "-o", fmt.Sprint(spec, n), spec+".yaml")
+					out, code := pikelet(t, dir, []string{"XDG_CACHE_HOME=" + dir + "/cache"}, "build", "--cache-size", "1MiB", "-o", fmt.Sprint(spec, n),
+						spec+".yaml")
 					if code != 0 || !strings.Contains(out, want[spec]) {
 						t.Errorf("%s beside others: exit %d, want %s\n%s", spec, code, want[spec], out)
 					}
@@ -304,7 +305,7 @@ func TestWatch(t *testing.T) {
 		{"a file", "echo second >files/opt/config", ""},
 		{"a spec that is wrong", "echo 'watchdog: never' >>image.yaml", "watchdog: \"never\""},
 		{"the spec mended", "sed -i /watchdog/d image.yaml; echo >>image.yaml", ""},
-		{"a new folder", "mkdir -p files/srv/deep && echo deep >files/srv/deep/er", ""},
+		{"a new directory", "mkdir -p files/srv/deep && echo deep >files/srv/deep/er", ""},
 		{"a file gone", "rm files/opt/config", ""},
 		{"a lock", "echo broken >image.yaml.lock", "image.yaml.lock"},
 		{"no lock", "rm image.yaml.lock", ""},
@@ -319,7 +320,7 @@ func TestWatch(t *testing.T) {
 			}
 		} else {
 			failures++
-			b.wait("\nwarning: ", failures)
+			b.wait("\nwaiting for a change", builds+failures)
 			if !strings.Contains(b.said(), c.fails) {
 				t.Errorf("%s: no %q in\n%s", c.what, c.fails, b.said())
 			}

@@ -14,7 +14,8 @@ import (
 func TestSameBytesElsewhere(t *testing.T) {
 	dir := t.TempDir()
 	newSpecOver(t, dir, starterFolder(t))
-	write(t, dir+"/image.yaml", "name: tiny\nrelease: '1'\nboards: [vm]\nrepositories: [{url: starter, keys: [starter/starter.rsa.pub]}]\npackages: [alpine-base]\nslot-size: 40MiB\n", 0o644)
+	write(t, dir+"/image.yaml", "name: tiny\nrelease: '1'\nboards: [vm]\nrepositories: [{url: starter, keys: [starter/starter.rsa.pub]}]\n"+
+		"packages: [alpine-base]\nslot-size: 40MiB\n", 0o644)
 	ok(t, dir, "build", "--zst", "-o", "here", "image.yaml")
 	for name, c := range map[string]struct{ env, args, run []string }{
 		"purego": {nil, []string{"-tags", "purego,noasm"}, nil},

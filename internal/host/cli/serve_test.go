@@ -10,7 +10,8 @@ import (
 // TestServeRefuses: what a boot server can't start with is said, with what to do.
 func TestServeRefuses(t *testing.T) {
 	dir := t.TempDir()
-	for name, text := range map[string]string{"nodes.yaml": "nodes: [{serial: '00000001'}]\n", "one.yaml": "hostname: attic\n", "token": "short\n"} {
+	for name, text := range map[string]string{"nodes.yaml": "nodes: [{serial: '00000001'}]\n", "one.yaml": "hostname: attic\n",
+		"token": "short\n"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -25,9 +26,12 @@ func TestServeRefuses(t *testing.T) {
 		"[no-dhcp proxy] were all set":                                            "--interface lo --inventory nodes.yaml --proxy --no-dhcp",
 		"the port must be 8069":                                                   "--interface lo --inventory nodes.yaml --proxy --port 80",
 		`--pool "10.0.0.1": want two addresses`:                                   "--interface lo --inventory nodes.yaml --pool 10.0.0.1",
-		"outside the network of --interface lo":                                   "--interface lo --inventory nodes.yaml --pool 10.0.0.1-10.0.0.9",
-		"the address of this machine":                                             "--interface lo --inventory nodes.yaml --pool 127.0.0.1-127.0.0.9",
-		`--router "10.0.0.1": want an address in 127.0.0.0`:                       "--interface lo --inventory nodes.yaml --pool 127.0.0.5-127.0.0.9 --router 10.0.0.1",
+		"outside the network of --interface lo": "--interface lo --inventory nodes.yaml --pool " +
+			"10.0.0.1-10.0.0.9",
+		"the address of this machine": "--interface lo --inventory nodes.yaml --pool " +
+			"127.0.0.1-127.0.0.9",
+		`--router "10.0.0.1": want an address in 127.0.0.0`: "--interface lo --inventory nodes.yaml --pool " +
+			"127.0.0.5-127.0.0.9 --router 10.0.0.1",
 	} {
 		out, code := pikelet(t, dir, nil, append([]string{"serve", "image"}, strings.Fields(args)...)...)
 		if code != 2 || !strings.Contains(out, want) {
@@ -36,7 +40,7 @@ func TestServeRefuses(t *testing.T) {
 	}
 	for want, args := range map[string]string{
 		"want a number such as 0xf21": "--order net",
-		"it has no 2":                 "--order 0xf1",
+		"missing digit 2":             "--order 0xf1",
 		"want an IPv4 address":        "--server nas.local",
 		"--dnsmasq requires --server": "--dnsmasq",
 	} {

@@ -57,7 +57,7 @@ func smallStarter(t *testing.T) string {
 	return small.dir
 }
 
-// shrinkRepository writes the small repository into a folder, signed by the
+// shrinkRepository writes the small repository into a directory, signed by the
 // starter repository's key. Packages that few images have are links.
 func shrinkRepository(t *testing.T, from, to string) {
 	t.Helper()
@@ -185,7 +185,7 @@ func warmCache(t *testing.T, dir string) {
 	must(t, dir, "mkdir -p cache && cp -a "+warm.dir+"/cache/pikelet cache/")
 }
 
-// newSpec writes a spec over the small repository, with a folder layer.
+// newSpec writes a spec over the small repository, with a directory layer.
 func newSpec(t *testing.T, dir string) {
 	t.Helper()
 	newSpecOver(t, dir, smallStarter(t))

@@ -77,7 +77,7 @@ func runUpgrade(ctx context.Context, hosts []string, ref string, o upgradeOption
 		return askEach(ctx, hosts, &o.ssh, o.Verb, a)
 	}
 	o.Poll, o.Log = upgradePoll, a.log
-	o.Output = a.hostLine
+	o.Output = func(host string) io.Writer { return hostOutput{a, host} }
 	list, err := fleet.Upgrade(ctx, hosts, func(ctx context.Context, host string, out io.Writer, verb ...string) error {
 		return o.ssh.quiet(ctx, host, out, a.err, verb...)
 	}, o.Options)
@@ -101,13 +101,23 @@ func (o *upgradeOptions) verb(ref string) []string {
 	return append(verb, ref)
 }
 
-// hostLine shows a line that a host printed.
-func (a *app) hostLine(host, line string) {
-	if a.json {
-		a.log.Info("output", "host", host, "line", line)
-		return
+// hostOutput shows the lines that a host prints.
+type hostOutput struct {
+	a    *app
+	host string
+}
+
+// Write implements io.Writer.
+func (h hostOutput) Write(b []byte) (int, error) {
+	for line := range strings.Lines(string(b)) {
+		line = strings.TrimSuffix(line, "\n")
+		if h.a.json {
+			h.a.log.Info("output", "host", h.host, "line", line)
+		} else {
+			h.a.print(h.host + ": " + line)
+		}
 	}
-	a.print(host + ": " + line)
+	return len(b), nil
 }
 
 // askEach has each host print what it would do.

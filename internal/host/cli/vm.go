@@ -182,7 +182,7 @@ func unattended(ctx context.Context, o vmOptions, a *app) error {
 	}
 	a.loginReached(time.Since(start).Seconds())
 	if prompt == prompts[0] {
-		return nil // no account has a password, so nobody can log in to power off
+		return nil // no account has a password, so no one can log in to power off
 	}
 	if _, err := io.WriteString(m, "poweroff\n"); err != nil {
 		return err

@@ -11,11 +11,13 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
 	"github.com/secure-systems-lab/go-securesystemslib/encrypted"
 
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 )
 
@@ -26,8 +28,8 @@ const (
 	pemOlder     = "ENCRYPTED COSIGN PRIVATE KEY"
 )
 
-// ErrPassword is returned where a password is wrong.
-var ErrPassword = errors.New("the password is wrong")
+// ErrPassword is returned for a private key that the password does not decrypt.
+var ErrPassword = errors.New("incorrect password")
 
 // Generate makes a key and returns its two files: the private one encrypted,
 // as cosign does with an empty password too, and the public one.
@@ -49,21 +51,22 @@ func Generate(password []byte) (private, public []byte, err error) {
 }
 
 // ParsePrivateKey reads a private key: cosign's, for which password is asked,
-// or one that is not encrypted, as openssl writes it.
+// or one that is not encrypted, as openssl writes it. It returns ErrPassword for
+// a password that does not decrypt the key.
 func ParsePrivateKey(b []byte, password func() ([]byte, error)) (*ecdsa.PrivateKey, error) {
 	block, _ := pem.Decode(b)
 	if block == nil {
-		return nil, errors.New("it is no PEM file")
+		return nil, errors.New("no PEM block found")
 	}
 	var key any
 	var err error
 	switch block.Type {
 	case pemEncrypted, pemOlder:
-		word, err := password()
+		plain, err := password()
 		if err != nil {
 			return nil, err
 		}
-		der, err := encrypted.Decrypt(block.Bytes, word)
+		der, err := encrypted.Decrypt(block.Bytes, plain)
 		if err != nil {
 			return nil, ErrPassword
 		}
@@ -76,25 +79,26 @@ func ParsePrivateKey(b []byte, password func() ([]byte, error)) (*ecdsa.PrivateK
 	case "EC PRIVATE KEY":
 		key, err = x509.ParseECPrivateKey(block.Bytes)
 	case "PUBLIC KEY":
-		err = errors.New("it is a public key; signing takes the private one")
+		err = hint.With(errors.New("got a public key, want a private key"), "sign with the other file of the pair")
 	default:
-		err = fmt.Errorf("a PEM block %q; want a PRIVATE KEY, or one of cosign's", block.Type)
+		err = fmt.Errorf("unsupported PEM block %q: want PRIVATE KEY, EC PRIVATE KEY or %s", block.Type, pemEncrypted)
 	}
 	if err != nil {
 		return nil, err
 	}
 	ec, ok := key.(*ecdsa.PrivateKey)
 	if !ok || ec.Curve != elliptic.P256() {
-		return nil, errors.New("want an ECDSA key on P-256")
+		return nil, errors.New("unsupported key type: want ECDSA on P-256")
 	}
 	return ec, nil
 }
 
-// Write writes a key's two files, NAME.key and NAME.pub. It writes over none.
+// Write writes the two files of a key, NAME.key and NAME.pub. It returns
+// fs.ErrExist where one of them exists.
 func Write(name string, private, public []byte) error {
 	for _, f := range []string{name + ".key", name + ".pub"} {
 		if _, err := os.Lstat(f); err == nil {
-			return fmt.Errorf("%s is there already; a key that is lost is lost, so name another", f)
+			return hint.With(fmt.Errorf("writing the key: %s: %w", f, fs.ErrExist), "name another file: an overwritten key cannot be recovered")
 		}
 	}
 	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {

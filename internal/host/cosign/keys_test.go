@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/pem"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -25,7 +26,7 @@ func read(t *testing.T, name string) []byte {
 
 // TestCosignsOwn reads what cosign wrote: its key, its public key, a signature
 // with annotations; and makes the very manifest that cosign stored.
-func TestCosignsOwn(t *testing.T) {
+func TestReadsKeysOfCosign(t *testing.T) {
 	key, err := ParsePrivateKey(read(t, "testdata/cosign.key"), word("golden"))
 	if err != nil {
 		t.Fatal(err)
@@ -74,9 +75,9 @@ func normal(layer string) string {
 	return layer
 }
 
-// TestKeysGoRound: what Generate makes is read with its password only, in
+// TestGeneratedKeys: what Generate makes is read with its password only, in
 // cosign's form.
-func TestKeysGoRound(t *testing.T) {
+func TestGeneratedKeys(t *testing.T) {
 	private, public, err := Generate([]byte("open sesame"))
 	if err != nil {
 		t.Fatal(err)
@@ -101,10 +102,11 @@ func TestKeysGoRound(t *testing.T) {
 	if st, err := os.Stat(name + ".key"); err != nil || st.Mode().Perm() != 0o600 {
 		t.Errorf("the private key's file: %v %v", st.Mode(), err)
 	}
-	if err := Write(name, private, public); err == nil || !strings.Contains(err.Error(), "is there already") {
+	if err := Write(name, private, public); !errors.Is(err, fs.ErrExist) {
 		t.Errorf("over a key that is there: %v", err)
 	}
-	for what, b := range map[string][]byte{"nothing": nil, "no PEM": []byte("hello"), "a public key": public, "a broken box": []byte("-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----\naGVsbG8=\n-----END ENCRYPTED SIGSTORE PRIVATE KEY-----\n")} {
+	for what, b := range map[string][]byte{"nothing": nil, "no PEM": []byte("hello"), "a public key": public,
+		"a broken box": []byte("-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----\naGVsbG8=\n-----END ENCRYPTED SIGSTORE PRIVATE KEY-----\n")} {
 		if _, err := ParsePrivateKey(b, word("")); err == nil {
 			t.Errorf("%s: taken for a key", what)
 		}

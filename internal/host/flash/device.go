@@ -155,7 +155,8 @@ func (m Machine) Find(name string) (Device, error) {
 func (m Machine) List() ([]Device, error) {
 	entries, err := os.ReadDir(m.path("/sys/block"))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, errors.New("disks are found on Linux only; elsewhere write to a file, and that to the card with Raspberry Pi Imager")
+		return nil, hint.With(errors.New("listing disks is supported on Linux only"),
+			"write to a file, and the file to the card with Raspberry Pi Imager")
 	}
 	if err != nil {
 		return nil, err
@@ -184,10 +185,10 @@ func hasAnyPrefix(s string, prefixes ...string) bool {
 func (m Machine) Disk(name string) (Device, error) {
 	at := "/sys/class/block/" + name
 	if _, err := os.Stat(m.path(at)); err != nil {
-		return Device{}, fmt.Errorf("the kernel knows no disk %s", name)
+		return Device{}, fmt.Errorf("disk %q not found", name)
 	}
 	if m.text(at+"/partition") != "" {
-		return Device{}, fmt.Errorf("/dev/%s is a partition; name the whole disk", name)
+		return Device{}, hint.With(fmt.Errorf("/dev/%s is a partition", name), "name the whole disk")
 	}
 	d := Device{Path: "/dev/" + name, ReadOnly: m.text(at+"/ro") == "1", Removable: m.text(at+"/removable") == "1"}
 	if sectors, err := strconv.ParseInt(m.text(at+"/size"), 10, 64); err == nil {
@@ -293,7 +294,7 @@ func (m Machine) family(name string, depth int) (numbers, names map[string]bool,
 	numbers, names = map[string]bool{}, map[string]bool{"/dev/" + name: true}
 	numbers[m.text("/sys/class/block/"+name+"/dev")] = true
 	if depth > 8 {
-		return nil, nil, fmt.Errorf("the kernel says that %s is made of itself", name)
+		return nil, nil, fmt.Errorf("block devices above %s are nested too deeply", name)
 	}
 	at := m.path("/sys/class/block/" + name)
 	entries, err := os.ReadDir(at + "/")

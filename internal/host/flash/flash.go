@@ -1,9 +1,7 @@
-// Package flash writes images onto cards, and anything else that can be a
-// card: disks, and regular files.
+// Package flash writes images to cards, disks and regular files.
 //
-// A card that is being written is no card: its first sector says so until all
-// the rest was written and flushed. What was written is read back and compared
-// with what the image holds.
+// The first sector marks a card as unfinished until everything else is written,
+// flushed, and read back and compared with the image.
 package flash
 
 import (
@@ -71,11 +69,11 @@ func (c *Card) Keep(d Disk) error {
 	}
 	old, err := disk.DecodeUnfinished(sector)
 	if err != nil {
-		return fmt.Errorf("there is no state to keep: %w", err)
+		return fmt.Errorf("no state to keep: %w", err)
 	}
 	was, err := old.Partition(disk.State)
 	if err != nil {
-		return fmt.Errorf("there is no state to keep: %w", err)
+		return fmt.Errorf("no state to keep: %w", err)
 	}
 	at := &c.Table.Partitions[disk.State-1]
 	if was.Start != at.Start || was.Type != at.Type {
@@ -113,9 +111,11 @@ const (
 // last call.
 type Progress func(Phase, int64)
 
-// Write writes the card and reads it back. The first sector of an MBR comes
-// last: until then the card starts nothing, and says that it is not finished.
-func (c *Card) Write(ctx context.Context, d Disk, tell Progress) error {
+// Write writes the card and reads it back. The first sector, with the partition
+// table, is written last: until then the card does not boot, and is marked as
+// unfinished. Write returns medium.ErrDiffers where the card holds other bytes than
+// were written.
+func (c *Card) Write(ctx context.Context, d Disk, progress Progress) error {
 	old := make([]byte, disk.SectorSize)
 	if _, err := d.ReadAt(old, 0); err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("reading the first sector: %w", err)
@@ -136,17 +136,17 @@ func (c *Card) Write(ctx context.Context, d Disk, tell Progress) error {
 	// with files that are.
 	unchecked := func(name string) (io.ReadCloser, error) { return c.OpenUnchecked(ctx, name) }
 	checked := func(name string) (io.ReadCloser, error) { return c.Open(ctx, name) }
-	if err := c.each(&medium.Writer{Ctx: ctx, To: d, Tell: func(n int64) { tell(Writing, n) }}, unchecked); err != nil {
+	if err := c.each(&medium.Writer{Ctx: ctx, To: d, Tell: func(n int64) { progress(Writing, n) }}, unchecked); err != nil {
 		return err
 	}
-	tell(Flushing, 0)
+	progress(Flushing, 0)
 	if err := d.Flush(); err != nil {
 		return fmt.Errorf("flushing: %w", err)
 	}
 	if err := d.Forget(); err != nil {
 		return fmt.Errorf("reading back: %w", err)
 	}
-	if err := c.each(&medium.Comparer{Ctx: ctx, With: d, Tell: func(n int64) { tell(Comparing, n) }}, checked); err != nil {
+	if err := c.each(&medium.Comparer{Ctx: ctx, With: d, Tell: func(n int64) { progress(Comparing, n) }}, checked); err != nil {
 		return err
 	}
 	mbr := c.Table.Encode()
@@ -160,7 +160,7 @@ func (c *Card) Write(ctx context.Context, d Disk, tell Progress) error {
 		return fmt.Errorf("reading back: %w", err)
 	}
 	if _, err := d.ReadAt(old, 0); err != nil || !bytes.Equal(old, mbr) {
-		return fmt.Errorf("the partition table: %w (%v)", medium.ErrDiffers, err)
+		return fmt.Errorf("reading back the partition table: %w (%v)", medium.ErrDiffers, err)
 	}
 	return nil
 }
@@ -220,7 +220,7 @@ func (c *Card) each(w placer, open fat.Contents) error {
 		return err
 	}
 	if err := layout.Write(medium.Part{W: w, Start: control.Start}, contents); err != nil {
-		return fmt.Errorf("the control partition: %w", err)
+		return fmt.Errorf("writing the control partition: %w", err)
 	}
 	for _, l := range []slots.Letter{slots.A, slots.B} {
 		p := c.Table.Partitions[l.Partition()-1]
@@ -236,7 +236,7 @@ func (c *Card) each(w placer, open fat.Contents) error {
 }
 
 // Repair writes the control partition anew, and nothing else.
-func (c *Card) Repair(ctx context.Context, d Disk, tell Progress) error {
+func (c *Card) Repair(ctx context.Context, d Disk, progress Progress) error {
 	control := c.Table.Partitions[disk.Control-1]
 	sizes, err := slots.SizesOf(c.Image)
 	if err != nil {
@@ -247,11 +247,11 @@ func (c *Card) Repair(ctx context.Context, d Disk, tell Progress) error {
 		return err
 	}
 	for _, w := range []placer{
-		&medium.Writer{Ctx: ctx, To: d, Tell: func(n int64) { tell(Writing, n) }},
-		&medium.Comparer{Ctx: ctx, With: d, Tell: func(n int64) { tell(Comparing, n) }},
+		&medium.Writer{Ctx: ctx, To: d, Tell: func(n int64) { progress(Writing, n) }},
+		&medium.Comparer{Ctx: ctx, With: d, Tell: func(n int64) { progress(Comparing, n) }},
 	} {
 		if err := layout.Write(medium.Part{W: w, Start: control.Start}, contents); err != nil {
-			return fmt.Errorf("the control partition: %w", err)
+			return fmt.Errorf("writing the control partition: %w", err)
 		}
 		if err := d.Flush(); err != nil {
 			return fmt.Errorf("flushing: %w", err)

@@ -23,12 +23,17 @@ var seed = flag.Uint64("seed", 0, "seed of the cuts; 0 takes one by chance")
 // sample returns the card of a small image.
 func sample(t *testing.T, release, node string) *Card {
 	t.Helper()
+	rootSize := 64*verity.BlockSize + verity.TreeSize(64)
 	files := map[string][]byte{
-		"cmdline-a.txt": []byte("slot=a\n"), "cmdline-b.txt": []byte("slot=b\n"), "cmdline-net.txt": []byte("slot=net\n"), "bootcode.bin": []byte("code"),
-		"vmlinuz": bytes.Repeat([]byte("kernel "+release), 50_000), image.RootFile: bytes.Repeat([]byte("r"+release), 1<<21)[:64*verity.BlockSize+verity.TreeSize(64)],
+		"cmdline-a.txt": []byte("slot=a\n"), "cmdline-b.txt": []byte("slot=b\n"), "cmdline-net.txt": []byte("slot=net\n"),
+		"bootcode.bin": []byte("code"),
+		"vmlinuz":      bytes.Repeat([]byte("kernel "+release), 50_000), image.RootFile: bytes.Repeat([]byte("r"+release), 1<<21)[:rootSize],
 	}
-	m := &image.Manifest{Format: image.Format, Stream: "lab", Release: release, BuildID: strings.Repeat("ab", 16), Epoch: 1_790_000_000, Arch: "arm64",
-		SlotSize: 40 << 20, Packages: image.DigestOf(nil), Root: image.Root{DataBlocks: 64, Salt: "ab", Hash: strings.Repeat("cd", 32), Generation: 1, BlockSize: 131072}}
+	m := &image.Manifest{
+		Format: image.Format, Stream: "lab", Release: release, BuildID: strings.Repeat("ab", 16), Epoch: 1_790_000_000,
+		Arch: "arm64", SlotSize: 40 << 20, Packages: image.DigestOf(nil),
+		Root: image.Root{DataBlocks: 64, Salt: "ab", Hash: strings.Repeat("cd", 32), Generation: 1, BlockSize: 131072},
+	}
 	for name, b := range files {
 		m.Files = append(m.Files, image.File{Name: name, Size: int64(len(b)), Digest: image.DigestOf(b)})
 	}
@@ -207,14 +212,15 @@ func TestCardsThatFail(t *testing.T) {
 func TestKeepState(t *testing.T) {
 	old := sample(t, "1.0", "")
 	d := newDisk(t, old.Size()+100<<20)
-	if err := sample(t, "1.1", "").Keep(d); err == nil || !strings.Contains(err.Error(), "there is no state to keep") {
+	if err := sample(t, "1.1", "").Keep(d); err == nil || !strings.Contains(err.Error(), "no state to keep") {
 		t.Errorf("an empty card: %v", err)
 	}
 	mustWrite(t, old, d)
 	grown := old.Table
 	grown.Partitions[3].Size += 100 << 20
 	state := grown.Partitions[3]
-	for at, b := range map[int64][]byte{0: grown.Encode(), state.Start: []byte("what must not be lost"), state.Start + state.Size - 5: []byte("ever!")} {
+	for at, b := range map[int64][]byte{0: grown.Encode(), state.Start: []byte("what must not be lost"), state.Start +
+		state.Size - 5: []byte("ever!")} {
 		if _, err := d.File.WriteAt(b, at); err != nil {
 			t.Fatal(err)
 		}
@@ -274,7 +280,8 @@ func TestRepairControl(t *testing.T) {
 	}
 	after := read(t, d, 0, c.Size())
 	// What no file and no table lies in is not written.
-	if !bytes.Equal(before[:control.Start], after[:control.Start]) || !bytes.Equal(before[control.Start+control.Size:], after[control.Start+control.Size:]) {
+	if !bytes.Equal(before[:control.Start], after[:control.Start]) || !bytes.Equal(before[control.Start+control.Size:],
+		after[control.Start+control.Size:]) {
 		t.Error("something beside the control partition changed")
 	}
 	for _, name := range []string{slots.AutobootFile, slots.NodeFile, slots.ReportFile, slots.BootcodeFile} {

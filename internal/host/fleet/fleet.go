@@ -28,9 +28,9 @@ type Options struct {
 	Parallel int           // agents at the same time; servers are upgraded one by one
 	Wait     time.Duration // for a host to commit the release or to roll back
 	Poll     time.Duration // between two requests for the status of a host
-	// Output is called with each line that a host prints, and must be safe for
-	// concurrent use.
-	Output func(host, line string)
+	// Output returns the writer for the output of a host, which gets whole lines.
+	// The writers must be safe for concurrent use.
+	Output func(host string) io.Writer
 	Log    *slog.Logger
 }
 
@@ -99,7 +99,7 @@ func ask(ctx context.Context, hosts []string, run Run) ([]Result, error) {
 	seen := map[string]bool{}
 	for i, host := range hosts {
 		if seen[host] {
-			return nil, fmt.Errorf("%s is named twice", host)
+			return nil, fmt.Errorf("duplicate host %q", host)
 		}
 		seen[host] = true
 		group.Go(func() {
@@ -158,7 +158,7 @@ func upgradeBatch(ctx context.Context, list []*Result, n int, ok bool, run Run, 
 // upgradeOne upgrades a host and waits until it has committed the release or
 // rolled back.
 func upgradeOne(ctx context.Context, r *Result, run Run, o Options) {
-	out := &lines{output: func(line string) { o.Output(r.Host, line) }}
+	out := &lines{to: o.Output(r.Host)}
 	err := run(ctx, r.Host, out, o.Verb...)
 	out.flush()
 	if err != nil && !out.restarting {
@@ -174,7 +174,8 @@ func upgradeOne(ctx context.Context, r *Result, run Run, o Options) {
 	for {
 		select {
 		case <-ctx.Done():
-			r.Reason = fmt.Sprintf("timed out after %v waiting for the upgrade result; see its console, or report.txt on its card", o.Wait)
+			r.Reason = fmt.Sprintf("timed out after %v waiting for the upgrade result", o.Wait)
+			o.Log.Warn("no upgrade result", "host", r.Host, "hint", "see the console of the node, or report.txt on its card")
 			return
 		case <-time.After(o.Poll):
 		}
@@ -194,7 +195,7 @@ func upgradeOne(ctx context.Context, r *Result, run Run, o Options) {
 
 // lines passes on the lines that a host prints, and remembers the last one.
 type lines struct {
-	output     func(string)
+	to         io.Writer
 	part       []byte
 	last       string
 	restarting bool
@@ -222,7 +223,7 @@ func (l *lines) line(text string) {
 	}
 	_, restarting := node.ParseRestarting(text)
 	l.restarting = l.restarting || restarting
-	l.output(text)
+	fmt.Fprintln(l.to, text)
 }
 
 func (l *lines) flush() { l.line(string(l.part)) }

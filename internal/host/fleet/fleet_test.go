@@ -102,7 +102,7 @@ func (r *rack) upgrade(parallel int, hosts ...string) ([]Result, error) {
 	}
 	return Upgrade(context.Background(), hosts, r.run, Options{
 		Verb: []string{"upgrade", "registry/lab:1.3"}, Parallel: parallel, Wait: 2 * time.Second, Poll: time.Millisecond,
-		Output: func(string, string) {}, Log: slog.New(slog.DiscardHandler),
+		Output: func(string) io.Writer { return io.Discard }, Log: slog.New(slog.DiscardHandler),
 	})
 }
 
@@ -143,12 +143,16 @@ func TestStops(t *testing.T) {
 		want  string
 		is    error
 	}{
-		"left":       {func(r *rack) { r.nodes["server2"].leaves = "after 10m: volume: waits" }, "server1 server2", "after 10m: volume: waits", ErrRolledBack},
-		"refused":    {func(r *rack) { r.nodes["server2"].refuses = "this node is not well" }, "server1", "pikeletd: this node is not well: exit status 1", ErrIncomplete},
-		"gone":       {func(r *rack) { r.nodes["server2"].forever = true }, "server1 server2", "timed out after 2s waiting for the upgrade result", ErrIncomplete},
-		"an agent":   {func(r *rack) { r.nodes["agent2"].leaves = "a check" }, "server1 server2 server3 agent1 agent2", "a check", ErrRolledBack},
-		"runs it":    {func(r *rack) { r.nodes["server2"].release = "1.3" }, "server1 server3 agent1 agent2 agent3 agent4", "", nil},
-		"was before": {func(r *rack) { r.nodes["server2"].update = &slots.Update{Step: slots.Left, Reason: "old"} }, "server1 server2 server3 agent1 agent2 agent3 agent4", "", nil},
+		"left": {func(r *rack) { r.nodes["server2"].leaves = "after 10m: volume: waits" }, "server1 server2", "after 10m: volume: waits",
+			ErrRolledBack},
+		"refused": {func(r *rack) { r.nodes["server2"].refuses = "this node is not well" }, "server1",
+			"pikeletd: this node is not well: exit status 1", ErrIncomplete},
+		"gone": {func(r *rack) { r.nodes["server2"].forever = true }, "server1 server2",
+			"timed out after 2s waiting for the upgrade result", ErrIncomplete},
+		"an agent": {func(r *rack) { r.nodes["agent2"].leaves = "a check" }, "server1 server2 server3 agent1 agent2", "a check", ErrRolledBack},
+		"runs it":  {func(r *rack) { r.nodes["server2"].release = "1.3" }, "server1 server3 agent1 agent2 agent3 agent4", "", nil},
+		"was before": {func(r *rack) { r.nodes["server2"].update = &slots.Update{Step: slots.Left, Reason: "old"} },
+			"server1 server2 server3 agent1 agent2 agent3 agent4", "", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRack()
@@ -186,7 +190,7 @@ func TestNothingBegins(t *testing.T) {
 			t.Errorf("%v; want %q", err, want)
 		}
 	}
-	if _, err := r.upgrade(1, "server1", "server1"); err == nil || !strings.Contains(err.Error(), "named twice") {
+	if _, err := r.upgrade(1, "server1", "server1"); err == nil || !strings.Contains(err.Error(), `duplicate host "server1"`) {
 		t.Errorf("twice: %v", err)
 	}
 	if len(r.order) != 0 {

@@ -89,7 +89,7 @@ func (k *Keys) Decrypt(secret string) (string, error) {
 	}
 	d, err := age.Decrypt(r, k.identities...)
 	if err != nil {
-		return "", fmt.Errorf("the keys in %s do not decrypt it: %w", k.File, err)
+		return "", fmt.Errorf("decrypting the secret with the keys in %s: %w", k.File, err)
 	}
 	b, err := io.ReadAll(io.LimitReader(d, nodeconfig.MaxSize+1))
 	if err != nil {
@@ -150,7 +150,7 @@ func NodeFile(c *nodeconfig.Config) ([]byte, error) {
 		return nil, err
 	}
 	if len(text) > slots.NodeSize {
-		return nil, fmt.Errorf("the config has %d bytes, and a card has room for %d", len(text), slots.NodeSize)
+		return nil, fmt.Errorf("the node config is too large: got %d bytes, want at most %d", len(text), slots.NodeSize)
 	}
 	return text, nil
 }
@@ -176,7 +176,7 @@ func Write(card string, c *nodeconfig.Config) error {
 		return fmt.Errorf("%s is not a Pikelet card: first partition: %w", card, err)
 	}
 	if int64(len(text)) > size {
-		return fmt.Errorf("the config has %d bytes, and %s has room for %d", len(text), card, size)
+		return fmt.Errorf("the node config is too large for %s: got %d bytes, want at most %d", card, len(text), size)
 	}
 	if _, err := f.WriteAt(append(text, bytes.Repeat([]byte{'\n'}, int(size)-len(text))...), at); err != nil {
 		return err

@@ -25,7 +25,7 @@ const MaxPatches = 20
 const patchMemory = 3 << 30
 
 var (
-	errUntrusted = errors.New("its nodes do not trust the key that would sign it")
+	errUntrusted = errors.New("nodes of the earlier release do not trust the signing key")
 	errTooLarge  = errors.New("the patch is not smaller than the image")
 )
 

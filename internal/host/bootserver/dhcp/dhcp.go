@@ -131,7 +131,7 @@ type Server struct {
 }
 
 // menu is option 43 as a Pi reads it: discovery control 3, a prompt that waits
-// for nobody, and a boot menu with the one text it looks for, with the three
+// for no one, and a boot menu with the one text it looks for, with the three
 // blanks that the ROM of the 3B wants and no other minds
 // (docs/platform.md 3.3).
 func menu() []byte {

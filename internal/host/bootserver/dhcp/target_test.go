@@ -10,7 +10,7 @@ import (
 
 // TestAnswerDestination: RFC 2131 4.1. Two boot ROMs of a Pi 3B that are switched on
 // together use one transaction id, and each takes the first offer it hears
-// (raspberrypi/firmware#1067, #1303): an offer reaches nobody but who it is for.
+// (raspberrypi/firmware#1067, #1303): an offer reaches only the machine it is for.
 func TestAnswerDestination(t *testing.T) {
 	const all = "255.255.255.255"
 	var (

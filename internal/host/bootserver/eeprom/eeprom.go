@@ -33,12 +33,12 @@ type setting struct{ key, value, why string }
 func (o Options) settings() ([]setting, error) {
 	switch {
 	case !orderForm.MatchString(o.Order):
-		return nil, fmt.Errorf("boot order %q: want a number such as %s, read from its last digit: 1 card, 2 network, 4 USB, 6 "+
-			"NVMe, f begin again", o.Order, DefaultOrder)
+		return nil, fmt.Errorf("invalid boot order %q: want a number such as %s, "+
+			"read from its last digit: 1 card, 2 network, 4 USB, 6 NVMe, f begin again", o.Order, DefaultOrder)
 	case !strings.Contains(o.Order[2:], "2"):
-		return nil, fmt.Errorf("boot order %s: it has no 2, which is the network", o.Order)
+		return nil, fmt.Errorf("boot order %s: missing digit 2, the network", o.Order)
 	case o.Server.IsValid() && !o.Server.Is4():
-		return nil, fmt.Errorf("server %s: firmware wants an IPv4 address", o.Server)
+		return nil, fmt.Errorf("invalid server address %s: want IPv4", o.Server)
 	}
 	list := []setting{
 		{"BOOT_ORDER", o.Order, "read from the last digit: 1 card, 2 network, 4 USB, 6 NVMe, f begin again"},

@@ -33,7 +33,7 @@ func TestUpdateMergesSettings(t *testing.T) {
 	}
 }
 
-func TestRefuses(t *testing.T) {
+func TestUpdateRefusesBadInput(t *testing.T) {
 	good := Options{Order: DefaultOrder}
 	for name, c := range map[string]struct {
 		image []byte
@@ -41,9 +41,9 @@ func TestRefuses(t *testing.T) {
 		want  string
 	}{
 		"another size": {make([]byte, 1000), good, "1000 bytes"},
-		"no config":    {make([]byte, size2711), good, "no bootconf.txt"},
-		"too long":     {plain(strings.Repeat("#", 4000)), good, "room for"},
-		"no network":   {plain(conf), Options{Order: "0xf41"}, "no 2"},
+		"no config":    {make([]byte, size2711), good, "bootconf.txt not found"},
+		"too long":     {plain(strings.Repeat("#", 4000)), good, "want at most"},
+		"no network":   {plain(conf), Options{Order: "0xf41"}, "missing digit 2"},
 		"no order":     {plain(conf), Options{Order: "net"}, "want a number"},
 		"IPv6":         {plain(conf), Options{Order: DefaultOrder, Server: netip.MustParseAddr("fe80::1")}, "IPv4"},
 	} {

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 )
 
 // Chip is a system on a chip whose boards have a bootloader in an EEPROM, by
@@ -125,8 +127,8 @@ func find(image []byte) (place, error) {
 		i = slices.IndexFunc(list, conf)
 	}
 	if i < 0 {
-		return place{}, errors.New("no " + confName + " found: want an image of a bootloader, such as pieeprom-2026-08-04.bin of " +
-			"raspberrypi/rpi-eeprom")
+		return place{}, hint.With(errors.New(confName+" not found in the image"),
+			"use an image of a bootloader, such as pieeprom-2026-08-04.bin of raspberrypi/rpi-eeprom")
 	}
 	s := list[i]
 	if s.length < textAt-headSize {
@@ -177,8 +179,8 @@ func replace(image []byte, text string) ([]byte, error) {
 		return nil, err
 	}
 	if room := min(maxFile, p.end-p.text); len(text) > room {
-		return nil, fmt.Errorf("the configuration has %d bytes, and there is room for %d: remove lines from it by rpi-eeprom-config",
-			len(text), max(room, 0))
+		err := fmt.Errorf("the configuration is too large for the image: got %d bytes, want at most %d", len(text), max(room, 0))
+		return nil, hint.With(err, "remove lines from it with rpi-eeprom-config")
 	}
 	out := slices.Clone(image)
 	binary.BigEndian.PutUint32(out[p.at+4:], uint32(p.text-p.at-headSize+len(text)))
@@ -219,8 +221,8 @@ func Lacks(image []byte) ([]string, error) {
 		switch {
 		case c.chip != chip || built >= c.date:
 		case c.need:
-			return nil, fmt.Errorf("the image is of %s; a bootloader of a Pi %s starts from the network from %s on: take a newer image",
-				built, chip.boards(), c.date)
+			err := fmt.Errorf("the image is of %s, and a bootloader of a Pi %s starts from the network from %s on", built, chip.boards(), c.date)
+			return nil, hint.With(err, "use a newer image")
 		default:
 			lacks = append(lacks, fmt.Sprintf("the image is of %s; from %s on it %s", built, c.date, c.what))
 		}

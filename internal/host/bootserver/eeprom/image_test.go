@@ -126,7 +126,7 @@ func TestDamagedImages(t *testing.T) {
 		"unknown magic number": {other, "magic number 0x12345678 at byte 16"},
 		"too long a section":   {long, "the section at byte 16 has 524288 bytes"},
 		"too short a file":     {short, "want at least 16"},
-		"no room":              {full, "there is room for 2024"},
+		"no room":              {full, "want at most 2024"},
 	} {
 		if _, err := replace(c.image, strings.Repeat("#", 2025)); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got %v, want an error with %q", name, err, c.want)

@@ -54,25 +54,26 @@ func TestWhatAReferenceMayNameNext(t *testing.T) {
 		signatures      []image.Signed
 		why             string
 	}{
-		"nothing was served before":      {stable, served{}, "small", "1.3", nil, ""},
-		"a higher release":               {stable, was, "small", "1.10", nil, ""},
-		"the same release again":         {stable, was, "small", "1.5", nil, ""},
-		"a lower release":                {stable, was, "small", "1.3", nil, "older than 1.5"},
-		"a lower release, allowed":       {stable, was, "small", "1.3", down("stable", "1.5", key, digest), ""},
-		"allowed from a higher one":      {stable, was, "small", "1.3", down("stable", "1.6", key, digest), ""},
-		"allowed from a lower one":       {stable, was, "small", "1.3", down("stable", "1.4", key, digest), "older than 1.5"},
-		"allowed in another channel":     {stable, was, "small", "1.3", down("canary", "9.0", key, digest), "older than 1.5"},
-		"allowed by a key nobody trusts": {stable, was, "small", "1.3", down("stable", "1.5", other, digest), "older than 1.5"},
-		"another image is allowed":       {stable, was, "small", "1.3", down("stable", "1.5", key, image.DigestOf(nil)), "older than 1.5"},
-		"a folder":                       {"./homelab", was, "small", "1.3", down("stable", "1.5", key, digest), "older than 1.5"},
-		"another stream":                 {stable, was, "large", "1.6", nil, `got "large", want "small"`},
-		"another stream, allowed":        {stable, was, "large", "1.3", down("stable", "1.5", key, digest), `got "large", want "small"`},
-		"only the digest is known":       {stable, served{Digest: "sha256:was"}, "small", "1.3", nil, ""},
-		"the same image":                 {stable, served{Digest: digest, Stream: "small", Release: "1.5"}, "small", "1.3", nil, ""},
+		"nothing was served before":   {stable, served{}, "small", "1.3", nil, ""},
+		"a higher release":            {stable, was, "small", "1.10", nil, ""},
+		"the same release again":      {stable, was, "small", "1.5", nil, ""},
+		"a lower release":             {stable, was, "small", "1.3", nil, "older than 1.5"},
+		"a lower release, allowed":    {stable, was, "small", "1.3", down("stable", "1.5", key, digest), ""},
+		"allowed from a higher one":   {stable, was, "small", "1.3", down("stable", "1.6", key, digest), ""},
+		"allowed from a lower one":    {stable, was, "small", "1.3", down("stable", "1.4", key, digest), "older than 1.5"},
+		"allowed in another channel":  {stable, was, "small", "1.3", down("canary", "9.0", key, digest), "older than 1.5"},
+		"allowed by an untrusted key": {stable, was, "small", "1.3", down("stable", "1.5", other, digest), "older than 1.5"},
+		"another image is allowed":    {stable, was, "small", "1.3", down("stable", "1.5", key, image.DigestOf(nil)), "older than 1.5"},
+		"a directory":                 {"./homelab", was, "small", "1.3", down("stable", "1.5", key, digest), "older than 1.5"},
+		"another stream":              {stable, was, "large", "1.6", nil, `got "large", want "small"`},
+		"another stream, allowed":     {stable, was, "large", "1.3", down("stable", "1.5", key, digest), `got "large", want "small"`},
+		"only the digest is known":    {stable, served{Digest: "sha256:was"}, "small", "1.3", nil, ""},
+		"the same image":              {stable, served{Digest: digest, Stream: "small", Release: "1.5"}, "small", "1.3", nil, ""},
 	} {
 		l := &Library{Keys: trusting(key), last: map[string]served{c.ref: c.was}}
 		m := &image.Manifest{Stream: c.stream, Release: c.release}
-		err := l.follows(c.ref, &registry.Published{Image: image.Image{Manifest: m, Digest: digest, Signature: image.Signature{Signatures: c.signatures}}})
+		err := l.follows(c.ref, &registry.Published{Image: image.Image{Manifest: m, Digest: digest,
+			Signature: image.Signature{Signatures: c.signatures}}})
 		if (err == nil) != (c.why == "") || err != nil && !strings.Contains(err.Error(), c.why) {
 			t.Errorf("%s: %v, want %q", name, err, c.why)
 		}
@@ -86,12 +87,12 @@ func TestWhatAReferenceMayNameNext(t *testing.T) {
 
 func TestChannelOf(t *testing.T) {
 	t.Chdir(t.TempDir())
-	if err := os.MkdirAll("a.folder/image:tag", 0o755); err != nil {
+	if err := os.MkdirAll("a.dir/image:tag", 0o755); err != nil {
 		t.Fatal(err)
 	}
 	for ref, want := range map[string]string{
 		"registry.example/pi/homelab:stable": "stable", "registry.example:5000/homelab:1.3": "1.3", "localhost/homelab:x": "x",
-		"registry.example/homelab": "", "registry.example:5000/homelab": "", "./folder:stable": "", "folder": "", "a.folder/image:tag": "",
+		"registry.example/homelab": "", "registry.example:5000/homelab": "", "./folder:stable": "", "folder": "", "a.dir/image:tag": "",
 		"registry.example/homelab@" + image.DigestOf(nil): "",
 	} {
 		if got := channelOf(ref); got != want {
@@ -124,7 +125,8 @@ func TestServedIsRemembered(t *testing.T) {
 	}
 	// What can't be written down is not served.
 	l.Memory = filepath.Join(l.Memory, "x")
-	if err := l.set("r.example/x:beta", img); err == nil || l.Images.Current("r.example/x:beta") != nil || l.last["r.example/x:beta"] != (served{}) {
+	if err := l.set("r.example/x:beta", img); err == nil || l.Images.Current("r.example/x:beta") != nil ||
+		l.last["r.example/x:beta"] != (served{}) {
 		t.Errorf("%v; served is %v, remembered %v", err, l.Images.Current("r.example/x:beta"), l.last)
 	}
 }
@@ -135,7 +137,8 @@ func TestFetchRefuses(t *testing.T) {
 	const ref = "registry.example/homelab:stable"
 	l := &Library{Keys: noKeys, Images: &bootserver.Images{}, last: map[string]served{ref: {"sha256:was", "small", "1.5"}}}
 	l.Open = func(context.Context, string) (*registry.Published, error) {
-		return &registry.Published{Image: image.Image{Manifest: &image.Manifest{Stream: "small", Release: "1.3"}, Digest: image.DigestOf(nil)}}, nil
+		return &registry.Published{Image: image.Image{Manifest: &image.Manifest{Stream: "small", Release: "1.3"},
+			Digest: image.DigestOf(nil)}}, nil
 	}
 	if _, err := l.fetch(t.Context(), ref); err == nil || !strings.Contains(err.Error(), "older than 1.5") {
 		t.Errorf("fetch: %v", err)

@@ -9,8 +9,10 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/pikelet-os/pikelet/boards"
 	"github.com/pikelet-os/pikelet/internal/host/bootserver"
 	"github.com/pikelet-os/pikelet/internal/host/provision"
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/nodeconfig"
 )
 
@@ -21,7 +23,7 @@ type Roster struct {
 	Adopted  *bootserver.Records[bootserver.Adoption]
 	Keys     *provision.Keys    // decrypt the inventory's secrets
 	Default  string             // reference of the image for machines that name no channel
-	Images   *bootserver.Images // which tell the stream of an image
+	Images   *bootserver.Images // of which the stream of a machine's image is read
 	Unlisted bool               // start machines that are neither listed nor adopted, too
 
 	entries  []entry // what the server reads of each entry of the inventory
@@ -73,7 +75,7 @@ func (r *Roster) Read(own netip.Prefix) error {
 	return r.unique()
 }
 
-// unique returns an error where two machines would have one entry: adoptions
+// unique returns an error where two machines would have the same entry: adoptions
 // are files, which people copy and merge.
 func (r *Roster) unique() error {
 	owner := map[string]string{}
@@ -82,14 +84,15 @@ func (r *Roster) unique() error {
 			continue
 		}
 		if other, ok := owner[a.As]; ok {
-			return fmt.Errorf("%s: serials %s and %s are both adopted as %s; remove the file of the one that is not",
+			err := fmt.Errorf("%s: serials %s and %s are both adopted as %s",
 				r.Adopted.Dir, min(serial, other), max(serial, other), a.As)
+			return hint.With(err, "remove the file of the wrong machine")
 		}
 		owner[a.As] = serial
 		for _, n := range r.Doc.Inventory.Nodes {
 			if n.Hostname == a.As && (n.Serial != "" && !sameSerial(n.Serial, serial) || n.MAC != "" && n.MAC != a.MAC) {
-				return fmt.Errorf("%s: serial %s is adopted as %s, and the inventory says that %s is another machine; remove one of the two",
-					r.Adopted.Dir, serial, a.As, a.As)
+				err := fmt.Errorf("%s: serial %s is adopted as %s, which is another machine in the inventory", r.Adopted.Dir, serial, a.As)
+				return hint.With(err, "remove the file of the adoption, or the serial and hardware address from the inventory")
 			}
 		}
 	}
@@ -173,11 +176,8 @@ func (r *Roster) Taken(a netip.Addr) bool {
 	return slices.ContainsFunc(r.entries, func(e entry) bool { return e.address == a })
 }
 
-// boardOf names the board that firmware calls itself (docs/platform.md 3.2).
-var boardOf = map[string]string{"RPi4": "rpi4", "RPi5": "rpi5"}
-
 func machineOf(m bootserver.Machine) nodeconfig.Machine {
-	return nodeconfig.Machine{Serial: m.Serial, MAC: m.MAC, Board: boardOf[m.Model]}
+	return nodeconfig.Machine{Serial: m.Serial, MAC: m.MAC, Board: boards.OfModel(m.Model)}
 }
 
 // Known implements bootserver.Roster.
@@ -258,14 +258,14 @@ func (r *Roster) Adopt(m bootserver.Machine, as string) error {
 	r.adopting.Lock()
 	defer r.adopting.Unlock()
 	if m.MAC == "" {
-		return fmt.Errorf("adopting serial %s: want the hardware address that is shown beside it", m.Serial)
+		return fmt.Errorf("adopting serial %s: missing hardware address", m.Serial)
 	}
 	if a, ok := r.Adopted.Find(m.Serial); ok && a.MAC != "" && a.MAC != m.MAC {
-		return fmt.Errorf("serial %s is adopted already, with hardware address %s; "+
-			"remove its file from the server's state to have another take its place", m.Serial, a.MAC)
+		err := fmt.Errorf("serial %s is already adopted, with hardware address %s", m.Serial, a.MAC)
+		return hint.With(err, replaceHint)
 	}
 	if mac := r.pinned(m.Serial); mac != "" && mac != m.MAC {
-		return fmt.Errorf("the inventory says that serial %s has hardware address %s, not %s", m.Serial, mac, m.MAC)
+		return fmt.Errorf("serial %s has another hardware address in the inventory: got %s, want %s", m.Serial, m.MAC, mac)
 	}
 	if err := r.mayBe(m, as); err != nil {
 		return err
@@ -273,21 +273,24 @@ func (r *Roster) Adopt(m bootserver.Machine, as string) error {
 	return r.Adopted.Put(m.Serial, bootserver.Adoption{As: as, MAC: m.MAC})
 }
 
-// mayBe returns why a machine cannot become an entry; nil where it can. The
+// replaceHint is the advice for replacing an adopted machine.
+const replaceHint = "to replace that machine, remove its file from the adoptions in the state of the server first"
+
+// mayBe returns an error for a machine that cannot become an entry. The
 // caller holds the lock.
 func (r *Roster) mayBe(m bootserver.Machine, as string) error {
 	if as == "" || slices.Contains(r.Free(), as) {
 		return nil
 	}
 	if !slices.ContainsFunc(r.Doc.Inventory.Nodes, func(n nodeconfig.Node) bool { return n.Hostname == as }) {
-		return fmt.Errorf("the inventory has no node %q", as)
+		return fmt.Errorf("node %q not found in the inventory", as)
 	}
 	switch owner := bootserver.AdoptedAs(r.Adopted, as); owner {
 	case m.Serial:
 		return nil
 	case "":
-		return fmt.Errorf("the inventory says itself which machine %s is", as)
+		return fmt.Errorf("the inventory names the machine of node %q", as)
 	default:
-		return fmt.Errorf("%s is serial %s already; remove its file from the server's state to have another take its place", as, owner)
+		return hint.With(fmt.Errorf("node %q is already serial %s", as, owner), replaceHint)
 	}
 }

@@ -32,11 +32,8 @@ func newRoster(t *testing.T, inventory string, unlisted bool) (*Roster, error) {
 
 const adoptedMAC = "d8:3a:dd:00:00:04"
 
-// TestRoster: which image, which address and which config each machine has: by
-// serial, by hardware address, by board, as what it was adopted, and where
-// nothing fits it.
-func TestRoster(t *testing.T) {
-	const inventory = `
+// rosterInventory lists machines in each way that there is.
+const rosterInventory = `
 defaults: {time: {zone: UTC}, upgrades: {channel: a.test/all}}
 nodes:
 - {serial: '00000001', hostname: one, upgrades: {channel: a.test/beta}, network: {interfaces: [{name: eth0, addresses: [10.0.0.20/24]}]}}
@@ -44,6 +41,11 @@ nodes:
 - {board: rpi5, sysctls: {kernel.panic: '9'}}
 - {hostname: four, upgrades: {channel: a.test/beta}}
 `
+
+// TestRoster: which image, which address and which config each machine has: by
+// serial, by hardware address, by board, as what it was adopted, and where
+// nothing fits it.
+func TestRoster(t *testing.T) {
 	type want struct {
 		known   bool
 		image   string
@@ -55,16 +57,30 @@ nodes:
 		listed   want
 		unlisted want
 	}{
-		"by serial":  {bootserver.Machine{Serial: "00000001"}, want{true, "a.test/beta", "10.0.0.20", "hostname: one"}, want{true, "a.test/beta", "10.0.0.20", "hostname: one"}},
-		"by address": {bootserver.Machine{MAC: "d8:3a:dd:00:00:02"}, want{true, "a.test/all", "", "hostname: two"}, want{true, "a.test/all", "", "hostname: two"}},
-		"by board":   {bootserver.Machine{Serial: "00000003", Model: "RPi5"}, want{true, "a.test/all", "", "kernel.panic"}, want{true, "a.test/all", "", "kernel.panic"}},
-		"adopted":    {bootserver.Machine{Serial: "00000004", MAC: adoptedMAC}, want{true, "a.test/beta", "", "hostname: four"}, want{true, "a.test/beta", "", "hostname: four"}},
-		"as nobody":  {bootserver.Machine{Serial: "00000005", MAC: adoptedMAC}, want{true, "a.test/all", "", ""}, want{true, "a.test/all", "", "zone: UTC"}},
-		"a stranger": {bootserver.Machine{Serial: "00000006", Model: "RPi4"}, want{false, "a.test/all", "", ""}, want{true, "a.test/all", "", "zone: UTC"}},
-		"no serial":  {bootserver.Machine{MAC: "d8:3a:dd:00:00:07"}, want{false, "a.test/all", "", ""}, want{false, "a.test/all", "", "zone: UTC"}},
+		"by serial": {bootserver.Machine{Serial: "00000001"},
+			want{true, "a.test/beta", "10.0.0.20", "hostname: one"},
+			want{true, "a.test/beta", "10.0.0.20", "hostname: one"}},
+		"by address": {bootserver.Machine{MAC: "d8:3a:dd:00:00:02"},
+			want{true, "a.test/all", "", "hostname: two"},
+			want{true, "a.test/all", "", "hostname: two"}},
+		"by board": {bootserver.Machine{Serial: "00000003", Model: "RPi5"},
+			want{true, "a.test/all", "", "kernel.panic"},
+			want{true, "a.test/all", "", "kernel.panic"}},
+		"adopted": {bootserver.Machine{Serial: "00000004", MAC: adoptedMAC},
+			want{true, "a.test/beta", "", "hostname: four"},
+			want{true, "a.test/beta", "", "hostname: four"}},
+		"as no node": {bootserver.Machine{Serial: "00000005", MAC: adoptedMAC},
+			want{true, "a.test/all", "", ""},
+			want{true, "a.test/all", "", "zone: UTC"}},
+		"a stranger": {bootserver.Machine{Serial: "00000006", Model: "RPi4"},
+			want{false, "a.test/all", "", ""},
+			want{true, "a.test/all", "", "zone: UTC"}},
+		"no serial": {bootserver.Machine{MAC: "d8:3a:dd:00:00:07"},
+			want{false, "a.test/all", "", ""},
+			want{false, "a.test/all", "", "zone: UTC"}},
 	} {
 		for _, unlisted := range []bool{false, true} {
-			r, err := newRoster(t, inventory, unlisted)
+			r, err := newRoster(t, rosterInventory, unlisted)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -85,18 +101,23 @@ nodes:
 			config, err := r.Config(c.m)
 			if known != want.known || r.Reference(c.m) != want.image || fixed != (want.address != "") || fixed && address.String() != want.address ||
 				(want.config == "") != (config == nil) || !strings.Contains(string(config), want.config) || err != nil {
-				t.Errorf("%s, unlisted %v: known %v, image %q, address %v %v, config %q %v, want %+v", name, unlisted, known, r.Reference(c.m), address, fixed, config, err, want)
+				t.Errorf("%s, unlisted %v: known %v, image %q, address %v %v, config %q %v, want %+v", name, unlisted, known, r.Reference(c.m), address,
+					fixed, config, err, want)
 			}
 		}
 	}
-	r, err := newRoster(t, inventory, false)
+}
+
+// TestFixedAddresses: addresses of the inventory are taken, but for the one of the
+// boot server itself, which may be a node.
+func TestFixedAddresses(t *testing.T) {
+	r, err := newRoster(t, rosterInventory, false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !r.Taken(netip.MustParseAddr("10.0.0.20")) || r.Taken(netip.MustParseAddr("10.0.0.21")) {
 		t.Error("a fixed address is given to others, or another is not")
 	}
-	// The inventory lists the boot server too, where that is a node.
 	r, err = newRoster(t, "nodes: [{serial: '00000001', network: {interfaces: [{name: eth0, addresses: [10.0.0.1/24]}]}}]\n", false)
 	if err != nil {
 		t.Fatal(err)
@@ -106,15 +127,19 @@ nodes:
 	}
 }
 
-// TestRosterHoldsToAddresses: where the inventory or an adoption names a serial
+// TestRosterRequiresNamedAddress: where the inventory or an adoption names a serial
 // and a hardware address, a machine that has one of the two is not the one that
 // is meant: it is not known, and has neither image, address nor config of it,
 // not even where the machines that are not listed boot.
-func TestRosterHoldsToAddresses(t *testing.T) {
+func TestRosterRequiresNamedAddress(t *testing.T) {
 	const inventory = `
 defaults: {upgrades: {channel: a.test/all}}
 nodes:
-- {serial: '1000000000000001', mac: 'd8:3a:dd:00:00:01', hostname: one, upgrades: {channel: a.test/beta}, network: {interfaces: [{name: eth0, addresses: [10.0.0.20/24]}]}}
+- serial: '1000000000000001'
+  mac: 'd8:3a:dd:00:00:01'
+  hostname: one
+  upgrades: {channel: a.test/beta}
+  network: {interfaces: [{name: eth0, addresses: [10.0.0.20/24]}]}
 - {hostname: four, upgrades: {channel: a.test/beta}, network: {interfaces: [{name: eth0, addresses: [10.0.0.21/24]}]}}
 - {serial: '1000000000000005', hostname: five}
 - {board: rpi5, sysctls: {kernel.panic: '9'}}
@@ -137,7 +162,7 @@ nodes:
 		"a serial without address":  {bootserver.Machine{Serial: "00000005", MAC: wrong}, true, "hostname: five", "a.test/all"},
 	} {
 		for _, unlisted := range []bool{false, true} {
-			r, err := newRoster(t, inventory, unlisted)
+			r, err := newRoster(t, rosterInventory, unlisted)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -186,13 +211,13 @@ func TestAdoptedAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.adopting.Unlock()
-	if err := <-second; err == nil || !strings.Contains(err.Error(), "four is serial 00000001 already") {
+	if err := <-second; err == nil || !strings.Contains(err.Error(), `node "four" is already serial 00000001`) {
 		t.Errorf("the second adoption: %v", err)
 	}
 }
 
-// TestAdoptionRefused: what nobody may become, and who may not: an adoption takes
-// nothing from a machine that is known already.
+// TestAdoptionRefused: an adoption takes neither an entry nor a serial from a
+// machine that is already known.
 func TestAdoptionRefused(t *testing.T) {
 	const inventory = `
 nodes:
@@ -209,13 +234,13 @@ nodes:
 	for _, c := range []struct{ serial, mac, as, why string }{
 		{"00000004", adoptedMAC, "four", ""},
 		{"00000004", adoptedMAC, "four", ""},
-		{"00000004", other, "four", "adopted already, with hardware address " + adoptedMAC},
-		{"00000004", other, "", "adopted already"},
-		{"00000005", other, "four", "four is serial 00000004 already"},
-		{"00000005", "", "five", "want the hardware address"},
-		{"00000005", other, "nine", "has no node"},
-		{"00000005", other, "one", "says itself which machine one is"},
-		{"00000001", other, "", "the inventory says that serial 00000001 has hardware address d8:3a:dd:00:00:01"},
+		{"00000004", other, "four", "already adopted, with hardware address " + adoptedMAC},
+		{"00000004", other, "", "already adopted"},
+		{"00000005", other, "four", `node "four" is already serial 00000004`},
+		{"00000005", "", "five", "missing hardware address"},
+		{"00000005", other, "nine", `node "nine" not found`},
+		{"00000005", other, "one", `the inventory names the machine of node "one"`},
+		{"00000001", other, "", "another hardware address in the inventory: got " + other + ", want d8:3a:dd:00:00:01"},
 		{"00000001", "d8:3a:dd:00:00:01", "", ""},
 		{"00000002", other, "", ""},
 	} {
@@ -229,19 +254,21 @@ nodes:
 	}
 }
 
-// TestTwoMachinesOneEntry: files of adoptions that make two machines one node
+// TestTwoMachinesOneEntryAreRefused: files of adoptions that make two machines one node
 // are an error when the server starts.
-func TestTwoMachinesOneEntry(t *testing.T) {
+func TestTwoMachinesOneEntryAreRefused(t *testing.T) {
 	const inventory = "nodes: [{hostname: four}, {serial: '1000000000000001', hostname: one}, {mac: 'd8:3a:dd:00:00:02', hostname: two}]\n"
 	for _, c := range []struct {
 		adopted map[string]bootserver.Adoption
 		why     string
 	}{
-		{map[string]bootserver.Adoption{"00000004": {As: "four", MAC: adoptedMAC}, "00000005": {MAC: adoptedMAC}, "00000006": {MAC: adoptedMAC}}, ""},
-		{map[string]bootserver.Adoption{"00000004": {As: "four", MAC: adoptedMAC}, "00000005": {As: "four", MAC: adoptedMAC}}, "serials 00000004 and 00000005 are both adopted as four"},
+		{map[string]bootserver.Adoption{"00000004": {As: "four", MAC: adoptedMAC}, "00000005": {MAC: adoptedMAC}, "00000006": {MAC: adoptedMAC}},
+			""},
+		{map[string]bootserver.Adoption{"00000004": {As: "four", MAC: adoptedMAC}, "00000005": {As: "four", MAC: adoptedMAC}},
+			"serials 00000004 and 00000005 are both adopted as four"},
 		{map[string]bootserver.Adoption{"00000001": {As: "one", MAC: adoptedMAC}, "00000002": {As: "two", MAC: "d8:3a:dd:00:00:02"}}, ""},
-		{map[string]bootserver.Adoption{"00000004": {As: "one", MAC: adoptedMAC}}, "the inventory says that one is another machine"},
-		{map[string]bootserver.Adoption{"00000004": {As: "two", MAC: adoptedMAC}}, "the inventory says that two is another machine"},
+		{map[string]bootserver.Adoption{"00000004": {As: "one", MAC: adoptedMAC}}, "adopted as one, which is another machine in the inventory"},
+		{map[string]bootserver.Adoption{"00000004": {As: "two", MAC: adoptedMAC}}, "adopted as two, which is another machine in the inventory"},
 	} {
 		r, err := newRoster(t, inventory, false)
 		if err != nil {

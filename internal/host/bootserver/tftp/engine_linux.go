@@ -60,7 +60,7 @@ func (e *engine) watch(fd int) error {
 	return unix.EpollCtl(e.poll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: int32(fd)})
 }
 
-// socket returns one that talks to a client, and to nobody else.
+// socket returns one that talks to a client, and to no other.
 func socket(local netip.Addr, client netip.AddrPort) (int, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
@@ -218,7 +218,7 @@ func (e *engine) read(t *transfer, in []byte, now time.Time) {
 			return
 		case errors.Is(err, unix.EINTR):
 			continue
-		case err != nil: // nobody listens there
+		case err != nil: // the port is closed
 			e.end(t, err)
 			return
 		}

@@ -94,7 +94,7 @@ func (f *flight) late(now time.Time) bool {
 	if now.Sub(f.start) <= maxTime {
 		return false
 	}
-	f.t.Err = fmt.Errorf("it took longer than %v", maxTime)
+	f.t.Err = fmt.Errorf("transfer timed out after %v", maxTime)
 	return true
 }
 
@@ -122,7 +122,7 @@ func (f *flight) heard(in []byte, now time.Time) (send, done bool) {
 	case got != f.block:
 		return false, f.late(now)
 	}
-	if f.tried == 1 { // of one that was sent twice nobody knows which was answered (Karn)
+	if f.tried == 1 { // of a packet sent twice it is unknown which was answered (Karn's algorithm)
 		f.measured(now.Sub(f.sent))
 	}
 	if f.block > 0 || f.t.Sent > 0 {
@@ -138,19 +138,20 @@ func (f *flight) heard(in []byte, now time.Time) (send, done bool) {
 	return true, f.t.Err != nil
 }
 
-// quiet is asked when nothing came in time: the packet is sent again, but not for ever.
+// quiet is called when no answer came in time. It reports whether the packet is
+// sent again, and whether the transfer is over.
 func (f *flight) quiet() (send, done bool) {
 	if f.tried < tries {
 		return true, false
 	}
-	f.t.Err = fmt.Errorf("no answer to block %d, which was sent %d times", f.block, tries)
+	f.t.Err = fmt.Errorf("no acknowledgement of block %d after sending it %d times", f.block, tries)
 	return false, true
 }
 
-// broken ends it: its socket failed, or the server stops.
+// broken ends the transfer: its socket failed, or the server stops.
 func (f *flight) broken(err error) {
 	if !errors.Is(err, context.Canceled) {
-		err = fmt.Errorf("sending: %w", err)
+		err = fmt.Errorf("sending a packet: %w", err)
 	}
 	f.t.Err = err
 }

@@ -145,7 +145,7 @@ func (e *Error) fit(length int) []byte {
 // has, or why it wants no more.
 func parseAck(b []byte) (block uint16, aborted *Error, err error) {
 	if len(b) < 4 {
-		return 0, nil, errors.New("a packet that is too short")
+		return 0, nil, errors.New("packet too short")
 	}
 	switch binary.BigEndian.Uint16(b) {
 	case opAck:
@@ -154,5 +154,5 @@ func parseAck(b []byte) (block uint16, aborted *Error, err error) {
 		text, _, _ := bytes.Cut(b[4:], []byte{0})
 		return 0, &Error{binary.BigEndian.Uint16(b[2:]), string(text)}, nil
 	}
-	return 0, nil, errors.New("neither an ACK nor an ERROR")
+	return 0, nil, errors.New("unexpected packet: want ACK or ERROR")
 }
