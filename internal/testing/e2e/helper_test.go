@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"sync"
@@ -60,7 +61,7 @@ func cardOf(t *testing.T, r *builder.Result) string {
 func boot(t *testing.T, card string, change ...func(*vm.Options)) *pi {
 	t.Helper()
 	short(t)
-	o := vm.Options{Image: card, Machine: "virt", Log: func(s string) { t.Log(s) }}
+	o := vm.Options{Image: card, Machine: "virt", Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
 	for _, c := range change {
 		c(&o)
 	}
