@@ -13,8 +13,8 @@ import (
 	"testing"
 )
 
-// TestPromisesHaveTests: make test runs each test that docs/security.md names.
-func TestPromisesHaveTests(t *testing.T) {
+// TestPromisesNameExistingTests: make test runs each test that docs/security.md names.
+func TestPromisesNameExistingTests(t *testing.T) {
 	there := map[string]bool{}
 	err := filepath.WalkDir(".", func(p string, d fs.DirEntry, err error) error {
 		if err != nil {

@@ -131,10 +131,10 @@ func k3sImage(t *testing.T) *builder.Result {
 	})
 }
 
-// TestK3sAndItsRole: an agent from an upstream release, baked in, runs with
+// TestK3sRunsInConfiguredRole: an agent from an upstream release, baked in, runs with
 // what its config says; a config that makes it a server does so on the boot
 // that brings it.
-func TestK3sAndItsRole(t *testing.T) {
+func TestK3sRunsInConfiguredRole(t *testing.T) {
 	t.Parallel()
 	card := cardOf(t, k3sImage(t))
 	enlarge(t, card, 900)
@@ -165,10 +165,10 @@ func TestK3sAndItsRole(t *testing.T) {
 	p.run("tail -f /var/log/k3s.log & sleep 1", "Unknown flag --no-such-option found in config.yaml, skipping", "k3s stand-in: server at 2026")
 }
 
-// TestContainersRun: containerd and runc start a container from an archive on
+// TestContainerRunsWithinMemoryLimit: containerd and runc start a container from an archive on
 // this root, with the overlayfs snapshotter, on the volume, and the kernel
 // holds it to its limit of memory.
-func TestContainersRun(t *testing.T) {
+func TestContainerRunsWithinMemoryLimit(t *testing.T) {
 	t.Parallel()
 	card := cardOf(t, k3sImage(t))
 	enlarge(t, card, 1200)

@@ -13,10 +13,10 @@ import (
 	"github.com/pikelet-os/pikelet/internal/testing/registrytest"
 )
 
-// TestPatch: a block of a node's slot is rotten that a patch is made of. The
+// TestDamagedSlotFallsBackToChangedFiles: a block of a node's slot is rotten that a patch is made of. The
 // release comes all the same, by the files that changed, and is committed.
-// (TestUpgrade takes patches of slots that are whole.)
-func TestPatch(t *testing.T) {
+// (TestUpgradeCommitsAndRollsBack takes patches of slots that are whole.)
+func TestDamagedSlotFallsBackToChangedFiles(t *testing.T) {
 	t.Parallel()
 	s, err := registrytest.Start("../../../build/tools/registry", t.TempDir(), registrytest.Options{})
 	if err != nil {

@@ -46,11 +46,11 @@ func signingFile(t *testing.T) string {
 	return name
 }
 
-// TestUpgrade: from the desk over SSH, out of a registry, a to b: tried, well
+// TestUpgradeCommitsAndRollsBack: from the desk over SSH, out of a registry, a to b: tried, well
 // for as long as it takes, and committed. A host whose key is another one is
 // not touched. Then back to a, to what it still holds. Then a release whose own
 // check fails: left, with the reason, and refused the next time.
-func TestUpgrade(t *testing.T) {
+func TestUpgradeCommitsAndRollsBack(t *testing.T) {
 	t.Parallel()
 	s, err := registrytest.Start("../../../build/tools/registry", t.TempDir(), registrytest.Options{})
 	if err != nil {
@@ -120,7 +120,7 @@ func TestUpgrade(t *testing.T) {
 	p.run("pikeletd upgrade "+at+":1.4", "say --plain-http")
 	p.run("pikeletd rollback", "slot a holds small 1.2, whole and signed", "small 1.2, slot a (trial), root verified", "release 1.2 is committed")
 	if !full.Tests {
-		return // TestTrialsThatFail and TestNetboot have releases that are not well
+		return // TestTrialWithFailingChecksIsRolledBack and TestNetbootFollowsReleases have releases that are not well
 	}
 	p.run("pikeletd upgrade --plain-http "+at+":1.4", "small 1.4 is good, and goes to slot b", "all of it reads back as it should", "small 1.4, slot b (trial), root verified",
 		"release 1.4 is not well, and is left: after 10s: fan: the fan stands still", "small 1.2, slot a (committed), root verified")

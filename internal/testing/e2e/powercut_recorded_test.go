@@ -131,14 +131,14 @@ func newRecording(t *testing.T) (r recording, again bool) {
 	return r, false
 }
 
-// TestRecordedUpgrade records what a node does to its card from its first boot
+// TestRecordedUpgradeSurvivesPowerCuts records what a node does to its card from its first boot
 // to the commit of an upgrade: it takes and scrubs its config, grows and makes
 // state, takes the next release of its channel by itself, writes the other slot,
 // arms, tries and commits. At any moment of it a power cut leaves a card from
 // which every firmware starts a whole image; some of those cards are started.
 // Then registry, gateway and all of the network go away: a committed node says
 // so, and stays up.
-func TestRecordedUpgrade(t *testing.T) {
+func TestRecordedUpgradeSurvivesPowerCuts(t *testing.T) {
 	t.Parallel()
 	s, err := registrytest.Start("../../../build/tools/registry", t.TempDir(), registrytest.Options{})
 	if err != nil {
@@ -266,12 +266,12 @@ func recordUpgrade(t *testing.T, r recording, s *registrytest.Server, first, sec
 	p.unplug()
 }
 
-// TestRecordedRescue records what is done to a card whose default slot is
+// TestRecordedRescueSurvivesPowerCuts records what is done to a card whose default slot is
 // damaged: /init writes why, and the other slot comes up as a rescue. At any
 // moment of it the firmware still starts what it started before, the slot that
 // is whole stays it, and what the records say is not lost. The image's file,
 // under a snapshot, is as it was.
-func TestRecordedRescue(t *testing.T) {
+func TestRecordedRescueSurvivesPowerCuts(t *testing.T) {
 	t.Parallel()
 	r, again := newRecording(t)
 	if !again {

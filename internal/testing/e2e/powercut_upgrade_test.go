@@ -17,13 +17,13 @@ var (
 	killSeed = flag.Int64("kill-seed", 0, "repeats the moments of an earlier run; 0 for new ones")
 )
 
-// TestUpgradeKilled ends QEMU at a random write to the card while a node
+// TestPowerCutsDuringUpgrade ends QEMU at a random write to the card while a node
 // upgrades itself by a patch: while the slot is written, armed, tried, committed; the
 // first time right behind arming, before the trial. The next boot is of a whole
 // slot, and goes on from there: what was armed is asked for again, three times at
 // most, what was cut off before is written anew. The release is never held to
 // have failed.
-func TestUpgradeKilled(t *testing.T) {
+func TestPowerCutsDuringUpgrade(t *testing.T) {
 	t.Parallel()
 	seed := *killSeed
 	if seed == 0 {
@@ -110,10 +110,4 @@ func TestUpgradeKilled(t *testing.T) {
 		t.Errorf("in the end the record says %+v", *u)
 	}
 	t.Logf("the power went at: %v", when)
-}
-
-// recordOn returns what a card's record says of an upgrade.
-func recordOn(t *testing.T, card string) *slots.Update {
-	t.Helper()
-	return slots.ReadCard(openFile(t, card)).Update
 }

@@ -221,10 +221,10 @@ func TestVolumeOnISCSI(t *testing.T) {
 	}
 }
 
-// TestDiscovery: a portal is asked which targets it has, and all are logged in
+// TestISCSIDiscovery: a portal is asked which targets it has, and all are logged in
 // to. What the target says its address is leads nowhere in this network, until
 // a way there is made in the guest; the daemon tries again by itself.
-func TestDiscovery(t *testing.T) {
+func TestISCSIDiscovery(t *testing.T) {
 	t.Parallel()
 	n := newNAS(t, 64)
 	card := cardOf(t, sharedBuild(t, "node.yaml"))
@@ -237,10 +237,10 @@ func TestDiscovery(t *testing.T) {
 	p.run("pikeletd status", targetName+" LOGGED_IN /dev/sda")
 }
 
-// TestNASGoesAway: a target that is down keeps no node from starting; it is
+// TestNodeOutlivesItsNAS: a target that is down keeps no node from starting; it is
 // used as soon as it is there. When it goes away under writes for minutes,
 // the node neither reboots nor loses anything.
-func TestNASGoesAway(t *testing.T) {
+func TestNodeOutlivesItsNAS(t *testing.T) {
 	t.Parallel()
 	n := newNAS(t, 256)
 	n.stop()
@@ -277,4 +277,39 @@ func TestNASGoesAway(t *testing.T) {
 	if !strings.Contains(p.Output(), "giving them up") {
 		t.Error("the node did not say that it gave up the last writes")
 	}
+}
+
+// TestVolumeOnDisk: a USB or NVMe disk that is blank is formatted and used,
+// on the next boot too, and another blank one in its place is not; logs go to state where the config says so.
+func TestVolumeOnDisk(t *testing.T) {
+	t.Parallel()
+	second := filepath.Join(t.TempDir(), "second.img")
+	if err := os.WriteFile(second, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	enlarge(t, second, 200)
+	with := func(o *vm.Options) { o.Second = second }
+	card := cardOf(t, sharedBuild(t, "node.yaml"))
+	configure(t, card, "hostname: attic\nlogs: state\nvolume: {on: disk, device: /dev/vdb, format: blank}\n")
+	p := boot(t, card, with)
+	p.prompt()
+	p.works("mount | grep '/dev/vdb on /var/lib/rancher type ext4' && mount | grep '/dev/vda4 on /var/log type ext4'")
+	p.works("echo kept > /var/lib/rancher/kept && echo line > /var/log/kept && blkid /dev/vdb | grep attic")
+	if !full.Tests {
+		p.off()
+		if out, err := exec.Command("debugfs", "-R", "cat /var/lib/rancher/kept", second).Output(); err != nil || string(out) != "kept\n" {
+			t.Errorf("the disk keeps %q (%v)", out, err)
+		}
+		another := filepath.Join(t.TempDir(), "another.img")
+		if err := os.WriteFile(another, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		enlarge(t, another, 200)
+		p = boot(t, card, func(o *vm.Options) { o.Second = another })
+		p.expect("/dev/vdb is blank, and is not formatted: this node had a volume there")
+		return // TestVolumeOnISCSI has the next boot of a volume
+	}
+	p.run("sync; reboot", "config from state")
+	p.prompt()
+	p.works("grep kept /var/lib/rancher/kept && grep line /var/log/kept")
 }

@@ -4,16 +4,11 @@ import (
 	"context"
 	"io"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/pikelet-os/pikelet/builder"
-	"github.com/pikelet-os/pikelet/internal/shared/disk"
-	"github.com/pikelet-os/pikelet/internal/shared/fat"
-	"github.com/pikelet-os/pikelet/internal/shared/slots"
 	"github.com/pikelet-os/pikelet/internal/testing/vm"
 )
 
@@ -31,12 +26,6 @@ type pi struct {
 	card string
 }
 
-// newCard returns a test's own copy of the small image.
-func newCard(t *testing.T) string {
-	t.Helper()
-	return cardOf(t, small(t))
-}
-
 // small is what testdata/small.yaml makes, which smallImage is from then on.
 func small(t *testing.T) *builder.Result {
 	t.Helper()
@@ -46,16 +35,6 @@ func small(t *testing.T) *builder.Result {
 }
 
 var imageOnce sync.Once
-
-// cardOf returns a test's own copy of an image.
-func cardOf(t *testing.T, r *builder.Result) string {
-	t.Helper()
-	name := filepath.Join(t.TempDir(), "disk.img")
-	if err := vm.CopySparse(r.Disk, name); err != nil {
-		t.Fatal(err)
-	}
-	return name
-}
 
 // boot starts a virtual Pi from a card.
 func boot(t *testing.T, card string, change ...func(*vm.Options)) *pi {
@@ -133,92 +112,4 @@ func (p *pi) off() {
 	if err := p.Wait(); err != nil {
 		p.t.Fatal(err)
 	}
-}
-
-// offset returns where a file of a slot begins on a card, in bytes.
-func offset(t *testing.T, card string, l slots.Letter, name string) int64 {
-	t.Helper()
-	f, err := os.Open(card)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	p := partition(t, f, l.Partition())
-	v, err := fat.Open(io.NewSectionReader(f, p.Start, p.Size))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, runs, err := v.Extents(name, 1<<30)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p.Start + runs[0].Offset
-}
-
-func partition(t *testing.T, r io.ReaderAt, n int) disk.Partition {
-	t.Helper()
-	table, err := disk.ReadTable(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := table.Partition(n)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
-}
-
-// flip inverts one byte of a card.
-func flip(t *testing.T, card string, at int64) {
-	t.Helper()
-	f, err := os.Open(card)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	b := make([]byte, 1)
-	if _, err := f.ReadAt(b, at); err != nil {
-		t.Fatal(err)
-	}
-	b[0] ^= 0xff
-	overwrite(t, card, at, b)
-}
-
-// overwrite writes bytes on a card.
-func overwrite(t *testing.T, card string, at int64, b []byte) {
-	t.Helper()
-	f, err := os.OpenFile(card, os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if _, err := f.WriteAt(b, at); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// partitionOf returns a partition of a card.
-func partitionOf(t *testing.T, card string, n int) disk.Partition {
-	t.Helper()
-	f, err := os.Open(card)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	return partition(t, f, n)
-}
-
-// openOn opens a file of a partition.
-func openOn(t *testing.T, r io.ReaderAt, n int, name string) io.Reader {
-	t.Helper()
-	p := partition(t, r, n)
-	v, err := fat.Open(io.NewSectionReader(r, p.Start, p.Size))
-	if err != nil {
-		t.Fatal(err)
-	}
-	f, _, err := v.OpenFile(name, 1<<30)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return f
 }

@@ -6,8 +6,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net"
-	"os"
-	"regexp"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -75,11 +73,11 @@ func (l *lan) flood(ctx context.Context, in string) func() uint32 {
 	return sent.Load
 }
 
-// TestBootUnderFlood: somebody in the network asks for addresses ten thousand
+// TestNetbootUnderFlood: somebody in the network asks for addresses ten thousand
 // times a second, each time as another machine, and sends what is no message at
 // all; another opens connections, and reads nothing, and asks for files over TFTP that it never
 // acknowledges. The server's memory is bounded, and Pis of the oldest and the newest model boot.
-func TestBootUnderFlood(t *testing.T) {
+func TestNetbootUnderFlood(t *testing.T) {
 	r := variant(t, servedBoards[0], servedBoards[1])
 	l := newLAN(t)
 	s := l.serve(r.Artifact.Dir, "nodes: [{serial: '00000003', mac: 'd8:3a:dd:00:00:03'}, {serial: '00000004', mac: 'd8:3a:dd:00:00:04'}, {serial: '00000005', mac: 'd8:3a:dd:00:00:05'}]\n", "--pool", "10.77.0.50-10.77.0.200")
@@ -146,22 +144,4 @@ func TestBootUnderFlood(t *testing.T) {
 	if lines := strings.Count(s.said(), "\n"); lines > 5000 {
 		t.Errorf("it said %d lines", lines)
 	}
-}
-
-// peak is the most memory a server had, MiB.
-func (s *server) peak() int {
-	s.t.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	found := regexp.MustCompile(`VmHWM:\s+(\d+) kB`).FindSubmatch(b)
-	if found == nil {
-		s.t.Fatalf("no VmHWM in %s", b)
-	}
-	kib, err := strconv.Atoi(string(found[1]))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return kib / 1024
 }
