@@ -15,7 +15,7 @@ import (
 
 // alpineDir holds Alpine's aarch64 minirootfs and repack-minirootfs.py, which
 // makes a signed repository of its packages: make oracle ALPINE=DIR.
-var alpineDir = flag.String("alpine", "", "folder with Alpine's minirootfs archives")
+var alpineDir = flag.String("alpine", "", "directory with Alpine's minirootfs archives")
 
 // TestAlpinePackagesBoot boots a root of Alpine's own packages, with kernel and
 // services of the starter, and asks Alpine's own apk what it thinks of it.

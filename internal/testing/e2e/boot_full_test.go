@@ -17,7 +17,8 @@ func TestStarterProgramsRun(t *testing.T) {
 	p := boot(t, all.Disk)
 	p.prompt()
 	for _, command := range []string{
-		"dropbear -V", "chronyd -v", "iscsiadm -V", "nft -v", "mkfs.ext4 -V", "containerd -v", "runc -v", "wpa_supplicant -v", "lsblk -V", "findmnt -V", "blkid -V", "[ -u /usr/bin/doas ]",
+		"dropbear -V", "chronyd -v", "iscsiadm -V", "nft -v", "mkfs.ext4 -V", "containerd -v", "runc -v", "wpa_supplicant -v",
+		"lsblk -V", "findmnt -V", "blkid -V", "[ -u /usr/bin/doas ]",
 		"iptables -V | grep nf_tables",
 		"iptables -t nat -A POSTROUTING -j MASQUERADE && iptables -t nat -S | grep MASQUERADE",
 		"modprobe iscsi_tcp && grep ^iscsi_tcp /proc/modules",

@@ -21,7 +21,7 @@ func TestSlotABootsToLogin(t *testing.T) {
 		p.prompt()
 		p.works("dmesg | grep 'KASLR enabled'")
 	}
-	p.run("pikeletd status", "slot    a, committed, on "+disk, smallImage.Manifest.Root.Hash, smallImage.Digest)
+	p.run("pikeletd status", "slot    a, committed, on "+disk, small(t).Manifest.Root.Hash, small(t).Digest)
 	p.run("touch /usr/x", "Read-only file system")
 	p.works("touch /etc/x /var/x")
 	p.works("[ $(hostname) = small-52617370 ]")
@@ -38,14 +38,15 @@ func TestRaspi3bBootsToLogin(t *testing.T) {
 	p.run("cat /proc/device-tree/model", "Raspberry Pi 3 Model B")
 	p.run("pikeletd status", "on /dev/mmcblk0")
 	// This machine has no clock of its own, as no Pi before the 5 has.
-	p.works(fmt.Sprintf("[ $(date +%%s) -ge %d ]", smallImage.Manifest.Epoch))
+	p.works(fmt.Sprintf("[ $(date +%%s) -ge %d ]", small(t).Manifest.Epoch))
 	p.off()
 }
 
 func TestTwoCardsOfOneBuildAreRefused(t *testing.T) {
 	t.Parallel()
 	p := boot(t, newCard(t), func(o *vm.Options) { o.Second = newCard(t) })
-	p.expect("THIS BOOT FAILED: finding the slot: /dev/vda and /dev/vdb both hold slot a of build "+smallImage.Manifest.BuildID, "take one of them out")
+	p.expect("THIS BOOT FAILED: finding the slot: /dev/vda and /dev/vdb both hold slot a of build "+small(t).Manifest.BuildID,
+		"take one of them out")
 }
 
 // TestNoLoginWithoutOptIn boots an image whose spec does not

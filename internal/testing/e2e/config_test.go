@@ -16,7 +16,7 @@ import (
 	"github.com/pikelet-os/pikelet/internal/testing/vm"
 )
 
-const clusterSecret = "a secret of a cluster that nobody guesses"
+const clusterSecret = "a secret of a cluster that cannot be guessed"
 
 // configOf makes the config of a node of an inventory, as the desk does.
 func configOf(t *testing.T, inventory, name string) *nodeconfig.Config {
@@ -77,15 +77,31 @@ func TestConfigTakesEffectOnNextBoot(t *testing.T) {
 	if !strings.Contains(report, "PROBLEM: a config was not taken: node.yaml:4: password: there is no such field") {
 		t.Errorf("report.txt: %s", strings.TrimSpace(report))
 	}
-	scribble(t, card, "hostname: cellar\nsysctls: {vm.swappiness: '17'}\nmodules: [dummy]\nnetwork:\n  interfaces:\n  - {name: eth0, addresses: [10.0.2.77/24, 10.9.9.9/32], gateway: 10.0.2.2, routes: [{to: 10.50.0.0/16, via: 10.0.2.9}]}\n"+
-		"  - {name: eth0.20, dhcp: false}\n  - {name: br0, bridge: {ports: [eth0.20]}, addresses: [10.30.0.5/24]}\n  - {name: lo, addresses: [10.40.0.5/32]}\n  - {name: eth9, addresses: [10.60.0.5/24]}\n  dns: [10.0.2.3]\n  search: [lan]\nvolume: {on: memory, size: 32MiB}\n"+
-		"time: {servers: [10.0.2.2]}\n")
+	scribble(t, card, `hostname: cellar
+sysctls: {vm.swappiness: '17'}
+modules: [dummy]
+network:
+  interfaces:
+  - name: eth0
+    addresses: [10.0.2.77/24, 10.9.9.9/32]
+    gateway: 10.0.2.2
+    routes: [{to: 10.50.0.0/16, via: 10.0.2.9}]
+  - {name: eth0.20, dhcp: false}
+  - {name: br0, bridge: {ports: [eth0.20]}, addresses: [10.30.0.5/24]}
+  - {name: lo, addresses: [10.40.0.5/32]}
+  - {name: eth9, addresses: [10.60.0.5/24]}
+  dns: [10.0.2.3]
+  search: [lan]
+volume: {on: memory, size: 32MiB}
+time: {servers: [10.0.2.2]}
+`)
 	p = boot(t, card, in2001)
 	p.expect("this is cellar, config from the control partition")
 	p.prompt()
 	p.works("[ $(cat /proc/sys/vm/swappiness) = 17 ] && grep -q ^dummy /proc/modules")
 	p.works("ip addr show eth0 | grep -q 10.0.2.77/24 && ip addr show eth0 | grep -q 10.9.9.9/32 && ip route | grep 'default via 10.0.2.2'")
-	p.works("ip addr show br0 | grep 10.30.0.5/24 && ls /sys/class/net/br0/brif/eth0.20 && grep -q 'VID: 20' /proc/net/vlan/eth0.20 && ip addr show lo | grep 10.40.0.5/32 && ip route | grep '10.50.0.0/16 via 10.0.2.9'")
+	p.works("ip addr show br0 | grep 10.30.0.5/24 && ls /sys/class/net/br0/brif/eth0.20 && grep -q 'VID: 20' /proc/net/vlan/eth0.20")
+	p.works("ip addr show lo | grep 10.40.0.5/32 && ip route | grep '10.50.0.0/16 via 10.0.2.9'")
 	p.run("pikeletd check", "MISSING interfaces", "eth9")
 	p.works("grep -x 'nameserver 10.0.2.3' /etc/resolv.conf && ping -c 1 -W 5 10.0.2.2")
 	p.works("cat /proc/sys/kernel/hostname | grep -x cellar")
@@ -149,12 +165,15 @@ func TestNodeCannotDeriveOtherIdentities(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for what, text := range map[string]string{"the cluster secret": clusterSecret, "cellar's seed": cellar.Seed, "cellar's password": other.NodePassword} {
+	for secret, text := range map[string]string{
+		"the cluster secret": clusterSecret, "cellar's seed": cellar.Seed, "cellar's password": other.NodePassword,
+	} {
 		if bytes.Contains(held, []byte(text)) {
-			t.Errorf("attic holds %s", what)
+			t.Errorf("attic holds %s", secret)
 		}
 	}
-	if forged.NodePassword == other.NodePassword || forged.PublicKey() == other.PublicKey() || forged.MachineID == other.MachineID || forged.IQN == other.IQN {
+	if forged.NodePassword == other.NodePassword || forged.PublicKey() == other.PublicKey() ||
+		forged.MachineID == other.MachineID || forged.IQN == other.IQN {
 		t.Error("attic's seed makes what is cellar's")
 	}
 }

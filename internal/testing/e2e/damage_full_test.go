@@ -24,14 +24,15 @@ func TestFlippedByteInModuleBootsRescue(t *testing.T) {
 	card := newCard(t)
 	writeSlot(t, card, slots.A, image.InitramfsFile, spoilModule(t))
 	p := boot(t, card)
-	p.expect("THIS BOOT FAILED: loading kernel modules: module ", "-squashfs.ko was changed", "slot b (rescue), root verified", "because: slot a: ")
+	p.expect("THIS BOOT FAILED: loading kernel modules: module ", "-squashfs.ko was changed",
+		"slot b (rescue), root verified", "because: slot a: ")
 }
 
 // spoilModule returns the image's initramfs with one byte of the squashfs
 // module inverted, packed as the builder packs it.
 func spoilModule(t *testing.T) []byte {
 	t.Helper()
-	r, err := smallImage.OpenUnchecked(context.Background(), image.InitramfsFile)
+	r, err := small(t).OpenUnchecked(context.Background(), image.InitramfsFile)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +63,7 @@ func spoilModule(t *testing.T) []byte {
 		}
 		files = append(files, initrd.File{Name: h.Name, Mode: uint32(h.Mode.Perm()), Data: b})
 	}
-	out, err := initrd.Pack(files, time.Unix(smallImage.Manifest.Epoch, 0), false)
+	out, err := initrd.Pack(files, time.Unix(small(t).Manifest.Epoch, 0), false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +79,7 @@ func writeSlot(t *testing.T, card string, l slots.Letter, name string, other []b
 		t.Fatal(err)
 	}
 	defer f.Close()
-	m := *smallImage.Manifest
+	m := *small(t).Manifest
 	m.Files = append([]image.File(nil), m.Files...)
 	for i := range m.Files {
 		if m.Files[i].Name == name {
@@ -86,7 +87,7 @@ func writeSlot(t *testing.T, card string, l slots.Letter, name string, other []b
 		}
 	}
 	p := partition(t, f, l.Partition())
-	img := smallImage.Image
+	img := small(t).Image
 	img.Manifest = &m
 	sizes, err := slots.SizesOf(img)
 	if err != nil {
@@ -100,7 +101,7 @@ func writeSlot(t *testing.T, card string, l slots.Letter, name string, other []b
 		if n == name {
 			return io.NopCloser(bytes.NewReader(other)), nil
 		}
-		return smallImage.OpenUnchecked(context.Background(), n)
+		return small(t).OpenUnchecked(context.Background(), n)
 	})
 	if err := layout.Write(io.NewOffsetWriter(f, p.Start), contents); err != nil {
 		t.Fatal(err)

@@ -12,6 +12,9 @@ import (
 	"github.com/pikelet-os/pikelet/internal/tools/full"
 )
 
+// cmdlineChanged is what /init reports of a cmdline.txt that was not signed.
+const cmdlineChanged = "(cmdline.txt) changed"
+
 // TestFlippedByteInSlotBootsRescue breaks the committed slot in one place at a time. The
 // layer that should notice says so, and the other slot comes up as a rescue
 // that says why.
@@ -25,10 +28,10 @@ func TestFlippedByteInSlotBootsRescue(t *testing.T) {
 		{image.RootFile, 4, "opening the root: mounting the root"},
 		{image.ManifestFile, 200, "manifest.json was changed"},
 		// TestCmdlineOfOtherSlotBootsRescue is another of cmdline.txt.
-		{slots.CmdlineFile, 60, "the kernel words (cmdline.txt) changed"},
+		{slots.CmdlineFile, 60, cmdlineChanged},
 		{image.SignatureFile, 3000, "signature.json"},
-		{image.ManifestFile, int64(bytes.Index(smallImage.Text, []byte(smallImage.Manifest.BuildID))), "manifest.json was changed"},
-		{slots.CmdlineFile, 0, "the kernel words (cmdline.txt) changed"}, // in pikelet.slot=a itself
+		{image.ManifestFile, int64(bytes.Index(small(t).Text, []byte(small(t).Manifest.BuildID))), "manifest.json was changed"},
+		{slots.CmdlineFile, 0, cmdlineChanged}, // in pikelet.slot=a itself
 		{image.ConfigFile, 1, "config.txt changed"},
 	} {
 		if i > 1 && !full.Tests {
@@ -56,7 +59,7 @@ func TestCmdlineOfOtherSlotBootsRescue(t *testing.T) {
 	card := newCard(t)
 	overwrite(t, card, offset(t, card, slots.A, slots.CmdlineFile)+int64(len("pikelet.slot=")), []byte("b"))
 	p := boot(t, card)
-	p.expect("THIS BOOT FAILED: checking the slot: the kernel words (cmdline.txt) changed", "slot b (rescue), root verified", "because: slot a: ")
+	p.expect("THIS BOOT FAILED: checking the slot: ", cmdlineChanged, "slot b (rescue), root verified", "because: slot a: ")
 }
 
 // TestFlippedByteInRootFailsRead is the one the chain cannot see before it
@@ -64,7 +67,7 @@ func TestCmdlineOfOtherSlotBootsRescue(t *testing.T) {
 func TestFlippedByteInRootFailsRead(t *testing.T) {
 	t.Parallel()
 	p := ready(t, small(t), "", 0, func(card string) {
-		size := int64(smallImage.Manifest.Root.DataBlocks) * 4096
+		size := int64(small(t).Manifest.Root.DataBlocks) * 4096
 		flip(t, card, offset(t, card, slots.A, image.RootFile)+size/3)
 	})
 	p.run("find / -xdev -type f -exec cat {} + >/dev/null; dmesg | grep verity", "Input/output error", "data block", "is corrupted")

@@ -88,6 +88,10 @@ func (l *lan) udhcpc(more ...string) string {
 	return string(out)
 }
 
+// servedToNode are parts of what udhcpc prints where DHCP names the boot server to
+// a node's /init: the server's address, and the port of its HTTP API in option 43.
+var servedToNode = []string{"siaddr='" + vm.LANAddress + "'", "opt43='01021f85'"}
+
 // router is another machine of the network: its DHCP server, dnsmasq, which
 // knows nothing of booting but what lines say.
 func (l *lan) router(lines string) {
@@ -99,7 +103,8 @@ func (l *lan) router(lines string) {
 		l.t.Fatal(err)
 	}
 	cmd := l.Command(name, "dnsmasq", "--keep-in-foreground", "--conf-file="+conf, "--port=0", "--interface=eth0", "--pid-file=",
-		"--dhcp-leasefile="+filepath.Join(l.t.TempDir(), "leases"), "--dhcp-range=10.77.0.100,10.77.0.120,1h", "--no-ping", "--user=root", "--log-facility=-")
+		"--dhcp-leasefile="+filepath.Join(l.t.TempDir(), "leases"), "--dhcp-range=10.77.0.100,10.77.0.120,1h", "--no-ping",
+		"--user=root", "--log-facility=-")
 	var said bytes.Buffer
 	cmd.Stderr = &said
 	if err := cmd.Start(); err != nil {
@@ -161,7 +166,8 @@ func (l *lan) serve(image, nodes string, more ...string) *server {
 		l.t.Fatal(err)
 	}
 	s := &server{t: l.t, state: filepath.Join(dir, "state")}
-	s.cmd = l.Command(l.Name, append([]string{"../../../build/pikelet", "serve", image, "--inventory", file, "--interface", "br0", "--cache", dir, "--state", s.state}, more...)...)
+	args := []string{"../../../build/pikelet", "serve", image, "--inventory", file, "--interface", "br0", "--cache", dir, "--state", s.state}
+	s.cmd = l.Command(l.Name, append(args, more...)...)
 	s.cmd.Stdout, s.cmd.Stderr = s, s
 	if err := s.cmd.Start(); err != nil {
 		l.t.Fatal(err)

@@ -3,8 +3,13 @@ package e2e
 import (
 	"context"
 	"io"
+	"io/fs"
 	"log/slog"
-	"sync"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -16,9 +21,6 @@ import (
 // only one that hangs does not come to it.
 const tooLong = 10 * time.Minute
 
-// smallImage is what testdata/small.yaml makes, once newCard was called.
-var smallImage *builder.Result
-
 // pi is a virtual Pi under test.
 type pi struct {
 	*vm.Machine
@@ -26,15 +28,11 @@ type pi struct {
 	card string
 }
 
-// small is what testdata/small.yaml makes, which smallImage is from then on.
+// small returns what testdata/small.yaml makes.
 func small(t *testing.T) *builder.Result {
 	t.Helper()
-	r := sharedBuild(t, "small.yaml")
-	imageOnce.Do(func() { smallImage = r })
-	return r
+	return sharedBuild(t, "small.yaml")
 }
-
-var imageOnce sync.Once
 
 // boot starts a virtual Pi from a card.
 func boot(t *testing.T, card string, change ...func(*vm.Options)) *pi {
@@ -86,7 +84,7 @@ func (p *pi) works(command string) {
 	p.t.Helper()
 	p.run("if { " + command + "; }; then echo it''=worked; else echo it''=failed; fi")
 	if got, err := p.ExpectAny("it=worked", "it=failed"); err != nil || got != "it=worked" {
-		p.t.Errorf("%s: it failed in the guest (%v)", command, err)
+		p.t.Errorf("%s: failed in the guest (%v)", command, err)
 	}
 }
 
@@ -112,4 +110,34 @@ func (p *pi) off() {
 	if err := p.Wait(); err != nil {
 		p.t.Fatal(err)
 	}
+}
+
+// pikelet runs the command under test and returns what it printed.
+func pikelet(args ...string) (string, error) {
+	out, err := exec.Command("../../../build/pikelet", args...).CombinedOutput()
+	return string(out), err
+}
+
+// containsAll reports whether a text contains each of some parts.
+func containsAll(text string, parts ...string) bool {
+	return !slices.ContainsFunc(parts, func(part string) bool { return !strings.Contains(text, part) })
+}
+
+// writeFile writes a file, and the directories it is in.
+func writeFile(t *testing.T, name, text string, mode fs.FileMode) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(name, []byte(text), mode); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// failingCheck returns a directory for a layer whose check of the node fails.
+func failingCheck(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	writeFile(t, filepath.Join(dir, "usr/lib/pikelet/checks.d/fan"), "#!/bin/sh\necho the fan stands still\nexit 1\n", 0o755)
+	return dir
 }

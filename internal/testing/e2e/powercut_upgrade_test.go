@@ -2,20 +2,29 @@ package e2e
 
 import (
 	"flag"
-	"io"
 	"math/rand"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/pikelet-os/pikelet/builder"
 	"github.com/pikelet-os/pikelet/internal/shared/slots"
-	"github.com/pikelet-os/pikelet/internal/testing/registrytest"
 )
 
 var (
 	kills    = flag.Int("kills", 1, "how many upgrades lose their power")
 	killSeed = flag.Int64("kill-seed", 0, "repeats the moments of an earlier run; 0 for new ones")
 )
+
+// What the console shows of the slots before and after the upgrade.
+const (
+	beforeUpgrade = "small 1.2, slot a (committed), root verified"
+	afterUpgrade  = "small 1.3, slot b (committed), root verified"
+)
+
+// upgradeWrites is about how often a node writes to its card during an upgrade of
+// these images, from the first write to the commit.
+const upgradeWrites = 50
 
 // TestPowerCutsDuringUpgrade ends QEMU at a random write to the card while a node
 // upgrades itself by a patch: while the slot is written, armed, tried, committed; the
@@ -31,83 +40,85 @@ func TestPowerCutsDuringUpgrade(t *testing.T) {
 	}
 	t.Logf("repeat with: go test ./internal/testing/e2e -run %s -kills %d -kill-seed %d", t.Name(), *kills, seed)
 	random := rand.New(rand.NewSource(seed))
-	s, err := registrytest.Start("../../../build/tools/registry", t.TempDir(), registrytest.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.Stop)
+	s, at := startRegistry(t)
 	first := sharedBuild(t, "small.yaml")
 	published(t, s, first.Artifact.Dir)
 	published(t, s, next(t, "").Artifact.Dir)
-	at := "10.0.2.2" + s.Addr[strings.LastIndexByte(s.Addr, ':'):] + "/small:1.3"
-	const (
-		old, updated = "small 1.2, slot a (committed), root verified", "small 1.3, slot b (committed), root verified"
-		committed    = "release 1.3 is committed: all checks held for 2s"
-		restarts     = "restarting into the trial of release 1.3"
-	)
-	// An upgrade of these images is some 50 writes from the first to the commit.
-	const writes = 50
 	when := map[slots.Step]int{}
-	p, got := ready(t, first, "", 0), old
-	card := p.card
+	p := ready(t, first, "", 0)
 	for i := range *kills {
 		if i > 0 {
-			p = boot(t, card)
-			if got, err = p.ExpectAny(old, updated); err != nil {
-				t.Fatalf("before kill %d: %v\n%s", i, err, p.Output())
-			}
+			p = bootAfterCut(t, p.card, first)
 		}
-		u := recordOn(t, card)
-		if u != nil && u.Bad {
-			t.Fatalf("before kill %d: the record says %+v", i, *u)
-		}
-		if got == updated {
-			// It was committed; another node.
-			p.Close()
-			p = ready(t, first, "", 0)
-			card, u = p.card, nil
-		}
-		again := u != nil && u.Step != slots.Left
-		if again {
-			// Nobody has to tell it. Only a trial that lost its power again and
-			// again is given up, without a word against the release.
-			said, err := p.ExpectAny("asking for it again", "release 1.3 was left: the trial was")
-			if err != nil {
-				t.Fatal(err)
-			}
-			again = said == "asking for it again"
-		}
-		if !again {
-			// Its prompt may have come before what it was waited for.
-			p.run("")
-			p.prompt()
-			if _, err := io.WriteString(p, "pikeletd upgrade --plain-http "+at+"\n"); err != nil {
-				t.Fatal(err)
-			}
-			p.expect("small 1.3 is good", "by a patch: ")
-		}
-		target := p.CardWrites() + 1 + random.Int63n(writes)
-		enough := func() bool { return p.CardWrites() >= target || strings.Contains(p.Output(), committed) }
+		startUpgrade(p, at+":1.3")
 		if i == 0 {
-			enough = func() bool { return strings.Contains(p.Output(), restarts) }
+			p.await("the node restarts into the trial", func() bool {
+				return strings.Contains(p.Output(), "restarting into the trial of release 1.3")
+			})
+		} else {
+			target := p.CardWrites() + 1 + random.Int63n(upgradeWrites)
+			p.await("the power goes", func() bool {
+				return p.CardWrites() >= target || strings.Contains(p.Output(), "release 1.3 is committed: all checks held for 2s")
+			})
 		}
-		p.await("the power goes", enough)
 		p.Close() // the plug
 		step := slots.Step("written")
-		if u := recordOn(t, card); u != nil {
+		if u := recordOn(t, p.card); u != nil {
 			step = u.Step
 		}
 		when[step]++
 		if i == 0 && step != slots.Armed {
-			t.Errorf("right behind arming the record says %s", step)
+			t.Errorf("right behind arming the record has step %s, want %s", step, slots.Armed)
 		}
 	}
+	bootsWhole(t, p.card)
+	t.Logf("the power went at: %v", when)
+}
+
+// bootsWhole boots a card after a power cut and checks that a whole slot comes up,
+// and that no release is held to have failed.
+func bootsWhole(t *testing.T, card string) (p *pi, slot string) {
+	t.Helper()
 	p = boot(t, card)
-	if got, err := p.ExpectAny(old, updated); err != nil {
-		t.Fatalf("in the end: %s %v\n%s", got, err, p.Output())
+	slot, err := p.ExpectAny(beforeUpgrade, afterUpgrade)
+	if err != nil {
+		t.Fatalf("booting after a power cut: %v\n%s", err, p.Output())
 	}
 	if u := recordOn(t, card); u != nil && u.Bad {
-		t.Errorf("in the end the record says %+v", *u)
+		t.Fatalf("after a power cut the record says %+v", *u)
 	}
-	t.Logf("the power went at: %v", when)
+	return p, slot
+}
+
+// bootAfterCut boots a card after a power cut. Where the upgrade was committed, it
+// returns another node, that has it still to do.
+func bootAfterCut(t *testing.T, card string, first *builder.Result) *pi {
+	t.Helper()
+	p, slot := bootsWhole(t, card)
+	if slot == afterUpgrade {
+		p.Close()
+		return ready(t, first, "", 0)
+	}
+	return p
+}
+
+// startUpgrade waits until a node goes on with an upgrade by itself, and asks for
+// one otherwise. Only a trial that lost its power again and again is given up,
+// without a word against the release.
+func startUpgrade(p *pi, image string) {
+	p.t.Helper()
+	const again = "asking for it again"
+	if u := recordOn(p.t, p.card); u != nil && u.Step != slots.Left {
+		got, err := p.ExpectAny(again, "release 1.3 was left: the trial was")
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		if got == again {
+			return
+		}
+	}
+	// The prompt may have come before what was waited for.
+	p.run("")
+	p.prompt()
+	p.run("pikeletd upgrade --plain-http "+image, "small 1.3 is good", "by a patch: ")
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -27,7 +28,7 @@ func sshKey(t *testing.T) (file, public string) {
 	return file, strings.TrimSpace(string(b))
 }
 
-// freePort returns a port of loopback nobody listens on.
+// freePort returns a port of loopback that is not in use.
 func freePort(t *testing.T) int {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -59,12 +60,16 @@ func sshTo(t *testing.T, user, key, hostKey string) (l login, bootWith func(*vm.
 
 // run runs a command on the guest. It tries until the server answers.
 func (l login) run(command string, options ...string) (string, error) {
-	args := append([]string{"-F", "/dev/null", "-i", l.key, "-p", fmt.Sprint(l.port), "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes",
-		"-o", "StrictHostKeyChecking=yes", "-o", "UserKnownHostsFile=" + l.host, "-o", "GlobalKnownHostsFile=/dev/null", "-o", "ConnectTimeout=10"}, options...)
+	args := append([]string{
+		"-F", "/dev/null", "-i", l.key, "-p", fmt.Sprint(l.port), "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes",
+		"-o", "StrictHostKeyChecking=yes", "-o", "UserKnownHostsFile=" + l.host, "-o", "GlobalKnownHostsFile=/dev/null",
+		"-o", "ConnectTimeout=10",
+	}, options...)
 	args = append(args, l.user+"@127.0.0.1", command)
 	for start := time.Now(); ; time.Sleep(500 * time.Millisecond) {
 		out, err := exec.Command("ssh", args...).CombinedOutput()
-		waiting := strings.Contains(string(out), "Connection closed") || strings.Contains(string(out), "Connection reset") || strings.Contains(string(out), "timed out") || strings.Contains(string(out), "kex_exchange")
+		waiting := slices.ContainsFunc([]string{"Connection closed", "Connection reset", "timed out", "kex_exchange"},
+			func(text string) bool { return strings.Contains(string(out), text) })
 		if err == nil || !waiting || time.Since(start) > tooLong {
 			return string(out), err
 		}
@@ -79,4 +84,15 @@ func (l login) must(command string) string {
 		l.t.Fatalf("%s over SSH: %v\n%s", command, err, out)
 	}
 	return out
+}
+
+// config writes an OpenSSH config in which this login is the host attic, with
+// a file of host keys to check against, and more lines.
+func (l login) config(knownHosts string, more ...string) string {
+	l.t.Helper()
+	name := filepath.Join(l.t.TempDir(), "ssh_config")
+	text := fmt.Sprintf("Host attic\nHostName 127.0.0.1\nPort %d\nUser %s\nIdentityFile %s\nIdentitiesOnly yes\nUserKnownHostsFile %s\n",
+		l.port, l.user, l.key, knownHosts)
+	writeFile(l.t, name, text+strings.Join(more, "\n")+"\n", 0o600)
+	return name
 }

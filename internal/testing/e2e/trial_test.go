@@ -160,41 +160,9 @@ func TestTrialWithFailingChecksIsRolledBack(t *testing.T) {
 	try(bad(t, trouble("while sleep 4; do kill -KILL $(pidof pikeletd); done"), nil), "pikeletd ended 5 times in the middle of the trial")
 }
 
-// dumpControl writes the files of a card's control partition into a folder.
-func dumpControl(t *testing.T, card string) string {
-	t.Helper()
-	f, err := os.Open(card)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	dir := t.TempDir()
-	at, size, err := slots.ControlFile(f, tableOf(t, f), slots.ReportFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := make([]byte, size)
-	if _, err := f.ReadAt(b, at); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, slots.ReportFile), b, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return dir
-}
-
-func tableOf(t *testing.T, f *os.File) disk.Table {
-	t.Helper()
-	table, err := disk.ReadTable(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return table
-}
-
 // TestTrialAndRescueOfSlotB: once as a trial, from which a watchdog that is not fed, as
-// of a kernel that hangs, goes back to the default; and once as what nobody
-// proves.
+// of a kernel that hangs, goes back to the default; and once as a rescue,
+// which is not tried.
 func TestTrialAndRescueOfSlotB(t *testing.T) {
 	t.Parallel()
 	p := ready(t, small(t), "", 0)
