@@ -132,8 +132,8 @@ proof: setup-test build starter $(BUILD)/tools/registry ## judge 120,000 states 
 
 soak: setup-test build starter $(BUILD)/tools/registry ## run long tests: power cuts, killed upgrades, and builds side by side with the race detector watching
 	$(GO) test -count=1 -timeout 60m -v -run TestSoak ./internal/device/updater -upgrades 2000
-	$(GO) test -count=1 -timeout 180m -v -run TestUpgradeKilled ./internal/testing/e2e -kills 60
-	$(GO) test -count=1 -timeout 60m -v -run TestPowerCuts ./internal/testing/e2e -cuts 50
+	$(GO) test -count=1 -timeout 180m -v -run TestPowerCutsDuringUpgrade ./internal/testing/e2e -kills 60
+	$(GO) test -count=1 -timeout 60m -v -run TestPowerCutsDuringFirstBoot ./internal/testing/e2e -cuts 50
 	$(GO) test -count=1 -timeout 60m -v -run TestBootStorm ./internal/testing/e2e -storm 100 -lossy-storm 20
 	CGO_ENABLED=1 $(GO) test -tags full -race -count=1 -timeout 60m -run TestBuildsShareACache ./internal/host/cli
 

@@ -185,8 +185,8 @@ func TestInitStaysSmall(t *testing.T) {
 	}
 }
 
-// TestBelowCmdNothingReadsTheWorld: a build is a function of its inputs.
-func TestBelowCmdNothingReadsTheWorld(t *testing.T) {
+// TestPackagesReadNoClockOrEnvironment: a build is a function of its inputs.
+func TestPackagesReadNoClockOrEnvironment(t *testing.T) {
 	forbidden := map[string]string{
 		"time.Now": "the clock", "os.Getenv": "the environment", "os.LookupEnv": "the environment", "os.Environ": "the environment",
 		"os.Chdir": "the working directory", "log.Fatal": "an exit outside main", "log.Fatalf": "an exit outside main",
@@ -226,8 +226,8 @@ func TestBelowCmdNothingReadsTheWorld(t *testing.T) {
 	}
 }
 
-// TestEveryPackageIsExplained: go doc is the tour.
-func TestEveryPackageIsExplained(t *testing.T) {
+// TestEveryPackageHasOneComment: go doc is the tour.
+func TestEveryPackageHasOneComment(t *testing.T) {
 	for _, p := range list(t) {
 		pkg := rel(p.ImportPath)
 		dir := filepath.Join(".", pkg)

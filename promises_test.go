@@ -13,8 +13,8 @@ import (
 	"testing"
 )
 
-// TestPromisesHaveTests: make test runs each test that docs/security.md names.
-func TestPromisesHaveTests(t *testing.T) {
+// TestPromisesNameExistingTests: make test runs each test that docs/security.md names.
+func TestPromisesNameExistingTests(t *testing.T) {
 	there := map[string]bool{}
 	err := filepath.WalkDir(".", func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -52,6 +52,39 @@ func TestPromisesHaveTests(t *testing.T) {
 		if !there[m[1]] {
 			t.Errorf("docs/security.md names %s, which make test does not run", m[1])
 		}
+	}
+}
+
+// TestContributingNamesExistingPaths: files, directories and make targets
+// that CONTRIBUTING.md names exist.
+func TestContributingNamesExistingPaths(t *testing.T) {
+	text, err := os.ReadFile("CONTRIBUTING.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	makefile, err := os.ReadFile("Makefile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fenced := regexp.MustCompile("`([^`\\n]+)`|\\]\\(([^)#]+)\\)").FindAllStringSubmatch(string(text), -1)
+	file := regexp.MustCompile(`^[a-z][\w.*/-]*(/[\w.*/-]*|\.(go|md|yaml|txt))$`)
+	paths := 0
+	for _, m := range fenced {
+		name := m[1] + m[2]
+		if target, ok := strings.CutPrefix(name, "make "); ok && !strings.Contains(string(makefile), "\n"+target+":") {
+			t.Errorf("CONTRIBUTING.md names %s, which the Makefile does not have", name)
+		}
+		pattern := strings.ReplaceAll(name, "NAME", "*")
+		if !file.MatchString(pattern) || name == "log/slog" {
+			continue
+		}
+		paths++
+		if found, err := filepath.Glob(pattern); err != nil || len(found) == 0 {
+			t.Errorf("CONTRIBUTING.md names %s, which does not exist", name)
+		}
+	}
+	if paths < 30 {
+		t.Errorf("CONTRIBUTING.md names %d paths, want at least 30: the pattern misses some", paths)
 	}
 }
 

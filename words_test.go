@@ -55,7 +55,6 @@ const (
 // test tells when.
 var unswept = []string{
 	"initramfs", "internal/device", "internal/shared",
-	"internal/testing/e2e",
 }
 
 func TestTextsKeepToTheWordList(t *testing.T) {

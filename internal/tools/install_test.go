@@ -54,7 +54,7 @@ func TestInstallWaitsForLocks(t *testing.T) {
 	}
 }
 
-func TestInstallSaysWhatFailed(t *testing.T) {
+func TestInstallNamesFailedPackage(t *testing.T) {
 	out, err := install(t, "echo 'E: Unable to locate package ghost' >&2; exit 100\n", "ghost")
 	if err == nil || strings.Contains(out, "slept") || !strings.Contains(out, "E: Unable to locate package ghost\n") ||
 		!strings.Contains(out, "install by hand: ghost\n") {
@@ -62,7 +62,7 @@ func TestInstallSaysWhatFailed(t *testing.T) {
 	}
 }
 
-func TestInstallSkipsWhatIsThere(t *testing.T) {
+func TestInstallSkipsInstalledPackages(t *testing.T) {
 	if out, err := install(t, "exit 1\n", "mtools"); err != nil || out != "" {
 		t.Errorf("%v\n%s", err, out)
 	}

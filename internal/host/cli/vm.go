@@ -1,11 +1,13 @@
 package cli
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"time"
 
@@ -109,13 +111,26 @@ func runVM(ctx context.Context, o vmOptions, a *app) error {
 // attach shows the console and the messages of the firmware. With --json the
 // console goes to standard error, apart from the result.
 func (o *vmOptions) attach(a *app) {
-	o.Console, o.Log = a.out, a.print
+	o.Console, o.Log = a.out, a.log
 	if a.json {
 		o.Console = a.err
 	}
 	if !a.json && a.onTerminal() { // which is in raw mode
-		o.Log = func(s string) { fmt.Fprint(a.err, "pikelet: "+s+"\r\n") }
+		h := newTextHandler(a, slog.LevelInfo)
+		h.w = rawLines{a.err}
+		o.Log = slog.New(h)
 	}
+}
+
+// rawLines writes lines to a terminal in raw mode, marked as ours.
+type rawLines struct{ w io.Writer }
+
+// Write implements io.Writer.
+func (r rawLines) Write(b []byte) (int, error) {
+	if _, err := fmt.Fprintf(r.w, "pikelet: %s", bytes.ReplaceAll(b, []byte("\n"), []byte("\r\n"))); err != nil {
+		return 0, err
+	}
+	return len(b), nil
 }
 
 func (a *app) onTerminal() bool { return isTerminal(a.in) && isTerminal(a.out) }
@@ -145,7 +160,7 @@ func (a *app) loginReached(seconds float64) {
 
 // interactive connects the terminal to the console.
 func interactive(ctx context.Context, o vmOptions, a *app) error {
-	o.Log("this is the virtual Pi's console; Ctrl-A X ends it")
+	o.Log.Info("this is the virtual Pi's console; Ctrl-A X ends it")
 	m, err := vm.Start(ctx, o.Options)
 	if err != nil {
 		return err

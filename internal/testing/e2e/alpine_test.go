@@ -15,11 +15,11 @@ import (
 
 // alpineDir holds Alpine's aarch64 minirootfs and repack-minirootfs.py, which
 // makes a signed repository of its packages: make oracle ALPINE=DIR.
-var alpineDir = flag.String("alpine", "", "folder with Alpine's minirootfs archives")
+var alpineDir = flag.String("alpine", "", "directory with Alpine's minirootfs archives")
 
-// TestAlpineUserland boots a root of Alpine's own packages, with kernel and
+// TestAlpinePackagesBoot boots a root of Alpine's own packages, with kernel and
 // services of the starter, and asks Alpine's own apk what it thinks of it.
-func TestAlpineUserland(t *testing.T) {
+func TestAlpinePackagesBoot(t *testing.T) {
 	dir := t.TempDir()
 	archive, _ := filepath.Glob(*alpineDir + "/alpine-minirootfs-*-aarch64.tar.gz")
 	if len(archive) == 0 {

@@ -92,8 +92,8 @@ func speakFor(serial uint32, build string) {
 	}
 }
 
-// untouched checks that a hostile machine had nobody's config, and that no
-// release is held to be unwell for what it said.
+// untouched checks that a hostile machine got no node's config, and that no
+// release counts as unhealthy for what that machine reported.
 func (s *server) untouched(t *testing.T) {
 	t.Helper()
 	for _, line := range strings.Split(s.said(), "\n") {

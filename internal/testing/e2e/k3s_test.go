@@ -118,7 +118,7 @@ func k3sImage(t *testing.T) *builder.Result {
 	return sharedBuildOf(t, "k3s.yaml", func(dir string) []string {
 		inner := zstdOf(t, tarOf(t, map[string][]byte{"./bin/k3s": forGuest(t, "k3s"), "./bin/cni": nil}, "./bin/host-local"))
 		// A program that holds the archive, after bytes that look like one.
-		release := append([]byte("\x7fELF, as far as anybody looks \x28\xb5\x2f\xfd no archive "), inner...)
+		release := append([]byte("\x7fELF, as far as the first bytes go \x28\xb5\x2f\xfd no archive "), inner...)
 		path, digest := keepFile(t, dir, "k3s-arm64", append(release, "the end of the program"...))
 		eater := eaterImage(t)
 		images, imagesDigest := keepFile(t, dir, "images.tar.zst", zstdOf(t, eater))
@@ -131,24 +131,36 @@ func k3sImage(t *testing.T) *builder.Result {
 	})
 }
 
-// TestK3sAndItsRole: an agent from an upstream release, baked in, runs with
+// followK3s shows the log of k3s on the console from its beginning on.
+const followK3s = "tail -f /var/log/k3s.log & sleep 1"
+
+// TestK3sRunsInConfiguredRole: an agent from an upstream release, baked in, runs with
 // what its config says; a config that makes it a server does so on the boot
 // that brings it.
-func TestK3sAndItsRole(t *testing.T) {
+func TestK3sRunsInConfiguredRole(t *testing.T) {
 	t.Parallel()
 	card := cardOf(t, k3sImage(t))
 	enlarge(t, card, 900)
 	common := "hostname: attic\ntime: {wait: 1s}\n"
-	configure(t, card, common+"k3s: {role: agent, server: 'https://10.0.0.1:6443', token: a-token, labels: {room: attic}, options: {kubelet-arg: [max-pods=30]}}\n"+
-		"registries: {mirrors: {docker.io: {endpoint: ['https://mirror.lan']}}}\n")
+	configure(t, card, common+`k3s:
+  role: agent
+  server: https://10.0.0.1:6443
+  token: a-token
+  labels: {room: attic}
+  options: {kubelet-arg: [max-pods=30]}
+registries: {mirrors: {docker.io: {endpoint: ['https://mirror.lan']}}}
+`)
 	p := boot(t, card)
 	p.prompt()
-	p.run("tail -f /var/log/k3s.log & sleep 1", "no time server answered within 1s", "k3s stand-in: agent at 2026", "path /var/lib/rancher/k3s/data/cni:/usr/lib/k3s/bin:", "kubelet-arg:max-pods=30", "node-label:room=attic", "token:a-token",
+	p.run(followK3s, "no time server answered within 1s", "k3s stand-in: agent at 2026",
+		"path /var/lib/rancher/k3s/data/cni:/usr/lib/k3s/bin:", "kubelet-arg:max-pods=30", "node-label:room=attic", "token:a-token",
 		"k3s-airgap-images-arm64.tar.zst", "it has a registries.yaml")
 	p.works("[ $(stat -c %a /etc/rancher/k3s/config.yaml) = 600 ]")
-	p.works("[ $(readlink /usr/bin/k3s) = /usr/lib/k3s/bin/k3s ] && [ $(readlink /var/lib/rancher/k3s/data/cni/host-local) = /usr/lib/k3s/bin/host-local ]")
+	p.works("[ $(readlink /usr/bin/k3s) = /usr/lib/k3s/bin/k3s ]")
+	p.works("[ $(readlink /var/lib/rancher/k3s/data/cni/host-local) = /usr/lib/k3s/bin/host-local ]")
 	p.run("pikeletd status", "k3s     agent, ok")
-	p.run("pikeletd check", "ok      cgroups", "ok      modules", "ok      sysctls", "ok      propagation", "ok      rancher", "ok      route", "MISSING time", "ok      kubelet")
+	p.run("pikeletd check", "ok      cgroups", "ok      modules", "ok      sysctls", "ok      propagation", "ok      rancher",
+		"ok      route", "MISSING time", "ok      kubelet")
 	if !full.Tests {
 		return
 	}
@@ -156,19 +168,21 @@ func TestK3sAndItsRole(t *testing.T) {
 	configure(t, card, common+"k3s: {role: server, token: a-token, options: {cluster-init: true}}\n")
 	p = boot(t, card)
 	p.prompt()
-	p.run("tail -f /var/log/k3s.log & sleep 1", "k3s stand-in: server at 2026", "cluster-init:true", "/var/lib/rancher/k3s/server/manifests/metallb-metallb-pools.yaml", "metallb-metallb.yaml")
-	p.works("cat /var/lib/rancher/k3s/server/manifests/metallb-metallb-pools.yaml | grep -x '    - 10.1.0.0/24' && ls -L /var/lib/rancher/k3s/server/static/charts/metallb-0.1.2.tgz")
+	p.run(followK3s, "k3s stand-in: server at 2026", "cluster-init:true",
+		"/var/lib/rancher/k3s/server/manifests/metallb-metallb-pools.yaml", "metallb-metallb.yaml")
+	p.works("cat /var/lib/rancher/k3s/server/manifests/metallb-metallb-pools.yaml | grep -x '    - 10.1.0.0/24'")
+	p.works("ls -L /var/lib/rancher/k3s/server/static/charts/metallb-0.1.2.tgz")
 	p.off()
 	configure(t, card, common+"k3s: {role: server, token: a-token, options: {no-such-option: 1}}\n")
 	p = boot(t, card)
 	p.prompt()
-	p.run("tail -f /var/log/k3s.log & sleep 1", "Unknown flag --no-such-option found in config.yaml, skipping", "k3s stand-in: server at 2026")
+	p.run(followK3s, "Unknown flag --no-such-option found in config.yaml, skipping", "k3s stand-in: server at 2026")
 }
 
-// TestContainersRun: containerd and runc start a container from an archive on
+// TestContainerRunsWithinMemoryLimit: containerd and runc start a container from an archive on
 // this root, with the overlayfs snapshotter, on the volume, and the kernel
 // holds it to its limit of memory.
-func TestContainersRun(t *testing.T) {
+func TestContainerRunsWithinMemoryLimit(t *testing.T) {
 	t.Parallel()
 	card := cardOf(t, k3sImage(t))
 	enlarge(t, card, 1200)
@@ -176,8 +190,9 @@ func TestContainersRun(t *testing.T) {
 	p.prompt()
 	p.run("(containerd > /var/log/containerd.log 2>&1 &) ; while ! ctr version >/dev/null 2>&1; do sleep 1; done; echo ready''now", "readynow")
 	p.works("ctr images import --snapshotter overlayfs /srv/eater.tar")
-	p.run("ctr run --rm --snapshotter overlayfs --memory-limit 67108864 registry.test/eater:1 fits /eater 20; echo exit=$?", "eater: had 20 MiB", "exit=0")
-	p.run("ctr run --rm --snapshotter overlayfs --memory-limit 33554432 registry.test/eater:1 big /eater 200; echo exit=$?", "exit=137")
+	const run = "ctr run --rm --snapshotter overlayfs "
+	p.run(run+"--memory-limit 67108864 registry.test/eater:1 fits /eater 20; echo exit=$?", "eater: had 20 MiB", "exit=0")
+	p.run(run+"--memory-limit 33554432 registry.test/eater:1 big /eater 200; echo exit=$?", "exit=137")
 	p.works("dmesg | grep -i 'memory cgroup out of memory'")
 	p.works("mount | grep 'type overlay' | grep -q upperdir && df /var/lib/containerd | grep /dev/vda4")
 	p.Close()

@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"compress/gzip"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -28,10 +29,19 @@ func TestOverlays(t *testing.T) {
 	// In the place of pikelet, which TestSeedNode runs.
 	var release bytes.Buffer
 	z := gzip.NewWriter(&release)
-	z.Write(tarOf(t, map[string][]byte{"pikelet-9-linux-arm64/pikelet": []byte("#!/bin/sh\necho it is told: $*\nexec sleep 100000\n")}))
+	z.Write(tarOf(t, map[string][]byte{"pikelet-9-linux-arm64/pikelet": []byte("#!/bin/sh\necho arguments: $*\nexec sleep 100000\n")}))
 	z.Close()
 	served, digest := keepFile(t, t.TempDir(), "pikelet-9-linux-arm64.tar.gz", release.Bytes())
-	r := variant(t, "slot-size: 40MiB", "slot-size: 40MiB\ninventory: inventory.yaml\nlayers:\n  - folder: "+filepath.Dir(key)+"\n    to: srv\n    rules: [{path: srv/id, mode: '0600'}]\noverlays:\n  - {name: ./tuned, with: {greeting: good morning}}\n  - {name: seed-node, with: {release: "+served+", sha256: "+digest+", image: registry.test/lab:stable}}\n  - {name: ssh, with: {port: '2222', keys: "+strings.TrimSpace(string(public))+"}}")
+	r := variant(t, "slot-size: 40MiB", fmt.Sprintf(`slot-size: 40MiB
+inventory: inventory.yaml
+layers:
+  - folder: %s
+    to: srv
+    rules: [{path: srv/id, mode: '0600'}]
+overlays:
+  - {name: ./tuned, with: {greeting: good morning}}
+  - {name: seed-node, with: {release: %s, sha256: %s, image: registry.test/lab:stable}}
+  - {name: ssh, with: {port: '2222', keys: %s}}`, filepath.Dir(key), served, digest, strings.TrimSpace(string(public))))
 	p := boot(t, r.Disk, func(o *vm.Options) { o.Snapshot = true })
 	p.expect("this is baked, config from the image's inventory")
 	p.prompt()
@@ -39,6 +49,10 @@ func TestOverlays(t *testing.T) {
 	p.works("[ $(cat /proc/sys/vm/swappiness) = 17 ] && grep ^dummy /proc/modules")
 	p.works("dropbearconvert openssh dropbear /srv/id /tmp/id")
 	p.works(`[ "$(dbclient -y -y -p 2222 -i /tmp/id root@127.0.0.1 'echo in' </dev/null)" = in ]`)
-	p.works("rc-service pikelet-serve status && until grep 'it is told: serve registry.test/lab:stable --inventory /etc/pikelet/nodes.yaml --interface eth0 --state /var/lib/pikelet-serve/state .* --proxy' /var/log/pikelet-serve.log; do sleep 1; done && df /var/lib/pikelet-serve | grep /dev/vda4")
+	const command = "serve registry.test/lab:stable --inventory /etc/pikelet/nodes.yaml --interface eth0" +
+		" --state /var/lib/pikelet-serve/state .* --proxy"
+	p.works("rc-service pikelet-serve status")
+	p.works("until grep 'arguments: " + command + "' /var/log/pikelet-serve.log; do sleep 1; done")
+	p.works("df /var/lib/pikelet-serve | grep /dev/vda4")
 	p.works("! DROPBEAR_PASSWORD=x dbclient -y -y -p 2222 root@127.0.0.1 true </dev/null")
 }

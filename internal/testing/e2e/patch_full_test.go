@@ -4,25 +4,20 @@ package e2e
 
 import (
 	"bytes"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"github.com/pikelet-os/pikelet/internal/testing/registrytest"
 )
 
-// TestPatch: a block of a node's slot is rotten that a patch is made of. The
-// release comes all the same, by the files that changed, and is committed.
-// (TestUpgrade takes patches of slots that are whole.)
-func TestPatch(t *testing.T) {
+// TestDamagedSlotFallsBackToChangedFiles: a block of the node's slot that a patch
+// needs is damaged. The node fetches the files that changed instead, and commits
+// the release. (TestUpgradeCommitsAndRollsBack applies patches to intact slots.)
+func TestDamagedSlotFallsBackToChangedFiles(t *testing.T) {
 	t.Parallel()
-	s, err := registrytest.Start("../../../build/tools/registry", t.TempDir(), registrytest.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.Stop)
+	s, at := startRegistry(t)
 	// What nothing compresses lies in the root as it is.
 	data := make([]byte, 3<<20)
 	for i, r := 0, rand.New(rand.NewPCG(1, 1)); i < len(data); i++ {
@@ -37,7 +32,8 @@ func TestPatch(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, "data"), data, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		b := variant(t, "release: \"1.2\"\n", "release: \""+number+"\"\nhealth: {soak: 5s, deadline: 10m}\nlayers: [{folder: "+strings.TrimSuffix(dir, "/usr/share")+"}]\n")
+		b := variant(t, "release: \"1.2\"\n", fmt.Sprintf("release: %q\nhealth: {soak: 5s, deadline: 10m}\nlayers: [{folder: %s}]\n",
+			number, strings.TrimSuffix(dir, "/usr/share")))
 		published(t, s, b.Artifact.Dir)
 		return cardOf(t, b)
 	}
@@ -59,8 +55,9 @@ func TestPatch(t *testing.T) {
 		t.Fatal(err)
 	}
 	release("1.3")
-	at := "10.0.2.2" + s.Addr[strings.LastIndexByte(s.Addr, ':'):] + "/small:1.3"
 	p := boot(t, card)
 	p.prompt()
-	p.run("pikeletd upgrade --plain-http "+at, "by a patch: ", "by a patch it did not go: ", "a block is not what was signed; trying by the files that changed", "all of it reads back as it should", "small 1.3, slot b (trial), root verified", "release 1.3 is committed")
+	p.run("pikeletd upgrade --plain-http "+at+":1.3", "by a patch: ", "by a patch it did not go: ",
+		"a block is not what was signed; trying by the files that changed", "all of it reads back as it should",
+		"small 1.3, slot b (trial), root verified", "release 1.3 is committed")
 }

@@ -119,7 +119,9 @@ func buildFilled(t *testing.T, file, dir string, words []string) (*builder.Resul
 	}
 	// Its paths are relative to testdata, and nothing is written there.
 	text := strings.NewReplacer(words...).Replace(string(b))
-	for _, relative := range []string{"../../../../build/", "./trouble", "./tuned", "noprepare", "inventory.yaml", "lost.yaml", "unwell.yaml"} {
+	for _, relative := range []string{
+		"../../../../build/", "./trouble", "./tuned", "noprepare", "inventory.yaml", "lost.yaml", "unwell.yaml",
+	} {
 		text = strings.ReplaceAll(text, relative, testdata+"/"+relative)
 	}
 	name := filepath.Join(dir, file)

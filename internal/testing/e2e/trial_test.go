@@ -10,6 +10,7 @@ import (
 	"github.com/pikelet-os/pikelet/builder"
 	"github.com/pikelet-os/pikelet/internal/device/updater"
 	"github.com/pikelet-os/pikelet/internal/shared/disk"
+	"github.com/pikelet-os/pikelet/internal/shared/image"
 	"github.com/pikelet-os/pikelet/internal/shared/slots"
 	"github.com/pikelet-os/pikelet/internal/testing/vm"
 	"github.com/pikelet-os/pikelet/internal/tools/full"
@@ -18,7 +19,8 @@ import (
 // onDesk is a card in a file, as the updater writes to it.
 type onDesk struct{ *os.File }
 
-func (d onDesk) Flush() error  { return nil }
+func (d onDesk) Flush() error { return nil }
+
 func (d onDesk) Forget() error { return nil }
 
 // arm leaves a card as an upgrade does that has just been armed: the image on
@@ -102,9 +104,9 @@ func trouble(command string) string {
 	return "overlays: [{name: ./trouble, with: {command: \"" + command + "\"}}]"
 }
 
-// TestTrialsThatPanic: a kernel that panics before /init is left when it was
+// TestTrialThatPanicsIsRolledBack: a kernel that panics before /init is left when it was
 // asked for three times, of which this is the last.
-func TestTrialsThatPanic(t *testing.T) {
+func TestTrialThatPanicsIsRolledBack(t *testing.T) {
 	t.Parallel()
 	r := bad(t, "kernel: {words: [rdinit=/none]}", nil)
 	card := newCard(t)
@@ -114,10 +116,10 @@ func TestTrialsThatPanic(t *testing.T) {
 	p.left("the trial was asked for 3 times, and the firmware or its kernel never got so far")
 }
 
-// TestTrialsThatHang: a kernel that never gets to /init is ended by the
+// TestTrialThatHangsIsRolledBack: a kernel that never gets to /init is ended by the
 // watchdog that the firmware started; one whose pikeletd stands still, by the
 // feeder that misses its signs of life.
-func TestTrialsThatHang(t *testing.T) {
+func TestTrialThatHangsIsRolledBack(t *testing.T) {
 	t.Parallel()
 	r := bad(t, "kernel: {words: [rdinit=/none, root=/dev/none, rootwait]}\nconfig: {all: {lines: [kernel_watchdog_timeout=20]}}", nil)
 	card := newCard(t)
@@ -138,10 +140,10 @@ func TestTrialsThatHang(t *testing.T) {
 	p.left("pikeletd gave no sign of life for 1m0s")
 }
 
-// TestTrialsThatFail: an image that comes up without network and one whose
+// TestTrialWithFailingChecksIsRolledBack: an image that comes up without network and one whose
 // pikeletd crashes are left, with the reason. One whose own check fails is in
-// TestUpgrade.
-func TestTrialsThatFail(t *testing.T) {
+// TestUpgradeCommitsAndRollsBack.
+func TestTrialWithFailingChecksIsRolledBack(t *testing.T) {
 	t.Parallel()
 	card := newCard(t)
 	try := func(r *builder.Result, reason string) {
@@ -158,45 +160,36 @@ func TestTrialsThatFail(t *testing.T) {
 	try(bad(t, trouble("while sleep 4; do kill -KILL $(pidof pikeletd); done"), nil), "pikeletd ended 5 times in the middle of the trial")
 }
 
-// dumpControl writes the files of a card's control partition into a folder.
-func dumpControl(t *testing.T, card string) string {
-	t.Helper()
-	f, err := os.Open(card)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	dir := t.TempDir()
-	at, size, err := slots.ControlFile(f, tableOf(t, f), slots.ReportFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := make([]byte, size)
-	if _, err := f.ReadAt(b, at); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, slots.ReportFile), b, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return dir
+// TestTrialAndRescueOfSlotB: once as a trial, from which a watchdog that is not fed, as
+// of a kernel that hangs, goes back to the default; and once as a rescue,
+// which is not tried.
+func TestTrialAndRescueOfSlotB(t *testing.T) {
+	t.Parallel()
+	p := ready(t, small(t), "", 0)
+	p.run("pikeletd reboot --try", "slot b (trial), root verified")
+	p.prompt()
+	p.run("kill -STOP $(pidof pikelet-watchdog)", "slot a (committed), root verified")
+	p.Close()
+	p = ready(t, small(t), "", 0)
+	p.run("pikeletd reboot --rescue", "slot b (rescue), root verified")
 }
 
-func tableOf(t *testing.T, f *os.File) disk.Table {
-	t.Helper()
-	table, err := disk.ReadTable(f)
-	if err != nil {
-		t.Fatal(err)
+func TestTrialFallsBackAfterKernelPanic(t *testing.T) {
+	t.Parallel()
+	card := newCard(t)
+	flip(t, card, offset(t, card, slots.B, image.InitramfsFile)) // no initramfs, no root: the kernel panics
+	p := boot(t, card, func(o *vm.Options) { o.Request.Tryboot = true })
+	p.expect("Kernel panic", "slot a (committed), root verified")
+	if n := p.Boots(); n != 2 {
+		t.Errorf("the firmware started %d kernels, want 2", n)
 	}
-	return table
 }
 
-// openFile opens a card for reading, until the test ends.
-func openFile(t *testing.T, name string) *os.File {
-	t.Helper()
-	f, err := os.Open(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.Close() })
-	return f
+func TestTrialFallsBackFromInvalidSlot(t *testing.T) {
+	t.Parallel()
+	card := newCard(t)
+	flip(t, card, offset(t, card, slots.B, image.ManifestFile)+100)
+	p := boot(t, card, func(o *vm.Options) { o.Request.Tryboot = true })
+	p.expect("THIS BOOT FAILED", "this was a trial of slot b; going back to slot a", "slot a (committed), root verified",
+		"an earlier boot failed: slot b: checking the slot: manifest.json was changed")
 }

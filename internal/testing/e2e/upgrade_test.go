@@ -5,7 +5,6 @@ import (
 	"encoding/pem"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -14,6 +13,7 @@ import (
 	"github.com/pikelet-os/pikelet/internal/host/provision"
 	"github.com/pikelet-os/pikelet/internal/shared/slots"
 	"github.com/pikelet-os/pikelet/internal/testing/registrytest"
+	"github.com/pikelet-os/pikelet/internal/testing/vm"
 	"github.com/pikelet-os/pikelet/internal/tools/full"
 )
 
@@ -21,7 +21,8 @@ import (
 // patches for the releases that are there.
 func published(t *testing.T, s *registrytest.Server, artifact string, more ...string) {
 	t.Helper()
-	out, err := exec.Command("../../../build/pikelet", append([]string{"publish", s.Addr + "/small", "--plain-http", "--image", artifact, "--sign-key", signingFile(t)}, more...)...).CombinedOutput()
+	args := []string{"publish", s.Addr + "/small", "--plain-http", "--image", artifact, "--sign-key", signingFile(t)}
+	out, err := pikelet(append(args, more...)...)
 	if err != nil {
 		t.Fatalf("publishing: %v\n%s", err, out)
 	}
@@ -46,91 +47,129 @@ func signingFile(t *testing.T) string {
 	return name
 }
 
-// TestUpgrade: from the desk over SSH, out of a registry, a to b: tried, well
-// for as long as it takes, and committed. A host whose key is another one is
-// not touched. Then back to a, to what it still holds. Then a release whose own
-// check fails: left, with the reason, and refused the next time.
-func TestUpgrade(t *testing.T) {
-	t.Parallel()
+// startRegistry starts a registry, and returns the address that guests reach its
+// repository small at.
+func startRegistry(t *testing.T) (s *registrytest.Server, small string) {
+	t.Helper()
 	s, err := registrytest.Start("../../../build/tools/registry", t.TempDir(), registrytest.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Stop)
+	return s, "10.0.2.2" + s.Addr[strings.LastIndexByte(s.Addr, ':'):] + "/small"
+}
+
+// upgradeOverSSH is the story of a node that its admin anna upgrades.
+type upgradeOverSSH struct {
+	t    *testing.T
+	card string
+	at   string // the repository
+	anna login
+	with func(*vm.Options)
+}
+
+// TestUpgradeCommitsAndRollsBack upgrades a node from the desk over SSH, out of a
+// registry, from slot a to b: tried, healthy for as long as it takes, and committed.
+// A host with another key than expected is not touched. Then back to what slot a
+// still holds. Then a release whose own check fails: rolled back, with the reason,
+// and refused the next time.
+func TestUpgradeCommitsAndRollsBack(t *testing.T) {
+	t.Parallel()
+	s, at := startRegistry(t)
 	release := func(number, deadline, more string) *builder.Result {
-		return variant(t, "release: \"1.2\"\n", "release: \""+number+"\"\nhealth: {soak: 2s, deadline: "+deadline+"}\noverlays: [ssh]\n"+more)
-	}
-	sick := filepath.Join(t.TempDir(), "usr/lib/pikelet/checks.d")
-	if err := os.MkdirAll(sick, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(sick, "fan"), []byte("#!/bin/sh\necho the fan stands still\nexit 1\n"), 0o755); err != nil {
-		t.Fatal(err)
+		text := fmt.Sprintf("release: %q\nhealth: {soak: 2s, deadline: %s}\noverlays: [ssh]\n%s", number, deadline, more)
+		return variant(t, "release: \"1.2\"\n", text)
 	}
 	first := release("1.2", "10m", "")
 	published(t, s, first.Artifact.Dir)
 	published(t, s, release("1.3", "10m", "").Artifact.Dir)
 	if full.Tests {
-		published(t, s, release("1.4", "10s", "layers: [{folder: "+strings.TrimSuffix(sick, "/usr/lib/pikelet/checks.d")+"}]\n").Artifact.Dir)
+		published(t, s, release("1.4", "10s", "layers: [{folder: "+failingCheck(t)+"}]\n").Artifact.Dir)
 	}
-	at := "10.0.2.2" + s.Addr[strings.LastIndexByte(s.Addr, ':'):] + "/small"
+	u := &upgradeOverSSH{t: t, card: cardOf(t, first), at: at}
+	u.provision()
+	p := boot(t, u.card, u.with)
+	p.prompt()
+	u.anna.must("true") // the server answers
+	u.refusesOtherHostKey()
+	u.commits(p)
+	p.run("pikeletd upgrade "+at+":1.4", "say --plain-http")
+	p.run("pikeletd rollback", "slot a holds small 1.2, whole and signed", "small 1.2, slot a (trial), root verified",
+		"release 1.2 is committed")
+	if full.Tests { // TestTrialWithFailingChecksIsRolledBack and TestNetbootFollowsReleases have such releases, too
+		u.rollsBack(p)
+	}
+}
 
-	key, public := sshKey(t)
-	card := cardOf(t, first)
-	cfg := configOf(t, "cluster-secret: "+clusterSecret+"\ndefaults: {users: [{name: anna, admin: true, keys: ['"+public+"']}]}\nnodes: [{hostname: attic}]\n", "attic")
-	if err := provision.Write(card, cfg); err != nil {
-		t.Fatal(err)
+// provision writes the config of a node with the admin anna onto the card.
+func (u *upgradeOverSSH) provision() {
+	u.t.Helper()
+	key, public := sshKey(u.t)
+	cfg := configOf(u.t, fmt.Sprintf(`cluster-secret: %s
+defaults: {users: [{name: anna, admin: true, keys: ['%s']}]}
+nodes: [{hostname: attic}]
+`, clusterSecret, public), "attic")
+	if err := provision.Write(u.card, cfg); err != nil {
+		u.t.Fatal(err)
 	}
 	id, _, err := provision.Identity(cfg, "")
 	if err != nil {
-		t.Fatal(err)
+		u.t.Fatal(err)
 	}
-	anna, with := sshTo(t, "anna", key, id.PublicKey())
-	upgrade := func(known, more string, flags ...string) (string, error) {
-		config := filepath.Join(t.TempDir(), "config")
-		text := fmt.Sprintf("Host attic\nHostName 127.0.0.1\nPort %d\nUser anna\nIdentityFile %s\nIdentitiesOnly yes\nBatchMode yes\nStrictHostKeyChecking yes\nUserKnownHostsFile %s\nGlobalKnownHostsFile /dev/null\nConnectTimeout 10\n", anna.port, key, known)
-		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		out, err := exec.Command("../../../build/pikelet", append(append([]string{"upgrade", "--ssh-config", config, "--plain-http"}, flags...), "attic", at+more)...).CombinedOutput()
-		return string(out), err
+	u.anna, u.with = sshTo(u.t, "anna", key, id.PublicKey())
+}
+
+// upgrade runs pikelet upgrade for release 1.3, with a file of host keys.
+func (u *upgradeOverSSH) upgrade(knownHosts string, flags ...string) (string, error) {
+	config := u.anna.config(knownHosts, "BatchMode yes", "StrictHostKeyChecking yes", "GlobalKnownHostsFile /dev/null", "ConnectTimeout 10")
+	args := append([]string{"upgrade", "--ssh-config", config, "--plain-http"}, flags...)
+	return pikelet(append(args, "attic", u.at+":1.3")...)
+}
+
+// refusesOtherHostKey expects that a host whose key is not the known one is not
+// upgraded.
+func (u *upgradeOverSSH) refusesOtherHostKey() {
+	u.t.Helper()
+	_, other := sshKey(u.t)
+	stranger := filepath.Join(u.t.TempDir(), "known_hosts")
+	writeFile(u.t, stranger, fmt.Sprintf("[127.0.0.1]:%d %s\n", u.anna.port, other), 0o600)
+	if out, err := u.upgrade(stranger); err == nil || !strings.Contains(out, "attic: ") {
+		u.t.Errorf("a host with another key: %v\n%s", err, out)
 	}
-	p := boot(t, card, with)
-	p.prompt()
-	anna.must("true") // the server answers
-	stranger := filepath.Join(t.TempDir(), "known_hosts")
-	_, other := sshKey(t)
-	if err := os.WriteFile(stranger, []byte(fmt.Sprintf("[127.0.0.1]:%d %s\n", anna.port, other)), 0o600); err != nil {
-		t.Fatal(err)
+}
+
+// commits expects an upgrade to release 1.3 by a patch, which is committed.
+func (u *upgradeOverSSH) commits(p *pi) {
+	u.t.Helper()
+	out, err := u.upgrade(u.anna.host, "--dry-run")
+	if err != nil || !containsAll(out, "attic: by a patch: ", "attic: else by the whole image: ") {
+		u.t.Errorf("a dry run: %v\n%s", err, out)
 	}
-	if out, err := upgrade(stranger, ":1.3"); err == nil || !strings.Contains(out, "attic: ") {
-		t.Errorf("a host with another key: %v\n%s", err, out)
-	}
-	if out, err := upgrade(anna.host, ":1.3", "--dry-run"); err != nil || !strings.Contains(out, "attic: by a patch: ") || !strings.Contains(out, "attic: else by the whole image: ") {
-		t.Errorf("a dry run: %v\n%s", err, out)
-	}
-	if out, err := upgrade(anna.host, ":1.3"); err != nil || !strings.Contains(out, "attic: 1.2 -> 1.3, committed") || !strings.Contains(out, "by a patch: ") {
-		t.Errorf("upgrading over SSH: %v\n%s", err, out)
+	out, err = u.upgrade(u.anna.host)
+	if err != nil || !containsAll(out, "attic: 1.2 -> 1.3, committed", "by a patch: ") {
+		u.t.Errorf("upgrading over SSH: %v\n%s", err, out)
 	}
 	p.expect("small 1.3, slot b (trial), root verified", "release 1.3 is committed: all checks held for 2s")
 	p.run("pikeletd status", "upgrade to 1.3 in slot b: committed")
-	if out, err := upgrade(anna.host, ":1.3"); err != nil || !strings.Contains(out, "attic: runs 1.3 already") {
-		t.Errorf("once more: %v\n%s", err, out)
+	if out, err := u.upgrade(u.anna.host); err != nil || !strings.Contains(out, "attic: runs 1.3 already") {
+		u.t.Errorf("once more: %v\n%s", err, out)
 	}
-	p.run("pikeletd upgrade "+at+":1.4", "say --plain-http")
-	p.run("pikeletd rollback", "slot a holds small 1.2, whole and signed", "small 1.2, slot a (trial), root verified", "release 1.2 is committed")
-	if !full.Tests {
-		return // TestTrialsThatFail and TestNetboot have releases that are not well
-	}
-	p.run("pikeletd upgrade --plain-http "+at+":1.4", "small 1.4 is good, and goes to slot b", "all of it reads back as it should", "small 1.4, slot b (trial), root verified",
+}
+
+// rollsBack expects that release 1.4 is rolled back because its check fails, that
+// the reports have the reason, and that the release is refused from then on.
+func (u *upgradeOverSSH) rollsBack(p *pi) {
+	u.t.Helper()
+	upgrade := "pikeletd upgrade --plain-http " + u.at + ":1.4"
+	p.run(upgrade, "small 1.4 is good, and goes to slot b", "all of it reads back as it should",
+		"small 1.4, slot b (trial), root verified",
 		"release 1.4 is not well, and is left: after 10s: fan: the fan stands still", "small 1.2, slot a (committed), root verified")
 	p.prompt()
 	p.run("pikeletd status", "upgrade to 1.4 in slot b: left, after 10s: fan: the fan stands still")
-	p.run("pikeletd upgrade --plain-http "+at+":1.4", "release 1.4 failed on this node before", "say --again")
+	p.run(upgrade, "release 1.4 failed on this node before", "say --again")
 	p.works("grep -q 'MISSING fan .* the fan stands still' /var/lib/pikelet/state/report.txt")
 	p.off()
-	report, err := os.ReadFile(filepath.Join(dumpControl(t, card), slots.ReportFile))
-	if err != nil || !strings.Contains(string(report), "MISSING fan") || !strings.Contains(string(report), "ok      network") || !strings.Contains(string(report), "-- the kernel") {
-		t.Errorf("report.txt says (%v):\n%.600s", err, report)
+	if report := controlFile(u.t, u.card, slots.ReportFile); !containsAll(report, "MISSING fan", "ok      network", "-- the kernel") {
+		u.t.Errorf("report.txt holds\n%.600s", report)
 	}
 }

@@ -10,9 +10,9 @@ import (
 	"testing"
 )
 
-// TestEachGuestItsOwnAddress: guests in one network have hardware addresses of
+// TestGuestsHaveOwnHardwareAddresses: guests in one network have hardware addresses of
 // their own, whether they have a card or not.
-func TestEachGuestItsOwnAddress(t *testing.T) {
+func TestGuestsHaveOwnHardwareAddresses(t *testing.T) {
 	rom := &NetROM{MAC: net.HardwareAddr{0xd8, 0x3a, 0xdd, 1, 2, 3}}
 	for name, c := range map[string]struct {
 		o    Options
@@ -35,9 +35,9 @@ func TestEachGuestItsOwnAddress(t *testing.T) {
 	}
 }
 
-// TestCores: a guest has as many processors as are asked for, and its device tree
+// TestGuestHasRequestedCores: a guest has as many processors as are asked for, and its device tree
 // says so; a raspi3b has the four that it always has.
-func TestCores(t *testing.T) {
+func TestGuestHasRequestedCores(t *testing.T) {
 	if _, err := exec.LookPath(qemu); err != nil {
 		t.Fatalf("%v; apt-get install qemu-system-arm", err)
 	}

@@ -18,7 +18,7 @@ type Firmware struct {
 	// Filters are the sections of config.txt that are this board, such as
 	// pi3. All boards read [all].
 	Filters []string
-	// Bootcode says that the boot ROM wants bootcode.bin on the first FAT
+	// Bootcode means that the boot ROM wants bootcode.bin on the first FAT
 	// and start.elf in the slot, as on BCM2837.
 	Bootcode bool
 	// DTB is the device tree the board asks for by default; "" for none.
@@ -27,8 +27,8 @@ type Firmware struct {
 	// bootable. On by default in EEPROMs since 2025-08-13
 	// (docs/platform.md 2.4).
 	Walk bool
-	// Backup says that a copy of a slot's boot sector counts where the first
-	// sector is none. No Pi is known to look; a node must survive one that does.
+	// Backup means that a copy of a slot's boot sector is taken where the first
+	// sector is invalid. No Pi is known to look; a node must survive one that does.
 	Backup bool
 	// LineLimit is how much of a line of config.txt is read: 98 characters,
 	// 78 in old firmware.

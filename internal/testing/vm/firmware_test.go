@@ -80,7 +80,7 @@ const (
 	autobootOld = "boot_partition=2\n[tryboot]\nboot_partition=3\n"
 )
 
-func TestFirmwareWalksTheCardAsThePiDoes(t *testing.T) {
+func TestFirmwareChoosesPartition(t *testing.T) {
 	b := slotFiles("b")
 	full := map[int]map[string]string{1: {"autoboot.txt": autobootAB, "bootcode.bin": "x"}, 2: slotFiles("a"), 3: b}
 	with := func(n int, files map[string]string) map[int]map[string]string {

@@ -47,7 +47,7 @@ func gz(t *testing.T, s string) []byte {
 	return b.Bytes()
 }
 
-func TestPickSaysWhichMachineAndWhy(t *testing.T) {
+func TestPickMachine(t *testing.T) {
 	all := "\n" + strings.Join(virtNeeds, "=y\n") + "=y\n"
 	modular := strings.Replace(all, "CONFIG_VIRTIO_BLK=y", "CONFIG_VIRTIO_BLK=m", 1)
 	for what, c := range map[string]struct {
@@ -67,8 +67,8 @@ func TestPickSaysWhichMachineAndWhy(t *testing.T) {
 	}
 }
 
-// TestDtcReadsOurTrees gives edited trees to the device-tree compiler.
-func TestDtcReadsOurTrees(t *testing.T) {
+// TestDescribeIsReadableByDtc gives edited trees to the device-tree compiler.
+func TestDescribeIsReadableByDtc(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it needs dtc")
 	}

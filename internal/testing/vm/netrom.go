@@ -42,7 +42,6 @@ const (
 // netBoot is one such boot under way.
 type netBoot struct {
 	NetROM
-	ctx    context.Context
 	ip     net.IP
 	server net.IP
 	prefix string
@@ -57,10 +56,10 @@ var errNoFile = errors.New("file not found")
 
 // Boot does all of it and returns what the kernel gets.
 func (r NetROM) Boot(ctx context.Context) (*Handover, error) {
-	b := &netBoot{NetROM: r, ctx: ctx}
+	b := &netBoot{NetROM: r}
 	var s *Handover
 	err := InNamespace(r.Namespace, func() (err error) {
-		s, err = b.boot()
+		s, err = b.boot(ctx)
 		return err
 	})
 	if err != nil {
@@ -70,8 +69,8 @@ func (r NetROM) Boot(ctx context.Context) (*Handover, error) {
 	return s, nil
 }
 
-func (b *netBoot) boot() (*Handover, error) {
-	defer b.address("flush", "")
+func (b *netBoot) boot(ctx context.Context) (*Handover, error) {
+	defer b.address(ctx, "flush", "")
 	// probe decides whether names have the prefix; absent is what is asked for
 	// without a hope.
 	var probe string
@@ -81,7 +80,7 @@ func (b *netBoot) boot() (*Handover, error) {
 		b.board = Firmware{Filters: []string{"pi3"}, DTB: "bcm2710-rpi-3-b.dtb", LineLimit: 98}
 		probe, absent = "start.elf", []string{"dt-blob.bin", "recovery.elf", "armstub8-32.bin", "armstub8.bin"}
 		before, between = []string{"config.txt", "fixup.dat", "start.elf"}, []string{"config.txt"}
-		if err := b.dhcp(true); err != nil {
+		if err := b.dhcp(ctx, true); err != nil {
 			return nil, err
 		}
 		if _, err := b.get("bootcode.bin", 0); err != nil {
@@ -90,7 +89,7 @@ func (b *netBoot) boot() (*Handover, error) {
 		if _, err := b.get("bootsig.bin", 0); err == nil {
 			return nil, errors.New("there is a bootsig.bin")
 		}
-		b.address("flush", "")
+		b.address(ctx, "flush", "")
 	case "4":
 		b.board = Firmware{Filters: []string{"pi4"}, DTB: "bcm2711-rpi-4-b.dtb", LineLimit: 98}
 		probe, absent = "start4.elf", []string{"pieeprom.sig", "pieeprom.upd", "recover4.elf", "armstub8-gic.bin", "dt-blob.bin"}
@@ -101,7 +100,7 @@ func (b *netBoot) boot() (*Handover, error) {
 	default:
 		return nil, fmt.Errorf("there is no model %q", b.Model)
 	}
-	if err := b.dhcp(false); err != nil {
+	if err := b.dhcp(ctx, false); err != nil {
 		return nil, err
 	}
 	b.prefix = fmt.Sprintf("%08x/", b.Serial)
@@ -156,12 +155,12 @@ func (b *netBoot) block() int {
 
 // address sets or takes the address of the device, as the firmware's own stack
 // has it.
-func (b *netBoot) address(verb, cidr string) error {
+func (b *netBoot) address(ctx context.Context, verb, cidr string) error {
 	args := []string{"-4", "addr", verb, "dev", b.Device}
 	if cidr != "" {
 		args = []string{"-4", "addr", verb, cidr, "dev", b.Device}
 	}
-	if out, err := exec.CommandContext(b.ctx, "ip", args...).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(ctx, "ip", args...).CombinedOutput(); err != nil {
 		return fmt.Errorf("ip %s: %w: %s", strings.Join(args, " "), err, out)
 	}
 	return nil

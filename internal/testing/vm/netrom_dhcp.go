@@ -17,10 +17,10 @@ import (
 // listens is called when the machine hears the network and has not asked yet; it
 // may be nil.
 func (r NetROM) Address(ctx context.Context, listens func()) (net.IP, error) {
-	b := &netBoot{NetROM: r, ctx: ctx, listens: listens}
+	b := &netBoot{NetROM: r, listens: listens}
 	err := InNamespace(r.Namespace, func() error {
-		defer b.address("flush", "")
-		return b.dhcp(r.Model == "3" || r.Model == "3+")
+		defer b.address(ctx, "flush", "")
+		return b.dhcp(ctx, r.Model == "3" || r.Model == "3+")
 	})
 	if err != nil {
 		return nil, fmt.Errorf("Pi %s %08x: %w", r.Model, r.Serial, err)
@@ -78,8 +78,8 @@ type offer struct {
 	options map[byte][]byte
 }
 
-// parseOffer reads an answer to xid; ok is false for what is none. It is for mac,
-// or for anybody where mac is nil.
+// parseOffer reads an answer to xid; ok is false for anything else. The answer is
+// for mac, or for any machine where mac is nil.
 func parseOffer(b []byte, xid uint32, mac net.HardwareAddr) (o offer, ok bool) {
 	if len(b) < 241 || b[0] != 2 || binary.BigEndian.Uint32(b[4:]) != xid || mac != nil && !bytes.Equal(b[28:34], mac) {
 		return o, false
@@ -128,7 +128,7 @@ func (b *netBoot) boots(o offer, rom bool) net.IP {
 
 // dhcp gets an address and a server. rom is the Pi 3's, which takes an offer
 // and sends no request.
-func (b *netBoot) dhcp(rom bool) error {
+func (b *netBoot) dhcp(ctx context.Context, rom bool) error {
 	conn, err := dhcpSocket(b.Device)
 	if err != nil {
 		return err
@@ -160,7 +160,7 @@ func (b *netBoot) dhcp(rom bool) error {
 		return b.ip != nil && b.server != nil
 	}
 	for range tries {
-		if err := b.exchange(conn, b.message(1, xid, rom), xid, checked, again, take); err != nil {
+		if err := b.exchange(ctx, conn, b.message(1, xid, rom), xid, checked, again, take); err != nil {
 			return err
 		}
 		if b.ip != nil && b.server != nil {
@@ -176,7 +176,7 @@ func (b *netBoot) dhcp(rom bool) error {
 		more = append(append(more, 54, byte(len(id))), id...)
 		given := false
 		for range tries {
-			if err := b.exchange(conn, b.message(3, xid, rom, more...), xid, checked, again, func(o offer) bool {
+			if err := b.exchange(ctx, conn, b.message(3, xid, rom, more...), xid, checked, again, func(o offer) bool {
 				given = given || o.kind == 5 && o.ip.Equal(b.ip)
 				return given
 			}); err != nil {
@@ -192,21 +192,21 @@ func (b *netBoot) dhcp(rom bool) error {
 	}
 	mask := net.IPMask(lease.options[1])
 	ones, _ := mask.Size()
-	return b.address("add", fmt.Sprintf("%v/%d", b.ip, ones))
+	return b.address(ctx, "add", fmt.Sprintf("%v/%d", b.ip, ones))
 }
 
 // exchange sends a message and hands on what answers it, until take has enough
-// or time is up. Answers are for the hardware address checked, or for anybody
-// where that is nil.
-func (b *netBoot) exchange(conn *dhcpConn, out []byte, xid uint32, checked net.HardwareAddr, wait time.Duration,
-	take func(offer) bool) error {
+// or time is up. Answers are for the hardware address checked, or for any
+// machine where that is nil.
+func (b *netBoot) exchange(ctx context.Context, conn *dhcpConn, out []byte, xid uint32, checked net.HardwareAddr,
+	wait time.Duration, take func(offer) bool) error {
 	if !b.lost() {
 		if err := conn.send(out); err != nil {
 			return err
 		}
 	}
 	buf, deadline := make([]byte, 2048), time.Now().Add(wait)
-	for b.ctx.Err() == nil {
+	for ctx.Err() == nil {
 		m, err := conn.read(buf, deadline)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return nil
@@ -218,5 +218,5 @@ func (b *netBoot) exchange(conn *dhcpConn, out []byte, xid uint32, checked net.H
 			return nil
 		}
 	}
-	return b.ctx.Err()
+	return ctx.Err()
 }

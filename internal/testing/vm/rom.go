@@ -55,7 +55,7 @@ type romVolume struct {
 }
 
 // romOpen opens the volume of a partition. With backup a copy of the boot
-// sector counts where the first sector is none, as some readers do.
+// sector is taken where the first sector is invalid, as some readers do.
 func romOpen(card io.ReaderAt, n int, backup bool) (*romVolume, error) {
 	start, size, err := romPartition(card, n)
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -62,7 +63,7 @@ type Options struct {
 	Prepare func(card string) error
 
 	Console io.Writer    // sees everything the guest prints; may be nil
-	Log     func(string) // told what the firmware does; may be nil
+	Log     *slog.Logger // what the firmware does; may be nil
 }
 
 const defaultSerial = "1000000052617370"
@@ -105,7 +106,7 @@ func Start(ctx context.Context, o Options) (*Machine, error) {
 		o.Serial = defaultSerial
 	}
 	if o.Log == nil {
-		o.Log = func(string) {}
+		o.Log = slog.New(slog.DiscardHandler)
 	}
 	dir, err := os.MkdirTemp("", "pikelet-vm-")
 	if err != nil {
@@ -183,13 +184,13 @@ func (m *Machine) loop(ctx context.Context) error {
 }
 
 // once boots the card one time and reports whether the guest rebooted, and with
-// which words to the firmware.
+// what request to the firmware.
 func (m *Machine) once(ctx context.Context, req Request) (next Request, again bool, err error) {
 	mach, start, err := m.firmware(ctx, req)
 	if err != nil {
 		return next, false, fmt.Errorf("the firmware found nothing to boot: %w", err)
 	}
-	m.o.Log(fmt.Sprintf("firmware: partition %d, tryboot %v, machine %s", start.Partition, start.Tryboot, mach.name))
+	m.o.Log.Info("firmware starts the kernel", "machine", mach.name, "partition", start.Partition, "tryboot", start.Tryboot)
 	args, err := m.arguments(ctx, mach, start)
 	if err != nil {
 		return next, false, err
@@ -260,7 +261,7 @@ func (m *Machine) firmware(ctx context.Context, req Request) (machine, *Handover
 		return mach, start, err
 	}
 	chosen, why := pick(start)
-	m.o.Log(fmt.Sprintf("machine %s: %s", chosen.name, why))
+	m.o.Log.Info("chose a machine", "machine", chosen.name, "reason", why)
 	if chosen.name != mach.name {
 		mach = chosen
 		start, err = mach.firmware.Boot(f, req)
@@ -307,7 +308,7 @@ func (m *Machine) run(ctx context.Context, args []string, watchdog, from int) (s
 		err = cmd.Wait()
 	}
 	if st := cmd.ProcessState; st != nil {
-		m.o.Log(fmt.Sprintf("vm cpu: %.2f s", (st.UserTime() + st.SystemTime()).Seconds()))
+		m.o.Log.Info("QEMU ended", "cpu_seconds", (st.UserTime() + st.SystemTime()).Seconds())
 	}
 	m.mu.Lock()
 	m.writes, m.ofThis, m.control, m.pid = m.writes+m.ofThis, 0, nil, 0
@@ -353,7 +354,7 @@ func (m *Machine) guard(control *qmp, limit time.Duration, from int, stop <-chan
 			return
 		}
 		if passed >= limit {
-			m.o.Log("the watchdog that the firmware started resets the machine")
+			m.o.Log.Info("firmware's watchdog resets the machine")
 			control.reset() // a machine that has just ended needs none
 			return
 		}

@@ -26,7 +26,7 @@ func TestDiagramIsFresh(t *testing.T) {
 	}
 }
 
-func TestMistakesNameTheLine(t *testing.T) {
+func TestErrorsNameTheLine(t *testing.T) {
 	for source, want := range map[string]string{
 		"circle a":                                `line 1: unknown word "circle"`,
 		"lane x\nbox a one 0 title":               "line 2: invalid box",

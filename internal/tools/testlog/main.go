@@ -11,7 +11,7 @@
 // output that say how many CPU seconds each test took, and how many the whole
 // binary, its children included. Tests that run beside others in one process
 // can't be told apart that way; those that start virtual machines log what each
-// took, in lines like "vm cpu: 12.34 s", which are summed.
+// took, in lines like `msg="QEMU ended" cpu_seconds=12.34`, which are summed.
 package main
 
 import (

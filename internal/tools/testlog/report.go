@@ -26,7 +26,7 @@ var (
 	// cpuLine is what testlog exec adds, of a test or of a whole binary.
 	cpuLine = regexp.MustCompile(`^cpu: (?:(\S+) )?([0-9.]+) s$`)
 	// vmLine is what a test logs of a virtual machine that it ran.
-	vmLine = regexp.MustCompile(`(?:^|\s)vm cpu: ([0-9.]+) s$`)
+	vmLine = regexp.MustCompile(`msg="QEMU ended" cpu_seconds=([0-9.]+)$`)
 )
 
 // maxKept bounds the lines that are kept of a test, for when it fails.

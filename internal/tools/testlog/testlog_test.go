@@ -21,8 +21,8 @@ const run = `make: not an event
 {"Action":"output","Package":"a","Output":"cpu: TestOne 2.25 s\n"}
 {"Action":"run","Package":"a","Test":"TestVM"}
 {"Action":"run","Package":"a","Test":"TestVM/b"}
-{"Action":"output","Package":"a","Test":"TestVM/b","Output":"    vm_test.go:7: vm cpu: 10.50 s\n"}
-{"Action":"output","Package":"a","Test":"TestVM/b","Output":"    vm_test.go:7: vm cpu: 1.25 s\n"}
+{"Action":"output","Package":"a","Test":"TestVM/b","Output":"    level=INFO msg=\"QEMU ended\" cpu_seconds=10.5\n"}
+{"Action":"output","Package":"a","Test":"TestVM/b","Output":"    level=INFO msg=\"QEMU ended\" cpu_seconds=1.25\n"}
 {"Action":"pass","Package":"a","Test":"TestVM/b","Elapsed":8}
 {"Action":"pass","Package":"a","Test":"TestVM","Elapsed":9}
 {"Action":"output","Package":"a","Output":"PASS\n"}

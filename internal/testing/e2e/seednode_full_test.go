@@ -5,7 +5,7 @@ package e2e
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -31,12 +31,23 @@ func TestSeedNode(t *testing.T) {
 	}
 	digest := sha256.Sum256(b)
 	served := variant(t, servedBoards[0], servedBoards[1])
-	r, err := buildFilled(t, "small.yaml", t.TempDir(), []string{"slot-size: 40MiB", "slot-size: 160MiB\nlayers: [{folder: " + served.Artifact.Dir + ", to: srv/image}]\noverlays: [{name: seed-node, with: {release: " +
-		release + ", sha256: " + hex.EncodeToString(digest[:]) + ", image: /srv/image, options: --pool 10.77.0.50-10.77.0.99}}]"})
+	spec := fmt.Sprintf(`slot-size: 160MiB
+layers: [{folder: %s, to: srv/image}]
+overlays:
+- name: seed-node
+  with: {release: %s, sha256: %x, image: /srv/image, options: --pool 10.77.0.50-10.77.0.99}`, served.Artifact.Dir, release, digest)
+	r, err := buildFilled(t, "small.yaml", t.TempDir(), []string{"slot-size: 40MiB", spec})
 	if err != nil {
 		t.Fatal(err)
 	}
-	config := "hostname: seed\nnetwork: {interfaces: [{name: eth0, addresses: [10.77.0.2/24]}]}\nfiles:\n- path: /etc/pikelet/nodes.yaml\n  secret: true\n  content: |\n    nodes: [{serial: '00000005', hostname: attic}, {hostname: cellar}]\n"
+	const config = `hostname: seed
+network: {interfaces: [{name: eth0, addresses: [10.77.0.2/24]}]}
+files:
+- path: /etc/pikelet/nodes.yaml
+  secret: true
+  content: |
+    nodes: [{serial: '00000005', hostname: attic}, {hostname: cellar}]
+`
 	l := newLAN(t)
 	_, tap := l.pi("4", 0x52617370)
 	card := grown(t, r.Disk, config, 512)

@@ -122,7 +122,8 @@ volume: {on: iscsi, lun: 1%s}
 
 // counting is a loop in the guest that appends numbers to a file of the
 // volume, and says each as soon as the disk has it.
-const counting = `(i=$(wc -l < /var/lib/rancher/count 2>/dev/null || echo 0); while :; do i=$((i+1)); echo $i >> /var/lib/rancher/count && sync /var/lib/rancher/count && echo "synced:$i"; sleep 0.05; done) &`
+const counting = `(i=$(wc -l < /var/lib/rancher/count 2>/dev/null || echo 0); while :; do i=$((i+1)); ` +
+	`echo $i >> /var/lib/rancher/count && sync /var/lib/rancher/count && echo "synced:$i"; sleep 0.05; done) &`
 
 // lastSynced returns the last number the guest said it had on disk.
 func lastSynced(t *testing.T, console string) int {
@@ -178,7 +179,8 @@ func TestVolumeOnISCSI(t *testing.T) {
 	p.works(fmt.Sprintf("[ -b /dev/disk/by-path/ip-10.0.2.2:%d-iscsi-%s-lun-1 ] && df /var/lib/rancher | grep /dev/sda", n.port, targetName))
 	p.works("blkid /dev/sda | grep 'LABEL=\"attic\"' && dumpe2fs -h /dev/sda 2>/dev/null | grep 'features.* mmp'")
 	p.works("[ $(cat /sys/class/iscsi_session/session1/recovery_tmo) = 86400 ]")
-	p.works("rc-service -D iscsid stop && ls -d /sys/class/iscsi_session/session1 && echo still > /var/lib/rancher/there && sync /var/lib/rancher/there && rc-service -D iscsid start")
+	p.works("rc-service -D iscsid stop && ls -d /sys/class/iscsi_session/session1")
+	p.works("echo still > /var/lib/rancher/there && sync /var/lib/rancher/there && rc-service -D iscsid start")
 	p.run(counting, "synced:20\r")
 	p.Close() // the plug
 	done := lastSynced(t, p.Output())
@@ -192,7 +194,8 @@ func TestVolumeOnISCSI(t *testing.T) {
 	p.off()
 	t.Logf("a poweroff under writes took %.0f s", time.Since(start).Seconds())
 	head, err := exec.Command("dumpe2fs", "-h", n.disk).Output()
-	if err != nil || strings.Contains(string(head), "needs_recovery") || !strings.Contains(string(head), "Filesystem state:         clean") || strings.Contains(p.Output(), "giving them up") {
+	if err != nil || strings.Contains(string(head), "needs_recovery") ||
+		!strings.Contains(string(head), "Filesystem state:         clean") || strings.Contains(p.Output(), "giving them up") {
 		t.Errorf("the volume was not closed (%v):\n%s", err, head)
 	}
 	before, _, _ := strings.Cut(p.Output(), "Closing the volume")
@@ -221,14 +224,16 @@ func TestVolumeOnISCSI(t *testing.T) {
 	}
 }
 
-// TestDiscovery: a portal is asked which targets it has, and all are logged in
+// TestISCSIDiscovery: a portal is asked which targets it has, and all are logged in
 // to. What the target says its address is leads nowhere in this network, until
 // a way there is made in the guest; the daemon tries again by itself.
-func TestDiscovery(t *testing.T) {
+func TestISCSIDiscovery(t *testing.T) {
 	t.Parallel()
 	n := newNAS(t, 64)
 	card := cardOf(t, sharedBuild(t, "node.yaml"))
-	configure(t, card, fmt.Sprintf("hostname: attic\niscsi: {discovery: [{portal: '10.0.2.2:%d', chap: {user: attic, password: %s}}]}\n", n.port, chapPassword))
+	configure(t, card, fmt.Sprintf(`hostname: attic
+iscsi: {discovery: [{portal: '10.0.2.2:%d', chap: {user: attic, password: %s}}]}
+`, n.port, chapPassword))
 	p := boot(t, card)
 	p.prompt()
 	p.run("pikeletd status", fmt.Sprintf("iscsi   %s at 127.0.0.1:%d: logging in:", targetName, n.port))
@@ -237,10 +242,10 @@ func TestDiscovery(t *testing.T) {
 	p.run("pikeletd status", targetName+" LOGGED_IN /dev/sda")
 }
 
-// TestNASGoesAway: a target that is down keeps no node from starting; it is
+// TestNodeOutlivesItsNAS: a target that is down keeps no node from starting; it is
 // used as soon as it is there. When it goes away under writes for minutes,
 // the node neither reboots nor loses anything.
-func TestNASGoesAway(t *testing.T) {
+func TestNodeOutlivesItsNAS(t *testing.T) {
 	t.Parallel()
 	n := newNAS(t, 256)
 	n.stop()
@@ -277,4 +282,40 @@ func TestNASGoesAway(t *testing.T) {
 	if !strings.Contains(p.Output(), "giving them up") {
 		t.Error("the node did not say that it gave up the last writes")
 	}
+}
+
+// TestVolumeOnDisk: a USB or NVMe disk that is blank is formatted and used, on the
+// next boot too, and another blank one in its place is not; logs go to state where
+// the config says so.
+func TestVolumeOnDisk(t *testing.T) {
+	t.Parallel()
+	second := filepath.Join(t.TempDir(), "second.img")
+	if err := os.WriteFile(second, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	enlarge(t, second, 200)
+	with := func(o *vm.Options) { o.Second = second }
+	card := cardOf(t, sharedBuild(t, "node.yaml"))
+	configure(t, card, "hostname: attic\nlogs: state\nvolume: {on: disk, device: /dev/vdb, format: blank}\n")
+	p := boot(t, card, with)
+	p.prompt()
+	p.works("mount | grep '/dev/vdb on /var/lib/rancher type ext4' && mount | grep '/dev/vda4 on /var/log type ext4'")
+	p.works("echo kept > /var/lib/rancher/kept && echo line > /var/log/kept && blkid /dev/vdb | grep attic")
+	if !full.Tests {
+		p.off()
+		if out, err := exec.Command("debugfs", "-R", "cat /var/lib/rancher/kept", second).Output(); err != nil || string(out) != "kept\n" {
+			t.Errorf("the disk keeps %q (%v)", out, err)
+		}
+		another := filepath.Join(t.TempDir(), "another.img")
+		if err := os.WriteFile(another, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		enlarge(t, another, 200)
+		p = boot(t, card, func(o *vm.Options) { o.Second = another })
+		p.expect("/dev/vdb is blank, and is not formatted: this node had a volume there")
+		return // TestVolumeOnISCSI has the next boot of a volume
+	}
+	p.run("sync; reboot", "config from state")
+	p.prompt()
+	p.works("grep kept /var/lib/rancher/kept && grep line /var/log/kept")
 }

@@ -29,7 +29,7 @@ var (
 	bootStates  = flag.Int("boot-states", 1, "how many of them are booted")
 	crashSeed   = flag.Uint64("crash-seed", 0, "repeats an earlier choice of states; 0 takes one by chance")
 	crashState  = flag.Int("crash-state", -1, "with -crash-replay and -crash-seed: judge one state, by its number")
-	crashReplay = flag.String("crash-replay", "", "a folder with what an earlier run recorded")
+	crashReplay = flag.String("crash-replay", "", "a directory with what an earlier run recorded")
 )
 
 // recording is what was done to a card in a virtual Pi, and the card before.
@@ -71,8 +71,10 @@ func (r recording) run(t *testing.T) powercut.Run {
 		t.Fatal(err)
 	}
 	n := *crashStates
-	return powercut.Run{Base: base, Ops: ops, Parts: parts, Seed: r.random, Only: *crashState, Other: 2 * n,
-		Each: map[string]int{"commit": 60 * n, "mbr": 60 * n, "arm": 40 * n, "init": 40 * n, "control": 40 * n, "slot a": 30 * n, "slot b": 30 * n}}
+	each := map[string]int{
+		"commit": 60 * n, "mbr": 60 * n, "arm": 40 * n, "init": 40 * n, "control": 40 * n, "slot a": 30 * n, "slot b": 30 * n,
+	}
+	return powercut.Run{Base: base, Ops: ops, Parts: parts, Seed: r.random, Only: *crashState, Other: 2 * n, Each: each}
 }
 
 // judged judges all states of a run, and prints them by their phases.
@@ -110,7 +112,7 @@ func (r recording) keep(t *testing.T) string {
 	if r.dir == *crashReplay {
 		return r.dir
 	}
-	dir := filepath.Join("..", "..", "build", fmt.Sprintf("crash-%d", r.random))
+	dir := filepath.Join("..", "..", "..", "build", fmt.Sprintf("crash-%d", r.random))
 	if err := os.CopyFS(dir, os.DirFS(r.dir)); err != nil {
 		t.Log(err) // it may be there already
 	}
@@ -131,21 +133,17 @@ func newRecording(t *testing.T) (r recording, again bool) {
 	return r, false
 }
 
-// TestRecordedUpgrade records what a node does to its card from its first boot
+// TestRecordedUpgradeSurvivesPowerCuts records what a node does to its card from its first boot
 // to the commit of an upgrade: it takes and scrubs its config, grows and makes
 // state, takes the next release of its channel by itself, writes the other slot,
 // arms, tries and commits. At any moment of it a power cut leaves a card from
 // which every firmware starts a whole image; some of those cards are started.
 // Then registry, gateway and all of the network go away: a committed node says
 // so, and stays up.
-func TestRecordedUpgrade(t *testing.T) {
+func TestRecordedUpgradeSurvivesPowerCuts(t *testing.T) {
 	t.Parallel()
-	s, err := registrytest.Start("../../../build/tools/registry", t.TempDir(), registrytest.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.Stop)
-	channel := "health: {soak: 2s, deadline: 10m}\nchannel: 10.0.2.2" + s.Addr[strings.LastIndexByte(s.Addr, ':'):] + "/small:stable\n"
+	s, at := startRegistry(t)
+	channel := "health: {soak: 2s, deadline: 10m}\nchannel: " + at + ":stable\n"
 	first := variant(t, "console: root\n", "console: root\n"+channel)
 	second := variant(t, "release: \"1.2\"\n", "release: \"1.3\"\n"+channel)
 	r, again := newRecording(t)
@@ -154,13 +152,13 @@ func TestRecordedUpgrade(t *testing.T) {
 	}
 	run := r.run(t)
 	secret := seedOn(t, run.Base)
-	at, size, err := slots.ControlFile(run.Base, must(disk.ReadTable(run.Base)), slots.NodeFile)
+	config, size, err := slots.ControlFile(run.Base, must(disk.ReadTable(run.Base)), slots.NodeFile)
 	if err != nil {
 		t.Fatal(err)
 	}
 	last := -1
 	for i, o := range run.Ops {
-		if o.At >= at && o.At < at+size && o.Data != nil {
+		if o.At >= config && o.At < config+size && o.Data != nil {
 			last = i
 		}
 	}
@@ -250,8 +248,9 @@ func recordUpgrade(t *testing.T, r recording, s *registrytest.Server, first, sec
 	p := boot(t, r.card(), func(o *vm.Options) { o.Writes, o.Snapshot = r.writes(), true })
 	p.expect("looking for new releases: ") // the channel holds nothing yet
 	published(t, s, second.Artifact.Dir, "--channel", "stable")
-	p.expect("fetching a new release release=1.3 channel=10.0.2.2", "by a patch: ", "MB were written", "restarting into the trial of release 1.3",
-		"small 1.3, slot b (trial), root verified", "release 1.3 is committed: all checks held for 2s")
+	p.expect("fetching a new release release=1.3 channel=10.0.2.2", "by a patch: ", "MB were written",
+		"restarting into the trial of release 1.3", "small 1.3, slot b (trial), root verified",
+		"release 1.3 is committed: all checks held for 2s")
 	if strings.Contains(p.Output(), "it did not go") {
 		t.Error("the upgrade came in another way than by its patch")
 	}
@@ -266,12 +265,12 @@ func recordUpgrade(t *testing.T, r recording, s *registrytest.Server, first, sec
 	p.unplug()
 }
 
-// TestRecordedRescue records what is done to a card whose default slot is
+// TestRecordedRescueSurvivesPowerCuts records what is done to a card whose default slot is
 // damaged: /init writes why, and the other slot comes up as a rescue. At any
 // moment of it the firmware still starts what it started before, the slot that
 // is whole stays it, and what the records say is not lost. The image's file,
 // under a snapshot, is as it was.
-func TestRecordedRescue(t *testing.T) {
+func TestRecordedRescueSurvivesPowerCuts(t *testing.T) {
 	t.Parallel()
 	r, again := newRecording(t)
 	if !again {

@@ -6,8 +6,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net"
-	"os"
-	"regexp"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -23,7 +21,7 @@ import (
 )
 
 // discover is a DHCPDISCOVER as number i of a crowd sends it: a Pi with a serial,
-// a boot ROM without, a PC; or what is none: options that run over the end, a
+// a boot ROM without, a PC; or an invalid one: options that run over the end, a
 // message that is cut, and the largest that Ethernet carries.
 func discover(i uint32) []byte {
 	b := make([]byte, 240, 1472)
@@ -75,40 +73,33 @@ func (l *lan) flood(ctx context.Context, in string) func() uint32 {
 	return sent.Load
 }
 
-// TestBootUnderFlood: somebody in the network asks for addresses ten thousand
-// times a second, each time as another machine, and sends what is no message at
-// all; another opens connections, and reads nothing, and asks for files over TFTP that it never
-// acknowledges. The server's memory is bounded, and Pis of the oldest and the newest model boot.
-func TestBootUnderFlood(t *testing.T) {
-	r := variant(t, servedBoards[0], servedBoards[1])
-	l := newLAN(t)
-	s := l.serve(r.Artifact.Dir, "nodes: [{serial: '00000003', mac: 'd8:3a:dd:00:00:03'}, {serial: '00000004', mac: 'd8:3a:dd:00:00:04'}, {serial: '00000005', mac: 'd8:3a:dd:00:00:05'}]\n", "--pool", "10.77.0.50-10.77.0.200")
-	l.hostile(r.Manifest.BuildID, "10.77.0.68", 3, 4, 5)
-	ctx, stop := context.WithCancel(context.Background())
-	defer stop()
-	bad := l.joins()
-	l.in(bad, "ip", "addr", "add", "10.77.0.66/24", "dev", "eth0")
-	sent := l.flood(ctx, l.joins())
-	root, _ := r.Manifest.File(image.RootFile)
-	ask := bootapi.Request{Kind: bootapi.Blob, Digest: root.Digest, Machine: bootapi.Machine{Serial: "00000004", MAC: "d8:3a:dd:00:00:04", Build: r.Manifest.BuildID}}
+// hold opens connections to the server from a namespace and keeps them until the
+// test ends: 500 that request a file over HTTP and read nothing, and 500 that ask
+// for files over TFTP, some with invalid packets, and acknowledge nothing.
+func (l *lan) hold(from, path string) {
+	l.t.Helper()
+	packets := []string{
+		"\x00\x0100000004/vmlinuz\x00octet\x00", "\x00\x0100000004/../../../etc/passwd\x00octet\x00",
+		"\x00\x01" + strings.Repeat("x", 1400), "\x00\x03",
+	}
 	var held []net.Conn
-	defer func() {
+	l.t.Cleanup(func() {
 		for _, c := range held {
 			c.Close()
 		}
-	}()
-	err := vm.InNamespace(bad, func() error {
+	})
+	err := vm.InNamespace(from, func() error {
 		for range 500 {
-			// It is hung up on soon.
+			// The server hangs up soon.
 			if web, err := net.DialTimeout("tcp4", "10.77.0.1:8069", time.Second); err == nil {
-				fmt.Fprintf(web, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", ask.Encode())
+				fmt.Fprintf(web, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", path)
 				held = append(held, web)
 			}
 			files, err := net.Dial("udp4", "10.77.0.1:69")
 			if err != nil {
 				return err
 			}
-			for _, packet := range []string{"\x00\x0100000004/vmlinuz\x00octet\x00", "\x00\x0100000004/../../../etc/passwd\x00octet\x00", "\x00\x01" + strings.Repeat("x", 1400), "\x00\x03"} {
+			for _, packet := range packets {
 				files.Write([]byte(packet))
 			}
 			held = append(held, files)
@@ -116,8 +107,32 @@ func TestBootUnderFlood(t *testing.T) {
 		return nil
 	})
 	if err != nil {
-		t.Fatal(err)
+		l.t.Fatal(err)
 	}
+}
+
+// TestNetbootUnderFlood: one machine in the network asks for addresses ten thousand
+// times a second, each time as another machine, and sends invalid messages; another
+// holds connections open. The server's memory is bounded, and Pis of the oldest and
+// the newest model boot.
+func TestNetbootUnderFlood(t *testing.T) {
+	r := variant(t, servedBoards[0], servedBoards[1])
+	l := newLAN(t)
+	s := l.serve(r.Artifact.Dir, `nodes:
+- {serial: '00000003', mac: 'd8:3a:dd:00:00:03'}
+- {serial: '00000004', mac: 'd8:3a:dd:00:00:04'}
+- {serial: '00000005', mac: 'd8:3a:dd:00:00:05'}
+`, "--pool", "10.77.0.50-10.77.0.200")
+	l.hostile(r.Manifest.BuildID, "10.77.0.68", 3, 4, 5)
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	bad := l.joins()
+	l.in(bad, "ip", "addr", "add", "10.77.0.66/24", "dev", "eth0")
+	sent := l.flood(ctx, l.joins())
+	root, _ := r.Manifest.File(image.RootFile)
+	machine := bootapi.Machine{Serial: "00000004", MAC: "d8:3a:dd:00:00:04", Build: r.Manifest.BuildID}
+	ask := bootapi.Request{Kind: bootapi.Blob, Digest: root.Digest, Machine: machine}
+	l.hold(bad, ask.Encode())
 	for _, model := range []string{"3", "5"} {
 		serial, _ := strconv.Atoi(model)
 		rom, _ := l.pi(model, uint32(serial))
@@ -129,8 +144,10 @@ func TestBootUnderFlood(t *testing.T) {
 	// Its /init has the root, from an address of its own.
 	good := l.joins()
 	l.in(good, "ip", "addr", "add", "10.77.0.67/24", "dev", "eth0")
-	if out, err := l.Command(good, "curl", "-sSf", "--speed-limit", "1", "--speed-time", "60", "-o", "/dev/null", "-w", "%{size_download}", "http://10.77.0.1:8069"+ask.Encode()).Output(); err != nil || string(out) != fmt.Sprint(root.Size) {
-		t.Errorf("%s bytes of the root, %v", out, err)
+	out, err := l.Command(good, "curl", "-sSf", "--speed-limit", "1", "--speed-time", "60", "-o", "/dev/null",
+		"-w", "%{size_download}", "http://10.77.0.1:8069"+ask.Encode()).Output()
+	if err != nil || string(out) != fmt.Sprint(root.Size) {
+		t.Errorf("curl fetched %s bytes of the root, want %d (%v)", out, root.Size, err)
 	}
 	s.untouched(t)
 	n := sent()
@@ -146,22 +163,4 @@ func TestBootUnderFlood(t *testing.T) {
 	if lines := strings.Count(s.said(), "\n"); lines > 5000 {
 		t.Errorf("it said %d lines", lines)
 	}
-}
-
-// peak is the most memory a server had, MiB.
-func (s *server) peak() int {
-	s.t.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	found := regexp.MustCompile(`VmHWM:\s+(\d+) kB`).FindSubmatch(b)
-	if found == nil {
-		s.t.Fatalf("no VmHWM in %s", b)
-	}
-	kib, err := strconv.Atoi(string(found[1]))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return kib / 1024
 }
