@@ -216,11 +216,11 @@ func TestOverlayK3s(t *testing.T) {
 	build("overlays: [k3s]\n", 1, "overlay k3s: no repository of the spec has k3s. Alpine has k3s in its community repository")
 	write(t, dir+"/k3s-arm64", "no release at all", 0o644)
 	wrong := strings.Repeat("0", 64)
-	build("overlays: [{name: k3s, with: {release: k3s-arm64, sha256: '"+wrong+"'}}]\n", 1, "its sha256 is ")
+	build("overlays: [{name: k3s, with: {release: k3s-arm64, sha256: '"+wrong+"'}}]\n", 1, "sha256 mismatch: got ")
 	const right = "ee7c57888717376fbea01debc7344c633ce68bb294e168a61b021689913fad8b"
 	build("overlays: [{name: k3s, with: {release: k3s-arm64, sha256: '"+right+"'}}]\n", 1,
-		"there is no archive in it, as there is in a release of k3s")
-	build("overlays: [{name: k3s, with: {release: k3s-arm64}}]\n", 1, "has no sha256 of 64 hexadecimal digits: what is fetched is pinned")
+		"no archive found in it, as there is in a release of k3s")
+	build("overlays: [{name: k3s, with: {release: k3s-arm64}}]\n", 1, "has no sha256 of 64 hexadecimal digits, which pins what is fetched")
 	build("overlays: [wifi]\n", 0, "out/disk.img")
 	// Alpine's package, here from a repository made for it.
 	shelf := newShelf(t)

@@ -219,13 +219,13 @@ func TestRegistryMistakes(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{"publish", "nowhere"}, "nowhere is not a registry's reference"},
+		{[]string{"publish", "nowhere"}, "is not a registry's reference"},
 		{[]string{"publish", closed + "/x", "--image", "nothing"}, "nothing"},
 		{[]string{"publish", closed + "/x", "--image", "one", "--retry-after", "1ms"}, "connection refused"},
 		{[]string{"publish", closed + "/UPPER", "--image", "one"}, "reading the reference"},
 		{[]string{"publish", closed + "/x", "--image", "one", "--ca", "no.pem"}, "holds no PEM certificate"},
 		{[]string{"publish", closed + "/x", "--image", "one", "--sign-key", "ci.pub"}, "got a public key, want a private key"},
-		{[]string{"publish", "one/artifact"}, "one/artifact is not a registry's reference"},
+		{[]string{"publish", "one/artifact"}, "is not a registry's reference"},
 		{[]string{"pull", "one", "--as", "cake"}, "want files, layout, archive or disk"},
 		{[]string{"sign", "one"}, `required flag(s) "sign-key" not set`},
 		{[]string{"keygen", "-o", "ci"}, "ci.key: file already exists"},

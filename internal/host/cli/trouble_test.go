@@ -217,9 +217,9 @@ func refuseChangedContent(t *testing.T, dir string, p *proxy, repo string, flags
 	}
 	root := strings.TrimPrefix(filepath.Base(rootBlob(t, dir+"/one")), "sha256:")
 	refuse("a flipped byte", change("/blobs/sha256:"+root, func(b []byte) []byte { b[len(b)/2] ^= 1; return b }),
-		"digest mismatch")
+		"digest mismatch: got ")
 	refuse("another blob", change("/blobs/sha256:"+root, func(b []byte) []byte { return bytes.Repeat([]byte("x"), len(b)) }),
-		"digest mismatch")
+		"digest mismatch: got ")
 	refuse("a page of HTML", change("/manifests/1.0", func([]byte) []byte { return []byte("<html>") }), "reading an OCI manifest")
 	refuse("another manifest", change("/manifests/sha256:", func(b []byte) []byte { return append(b, ' ') }), "was asked for")
 	refuse("a manifest without end", change("/manifests/1.0", func(b []byte) []byte { return append(b, make([]byte, 8<<20)...) }),

@@ -8,11 +8,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/pikelet-os/pikelet/builder"
-	"github.com/pikelet-os/pikelet/builder/fetch"
 	"github.com/pikelet-os/pikelet/builder/lock"
 	"github.com/pikelet-os/pikelet/builder/spec"
 )
@@ -74,32 +72,11 @@ func watched(o buildOptions) []string {
 	if err != nil {
 		return files
 	}
-	for _, r := range img.Repositories {
-		if !fetch.IsRemote(r.URL) {
-			files = append(files, filepath.Join(img.Path(r.URL), builder.Arch, "APKINDEX.tar.gz"))
-		}
-		for _, k := range r.Keys {
-			files = append(files, img.Path(k))
-		}
-	}
-	for _, l := range img.Layers {
-		for _, name := range []string{l.Folder, l.Tar, strings.TrimPrefix(l.OCI, "oci:")} {
-			if name != "" {
-				files = append(files, img.Path(name))
-			}
-		}
-	}
-	for _, l := range img.Overlays {
-		files = append(files, img.Path(l.Name))
-	}
-	for _, k := range img.Keys {
-		files = append(files, img.Path(k))
-	}
-	return files
+	return append(files, builder.LocalInputs(img)...)
 }
 
 // look hashes the metadata of files, and of all files in directories, without
-// reading them. A file that does not exist counts, too.
+// reading them. A missing file is part of the hash as well.
 func look(files []string) [sha256.Size]byte {
 	h := sha256.New()
 	for _, root := range files {

@@ -162,7 +162,7 @@ nodes:
 		"a serial without address":  {bootserver.Machine{Serial: "00000005", MAC: wrong}, true, "hostname: five", "a.test/all"},
 	} {
 		for _, unlisted := range []bool{false, true} {
-			r, err := newRoster(t, rosterInventory, unlisted)
+			r, err := newRoster(t, inventory, unlisted)
 			if err != nil {
 				t.Fatal(err)
 			}
