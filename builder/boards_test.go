@@ -41,7 +41,7 @@ func treeOf(t *testing.T, files map[string]string) *layers.Tree {
 	return tree
 }
 
-func TestBoardsSayWhatIsMissing(t *testing.T) {
+func TestMissingBoardFiles(t *testing.T) {
 	k := &kernel{Package: "linux-rpi", Image: "boot/vmlinuz-rpi"}
 	all := map[string]string{"boot/bcm2710-rpi-3-b.dtb": "dtb", "boot/start.elf": "gpu", "boot/fixup.dat": "fix",
 		"boot/bootcode.bin": "…tryboot_a_b…"}

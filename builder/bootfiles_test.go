@@ -2,6 +2,7 @@ package builder
 
 import (
 	"bytes"
+	"flag"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +13,8 @@ import (
 	"github.com/pikelet-os/pikelet/builder/spec"
 	"github.com/pikelet-os/pikelet/layers/kmod"
 )
+
+var update = flag.Bool("update", false, "write the golden files")
 
 func boardsNamed(t *testing.T, names ...string) []boards.Board {
 	t.Helper()
@@ -31,6 +34,11 @@ func TestConfigTxtGolden(t *testing.T) {
 	got, err := configTxt(img, boardsNamed(t, "rpi3", "rpi4", "rpi5", "vm"), map[string][]byte{"overlays/rpi-poe.dtbo": {1}})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if *update {
+		if err := os.WriteFile("testdata/config.txt", got, 0o644); err != nil {
+			t.Fatal(err)
+		}
 	}
 	want, err := os.ReadFile("testdata/config.txt")
 	if err != nil || !bytes.Equal(got, want) {

@@ -65,10 +65,10 @@ var scriptCases = map[string]struct{ script, made, doubt string }{
 	"line in a field":   {"adduser -S -g 'x\nroot2:x:0:0::/:/bin/sh' a\n", "", "fits into no field"},
 }
 
-// TestWhatScriptsDo: a script's accounts are made where a shell surely makes
+// TestScriptAccounts: a script's accounts are made where a shell surely makes
 // them, and nowhere else. What is uncertain is a warning at most
 // (chainguard-dev/apko#566).
-func TestWhatScriptsDo(t *testing.T) {
+func TestScriptAccounts(t *testing.T) {
 	for what, c := range scriptCases {
 		a := readAccounts(rootWith(t), nil, time.Unix(0, 0))
 		doubt, err := a.follow(c.script)
@@ -97,9 +97,9 @@ func TestWhatScriptsDo(t *testing.T) {
 	}
 }
 
-// TestFixedNumberMeetsMadeOne: where a script's own number is the one that was
+// TestFixedNumberClashesWithHashedOne: where a script's own number is the one that was
 // made of another name, the error says which of them to pin.
-func TestFixedNumberMeetsMadeOne(t *testing.T) {
+func TestFixedNumberClashesWithHashedOne(t *testing.T) {
 	a := readAccounts(rootWith(t), nil, time.Unix(0, 0))
 	if err := a.addGroup("one", ""); err != nil {
 		t.Fatal(err)

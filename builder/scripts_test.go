@@ -99,8 +99,8 @@ func TestAccountNumbersDoNotDependOnOthers(t *testing.T) {
 	}
 }
 
-// TestOwnersAPersonNames: an account's name, a number, or an error.
-func TestOwnersAPersonNames(t *testing.T) {
+// TestNamedOwners: an account's name, a number, or an error.
+func TestNamedOwners(t *testing.T) {
 	for owner, want := range map[string]int{"root": 0, "1234": 1234, "no-such-user": -1} {
 		tree := rootWith(t)
 		h := tar.Header{Name: "etc/x", Mode: 0o644, Uid: 7, Uname: owner, Gname: "shadow"}

@@ -30,7 +30,7 @@ func (f *failing) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-func TestStreamReachesAll(t *testing.T) {
+func TestStreamFeedsAllTakers(t *testing.T) {
 	data := make([]byte, 9*chunkSize+777)
 	rnd := rand.New(rand.NewSource(6))
 	rnd.Read(data)
@@ -52,7 +52,7 @@ func TestStreamReachesAll(t *testing.T) {
 	}
 }
 
-func TestStreamFails(t *testing.T) {
+func TestStreamReportsErrors(t *testing.T) {
 	var all bytes.Buffer
 	s := newStream(t.Context(), &all, &failing{left: 2 * chunkSize})
 	for range 20 { // goes on, and ends

@@ -212,7 +212,7 @@ func applyFolder(t *testing.T, tree *Tree, f *Dir, to string, rules []Rule) erro
 	return p.Apply(tree)
 }
 
-func TestFolderRules(t *testing.T) {
+func TestDirectoryRules(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"etc/secret/key", "etc/secret/deep/er", "bin/run"} {
 		os.MkdirAll(filepath.Join(dir, filepath.Dir(name)), 0o755)

@@ -150,9 +150,9 @@ func TestControlCharactersAreRefused(t *testing.T) {
 	}
 }
 
-// TestNumbersFit: owners, times and device numbers are what a root can hold,
+// TestOwnersAndDevicesAreBounded: owners, times and device numbers are what a root can hold,
 // and tree.txt says what the root says (plougher/squashfs-tools#315).
-func TestNumbersFit(t *testing.T) {
+func TestOwnersAndDevicesAreBounded(t *testing.T) {
 	const most = 1<<32 - 2
 	for what, h := range map[string]tar.Header{
 		"user":           {Uid: 1 << 32},

@@ -103,7 +103,7 @@ func TestPathsStayInside(t *testing.T) {
 	}
 }
 
-func TestFolderLayer(t *testing.T) {
+func TestDirectoryLayer(t *testing.T) {
 	dir := t.TempDir()
 	for name, mode := range map[string]os.FileMode{"etc/secret": 0o600, "bin/run": 0o700} {
 		os.MkdirAll(filepath.Join(dir, filepath.Dir(name)), 0o700)

@@ -34,7 +34,7 @@ parameters:
   path: {description: the export, default: /srv}
 `
 
-func TestFolderOverlay(t *testing.T) {
+func TestDirectoryOverlay(t *testing.T) {
 	dir := folder(t, map[string]string{"overlay.yaml": full, "files/etc/nfs.conf.tmpl": "{{.server}}:{{.path}}\n",
 		"files/etc/raw":           "{{.server}}",
 		"manifests/nfs.yaml.tmpl": "server: {{.server}}\n"})
@@ -173,9 +173,9 @@ func TestMetalLB(t *testing.T) {
 	}
 }
 
-// TestDigestsAsPagesWriteThem: a digest is taken as PowerShell and GitHub write
+// TestDigestForms: a digest is taken as PowerShell and GitHub write
 // it, and the overlay is the same.
-func TestDigestsAsPagesWriteThem(t *testing.T) {
+func TestDigestForms(t *testing.T) {
 	const digest = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 	var first string
 	for _, d := range []string{digest, strings.ToUpper(digest), "sha256:" + digest, "SHA256:" + strings.ToUpper(digest)} {

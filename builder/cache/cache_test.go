@@ -59,7 +59,7 @@ func TestPruneKeepsWhatWasUsed(t *testing.T) {
 	}
 }
 
-func TestPruneWaitsForNobody(t *testing.T) {
+func TestPruneOfABusyCache(t *testing.T) {
 	c := &Cache{Dir: t.TempDir(), Now: start}
 	put(t, c, Made, "x", "0123456789")
 	first, second := c.Hold(), c.Hold() // two builds at once
@@ -73,7 +73,7 @@ func TestPruneWaitsForNobody(t *testing.T) {
 	}
 }
 
-func TestPruneOfNothing(t *testing.T) {
+func TestPruneOfAnEmptyCache(t *testing.T) {
 	c := &Cache{Dir: filepath.Join(t.TempDir(), "none"), Now: start}
 	if p, err := c.Prune(0); err != nil || p != (Pruned{}) {
 		t.Errorf("%+v, %v", p, err)

@@ -179,8 +179,8 @@ func TestCancelledDownloads(t *testing.T) {
 	}
 }
 
-// TestSilentMirror: a mirror that does not answer, or stops sending, is given up.
-func TestSilentMirror(t *testing.T) {
+// TestStalledDownloadTimesOut: a mirror that does not answer, or stops sending, is given up.
+func TestStalledDownloadTimesOut(t *testing.T) {
 	wait := func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 	half := func(w http.ResponseWriter, r *http.Request) {
 		w.Write([]byte("half"))
@@ -197,9 +197,9 @@ func TestSilentMirror(t *testing.T) {
 	}
 }
 
-// TestMirrorsThatSayGzip: a mirror that calls .gz files gzip-encoded
+// TestContentEncodingGzip: a mirror that calls .gz files gzip-encoded
 // (bazelbuild/bazel#11686) sends the files as they are.
-func TestMirrorsThatSayGzip(t *testing.T) {
+func TestContentEncodingGzip(t *testing.T) {
 	var index bytes.Buffer
 	z := gzip.NewWriter(&index)
 	z.Write([]byte("APKINDEX"))
@@ -214,8 +214,8 @@ func TestMirrorsThatSayGzip(t *testing.T) {
 	}
 }
 
-// TestWebPages: a page of HTML in place of a file is called one.
-func TestWebPages(t *testing.T) {
+// TestHTMLInsteadOfAFile: a page of HTML in place of a file is called one.
+func TestHTMLInsteadOfAFile(t *testing.T) {
 	page := []byte("\n<!DOCTYPE html><html><body>Please sign in to the hotel network</body></html>")
 	m := newMirror(t, whole(page, `"1"`))
 	c := hasty(t)

@@ -135,7 +135,7 @@ func TestDecodeRefuses(t *testing.T) {
 	}
 }
 
-func TestSaveIsWholeOrNot(t *testing.T) {
+func TestSaveIsAtomic(t *testing.T) {
 	spec := filepath.Join(t.TempDir(), "image.yaml")
 	if f, err := Load(spec); f != nil || err != nil {
 		t.Errorf("no lock: %v, %v", f, err)

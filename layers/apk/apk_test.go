@@ -217,9 +217,9 @@ func TestParseIndexRefuses(t *testing.T) {
 	}
 }
 
-// TestRecordsOfTheFuture: a record with an upper-case field that is not known
+// TestRecordsWithUnknownFieldsAreSkipped: a record with an upper-case field that is not known
 // is passed over, wherever the field stands, and the others are read.
-func TestRecordsOfTheFuture(t *testing.T) {
+func TestRecordsWithUnknownFieldsAreSkipped(t *testing.T) {
 	list, notes, err := parseIndex([]byte("C:Q1\nP:a\nX:new\nV:1\n\nC:Q1\nP:b\nV:1\nz:future\n\nX:new\nC:Q1\nP:c\nV:2\n"))
 	if err != nil || len(list) != 1 || list[0].Name != "b" {
 		t.Errorf("%v, %v", list, err)

@@ -54,7 +54,7 @@ func TestSolve(t *testing.T) {
 	}
 }
 
-func TestSolveSaysWhyNot(t *testing.T) {
+func TestSolveExplainsFailures(t *testing.T) {
 	for what, c := range map[string][3]string{
 		"missing":         {"a", "a 1|b\nb 1|ghost", "no package ghost, needed by b, needed by a"},
 		"version":         {"a", "a 1|b>2\nb 1", "no version of b>2 fits; the repositories have 1, needed by a"},

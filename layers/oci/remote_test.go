@@ -19,9 +19,9 @@ import (
 	"github.com/pikelet-os/pikelet/internal/shared/hint"
 )
 
-// TestNothingWithoutTLS: a registry at an address that looks local hears
+// TestPlainHTTPIsRefused: a registry at an address that looks local hears
 // nothing without TLS, unless the reference says so.
-func TestNothingWithoutTLS(t *testing.T) {
+func TestPlainHTTPIsRefused(t *testing.T) {
 	heard, user := 0, ""
 	handler := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

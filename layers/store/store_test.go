@@ -45,8 +45,8 @@ func samples() [][]byte {
 	return append(list, append(make([]byte, 2*block), "end"...))
 }
 
-// TestContentsComeBack puts everything at once from several goroutines.
-func TestContentsComeBack(t *testing.T) {
+// TestContentsRoundTrip puts everything at once from several goroutines.
+func TestContentsRoundTrip(t *testing.T) {
 	f := newFile(t, 1<<30)
 	list := samples()
 	got := make([]*Content, len(list))
@@ -82,8 +82,8 @@ func TestContentsComeBack(t *testing.T) {
 	}
 }
 
-// TestHolesTakeNoPlace keeps a file on disk that is nearly all hole.
-func TestHolesTakeNoPlace(t *testing.T) {
+// TestHolesAreNotStored keeps a file on disk that is nearly all hole.
+func TestHolesAreNotStored(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "sparse")
 	if err := os.WriteFile(name, []byte("begin"), 0o600); err != nil {
 		t.Fatal(err)
@@ -156,9 +156,9 @@ func TestBudget(t *testing.T) {
 	}
 }
 
-// TestRotIsFound changes every part of what is kept: no reader gets other bytes
+// TestDamagedBlocksAreFound changes every part of what is kept: no reader gets other bytes
 // than were put.
-func TestRotIsFound(t *testing.T) {
+func TestDamagedBlocksAreFound(t *testing.T) {
 	f := newFile(t, 1<<30)
 	b := bytes.Repeat([]byte("what is kept for years rots. "), 30_000)
 	c, err := f.Put(bytes.NewReader(b), int64(len(b)))
@@ -181,8 +181,8 @@ func TestRotIsFound(t *testing.T) {
 	}
 }
 
-// TestWritesThatFail: a full disk is an error for who puts, waits and reads.
-func TestWritesThatFail(t *testing.T) {
+// TestWriteErrors: a full disk is an error for who puts, waits and reads.
+func TestWriteErrors(t *testing.T) {
 	f := newFile(t, 1<<30)
 	f.f.Close()
 	noise := make([]byte, 1<<20)
