@@ -53,7 +53,7 @@ func TestFlippedByteInSlotBootsRescue(t *testing.T) {
 }
 
 // TestCmdlineOfOtherSlotBootsRescue: slot a says it is b. The firmware knows better, and
-// nothing goes round in circles.
+// nothing loops.
 func TestCmdlineOfOtherSlotBootsRescue(t *testing.T) {
 	t.Parallel()
 	card := newCard(t)

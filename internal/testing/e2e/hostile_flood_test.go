@@ -160,7 +160,7 @@ func TestNetbootUnderFlood(t *testing.T) {
 	} else {
 		t.Logf("the server had %d MiB at most", peak)
 	}
-	if lines := strings.Count(s.said(), "\n"); lines > 5000 {
+	if lines := strings.Count(s.output(), "\n"); lines > 5000 {
 		t.Errorf("it said %d lines", lines)
 	}
 }

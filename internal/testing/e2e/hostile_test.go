@@ -96,7 +96,7 @@ func speakFor(serial uint32, build string) {
 // release counts as unhealthy for what that machine reported.
 func (s *server) untouched(t *testing.T) {
 	t.Helper()
-	for _, line := range strings.Split(s.said(), "\n") {
+	for _, line := range strings.Split(s.output(), "\n") {
 		if strings.Contains(line, "sent a node config") && strings.Contains(line, "mac="+hostileMAC.String()) {
 			t.Errorf("the hostile machine had a config: %s", line)
 		}
@@ -111,7 +111,7 @@ func (s *server) untouched(t *testing.T) {
 			t.Fatal(err)
 		}
 		if strings.Contains(string(b), "bad:") {
-			t.Errorf("a release is held to be unwell: %s: %s", name, b)
+			t.Errorf("a release is held to be unhealthy: %s: %s", name, b)
 		}
 	}
 }

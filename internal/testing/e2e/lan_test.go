@@ -114,7 +114,7 @@ func (l *lan) router(lines string) {
 		cmd.Process.Kill()
 		cmd.Wait()
 		if l.t.Failed() {
-			l.t.Logf("dnsmasq said:\n%s", said.String())
+			l.t.Logf("dnsmasq logged:\n%s", said.String())
 		}
 	})
 }
@@ -135,21 +135,21 @@ func (s *server) Write(b []byte) (int, error) {
 	return s.out.Write(b)
 }
 
-func (s *server) said() string {
+func (s *server) output() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.out.String()
 }
 
-// says waits for text in what the server prints.
-func (s *server) says(text string) {
+// expect waits for text in what the server prints.
+func (s *server) expect(text string) {
 	s.t.Helper()
 	for start := time.Now(); time.Since(start) < tooLong; time.Sleep(20 * time.Millisecond) {
-		if strings.Contains(s.said(), text) {
+		if strings.Contains(s.output(), text) {
 			return
 		}
 	}
-	s.t.Fatalf("the server did not say %q", text)
+	s.t.Fatalf("the server did not print %q", text)
 }
 
 func (s *server) stop() {
@@ -175,10 +175,10 @@ func (l *lan) serve(image, nodes string, more ...string) *server {
 	l.t.Cleanup(func() {
 		s.stop()
 		if l.t.Failed() {
-			l.t.Logf("the server said:\n%s", s.said())
+			l.t.Logf("the server printed:\n%s", s.output())
 		}
 	})
-	s.says("serving ")
+	s.expect("serving ")
 	return s
 }
 

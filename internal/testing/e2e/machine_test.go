@@ -50,7 +50,7 @@ func boot(t *testing.T, card string, change ...func(*vm.Options)) *pi {
 	t.Cleanup(func() {
 		m.Close()
 		if t.Failed() {
-			t.Logf("the console said:\n%s", m.Output())
+			t.Logf("the console shows:\n%s", m.Output())
 		}
 	})
 	return p

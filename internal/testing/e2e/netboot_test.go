@@ -86,7 +86,7 @@ func TestNetbootFollowsReleases(t *testing.T) {
 	p.prompt()
 	p.run("pikeletd status", "started without a card, by the boot server 10.77.0.1:8069")
 	p.works("until ip -4 addr show dev eth0 | grep -q 10.77.0.; do sleep 1; done")
-	s.says("stage=healthy")
+	s.expect("stage=healthy")
 	release("1.3", "10s", "layers: [{folder: "+failingCheck(t)+"}]\n")
 	p.expect("restarting into the release of the boot server release=1.3", "small 1.3, slot net",
 		"this release is not well here: after 10s: fan: the fan stands still",
@@ -156,7 +156,7 @@ func TestEveryModelNetboots(t *testing.T) {
 			}
 		})
 	}
-	s.says("client=10.77.0.20 file=00000004/")
+	s.expect("client=10.77.0.20 file=00000004/")
 	// With dnsmasq as what names the server, in its own way.
 	t.Run("dnsmasq names the server", func(t *testing.T) { dnsmasqNamesIt(t, r.Artifact.Dir) })
 	// A stock client gets an address, keeps it, and is told what it needs.
@@ -201,7 +201,7 @@ func unlistedPiIsAdopted(t *testing.T, l *lan, s *server, build string) {
 	if err := <-booted; err != nil {
 		t.Error(err)
 	}
-	s.says("msg=\"adopted a machine\" serial=000000ff")
+	s.expect("msg=\"adopted a machine\" serial=000000ff")
 	b, err := os.ReadFile(filepath.Join(s.state, "adopted/000000ff.yaml"))
 	if err != nil || !strings.Contains(string(b), rom.MAC.String()) {
 		t.Errorf("adopted is (%v) %s", err, b)

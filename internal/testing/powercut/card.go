@@ -8,6 +8,7 @@ package powercut
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/maphash"
 	"io"
@@ -221,7 +222,7 @@ func ReadLog(r io.ReaderAt) ([]Op, error) {
 	}
 	le := binary.LittleEndian
 	if le.Uint64(head) != logMagic || le.Uint64(head[8:]) != 1 {
-		return nil, fmt.Errorf("reading a log of writes: it is none")
+		return nil, errors.New("reading a log of writes: invalid magic or version")
 	}
 	entries, sector := le.Uint64(head[16:]), int64(le.Uint32(head[24:]))
 	if sector < SectorSize || sector > 4096 || sector%SectorSize != 0 {

@@ -222,7 +222,7 @@ func Whole(card reader, l slots.Letter, keys []*ecdsa.PublicKey, f vm.Firmware) 
 			return "", err
 		}
 		if image.DigestOf(b) != f.Digest {
-			return "", fmt.Errorf("%s is not what was signed", name)
+			return "", fmt.Errorf("%s: digest mismatch: got %s, want %s", name, image.DigestOf(b), f.Digest)
 		}
 		if name == image.RootFile {
 			if err := root(m, b); err != nil {
@@ -242,7 +242,7 @@ func root(m *image.Manifest, b []byte) error {
 	}
 	data := int64(p.DataBlocks) * verity.BlockSize
 	if int64(len(b)) != data+verity.TreeSize(p.DataBlocks) {
-		return errors.New("the root has another length than the manifest says")
+		return fmt.Errorf("root size mismatch: got %d, want %d", len(b), data+verity.TreeSize(p.DataBlocks))
 	}
 	h := verity.NewHasher(p.Salt)
 	if _, err := h.Write(b[:data]); err != nil {
@@ -253,9 +253,9 @@ func root(m *image.Manifest, b []byte) error {
 	case err != nil:
 		return err
 	case !bytes.Equal(got.RootHash, p.RootHash):
-		return errors.New("the root's blocks do not lead to the hash that was signed")
+		return fmt.Errorf("root hash mismatch: got %x, want %x", got.RootHash, p.RootHash)
 	case !bytes.Equal(tree, b[data:]):
-		return errors.New("the root's hash tree is not that of its blocks")
+		return errors.New("the hash tree of the root does not match its blocks")
 	}
 	return nil
 }

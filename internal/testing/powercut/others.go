@@ -78,7 +78,7 @@ func (s *State) Others(dir string, l slots.Letter) error {
 				return fmt.Errorf("%s: %s: %w", who, file, err)
 			}
 			if image.DigestOf(b) != f.Digest {
-				return fmt.Errorf("%s: %s is not what the manifest names", who, file)
+				return fmt.Errorf("%s: %s: digest mismatch: got %s, want %s", who, file, image.DigestOf(b), f.Digest)
 			}
 		}
 	}

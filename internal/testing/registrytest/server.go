@@ -17,12 +17,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"time"
+
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 )
 
-// Options say what the registry asks for.
+// Options are what the registry asks for.
 type Options struct {
 	TLS bool
-	// Password is what User has to say; "" lets everybody in.
+	// Password requires User to log in with Secret.
 	Password bool
 }
 
@@ -40,7 +42,7 @@ type Server struct {
 	Addr string // host:port
 	CA   string // file with the certificate, where it has TLS
 	cmd  *exec.Cmd
-	said bytes.Buffer
+	log  bytes.Buffer
 }
 
 // Start starts a registry that keeps everything below dir. program is
@@ -74,10 +76,10 @@ func Start(program, dir string, o Options) (*Server, error) {
 		return nil, err
 	}
 	s.cmd = exec.Command(program, "serve", file)
-	s.cmd.Stdout, s.cmd.Stderr = &s.said, &s.said
+	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
 	s.cmd.Env = append(os.Environ(), "OTEL_TRACES_EXPORTER=none")
 	if err := s.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("%w; make tools builds it", err)
+		return nil, hint.With(fmt.Errorf("starting the registry: %w", err), "make tools builds it")
 	}
 	for range 200 {
 		if c, err := net.Dial("tcp", s.Addr); err == nil {
@@ -87,7 +89,7 @@ func Start(program, dir string, o Options) (*Server, error) {
 		time.Sleep(50 * time.Millisecond)
 	}
 	s.Stop()
-	return nil, fmt.Errorf("the registry did not start:\n%s", s.said.String())
+	return nil, fmt.Errorf("the registry does not answer:\n%s", s.log.String())
 }
 
 // Stop ends the registry.
@@ -95,10 +97,6 @@ func (s *Server) Stop() {
 	s.cmd.Process.Kill()
 	s.cmd.Wait()
 }
-
-// Said returns what the registry logged. It is for a registry that was
-// stopped.
-func (s *Server) Said() string { return s.said.String() }
 
 // certificate makes a certificate for 127.0.0.1 that vouches for itself.
 func certificate(cert, key string) error {

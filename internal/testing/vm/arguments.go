@@ -85,7 +85,8 @@ func (m *Machine) arguments(ctx context.Context, mach machine, s *Handover) ([]s
 			return nil, err
 		}
 	}
-	return append(args, "-kernel", file("kernel"), "-initrd", file("initramfs"), "-dtb", file("dtb"), "-append", mach.words(s.Cmdline)), nil
+	return append(args, "-kernel", file("kernel"), "-initrd", file("initramfs"), "-dtb", file("dtb"),
+		"-append", mach.commandLine(s.Cmdline)), nil
 }
 
 // growToPowerOfTwo makes a card as large as QEMU's SD cards must be. Real

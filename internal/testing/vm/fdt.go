@@ -36,12 +36,12 @@ const (
 	fdtEnd       = 9
 )
 
-var errFDT = errors.New("reading a device tree: it is damaged")
+var errFDT = errors.New("invalid device tree")
 
 func parseFDT(b []byte) (*fdt, error) {
 	be := binary.BigEndian
 	if len(b) < fdtHeader || be.Uint32(b) != fdtMagic || be.Uint32(b[20:]) < 17 {
-		return nil, fmt.Errorf("reading a device tree: it is none of version 17")
+		return nil, fmt.Errorf("%w: want version 17 or later", errFDT)
 	}
 	structAt, stringsAt, reservedAt := be.Uint32(b[8:]), be.Uint32(b[12:]), be.Uint32(b[16:])
 	if int(structAt) > len(b) || int(stringsAt) > len(b) || int(reservedAt) > len(b) {

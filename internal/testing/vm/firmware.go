@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -139,11 +140,11 @@ func (f Firmware) walk(card io.ReaderAt, req Request, try func(v *romVolume, con
 func (f Firmware) autoboot(card io.ReaderAt, tryboot bool) (int, string, error) {
 	v, err := romOpen(card, 1, f.Backup)
 	if err != nil {
-		return 0, "", fmt.Errorf("the first partition: %w", err)
+		return 0, "", fmt.Errorf("reading the first partition: %w", err)
 	}
 	if f.Bootcode {
 		if _, _, err := v.find("bootcode.bin"); err != nil {
-			return 0, "", fmt.Errorf("the first partition: %w", err)
+			return 0, "", fmt.Errorf("reading the first partition: %w", err)
 		}
 	}
 	b, err := v.read("autoboot.txt", romSector)
@@ -217,7 +218,7 @@ func (f Firmware) slot(v source, config string) (*Handover, error) {
 		return otherwise
 	}
 	if f.Bootcode && set["arm_64bit"] != "1" {
-		return nil, fmt.Errorf("config.txt does not say arm_64bit=1, and the kernel is a 64-bit one")
+		return nil, errors.New("config.txt lacks arm_64bit=1, which a 64-bit kernel needs")
 	}
 	s := &Handover{}
 	if s.Kernel, err = v.read(name("kernel", "kernel8.img"), maxFile); err != nil {

@@ -77,11 +77,11 @@ func machineByName(name string) (machine, error) {
 	case "raspi3b":
 		return raspi3b, nil
 	}
-	return machine{}, fmt.Errorf("there is no machine %q, only virt and raspi3b", name)
+	return machine{}, fmt.Errorf("unknown machine %q: want virt or raspi3b", name)
 }
 
-// words returns the kernel command line as the firmware would pass it on.
-func (m machine) words(line string) string {
+// commandLine returns the kernel command line as the firmware would pass it on.
+func (m machine) commandLine(line string) string {
 	return strings.ReplaceAll(line, "console=serial0,", "console="+m.console+",") + m.extra
 }
 

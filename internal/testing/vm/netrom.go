@@ -71,8 +71,8 @@ func (r NetROM) Boot(ctx context.Context) (*Handover, error) {
 
 func (b *netBoot) boot(ctx context.Context) (*Handover, error) {
 	defer b.address(ctx, "flush", "")
-	// probe decides whether names have the prefix; absent is what is asked for
-	// without a hope.
+	// probe decides whether names have the prefix; absent are files that the firmware
+	// asks for and that a boot server must not have.
 	var probe string
 	var absent, before, between []string
 	switch b.Model {
@@ -87,7 +87,7 @@ func (b *netBoot) boot(ctx context.Context) (*Handover, error) {
 			return nil, err
 		}
 		if _, err := b.get("bootsig.bin", 0); err == nil {
-			return nil, errors.New("there is a bootsig.bin")
+			return nil, errors.New("bootsig.bin is served and must not be")
 		}
 		b.address(ctx, "flush", "")
 	case "4":
@@ -98,7 +98,7 @@ func (b *netBoot) boot(ctx context.Context) (*Handover, error) {
 		b.board = Firmware{Filters: []string{"pi5"}, DTB: "bcm2712-rpi-5-b.dtb", LineLimit: 98}
 		probe, absent = "config.txt", []string{"pieeprom.sig", "pieeprom.upd"}
 	default:
-		return nil, fmt.Errorf("there is no model %q", b.Model)
+		return nil, fmt.Errorf("unknown model %q: want 3, 3+, 4 or 5", b.Model)
 	}
 	if err := b.dhcp(ctx, false); err != nil {
 		return nil, err
@@ -120,9 +120,9 @@ func (b *netBoot) boot(ctx context.Context) (*Handover, error) {
 	}
 	for _, name := range absent {
 		if _, err := b.get(name, b.block()); err == nil {
-			return nil, fmt.Errorf("%s is there and must not be", name)
+			return nil, fmt.Errorf("%s is served and must not be", name)
 		} else if !errors.Is(err, errNoFile) {
-			return nil, fmt.Errorf("asking for %s, which must not be there: %w", name, err)
+			return nil, fmt.Errorf("asking for %s, which must not be served: %w", name, err)
 		}
 	}
 	for _, name := range between {
@@ -140,7 +140,7 @@ func (b *netBoot) boot(ctx context.Context) (*Handover, error) {
 func (b *netBoot) read(name string, limit int64) ([]byte, error) {
 	got, err := b.get(name, b.block())
 	if int64(len(got)) > limit {
-		return nil, fmt.Errorf("%s has %d bytes", name, len(got))
+		return nil, fmt.Errorf("%s has %d bytes, want at most %d", name, len(got), limit)
 	}
 	return got, err
 }
@@ -225,7 +225,7 @@ func (b *netBoot) transfer(name string, block int, probe bool) ([]byte, error) {
 		var late net.Error
 		switch {
 		case time.Now().After(deadline):
-			return nil, fmt.Errorf("nothing came for %v, after %d bytes of %d", romFileTimeout, len(x.got), x.size)
+			return nil, fmt.Errorf("timed out after %v without data: got %d bytes of %d", romFileTimeout, len(x.got), x.size)
 		case errors.As(err, &late) && late.Timeout():
 			if err := send(); err != nil {
 				return nil, err
@@ -279,7 +279,7 @@ func (x *romTransfer) take(packet []byte, from *net.UDPAddr) error {
 	case op == 5 && binary.BigEndian.Uint16(packet[2:]) == 1:
 		return errNoFile
 	case op == 5:
-		return fmt.Errorf("the server says: %s", packet[4:len(packet)-1])
+		return fmt.Errorf("the server answered with an error: %s", packet[4:len(packet)-1])
 	case op == 6 && x.size < 0:
 		words := strings.Split(string(packet[2:]), "\x00")
 		for i := 0; i+1 < len(words); i += 2 {
@@ -291,7 +291,7 @@ func (x *romTransfer) take(packet []byte, from *net.UDPAddr) error {
 			}
 		}
 		if x.size < 0 || x.length > x.block {
-			return fmt.Errorf("an OACK with size %d, blocks of %d", x.size, x.length)
+			return fmt.Errorf("invalid OACK: size %d, blocks of %d", x.size, x.length)
 		}
 		x.to, x.out, x.probed = from, []byte{0, 4, 0, 0}, x.probe
 	case op == 3 && x.block != 0 && x.size < 0:
@@ -308,7 +308,7 @@ func (x *romTransfer) take(packet []byte, from *net.UDPAddr) error {
 // finish returns the file once its last block is there.
 func (x *romTransfer) finish() ([]byte, error) {
 	if x.size >= 0 && len(x.got) != x.size {
-		return nil, fmt.Errorf("%d bytes came, %d were announced", len(x.got), x.size)
+		return nil, fmt.Errorf("got %d bytes, want the announced %d", len(x.got), x.size)
 	}
 	return x.got, nil
 }

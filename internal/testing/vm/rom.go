@@ -26,12 +26,12 @@ func romPartition(card io.ReaderAt, n int) (start, size int64, err error) {
 		return 0, 0, errors.New("the card has no partition table")
 	}
 	if n < 1 || n > 4 {
-		return 0, 0, fmt.Errorf("there is no partition %d", n)
+		return 0, 0, fmt.Errorf("partition %d not found", n)
 	}
 	e := s[446+16*(n-1):]
 	start, size = int64(binary.LittleEndian.Uint32(e[8:]))*romSector, int64(binary.LittleEndian.Uint32(e[12:]))*romSector
 	if e[4] == 0 || size == 0 {
-		return 0, 0, fmt.Errorf("there is no partition %d", n)
+		return 0, 0, fmt.Errorf("partition %d not found", n)
 	}
 	return start, size, nil
 }
@@ -97,7 +97,7 @@ func (v *romVolume) next(c uint32) (uint32, error) {
 	case n >= 0x0ffffff8:
 		return 0, nil
 	case n < 2 || n >= v.firstNoMoreIs:
-		return 0, fmt.Errorf("cluster %d is followed by %d", c, n)
+		return 0, fmt.Errorf("cluster %d is followed by the invalid cluster %d", c, n)
 	}
 	return n, nil
 }
@@ -105,7 +105,7 @@ func (v *romVolume) next(c uint32) (uint32, error) {
 // chain reads the clusters from one on, at most limit bytes.
 func (v *romVolume) chain(c uint32, limit int64) ([]byte, error) {
 	if c < 2 || c >= v.firstNoMoreIs {
-		return nil, fmt.Errorf("a file begins at cluster %d", c)
+		return nil, fmt.Errorf("file begins at the invalid cluster %d", c)
 	}
 	var out []byte
 	for c != 0 && int64(len(out)) < limit {
@@ -142,7 +142,7 @@ func (v *romVolume) find(name string) (first uint32, size int64, err error) {
 		}
 		e := romEntry(dir, part)
 		if e == nil || (e[11]&0x10 != 0) != (i < len(parts)-1) {
-			return 0, 0, fmt.Errorf("there is no %s", name)
+			return 0, 0, fmt.Errorf("%s not found", name)
 		}
 		le := binary.LittleEndian
 		first, size = uint32(le.Uint16(e[20:]))<<16|uint32(le.Uint16(e[26:])), int64(le.Uint32(e[28:]))
@@ -192,7 +192,7 @@ func (v *romVolume) read(name string, limit int64) ([]byte, error) {
 	case err != nil:
 		return nil, err
 	case size > limit:
-		return nil, fmt.Errorf("%s has %d bytes", name, size)
+		return nil, fmt.Errorf("%s has %d bytes, want at most %d", name, size, limit)
 	case size == 0:
 		return nil, nil
 	}
@@ -201,7 +201,7 @@ func (v *romVolume) read(name string, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	if int64(len(b)) < size {
-		return nil, fmt.Errorf("%s: its clusters end before it does", name)
+		return nil, fmt.Errorf("%s: clusters hold %d bytes of %d", name, len(b), size)
 	}
 	return b[:size], nil
 }

@@ -1,6 +1,6 @@
 // Package vm is a virtual Pi: a model of the firmware that reads the image's
 // own FATs, and QEMU for everything behind it. When the guest reboots, the
-// model goes round again, with what the guest asked of the firmware.
+// model starts over, with what the guest requested of the firmware.
 package vm
 
 import (
@@ -18,6 +18,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 )
 
 // Options say which virtual Pi runs what.
@@ -100,7 +102,7 @@ type Machine struct {
 // the end of ctx, or Close.
 func Start(ctx context.Context, o Options) (*Machine, error) {
 	if _, err := exec.LookPath(qemu); err != nil {
-		return nil, fmt.Errorf("%s is not installed; apt-get install qemu-system-arm", qemu)
+		return nil, hint.With(fmt.Errorf("%s is not installed", qemu), "apt-get install qemu-system-arm")
 	}
 	if o.Serial == "" {
 		o.Serial = defaultSerial
@@ -330,8 +332,8 @@ const opened = "pikelet: "
 const slowness = 2
 
 // guard is the watchdog that firmware starts before the kernel
-// (docs/platform.md 2.5): a kernel that does not get to the point of somebody
-// opening it is reset. QEMU has no watchdog that runs from the start, so this
+// (docs/platform.md 2.5): a kernel under which nothing opens it in time
+// is reset. QEMU has no watchdog that runs from the start, so this
 // one watches the console, from a place in the output on, until stop is closed.
 // Its time stands still while the guest waits for a processor of the host.
 func (m *Machine) guard(control *qmp, limit time.Duration, from int, stop <-chan struct{}) {
@@ -410,7 +412,7 @@ func (m *Machine) ExpectAny(texts ...string) (string, error) {
 			}
 		}
 		if m.ended {
-			return "", fmt.Errorf("the machine ended (%s) before it printed %q", fmt.Sprint(m.err), texts)
+			return "", fmt.Errorf("the machine ended (%s) before printing %q", fmt.Sprint(m.err), texts)
 		}
 		if err := m.progress.stalled(since); err != nil {
 			return "", fmt.Errorf("waiting for %q: %w", texts, err)
