@@ -8,7 +8,8 @@ import (
 func patchForTest() (Patch, Descriptor) {
 	of := func(s string) string { return DigestOf([]byte(s)) }
 	subject := Descriptor{MediaType: MediaOCIManifest, ArtifactType: ArtifactType, Digest: of("new"), Size: 3}
-	return Patch{From: of("old"), Release: "1.2", Work: 77, Subject: of("new"), Blob: Descriptor{MediaType: MediaPatch, Digest: of("blob"), Size: 4}}, subject
+	return Patch{From: of("old"), Release: "1.2", Work: 77, Subject: of("new"), Blob: Descriptor{MediaType: MediaPatch, Digest: of("blob"),
+		Size: 4}}, subject
 }
 
 const goldenPatch = `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","artifactType":"application/vnd.pikelet.patch.v1",` +
@@ -29,12 +30,14 @@ func TestPatchManifest(t *testing.T) {
 	}
 	got, err := DecodePatch(b)
 	got.Blob.Annotations = nil
-	if err != nil || got.From != p.From || got.Release != p.Release || got.Work != p.Work || got.Subject != p.Subject || got.Blob.Digest != p.Blob.Digest || got.Blob.Size != p.Blob.Size {
+	if err != nil || got.From != p.From || got.Release != p.Release || got.Work != p.Work || got.Subject != p.Subject ||
+		got.Blob.Digest != p.Blob.Digest || got.Blob.Size != p.Blob.Size {
 		t.Errorf("%+v became %+v: %v", p, got, err)
 	}
 	for what, change := range map[string][2]string{
 		"another type": {`"artifactType":"application/vnd.pikelet.patch.v1"`, `"artifactType":"x"`}, "no source": {p.From, "sha256:none"},
-		"no work": {`"77"`, `"many"`}, "less than none": {`"77"`, `"-1"`}, "no blob": {`"size":4`, `"size":99999999999999`}, "no subject": {`"subject"`, `"object"`},
+		"no work": {`"77"`, `"many"`}, "less than none": {`"77"`, `"-1"`}, "no blob": {`"size":4`, `"size":99999999999999`},
+		"no subject": {`"subject"`, `"object"`},
 	} {
 		if _, err := DecodePatch([]byte(strings.Replace(string(b), change[0], change[1], 1))); err == nil {
 			t.Errorf("%s: it is taken", what)

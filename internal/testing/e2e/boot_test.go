@@ -123,10 +123,10 @@ func TestOneFlippedByte(t *testing.T) {
 		{image.RootFile, 4, "opening the root: mounting the root"},
 		{image.ManifestFile, 200, "manifest.json was changed"},
 		// TestWordsOfTheOtherSlot is another of cmdline.txt.
-		{slots.CmdlineFile, 60, "the kernel words (cmdline.txt) changed"},
+		{slots.CmdlineFile, 60, "the kernel command line (cmdline.txt) changed"},
 		{image.SignatureFile, 3000, "signature.json"},
 		{image.ManifestFile, int64(bytes.Index(smallImage.Text, []byte(smallImage.Manifest.BuildID))), "manifest.json was changed"},
-		{slots.CmdlineFile, 0, "the kernel words (cmdline.txt) changed"}, // in pikelet.slot=a itself
+		{slots.CmdlineFile, 0, "the kernel command line (cmdline.txt) changed"}, // in pikelet.slot=a itself
 		{image.ConfigFile, 1, "config.txt changed"},
 	} {
 		if i > 1 && !full.Tests {
@@ -154,7 +154,7 @@ func TestWordsOfTheOtherSlot(t *testing.T) {
 	card := newCard(t)
 	overwrite(t, card, offset(t, card, slots.A, slots.CmdlineFile)+int64(len("pikelet.slot=")), []byte("b"))
 	p := boot(t, card)
-	p.expect("THIS BOOT FAILED: checking the slot: the kernel words (cmdline.txt) changed", "slot b (rescue), root verified", "because: slot a: ")
+	p.expect("THIS BOOT FAILED: checking the slot: the kernel command line (cmdline.txt) changed", "slot b (rescue), root verified", "because: slot a: ")
 }
 
 // TestFlippedByteInAFileOfTheRoot is the one the chain cannot see before it
