@@ -28,7 +28,7 @@ func (b Board) CanTry(f Firmware) (problem, warning string) {
 	case b.Bootcode && f.Bootcode == nil:
 		return "", "bootcode.bin on the control partition can't be read; whether it can start a trial is not known"
 	case b.Bootcode && !bytes.Contains(f.Bootcode, []byte(TrybootMark)):
-		return "bootcode.bin on the control partition is too old to start a trial; write the image's own there", ""
+		return "bootcode.bin on the control partition is too old to start a trial; repair the control partition with the image's own", ""
 	case b.MinEEPROM == 0:
 		return "", ""
 	case f.Built == 0:

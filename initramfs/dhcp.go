@@ -115,25 +115,9 @@ func ask(device string) (*network, error) {
 	case lease == nil:
 		return nil, fmt.Errorf("boot server %s gives no addresses, and no other server does", serverOf(server))
 	}
-	request, err := dhcpv4.NewRequestFromOffer(lease, want...)
+	ack, err := accept(conn, lease, want)
 	if err != nil {
 		return nil, err
-	}
-	var ack *dhcpv4.DHCPv4
-	deadline = time.Now().Add(dhcpWait)
-	if err := exchange(conn, request, deadline, func(m *dhcpv4.DHCPv4) bool {
-		switch m.MessageType() {
-		case dhcpv4.MessageTypeNak:
-			return true
-		case dhcpv4.MessageTypeAck:
-			ack = m
-		}
-		return ack != nil
-	}); err != nil {
-		return nil, err
-	}
-	if ack == nil {
-		return nil, fmt.Errorf("%s offered %s, and then did not give it", lease.ServerIdentifier(), lease.YourIPAddr)
 	}
 	if server == nil {
 		server = ack
@@ -153,6 +137,31 @@ func ask(device string) (*network, error) {
 			"network?", ack.ServerIdentifier(), n.addr.IP)
 	}
 	return n, nil
+}
+
+// accept requests the address of an offer, and returns the server's acknowledgement.
+func accept(conn net.PacketConn, lease *dhcpv4.DHCPv4, want []dhcpv4.Modifier) (*dhcpv4.DHCPv4, error) {
+	request, err := dhcpv4.NewRequestFromOffer(lease, want...)
+	if err != nil {
+		return nil, err
+	}
+	var ack *dhcpv4.DHCPv4
+	deadline := time.Now().Add(dhcpWait)
+	if err := exchange(conn, request, deadline, func(m *dhcpv4.DHCPv4) bool {
+		switch m.MessageType() {
+		case dhcpv4.MessageTypeNak:
+			return true
+		case dhcpv4.MessageTypeAck:
+			ack = m
+		}
+		return ack != nil
+	}); err != nil {
+		return nil, err
+	}
+	if ack == nil {
+		return nil, fmt.Errorf("%s offered %s, and then did not give it", lease.ServerIdentifier(), lease.YourIPAddr)
+	}
+	return ack, nil
 }
 
 // serverOf returns the boot plane that a message names, "" for none: siaddr, else

@@ -237,7 +237,8 @@ func openRoot(img image.Image) (*squashfs.Reader, func(), error) {
 	}
 	c, err := squashfs.FindCompression(img.Root.Compression)
 	if err != nil || c.BlockSize != img.Root.BlockSize {
-		return nil, nil, fmt.Errorf("%w of the root: compression %s with blocks of %d bytes", ErrGeneration, img.Root.Compression, img.Root.BlockSize)
+		return nil, nil, fmt.Errorf("%w of the root: compression %s with blocks of %d bytes",
+			ErrGeneration, img.Root.Compression, img.Root.BlockSize)
 	}
 	f, err := img.OpenAt(image.RootFile)
 	if err != nil {

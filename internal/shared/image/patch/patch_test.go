@@ -190,11 +190,11 @@ func TestMakesTheVeryBytes(t *testing.T) {
 				t.Error(err)
 			}
 			// big, a.ko, libx, release, text, new, fresh; kernel, initramfs, firmware,
-			// words; the listing; b.ko only moved.
+			// command line; the listing; b.ko only moved.
 			if stats.By["same"] != 1 || stats.Changed != 13 {
 				t.Errorf("%+v", stats)
 			}
-			if most := 30_000 + 10_000; len(b) > most { // fresh is nobody's, and compresses to less than 20,000
+			if most := 30_000 + 10_000; len(b) > most { // fresh has no old file, and compresses to less than 20,000
 				t.Errorf("the patch has %d bytes; want at most %d", len(b), most)
 			}
 			t.Logf("%+v", stats)
@@ -343,7 +343,7 @@ func TestHostile(t *testing.T) {
 		"no superblock":           lie(func(h *head) { h.Root.Super = nil }),
 		"a huge superblock":       lie(func(h *head) { h.Root.Super = make([]byte, 1<<20) }),
 		"another superblock":      lie(func(h *head) { h.Root.Super[4]++ }),
-		"an unknown file":         lie(func(h *head) { h.Files[0].Name = "nobody" }),
+		"an unknown file":         lie(func(h *head) { h.Files[0].Name = "unknown" }),
 		"an unknown base":         lie(func(h *head) { h.Files[0].Base = "../../etc/passwd" }),
 		"an unknown form": lie(func(h *head) {
 			h.Files[slices.IndexFunc(h.Files, func(f packed) bool { return f.Form != "" })].Form = "lzma"
@@ -415,42 +415,4 @@ c 600 0 0 0 21474836481 "dev/x" ""
 			t.Errorf("%q becomes %q: %v", b, text, err)
 		}
 	})
-}
-
-// TestSizeOfAChange: a change that makes more or less than it says is damaged.
-func TestSizeOfAChange(t *testing.T) {
-	text := bytes.Repeat([]byte("what the file holds; "), 100)
-	data, err := encodeWhole(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, off := range []int64{-1, 0, 1} {
-		var out bytes.Buffer
-		c := change{How: whole, Size: int64(len(text)) + off}
-		err := c.decode(&out, io.NewSectionReader(bytes.NewReader(data), 0, int64(len(data))), nil, 0)
-		if (err == nil) != (off == 0) || err != nil && !errors.Is(err, ErrDamaged) || int64(out.Len()) > c.Size {
-			t.Errorf("%+d bytes: %d were written, %v", off, out.Len(), err)
-		}
-	}
-}
-
-// TestOldFileChanged: a file that another is made of is what its manifest says,
-// before anything is made of it.
-func TestOldFileChanged(t *testing.T) {
-	old, new, files, _ := pair(t, squashfs.Fast())
-	b, _ := made(t, old, new)
-	found := 0
-	for name := range files {
-		if name == image.RootFile || found > 0 {
-			continue
-		}
-		files[name][len(files[name])/2] ^= 4
-		if err := try(t, b, old, new.Manifest); errors.Is(err, image.ErrDigestMismatch) {
-			found++
-		}
-		files[name][len(files[name])/2] ^= 4
-	}
-	if found == 0 {
-		t.Error("no changed file was found before it was used")
-	}
 }
