@@ -34,7 +34,7 @@ var words = []struct {
 
 // keys are words of a format rather than of ours: the YAML key folder, the
 // Unix user nobody.
-var keys = regexp.MustCompile("\\bfolder:|[`\"'.\\[]folder[`\"'\\]]|\\bnobody:|[`\"]nobody[`\"]")
+var keys = regexp.MustCompile("\\bfolder:|[`\"'.\\[]folder[`\"'\\]]|-folder\\b|\\bnobody:|[`\"]nobody[`\"]")
 
 // generated is a table that make generate writes from comments of Go types,
 // which are looked at themselves.
@@ -54,7 +54,7 @@ const (
 // about sources. Take an entry out as soon as its directory keeps them; the
 // test tells when.
 var unswept = []string{
-	"initramfs", "internal/device", "internal/shared",
+	"internal/device",
 }
 
 func TestTextsKeepToTheWordList(t *testing.T) {
@@ -166,7 +166,7 @@ func goProse(b []byte) string {
 func sizes(p string, b []byte, report func(line int, text string)) {
 	lines := strings.Split(strings.TrimSuffix(string(b), "\n"), "\n")
 	for i, line := range lines {
-		if utf8.RuneCountInString(line) > maxLine {
+		if utf8.RuneCountInString(line) > maxLine && !strings.Contains(line, "`yaml:") { // a tag cannot be split
 			report(i+1, "the line is too long")
 		}
 		if pronoun.MatchString(line) {

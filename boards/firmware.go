@@ -13,22 +13,22 @@ const TrybootMark = "tryboot_a_b"
 // date makes a day a Unix time.
 func date(y int, m time.Month, d int) int64 { return time.Date(y, m, d, 0, 0, 0, 0, time.UTC).Unix() }
 
-// Firmware is what a machine says of the firmware outside its slots.
+// Firmware is what is known of a machine's firmware outside its slots.
 type Firmware struct {
 	Built    int64  // when the bootloader in the EEPROM was made, Unix time; 0 for unknown
 	Bootcode []byte // bootcode.bin of the control partition; nil for unknown
 }
 
 // CanTry reports whether a machine of this board has firmware that can start a
-// trial. problem says why it cannot, and what to do; warning what is not
-// known, or not as good as it could be.
+// trial. problem is why it cannot, and what to do; warning is what is not known,
+// or not as good as it could be.
 func (b Board) CanTry(f Firmware) (problem, warning string) {
 	day := func(t int64) string { return time.Unix(t, 0).UTC().Format("2006-01-02") }
 	switch {
 	case b.Bootcode && f.Bootcode == nil:
 		return "", "bootcode.bin on the control partition can't be read; whether it can start a trial is not known"
 	case b.Bootcode && !bytes.Contains(f.Bootcode, []byte(TrybootMark)):
-		return "bootcode.bin on the control partition is too old to start a trial; pikelet flash --repair-control writes the image's own", ""
+		return "bootcode.bin on the control partition is too old to start a trial; repair the control partition with the image's own", ""
 	case b.MinEEPROM == 0:
 		return "", ""
 	case f.Built == 0:

@@ -22,7 +22,7 @@ func TestCanTry(t *testing.T) {
 		problem, warning string
 	}{
 		{"rpi3", Firmware{Bootcode: []byte("... tryboot_a_b ...")}, "", ""},
-		{"rpi3", Firmware{Bootcode: []byte("of 2022")}, "flash --repair-control", ""},
+		{"rpi3", Firmware{Bootcode: []byte("of 2022")}, "repair the control partition", ""},
 		{"zero2w", Firmware{}, "", "not known"},
 		{"rpi4", Firmware{}, "", "does not say"},
 		{"rpi4", Firmware{Built: on("2022-01-25")}, "of 2022-01-25", ""},

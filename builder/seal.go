@@ -95,7 +95,7 @@ func seal(ctx context.Context, p *rootPlan, file string, places []*rootPlace, in
 			return sealed{}, fmt.Errorf("writing the hash tree: %w", err)
 		}
 	}
-	return sealed{"sha256:" + hex.EncodeToString(sum.Sum(nil)), hex.EncodeToString(params.RootHash)}, f.Close()
+	return sealed{image.DigestOfSum(sum.Sum(nil)), hex.EncodeToString(params.RootHash)}, f.Close()
 }
 
 // rootPlace is where a root is written to: a file, or a part of one.

@@ -3,7 +3,6 @@ package initramfs
 import (
 	"bytes"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -76,12 +75,12 @@ func (b *boot) checkFile(f image.File) error {
 	if _, err := io.Copy(w, r); err != nil {
 		return fmt.Errorf("reading %s: %w", name, err)
 	}
-	if got := "sha256:" + hex.EncodeToString(sum.Sum(nil)); got != f.Digest || size != f.Size {
+	if got := image.DigestOfSum(sum.Sum(nil)); got != f.Digest || size != f.Size {
 		what := name
 		if name == slots.CmdlineFile {
-			what = "the kernel words (" + name + ")"
+			what = "the kernel command line (" + name + ")"
 		}
-		return fmt.Errorf("%s changed: the digest is %s, the signed manifest says %s", what, got, f.Digest)
+		return fmt.Errorf("%s changed: digest mismatch: got %s, want %s", what, got, f.Digest)
 	}
 	if name == slots.CmdlineFile {
 		return b.checkWords(words.Bytes())

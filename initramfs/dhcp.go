@@ -66,8 +66,9 @@ func up(device string) (carrier bool, err error) {
 // dhcpWait is how long /init waits for answers to one DISCOVER or REQUEST.
 const dhcpWait = 4 * time.Second
 
-// errNobody is a network on which nothing came that a node can boot with.
-var errNobody = errors.New("nobody answered")
+// errNoAnswer is returned for a network on which no server answered with an
+// address or a boot server.
+var errNoAnswer = errors.New("no DHCP server answered")
 
 // ask has a device get an address and a boot server: from one that gives both,
 // or from two.
@@ -110,16 +111,42 @@ func ask(device string) (*network, error) {
 	}
 	switch {
 	case lease == nil && server == nil:
-		return nil, errNobody
+		return nil, errNoAnswer
 	case lease == nil:
-		return nil, fmt.Errorf("boot server %s gives no addresses, and nobody else does", serverOf(server))
+		return nil, fmt.Errorf("boot server %s gives no addresses, and no other server does", serverOf(server))
 	}
+	ack, err := accept(conn, lease, want)
+	if err != nil {
+		return nil, err
+	}
+	if server == nil {
+		server = ack
+	}
+	n := &network{
+		device: device,
+		mac:    i.HardwareAddr.String(),
+		serial: serialNumber(),
+		addr:   net.IPNet{IP: ack.YourIPAddr.To4(), Mask: ack.SubnetMask()},
+		server: serverOf(server),
+	}
+	if n.addr.Mask == nil {
+		n.addr.Mask = n.addr.IP.DefaultMask()
+	}
+	if n.server == "" {
+		return nil, fmt.Errorf("%s gave the address %s, but no server named a boot server: is pikelet serve running in this "+
+			"network?", ack.ServerIdentifier(), n.addr.IP)
+	}
+	return n, nil
+}
+
+// accept requests the address of an offer, and returns the server's acknowledgement.
+func accept(conn net.PacketConn, lease *dhcpv4.DHCPv4, want []dhcpv4.Modifier) (*dhcpv4.DHCPv4, error) {
 	request, err := dhcpv4.NewRequestFromOffer(lease, want...)
 	if err != nil {
 		return nil, err
 	}
 	var ack *dhcpv4.DHCPv4
-	deadline = time.Now().Add(dhcpWait)
+	deadline := time.Now().Add(dhcpWait)
 	if err := exchange(conn, request, deadline, func(m *dhcpv4.DHCPv4) bool {
 		switch m.MessageType() {
 		case dhcpv4.MessageTypeNak:
@@ -134,18 +161,7 @@ func ask(device string) (*network, error) {
 	if ack == nil {
 		return nil, fmt.Errorf("%s offered %s, and then did not give it", lease.ServerIdentifier(), lease.YourIPAddr)
 	}
-	if server == nil {
-		server = ack
-	}
-	n := &network{device: device, mac: i.HardwareAddr.String(), serial: serialNumber(), addr: net.IPNet{IP: ack.YourIPAddr.To4(), Mask: ack.SubnetMask()}, server: serverOf(server)}
-	if n.addr.Mask == nil {
-		n.addr.Mask = n.addr.IP.DefaultMask()
-	}
-	if n.server == "" {
-		return nil, fmt.Errorf("%s gave the address %s, but nobody named a boot server: is pikelet serve running in this "+
-			"network?", ack.ServerIdentifier(), n.addr.IP)
-	}
-	return n, nil
+	return ack, nil
 }
 
 // serverOf returns the boot plane that a message names, "" for none: siaddr, else

@@ -27,7 +27,7 @@ const (
 func (b *boot) fail(err error) {
 	say("")
 	say("THIS BOOT FAILED: %v", err)
-	b.tell(bootapi.Report{Stage: bootapi.Failed, Error: trimmed(err.Error())})
+	b.report(bootapi.Report{Stage: bootapi.Failed, Error: trimmed(err.Error())})
 	if b.card == nil && b.line.Slot != slots.Net {
 		b.card = anyCard()
 	}
@@ -38,7 +38,7 @@ func (b *boot) fail(err error) {
 	case b.line.Slot == "":
 		b.retry("there is no other slot to go to")
 	case b.card == nil:
-		// Nothing can be written down, so nothing reports whether the other
+		// Nothing can be written down, and so it is not known whether the other
 		// slot failed too: the two take turns, slowly.
 		other := b.line.Slot.Other()
 		say("no card can be read; starting slot %s in %v", other, backOff)
@@ -55,7 +55,7 @@ func (b *boot) fail(err error) {
 		other := b.line.Slot.Other()
 		if why := b.card.empty(other); why != nil {
 			// Firmware that does not walk on would wait there for ever.
-			b.retry(fmt.Sprintf("slot %s is none to go to: %v", other, why))
+			b.retry(fmt.Sprintf("slot %s holds no image: %v", other, why))
 			return
 		}
 		say("starting slot %s instead", other)

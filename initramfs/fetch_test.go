@@ -43,7 +43,11 @@ func answering(t *testing.T, answers ...string) (at string, asked chan string) {
 	return l.Addr().String(), asked
 }
 
-var root = bootapi.Request{Kind: bootapi.Blob, Machine: bootapi.Machine{Serial: "1", MAC: "d8:3a:dd:01:02:03", Build: "x"}, Digest: "sha256:" + strings.Repeat("0", 64)}
+var root = bootapi.Request{
+	Kind:    bootapi.Blob,
+	Machine: bootapi.Machine{Serial: "1", MAC: "d8:3a:dd:01:02:03", Build: "x"},
+	Digest:  "sha256:" + strings.Repeat("0", 64),
+}
 
 // TestDownloadGoesOn: what came of a download that broke off is not asked for
 // again.
@@ -120,8 +124,8 @@ func onPipe(t *testing.T, p pace, answer func(net.Conn)) (*answer, error) {
 	return converse(here, p, "server", root, 0, nil)
 }
 
-// drip sends a byte again and again, a millisecond apart, and hangs up where
-// nobody minds.
+// drip sends a byte again and again, a millisecond apart, and hangs up unless the
+// other end did.
 func drip(c net.Conn, b string) {
 	for range 2000 {
 		if _, err := io.WriteString(c, b); err != nil {
@@ -198,7 +202,7 @@ func TestServedWords(t *testing.T) {
 		{words, words, ""},
 		{words, words + " console=ttyAMA0 bcm2708_fb.fbwidth=656", ""},
 		{words, "pikelet.slot=net ro", `the kernel was not told "panic=10"`},
-		{"pikelet.slot=net ro panic=11\n", "pikelet.slot=net ro panic=11\n", "changed: the digest is"},
+		{"pikelet.slot=net ro panic=11\n", "pikelet.slot=net ro panic=11\n", "changed: digest mismatch"},
 	} {
 		at, _ := answering(t, fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(c.served), c.served))
 		line, err := cmdline.Parse([]byte(c.told))

@@ -68,7 +68,7 @@ func (b *boot) handOver() error {
 		b.card.f.Close()
 	}
 	if b.net != nil {
-		b.tell(bootapi.Report{Stage: bootapi.Started})
+		b.report(bootapi.Report{Stage: bootapi.Started})
 		if err := b.net.giveUp(); err != nil {
 			say("%v", err)
 		}

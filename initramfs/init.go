@@ -58,7 +58,7 @@ func (b *boot) run() error {
 	}{
 		{"mounting the basics", mountBasics},
 		{"reading what this image is", b.readInfo},
-		{"reading the kernel words", b.readWords},
+		{"reading the kernel command line", b.readWords},
 		{"loading kernel modules", b.loadModules},
 		{"finding the slot", b.findSlot},
 		{"finding out what this boot is", b.judge},
@@ -162,7 +162,7 @@ func readModule(m cmdline.Module) ([]byte, error) {
 		return nil, fmt.Errorf("module %s is missing: the kernel could not unpack this initramfs whole, the card may be damaged", name)
 	}
 	if got := image.DigestOf(data); got != m.Digest {
-		return nil, fmt.Errorf("module %s was changed: its digest is %s, not %s", name, got, m.Digest)
+		return nil, fmt.Errorf("module %s was changed: digest mismatch: got %s, want %s", name, got, m.Digest)
 	}
 	return data, nil
 }

@@ -2,7 +2,6 @@ package initramfs
 
 import (
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -78,9 +77,9 @@ func serialNumber() string {
 	return strings.ToLower(strings.TrimRight(string(t), "\x00\n"))
 }
 
-// tell posts how far this node is; a server that does not want to know loses
-// nothing else.
-func (b *boot) tell(r bootapi.Report) {
+// report posts how far this node is. A server that refuses that loses nothing
+// else.
+func (b *boot) report(r bootapi.Report) {
 	if b.net == nil {
 		return
 	}
@@ -111,12 +110,12 @@ func (b *boot) checkServed() error {
 	if err := b.checkServedWords(); err != nil {
 		return err
 	}
-	b.tell(bootapi.Report{Stage: bootapi.Verified})
+	b.report(bootapi.Report{Stage: bootapi.Verified})
 	return b.takeServed()
 }
 
-// checkServedWords fetches the signed kernel command line of a boot without a card, and
-// compares them with what the kernel was told.
+// checkServedWords fetches the signed kernel command line of a boot without a
+// card, and compares it with what the kernel was told.
 func (b *boot) checkServedWords() error {
 	f, ok := b.img.File(slots.Net.CmdlineFile())
 	if !ok {
@@ -125,14 +124,14 @@ func (b *boot) checkServedWords() error {
 	q := b.request(bootapi.Blob)
 	q.Digest = f.Digest
 	var words []byte
-	if err := patiently("the kernel words", func() (err error) {
+	if err := patiently("the kernel command line", func() (err error) {
 		words, err = small(b.net.server, q, f.Size)
 		return err
 	}); err != nil {
 		return err
 	}
 	if got := image.DigestOf(words); got != f.Digest {
-		return fmt.Errorf("%s changed: the digest is %s, the signed manifest says %s", f.Name, got, f.Digest)
+		return fmt.Errorf("%s changed: digest mismatch: got %s, want %s", f.Name, got, f.Digest)
 	}
 	return b.checkWords(words)
 }
@@ -173,7 +172,8 @@ func (b *boot) fetchRoot() (string, error) {
 	if err := os.MkdirAll(servedDir, 0o700); err != nil {
 		return "", err
 	}
-	if err := unix.Mount("tmpfs", servedDir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, fmt.Sprintf("mode=0700,size=%d", f.Size+1<<20)); err != nil {
+	options := fmt.Sprintf("mode=0700,size=%d", f.Size+1<<20)
+	if err := unix.Mount("tmpfs", servedDir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
 		return "", fmt.Errorf("mounting memory for the root: %w", err)
 	}
 	file, err := os.OpenFile(servedDir+"/"+image.RootFile, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
@@ -181,7 +181,7 @@ func (b *boot) fetchRoot() (string, error) {
 		return "", err
 	}
 	defer file.Close()
-	b.tell(bootapi.Report{Stage: bootapi.Fetching})
+	b.report(bootapi.Report{Stage: bootapi.Fetching})
 	start := time.Now()
 	if err := b.fetch(f, file); err != nil {
 		return "", err
@@ -191,7 +191,7 @@ func (b *boot) fetchRoot() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// The device keeps the file; nobody needs the place.
+	// The loop device keeps the file, so its name and the mount can go.
 	return device, errors.Join(os.Remove(file.Name()), unix.Unmount(servedDir, unix.MNT_DETACH))
 }
 
@@ -207,8 +207,8 @@ func (b *boot) fetch(f image.File, to io.Writer) error {
 	}); err != nil {
 		return err
 	}
-	if got := "sha256:" + hex.EncodeToString(sum.Sum(nil)); got != f.Digest {
-		return fmt.Errorf("%s changed on its way: the digest is %s, the signed manifest says %s", f.Name, got, f.Digest)
+	if got := image.DigestOfSum(sum.Sum(nil)); got != f.Digest {
+		return fmt.Errorf("%s changed on its way: digest mismatch: got %s, want %s", f.Name, got, f.Digest)
 	}
 	return nil
 }

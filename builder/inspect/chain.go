@@ -95,7 +95,7 @@ func (s *Slot) checkFiles(work string, problem func(string, ...any)) []byte {
 		}
 		_, err = io.Copy(to, io.LimitReader(r, f.Size+1))
 		r.Close()
-		if got := "sha256:" + hex.EncodeToString(sum.Sum(nil)); err != nil || size != f.Size || got != f.Digest {
+		if got := image.DigestOfSum(sum.Sum(nil)); err != nil || size != f.Size || got != f.Digest {
 			problem("%s was changed: its digest is %s, the manifest says %s", f.Name, got, f.Digest)
 		}
 		if f.Name == image.InitramfsFile {

@@ -21,6 +21,7 @@ import (
 	"github.com/pikelet-os/pikelet/internal/device/reboot"
 	"github.com/pikelet-os/pikelet/internal/device/updater"
 	"github.com/pikelet-os/pikelet/internal/shared/hint"
+	"github.com/pikelet-os/pikelet/internal/shared/image/registry"
 	"github.com/pikelet-os/pikelet/internal/shared/node"
 )
 
@@ -215,7 +216,7 @@ func newUpgrade() *cobra.Command {
 	f.BoolVar(&o.DryRun, "dry-run", false, "say how it would come here, and how much that is, and do nothing")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		return cancellable(func(ctx context.Context, c *cobra.Command) error {
-			return adviseAgain(upgrade.To(ctx, args[0], o, c.OutOrStdout(), consoleLog()))
+			return withFlags(upgrade.To(ctx, args[0], o, c.OutOrStdout(), consoleLog()))
 		})(c)
 	}
 	return c
@@ -225,7 +226,7 @@ func newRollback() *cobra.Command {
 	var o upgrade.Options
 	c := newVerb("rollback [flags]", "try what the other slot holds; it is kept if it is well",
 		cancellable(func(ctx context.Context, c *cobra.Command) error {
-			return adviseAgain(upgrade.Rollback(ctx, o, c.OutOrStdout(), consoleLog()))
+			return withFlags(upgrade.Rollback(ctx, o, c.OutOrStdout(), consoleLog()))
 		}))
 	f := c.Flags()
 	f.BoolVar(&o.Drill, "drill", false, "try it, and come back however well it went")
@@ -233,9 +234,13 @@ func newRollback() *cobra.Command {
 	return c
 }
 
-func adviseAgain(err error) error {
-	if errors.Is(err, updater.ErrFailedHere) {
+// withFlags adds to errors of libraries, which know no flags, the one that helps.
+func withFlags(err error) error {
+	switch {
+	case errors.Is(err, updater.ErrFailedHere):
 		return hint.With(err, "say --again to try it all the same")
+	case errors.Is(err, registry.ErrWithoutTLS):
+		return hint.With(err, "say --plain-http to use the registry without TLS")
 	}
 	return err
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"io"
 
@@ -75,7 +74,7 @@ func openSlot(card io.ReaderAt, t disk.Table, l slots.Letter, keys []*ecdsa.Publ
 func digestOf(r io.Reader) (string, error) {
 	sum := sha256.New()
 	_, err := io.Copy(sum, r)
-	return "sha256:" + hex.EncodeToString(sum.Sum(nil)), err
+	return image.DigestOfSum(sum.Sum(nil)), err
 }
 
 // withContext reads until a context ends.

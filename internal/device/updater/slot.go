@@ -11,7 +11,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash/maphash"
@@ -62,7 +61,7 @@ func WriteSlot(ctx context.Context, d medium.Medium, img image.Image, l slots.Le
 	if err := d.Flush(); err != nil {
 		return Written{}, fmt.Errorf("taking slot %s out of use: %w", l, err)
 	}
-	w := &writer{Writer: medium.Writer{Ctx: ctx, To: d, Tell: func(int64) {}}, d: d, start: p.Start, last: map[int64][]byte{}, seed: seed, probes: was}
+	w := &writer{Writer: medium.Writer{Check: ctx.Err, To: d}, d: d, start: p.Start, last: map[int64][]byte{}, seed: seed, probes: was}
 	contents := slots.Contents(img, l, func(name string) (io.ReadCloser, error) { return source.OpenUnchecked(ctx, name) })
 	if err := layout.Write(w, contents); err != nil {
 		return w.Written, fmt.Errorf("writing slot %s: %w", l, err)
@@ -288,7 +287,7 @@ func run(b, old []byte, done int) (n int, same bool) {
 // compare reads a slot and checks that it is the image's: every file by its
 // digest, and all the rest byte by byte, but for some sectors.
 func compare(ctx context.Context, d io.ReaderAt, img image.Image, l slots.Letter, p disk.Partition, layout *fat.Layout, but []int64) error {
-	with := medium.Part{W: &medium.Comparer{Ctx: ctx, With: d, Tell: func(int64) {}}, Start: p.Start}
+	with := medium.Part{W: &medium.Comparer{Check: ctx.Err, With: d}, Start: p.Start}
 	c := &comparer{Part: with, ctx: ctx, out: but}
 	return layout.Write(c, slots.Contents(img, l, func(name string) (io.ReadCloser, error) {
 		f, ok := img.File(name)
@@ -334,7 +333,7 @@ func (c *comparer) CopyAt(r io.Reader, at int64) (int64, error) {
 	if err != nil {
 		return n, err
 	}
-	if got := "sha256:" + hex.EncodeToString(sum.Sum(nil)); got != file.Digest {
+	if got := image.DigestOfSum(sum.Sum(nil)); got != file.Digest {
 		return n, &wrongFile{file, got}
 	}
 	return n, nil

@@ -245,7 +245,7 @@ func byPatch(ctx context.Context, src Source, running image.Image) (image.Image,
 	sum := sha256.New()
 	// One byte more than was signed is enough to know that it is another.
 	n, err := io.CopyBuffer(io.MultiWriter(f, sum), io.LimitReader(struct{ io.Reader }{r}, size+1), make([]byte, 256<<10))
-	if got := fmt.Sprintf("sha256:%x", sum.Sum(nil)); err == nil && (n != size || got != src.Patch.Blob.Digest) {
+	if got := image.DigestOfSum(sum.Sum(nil)); err == nil && (n != size || got != src.Patch.Blob.Digest) {
 		err = fmt.Errorf("the patch is %s; %s was signed", got, src.Patch.Blob.Digest)
 	}
 	if err != nil {

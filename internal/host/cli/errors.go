@@ -9,6 +9,7 @@ import (
 	"github.com/pikelet-os/pikelet/builder/spec"
 	"github.com/pikelet-os/pikelet/internal/host/fleet"
 	"github.com/pikelet-os/pikelet/internal/shared/hint"
+	"github.com/pikelet-os/pikelet/internal/shared/image/registry"
 )
 
 // Exit statuses, as the help describes them.
@@ -46,7 +47,7 @@ func (a *app) report(err error) int {
 	case errors.Is(err, fleet.ErrRolledBack):
 		status = exitRolledBack
 	}
-	hints := hint.Of(err)
+	hints := hint.Of(withFlags(err))
 	if a.json {
 		a.object(a.err, struct {
 			Error string `json:"error"`
@@ -59,4 +60,17 @@ func (a *app) report(err error) int {
 		fmt.Fprintln(a.err, "hint:", h)
 	}
 	return status
+}
+
+// withFlags adds to errors of registries which flags help: libraries know none.
+func withFlags(err error) error {
+	switch {
+	case errors.Is(err, registry.ErrWithoutTLS):
+		return hint.With(err, "--plain-http uses the registry without TLS")
+	case errors.Is(err, registry.ErrCertificate):
+		return hint.With(err, "--ca FILE.pem trusts a certificate authority of your own")
+	case errors.Is(err, registry.ErrDowngrade):
+		return hint.With(err, "--allow-downgrade with --sign-key FILE lets them go back")
+	}
+	return err
 }

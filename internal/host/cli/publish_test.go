@@ -80,7 +80,7 @@ func TestShip(t *testing.T) {
 	p := startProxy(t, s)
 	repo := p.addr + "/os/twin"
 	ca := []string{"--ca", p.ca, "--retry-after", "10ms"}
-	fails(t, dir, []string{"publish", repo, "--image", "one"}, "certificate", "say --ca FILE.pem")
+	fails(t, dir, []string{"publish", repo, "--image", "one"}, "untrusted certificate", "hint: --ca FILE.pem")
 	fails(t, dir, append([]string{"publish", repo, "--image", "one"}, ca...), "access denied", "hint: ", "docker login")
 	logIn(t, dir, p.addr)
 	digest := digestLine(t, ok(t, dir, append([]string{"publish", repo, "--image", "one", "--channel", "stable"}, ca...)...))
@@ -121,8 +121,8 @@ func TestShip(t *testing.T) {
 	if left, _ := filepath.Glob(dir + "/*partial*"); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
-	fails(t, dir, append([]string{"pull", repo + ":1.0", "-o", "files"}, ca...), "files is there already")
-	fails(t, dir, append([]string{"pull", repo, "-o", "x"}, ca...), "say which image of it")
+	fails(t, dir, append([]string{"pull", repo + ":1.0", "-o", "files"}, ca...), "writing files: file already exists\nhint: name another")
+	fails(t, dir, append([]string{"pull", repo, "-o", "x"}, ca...), "want an image in it\nhint: write ")
 	fails(t, dir, append([]string{"pull", repo + ":7", "-o", "x"}, ca...), "manifests/7", "not exist")
 	fails(t, dir, append([]string{"pull", repo + ":1.0", "--stream", "cabin", "-o", "x"}, ca...), `is of stream "twin"; want "cabin"`)
 	for _, from := range []string{"layout", "a.tar", "twin.img", "one"} {
@@ -177,7 +177,7 @@ func mirrorAndPromote(t *testing.T, dir, repo string, ca []string) {
 	// A mirror, without TLS and only because it was told to; under another name.
 	m := startRegistry(t, registrytest.Options{})
 	to := m.Addr + "/elsewhere/mirror/twin"
-	fails(t, dir, []string{"publish", to, "--image", "one", "--retry-after", "10ms"}, "does not speak TLS; say --plain-http")
+	fails(t, dir, []string{"publish", to, "--image", "one", "--retry-after", "10ms"}, "does not speak TLS\nhint: --plain-http")
 	run("pull", repo+":1.0", "-o", "carried.tar")
 	ok(t, dir, "publish", to, "--plain-http", "--image", "carried.tar")
 	ok(t, dir, "pull", to+":1.0", "--plain-http", "--key", "ci.pub", "-o", "mirrored")
@@ -220,7 +220,7 @@ func TestRegistryMistakes(t *testing.T) {
 		want string
 	}{
 		{[]string{"publish", "nowhere"}, "is not a registry's reference"},
-		{[]string{"publish", closed + "/x", "--image", "nothing"}, "nothing"},
+		{[]string{"publish", closed + "/x", "--image", "nothing"}, "opening nothing: file does not exist"},
 		{[]string{"publish", closed + "/x", "--image", "one", "--retry-after", "1ms"}, "connection refused"},
 		{[]string{"publish", closed + "/UPPER", "--image", "one"}, "reading the reference"},
 		{[]string{"publish", closed + "/x", "--image", "one", "--ca", "no.pem"}, "holds no PEM certificate"},

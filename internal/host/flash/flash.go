@@ -136,7 +136,7 @@ func (c *Card) Write(ctx context.Context, d Disk, progress Progress) error {
 	// with files that are.
 	unchecked := func(name string) (io.ReadCloser, error) { return c.OpenUnchecked(ctx, name) }
 	checked := func(name string) (io.ReadCloser, error) { return c.Open(ctx, name) }
-	if err := c.each(&medium.Writer{Ctx: ctx, To: d, Tell: func(n int64) { progress(Writing, n) }}, unchecked); err != nil {
+	if err := c.each(&medium.Writer{Check: ctx.Err, To: d, Progress: func(n int64) { progress(Writing, n) }}, unchecked); err != nil {
 		return err
 	}
 	progress(Flushing, 0)
@@ -146,7 +146,7 @@ func (c *Card) Write(ctx context.Context, d Disk, progress Progress) error {
 	if err := d.Forget(); err != nil {
 		return fmt.Errorf("reading back: %w", err)
 	}
-	if err := c.each(&medium.Comparer{Ctx: ctx, With: d, Tell: func(n int64) { progress(Comparing, n) }}, checked); err != nil {
+	if err := c.each(&medium.Comparer{Check: ctx.Err, With: d, Progress: func(n int64) { progress(Comparing, n) }}, checked); err != nil {
 		return err
 	}
 	mbr := c.Table.Encode()
@@ -247,8 +247,8 @@ func (c *Card) Repair(ctx context.Context, d Disk, progress Progress) error {
 		return err
 	}
 	for _, w := range []placer{
-		&medium.Writer{Ctx: ctx, To: d, Tell: func(n int64) { progress(Writing, n) }},
-		&medium.Comparer{Ctx: ctx, With: d, Tell: func(n int64) { progress(Comparing, n) }},
+		&medium.Writer{Check: ctx.Err, To: d, Progress: func(n int64) { progress(Writing, n) }},
+		&medium.Comparer{Check: ctx.Err, With: d, Progress: func(n int64) { progress(Comparing, n) }},
 	} {
 		if err := layout.Write(medium.Part{W: w, Start: control.Start}, contents); err != nil {
 			return fmt.Errorf("writing the control partition: %w", err)

@@ -55,8 +55,7 @@ func patches(ctx context.Context, to *registry.Remote, img *registry.Published, 
 			return nil, true, nil
 		}
 	}
-	skip := func(why string) { o.Log.Warn("no patch for an earlier release", "reason", why) }
-	previous, err := registry.Previous(ctx, to, img, o.Patches, keys, skip)
+	previous, err := registry.Previous(ctx, to, img, o.Patches, keys, o.Log)
 	if err != nil {
 		return nil, false, fmt.Errorf("looking up the releases before %s: %w", img.Release, err)
 	}
@@ -110,7 +109,7 @@ func publishPatch(ctx context.Context, to *registry.Remote, img, old *registry.P
 	if _, err := io.Copy(sum, io.NewSectionReader(f, 0, stats.Bytes)); err != nil {
 		return 0, err
 	}
-	blob := image.Descriptor{Digest: fmt.Sprintf("sha256:%x", sum.Sum(nil)), Size: stats.Bytes}
+	blob := image.Descriptor{Digest: image.DigestOfSum(sum.Sum(nil)), Size: stats.Bytes}
 	p := image.Patch{From: old.Digest, Release: old.Release, Work: stats.Work, Blob: blob}
 	return stats.Bytes, registry.AddPatch(ctx, to, img, p, func() (io.ReadCloser, error) {
 		return io.NopCloser(io.NewSectionReader(f, 0, stats.Bytes)), nil
@@ -133,7 +132,7 @@ func makePatch(ctx context.Context, img, old *registry.Published, dir string, o 
 		return nil, patch.Stats{}, err
 	}
 	progress, end := o.Meter("making a patch for "+old.Release, img.Size())
-	options := patch.Options{Workers: o.Workers, Memory: patchMemory, Tell: progress, In: onEverySlot}
+	options := patch.Options{Workers: o.Workers, Memory: patchMemory, Progress: progress, In: onEverySlot}
 	stats, err := patch.Make(ctx, f, a, b, options)
 	end()
 	if err == nil {

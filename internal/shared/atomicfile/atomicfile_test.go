@@ -31,14 +31,14 @@ func (s *steps) disk() disk {
 	return disk{
 		create: func(string, fs.FileMode) (file, error) { return s, s.do("create") },
 		rename: func(string, string) error { return s.do("rename") },
-		sync:   func(string) error { return s.do("sync folder") },
+		sync:   func(string) error { return s.do("sync directory") },
 	}
 }
 
 // TestOrder: a file's bytes are on the disk before it replaces the old one, and
 // the directory is before Write returns; after an error nothing goes on.
 func TestOrder(t *testing.T) {
-	want := []string{"create", "write", "sync", "rename", "sync folder"}
+	want := []string{"create", "write", "sync", "rename", "sync directory"}
 	s := &steps{}
 	if err := write(s.disk(), "dir/file", []byte("x"), 0o600); err != nil || !slices.Equal(s.list, want) {
 		t.Errorf("%v (%v), want %v", s.list, err, want)
@@ -69,6 +69,6 @@ func TestWrite(t *testing.T) {
 		t.Errorf("%v (%v)", list, err)
 	}
 	if err := Write(filepath.Join(dir, "none", "file"), nil, 0o600); err == nil {
-		t.Error("in a folder that is not there: no error")
+		t.Error("in a directory that is not there: no error")
 	}
 }

@@ -14,9 +14,15 @@ var machine = Machine{Serial: "1000000052617370", MAC: "d8:3a:dd:01:02:03", Buil
 // understand it.
 func TestWords(t *testing.T) {
 	for want, r := range map[string]Request{
-		"/v1/manifest?build=50c470559375ff62&mac=d8%3A3a%3Add%3A01%3A02%3A03&serial=1000000052617370":            {Kind: Manifest, Machine: machine},
-		"/v1/config?build=50c470559375ff62&mac=d8%3A3a%3Add%3A01%3A02%3A03&serial=1000000052617370":              {Kind: Config, Machine: machine},
-		"/v1/blob/" + digest + "?build=50c470559375ff62&mac=d8%3A3a%3Add%3A01%3A02%3A03&serial=1000000052617370": {Kind: Blob, Machine: machine, Digest: digest},
+		"/v1/manifest?build=50c470559375ff62&mac=d8%3A3a%3Add%3A01%3A02%3A03&serial=1000000052617370": {
+			Kind: Manifest, Machine: machine,
+		},
+		"/v1/config?build=50c470559375ff62&mac=d8%3A3a%3Add%3A01%3A02%3A03&serial=1000000052617370": {
+			Kind: Config, Machine: machine,
+		},
+		"/v1/blob/" + digest + "?build=50c470559375ff62&mac=d8%3A3a%3Add%3A01%3A02%3A03&serial=1000000052617370": {
+			Kind: Blob, Machine: machine, Digest: digest,
+		},
 	} {
 		if got := r.Encode(); got != want {
 			t.Errorf("%q, want %q", got, want)
@@ -32,7 +38,8 @@ func TestWords(t *testing.T) {
 	if got := EncodePort(8069); !bytes.Equal(got, []byte{1, 2, 0x1f, 0x85}) {
 		t.Errorf("% x", got)
 	}
-	if got := (Report{Stage: Failed, Release: "1.2", Error: "why"}).Encode(); string(got) != `{"stage":"failed","release":"1.2","error":"why"}` {
+	const want = `{"stage":"failed","release":"1.2","error":"why"}`
+	if got := (Report{Stage: Failed, Release: "1.2", Error: "why"}).Encode(); string(got) != want {
 		t.Errorf("%s", got)
 	}
 }

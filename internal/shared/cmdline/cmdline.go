@@ -29,7 +29,7 @@ func Base() []string {
 		"cgroup_enable=cpuset", "cgroup_memory=1", "cgroup_enable=memory", "psi=1"}
 }
 
-// Encode returns the kernel words of a slot as one line.
+// Encode returns the kernel command line of a slot as one line.
 func Encode(l slots.Letter, words []string) []byte {
 	return []byte(strings.Join(append([]string{slotWord + "=" + string(l)}, words...), " ") + "\n")
 }
@@ -48,18 +48,18 @@ func Parse(b []byte) (Line, error) {
 		if value, ok := strings.CutPrefix(w, slotWord+"="); ok {
 			slot, err := slots.ParseLetter(value)
 			if err != nil {
-				return l, fmt.Errorf("reading the kernel words: %w", err)
+				return l, fmt.Errorf("reading the kernel command line: %w", err)
 			}
 			l.Slot = slot
 		}
 	}
 	if l.Slot == "" {
-		return l, fmt.Errorf("reading the kernel words: there is no %s=", slotWord)
+		return l, fmt.Errorf("reading the kernel command line: %s= not found", slotWord)
 	}
 	return l, nil
 }
 
-// Has says whether the kernel was told a word.
+// Has reports whether the kernel command line has a word.
 func (l Line) Has(word string) bool { return l.words[word] }
 
 // Value returns what a word of the form NAME=VALUE says; "" where there is
@@ -73,9 +73,8 @@ func Value(words []byte, name string) string {
 	return ""
 }
 
-// Missing returns the first word of a slot's own kernel words that the
-// running kernel did not get, or "". Consoles do not count: the firmware
-// rewrites them.
+// Missing returns the first word of a slot's own command line that the running
+// kernel did not get, or "". Consoles are ignored: the firmware rewrites them.
 func (l Line) Missing(own []byte) string {
 	for _, w := range strings.Fields(string(own)) {
 		if !l.words[w] && !strings.HasPrefix(w, "console=") {

@@ -1,15 +1,17 @@
 package cmdline
 
 import (
-	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/pikelet-os/pikelet/internal/shared/slots"
 )
 
 func TestEncodeGolden(t *testing.T) {
-	want := "pikelet.slot=a console=tty1 console=serial0,115200 panic=10 ro quiet cgroup_enable=cpuset cgroup_memory=1 cgroup_enable=memory psi=1 extra=1\n"
+	want := "pikelet.slot=a console=tty1 console=serial0,115200 panic=10 ro quiet " +
+		"cgroup_enable=cpuset cgroup_memory=1 cgroup_enable=memory psi=1 extra=1\n"
 	if got := string(Encode(slots.A, append(Base(), "extra=1"))); got != want {
 		t.Errorf("got  %swant %s", got, want)
 	}
@@ -60,7 +62,8 @@ func FuzzWordsRoundTrip(f *testing.F) {
 }
 
 func FuzzInfoRoundTrip(f *testing.F) {
-	b, _ := EncodeInfo(Info{Stream: "s", Release: "1", BuildID: "b", Epoch: 5, Keys: []string{"k"}, Modules: []Module{{"/m.ko", "sha256:x", true}}})
+	b, _ := EncodeInfo(Info{Stream: "s", Release: "1", BuildID: "b", Epoch: 5, Keys: []string{"k"},
+		Modules: []Module{{"/m.ko", "sha256:x", true}}})
 	f.Add(b)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		i, err := DecodeInfo(b)
@@ -71,7 +74,7 @@ func FuzzInfoRoundTrip(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if i2, err := DecodeInfo(again); err != nil || !reflect.DeepEqual(i, i2) {
+		if i2, err := DecodeInfo(again); err != nil || !cmp.Equal(i, i2) {
 			t.Fatalf("%+v became %+v (%v)", i, i2, err)
 		}
 	})

@@ -89,7 +89,7 @@ func byFunction(pieces []piece, old, new *functions) []piece {
 	var in []piece
 	at := new.entries
 	add := func(from, to, n int64) { // n bytes of the new file at to are the old one's at from
-		if to > at { // what nobody has
+		if to > at { // bytes that lie in no entry
 			if len(in) == 0 {
 				in = append(in, piece{from: from})
 			}

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-var programs = flag.String("programs", "", "folder of programs that several releases of Go built")
+var programs = flag.String("programs", "", "directory of programs that several releases of Go built")
 
 // TestKnownReleases: the tables of every program there are found, and its
 // functions by their names.

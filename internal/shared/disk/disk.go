@@ -155,7 +155,7 @@ func EncodeUnfinished(old []byte) []byte {
 	return s
 }
 
-// IsUnfinished says whether a first sector is that of a card whose writing
+// IsUnfinished reports whether a first sector is that of a card whose writing
 // was interrupted.
 func IsUnfinished(s []byte) bool {
 	return len(s) >= SectorSize && strings.HasPrefix(string(s), unfinishedMark)

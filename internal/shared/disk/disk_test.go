@@ -25,14 +25,17 @@ func TestCardPassesSfdisk(t *testing.T) {
 		if err := os.Truncate(name, table.End()); err != nil {
 			t.Fatal(err)
 		}
-		if out, err := exec.Command("sfdisk", "--verify", name).CombinedOutput(); err != nil || !strings.Contains(string(out), "No errors detected") {
+		out, err := exec.Command("sfdisk", "--verify", name).CombinedOutput()
+		if err != nil || !strings.Contains(string(out), "No errors detected") {
 			t.Errorf("sfdisk --verify: %v\n%s", err, out)
 		}
-		out, err := exec.Command("sfdisk", "--dump", name).Output()
+		out, err = exec.Command("sfdisk", "--dump", name).Output()
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, want := range []string{"label: dos", "label-id: 0xdeadbeef", "start=        8192, size=      131072, type=c, bootable", "type=83"} {
+		for _, want := range []string{
+			"label: dos", "label-id: 0xdeadbeef", "start=        8192, size=      131072, type=c, bootable", "type=83",
+		} {
 			if !strings.Contains(string(out), want) {
 				t.Errorf("sfdisk --dump lacks %q:\n%s", want, out)
 			}
@@ -57,7 +60,9 @@ func TestDecodeRefuses(t *testing.T) {
 	overlap.Partitions[1].Start -= SectorSize
 	zero := good
 	zero.Partitions[0].Start = 0
-	for what, b := range map[string][]byte{"nothing": nil, "zeros": make([]byte, 512), "overlap": overlap.Encode(), "sector 0": zero.Encode()} {
+	for what, b := range map[string][]byte{
+		"nothing": nil, "zeros": make([]byte, 512), "overlap": overlap.Encode(), "sector 0": zero.Encode(),
+	} {
 		if _, err := Decode(b); err == nil {
 			t.Errorf("%s: no error", what)
 		}

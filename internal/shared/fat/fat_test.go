@@ -290,14 +290,14 @@ func TestPlanRefuses(t *testing.T) {
 		o     Options
 		want  string
 	}{
-		"too small":  {nil, Options{Size: 30 << 20}, "too small"},
-		"odd":        {nil, Options{Size: 64<<20 + 1}, "multiple of 512"},
-		"full":       {[]File{{Name: "x", Size: 70 << 20}}, o, "MiB more"},
-		"huge":       {[]File{{Name: "x", Size: 1 << 32}}, o, "below 4 GiB"},
-		"twice":      {[]File{blob("a.txt", nil), blob("A.TXT", nil)}, o, "called"},
-		"bad name":   {[]File{blob("a:b", nil)}, o, "can't hold the name"},
-		"bad folder": {[]File{blob("a?/b", nil)}, o, "can't hold the name"},
-		"alignment":  {[]File{{Name: "x", Size: 1, Align: 3}}, o, "alignment"},
+		"too small":     {nil, Options{Size: 30 << 20}, "too small"},
+		"odd":           {nil, Options{Size: 64<<20 + 1}, "multiple of 512"},
+		"full":          {[]File{{Name: "x", Size: 70 << 20}}, o, "MiB more"},
+		"huge":          {[]File{{Name: "x", Size: 1 << 32}}, o, "below 4 GiB"},
+		"twice":         {[]File{blob("a.txt", nil), blob("A.TXT", nil)}, o, "called"},
+		"bad name":      {[]File{blob("a:b", nil)}, o, "can't hold the name"},
+		"bad directory": {[]File{blob("a?/b", nil)}, o, "can't hold the name"},
+		"alignment":     {[]File{{Name: "x", Size: 1, Align: 3}}, o, "alignment"},
 	} {
 		if _, err := Plan(c.files, c.o); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got %v, want an error with %q", what, err, c.want)

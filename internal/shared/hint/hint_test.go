@@ -10,7 +10,8 @@ import (
 
 func TestOf(t *testing.T) {
 	inner := With(fs.ErrNotExist, "create the file")
-	err := Withf(fmt.Errorf("reading %q: %w", "a.yaml", errors.Join(inner, With(errors.New("other"), "create the file"), With(errors.New("third"), "ask again"))), "see %s", "the manual")
+	joined := errors.Join(inner, With(errors.New("other"), "create the file"), With(errors.New("third"), "ask again"))
+	err := Withf(fmt.Errorf("reading %q: %w", "a.yaml", joined), "see %s", "the manual")
 	if got, want := Of(err), []string{"see the manual", "create the file", "ask again"}; !slices.Equal(got, want) {
 		t.Errorf("Of(%v) = %q, want %q", err, got, want)
 	}

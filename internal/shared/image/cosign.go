@@ -44,8 +44,9 @@ func EncodeCosign(list []Signed) (manifest []byte, blobs [][]byte, err error) {
 		m.Layers = append(m.Layers, Descriptor{MediaType: mediaSimpleSigning, Digest: digest, Size: int64(len(s.Payload)),
 			Annotations: map[string]string{cosignAnnotation: base64.StdEncoding.EncodeToString(s.Signature)}})
 	}
-	config := []byte(fmt.Sprintf(`{"architecture":"","created":"0001-01-01T00:00:00Z","history":[%s],"os":"","rootfs":{"type":"layers","diff_ids":[%s]},"config":{}}`,
-		strings.Join(history, ","), strings.Join(ids, ",")))
+	const emptyConfig = `{"architecture":"","created":"0001-01-01T00:00:00Z","history":[%s],"os":"",` +
+		`"rootfs":{"type":"layers","diff_ids":[%s]},"config":{}}`
+	config := fmt.Appendf(nil, emptyConfig, strings.Join(history, ","), strings.Join(ids, ","))
 	m.Config = Descriptor{MediaType: mediaImageConfig, Digest: DigestOf(config), Size: int64(len(config))}
 	manifest, err = json.Marshal(m)
 	return manifest, append(blobs, config), err
@@ -73,13 +74,13 @@ func DecodeCosign(manifest []byte) ([]CosignLayer, error) {
 		}
 		sig, err := base64.StdEncoding.DecodeString(text)
 		if err != nil {
-			return nil, fmt.Errorf("reading a signature of cosign's: %w", err)
+			return nil, fmt.Errorf("reading a signature of cosign: %w", err)
 		}
 		if l.Size < 0 || l.Size > MaxPayload {
-			return nil, fmt.Errorf("reading a signature of cosign's: what was signed has %d bytes, more than %d", l.Size, MaxPayload)
+			return nil, fmt.Errorf("reading a signature of cosign: payload of %d bytes, more than %d", l.Size, MaxPayload)
 		}
 		if list = append(list, CosignLayer{l.Digest, l.Size, sig}); len(list) > MaxSignatures {
-			return nil, fmt.Errorf("reading signatures of cosign's: there are more than %d", MaxSignatures)
+			return nil, fmt.Errorf("reading the signatures of cosign: more than %d", MaxSignatures)
 		}
 	}
 	return list, nil
@@ -171,13 +172,14 @@ func signDigest(digest string, optional map[string]any, key *ecdsa.PrivateKey) (
 	return Signed{Payload: b, Signature: sig}, nil
 }
 
-// ErrSignature is a signature that none of the keys made.
-var ErrSignature = errors.New("its signature does not count")
+// ErrSignature is returned for what no trusted key signed.
+var ErrSignature = errors.New("no valid signature from a trusted key")
 
 // VerifyDigest checks that one of the keys made one of the signatures over a
-// digest.
+// digest. The error is ErrSignature where none did, and another one where a key
+// signed something else.
 func VerifyDigest(digest string, list []Signed, keys []*ecdsa.PublicKey) error {
-	problem := fmt.Errorf("%w: it has none", ErrSignature)
+	problem := fmt.Errorf("%w: not signed", ErrSignature)
 	for _, s := range list {
 		_, err := s.verify(digest, keys)
 		if err == nil {
@@ -202,8 +204,11 @@ func (s Signed) verify(digest string, keys []*ecdsa.PublicKey) (payload, error) 
 	if err := json.Unmarshal(s.Payload, &p); err != nil {
 		return p, fmt.Errorf("reading what was signed: %w", err)
 	}
-	if p.Critical.Type != payloadType || p.Critical.Image.DockerManifestDigest != digest {
-		return p, fmt.Errorf("it was changed: its digest is %s, %q was signed", digest, p.Critical.Image.DockerManifestDigest)
+	switch {
+	case p.Critical.Type != payloadType:
+		return p, fmt.Errorf("unsupported type of what was signed: got %q, want %q", p.Critical.Type, payloadType)
+	case p.Critical.Image.DockerManifestDigest != digest:
+		return p, fmt.Errorf("digest mismatch: got %s, want %q, which was signed", digest, p.Critical.Image.DockerManifestDigest)
 	}
 	return p, nil
 }

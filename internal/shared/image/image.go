@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash"
@@ -229,7 +228,7 @@ func (c *checked) Read(b []byte) (int, error) {
 	n, err := c.ReadCloser.Read(b)
 	c.sum.Write(b[:n])
 	if errors.Is(err, io.EOF) {
-		if got := "sha256:" + hex.EncodeToString(c.sum.Sum(nil)); got != c.file.Digest {
+		if got := DigestOfSum(c.sum.Sum(nil)); got != c.file.Digest {
 			err = fmt.Errorf("reading %q: %w: got %s, want %s", c.file.Name, ErrDigestMismatch, got, c.file.Digest)
 		}
 	}

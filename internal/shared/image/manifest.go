@@ -82,18 +82,21 @@ type File struct {
 // DigestOf returns the OCI digest of b.
 func DigestOf(b []byte) string {
 	sum := sha256.Sum256(b)
-	return "sha256:" + hex.EncodeToString(sum[:])
+	return DigestOfSum(sum[:])
 }
+
+// DigestOfSum returns the OCI digest that a SHA-256 is written as.
+func DigestOfSum(sum []byte) string { return "sha256:" + hex.EncodeToString(sum) }
 
 // Verity returns the parameters the kernel needs to open the root.
 func (m *Manifest) Verity() (verity.Params, error) {
 	salt, err := hex.DecodeString(m.Root.Salt)
 	if err != nil {
-		return verity.Params{}, fmt.Errorf("the manifest's salt: %w", err)
+		return verity.Params{}, fmt.Errorf("reading the salt of the manifest: %w", err)
 	}
 	hash, err := hex.DecodeString(m.Root.Hash)
 	if err != nil || len(hash) != sha256.Size {
-		return verity.Params{}, fmt.Errorf("the manifest's root hash %q is no SHA-256", m.Root.Hash)
+		return verity.Params{}, fmt.Errorf("invalid root hash %q in the manifest: want %d hexadecimal digits", m.Root.Hash, 2*sha256.Size)
 	}
 	return verity.Params{DataBlocks: m.Root.DataBlocks, Salt: salt, RootHash: hash}, nil
 }

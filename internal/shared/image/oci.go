@@ -111,7 +111,7 @@ func DecodeOCI(b []byte) (*OCIManifest, error) {
 // check refuses what names no blob. Blobs become paths and addresses.
 func (d Descriptor) check() error {
 	if !digestForm.MatchString(d.Digest) || d.Size < 0 {
-		return fmt.Errorf("it names a blob %q of %d bytes", d.Digest, d.Size)
+		return fmt.Errorf("invalid descriptor: digest %q, %d bytes", d.Digest, d.Size)
 	}
 	return nil
 }
@@ -169,7 +169,7 @@ func (i *OCIIndex) For(arch string) (Descriptor, error) {
 		}
 		there = append(there, d.Platform.OS+"/"+d.Platform.Architecture)
 	}
-	return Descriptor{}, fmt.Errorf("it has no image for linux/%s, only for %q", arch, there)
+	return Descriptor{}, fmt.Errorf("the index has no image for linux/%s, only for %q", arch, there)
 }
 
 // CheckOCI checks that an OCI manifest is the one of a Pikelet manifest.
@@ -179,10 +179,10 @@ func CheckOCI(oci, manifest []byte) (*Manifest, error) {
 		return nil, err
 	}
 	if o.ArtifactType != ArtifactType {
-		return nil, fmt.Errorf("the OCI manifest is a %q, no Pikelet image", o.ArtifactType)
+		return nil, fmt.Errorf("unsupported artifact type %q; want %q", o.ArtifactType, ArtifactType)
 	}
 	if got := DigestOf(manifest); o.Config.Digest != got {
-		return nil, fmt.Errorf("%s was changed: its digest is %s, what was signed says %s", ManifestFile, got, o.Config.Digest)
+		return nil, fmt.Errorf("%s was changed: digest mismatch: got %s, want %s", ManifestFile, got, o.Config.Digest)
 	}
 	m, err := DecodeManifest(manifest)
 	if err != nil {

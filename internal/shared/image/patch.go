@@ -45,11 +45,11 @@ func EncodePatch(p Patch, subject Descriptor) (manifest, config []byte, err erro
 	return manifest, config, err
 }
 
-// MayBeFor says whether what a list of referrers says of one may be a patch for
-// an image: not every registry says more than its digest.
+// MayBeFor reports whether a descriptor in a list of referrers may be that of a
+// patch for an image: not every registry lists more than the digest.
 func MayBeFor(d Descriptor, from string) bool {
-	said, ok := d.Annotations[patchFrom]
-	return !ok || said == from
+	listed, ok := d.Annotations[patchFrom]
+	return !ok || listed == from
 }
 
 // DecodePatch reads the manifest of a patch.
@@ -59,11 +59,12 @@ func DecodePatch(b []byte) (Patch, error) {
 		return Patch{}, err
 	}
 	if m.ArtifactType != MediaPatch || len(m.Layers) != 1 || m.Layers[0].MediaType != MediaPatch || m.Subject == nil {
-		return Patch{}, fmt.Errorf("a %q with %d blobs is no patch", m.ArtifactType, len(m.Layers))
+		return Patch{}, fmt.Errorf("invalid patch: artifact type %q with %d blobs", m.ArtifactType, len(m.Layers))
 	}
 	p := Patch{From: m.Annotations[patchFrom], Release: m.Annotations[patchRelease], Subject: m.Subject.Digest, Blob: m.Layers[0]}
-	if p.Work, err = strconv.ParseInt(m.Annotations[patchWork], 10, 64); err != nil || p.Work < 0 || !digestForm.MatchString(p.From) || p.Blob.Size > MaxPatch {
-		return Patch{}, fmt.Errorf("a patch that does not say what it is for")
+	p.Work, err = strconv.ParseInt(m.Annotations[patchWork], 10, 64)
+	if err != nil || p.Work < 0 || !digestForm.MatchString(p.From) || p.Blob.Size > MaxPatch {
+		return Patch{}, fmt.Errorf("invalid patch: work %q, from %q, %d bytes", m.Annotations[patchWork], p.From, p.Blob.Size)
 	}
 	return p, nil
 }

@@ -81,7 +81,7 @@ func (m *Manifest) SealedSizes() (manifest, signature int64, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
-	said, err := json.Marshal(newPayload(""))
+	payload, err := json.Marshal(newPayload(""))
 	if err != nil {
 		return 0, 0, err
 	}
@@ -90,7 +90,7 @@ func (m *Manifest) SealedSizes() (manifest, signature int64, err error) {
 		return 0, 0, err
 	}
 	signature = int64(len(frame))
-	for _, n := range []int{len(oci) + digestLen + int(missing), len(said) + digestLen, maxECDSA} {
+	for _, n := range []int{len(oci) + digestLen + int(missing), len(payload) + digestLen, maxECDSA} {
 		signature += int64(base64.StdEncoding.EncodedLen(n))
 	}
 	return manifest, signature, nil
@@ -109,7 +109,7 @@ const (
 func ParsePublicKey(b []byte) (*ecdsa.PublicKey, error) {
 	block, _ := pem.Decode(b)
 	if block == nil || block.Type != "PUBLIC KEY" {
-		return nil, errors.New("want a PEM block PUBLIC KEY, as cosign generate-key-pair writes to cosign.pub")
+		return nil, errors.New("reading a public key: want a PEM block PUBLIC KEY, as cosign generate-key-pair writes to cosign.pub")
 	}
 	k, err := x509.ParsePKIXPublicKey(block.Bytes)
 	if err != nil {
@@ -117,7 +117,7 @@ func ParsePublicKey(b []byte) (*ecdsa.PublicKey, error) {
 	}
 	pub, ok := k.(*ecdsa.PublicKey)
 	if !ok || pub.Curve != elliptic.P256() {
-		return nil, errors.New("want an ECDSA key on P-256")
+		return nil, errors.New("reading a public key: want an ECDSA key on P-256")
 	}
 	return pub, nil
 }
@@ -132,9 +132,10 @@ func EncodePublicKey(k *ecdsa.PublicKey) ([]byte, error) {
 }
 
 // Verify checks key, payload, OCI manifest and Pikelet manifest, in this
-// order, and returns the manifest and the digest that was signed. The
-// contents of the files are the caller's to check against the manifest. There
-// is no way to skip a link.
+// order, and returns the manifest and the digest that was signed. The error is
+// ErrSignature where none of the keys signed the OCI manifest. The contents of
+// the files are the caller's to check against the manifest. There is no way to
+// skip a link.
 func Verify(signature, manifest []byte, keys []*ecdsa.PublicKey) (*Manifest, string, error) {
 	s, err := DecodeSignature(signature)
 	if err != nil {
@@ -142,7 +143,7 @@ func Verify(signature, manifest []byte, keys []*ecdsa.PublicKey) (*Manifest, str
 	}
 	digest := DigestOf(s.Manifest)
 	if err := VerifyDigest(digest, s.Signatures, keys); err != nil {
-		return nil, "", fmt.Errorf("%s: the OCI manifest: %w", SignatureFile, err)
+		return nil, "", fmt.Errorf("verifying the OCI manifest in %s: %w", SignatureFile, err)
 	}
 	m, err := CheckOCI(s.Manifest, manifest)
 	return m, digest, err

@@ -1,18 +1,17 @@
 // Package medium writes to cards and reads them back: in large pieces, the
 // next of which is read while one is written, with every byte compared in the
-// end. Who flashes a card on the desk and who updates a slot on a node do it
-// the same way.
+// end. Flashing a card on the host and updating a slot on a node share it.
 package medium
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 
 	"github.com/pikelet-os/pikelet/internal/shared/fat"
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 )
 
 // Medium is a card, or anything else that can be one.
@@ -46,8 +45,8 @@ func (p Part) WriteAt(b []byte, at int64) (int, error) { return p.W.WriteAt(b, p
 // CopyAt implements fat.CopierAt.
 func (p Part) CopyAt(r io.Reader, at int64) (int64, error) { return p.W.CopyAt(r, p.Start+at) }
 
-// ErrDiffers is what a medium returns that does not keep what was written.
-var ErrDiffers = errors.New("the card does not hold what was written to it; try another reader or another card")
+// ErrDiffers is returned for a medium that does not keep what was written.
+var ErrDiffers = hint.With(errors.New("the card does not hold what was written to it"), "try another reader or another card")
 
 // CopySize is what is read, written or compared at once, in bytes: the erase
 // block of common cards.
@@ -55,18 +54,20 @@ const CopySize = 4 << 20
 
 // Writer writes to a medium.
 type Writer struct {
-	Ctx  context.Context
-	To   io.WriterAt
-	Tell func(int64) // how many more bytes were written
+	Check    func() error // called before each piece, ends the writing: the Err of a context
+	To       io.WriterAt
+	Progress func(int64) // how many more bytes were written; may be nil
 }
 
 // WriteAt implements io.WriterAt.
 func (w *Writer) WriteAt(b []byte, at int64) (int, error) {
-	if err := w.Ctx.Err(); err != nil {
+	if err := w.Check(); err != nil {
 		return 0, err
 	}
 	n, err := w.To.WriteAt(b, at)
-	w.Tell(int64(n))
+	if w.Progress != nil {
+		w.Progress(int64(n))
+	}
 	return n, err
 }
 
@@ -81,15 +82,16 @@ func (w *Writer) CopyAt(r io.Reader, at int64) (int64, error) {
 
 // Comparer reads a medium back, and compares it with what would be written.
 type Comparer struct {
-	Ctx  context.Context
-	With io.ReaderAt
-	Tell func(int64) // how many more bytes were compared
-	buf  []byte
+	Check    func() error // called before each piece, ends the comparison: the Err of a context
+	With     io.ReaderAt
+	Progress func(int64) // how many more bytes were compared; may be nil
+	buf      []byte
 }
 
-// WriteAt implements io.WriterAt.
+// WriteAt implements io.WriterAt. The error is ErrDiffers where the medium holds
+// other bytes.
 func (c *Comparer) WriteAt(b []byte, at int64) (int, error) {
-	if err := c.Ctx.Err(); err != nil {
+	if err := c.Check(); err != nil {
 		return 0, err
 	}
 	if len(c.buf) < len(b) {
@@ -106,7 +108,9 @@ func (c *Comparer) WriteAt(b []byte, at int64) (int, error) {
 		}
 		return 0, fmt.Errorf("byte %d: %w", at+int64(i), ErrDiffers)
 	}
-	c.Tell(int64(len(b)))
+	if c.Progress != nil {
+		c.Progress(int64(len(b)))
+	}
 	return len(b), nil
 }
 

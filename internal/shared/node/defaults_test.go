@@ -10,7 +10,13 @@ func FuzzDefaults(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	if want := "{\n \"channel\": \"registry.example/lab:stable\",\n \"soak\": 60000000000,\n \"deadline\": 600000000000\n}\n"; string(b) != want {
+	want := `{
+ "channel": "registry.example/lab:stable",
+ "soak": 60000000000,
+ "deadline": 600000000000
+}
+`
+	if string(b) != want {
 		f.Fatalf("got %s", b)
 	}
 	f.Add(b)

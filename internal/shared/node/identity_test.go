@@ -62,7 +62,11 @@ func TestNames(t *testing.T) {
 			t.Errorf("serial %q: %q, want %q", serial, got, want)
 		}
 	}
-	for name, want := range map[string]string{"attic": "attic", "sixteen-is-fine-": "sixteen-is-fine-", "a-name-that-is-too-long": "a-name-th~c8400d"} {
+	for name, want := range map[string]string{
+		"attic":                   "attic",
+		"sixteen-is-fine-":        "sixteen-is-fine-",
+		"a-name-that-is-too-long": "a-name-th~c8400d",
+	} {
 		if got := VolumeLabel(name); got != want || len(got) > 16 {
 			t.Errorf("%s: %q, want %q", name, got, want)
 		}
@@ -74,7 +78,8 @@ func TestNames(t *testing.T) {
 
 // TestStatusRoundTrip: what a node says of itself, the desk reads.
 func TestStatusRoundTrip(t *testing.T) {
-	s := Status{Boot: Boot{Stream: "lab"}, Node: Prepared{Hostname: "attic", Problems: []string{"x"}}, Volume: VolumeStatus{On: "iscsi", Waiting: "y"},
+	s := Status{
+		Boot: Boot{Stream: "lab"}, Node: Prepared{Hostname: "attic", Problems: []string{"x"}}, Volume: VolumeStatus{On: "iscsi", Waiting: "y"},
 		Checks: []Check{{Name: "time", Says: "z"}}, CardWritten: 7}
 	b, err := s.Encode()
 	if err != nil {

@@ -62,7 +62,7 @@ type Writable struct {
 func WritablePaths() []Writable {
 	return []Writable{
 		{"/etc", Memory, 0o755, "refilled from the image and the node config on each boot, so that no node drifts"},
-		{"/var", Memory, 0o755, "what nobody misses after a boot"},
+		{"/var", Memory, 0o755, "what may be gone after a boot"},
 		{"/root", Memory, 0o700, "root's own files"},
 		{"/home", Memory, 0o755, "users' own files"},
 		{"/var/log", Memory, 0o755, "logs; a card wears out by them. With a limit of its own, so that they cannot fill /var"},

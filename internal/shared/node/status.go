@@ -120,7 +120,7 @@ type Status struct {
 	// CardWritten is how many bytes were written to the card since it was
 	// started.
 	CardWritten int64 `json:"cardWrittenBytes"`
-	// Time says whether a time server keeps the clock right.
+	// Synchronised reports whether a time server keeps the clock right.
 	Synchronised bool `json:"timeSynchronised"`
 }
 
@@ -162,7 +162,7 @@ type K3sStatus struct {
 // Session is one iSCSI session.
 type Session struct {
 	Target string   `json:"target"`
-	State  string   `json:"state"` // the kernel's word: LOGGED_IN, FAILED, FREE
+	State  string   `json:"state"` // as the kernel calls it: LOGGED_IN, FAILED, FREE
 	Disks  []string `json:"disks,omitempty"`
 }
 

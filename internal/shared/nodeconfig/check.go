@@ -112,7 +112,7 @@ var reserved = []string{"bin", "daemon", "adm", "lp", "sync", "shutdown", "halt"
 	"games", "ntp", "guest", "nobody", "chrony"}
 
 // doasWords are the words of doas.conf(5): a rule for an account of that name is
-// a syntax error there, and doas then lets nobody do anything.
+// a syntax error there, and doas then refuses everything.
 var doasWords = []string{"args", "as", "cmd", "deny", "keepenv", "nolog", "nopass", "permit", "persist", "setenv"}
 
 func (c *checker) users(prefix string, users []User) {

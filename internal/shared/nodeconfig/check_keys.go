@@ -33,7 +33,7 @@ const maxKeyLine = 4200
 
 // checkKey returns what is wrong with one line of authorized_keys, as dropbear
 // reads it: options, one blank, the kind, one blank, the key, and then anything.
-// Nobody has a password, so a key that the server skips locks its owner out.
+// No account has a password, so a key that the server skips locks its owner out.
 func checkKey(line string) error {
 	const example = "want a public key such as ssh-ed25519 AAAA... you@desk"
 	switch {
@@ -167,7 +167,7 @@ func checkKeyBlob(kind, encoded string) error {
 	case len(b) > 0 || kind == "ssh-ed25519" && len(last) != 32:
 		return damaged
 	case len(bytes.Trim(last, "\x00")) == 0:
-		return errors.New("this is the placeholder of pikelet node init, and nobody can log in with it; " +
+		return errors.New("the placeholder of a new inventory, which lets no one log in; " +
 			"put your own public key here, such as the line in ~/.ssh/id_ed25519.pub")
 	}
 	return nil

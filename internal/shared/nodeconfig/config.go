@@ -16,7 +16,7 @@ import (
 
 // Config is what makes one machine itself. Everything in it is optional; a
 // node without any takes a name from its serial number, an address from DHCP,
-// and lets nobody in whom its image does not.
+// and lets in only the users of its image.
 type Config struct {
 	// Hostname is the node's name, in the cluster too: lower-case letters,
 	// digits and dashes, at most 63. Default: the image's stream and the last
@@ -230,7 +230,7 @@ type Discovery struct {
 	// CHAP is who asks.
 	CHAP CHAP `yaml:"chap,omitempty"`
 	// Login is who logs in to what is found. Default: chap; {} logs in to targets
-	// that want nobody's name.
+	// that want no name.
 	Login *CHAP `yaml:"login,omitempty"`
 }
 

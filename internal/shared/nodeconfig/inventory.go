@@ -17,7 +17,7 @@ import (
 // Inventory holds the configs of a cluster's nodes.
 type Inventory struct {
 	// ClusterSecret is what seeds of nodes are made of: at least 32
-	// characters that nobody guesses, such as openssl rand -hex 32 prints.
+	// random characters, such as openssl rand -hex 32 prints.
 	// It stays on the desk. Secret. Default: nodes make seeds of their own.
 	ClusterSecret string `yaml:"cluster-secret,omitempty"`
 	// Defaults are for every node. What a node says itself counts instead:

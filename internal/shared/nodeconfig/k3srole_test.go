@@ -32,9 +32,9 @@ func TestOptionsFitTheRole(t *testing.T) {
 		asAgent + "options: {d: /tmp/x}}": {"",
 			"k3s.options.d: spell it data-dir"},
 		asServer + "options: {flannel-backend: host-gw, node-ip: 10.0.0.2, etcd-s3: true, secrets-encryption: true}}": {"", ""},
-		asServer + "options: {flanel-backend: host-gw}}":                                                              {"nodes.yaml:1: k3s.options.flanel-backend: k3s has no such option; a server skips it", ""},
-		asServer + "options: {disable-apiserver-lb: true}}": {"only " +
-			"agents take it; a server skips it", ""},
+		asServer + "options: {flanel-backend: host-gw}}": {
+			"nodes.yaml:1: k3s.options.flanel-backend: k3s has no such option; a server skips it", ""},
+		asServer + "options: {disable-apiserver-lb: true}}": {"only agents take it; a server skips it", ""},
 		asServer + "options: {t: secret}}": {"",
 			"k3s.options.t: spell it token"},
 		asServer + "shutdown-grace: 10m}": {"", ""},

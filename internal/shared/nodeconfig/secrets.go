@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/yamlcheck"
 )
 
@@ -96,6 +97,6 @@ func (f *Document) Public() error {
 	if len(found) == 0 {
 		return nil
 	}
-	return fmt.Errorf("%s holds secrets (%s), and whoever has the image would have them; leave them out, and bring them to each "+
-		"node with pikelet node write", f.file, strings.Join(found, ", "))
+	return hint.With(fmt.Errorf("%s holds secrets (%s), and whoever has the image would have them", f.file, strings.Join(found, ", ")),
+		"leave them out, and write them to the card of each node with its config")
 }

@@ -47,7 +47,7 @@ func packed(t *testing.T, f Form, b []byte, step int) []byte {
 }
 
 // TestGolden: an encoder that writes other bytes takes another Generation, or
-// nodes make what nobody signed.
+// nodes make what is not signed.
 func TestGolden(t *testing.T) {
 	golden := map[int]string{
 		1: "gzip a0cec3c9c6c094d469c4f7ebfc196a09, gzip-small 51911786f5edafc0a67ae0e40777ec3a, zstd 9927034504d29285205e7e1404c64d7d, ",

@@ -18,8 +18,8 @@ const maxControlFile = 4 << 20
 
 // ControlFile returns where a file of the control partition lies, as offset
 // and size on the card in bytes. Files there are in one piece by
-// construction, and overwritten in place: nobody but the flasher touches that
-// FAT or its directory.
+// construction, and overwritten in place: only flashing touches that FAT or its
+// directory.
 func ControlFile(card io.ReaderAt, t disk.Table, name string) (offset, size int64, err error) {
 	p, err := t.Partition(disk.Control)
 	if err != nil {

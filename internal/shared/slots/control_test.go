@@ -71,7 +71,8 @@ func TestLongReasons(t *testing.T) {
 			continue
 		}
 		got := ReadCard(f)
-		if got.State != StateMade || got.Update == nil || got.Update.Digest != u.Digest || !got.Update.Bad || got.Update.Reason == "" || u.Reason != reason {
+		if got.State != StateMade || got.Update == nil || got.Update.Digest != u.Digest || !got.Update.Bad || got.Update.Reason == "" ||
+			u.Reason != reason {
 			t.Errorf("%s: %+v", name, got)
 		}
 		if name == "short" && got.Update.Reason != reason {
@@ -148,11 +149,12 @@ func TestRecordLost(t *testing.T) {
 		unreadable   []int64
 		lost, refuse bool
 	}{
-		"flashed":                         {damage: func(*os.File) {}},
-		"first write cut off":             {damage: func(f *os.File) { garbage(f, cardRecords[0]) }},
-		"both damaged":                    {damage: func(f *os.File) { garbage(f, cardRecords[:]...) }, lost: true},
-		"both unreadable":                 {damage: func(*os.File) {}, unreadable: cardRecords[:], lost: true, refuse: true},
-		"one damaged, one unreadable":     {damage: func(f *os.File) { garbage(f, cardRecords[0]) }, unreadable: cardRecords[1:], lost: true, refuse: true},
+		"flashed":             {damage: func(*os.File) {}},
+		"first write cut off": {damage: func(f *os.File) { garbage(f, cardRecords[0]) }},
+		"both damaged":        {damage: func(f *os.File) { garbage(f, cardRecords[:]...) }, lost: true},
+		"both unreadable":     {damage: func(*os.File) {}, unreadable: cardRecords[:], lost: true, refuse: true},
+		"one damaged, one unreadable": {damage: func(f *os.File) { garbage(f, cardRecords[0]) },
+			unreadable: cardRecords[1:], lost: true, refuse: true},
 		"one blank, the other unreadable": {damage: func(*os.File) {}, unreadable: cardRecords[:1], lost: true, refuse: true},
 	} {
 		f := emptyCard(t)

@@ -78,7 +78,9 @@ func (s Sizes) Slot(l Letter, p disk.Partition) (*fat.Layout, error) {
 		}
 		list = append(list, entry)
 	}
-	list = append(list, fat.File{Name: image.ManifestFile, Size: s.Text, Align: 4096}, fat.File{Name: image.SignatureFile, Size: s.Signature, Align: 4096})
+	list = append(list,
+		fat.File{Name: image.ManifestFile, Size: s.Text, Align: 4096},
+		fat.File{Name: image.SignatureFile, Size: s.Signature, Align: 4096})
 	sort.SliceStable(list, func(a, b int) bool { return rank(list[a]) < rank(list[b]) })
 	layout, err := fat.Plan(list, fat.Options{
 		Size: p.Size, Hidden: p.Start, VolumeID: s.id(string(l)), Label: "SLOT-" + strings.ToUpper(string(l)), Time: time.Unix(s.Epoch, 0),
@@ -136,8 +138,10 @@ type Files struct {
 // autoboot.txt lies at least 64 KiB from everything else, so that no erase block
 // of a common card holds both.
 func (s Sizes) Control(c Files, p disk.Partition) (*fat.Layout, fat.Contents, error) {
-	if len(c.Node) > NodeSize || len(c.Report) > ReportSize {
-		return nil, nil, fmt.Errorf("laying out the control partition: %s has %d bytes and room for %d", NodeFile, len(c.Node), NodeSize)
+	for name, f := range map[string]struct{ got, room int }{NodeFile: {len(c.Node), NodeSize}, ReportFile: {len(c.Report), ReportSize}} {
+		if f.got > f.room {
+			return nil, nil, fmt.Errorf("laying out the control partition: %s has %d bytes and room for %d", name, f.got, f.room)
+		}
 	}
 	files := map[string][]byte{
 		AutobootFile: EncodeAutoboot(c.Default),

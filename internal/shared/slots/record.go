@@ -2,15 +2,15 @@ package slots
 
 import (
 	"encoding/binary"
-	"fmt"
+	"errors"
 	"hash/crc32"
 
 	"github.com/pikelet-os/pikelet/internal/shared/disk"
 )
 
 // Record is one of the texts kept in the gap before the first partition: one
-// only /init writes, why a boot failed, and two the updater alternates
-// between.
+// that only /init writes, why a boot failed (disk.InitRecord), and two that the
+// updater writes in turns (disk.UpdateRecord0, disk.UpdateRecord1).
 type Record struct {
 	Sequence uint32 // the higher valid one wins
 	Text     string // at most MaxRecordText bytes
@@ -42,16 +42,16 @@ func (r Record) Encode() []byte {
 	return b
 }
 
-// DecodeRecord reads a record. Anything that is none is an error, an empty
-// card's zeros too.
+// DecodeRecord reads a record. Everything else is an error, the zeros of an
+// empty card too.
 func DecodeRecord(b []byte) (Record, error) {
 	if len(b) < disk.RecordSize || string(b[:8]) != recordMagic {
-		return Record{}, fmt.Errorf("reading a record: there is none")
+		return Record{}, errors.New("reading a record: not found")
 	}
 	le := binary.LittleEndian
 	n := le.Uint32(b[16:])
 	if n > MaxRecordText || crc32.ChecksumIEEE(b[12:recordHeader+n]) != le.Uint32(b[8:]) {
-		return Record{}, fmt.Errorf("reading a record: it is damaged")
+		return Record{}, errors.New("reading a record: checksum mismatch")
 	}
 	return Record{Sequence: le.Uint32(b[12:]), Text: string(b[recordHeader : recordHeader+n])}, nil
 }

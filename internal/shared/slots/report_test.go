@@ -34,7 +34,8 @@ func FuzzReport(f *testing.F) {
 	f.Add("attic runs lab 1.0\n", "Release 1.1 was tried\n", "")
 	f.Add("", "", FailureReport("slot a: why", "lab", "1", "cafe")+"\n\n\x00")
 	f.Fuzz(func(t *testing.T, boot, upgrade, old string) {
-		if strings.Contains(boot+old, upgradeHeading) || strings.Contains(boot, failureHeading) || upgrade != strings.TrimRight(upgrade, "\n\x00")+"\n" {
+		if strings.Contains(boot+old, upgradeHeading) || strings.Contains(boot, failureHeading) ||
+			upgrade != strings.TrimRight(upgrade, "\n\x00")+"\n" {
 			t.Skip("texts of ours do not hold headings and end with one line feed")
 		}
 		report := UpgradeReport(upgrade, old)

@@ -1,9 +1,10 @@
-// Package slots knows the two places an image can live, a and b: which one
-// the firmware starts, what a boot that has happened was, and how the files
-// of a slot lie on its partition.
+// Package slots describes the two places an image can live, a and b: which one
+// the firmware starts, what kind of boot happened, how the files of a slot lie on
+// its partition, and the records that a card holds about its boots and upgrades.
 package slots
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -40,11 +41,12 @@ func (l Letter) Partition() int {
 	return 0
 }
 
-// CmdlineFile returns the name the slot's kernel words have in an artifact.
+// CmdlineFile returns the name that the slot's kernel command line has in an
+// image.
 func (l Letter) CmdlineFile() string { return "cmdline-" + string(l) + ".txt" }
 
-// OnSlot returns the name that a file of an artifact has on the slot: the
-// slot's own kernel words have the one the firmware reads. ok is false for
+// OnSlot returns the name that a file of an image has on the slot: the slot's
+// own kernel command line has the one that the firmware reads. ok is false for
 // those of other slots, which are not there.
 func (l Letter) OnSlot(name string) (on string, ok bool) {
 	switch {
@@ -62,7 +64,7 @@ func ParseLetter(s string) (Letter, error) {
 	case A, B, Net:
 		return l, nil
 	}
-	return "", fmt.Errorf("there is no slot %q, only a, b and net", s)
+	return "", fmt.Errorf("invalid slot %q; want a, b or net", s)
 }
 
 // OfPartition returns the slot that lives on a partition.
@@ -107,13 +109,13 @@ func DecodeAutoboot(b []byte) (Letter, error) {
 			n, err := strconv.Atoi(value)
 			l, known := OfPartition(n)
 			if err != nil || !known {
-				return "", fmt.Errorf("reading autoboot.txt: boot_partition=%s is no slot", value)
+				return "", fmt.Errorf("reading autoboot.txt: boot_partition=%s: not the partition of a slot", value)
 			}
 			def = l
 		}
 	}
 	if def == "" {
-		return "", fmt.Errorf("reading autoboot.txt: it names no boot_partition")
+		return "", errors.New("reading autoboot.txt: boot_partition not found")
 	}
 	return def, nil
 }
@@ -125,7 +127,7 @@ type Kind string
 const (
 	Committed Kind = "committed" // the default slot
 	Trial     Kind = "trial"     // the one boot that proves a new slot
-	Rescue    Kind = "rescue"    // the other slot, and nobody asked for it
+	Rescue    Kind = "rescue"    // the other slot, though no trial was asked for
 )
 
 // What says what a boot was, from the running slot, the default in

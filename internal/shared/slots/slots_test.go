@@ -58,8 +58,10 @@ func TestWhat(t *testing.T) {
 		try          bool
 		want         Kind
 	}{
-		{A, A, false, Committed}, {A, A, true, Committed}, {A, B, false, Rescue}, {A, B, true, Trial}, {A, "", false, Rescue}, {A, "", true, Rescue},
-		{B, B, false, Committed}, {B, B, true, Committed}, {B, A, false, Rescue}, {B, A, true, Trial}, {B, "", false, Rescue}, {B, "", true, Rescue},
+		{A, A, false, Committed}, {A, A, true, Committed}, {A, B, false, Rescue}, {A, B, true, Trial},
+		{A, "", false, Rescue}, {A, "", true, Rescue},
+		{B, B, false, Committed}, {B, B, true, Committed}, {B, A, false, Rescue}, {B, A, true, Trial},
+		{B, "", false, Rescue}, {B, "", true, Rescue},
 		{Net, "", false, Committed}, {Net, A, true, Committed},
 	} {
 		if got := What(c.running, c.def, c.try); got != c.want {

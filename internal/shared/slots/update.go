@@ -1,8 +1,9 @@
 package slots
 
-// Update is what the record on the card says of an upgrade: S of the rules
-// that decide what a boot was. It lies beside the partitions, so that losing
-// state or volume never changes which slot boots, or what a trial concludes.
+// Update is what the record on the card says of an upgrade: what Judge needs to
+// know beside the boot itself. The record lies outside the partitions, so that
+// losing state or volume never changes which slot boots, or what a trial
+// concludes.
 type Update struct {
 	Step    Step   `json:"step"`
 	Slot    Letter `json:"slot"`    // the one that was written
@@ -25,15 +26,15 @@ type Update struct {
 	Bad bool `json:"bad,omitempty"`
 }
 
-// UnderWay says whether an upgrade is armed or being tried; that there is none
-// at all says no.
+// UnderWay reports whether an upgrade is armed or being tried; nil is no
+// upgrade.
 func (u *Update) UnderWay() bool { return u != nil && (u.Step == Armed || u.Step == Tried) }
 
 // Step is how far an upgrade is.
 type Step string
 
-// The steps, in their order. Written is told by the slot itself; what is in
-// the record is flushed before the next step begins.
+// The steps, in their order. That a slot was written needs no step: the slot
+// shows it. What is in the record is flushed before the next step begins.
 const (
 	Armed    Step = "armed" // the next boot is the trial
 	Tried    Step = "trial" // the trial has begun
@@ -72,10 +73,10 @@ const (
 	Kept       Verdict = "kept"        // autoboot.txt names the new slot; only the record does not know yet
 )
 
-// Judge says what a boot was and what it means for an upgrade: from the
-// running slot, the default in autoboot.txt ("" where it can't be read), the
-// firmware's trial mark, the digest of the running image, and the record. It
-// is all there is to that decision.
+// Judge returns the kind of a boot and what the boot means for an upgrade. It is
+// given the running slot, the default in autoboot.txt ("" where that can't be
+// read), the firmware's trial mark, the digest of the running image, and the
+// record. The decision depends on nothing else.
 func Judge(running, def Letter, tryboot bool, digest string, u *Update) (Kind, Verdict) {
 	kind := What(running, def, tryboot)
 	if running == Net || !u.UnderWay() {
@@ -100,7 +101,7 @@ func Judge(running, def Letter, tryboot bool, digest string, u *Update) (Kind, V
 	case def != "" && ours:
 		return Trial, OnTrial
 	}
-	// Another slot than the default, and not the image that was armed: nobody
-	// asked for this. It is never kept by itself.
+	// Another slot than the default, and not the image that was armed: no
+	// upgrade asked for this boot. It is never kept by itself.
 	return Rescue, Nothing
 }

@@ -94,7 +94,7 @@ func (d *dataWriter) run(feed func() error, drain func(*job) error) error {
 	drained := make(chan error, 1)
 	go func() {
 		var failed error
-		for j := range d.order { // after an error too, so that nobody waits for it
+		for j := range d.order { // after an error too: others wait for it
 			<-j.done
 			if failed == nil {
 				failed = j.err

@@ -8,7 +8,7 @@ import (
 
 // TestGolden: a writer, or an encoder, that makes other bytes of the same tree
 // takes another Generation. Nodes that have another one would write a root
-// nobody signed.
+// that is not signed.
 func TestGolden(t *testing.T) {
 	golden := map[int]map[string]string{
 		3: {"fast": "c404fe612befde7c19449d7a73bc413166b40b6fe6fe4b36591d05535ddbf513",

@@ -192,17 +192,9 @@ func writeTables(out *output, root *node, fragments []*fragment, o Options) ([]b
 	if err := m.dirs.flush(out); err != nil {
 		return nil, err
 	}
-	fragTable := invalidBlock
-	if len(fragments) > 0 {
-		var b []byte
-		for _, f := range fragments {
-			b = le.AppendUint64(b, f.start)
-			b = le.AppendUint32(b, f.size)
-			b = le.AppendUint32(b, 0)
-		}
-		if fragTable, err = m.indexed(out, b, nil); err != nil {
-			return nil, err
-		}
+	fragTable, err := m.writeFragments(out, fragments)
+	if err != nil {
+		return nil, err
 	}
 	var ids []byte
 	for _, id := range m.ids {
@@ -212,18 +204,9 @@ func writeTables(out *output, root *node, fragments []*fragment, o Options) ([]b
 	if err != nil {
 		return nil, err
 	}
-	xattrTable := invalidBlock
-	if len(m.xattrIDs) > 0 {
-		start := uint64(out.at)
-		if err := m.xattrs.flush(out); err != nil {
-			return nil, err
-		}
-		head := le.AppendUint64(nil, start)
-		head = le.AppendUint32(head, uint32(len(m.xattrIDs)/16))
-		head = le.AppendUint32(head, 0)
-		if xattrTable, err = m.indexed(out, m.xattrIDs, head); err != nil {
-			return nil, err
-		}
+	xattrTable, err := m.writeXattrs(out)
+	if err != nil {
+		return nil, err
 	}
 
 	flags := uint16(flagDuplicates)
@@ -254,6 +237,39 @@ func writeTables(out *output, root *node, fragments []*fragment, o Options) ([]b
 		}
 	}
 	return s, nil
+}
+
+// writeFragments writes the table of fragments, and returns where the table is;
+// invalidBlock without fragments.
+func (t *tables) writeFragments(out *output, fragments []*fragment) (uint64, error) {
+	if len(fragments) == 0 {
+		return invalidBlock, nil
+	}
+	le := binary.LittleEndian
+	var b []byte
+	for _, f := range fragments {
+		b = le.AppendUint64(b, f.start)
+		b = le.AppendUint32(b, f.size)
+		b = le.AppendUint32(b, 0)
+	}
+	return t.indexed(out, b, nil)
+}
+
+// writeXattrs writes the extended attributes and their table, and returns where
+// the table is; invalidBlock without attributes.
+func (t *tables) writeXattrs(out *output) (uint64, error) {
+	if len(t.xattrIDs) == 0 {
+		return invalidBlock, nil
+	}
+	le := binary.LittleEndian
+	start := uint64(out.at)
+	if err := t.xattrs.flush(out); err != nil {
+		return 0, err
+	}
+	head := le.AppendUint64(nil, start)
+	head = le.AppendUint32(head, uint32(len(t.xattrIDs)/16))
+	head = le.AppendUint32(head, 0)
+	return t.indexed(out, t.xattrIDs, head)
 }
 
 func log2(n int) int {

@@ -45,7 +45,7 @@ func TestChecker(t *testing.T) {
 				_, err = bad.ReadAt(make([]byte, 1), int64(flip))
 			}
 			if !errors.Is(err, ErrCorrupt) {
-				t.Errorf("%d blocks: byte %d flipped, and nobody saw it: %v", blocks, flip, err)
+				t.Errorf("%d blocks: byte %d flipped: got %v, want ErrCorrupt", blocks, flip, err)
 			}
 			copy(all, data)
 			copy(all[len(data):], tree)

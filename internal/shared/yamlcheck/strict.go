@@ -261,8 +261,8 @@ func TypeError(n *yaml.Node, format string, args ...any) error {
 	return &yaml.TypeError{Errors: []string{fmt.Sprintf("line %d: "+format, append([]any{n.Line}, args...)...)}}
 }
 
-// Fields notes, from within an UnmarshalYAML, keys of a mapping that are none
-// of the known ones: the decoder's own check does not reach in there.
+// Fields notes, from within an UnmarshalYAML, keys of a mapping that are not
+// known: the decoder's own check does not reach in there.
 func Fields(n *yaml.Node, known ...string) error {
 	if n.Kind != yaml.MappingNode {
 		return nil

@@ -29,24 +29,25 @@ type Patch struct {
 	scratch func(size int64) (*os.File, error)
 }
 
-// ErrGeneration is what only another program can write: it says so, and it is no
-// damage.
-var ErrGeneration = errors.New("this program has not the writer for it")
+// ErrGeneration is returned for a patch of files that another release of the
+// program writes with other bytes. The patch is not damaged.
+var ErrGeneration = errors.New("unsupported generation of the writer")
 
-// Open reads the head of a patch of so many bytes from old to new. scratch
-// makes a file for what must be unpacked before it can be read here and there;
-// it is told for how many bytes, about. Whoever calls has checked who signed the patch, and that
-// it is whole.
+// Open reads the head of a patch of size bytes from old to new. scratch makes a
+// file for what must be unpacked before any part of it can be read; its argument
+// is about how many bytes the file will hold. The caller has checked the signature
+// and the digest of the patch. Open returns ErrDamaged or ErrGeneration for a
+// patch that cannot be applied.
 func Open(r io.ReaderAt, size int64, old image.Image, new *image.Manifest, scratch func(size int64) (*os.File, error)) (*Patch, error) {
 	h, err := decodeHead(r, size)
 	if err != nil {
 		return nil, err
 	}
 	if h.Packing != recompress.Generation {
-		return nil, fmt.Errorf("generation %d of packing, and this is %d: %w", h.Packing, recompress.Generation, ErrGeneration)
+		return nil, fmt.Errorf("%w of packed files: got %d, want %d", ErrGeneration, h.Packing, recompress.Generation)
 	}
 	if h.Root != nil && new.Root.Generation != squashfs.Generation {
-		return nil, fmt.Errorf("generation %d of the root's writer, and this is %d: %w", new.Root.Generation, squashfs.Generation, ErrGeneration)
+		return nil, fmt.Errorf("%w of the root: got %d, want %d", ErrGeneration, new.Root.Generation, squashfs.Generation)
 	}
 	return &Patch{h, r, old, new, scratch}, nil
 }
@@ -80,7 +81,7 @@ func (p *Patch) Make(ctx context.Context, name string) (io.ReadCloser, error) {
 	}
 	i := slices.IndexFunc(p.head.Files, func(f packed) bool { return f.Name == name })
 	if i < 0 {
-		return nil, fmt.Errorf("the patch makes no %s", name)
+		return nil, fmt.Errorf("%q is not a file that the patch makes", name)
 	}
 	return stream(ctx, func(w io.Writer) error { return p.file(w, p.head.Files[i]) }), nil
 }
@@ -119,7 +120,7 @@ func stream(ctx context.Context, do func(io.Writer) error) io.ReadCloser {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		w.CloseWithError(do(cancelled{ctx, w}))
+		w.CloseWithError(do(cancelled{ctx.Err, w}))
 	}()
 	return &streamed{r, done}
 }
@@ -137,15 +138,15 @@ func (s *streamed) Close() error {
 	return err
 }
 
-// cancelled is a writer until its context ends.
+// cancelled is a writer that fails once check does.
 type cancelled struct {
-	ctx context.Context
-	w   io.Writer
+	check func() error
+	w     io.Writer
 }
 
 // Write implements io.Writer.
 func (c cancelled) Write(b []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
+	if err := c.check(); err != nil {
 		return 0, err
 	}
 	return c.w.Write(b)
@@ -171,8 +172,8 @@ func (p *Patch) file(w io.Writer, f packed) error {
 	if _, err := io.Copy(sum, io.NewSectionReader(old, 0, was.Size)); err != nil {
 		return fmt.Errorf("reading %s: %w", f.Base, err)
 	}
-	if got := fmt.Sprintf("sha256:%x", sum.Sum(nil)); got != was.Digest {
-		return fmt.Errorf("%s of the running image is %s; its manifest says %s", f.Base, got, was.Digest)
+	if got := image.DigestOfSum(sum.Sum(nil)); got != was.Digest {
+		return fmt.Errorf("reading %q of the old image: %w: got %s, want %s", f.Base, image.ErrDigestMismatch, got, was.Digest)
 	}
 	if f.Form == "" {
 		return f.Change.decode(w, p.section(f.Change), old, was.Size)
@@ -215,9 +216,9 @@ func (p *Patch) unpack(r io.ReaderAt, size, inside int64, form recompress.Form) 
 type onlyWriter struct{ io.Writer }
 type onlyReader struct{ io.Reader }
 
-// Scratch makes a file without a name in a folder: nothing is left of it,
-// whatever happens. Where a file that is open cannot be removed, as on Windows,
-// it is left to whoever made the folder.
+// Scratch makes a file without a name in a directory: nothing is left of the
+// file, whatever happens. Where an open file cannot be removed, as on Windows,
+// removing it is left to the caller, with the directory.
 func Scratch(dir string) (*os.File, error) {
 	f, err := os.CreateTemp(dir, ".pikelet-")
 	if err != nil {
@@ -236,7 +237,8 @@ func openRoot(img image.Image) (*squashfs.Reader, func(), error) {
 	}
 	c, err := squashfs.FindCompression(img.Root.Compression)
 	if err != nil || c.BlockSize != img.Root.BlockSize {
-		return nil, nil, fmt.Errorf("compression %s with blocks of %d bytes: %w", img.Root.Compression, img.Root.BlockSize, ErrGeneration)
+		return nil, nil, fmt.Errorf("%w of the root: compression %s with blocks of %d bytes",
+			ErrGeneration, img.Root.Compression, img.Root.BlockSize)
 	}
 	f, err := img.OpenAt(image.RootFile)
 	if err != nil {
@@ -259,20 +261,21 @@ func openRoot(img image.Image) (*squashfs.Reader, func(), error) {
 func (p *Patch) root(w io.Writer) error {
 	old, done, err := openRoot(p.old)
 	if err != nil {
-		return fmt.Errorf("the old root: %w", err)
+		return fmt.Errorf("opening the old root: %w", err)
 	}
 	defer done()
 	super := p.head.Root.Super
 	if len(super) < 12 || len(super) > 4096 {
 		return damaged("a superblock of %d bytes", len(super))
 	}
-	entries, err := p.entries(old, time.Unix(int64(binary.LittleEndian.Uint32(super[8:])), 0))
+	at := time.Unix(int64(binary.LittleEndian.Uint32(super[8:])), 0)
+	entries, err := p.entries(old, at)
 	if err != nil {
 		return err
 	}
 	c, err := squashfs.FindCompression(p.new.Root.Compression)
 	if err != nil || c.BlockSize != p.new.Root.BlockSize {
-		return fmt.Errorf("compression %s with blocks of %d bytes: %w", p.new.Root.Compression, p.new.Root.BlockSize, ErrGeneration)
+		return fmt.Errorf("%w of the root: compression %s with blocks of %d bytes", ErrGeneration, p.new.Root.Compression, p.new.Root.BlockSize)
 	}
 	hashes := verity.NewHasher(verity.Salt())
 	out := &onward{w: io.MultiWriter(w, hashes), super: super}
@@ -280,7 +283,7 @@ func (p *Patch) root(w io.Writer) error {
 		return err
 	}
 	out.at = int64(len(super))
-	if _, err := squashfs.Write(out, entries, squashfs.Options{Compression: c, Time: time.Unix(int64(binary.LittleEndian.Uint32(super[8:])), 0), Workers: 1}); err != nil {
+	if _, err := squashfs.Write(out, entries, squashfs.Options{Compression: c, Time: at, Workers: 1}); err != nil {
 		return err
 	}
 	_, tree, err := hashes.Tree()
@@ -303,12 +306,12 @@ type onward struct {
 func (o *onward) WriteAt(b []byte, at int64) (int, error) {
 	if at == 0 {
 		if !bytes.Equal(b, o.super) {
-			return 0, fmt.Errorf("%w: it has another superblock", ErrOther)
+			return 0, fmt.Errorf("%w: another superblock", ErrOther)
 		}
 		return len(b), nil
 	}
 	if at != o.at {
-		return 0, fmt.Errorf("writing a root at %d, and %d comes next", at, o.at)
+		return 0, fmt.Errorf("writing the root: got offset %d, want %d", at, o.at)
 	}
 	n, err := o.w.Write(b)
 	o.at += int64(n)
@@ -320,7 +323,7 @@ func (p *Patch) entries(old *squashfs.Reader, at time.Time) ([]squashfs.Entry, e
 	was := listing(old)
 	var text bytes.Buffer
 	if err := p.head.Root.Listing.decode(&text, p.section(p.head.Root.Listing), bytes.NewReader(was), int64(len(was))); err != nil {
-		return nil, fmt.Errorf("the listing: %w", err)
+		return nil, fmt.Errorf("making the listing: %w", err)
 	}
 	list, err := parseListing(text.Bytes(), at)
 	if err != nil {

@@ -62,7 +62,10 @@ func (b *bases) of(e squashfs.Entry, s sum) (at int, moved, changed bool) {
 	}
 	return slices.MinFunc(list, func(i, k int) int {
 		x, y := b.old.Entries[i], b.old.Entries[k]
-		return cmp.Or(-cmp.Compare(common(x.Name, e.Name), common(y.Name, e.Name)), cmp.Compare(distance(x.Size, e.Size), distance(y.Size, e.Size)), cmp.Compare(i, k))
+		return cmp.Or(
+			-cmp.Compare(common(x.Name, e.Name), common(y.Name, e.Name)),
+			cmp.Compare(distance(x.Size, e.Size), distance(y.Size, e.Size)),
+			cmp.Compare(i, k))
 	}), false, true
 }
 
@@ -77,7 +80,7 @@ func stem(name string) string {
 	}, path.Base(name)), ".-_")
 }
 
-// common returns how many folders two paths have in common, from both ends.
+// common returns how many directories two paths have in common, from both ends.
 func common(a, b string) int {
 	x, y := strings.Split(path.Dir(a), "/"), strings.Split(path.Dir(b), "/")
 	n := min(len(x), len(y))

@@ -137,8 +137,11 @@ func TestBlocksFromAnotherPlace(t *testing.T) {
 // long as it was, is seen.
 func TestBlocksSmallChange(t *testing.T) {
 	for i := range 10 {
-		old, _ := newImage(t, "1", 1_700_000_000, squashfs.Fast(), files{"etc/release": "VERSION=1.2.0\n", "etc/x": string(program(3, 5000))}, nil)
-		new, is := newImage(t, "2", 1_700_000_000, squashfs.Fast(), files{"etc/release": fmt.Sprintf("VERSION=1.2.%d\n", i), "etc/x": string(program(3, 5000))}, nil)
+		x := string(program(3, 5000))
+		before := files{"etc/release": "VERSION=1.2.0\n", "etc/x": x}
+		after := files{"etc/release": fmt.Sprintf("VERSION=1.2.%d\n", i), "etc/x": x}
+		old, _ := newImage(t, "1", 1_700_000_000, squashfs.Fast(), before, nil)
+		new, is := newImage(t, "2", 1_700_000_000, squashfs.Fast(), after, nil)
 		got, _, err := byBlocks(t, old, new, &place{b: is[image.RootFile]})
 		if err != nil || !bytes.Equal(got, is[image.RootFile]) {
 			t.Errorf("%d: %v", i, err)

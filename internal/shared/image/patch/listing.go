@@ -14,7 +14,15 @@ import (
 )
 
 // kinds are what begins a line of a listing, and what tar calls it.
-var kinds = map[byte]byte{'f': tar.TypeReg, 'd': tar.TypeDir, 'l': tar.TypeSymlink, 'h': tar.TypeLink, 'c': tar.TypeChar, 'b': tar.TypeBlock, 'p': tar.TypeFifo}
+var kinds = map[byte]byte{
+	'f': tar.TypeReg,
+	'd': tar.TypeDir,
+	'l': tar.TypeSymlink,
+	'h': tar.TypeLink,
+	'c': tar.TypeChar,
+	'b': tar.TypeBlock,
+	'p': tar.TypeFifo,
+}
 
 var letters = func() map[byte]byte {
 	m := map[byte]byte{}
@@ -61,12 +69,12 @@ func parseListing(text []byte, at time.Time) ([]squashfs.Entry, error) {
 	for n := 1; len(text) > 0; n++ {
 		line, rest, ok := bytes.Cut(text, []byte("\n"))
 		if !ok || len(line) == 0 || n > maxChanges {
-			return nil, damaged("line %d of its listing", n)
+			return nil, damaged("line %d of the listing", n)
 		}
 		text = rest
 		e, err := parseLine(string(line), at)
 		if err != nil {
-			return nil, damaged("line %d of its listing: %v", n, err)
+			return nil, damaged("line %d of the listing: %v", n, err)
 		}
 		list = append(list, e)
 	}
@@ -78,7 +86,7 @@ func parseLine(line string, at time.Time) (squashfs.Entry, error) {
 	kind, ok := kinds[line[0]]
 	rest, found := strings.CutPrefix(line[1:], " ")
 	if !ok || !found {
-		return squashfs.Entry{}, fmt.Errorf("%q is nothing it may begin with", line[0])
+		return squashfs.Entry{}, fmt.Errorf("unsupported kind of file %q", line[0])
 	}
 	for i := range number {
 		var field string
@@ -107,14 +115,21 @@ func parseLine(line string, at time.Time) (squashfs.Entry, error) {
 		rest = strings.TrimPrefix(rest[len(quoted):], " ")
 	}
 	if len(texts) < 2 || len(texts)%2 != 0 {
-		return squashfs.Entry{}, fmt.Errorf("%d texts", len(texts))
+		return squashfs.Entry{}, fmt.Errorf("got %d names and attributes, want an even number from 2", len(texts))
 	}
-	h := &tar.Header{Typeflag: kind, Mode: number[0] & 0o7777, Uid: int(uint32(number[1])), Gid: int(uint32(number[2])), ModTime: at.Add(time.Duration(number[3]) * time.Second),
-		Name: texts[0], Linkname: texts[1]}
+	h := &tar.Header{
+		Typeflag: kind,
+		Mode:     number[0] & 0o7777,
+		Uid:      int(uint32(number[1])),
+		Gid:      int(uint32(number[2])),
+		ModTime:  at.Add(time.Duration(number[3]) * time.Second),
+		Name:     texts[0],
+		Linkname: texts[1],
+	}
 	switch kind {
 	case tar.TypeReg:
 		if h.Size = number[4]; h.Size < 0 {
-			return squashfs.Entry{}, fmt.Errorf("%d bytes", h.Size)
+			return squashfs.Entry{}, fmt.Errorf("invalid size: %d bytes", h.Size)
 		}
 	case tar.TypeChar, tar.TypeBlock:
 		h.Devmajor, h.Devminor = number[4]>>32, number[4]&0xffffffff
@@ -126,7 +141,7 @@ func parseLine(line string, at time.Time) (squashfs.Entry, error) {
 		h.PAXRecords[texts[i]] = texts[i+1]
 	}
 	if path.Clean("/"+h.Name) == "/" && kind != tar.TypeDir {
-		return squashfs.Entry{}, fmt.Errorf("a name %q", h.Name)
+		return squashfs.Entry{}, fmt.Errorf("invalid name %q", h.Name)
 	}
 	return squashfs.Entry{Header: h}, nil
 }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 	"github.com/pikelet-os/pikelet/internal/shared/recompress"
 	"github.com/pikelet-os/pikelet/internal/shared/squashfs"
@@ -22,11 +23,11 @@ import (
 type Options struct {
 	Workers int   // files at once; less than 1 means 1
 	Memory  int64 // bytes that those may take together, about; one file may take more
-	// Tell is told how many bytes of new files were dealt with, from several
-	// goroutines; nil for nobody.
-	Tell func(int64)
-	// In returns whether a file of a slot of the old image is there on every
-	// node that runs it.
+	// Progress is given how many more bytes of new files were dealt with, from
+	// several goroutines; nil reports nothing.
+	Progress func(int64)
+	// In reports whether a file of the old image is there on every node that runs
+	// that image; nil means that all are.
 	In func(name string) bool
 }
 
@@ -42,8 +43,9 @@ type Stats struct {
 	By      map[string]int // files, by the method they are made with
 }
 
-// Make writes a patch that makes the files of new of those of old. A node that
-// applies it has the very bytes that new's manifest names: that was tried.
+// Make writes a patch that makes the files of new of those of old. Its error is
+// ErrGeneration for an image whose root this program would write with other
+// bytes.
 func Make(ctx context.Context, w io.Writer, old, new image.Image, o Options) (Stats, error) {
 	m := &maker{old: old, new: new, o: o, stats: Stats{By: map[string]int{}}}
 	if err := m.files(ctx); err != nil {
@@ -94,9 +96,9 @@ func (m *maker) add(c *change, how method, data []byte, size int64) {
 	m.stats.By[[methods]string{"same", "whole", "dictionary", "patch"}[how]]++
 }
 
-func (m *maker) tell(n int64) {
-	if m.o.Tell != nil {
-		m.o.Tell(n)
+func (m *maker) progress(n int64) {
+	if m.o.Progress != nil {
+		m.o.Progress(n)
 	}
 }
 
@@ -130,7 +132,7 @@ func (m *maker) files(ctx context.Context) error {
 		}
 		p := packed{Name: f.Name, Change: change{Old: -1}}
 		var old []byte
-		if was, ok := m.old.File(f.Name); ok && m.o.In(f.Name) {
+		if was, ok := m.old.File(f.Name); ok && (m.o.In == nil || m.o.In(f.Name)) {
 			if old, err = readAll(m.old, was); err != nil {
 				return err
 			}
@@ -149,7 +151,7 @@ func (m *maker) files(ctx context.Context) error {
 		}
 		m.head.Files = append(m.head.Files, p)
 		m.add(&m.head.Files[len(m.head.Files)-1].Change, how, data, int64(len(new)))
-		m.tell(size)
+		m.progress(size)
 	}
 	return nil
 }
@@ -201,16 +203,18 @@ func (m *maker) root(ctx context.Context) error {
 		return nil
 	}
 	if m.new.Root.Generation != squashfs.Generation {
-		return fmt.Errorf("release %s was written by generation %d of the writer, and this program has %d: build it again, or publish it with the program that built it", m.new.Release, m.new.Root.Generation, squashfs.Generation)
+		err := fmt.Errorf("reading the root of release %s: %w: got %d, want %d", m.new.Release, ErrGeneration, m.new.Root.Generation,
+			squashfs.Generation)
+		return hint.With(err, "build the image again, or publish it with the program that built it")
 	}
 	old, closeOld, err := openRoot(m.old)
 	if err != nil {
-		return fmt.Errorf("release %s: %w", m.old.Release, err)
+		return fmt.Errorf("opening the root of release %s: %w", m.old.Release, err)
 	}
 	defer closeOld()
 	new, closeNew, err := openRoot(m.new)
 	if err != nil {
-		return fmt.Errorf("release %s: %w", m.new.Release, err)
+		return fmt.Errorf("opening the root of release %s: %w", m.new.Release, err)
 	}
 	defer closeNew()
 	a, b := listing(old), listing(new)
@@ -243,7 +247,7 @@ func (m *maker) changes(ctx context.Context, old, new *squashfs.Reader) ([]chang
 		}
 		at, moved, changed := bases.of(e, sum)
 		if !changed {
-			m.tell(e.Size)
+			m.progress(e.Size)
 			continue
 		}
 		c := change{New: int64(i), Old: int64(at), Size: e.Size}
@@ -287,7 +291,7 @@ func (m *maker) changes(ctx context.Context, old, new *squashfs.Reader) ([]chang
 			if c.How, data[i], err = smallest(a, b); err != nil {
 				return fmt.Errorf("making a patch of %s: %w", new.Entries[c.New].Name, err)
 			}
-			m.tell(from.Size())
+			m.progress(from.Size())
 			return nil
 		})
 	}
@@ -321,7 +325,9 @@ func sumOf(ctx context.Context, f *squashfs.File) (s sum, err error) {
 	return s, err
 }
 
-// Try applies a patch and checks that all it makes is what new's manifest says.
+// Try applies a patch and checks that all files it makes have the digests of new;
+// the error is ErrOther where one has not, or one of those of Open. Files that are
+// unpacked lie in the directory scratch for a while.
 func Try(ctx context.Context, patch io.ReaderAt, size int64, old image.Image, new *image.Manifest, scratch string) error {
 	p, err := Open(patch, size, old, new, func(int64) (*os.File, error) { return Scratch(scratch) })
 	if err != nil {
@@ -330,7 +336,7 @@ func Try(ctx context.Context, patch io.ReaderAt, size int64, old image.Image, ne
 	for _, name := range p.Makes() {
 		r, err := p.Make(ctx, name)
 		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+			return fmt.Errorf("making %q: %w", name, err)
 		}
 		h := sha256.New()
 		_, err = io.Copy(h, r)
@@ -338,14 +344,14 @@ func Try(ctx context.Context, patch io.ReaderAt, size int64, old image.Image, ne
 			err = cerr
 		}
 		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+			return fmt.Errorf("making %q: %w", name, err)
 		}
-		if f, _ := new.File(name); fmt.Sprintf("sha256:%x", h.Sum(nil)) != f.Digest {
-			return fmt.Errorf("%s: %w", name, ErrOther)
+		if f, _ := new.File(name); image.DigestOfSum(h.Sum(nil)) != f.Digest {
+			return fmt.Errorf("making %q: %w", name, ErrOther)
 		}
 	}
 	return nil
 }
 
-// ErrOther is a file that came out as another than was signed.
-var ErrOther = errors.New("what a patch makes of it is not what was signed")
+// ErrOther is returned where a patch makes another file than was signed.
+var ErrOther = errors.New("the patch makes another file than the one that was signed")

@@ -17,8 +17,8 @@ import (
 )
 
 var (
-	programs = flag.String("programs", "", "folder that programs are built in, and kept")
-	debs     = flag.String("debs", "", "folder of what testdata/large/debs.sh makes")
+	programs = flag.String("programs", "", "directory that programs are built in, and kept")
+	debs     = flag.String("debs", "", "directory of what testdata/large/debs.sh makes")
 )
 
 // program builds a command of a module for arm64 with a release of Go.
@@ -51,8 +51,8 @@ func programOf(t *testing.T, toolchain, command, version string) string {
 	return string(b)
 }
 
-// folder returns the files of a folder.
-func folder(t *testing.T, dir string) files {
+// filesIn returns the files of a directory.
+func filesIn(t *testing.T, dir string) files {
 	t.Helper()
 	all := files{}
 	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
@@ -83,7 +83,7 @@ func TestPairs(t *testing.T) {
 		return func(t *testing.T) files { return files{"usr/bin/registry": programOf(t, toolchain, registry, version)} }
 	}
 	of := func(dir string) func(*testing.T) files {
-		return func(t *testing.T) files { return folder(t, filepath.Join(*debs, dir)) }
+		return func(t *testing.T) files { return filesIn(t, filepath.Join(*debs, dir)) }
 	}
 	for _, p := range []struct {
 		name     string

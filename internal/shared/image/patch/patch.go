@@ -96,13 +96,14 @@ func (c *change) UnmarshalJSON(b []byte) error {
 		return err
 	}
 	if len(v) != 5 || v[2] < 0 || v[2] >= methods || v[0] < 0 || v[1] < -1 || v[3] < 0 || v[4] < 0 {
-		return errors.New("a change that is none")
+		return errors.New("invalid change")
 	}
 	*c = change{New: v[0], Old: v[1], How: method(v[2]), Data: v[3], Size: v[4]}
 	return nil
 }
 
-// ErrDamaged is a patch that is not one, or not for these images.
+// ErrDamaged is returned for what is not a patch, or is not one between the images
+// that were given.
 var ErrDamaged = errors.New("the patch is damaged")
 
 func damaged(format string, args ...any) error {
@@ -132,10 +133,10 @@ func decodeHead(r io.ReaderAt, size int64) (*head, error) {
 		return nil, fmt.Errorf("reading a patch: %w", err)
 	}
 	if !bytes.HasPrefix(first, []byte(magic)) || len(first) < len(magic)+2 {
-		return nil, damaged("it does not begin as one")
+		return nil, damaged("wrong magic")
 	}
 	if v := first[len(magic)]; v != version {
-		return nil, fmt.Errorf("a patch of version %d; this program knows %d", v, version)
+		return nil, fmt.Errorf("unsupported version of a patch: got %d, want %d", v, version)
 	}
 	n, used := binary.Uvarint(first[len(magic)+1:])
 	at := int64(len(magic) + 1 + used)
@@ -148,13 +149,13 @@ func decodeHead(r io.ReaderAt, size int64) (*head, error) {
 	}
 	text, err := decodeWhole(b, maxHead)
 	if err != nil {
-		return nil, damaged("its head: %v", err)
+		return nil, damaged("reading the head: %v", err)
 	}
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
 	h := &head{}
 	if err := d.Decode(h); err != nil {
-		return nil, damaged("its head: %v", err)
+		return nil, damaged("reading the head: %v", err)
 	}
 	if err := h.place(at+int64(n), size); err != nil {
 		return nil, err
@@ -186,13 +187,13 @@ func (h *head) place(at, end int64) error {
 	}
 	for _, c := range list {
 		if c.Data > end-at {
-			return damaged("it ends in the midst of its data")
+			return damaged("truncated data")
 		}
 		c.at = at
 		at += c.Data
 	}
 	if at != end {
-		return damaged("it goes on behind its data")
+		return damaged("trailing data")
 	}
 	for _, f := range h.Files {
 		if f.Inside < 0 || f.Inside > maxUnpacked {
@@ -204,7 +205,7 @@ func (h *head) place(at, end int64) error {
 	}
 	for i, c := range h.Root.Changes {
 		if i > 0 && h.Root.Changes[i-1].New >= c.New {
-			return damaged("its changes are out of order")
+			return damaged("changes out of order")
 		}
 	}
 	if h.Root.Listing.Size > maxListing {
@@ -218,7 +219,8 @@ const maxWindow = 8 << 20
 
 // encodeWhole compresses what no old file helps with.
 func encodeWhole(b []byte) ([]byte, error) {
-	w, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedBestCompression), zstd.WithWindowSize(maxWindow), zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false))
+	w, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedBestCompression), zstd.WithWindowSize(maxWindow),
+		zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false))
 	if err != nil {
 		return nil, err
 	}
@@ -228,7 +230,8 @@ func encodeWhole(b []byte) ([]byte, error) {
 
 // decodeWhole is the other way round, for what is small.
 func decodeWhole(b []byte, most int64) ([]byte, error) {
-	r, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderMaxMemory(uint64(most)))
+	r, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow),
+		zstd.WithDecoderMaxMemory(uint64(most)))
 	if err != nil {
 		return nil, err
 	}

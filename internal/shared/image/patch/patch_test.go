@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -33,14 +32,14 @@ type memory map[string][]byte
 func newImage(t testing.TB, release string, at int64, c squashfs.Compression, root files, slot map[string][]byte) (image.Image, memory) {
 	t.Helper()
 	names := make([]string, 0, len(root))
-	folders := map[string]bool{}
+	directories := map[string]bool{}
 	for name := range root {
 		names = append(names, name)
 		for d := filepath.Dir(name); d != "."; d = filepath.Dir(d) {
-			folders[d] = true
+			directories[d] = true
 		}
 	}
-	for d := range folders {
+	for d := range directories {
 		names = append(names, d)
 	}
 	slices.Sort(names)
@@ -50,7 +49,7 @@ func newImage(t testing.TB, release string, at int64, c squashfs.Compression, ro
 		text := root[name]
 		e := squashfs.Entry{Header: h}
 		switch {
-		case folders[name]:
+		case directories[name]:
 			h.Typeflag, h.Mode = tar.TypeDir, 0o755
 		case strings.HasPrefix(text, "->"):
 			h.Typeflag, h.Linkname = tar.TypeSymlink, text[2:]
@@ -89,8 +88,11 @@ func newImage(t testing.TB, release string, at int64, c squashfs.Compression, ro
 	for name, b := range slot {
 		m[name] = b
 	}
-	man := &image.Manifest{Format: image.Format, Stream: "test", Release: release, BuildID: strings.Repeat("0", 32), Epoch: at, Arch: "arm64", SlotSize: 1 << 30,
-		Root: image.Root{DataBlocks: params.DataBlocks, Salt: hex.EncodeToString(params.Salt), Hash: hex.EncodeToString(params.RootHash), Generation: squashfs.Generation, Compression: c.Name, BlockSize: c.BlockSize}}
+	man := &image.Manifest{
+		Format: image.Format, Stream: "test", Release: release, BuildID: strings.Repeat("0", 32), Epoch: at, Arch: "arm64", SlotSize: 1 << 30,
+		Root: image.Root{DataBlocks: params.DataBlocks, Salt: hex.EncodeToString(params.Salt), Hash: hex.EncodeToString(params.RootHash),
+			Generation: squashfs.Generation, Compression: c.Name, BlockSize: c.BlockSize},
+	}
 	for name, b := range m {
 		man.Files = append(man.Files, image.File{Name: name, Size: int64(len(b)), Digest: image.DigestOf(b)})
 	}
@@ -136,19 +138,24 @@ func pair(t testing.TB, c squashfs.Compression) (old, new image.Image, oldFiles,
 	big, other := program(1, 900_000), program(2, 400_000)
 	before := files{
 		"usr/bin/big": string(big), "usr/bin/same": string(other), "usr/bin/link": "->big", "usr/bin/twin": "=usr/bin/same",
-		"lib/modules/6.1/a.ko": string(program(3, 70_000)), "lib/modules/6.1/b.ko": string(program(4, 30_000)), "lib/libx.so.1.2": string(program(5, 50_000)),
-		"etc/gone": "gone", "etc/release": "1.0", "etc/text": strings.Repeat("a line of text\n", 400), "capable": "can", "empty": "",
+		"lib/modules/6.1/a.ko": string(program(3, 70_000)), "lib/modules/6.1/b.ko": string(program(4, 30_000)),
+		"lib/libx.so.1.2": string(program(5, 50_000)),
+		"etc/gone":        "gone", "etc/release": "1.0", "etc/text": strings.Repeat("a line of text\n", 400), "capable": "can", "empty": "",
 	}
 	after := files{
 		"usr/bin/big": string(release(big, 40)), "usr/bin/same": string(other), "usr/bin/link": "->same", "usr/bin/twin": "=usr/bin/big",
-		"lib/modules/6.2/a.ko": string(release(program(3, 70_000), 9)), "lib/modules/6.2/b.ko": string(program(4, 30_000)), "lib/libx.so.1.3": string(release(program(5, 50_000), 3)),
-		"etc/new": "new", "etc/release": "1.1", "etc/text": strings.Repeat("a line of text\n", 400) + "and one more\n", "capable": "can", "empty": "", "lib/fresh": string(program(9, 20_000)),
+		"lib/modules/6.2/a.ko": string(release(program(3, 70_000), 9)), "lib/modules/6.2/b.ko": string(program(4, 30_000)),
+		"lib/libx.so.1.3": string(release(program(5, 50_000), 3)),
+		"etc/new":         "new", "etc/release": "1.1", "etc/text": strings.Repeat("a line of text\n", 400) + "and one more\n", "capable": "can",
+		"empty": "", "lib/fresh": string(program(9, 20_000)),
 	}
 	kernel, init := program(11, 500_000), program(12, 300_000)
 	old, oldFiles = newImage(t, "1.0", 1_700_000_000, c, before, map[string][]byte{
-		"vmlinuz": pack(t, recompress.Gzip, kernel), "initramfs": pack(t, recompress.Zstd, init), "start4.elf": program(13, 80_000), "cmdline-a.txt": []byte("slot=a one"), "config.txt": []byte("x=1")})
+		"vmlinuz": pack(t, recompress.Gzip, kernel), "initramfs": pack(t, recompress.Zstd, init), "start4.elf": program(13, 80_000),
+		"cmdline-a.txt": []byte("slot=a one"), "config.txt": []byte("x=1")})
 	new, newFiles = newImage(t, "1.1", 1_700_086_400, c, after, map[string][]byte{
-		"vmlinuz": pack(t, recompress.Gzip, release(kernel, 30)), "initramfs": pack(t, recompress.Zstd, release(init, 20)), "start4.elf": release(program(13, 80_000), 4), "cmdline-a.txt": []byte("slot=a two"), "config.txt": []byte("x=1")})
+		"vmlinuz": pack(t, recompress.Gzip, release(kernel, 30)), "initramfs": pack(t, recompress.Zstd, release(init, 20)),
+		"start4.elf": release(program(13, 80_000), 4), "cmdline-a.txt": []byte("slot=a two"), "config.txt": []byte("x=1")})
 	return
 }
 
@@ -183,11 +190,11 @@ func TestMakesTheVeryBytes(t *testing.T) {
 				t.Error(err)
 			}
 			// big, a.ko, libx, release, text, new, fresh; kernel, initramfs, firmware,
-			// words; the listing; b.ko only moved.
+			// command line; the listing; b.ko only moved.
 			if stats.By["same"] != 1 || stats.Changed != 13 {
 				t.Errorf("%+v", stats)
 			}
-			if most := 30_000 + 10_000; len(b) > most { // fresh is nobody's, and compresses to less than 20,000
+			if most := 30_000 + 10_000; len(b) > most { // fresh has no old file, and compresses to less than 20,000
 				t.Errorf("the patch has %d bytes; want at most %d", len(b), most)
 			}
 			t.Logf("%+v", stats)
@@ -277,7 +284,8 @@ func TestOtherGenerations(t *testing.T) {
 		t.Errorf("an earlier image: %v", err)
 	}
 	var out bytes.Buffer
-	if _, err := Make(context.Background(), &out, old, image.Image{Manifest: &later, Source: new.Source}, options(t)); err == nil || !strings.Contains(err.Error(), "build it again") {
+	other := image.Image{Manifest: &later, Source: new.Source}
+	if _, err := Make(context.Background(), &out, old, other, options(t)); !errors.Is(err, ErrGeneration) {
 		t.Errorf("a patch for a later writer: %v", err)
 	}
 }
@@ -309,34 +317,34 @@ func TestHostile(t *testing.T) {
 		return &h.Root.Changes[i]
 	}
 	for name, b := range map[string][]byte{
-		"nothing":               {},
-		"its beginning":         good[:10],
-		"another version":       append(append([]byte(magic), 9), good[15:]...),
-		"a head without end":    append([]byte(magic), 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff),
-		"a head of a gigabyte":  append(append([]byte(magic), 1), 0x80, 0x80, 0x80, 0x80, 0x04, 0),
-		"no zstd":               append(append([]byte(magic), 1, 4), "none"...),
-		"another packing":       lie(func(h *head) { h.Packing = 99 }),
-		"a huge listing":        lie(func(h *head) { h.Root.Listing.Size = 1 << 40 }),
-		"a listing too short":   lie(func(h *head) { h.Root.Listing.Size-- }),
-		"changes in disorder":   lie(func(h *head) { h.Root.Changes[0], h.Root.Changes[1] = h.Root.Changes[1], h.Root.Changes[0] }),
-		"a change twice":        lie(func(h *head) { h.Root.Changes[1].New = h.Root.Changes[0].New }),
-		"a change of nothing":   lie(func(h *head) { h.Root.Changes[len(h.Root.Changes)-1].New = 1 << 50 }),
-		"a change of a folder":  lie(func(h *head) { h.Root.Changes[0].New = 0 }),
-		"made of no file":       lie(func(h *head) { first(h, patched).Old = 0 }),
-		"made of none there":    lie(func(h *head) { first(h, patched).Old = 1 << 50 }),
-		"made of nothing":       lie(func(h *head) { first(h, patched).Old = -1 }),
-		"made of another":       lie(func(h *head) { first(h, patched).Old++ }),
-		"of another size":       lie(func(h *head) { first(h, whole).Size += 5 }),
-		"of a huge size":        lie(func(h *head) { first(h, whole).Size = 1 << 60 }),
-		"more data":             lie(func(h *head) { first(h, whole).Data += 5 }),
-		"huge data":             lie(func(h *head) { first(h, whole).Data = 1 << 60 }),
-		"the same as nothing":   lie(func(h *head) { first(h, same).Old = -1 }),
-		"the same as a smaller": lie(func(h *head) { first(h, same).Size += 1 << 20 }),
-		"no superblock":         lie(func(h *head) { h.Root.Super = nil }),
-		"a huge superblock":     lie(func(h *head) { h.Root.Super = make([]byte, 1<<20) }),
-		"another superblock":    lie(func(h *head) { h.Root.Super[4]++ }),
-		"an unknown file":       lie(func(h *head) { h.Files[0].Name = "nobody" }),
-		"an unknown base":       lie(func(h *head) { h.Files[0].Base = "../../etc/passwd" }),
+		"nothing":                 {},
+		"its beginning":           good[:10],
+		"another version":         append(append([]byte(magic), 9), good[15:]...),
+		"a head without end":      append([]byte(magic), 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff),
+		"a head of a gigabyte":    append(append([]byte(magic), 1), 0x80, 0x80, 0x80, 0x80, 0x04, 0),
+		"no zstd":                 append(append([]byte(magic), 1, 4), "none"...),
+		"another packing":         lie(func(h *head) { h.Packing = 99 }),
+		"a huge listing":          lie(func(h *head) { h.Root.Listing.Size = 1 << 40 }),
+		"a listing too short":     lie(func(h *head) { h.Root.Listing.Size-- }),
+		"changes in disorder":     lie(func(h *head) { h.Root.Changes[0], h.Root.Changes[1] = h.Root.Changes[1], h.Root.Changes[0] }),
+		"a change twice":          lie(func(h *head) { h.Root.Changes[1].New = h.Root.Changes[0].New }),
+		"a change of nothing":     lie(func(h *head) { h.Root.Changes[len(h.Root.Changes)-1].New = 1 << 50 }),
+		"a change of a directory": lie(func(h *head) { h.Root.Changes[0].New = 0 }),
+		"made of no file":         lie(func(h *head) { first(h, patched).Old = 0 }),
+		"made of none there":      lie(func(h *head) { first(h, patched).Old = 1 << 50 }),
+		"made of nothing":         lie(func(h *head) { first(h, patched).Old = -1 }),
+		"made of another":         lie(func(h *head) { first(h, patched).Old++ }),
+		"of another size":         lie(func(h *head) { first(h, whole).Size += 5 }),
+		"of a huge size":          lie(func(h *head) { first(h, whole).Size = 1 << 60 }),
+		"more data":               lie(func(h *head) { first(h, whole).Data += 5 }),
+		"huge data":               lie(func(h *head) { first(h, whole).Data = 1 << 60 }),
+		"the same as nothing":     lie(func(h *head) { first(h, same).Old = -1 }),
+		"the same as a smaller":   lie(func(h *head) { first(h, same).Size += 1 << 20 }),
+		"no superblock":           lie(func(h *head) { h.Root.Super = nil }),
+		"a huge superblock":       lie(func(h *head) { h.Root.Super = make([]byte, 1<<20) }),
+		"another superblock":      lie(func(h *head) { h.Root.Super[4]++ }),
+		"an unknown file":         lie(func(h *head) { h.Files[0].Name = "unknown" }),
+		"an unknown base":         lie(func(h *head) { h.Files[0].Base = "../../etc/passwd" }),
 		"an unknown form": lie(func(h *head) {
 			h.Files[slices.IndexFunc(h.Files, func(f packed) bool { return f.Form != "" })].Form = "lzma"
 		}),
@@ -389,7 +397,11 @@ func FuzzHead(f *testing.F) {
 
 // FuzzListing reads listings: what is read is written in the same way.
 func FuzzListing(f *testing.F) {
-	f.Add([]byte("d 755 0 0 0 0 \".\" \"\"\nf 4755 0 42 -5 17 \"bin/su\" \"\" \"SCHILY.xattr.user.a\" \"\\x00\"\nh 0 0 0 0 0 \"b\" \"a\"\nc 600 0 0 0 21474836481 \"dev/x\" \"\"\n"))
+	f.Add([]byte(`d 755 0 0 0 0 "." ""
+f 4755 0 42 -5 17 "bin/su" "" "SCHILY.xattr.user.a" "\x00"
+h 0 0 0 0 0 "b" "a"
+c 600 0 0 0 21474836481 "dev/x" ""
+`))
 	at := time.Unix(1_700_000_000, 0)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		list, err := parseListing(b, at)
@@ -398,46 +410,9 @@ func FuzzListing(f *testing.F) {
 		}
 		text := listing(&squashfs.Reader{Entries: list, Options: squashfs.Options{Time: at}})
 		again, err := parseListing(text, at)
-		if err != nil || fmt.Sprint(len(again)) != fmt.Sprint(len(list)) || !bytes.Equal(listing(&squashfs.Reader{Entries: again, Options: squashfs.Options{Time: at}}), text) {
+		more := listing(&squashfs.Reader{Entries: again, Options: squashfs.Options{Time: at}})
+		if err != nil || len(again) != len(list) || !bytes.Equal(more, text) {
 			t.Errorf("%q becomes %q: %v", b, text, err)
 		}
 	})
-}
-
-// TestSizeOfAChange: a change that makes more or less than it says is damaged.
-func TestSizeOfAChange(t *testing.T) {
-	text := bytes.Repeat([]byte("what the file holds; "), 100)
-	data, err := encodeWhole(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, off := range []int64{-1, 0, 1} {
-		var out bytes.Buffer
-		c := change{How: whole, Size: int64(len(text)) + off}
-		err := c.decode(&out, io.NewSectionReader(bytes.NewReader(data), 0, int64(len(data))), nil, 0)
-		if (err == nil) != (off == 0) || err != nil && !errors.Is(err, ErrDamaged) || int64(out.Len()) > c.Size {
-			t.Errorf("%+d bytes: %d were written, %v", off, out.Len(), err)
-		}
-	}
-}
-
-// TestOldFileChanged: a file that another is made of is what its manifest says,
-// before anything is made of it.
-func TestOldFileChanged(t *testing.T) {
-	old, new, files, _ := pair(t, squashfs.Fast())
-	b, _ := made(t, old, new)
-	found := 0
-	for name := range files {
-		if name == image.RootFile || found > 0 {
-			continue
-		}
-		files[name][len(files[name])/2] ^= 4
-		if err := try(t, b, old, new.Manifest); err != nil && strings.Contains(err.Error(), "of the running image is") {
-			found++
-		}
-		files[name][len(files[name])/2] ^= 4
-	}
-	if found == 0 {
-		t.Error("no changed file was found before it was used")
-	}
 }

@@ -77,11 +77,12 @@ func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 	if ctx.Value(wholeBlob{}) != nil && resp.StatusCode < 300 {
 		left = -1
 	}
-	resp.Body = &receiving{body: resp.Body, ctx: ctx, cancel: cancel, silence: b.silence, left: left}
+	cause := func() error { return context.Cause(ctx) }
+	resp.Body = &receiving{body: resp.Body, cause: cause, cancel: cancel, silence: b.silence, left: left}
 	return resp, nil
 }
 
-// sending is the body of a request: whoever takes it away is alive.
+// sending is the body of a request: a server that takes it is alive.
 type sending struct {
 	io.ReadCloser
 	timer    *time.Timer
@@ -102,24 +103,24 @@ func (s *sending) Read(b []byte) (int, error) {
 const steps = 20
 
 // receiving is the body of an answer. Only the time that is spent waiting for it
-// counts: whoever reads may be as slow as a card. It is measured by looking now
-// and then whether somebody waits.
+// is measured, by looking now and then whether a read is under way: the reader may
+// be as slow as a card.
 type receiving struct {
 	body    io.ReadCloser
-	ctx     context.Context
+	cause   func() error // context.Cause of the request
 	cancel  context.CancelCauseFunc
 	silence time.Duration
 	left    int64 // bytes that may still come; negative is any number
 
 	mu      sync.Mutex
 	timer   *time.Timer
-	done    bool // nobody reads any more
-	waiting bool // somebody does
+	done    bool // reading has ended
+	waiting bool // a read is under way
 	waited  int  // steps, for the next leastBytes
 	got     int  // of them
 }
 
-// look ends the request once somebody waited too long.
+// look ends the request once reads waited too long.
 func (r *receiving) look() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -136,7 +137,7 @@ func (r *receiving) look() {
 	r.timer.Reset(r.silence / steps)
 }
 
-// begin notes that somebody waits.
+// begin notes that a read is under way.
 func (r *receiving) begin() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -164,7 +165,7 @@ func (r *receiving) Read(b []byte) (int, error) {
 	r.begin()
 	n, err := r.body.Read(b)
 	r.end(n, err)
-	if err != nil && !errors.Is(err, io.EOF) && errors.Is(context.Cause(r.ctx), errSilent) {
+	if err != nil && !errors.Is(err, io.EOF) && errors.Is(r.cause(), errSilent) {
 		err = fmt.Errorf("%w: fewer than %d bytes within %v", errSilent, leastBytes, r.silence)
 	}
 	if r.left >= 0 {

@@ -107,7 +107,7 @@ func TestSilentRegistry(t *testing.T) {
 func TestSlowReader(t *testing.T) {
 	body := strings.Repeat("x", 3*leastBytes)
 	b := bounded{trip(func(r *http.Request) (*http.Response, error) {
-		return &http.Response{StatusCode: http.StatusOK, Body: until{r.Context(), strings.NewReader(body)}}, nil
+		return &http.Response{StatusCode: http.StatusOK, Body: until{r.Context().Err, strings.NewReader(body)}}, nil
 	}), short}
 	r, err := http.NewRequest(http.MethodGet, "https://registry.example/v2/", nil)
 	if err != nil {
@@ -135,7 +135,7 @@ func TestSlowReader(t *testing.T) {
 }
 
 // TestUpload: an upload that goes on takes any time, sent anew too; one that
-// nobody takes, or that nobody answers, is given up.
+// is not read, or not answered, is given up.
 func TestUpload(t *testing.T) {
 	slow := func(body io.Reader) error {
 		for b := make([]byte, 1); ; time.Sleep(uploadPatience * short / 10) {
@@ -156,8 +156,8 @@ func TestUpload(t *testing.T) {
 			}
 			return slow(body)
 		}, nil},
-		"nobody takes it":   {func(r *http.Request) error { <-r.Context().Done(); return r.Context().Err() }, errSilent},
-		"nobody answers it": {func(r *http.Request) error { io.ReadAll(r.Body); <-r.Context().Done(); return r.Context().Err() }, errSilent},
+		"not read":     {func(r *http.Request) error { <-r.Context().Done(); return r.Context().Err() }, errSilent},
+		"not answered": {func(r *http.Request) error { io.ReadAll(r.Body); <-r.Context().Done(); return r.Context().Err() }, errSilent},
 	} {
 		b := bounded{trip(func(r *http.Request) (*http.Response, error) {
 			if err := c.take(r); err != nil {
@@ -183,7 +183,7 @@ func TestUpload(t *testing.T) {
 func TestWaitingAddsUp(t *testing.T) {
 	for n, want := range map[int]error{1: errSilent, leastBytes: nil} {
 		ctx, cancel := context.WithCancelCause(context.Background())
-		r := &receiving{body: endless{}, ctx: ctx, cancel: cancel, silence: time.Hour}
+		r := &receiving{body: endless{}, cause: ctx.Err, cancel: cancel, silence: time.Hour}
 		for range steps {
 			r.begin()
 			r.look() // as the timer does
@@ -198,12 +198,12 @@ func TestWaitingAddsUp(t *testing.T) {
 
 // until is a body that ends with its request, as those of net/http do.
 type until struct {
-	ctx context.Context
-	r   io.Reader
+	check func() error
+	r     io.Reader
 }
 
 func (u until) Read(b []byte) (int, error) {
-	if err := u.ctx.Err(); err != nil {
+	if err := u.check(); err != nil {
 		return 0, err
 	}
 	return u.r.Read(b)
@@ -258,7 +258,9 @@ func TestTagsWithoutEnd(t *testing.T) {
 		}
 	}))
 	defer s.Close()
-	if _, err := at(t, s, Options{}).Tags(context.Background()); err == nil || !strings.Contains(err.Error(), fmt.Sprint(maxTagPages, " pages")) || pages.Load() > maxTagPages+1 {
+	want := fmt.Sprint(maxTagPages, " pages")
+	_, err := at(t, s, Options{}).Tags(context.Background())
+	if err == nil || !strings.Contains(err.Error(), want) || pages.Load() > maxTagPages+1 {
 		t.Errorf("%d pages, %v", pages.Load(), err)
 	}
 }
@@ -278,10 +280,10 @@ func TestGuard(t *testing.T) {
 	}{
 		{false, "https://registry.lan/v2/", "own", nil},
 		{false, "https://storage.lan/x", "others", nil},
-		{false, "http://registry.lan/v2/", "", errPlain},
-		{false, "http://storage.lan/x", "", errPlain},
+		{false, "http://registry.lan/v2/", "", ErrWithoutTLS},
+		{false, "http://storage.lan/x", "", ErrWithoutTLS},
 		{true, "http://registry.lan/v2/", "own", nil},
-		{true, "https://registry.lan/v2/", "", errTold},
+		{true, "https://registry.lan/v2/", "", errNotTried},
 		{true, "https://storage.lan/x", "others", nil},
 	} {
 		r, err := http.NewRequest(http.MethodGet, c.url, nil)
@@ -296,8 +298,8 @@ func TestGuard(t *testing.T) {
 }
 
 // TestRedirects: a registry with TLS that sends to a place without it is not
-// followed there, and one whose certificate is not checked sends to nobody whose
-// is not either.
+// followed there, and one whose certificate is not checked sends to no server whose
+// certificate is not checked either.
 func TestRedirects(t *testing.T) {
 	var followed atomic.Int32
 	there := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { followed.Add(1) })
@@ -345,7 +347,7 @@ func TestWhoIsTrusted(t *testing.T) {
 		o    Options
 		want string // "" is refused
 	}{
-		"nobody said anything":           {},
+		"no option is given":             {},
 		"its authority is known":         {Options{CA: pool(s)}, `{"shown": 0}`},
 		"its certificate is not checked": {Options{SkipVerify: true}, `{"shown": 0}`},
 		"a certificate of the client's":  {Options{CA: pool(s), Certificate: &s.TLS.Certificates[0]}, `{"shown": 1}`},
@@ -359,7 +361,8 @@ func TestWhoIsTrusted(t *testing.T) {
 
 func TestIsChannel(t *testing.T) {
 	for tag, want := range map[string]bool{
-		"stable": true, "lab-canary": true, "v1": true, "": false, "1.4": false, "7": false, image.DigestOf(nil): false, image.CosignTag(image.DigestOf(nil)): false,
+		"stable": true, "lab-canary": true, "v1": true, "": false, "1.4": false, "7": false, image.DigestOf(nil): false,
+		image.CosignTag(image.DigestOf(nil)): false,
 	} {
 		if got := IsChannel(tag); got != want {
 			t.Errorf("%q: %v", tag, got)

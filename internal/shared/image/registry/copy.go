@@ -15,7 +15,8 @@ import (
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 )
 
-// Progress is told how many more bytes were copied, from several goroutines.
+// Progress is called with how many more bytes were copied, from several
+// goroutines.
 type Progress func(int64)
 
 // jobs is how many blobs are copied at once.
@@ -23,11 +24,11 @@ const jobs = 4
 
 // copier copies an image with what belongs to it.
 type copier struct {
-	img  *Published
-	to   Target
-	key  *ecdsa.PrivateKey // signs; may be nil
-	tell Progress
-	done sync.Map // digests of blobs that are there
+	img      *Published
+	to       Target
+	key      *ecdsa.PrivateKey // signs; may be nil
+	progress Progress
+	done     sync.Map // digests of blobs that are there
 }
 
 // Copy copies an image to another place: its files, what refers to it and is
@@ -38,13 +39,13 @@ type copier struct {
 // Signatures follow what they sign, because some registries refuse a signature
 // of a manifest they do not have (sigstore/cosign#2208). Until a tag names the
 // image no reader looks for them.
-func Copy(ctx context.Context, img *Published, to Target, tags []string, key *ecdsa.PrivateKey, tell Progress) error {
-	c := &copier{img: img, to: to, key: key, tell: tell}
+func Copy(ctx context.Context, img *Published, to Target, tags []string, key *ecdsa.PrivateKey, progress Progress) error {
+	c := &copier{img: img, to: to, key: key, progress: progress}
 	referrers, err := img.signedReferrers(ctx)
 	if err != nil {
 		return fmt.Errorf("looking for what refers to %s: %w", img, err)
 	}
-	all := append([][]byte{img.Signature.Manifest}, referrers...) // nobody finds a manifest before all it names is there
+	all := append([][]byte{img.Signature.Manifest}, referrers...) // found only once all they name is there
 	g, inner := errgroup.WithContext(ctx)
 	g.SetLimit(jobs)
 	for _, b := range all {
@@ -76,7 +77,7 @@ func Copy(ctx context.Context, img *Published, to Target, tags []string, key *ec
 	top := img.top()
 	for _, tag := range tags {
 		if err := to.PutManifest(ctx, tag, image.Describe(top), top); err != nil {
-			return fmt.Errorf("naming it %s: %w", tag, err)
+			return fmt.Errorf("writing the tag %q: %w", tag, err)
 		}
 	}
 	return nil
@@ -92,8 +93,8 @@ const (
 )
 
 // signedReferrers returns the manifests that refer to an image and that one of
-// the keys signed which the image was checked with. What somebody else says of
-// it a registry may make up, as much as it likes.
+// the keys signed which the image was checked with. Everything else a registry may
+// make up, as much as it likes.
 func (img *Published) signedReferrers(ctx context.Context) ([][]byte, error) {
 	list, err := img.From.Referrers(ctx, img.Digest)
 	if err != nil {
@@ -122,9 +123,9 @@ func (img *Published) signedReferrers(ctx context.Context) ([][]byte, error) {
 	return found, nil
 }
 
-// errNoReferrer is a manifest that does not refer to an image, whatever the
-// registry lists.
-var errNoReferrer = errors.New("it does not refer to the image, or is one itself")
+// errNoReferrer is returned for a manifest that does not refer to an image,
+// whatever the registry lists, or that is an image itself.
+var errNoReferrer = errors.New("not a referrer of the image")
 
 // readReferrer reads a manifest that refers to an image, and checks that it does
 // and that its blobs are bounded.
@@ -135,15 +136,15 @@ func readReferrer(ctx context.Context, p Place, digest, subject string) ([]byte,
 	}
 	m, err := image.DecodeOCI(b)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", digest, err)
+		return nil, fmt.Errorf("reading %s: %w", digest, err)
 	}
 	if m.Subject == nil || m.Subject.Digest != subject || m.ArtifactType == image.ArtifactType {
-		return nil, fmt.Errorf("%s: %w", digest, errNoReferrer)
+		return nil, fmt.Errorf("reading %s: %w", digest, errNoReferrer)
 	}
 	left := int64(maxReferrer)
 	for _, d := range append([]image.Descriptor{m.Config}, m.Layers...) {
 		if d.Size > left {
-			return nil, fmt.Errorf("%s, which refers to %s, has blobs of more than %d bytes", digest, subject, int64(maxReferrer))
+			return nil, fmt.Errorf("reading %s, which refers to %s: blobs of more than %d bytes", digest, subject, int64(maxReferrer))
 		}
 		left -= d.Size
 	}
@@ -180,40 +181,40 @@ func (c *copier) blobs(ctx context.Context, g *errgroup.Group, m *image.OCIManif
 				if checks {
 					r.sum = nil
 				}
-				return told{r, c.tell}, nil
+				return metered{r, c.progress}, nil
 			})
 		})
 	}
 }
 
-// told is a reader of a blob that tells how far it is.
-type told struct {
+// metered is a reader of a blob that reports its progress.
+type metered struct {
 	*reader
-	tell Progress
+	progress Progress
 }
 
-func (t told) resume(f io.Reader) error {
+func (t metered) resume(f io.Reader) error {
 	err := t.reader.resume(f)
 	t.count(t.at)
 	return err
 }
 
-func (t told) count(n int64) {
-	if t.tell != nil {
-		t.tell(n)
+func (t metered) count(n int64) {
+	if t.progress != nil {
+		t.progress(n)
 	}
 }
 
 // Read implements io.Reader.
-func (t told) Read(b []byte) (int, error) {
+func (t metered) Read(b []byte) (int, error) {
 	n, err := t.reader.Read(b)
 	t.count(int64(n))
 	return n, err
 }
 
 // WriteTo implements io.WriterTo.
-func (t told) WriteTo(w io.Writer) (int64, error) {
-	return t.reader.WriteTo(io.MultiWriter(w, counter(t.tell)))
+func (t metered) WriteTo(w io.Writer) (int64, error) {
+	return t.reader.WriteTo(io.MultiWriter(w, counter(t.progress)))
 }
 
 // addSignatures adds signatures of a digest to those a place has.
@@ -291,16 +292,20 @@ func Tagged(ctx context.Context, p Place, tag, arch string) (*Published, error) 
 	return img, err
 }
 
+// ErrDowngrade is returned for a release that is lower than the one a channel
+// names, without the key that allows it.
+var ErrDowngrade = errors.New("nodes do not go back by themselves")
+
 // Move has a channel's tag name an image that is in the same place. A lower
 // release than the channel names takes a key, with which the statement is
-// signed that lets nodes go back to it.
+// signed that lets nodes go back to it; without one the error is ErrDowngrade.
 func Move(ctx context.Context, img *Published, at Target, channel string, allow *ecdsa.PrivateKey) error {
 	if !IsChannel(channel) {
-		return fmt.Errorf("a channel cannot be called %q: numbers are releases", channel)
+		return fmt.Errorf("invalid channel %q: numbers are releases", channel)
 	}
 	now, err := Tagged(ctx, at, channel, img.Arch)
 	if err != nil {
-		return fmt.Errorf("looking where channel %s is: %w", channel, err)
+		return fmt.Errorf("reading channel %q: %w", channel, err)
 	}
 	if now != nil && now.Digest == img.Digest {
 		return nil
@@ -310,7 +315,7 @@ func Move(ctx context.Context, img *Published, at Target, channel string, allow 
 	}
 	if now != nil && image.CompareReleases(img.Release, now.Release) < 0 {
 		if allow == nil {
-			return fmt.Errorf("channel %s is at release %s, and this is %s: nodes do not go back by themselves; say --allow-downgrade and --sign-key KEY to let them", channel, now.Release, img.Release)
+			return fmt.Errorf("channel %s is at release %s, and this is %s: %w", channel, now.Release, img.Release, ErrDowngrade)
 		}
 		s, err := image.SignDowngrade(img.Digest, image.Downgrade{Channel: channel, From: now.Release}, allow)
 		if err != nil {

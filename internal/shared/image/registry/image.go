@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 )
 
@@ -41,7 +42,9 @@ var releaseForm = regexp.MustCompile(`^[0-9]+(\.[0-9]+)*$`)
 
 // Open finds the image that a tag or digest names, and checks its chain: the
 // signatures of index and OCI manifest, the OCI manifest, the manifest, and
-// that they agree about every file. Nothing else is read before that holds.
+// that they agree about every file. Nothing else is read before that holds. The
+// error is fs.ErrNotExist where ref names nothing, and image.ErrSignature where
+// no trusted key signed the image or the index.
 func Open(ctx context.Context, p Place, ref string, want Want) (*Published, error) {
 	img, err := open(ctx, p, ref, want.Arch)
 	if err != nil {
@@ -54,7 +57,7 @@ func Open(ctx context.Context, p Place, ref string, want Want) (*Published, erro
 		}
 	}
 	if len(keys) == 0 {
-		return nil, fmt.Errorf("%s: there is no key to check its signature with", img)
+		return nil, fmt.Errorf("verifying %s: no key to verify signatures with", img)
 	}
 	if err := img.verify(ctx, keys); err != nil {
 		return nil, err
@@ -64,7 +67,7 @@ func Open(ctx context.Context, p Place, ref string, want Want) (*Published, erro
 	case want.Stream != "" && img.Stream != want.Stream:
 		return nil, fmt.Errorf("%s is of stream %q; want %q", img, img.Stream, want.Stream)
 	case releaseForm.MatchString(ref) && img.Release != ref:
-		return nil, fmt.Errorf("%s: the tag %s names release %s of it: somebody put another release there", p, ref, img.Release)
+		return nil, fmt.Errorf("%s: the tag %s names release %s: another release was put there", p, ref, img.Release)
 	case want.AtLeast != "" && image.CompareReleases(img.Release, want.AtLeast) < 0:
 		return nil, fmt.Errorf("%s is release %s; want %s at least", img, img.Release, want.AtLeast)
 	}
@@ -105,10 +108,10 @@ func open(ctx context.Context, p Place, ref, arch string) (*Published, error) {
 		return nil, fmt.Errorf("%s: %w", img, err)
 	}
 	if m.Config.Size < 0 || m.Config.Size > image.MaxManifest {
-		return nil, fmt.Errorf("%s: its manifest has %d bytes; want at most %d", img, m.Config.Size, image.MaxManifest)
+		return nil, fmt.Errorf("reading the manifest of %s: %d bytes; want at most %d", img, m.Config.Size, image.MaxManifest)
 	}
-	if m.ArtifactType != image.ArtifactType { // told before its config, which would be something else, is read
-		return nil, fmt.Errorf("%s is a %q, no Pikelet image", img, m.ArtifactType)
+	if m.ArtifactType != image.ArtifactType { // checked before the config, which would be something else, is read
+		return nil, fmt.Errorf("reading %s: unsupported artifact type %q; want %q", img, m.ArtifactType, image.ArtifactType)
 	}
 	if img.Text, err = readAll(newReader(ctx, p, m.Config.Digest, m.Config.Size)); err != nil {
 		return nil, err
@@ -127,7 +130,7 @@ func open(ctx context.Context, p Place, ref, arch string) (*Published, error) {
 // verify checks the signatures of the OCI manifest and of the index.
 func (img *Published) verify(ctx context.Context, keys []*ecdsa.PublicKey) error {
 	if err := image.VerifyDigest(img.Digest, img.Signature.Signatures, keys); err != nil {
-		return fmt.Errorf("%s: its OCI manifest: %w", img, err)
+		return fmt.Errorf("verifying the OCI manifest of %s: %w", img, err)
 	}
 	if img.Index == nil {
 		return nil
@@ -138,7 +141,7 @@ func (img *Published) verify(ctx context.Context, keys []*ecdsa.PublicKey) error
 		return err
 	}
 	if err := image.VerifyDigest(digest, list, keys); err != nil {
-		return fmt.Errorf("%s: the index that led to it, %s: %w; pikelet sign signs both", img, digest, err)
+		return hint.With(fmt.Errorf("verifying the index %s, which led to %s: %w", digest, img, err), "sign the index too, not only the image")
 	}
 	return nil
 }
@@ -208,13 +211,13 @@ func (img *Published) ReadFiles(ctx context.Context, progress Progress, but stri
 		_, err = io.CopyBuffer(counter(progress), r, make([]byte, copySize))
 		r.Close()
 		if err != nil {
-			return fmt.Errorf("%s: %w", f.Name, err)
+			return fmt.Errorf("reading %q: %w", f.Name, err)
 		}
 	}
 	return nil
 }
 
-// counter is a writer that tells how much it was given.
+// counter is a writer that reports how much it was given.
 type counter Progress
 
 // Write implements io.Writer.

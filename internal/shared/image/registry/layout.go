@@ -24,7 +24,7 @@ const (
 	indexFile  = "index.json"
 )
 
-// Layout is an OCI layout: a folder, or an archive of one, that holds one
+// Layout is an OCI layout: a directory, or an archive of one, that holds one
 // image and what belongs to it.
 type Layout struct {
 	name string
@@ -41,9 +41,10 @@ type section interface {
 	image.ReaderAt
 }
 
-// OpenLayout opens a layout in a folder.
+// OpenLayout opens a layout in a directory.
 func OpenLayout(dir string) *Layout {
-	return &Layout{name: dir, dir: dir, open: func(name string) (section, error) { return os.Open(filepath.Join(dir, filepath.FromSlash(name))) }}
+	open := func(name string) (section, error) { return os.Open(filepath.Join(dir, filepath.FromSlash(name))) }
+	return &Layout{name: dir, dir: dir, open: open}
 }
 
 // OpenArchive opens an archive of a layout, a tar that is not compressed.
@@ -72,12 +73,12 @@ func OpenArchive(file string) (*Layout, error) {
 		}
 	}
 	if _, ok := at[layoutFile]; !ok {
-		return nil, fmt.Errorf("%s is no archive of an OCI layout: it holds no %s", file, layoutFile)
+		return nil, fmt.Errorf("reading %s as an archive of an OCI layout: %s: %w", file, layoutFile, fs.ErrNotExist)
 	}
 	return &Layout{name: file, open: func(name string) (section, error) {
 		place, ok := at[name]
 		if !ok {
-			return nil, fmt.Errorf("%s holds no %s: %w", file, name, fs.ErrNotExist)
+			return nil, fmt.Errorf("reading %s of %s: %w", name, file, fs.ErrNotExist)
 		}
 		f, err := os.Open(file)
 		if err != nil {
@@ -93,7 +94,7 @@ func OpenArchive(file string) (*Layout, error) {
 // String implements Place.
 func (l *Layout) String() string { return l.name }
 
-// blobName returns the name of a blob's file. A digest that is none leads to
+// blobName returns the name of a blob's file. An invalid digest gives the name of
 // no file.
 func blobName(digest string) string {
 	return "blobs/sha256/" + path.Base(strings.TrimPrefix(digest, "sha256:"))
@@ -107,7 +108,7 @@ func (l *Layout) read(name string, limit int64) ([]byte, error) {
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err == nil && int64(len(b)) > limit {
-		err = fmt.Errorf("%s: %s is larger than %d bytes", l, name, limit)
+		err = fmt.Errorf("reading %s of %s: more than %d bytes", name, l, limit)
 	}
 	return b, err
 }
@@ -152,7 +153,7 @@ func (l *Layout) Manifest(_ context.Context, ref string) (image.Descriptor, []by
 	}
 	d := image.Describe(b)
 	if d.Digest != digest {
-		return d, nil, fmt.Errorf("%s: the blob %s holds %s: it was changed", l, digest, d.Digest)
+		return d, nil, fmt.Errorf("reading the blob %s of %s: digest mismatch: got %s", digest, l, d.Digest)
 	}
 	return d, b, nil
 }
@@ -171,11 +172,11 @@ func find(list []image.Descriptor, tag string) (string, error) {
 	case len(found) == 1:
 		return found[0], nil
 	case len(found) > 1:
-		return "", fmt.Errorf("it holds %d images; want one", len(found))
+		return "", fmt.Errorf("got %d images, want one", len(found))
 	case tag == "":
-		return "", errors.New("its index names no image")
+		return "", errors.New("no image in the index")
 	}
-	return "", fmt.Errorf("it has nothing called %s: %w", tag, fs.ErrNotExist)
+	return "", fmt.Errorf("tag %q: %w", tag, fs.ErrNotExist)
 }
 
 func isCosignTag(name string) bool {

@@ -12,10 +12,11 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 )
 
-// CreateLayout begins a layout in a folder, or goes on with one that was not
+// CreateLayout begins a layout in a directory, or goes on with one that was not
 // finished. Finish makes it one.
 func CreateLayout(dir string) (*Layout, error) {
 	l := OpenLayout(dir)
@@ -99,10 +100,13 @@ func (l *Layout) PutManifest(_ context.Context, tag string, d image.Descriptor, 
 	return os.WriteFile(name, b, 0o644)
 }
 
+// errArchive is returned for a layout in an archive, which cannot be changed.
+var errArchive = errors.New("an archive cannot be changed")
+
 // Edit has a layout that is there be written to. Finish makes it so.
 func (l *Layout) Edit() error {
 	if l.dir == "" {
-		return fmt.Errorf("%s is an archive, and cannot be written to; pull it into a layout: pikelet pull --as layout", l)
+		return hint.With(fmt.Errorf("writing to %s: %w", l, errArchive), "copy the image into a layout in a directory first")
 	}
 	list, err := l.index()
 	if err != nil {
@@ -176,7 +180,7 @@ func replace(name string, b []byte) error {
 	return os.Rename(name+partSuffix, name)
 }
 
-// WriteArchive writes a layout in a folder as an archive, the same bytes for
+// WriteArchive writes a layout in a directory as an archive, the same bytes for
 // the same layout.
 func (l *Layout) WriteArchive(to io.Writer) error {
 	w := tar.NewWriter(to)

@@ -6,6 +6,7 @@ import (
 	"crypto/ecdsa"
 	"fmt"
 	"io"
+	"log/slog"
 	"slices"
 
 	"github.com/google/go-containerregistry/pkg/v1/remote"
@@ -13,7 +14,7 @@ import (
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 )
 
-// Patch is a patch that makes an image, signed by a key that counts.
+// Patch is a patch that makes an image, signed by a trusted key.
 type Patch struct {
 	image.Patch
 	from Place
@@ -59,7 +60,9 @@ func FindPatch(ctx context.Context, img *Published, from string, keys []*ecdsa.P
 // AddPatch puts a patch beside the image that it makes, and then its signature:
 // some registries refuse one of a manifest they do not have. Until it is there,
 // readers pass over the patch.
-func AddPatch(ctx context.Context, to Target, img *Published, p image.Patch, open func() (io.ReadCloser, error), key *ecdsa.PrivateKey) error {
+func AddPatch(
+	ctx context.Context, to Target, img *Published, p image.Patch, open func() (io.ReadCloser, error), key *ecdsa.PrivateKey,
+) error {
 	manifest, config, err := image.EncodePatch(p, image.Describe(img.Signature.Manifest))
 	if err != nil {
 		return err
@@ -84,8 +87,10 @@ func AddPatch(ctx context.Context, to Target, img *Published, p image.Patch, ope
 
 // Previous returns the latest releases below an image's that a repository has of
 // its stream, at most n, the latest first. What is of another stream or damaged
-// is left out, and said.
-func Previous(ctx context.Context, at *Remote, img *Published, n int, keys []*ecdsa.PublicKey, say func(string)) ([]*Published, error) {
+// is left out, and logged.
+func Previous(
+	ctx context.Context, at *Remote, img *Published, n int, keys []*ecdsa.PublicKey, log *slog.Logger,
+) ([]*Published, error) {
 	tags, err := at.Tags(ctx)
 	if err != nil {
 		return nil, err
@@ -104,7 +109,7 @@ func Previous(ctx context.Context, at *Remote, img *Published, n int, keys []*ec
 			if ctx.Err() != nil {
 				return nil, err
 			}
-			say(err.Error())
+			log.Warn("no patch for an earlier release", "release", tag, "err", err)
 			continue
 		}
 		list = append(list, old)
@@ -139,7 +144,7 @@ func (r *Remote) Tags(ctx context.Context) ([]string, error) {
 			break
 		}
 	}
-	return nil, fmt.Errorf("%s: it has more than %d tags, or more than %d pages of them", r, maxTags, maxTagPages)
+	return nil, fmt.Errorf("listing the tags of %s: more than %d tags, or more than %d pages of them", r, maxTags, maxTagPages)
 }
 
 // Bounds on the tags of a repository: every page may name another one.

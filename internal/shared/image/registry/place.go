@@ -1,5 +1,5 @@
-// Package registry knows where artifacts live: repositories of registries,
-// OCI layouts in folders, and archives of these. It finds the image that a
+// Package registry reads and writes the places where images live: repositories of
+// registries, OCI layouts in directories, and archives of these. It finds the image that a
 // reference names, checks its chain before anything else is read of it,
 // checks every file's bytes as they are read, and copies images from place to
 // place with their signatures and what refers to them.
@@ -24,13 +24,14 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/authn"
 
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 )
 
 // Place is where manifests and blobs are. What it returns is not checked,
 // unless it says so.
 type Place interface {
-	// String is how people call the place.
+	// String is the name of the place in errors and logs.
 	String() string
 	// Manifest returns what a tag or a digest names, at most image.MaxOCI
 	// bytes; fs.ErrNotExist where there is nothing. "" is the one image of a
@@ -41,7 +42,7 @@ type Place interface {
 	// Backoff is the time before the first retry of a download that broke off; 0
 	// where a retry is pointless.
 	Backoff() time.Duration
-	// Reference is how errors call what has a digest here.
+	// Reference is the name of what has a digest here, in errors.
 	Reference(digest string) string
 	// Blob opens a blob of size bytes from an offset on.
 	Blob(ctx context.Context, digest string, size, from int64) (io.ReadCloser, error)
@@ -72,12 +73,13 @@ type Target interface {
 type Options struct {
 	PlainHTTP bool           // speak HTTP without TLS, to this registry only
 	CA        *x509.CertPool // who vouches for it; nil: the system's
-	Keychain  authn.Keychain // nil: nobody logs in
+	Keychain  authn.Keychain // nil: no login
 	UserAgent string
 	// Certificate is shown to the registry, where it asks for one; nil is none.
 	Certificate *tls.Certificate
-	// SkipVerify takes any certificate of the registry's, and of nobody else's.
-	// What is signed stays checked; who listens learns the password.
+	// SkipVerify takes any certificate of the registry's, and of no other
+	// server's. Signatures are checked all the same, but whoever stands between
+	// learns the password.
 	SkipVerify bool
 	// Silence is how long the registry may send next to nothing before a request
 	// is given up; 0 is a minute.
@@ -88,8 +90,9 @@ type Options struct {
 }
 
 // Locate returns the place a reference is in, and the tag or digest that it
-// names there: a folder with an OCI layout (a build's output folder too), an
-// archive of one, or host/repository:tag.
+// names there: a directory with an OCI layout (a build's output directory too), an
+// archive of one, or host/repository:tag. The error is fs.ErrNotExist for a path
+// where nothing is.
 func Locate(ref string, o Options) (Place, string, error) {
 	st, err := os.Stat(ref)
 	switch {
@@ -101,7 +104,8 @@ func Locate(ref string, o Options) (Place, string, error) {
 	case IsReference(ref):
 		return newRemote(ref, o)
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, "", fmt.Errorf("there is no file or folder %s, and it is no registry's reference, which begins with a host: registry.example/name:tag", ref)
+		return nil, "", hint.With(fmt.Errorf("opening %s: %w", ref, fs.ErrNotExist),
+			"name a file, a directory, or a registry's reference, which begins with a host: registry.example/name:tag")
 	}
 	return nil, "", err
 }
@@ -113,7 +117,8 @@ func layoutIn(ref string) (*Layout, string, error) {
 			return OpenLayout(dir), "", nil
 		}
 	}
-	return nil, "", fmt.Errorf("%s holds no OCI layout; want a build's output directory, a layout, an archive of one, or a registry's reference", ref)
+	return nil, "", hint.With(fmt.Errorf("opening %s: no OCI layout found", ref),
+		"name a build's output directory, a layout, an archive of one, or a registry's reference")
 }
 
 // LocateTarget is Locate of a place that can be written to: a directory with an
@@ -178,7 +183,7 @@ func readManifest(ctx context.Context, p Place, digest string) (image.Descriptor
 		return d, nil, err
 	}
 	if got := image.DigestOf(b); got != digest {
-		return d, nil, fmt.Errorf("%s returned %s where %s was asked for", p, got, digest)
+		return d, nil, fmt.Errorf("reading the manifest %s from %s: digest mismatch: got %s", digest, p, got)
 	}
 	return d, b, nil
 }

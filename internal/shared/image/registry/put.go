@@ -13,8 +13,8 @@ import (
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 )
 
-// headless is a transport for registries that know no HEAD: a blob that cannot
-// be asked for with it counts as missing, and is sent.
+// headless is a transport for registries without HEAD: a blob that cannot be asked
+// for with it is taken for missing, and is sent.
 type headless struct{ inner http.RoundTripper }
 
 // RoundTrip implements http.RoundTripper.
@@ -29,7 +29,7 @@ func (h headless) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// PutManifest implements Target. go-containerregistry's own writing is not used:
+// PutManifest implements Target. remote.Put of go-containerregistry is not used:
 // it takes any answer but four for a failure of the referrers API
 // (google/go-containerregistry#1962), leaves the list of referrers as it is where
 // the manifest is there, and wants digests in headers that not all registries send.
@@ -42,7 +42,7 @@ func (r *Remote) PutManifest(ctx context.Context, tag string, d image.Descriptor
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	// A tag that does not move may be one that must not (immutable tags).
+	// A manifest that the tag names already is not sent: the tag may be immutable.
 	if err != nil || there.Digest != d.Digest {
 		if err := r.send(ctx, ref, d.MediaType, b); err != nil {
 			return err
@@ -88,9 +88,9 @@ func (r *Remote) sendOnce(ctx context.Context, client *http.Client, ref, mediaTy
 }
 
 // writer returns a client that may write. It makes no request twice: a body is
-// sent again by whoever has it.
+// sent again by send.
 func (r *Remote) writer(ctx context.Context) (*http.Client, error) {
-	if _, err := r.login(ctx); err != nil { // which retries, and says what is wrong better
+	if _, err := r.login(ctx); err != nil { // which retries, and whose errors are clearer
 		return nil, err
 	}
 	r.mu.Lock()

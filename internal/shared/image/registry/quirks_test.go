@@ -118,7 +118,8 @@ func TestSubjectsBeforeSignatures(t *testing.T) {
 		t.Fatal(err)
 	}
 	blob := []byte("patch")
-	p := image.Patch{From: image.DigestOf([]byte("old")), Release: "0.9", Blob: image.Descriptor{Digest: image.DigestOf(blob), Size: int64(len(blob))}}
+	made := image.Descriptor{Digest: image.DigestOf(blob), Size: int64(len(blob))}
+	p := image.Patch{From: image.DigestOf([]byte("old")), Release: "0.9", Blob: made}
 	key := newKey(t)
 	open := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(blob)), nil }
 	if err := AddPatch(ctx, to, img, p, open, key); err != nil {
@@ -241,7 +242,8 @@ func TestFailingReferrersAPI(t *testing.T) {
 	}
 	// One that refuses is asked for a login.
 	s = quirky(t, false, referrersAnswer(403, "text/plain", "no"))
-	if _, err := at(t, s, Options{}).Referrers(context.Background(), image.DigestOf(nil)); !strings.Contains(strings.Join(hint.Of(err), ""), "docker login") {
+	_, err = at(t, s, Options{}).Referrers(context.Background(), image.DigestOf(nil))
+	if !strings.Contains(strings.Join(hint.Of(err), ""), "docker login") {
 		t.Errorf("a refusal: %v", err)
 	}
 }
@@ -287,8 +289,10 @@ func TestReferrersInPages(t *testing.T) {
 			t.Errorf("%s: got %d and %v, want %d and %q", what, len(list), err, c.n, c.want)
 		}
 	}
-	huge := referrersAnswer(200, image.MediaOCIIndex, `{"schemaVersion":2,"mediaType":"`+image.MediaOCIIndex+`","manifests":[]}`+strings.Repeat(" ", image.MaxOCI))
-	if _, err := at(t, quirky(t, false, huge), Options{}).Referrers(context.Background(), image.DigestOf(nil)); err == nil || !strings.Contains(err.Error(), "more than") {
+	huge := referrersAnswer(200, image.MediaOCIIndex, `{"schemaVersion":2,"mediaType":"`+image.MediaOCIIndex+`","manifests":[]}`+
+		strings.Repeat(" ", image.MaxOCI))
+	if _, err := at(t, quirky(t, false, huge), Options{}).Referrers(context.Background(), image.DigestOf(nil)); err == nil ||
+		!strings.Contains(err.Error(), "more than") {
 		t.Errorf("a list over the bound: %v", err)
 	}
 }
@@ -329,7 +333,8 @@ func TestOthersInTheList(t *testing.T) {
 	if err := to.PutManifest(ctx, "", image.Describe(theirs), theirs); err != nil {
 		t.Fatal(err)
 	}
-	other := `{"mediaType":"` + image.MediaOCIManifest + `","digest":"` + image.DigestOf(theirs) + `","size":5,"urls":["https://registry.example/other"]}`
+	other := `{"mediaType":"` + image.MediaOCIManifest + `","digest":"` + image.DigestOf(theirs) +
+		`","size":5,"urls":["https://registry.example/other"]}`
 	list := []byte(`{"schemaVersion":2,"mediaType":"` + image.MediaOCIIndex + `","annotations":{"by":"another"},"manifests":[` + other + `]}`)
 	if err := to.PutManifest(ctx, tag, image.Describe(list), list); err != nil {
 		t.Fatal(err)
@@ -338,7 +343,8 @@ func TestOthersInTheList(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, b, err := to.Manifest(ctx, tag)
-	if err != nil || !bytes.Contains(b, []byte(other)) || !bytes.Contains(b, []byte(`"by":"another"`)) || !bytes.Contains(b, []byte(referrer)) {
+	if err != nil || !bytes.Contains(b, []byte(other)) || !bytes.Contains(b, []byte(`"by":"another"`)) ||
+		!bytes.Contains(b, []byte(referrer)) {
 		t.Errorf("the list became %s (%v)", b, err)
 	}
 }
@@ -414,7 +420,8 @@ func TestCredentialHelperIsMissing(t *testing.T) {
 		return true
 	})
 	_, _, err := at(t, refuses, Options{Keychain: brokenHelper{}}).Manifest(context.Background(), "1.0")
-	if err == nil || !strings.Contains(err.Error(), "docker-credential-desktop") || !strings.Contains(strings.Join(hint.Of(err), ""), "install the credential helper") {
+	if err == nil || !strings.Contains(err.Error(), "docker-credential-desktop") ||
+		!strings.Contains(strings.Join(hint.Of(err), ""), "install the credential helper") {
 		t.Errorf("a registry with a login: %v", err)
 	}
 }

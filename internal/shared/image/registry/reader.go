@@ -3,7 +3,6 @@ package registry
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash"
@@ -78,8 +77,8 @@ func (r *reader) end() error {
 	if r.sum == nil {
 		return io.EOF
 	}
-	if got := "sha256:" + hex.EncodeToString(r.sum.Sum(nil)); got != r.digest {
-		return fmt.Errorf("reading %s from %s: %w: got %s", r.digest, r.place, image.ErrDigestMismatch, got)
+	if got := image.DigestOfSum(r.sum.Sum(nil)); got != r.digest {
+		return fmt.Errorf("reading %s from %s: %w: got %s, want %[1]s", r.digest, r.place, image.ErrDigestMismatch, got)
 	}
 	return io.EOF
 }

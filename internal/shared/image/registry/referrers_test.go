@@ -35,7 +35,7 @@ func TestSignedReferrersAlone(t *testing.T) {
 	digest := m.onto(t, s, "1.0")
 	ours := s.refer(t, digest, nil)
 	sign(t, s, ours, m.key)
-	nowhere := image.DigestOf([]byte("nobody has this"))
+	nowhere := image.DigestOf([]byte("no registry has this"))
 	huge := func(o *image.OCIManifest) {
 		o.Layers = []image.Descriptor{{Digest: nowhere, Size: 1 << 62}}
 	}
@@ -58,14 +58,15 @@ func TestSignedReferrersAlone(t *testing.T) {
 		}
 	}
 	if slices.Contains(s.asked, nowhere) {
-		t.Error("a blob of something nobody signed was asked for")
+		t.Error("a blob of an unsigned manifest was asked for")
 	}
 	if len(there.tags) != 4 { // the tag, and the signatures of index, image and bill of materials
 		t.Errorf("signatures: %v", there.tags)
 	}
 	// A trusted key does not make any size good.
 	sign(t, s, s.refer(t, digest, func(o *image.OCIManifest) { huge(o); o.Layers = append(o.Layers, o.Layers...) }), m.key)
-	if err := Copy(ctx, img, newShelf(), nil, nil, nil); err == nil || !strings.Contains(err.Error(), "has blobs of more than 4294967296 bytes") {
+	if err := Copy(ctx, img, newShelf(), nil, nil, nil); err == nil ||
+		!strings.Contains(err.Error(), "blobs of more than 4294967296 bytes") {
 		t.Errorf("a signed referrer of any size: %v", err)
 	}
 }

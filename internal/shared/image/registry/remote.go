@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 )
 
@@ -42,7 +43,7 @@ type Remote struct {
 func newRemote(ref string, o Options) (*Remote, string, error) {
 	if err := image.CheckReference(ref); err != nil {
 		if strings.HasPrefix(ref, "http://") {
-			err = fmt.Errorf("%w; a registry without TLS takes --plain-http", err)
+			err = hint.With(err, "allow plain HTTP for a registry without TLS")
 		}
 		return nil, "", fmt.Errorf("reading the reference: %w", err)
 	}
@@ -64,8 +65,12 @@ func newRemote(ref string, o Options) (*Remote, string, error) {
 	if o.Certificate != nil {
 		own.Certificates = []tls.Certificate{*o.Certificate}
 	}
-	base := guard{own: newTransport(own, o), others: newTransport(&tls.Config{RootCAs: o.CA, MinVersion: tls.VersionTLS12}, o),
-		plain: o.PlainHTTP, host: r.Context().RegistryStr()}
+	base := guard{
+		own:    newTransport(own, o),
+		others: newTransport(&tls.Config{RootCAs: o.CA, MinVersion: tls.VersionTLS12}, o),
+		plain:  o.PlainHTTP,
+		host:   r.Context().RegistryStr(),
+	}
 	return &Remote{repo: r.Context(), options: o, base: newConsiderate(base)}, r.Identifier(), nil
 }
 
@@ -77,8 +82,9 @@ func newTransport(c *tls.Config, o Options) http.RoundTripper {
 }
 
 // guard keeps a client from speaking HTTP without TLS where it was not told
-// to: go-containerregistry falls back to it for hosts that look local, and a
-// registry may redirect to it. And where it was told to, from waiting for TLS.
+// to: go-containerregistry falls back to that for hosts that look local, and a
+// registry may redirect to it. Where it was told to, guard keeps the client from
+// waiting for TLS.
 type guard struct {
 	own    http.RoundTripper // for the registry
 	others http.RoundTripper // for those it sends to
@@ -86,18 +92,24 @@ type guard struct {
 	host   string // the registry's
 }
 
-// errPlain is told where a registry has no TLS.
-var errPlain = errors.New("the registry does not speak TLS; say --plain-http if it should be spoken to without")
+// ErrWithoutTLS is returned for a registry that does not speak TLS, unless
+// Options.PlainHTTP allows that.
+var ErrWithoutTLS = errors.New("the registry does not speak TLS")
 
-var errTold = errors.New("TLS was not tried, because --plain-http was said")
+// ErrCertificate is returned for a registry whose certificate is not trusted.
+var ErrCertificate = errors.New("untrusted certificate")
+
+// errNotTried is returned for requests with TLS to a registry with
+// Options.PlainHTTP.
+var errNotTried = errors.New("TLS was not tried: the registry is used with plain HTTP")
 
 // RoundTrip implements http.RoundTripper.
 func (g guard) RoundTrip(r *http.Request) (*http.Response, error) {
 	switch {
 	case r.URL.Scheme != "https" && !g.plain:
-		return nil, errPlain
+		return nil, ErrWithoutTLS
 	case r.URL.Scheme == "https" && g.plain && r.URL.Host == g.host:
-		return nil, errTold
+		return nil, errNotTried
 	}
 	if r.URL.Host == g.host {
 		return g.own.RoundTrip(r)
@@ -161,7 +173,8 @@ func (r *Remote) login(ctx context.Context) (*http.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := transport.NewRetry(r.base, transport.WithRetryBackoff(r.retry()), transport.WithRetryPredicate(Temporary), transport.WithRetryStatusCodes(retryCodes...))
+	t := transport.NewRetry(r.base, transport.WithRetryBackoff(r.retry()), transport.WithRetryPredicate(Temporary),
+		transport.WithRetryStatusCodes(retryCodes...))
 	if r.options.UserAgent != "" {
 		t = transport.NewUserAgent(t, r.options.UserAgent)
 	}
@@ -176,8 +189,8 @@ func (r *Remote) login(ctx context.Context) (*http.Client, error) {
 	return r.client, nil
 }
 
-// greet looks whether the registry speaks TLS, where go-containerregistry
-// would try without too, and then tell one failure for the other.
+// greet checks that the registry speaks TLS, where go-containerregistry would
+// try without too, and then return the one failure for the other.
 func (r *Remote) greet(ctx context.Context, t http.RoundTripper) error {
 	if r.options.PlainHTTP || r.repo.Scheme() == "https" {
 		return nil
@@ -194,7 +207,8 @@ func (r *Remote) greet(ctx context.Context, t http.RoundTripper) error {
 	return transport.CheckError(resp, http.StatusOK, http.StatusUnauthorized)
 }
 
-// explain adds what to do to errors people meet.
+// explain names the repository in an error, and adds what helps where the registry
+// refused the account.
 func (r *Remote) explain(err error) error {
 	var bad *tls.CertificateVerificationError
 	var login Login
@@ -204,16 +218,16 @@ func (r *Remote) explain(err error) error {
 	}
 	r.accountMu.Unlock()
 	switch {
-	case WithoutTLS(err), errors.Is(err, errPlain):
-		return fmt.Errorf("%s: %w", r.repo.Registry, errPlain)
+	case WithoutTLS(err), errors.Is(err, ErrWithoutTLS):
+		return fmt.Errorf("%s: %w", r.repo.Registry, ErrWithoutTLS)
 	case errors.As(err, &bad):
-		return fmt.Errorf("%s: %w; if it has a certificate of your own authority, say --ca FILE.pem", r.repo.Registry, bad)
+		return fmt.Errorf("%s: %w: %w", r.repo.Registry, ErrCertificate, bad)
 	}
 	return fmt.Errorf("%s: %w", r, login.Explain(err))
 }
 
-// errRange is an answer to another question than was asked.
-var errRange = errors.New("the registry answered with other bytes of the blob than were asked for")
+// errRange is returned for an answer with another range than was asked for.
+var errRange = errors.New("the registry sent another range of the blob than was asked for")
 
 // get asks for a path below the repository, from an offset on.
 func (r *Remote) get(ctx context.Context, path, accept string, from int64) (*http.Response, error) {
@@ -269,7 +283,7 @@ func (r *Remote) ask(ctx context.Context, url, accept, bytes string) (*http.Resp
 func (r *Remote) Manifest(ctx context.Context, ref string) (image.Descriptor, []byte, error) {
 	var d image.Descriptor
 	if ref == "" {
-		return d, nil, fmt.Errorf("%s names a repository; say which image of it: %[1]s:TAG", r)
+		return d, nil, hint.Withf(fmt.Errorf("%s names a repository; want an image in it", r), "write %s:TAG", r)
 	}
 	resp, err := r.get(ctx, "manifests/"+ref, image.MediaOCIIndex+", "+image.MediaOCIManifest, 0)
 	if err != nil {
@@ -278,14 +292,14 @@ func (r *Remote) Manifest(ctx context.Context, ref string) (image.Descriptor, []
 	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, image.MaxOCI+1))
 	if err != nil {
-		return d, nil, fmt.Errorf("%s: reading the manifest %s: %w", r, ref, err)
+		return d, nil, fmt.Errorf("reading the manifest %s from %s: %w", ref, r, err)
 	}
 	if len(b) > image.MaxOCI {
-		return d, nil, fmt.Errorf("%s: the manifest %s is larger than %d bytes", r, ref, image.MaxOCI)
+		return d, nil, fmt.Errorf("reading the manifest %s from %s: more than %d bytes", ref, r, image.MaxOCI)
 	}
 	d = image.Describe(b)
 	if strings.HasPrefix(ref, "sha256:") && d.Digest != ref {
-		return d, nil, fmt.Errorf("%s returned %s where %s was asked for", r, d.Digest, ref)
+		return d, nil, fmt.Errorf("reading the manifest %s from %s: digest mismatch: got %s", ref, r, d.Digest)
 	}
 	return d, b, nil
 }
@@ -349,7 +363,7 @@ func (r *Remote) pushOptions(ctx context.Context) ([]remote.Option, error) {
 }
 
 func (r *Remote) push(ctx context.Context) (*remote.Pusher, error) {
-	if _, err := r.login(ctx); err != nil { // which says what is wrong better
+	if _, err := r.login(ctx); err != nil { // whose errors are clearer
 		return nil, err
 	}
 	r.mu.Lock()

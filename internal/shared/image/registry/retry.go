@@ -65,7 +65,9 @@ func Temporary(err error) bool {
 	var bad *tls.CertificateVerificationError
 	var unknown *net.DNSError
 	switch {
-	case err == nil, errors.Is(err, context.Canceled), errors.Is(err, errPlain), errors.Is(err, errTold), errors.As(err, &bad), WithoutTLS(err):
+	case err == nil, errors.Is(err, context.Canceled):
+		return false
+	case errors.Is(err, ErrWithoutTLS), errors.Is(err, errNotTried), errors.As(err, &bad), WithoutTLS(err):
 		return false
 	case errors.Is(err, errSilent), errors.Is(err, errLarge): // it had its time, and would send as much again
 		return false
@@ -78,9 +80,9 @@ func Temporary(err error) bool {
 }
 
 // Patient returns a transport that gives up on a server that sends less than
-// 64 KiB in the time it may be silent while somebody waits for it, and honours its
-// Retry-After, up to a minute. The length of answers is not bounded: whoever
-// reads them does that.
+// 64 KiB in the time it may be silent while an answer is being read, and honours
+// its Retry-After, up to a minute. The length of answers is not bounded: that is
+// left to the reader.
 func Patient(t http.RoundTripper, silence time.Duration) http.RoundTripper {
 	return newConsiderate(unbounded{bounded{t, silence}})
 }

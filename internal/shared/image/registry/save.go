@@ -10,12 +10,13 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 )
 
-// SaveFiles writes an image's files into a folder that is not there yet, under
+// SaveFiles writes an image's files into a directory that is not there yet, under
 // their own names, with manifest.json and signature.json beside them.
-func SaveFiles(ctx context.Context, img *Published, dir string, tell Progress) error {
+func SaveFiles(ctx context.Context, img *Published, dir string, progress Progress) error {
 	return whole(img, "files", dir, func(part string) error {
 		signature, err := img.Signature.Encode()
 		if err != nil {
@@ -32,8 +33,8 @@ func SaveFiles(ctx context.Context, img *Published, dir string, tell Progress) e
 			if st, err := os.Stat(name); err == nil && st.Size() == f.Size {
 				continue // it got its name when it was whole
 			}
-			if err := save(told{newReader(ctx, img.From, f.Digest, f.Size), tell}, name+partSuffix); err != nil {
-				return fmt.Errorf("%s: %w", f.Name, err)
+			if err := save(metered{newReader(ctx, img.From, f.Digest, f.Size), progress}, name+partSuffix); err != nil {
+				return fmt.Errorf("writing %q: %w", f.Name, err)
 			}
 			if err := os.Rename(name+partSuffix, name); err != nil {
 				return err
@@ -47,26 +48,26 @@ func SaveFiles(ctx context.Context, img *Published, dir string, tell Progress) e
 }
 
 // SaveLayout writes an image, with its signatures and what refers to it, as an
-// OCI layout into a folder that is not there yet.
-func SaveLayout(ctx context.Context, img *Published, dir string, tell Progress) error {
-	return whole(img, "layout", dir, func(part string) error { return fillLayout(ctx, img, part, tell) })
+// OCI layout into a directory that is not there yet.
+func SaveLayout(ctx context.Context, img *Published, dir string, progress Progress) error {
+	return whole(img, "layout", dir, func(part string) error { return fillLayout(ctx, img, part, progress) })
 }
 
-func fillLayout(ctx context.Context, img *Published, dir string, tell Progress) error {
+func fillLayout(ctx context.Context, img *Published, dir string, progress Progress) error {
 	l, err := CreateLayout(dir)
 	if err != nil {
 		return err
 	}
-	if err := Copy(ctx, img, l, []string{img.Release}, nil, tell); err != nil {
+	if err := Copy(ctx, img, l, []string{img.Release}, nil, progress); err != nil {
 		return err
 	}
 	return l.Finish()
 }
 
 // SaveArchive writes what SaveLayout writes as one file.
-func SaveArchive(ctx context.Context, img *Published, file string, tell Progress) error {
+func SaveArchive(ctx context.Context, img *Published, file string, progress Progress) error {
 	return whole(img, "archive", file, func(part string) error {
-		if err := fillLayout(ctx, img, part, tell); err != nil {
+		if err := fillLayout(ctx, img, part, progress); err != nil {
 			return err
 		}
 		f, err := os.Create(part + partSuffix)
@@ -88,9 +89,9 @@ func SaveArchive(ctx context.Context, img *Published, file string, tell Progress
 	})
 }
 
-// Keep returns an image whose files are in a layout in a folder: the one that
+// Keep returns an image whose files are in a layout in a directory: the one that
 // is there, if it is still whole, or one that is written now.
-func Keep(ctx context.Context, img *Published, dir string, tell Progress) (*Published, error) {
+func Keep(ctx context.Context, img *Published, dir string, progress Progress) (*Published, error) {
 	kept := *img
 	kept.From = OpenLayout(dir)
 	kept.Source = source{kept.From}
@@ -102,15 +103,16 @@ func Keep(ctx context.Context, img *Published, dir string, tell Progress) (*Publ
 			return nil, err
 		}
 	}
-	return &kept, fillLayout(ctx, img, dir, tell)
+	return &kept, fillLayout(ctx, img, dir, progress)
 }
 
-// whole has a folder or a file made under another name beside its own, which
+// whole has a directory or a file made under another name beside its own, which
 // it gets when it is whole. An attempt that is interrupted leaves the other:
-// the next one of the same image in the same form goes on with it.
+// the next one of the same image in the same form goes on with it. The error is
+// fs.ErrExist where something has the name already.
 func whole(img *Published, form, name string, fill func(part string) error) error {
 	if st, err := os.Stat(name); err == nil && !(st.IsDir() && isEmpty(name)) {
-		return fmt.Errorf("%s is there already; name another, or remove it: %w", name, fs.ErrExist)
+		return hint.With(fmt.Errorf("writing %s: %w", name, fs.ErrExist), "name another, or remove that one")
 	}
 	part := name + ".partial-" + form + "-" + strings.TrimPrefix(img.Digest, "sha256:")[:12]
 	if err := os.MkdirAll(part, 0o755); err != nil {
