@@ -62,9 +62,9 @@ func upgraded(t *testing.T, new Ran) string {
 	return server
 }
 
-// TestLeftWithAnotherMinor: the copy is put back, the newer one kept, both are
+// TestOtherMinorRestoresTheCopy: the copy is put back, the newer one kept, both are
 // said; and only once.
-func TestLeftWithAnotherMinor(t *testing.T) {
+func TestOtherMinorRestoresTheCopy(t *testing.T) {
 	server := upgraded(t, now)
 	told, err := Start(server, old, now.Digest, false)
 	if err != nil {
@@ -74,7 +74,8 @@ func TestLeftWithAnotherMinor(t *testing.T) {
 	if !strings.Contains(told, copied) || !strings.Contains(told, aside) || !strings.Contains(told, "v1.32.1+k3s1") {
 		t.Errorf("told %q", told)
 	}
-	if get(t, server, "db/state.db") != "of 1.0" || get(t, server, "db/state.db-wal") != "of 1.0 wal" || get(t, aside, "state.db") != "of 1.1" || get(t, copied, "db/state.db") != "of 1.0" {
+	if get(t, server, "db/state.db") != "of 1.0" || get(t, server, "db/state.db-wal") != "of 1.0 wal" ||
+		get(t, aside, "state.db") != "of 1.1" || get(t, copied, "db/state.db") != "of 1.0" {
 		t.Error("not put back")
 	}
 	put(t, server, "db/state.db", "of 1.0, later")
@@ -83,9 +84,9 @@ func TestLeftWithAnotherMinor(t *testing.T) {
 	}
 }
 
-// TestNotPutBack: the same minor, a release that is kept, onLeft: keep, etcd, and
+// TestCopyIsNotRestored: the same minor, a release that is kept, onLeft: keep, etcd, and
 // no copy.
-func TestNotPutBack(t *testing.T) {
+func TestCopyIsNotRestored(t *testing.T) {
 	patch := now
 	patch.K3s = "v1.31.5+k3s1"
 	for what, c := range map[string]struct {
@@ -114,9 +115,9 @@ func TestNotPutBack(t *testing.T) {
 	}
 }
 
-// TestKept: so many copies are kept, the newest; what was not finished counts
+// TestNewestCopiesAreKept: so many copies are kept, the newest; what was not finished counts
 // for nothing; a server without a datastore has none.
-func TestKept(t *testing.T) {
+func TestNewestCopiesAreKept(t *testing.T) {
 	server := newServer(t, "x")
 	put(t, server, "pikelet/000009-0.9-a.part/db/state.db", "half")
 	for n := 1; n <= 5; n++ {
@@ -141,9 +142,9 @@ func TestKept(t *testing.T) {
 	}
 }
 
-// TestCutOff: wherever the power goes while a copy is put back, the next start
+// TestInterruptedRestore: wherever the power goes while a copy is put back, the next start
 // ends it, with one of the two whole and the newer one not lost.
-func TestCutOff(t *testing.T) {
+func TestInterruptedRestore(t *testing.T) {
 	for what, leave := range map[string]func(server string){
 		"half a copy": func(s string) { put(t, s, "pikelet/restoring.part/state.db", "ha") },
 		"a copy, not put aside": func(s string) {
@@ -180,7 +181,9 @@ func TestCutOff(t *testing.T) {
 }
 
 func TestMinor(t *testing.T) {
-	for v, want := range map[string]string{"k3s version v1.31.4+k3s1 (a562d090)": "1.31", "v1.9.0": "1.9", "1.32.0-rc1": "1.32", "": "", "stand-in": ""} {
+	for v, want := range map[string]string{
+		"k3s version v1.31.4+k3s1 (a562d090)": "1.31", "v1.9.0": "1.9", "1.32.0-rc1": "1.32", "": "", "stand-in": "",
+	} {
 		if got := Minor(v); got != want {
 			t.Errorf("%q is %q", v, got)
 		}

@@ -42,8 +42,8 @@ func TestUpgradeKilled(t *testing.T) {
 	at := "10.0.2.2" + s.Addr[strings.LastIndexByte(s.Addr, ':'):] + "/small:1.3"
 	const (
 		old, updated = "small 1.2, slot a (committed), root verified", "small 1.3, slot b (committed), root verified"
-		committed    = "release 1.3 is committed: all checks held for 2s"
-		restarts     = "restarting into the trial of release 1.3"
+		committed    = "release is committed: all checks held release=1.3 soak=2s"
+		restarts     = "restarting into the trial release=1.3"
 	)
 	// An upgrade of these images is some 50 writes from the first to the commit.
 	const writes = 50
@@ -71,11 +71,11 @@ func TestUpgradeKilled(t *testing.T) {
 		if again {
 			// Nobody has to tell it. Only a trial that lost its power again and
 			// again is given up, without a word against the release.
-			said, err := p.ExpectAny("asking for it again", "release 1.3 was left: the trial was")
+			said, err := p.ExpectAny("asking for the trial again", "release was left release=1.3 reason=\"the trial was")
 			if err != nil {
 				t.Fatal(err)
 			}
-			again = said == "asking for it again"
+			again = said == "asking for the trial again"
 		}
 		if !again {
 			// Its prompt may have come before what it was waited for.

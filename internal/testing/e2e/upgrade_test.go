@@ -112,18 +112,18 @@ func TestUpgrade(t *testing.T) {
 	if out, err := upgrade(anna.host, ":1.3"); err != nil || !strings.Contains(out, "attic: 1.2 -> 1.3, committed") || !strings.Contains(out, "by a patch: ") {
 		t.Errorf("upgrading over SSH: %v\n%s", err, out)
 	}
-	p.expect("small 1.3, slot b (trial), root verified", "release 1.3 is committed: all checks held for 2s")
+	p.expect("small 1.3, slot b (trial), root verified", "release is committed: all checks held release=1.3 soak=2s")
 	p.run("pikeletd status", "upgrade to 1.3 in slot b: committed")
 	if out, err := upgrade(anna.host, ":1.3"); err != nil || !strings.Contains(out, "attic: runs 1.3 already") {
 		t.Errorf("once more: %v\n%s", err, out)
 	}
 	p.run("pikeletd upgrade "+at+":1.4", "say --plain-http")
-	p.run("pikeletd rollback", "slot a holds small 1.2, whole and signed", "small 1.2, slot a (trial), root verified", "release 1.2 is committed")
+	p.run("pikeletd rollback", "slot a holds small 1.2, whole and signed", "small 1.2, slot a (trial), root verified", "release is committed: all checks held release=1.2")
 	if !full.Tests {
 		return // TestTrialsThatFail and TestNetboot have releases that are not well
 	}
 	p.run("pikeletd upgrade --plain-http "+at+":1.4", "small 1.4 is good, and goes to slot b", "all of it reads back as it should", "small 1.4, slot b (trial), root verified",
-		"release 1.4 is not well, and is left: after 10s: fan: the fan stands still", "small 1.2, slot a (committed), root verified")
+		"release is not well, and is left release=1.4 reason=\"after 10s: fan: the fan stands still", "small 1.2, slot a (committed), root verified")
 	p.prompt()
 	p.run("pikeletd status", "upgrade to 1.4 in slot b: left, after 10s: fan: the fan stands still")
 	p.run("pikeletd upgrade --plain-http "+at+":1.4", "release 1.4 failed on this node before", "say --again")

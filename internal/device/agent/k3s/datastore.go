@@ -14,7 +14,8 @@ import (
 	"github.com/pikelet-os/pikelet/internal/shared/slots"
 )
 
-// DatastoreFile holds what became of the datastore on this boot.
+// DatastoreFile holds a warning about the datastore on this boot; it is missing
+// where there is none.
 const DatastoreFile = "/run/pikelet/datastore.txt"
 
 // defaultCopies is how many copies of the datastore are kept.
