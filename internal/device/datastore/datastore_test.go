@@ -49,14 +49,14 @@ var (
 func upgraded(t *testing.T, new Ran) string {
 	t.Helper()
 	server := newServer(t, "of 1.0")
-	if told, err := Start(server, old, "", false); err != nil || told != "" {
-		t.Fatal(told, err)
+	if notice, err := Start(server, old, "", false); err != nil || notice != "" {
+		t.Fatal(notice, err)
 	}
 	if _, err := Save(server, Copy{Slot: "a", Release: "1.0", K3s: old.K3s, For: new.Digest}, 3); err != nil {
 		t.Fatal(err)
 	}
-	if told, err := Start(server, new, "", false); err != nil || told != "" {
-		t.Fatal(told, err)
+	if notice, err := Start(server, new, "", false); err != nil || notice != "" {
+		t.Fatal(notice, err)
 	}
 	put(t, server, "db/state.db", "of 1.1")
 	return server
@@ -66,21 +66,21 @@ func upgraded(t *testing.T, new Ran) string {
 // said; and only once.
 func TestOtherMinorRestoresTheCopy(t *testing.T) {
 	server := upgraded(t, now)
-	told, err := Start(server, old, now.Digest, false)
+	notice, err := Start(server, old, now.Digest, false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	copied, aside := filepath.Join(server, "pikelet/000001-1.0-a"), filepath.Join(server, "pikelet/left-1.1-000001")
-	if !strings.Contains(told, copied) || !strings.Contains(told, aside) || !strings.Contains(told, "v1.32.1+k3s1") {
-		t.Errorf("told %q", told)
+	if !strings.Contains(notice, copied) || !strings.Contains(notice, aside) || !strings.Contains(notice, "v1.32.1+k3s1") {
+		t.Errorf("notice %q", notice)
 	}
 	if get(t, server, "db/state.db") != "of 1.0" || get(t, server, "db/state.db-wal") != "of 1.0 wal" ||
 		get(t, aside, "state.db") != "of 1.1" || get(t, copied, "db/state.db") != "of 1.0" {
 		t.Error("not put back")
 	}
 	put(t, server, "db/state.db", "of 1.0, later")
-	if told, err := Start(server, old, now.Digest, false); err != nil || told != "" || get(t, server, "db/state.db") != "of 1.0, later" {
-		t.Errorf("a second time: %q %v", told, err)
+	if notice, err := Start(server, old, now.Digest, false); err != nil || notice != "" || get(t, server, "db/state.db") != "of 1.0, later" {
+		t.Errorf("a second time: %q %v", notice, err)
 	}
 }
 
@@ -108,9 +108,9 @@ func TestCopyIsNotRestored(t *testing.T) {
 		if c.change != nil {
 			c.change(server)
 		}
-		told, err := Start(server, old, c.left, c.keep)
-		if err != nil || !strings.Contains(told, c.want) || c.want == "" && told != "" || get(t, server, "db/state.db") != "of 1.1" {
-			t.Errorf("%s: %q %v, the datastore is %q", what, told, err, get(t, server, "db/state.db"))
+		notice, err := Start(server, old, c.left, c.keep)
+		if err != nil || !strings.Contains(notice, c.want) || c.want == "" && notice != "" || get(t, server, "db/state.db") != "of 1.1" {
+			t.Errorf("%s: %q %v, the datastore is %q", what, notice, err, get(t, server, "db/state.db"))
 		}
 	}
 }

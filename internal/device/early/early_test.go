@@ -148,10 +148,12 @@ func TestLeftServices(t *testing.T) {
 		"rc.conf with a hybrid cgroup":  {"etc/rc.conf", "rc_cgroup_mode=hybrid\n", "all", `sets rc_cgroup_mode to "hybrid"`},
 		"rc.conf.d":                     {"etc/rc.conf.d/x.conf", "", "all", "may change how services start"},
 		"inittab without -n":            {"etc/inittab", "::sysinit:/sbin/openrc sysinit\n", "all", "openrc -n"},
-		"disk in fstab":                 {"etc/fstab", "/dev/sda1 /srv ext4 defaults 0 2\n", "localmount bootmisc", "the mount may wait for a device"},
-		"root in fstab":                 {"etc/fstab", "/dev/root / auto ro 0 0\n", "localmount bootmisc", "the entry remounts the root"},
-		"module with parameters":        {"etc/modules", "loop max_loop=8\n", "modules localmount bootmisc", "line 1 is more than"},
-		"module that is not there":      {"etc/modules", "nosuch\n", "modules localmount bootmisc", "there is no module nosuch"},
+		"disk in fstab": {
+			"etc/fstab", "/dev/sda1 /srv ext4 defaults 0 2\n", "localmount bootmisc", "the mount may wait for a device",
+		},
+		"root in fstab":            {"etc/fstab", "/dev/root / auto ro 0 0\n", "localmount bootmisc", "the entry remounts the root"},
+		"module with parameters":   {"etc/modules", "loop max_loop=8\n", "modules localmount bootmisc", "line 1 is more than"},
+		"module that is not there": {"etc/modules", "nosuch\n", "modules localmount bootmisc", "there is no module nosuch"},
 		"options of modprobe": {"etc/modprobe.d/x.conf", "options bridge a=1\n", "modules localmount bootmisc",
 			"x.conf says options"},
 		"module option on the command line": {
@@ -160,7 +162,7 @@ func TestLeftServices(t *testing.T) {
 		"no unpacking in the kernel":  {"sys/module/compression", "", "modules localmount bootmisc", "the kernel does not unpack"},
 		"sysctl with a glob":          {"etc/sysctl.d/x.conf", "net.*.x = 1\n", "sysctl bootmisc", "line 1 is no plain setting"},
 		"invalid level of messages":   {"etc/conf.d/dmesg", "dmesg_level=quiet\n", "all", "is left"},
-		"host name that is an option": {"etc/hostname", "-F x\n", "hostname", "which is no name"},
+		"host name that is an option": {"etc/hostname", "-F x\n", "hostname", "invalid name"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := New(root(t, map[string]string{c.path: c.text}))

@@ -134,8 +134,8 @@ func (u *Updater) stillArmed(ctx context.Context, s slots.Update) error {
 }
 
 // seeThrough is a trial: it is committed when all checks held for the soak,
-// and left when they did not before the deadline. The end of ctx is somebody
-// else's shutdown: nothing is held against the release then.
+// and left when they did not before the deadline. The end of ctx is a
+// shutdown: nothing is held against the release then.
 func (u *Updater) seeThrough(ctx context.Context, s slots.Update) error {
 	s.Step, s.Tries = slots.Tried, s.Tries+1
 	if err := u.note(s); err != nil {

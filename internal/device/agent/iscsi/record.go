@@ -16,7 +16,7 @@ import (
 
 // Initiator is open-iscsi: its program iscsiadm, and where that keeps records
 // of targets. Secrets go into records, which only root reads; the arguments of
-// a program are read by everybody on the node.
+// a program can be read by every user of the node.
 type Initiator struct {
 	run func(args ...string) (string, error)
 	// dirs may hold records, by how open-iscsi was built; the first one that does is

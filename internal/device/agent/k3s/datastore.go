@@ -73,10 +73,10 @@ func startDatastore(cfg *nodeconfig.Config, program string, log *slog.Logger) er
 		left = u.Digest
 	}
 	now := datastore.Ran{Slot: string(b.Slot), Release: b.Release, Digest: b.Signed, K3s: version(program)}
-	told, err := datastore.Start(node.K3sServerDir, now, left, cfg.Datastore.OnLeft == nodeconfig.OnLeftKeep)
-	if told != "" {
-		log.Warn("an upgrade that was left wrote to the datastore", "err", told)
-		if err := os.WriteFile(DatastoreFile, []byte(told+"\n"), 0o644); err != nil {
+	notice, err := datastore.Start(node.K3sServerDir, now, left, cfg.Datastore.OnLeft == nodeconfig.OnLeftKeep)
+	if notice != "" {
+		log.Warn("an upgrade that was left wrote to the datastore", "notice", notice)
+		if err := os.WriteFile(DatastoreFile, []byte(notice+"\n"), 0o644); err != nil {
 			return err
 		}
 	}
