@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"fmt"
 	"io"
 
@@ -11,17 +12,19 @@ import (
 )
 
 func newCheck() *cobra.Command {
-	return newVerb("check", "what the node needs, and what of it is missing", func(c *cobra.Command) error { return check(c.OutOrStdout()) })
+	return newVerb("check", "what the node needs, and what of it is missing", func(c *cobra.Command) error {
+		return check(c.Context(), c.OutOrStdout())
+	})
 }
 
 // check prints all checks, a line each. It fails where one does.
-func check(out io.Writer) error {
+func check(ctx context.Context, out io.Writer) error {
 	cfg, err := runfiles.Config()
 	if err != nil {
 		return err
 	}
 	failed := 0
-	for _, c := range checks.Run(cfg) {
+	for _, c := range checks.Run(ctx, cfg) {
 		if !c.OK {
 			failed++
 		}

@@ -213,7 +213,7 @@ func newUpgrade() *cobra.Command {
 	f.BoolVar(&o.PlainHTTP, "plain-http", false, "speak HTTP without TLS to the registry")
 	f.BoolVar(&o.Again, "again", false, "take a release that failed here before")
 	f.BoolVar(&o.Drill, "drill", false, "try it, and come back however well it went")
-	f.BoolVar(&o.DryRun, "dry-run", false, "say how it would come here, and how much that is, and do nothing")
+	f.BoolVar(&o.DryRun, "dry-run", false, "print how the image would be fetched, and how much that is, and do nothing")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		return cancellable(func(ctx context.Context, c *cobra.Command) error {
 			return withFlags(upgrade.To(ctx, args[0], o, c.OutOrStdout(), consoleLog()))

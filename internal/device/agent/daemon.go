@@ -4,31 +4,32 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pikelet-os/pikelet/internal/device/agent/console"
 	"github.com/pikelet-os/pikelet/internal/device/agent/iscsi"
 	"github.com/pikelet-os/pikelet/internal/device/agent/prepare"
 	"github.com/pikelet-os/pikelet/internal/device/agent/upgrade"
 	"github.com/pikelet-os/pikelet/internal/device/agent/volume"
 )
 
-// How often the daemon looks: the time is written down so that a node whose
-// power is cut wakes up that much in the past at most, until NTP answers; a
-// volume that is missing is tried again.
+// How often the daemon acts: the time is saved so that a node whose power is cut
+// wakes up that much in the past at most, until NTP answers; a volume that is
+// missing is tried again.
 const (
 	clockEvery = time.Hour
 	retryEvery = 10 * time.Second
 	endOfTrial = 10 * time.Second // for a round of checks and one record
 )
 
-// daemon watches over the node until ctx ends. What it does when nothing happens
-// is next to nothing.
+// daemon watches over the node until ctx ends. Its own problems go to stderr, what
+// concerns upgrades and the volume to log.
 func daemon(ctx context.Context, log *slog.Logger, stderr io.Writer) error {
+	problems := slog.New(console.NewHandler(stderr, "pikeletd"))
 	disks, err := watchDisks()
 	if err != nil {
 		return err
@@ -43,10 +44,11 @@ func daemon(ctx context.Context, log *slog.Logger, stderr io.Writer) error {
 		return err
 	}
 	for {
+		doing := ""
 		select {
 		case <-ctx.Done():
 			if concluded != nil {
-				// A trial that is under way writes down that it was not seen through.
+				// A trial that is under way records that it did not end.
 				select {
 				case <-concluded:
 				case <-time.After(endOfTrial):
@@ -55,17 +57,17 @@ func daemon(ctx context.Context, log *slog.Logger, stderr io.Writer) error {
 			return prepare.SaveClock()
 		case err = <-concluded:
 			concluded = nil
-			// What became of the last upgrade keeps nobody from the next one.
-			err = errors.Join(err, upgrade.Watch(ctx, log))
+			// The failure of the last upgrade does not keep the node from the next one.
+			doing, err = "concluding the last upgrade", errors.Join(err, upgrade.Watch(ctx, log))
 		case <-clock.C:
-			err = prepare.SaveClock()
+			doing, err = "saving the time", prepare.SaveClock()
 		case <-disks:
-			err = iscsi.LinkDisks()
+			doing, err = "linking iSCSI disks", iscsi.LinkDisks()
 		case <-retry.C:
-			err = volume.Retry(log)
+			doing, err = "opening the volume", volume.Retry(log)
 		}
 		if err != nil {
-			fmt.Fprintln(stderr, "pikeletd:", err)
+			problems.Error("watching over the node", "doing", doing, "err", err)
 		}
 	}
 }

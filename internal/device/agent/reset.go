@@ -47,7 +47,7 @@ func reset(out io.Writer, withVolume, yes bool) error {
 	}
 	onState := cfg.Volume.Place() == nodeconfig.OnState
 	if p.State.Memory != "" && !withVolume && onState {
-		return hint.With(errors.New("state can't be read, so nothing on it can be kept"),
+		return hint.With(errors.New("the state partition cannot be read, so nothing on it can be kept"),
 			"pikeletd reset --volume makes it anew, and what k3s and pods kept there is lost")
 	}
 	what := "the node config, the seed and the clock"

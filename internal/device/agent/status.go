@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -27,8 +28,8 @@ import (
 	"github.com/pikelet-os/pikelet/internal/shared/nodeconfig"
 )
 
-// gather asks everything status says.
-func gather() (node.Status, error) {
+// gather collects what status prints.
+func gather(ctx context.Context) (node.Status, error) {
 	var s node.Status
 	var err error
 	if s.Boot, err = runfiles.Boot(); err != nil {
@@ -43,7 +44,7 @@ func gather() (node.Status, error) {
 	if err != nil {
 		cfg = &nodeconfig.Config{}
 	}
-	s.Checks = checks.Run(cfg)
+	s.Checks = checks.Run(ctx, cfg)
 	s.K3s = k3s.Status(cfg)
 	s.Sessions = iscsi.Sessions()
 	s.Firmware = machine.Firmware()
@@ -76,15 +77,15 @@ func written(dev string) int64 {
 func newStatus() *cobra.Command {
 	var asJSON bool
 	c := newVerb("status [--json]", "how this node came up, and how it is", func(c *cobra.Command) error {
-		return status(c.OutOrStdout(), asJSON)
+		return status(c.Context(), c.OutOrStdout(), asJSON)
 	})
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
 }
 
 // status prints how the node is.
-func status(out io.Writer, asJSON bool) error {
-	s, err := gather()
+func status(ctx context.Context, out io.Writer, asJSON bool) error {
+	s, err := gather(ctx)
 	if err != nil {
 		return err
 	}

@@ -110,8 +110,8 @@ func Save(server string, c Copy, keep int) (string, error) {
 		return "", err
 	}
 	if free := int64(st.Bavail) * st.Bsize; free < size+spare {
-		return "", fmt.Errorf("the volume has %d MB free, and a copy of the datastore takes %d MB, with %d to "+
-			"spare", free/1e6, size/1e6, spare/1_000_000)
+		return "", fmt.Errorf("too little space on the volume for a copy of the datastore: got %d MB, want %d MB and %d MB to spare",
+			free/1e6, size/1e6, spare/1_000_000)
 	}
 	to := filepath.Join(dir, c.Name())
 	if err := copyTree(filepath.Join(to+part, db), from); err != nil {
@@ -139,35 +139,36 @@ func Save(server string, c Copy, keep int) (string, error) {
 // Start is called before k3s starts: it puts a copy back where the release
 // that ran last was left, and notes which k3s runs now. left is the digest of
 // the image that was tried and is not kept, "" for none. keep leaves the
-// datastore as it is. What a person should know is returned.
-func Start(server string, now Ran, left string, keep bool) (told string, err error) {
+// datastore as it is. notice is what the people who run the node should know; ""
+// for nothing.
+func Start(server string, now Ran, left string, keep bool) (notice string, err error) {
 	if err := finish(server); err != nil {
 		return "", err
 	}
 	var last Ran
 	if b, err := os.ReadFile(filepath.Join(server, ran)); err == nil {
-		_ = json.Unmarshal(b, &last) // what can't be read says nothing
+		_ = json.Unmarshal(b, &last) // without it, nothing is known of the last start
 	}
 	if left != "" && last.Digest == left && Minor(last.K3s) != Minor(now.K3s) {
-		if told, err = restore(server, last, now, keep); err != nil {
-			return told, err
+		if notice, err = restore(server, last, now, keep); err != nil {
+			return notice, err
 		}
 	}
 	if last == now {
-		return told, nil
+		return notice, nil
 	}
 	text, err := json.Marshal(now)
 	if err != nil {
-		return told, err
+		return notice, err
 	}
 	if err := os.MkdirAll(filepath.Join(server, copies), 0o700); err != nil {
-		return told, err
+		return notice, err
 	}
 	name := filepath.Join(server, ran)
 	if err := writeFile(name+part, text); err != nil {
-		return told, err
+		return notice, err
 	}
-	return told, rename(name+part, name)
+	return notice, rename(name+part, name)
 }
 
 // restore puts the newest copy back that was made before a release was tried.

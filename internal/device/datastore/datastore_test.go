@@ -49,43 +49,44 @@ var (
 func upgraded(t *testing.T, new Ran) string {
 	t.Helper()
 	server := newServer(t, "of 1.0")
-	if told, err := Start(server, old, "", false); err != nil || told != "" {
-		t.Fatal(told, err)
+	if notice, err := Start(server, old, "", false); err != nil || notice != "" {
+		t.Fatal(notice, err)
 	}
 	if _, err := Save(server, Copy{Slot: "a", Release: "1.0", K3s: old.K3s, For: new.Digest}, 3); err != nil {
 		t.Fatal(err)
 	}
-	if told, err := Start(server, new, "", false); err != nil || told != "" {
-		t.Fatal(told, err)
+	if notice, err := Start(server, new, "", false); err != nil || notice != "" {
+		t.Fatal(notice, err)
 	}
 	put(t, server, "db/state.db", "of 1.1")
 	return server
 }
 
-// TestLeftWithAnotherMinor: the copy is put back, the newer one kept, both are
+// TestOtherMinorRestoresTheCopy: the copy is put back, the newer one kept, both are
 // said; and only once.
-func TestLeftWithAnotherMinor(t *testing.T) {
+func TestOtherMinorRestoresTheCopy(t *testing.T) {
 	server := upgraded(t, now)
-	told, err := Start(server, old, now.Digest, false)
+	notice, err := Start(server, old, now.Digest, false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	copied, aside := filepath.Join(server, "pikelet/000001-1.0-a"), filepath.Join(server, "pikelet/left-1.1-000001")
-	if !strings.Contains(told, copied) || !strings.Contains(told, aside) || !strings.Contains(told, "v1.32.1+k3s1") {
-		t.Errorf("told %q", told)
+	if !strings.Contains(notice, copied) || !strings.Contains(notice, aside) || !strings.Contains(notice, "v1.32.1+k3s1") {
+		t.Errorf("notice %q", notice)
 	}
-	if get(t, server, "db/state.db") != "of 1.0" || get(t, server, "db/state.db-wal") != "of 1.0 wal" || get(t, aside, "state.db") != "of 1.1" || get(t, copied, "db/state.db") != "of 1.0" {
+	if get(t, server, "db/state.db") != "of 1.0" || get(t, server, "db/state.db-wal") != "of 1.0 wal" ||
+		get(t, aside, "state.db") != "of 1.1" || get(t, copied, "db/state.db") != "of 1.0" {
 		t.Error("not put back")
 	}
 	put(t, server, "db/state.db", "of 1.0, later")
-	if told, err := Start(server, old, now.Digest, false); err != nil || told != "" || get(t, server, "db/state.db") != "of 1.0, later" {
-		t.Errorf("a second time: %q %v", told, err)
+	if notice, err := Start(server, old, now.Digest, false); err != nil || notice != "" || get(t, server, "db/state.db") != "of 1.0, later" {
+		t.Errorf("a second time: %q %v", notice, err)
 	}
 }
 
-// TestNotPutBack: the same minor, a release that is kept, onLeft: keep, etcd, and
+// TestCopyIsNotRestored: the same minor, a release that is kept, onLeft: keep, etcd, and
 // no copy.
-func TestNotPutBack(t *testing.T) {
+func TestCopyIsNotRestored(t *testing.T) {
 	patch := now
 	patch.K3s = "v1.31.5+k3s1"
 	for what, c := range map[string]struct {
@@ -107,16 +108,16 @@ func TestNotPutBack(t *testing.T) {
 		if c.change != nil {
 			c.change(server)
 		}
-		told, err := Start(server, old, c.left, c.keep)
-		if err != nil || !strings.Contains(told, c.want) || c.want == "" && told != "" || get(t, server, "db/state.db") != "of 1.1" {
-			t.Errorf("%s: %q %v, the datastore is %q", what, told, err, get(t, server, "db/state.db"))
+		notice, err := Start(server, old, c.left, c.keep)
+		if err != nil || !strings.Contains(notice, c.want) || c.want == "" && notice != "" || get(t, server, "db/state.db") != "of 1.1" {
+			t.Errorf("%s: %q %v, the datastore is %q", what, notice, err, get(t, server, "db/state.db"))
 		}
 	}
 }
 
-// TestKept: so many copies are kept, the newest; what was not finished counts
+// TestNewestCopiesAreKept: so many copies are kept, the newest; what was not finished counts
 // for nothing; a server without a datastore has none.
-func TestKept(t *testing.T) {
+func TestNewestCopiesAreKept(t *testing.T) {
 	server := newServer(t, "x")
 	put(t, server, "pikelet/000009-0.9-a.part/db/state.db", "half")
 	for n := 1; n <= 5; n++ {
@@ -141,9 +142,9 @@ func TestKept(t *testing.T) {
 	}
 }
 
-// TestCutOff: wherever the power goes while a copy is put back, the next start
+// TestInterruptedRestore: wherever the power goes while a copy is put back, the next start
 // ends it, with one of the two whole and the newer one not lost.
-func TestCutOff(t *testing.T) {
+func TestInterruptedRestore(t *testing.T) {
 	for what, leave := range map[string]func(server string){
 		"half a copy": func(s string) { put(t, s, "pikelet/restoring.part/state.db", "ha") },
 		"a copy, not put aside": func(s string) {
@@ -180,7 +181,9 @@ func TestCutOff(t *testing.T) {
 }
 
 func TestMinor(t *testing.T) {
-	for v, want := range map[string]string{"k3s version v1.31.4+k3s1 (a562d090)": "1.31", "v1.9.0": "1.9", "1.32.0-rc1": "1.32", "": "", "stand-in": ""} {
+	for v, want := range map[string]string{
+		"k3s version v1.31.4+k3s1 (a562d090)": "1.31", "v1.9.0": "1.9", "1.32.0-rc1": "1.32", "": "", "stand-in": "",
+	} {
 		if got := Minor(v); got != want {
 			t.Errorf("%q is %q", v, got)
 		}

@@ -122,9 +122,9 @@ func TestPlan(t *testing.T) {
 	}
 }
 
-// TestLeft changes one file at a time, and looks at which services OpenRC
+// TestLeftServices changes one file at a time, and looks at which services OpenRC
 // starts then, beside networking and syslog, and why.
-func TestLeft(t *testing.T) {
+func TestLeftServices(t *testing.T) {
 	const unknown = "not one of those known"
 	script := func(name string) string { return string(root(t)["etc/init.d/"+name].Data) }
 	for name, c := range map[string]struct {
@@ -148,17 +148,21 @@ func TestLeft(t *testing.T) {
 		"rc.conf with a hybrid cgroup":  {"etc/rc.conf", "rc_cgroup_mode=hybrid\n", "all", `sets rc_cgroup_mode to "hybrid"`},
 		"rc.conf.d":                     {"etc/rc.conf.d/x.conf", "", "all", "may change how services start"},
 		"inittab without -n":            {"etc/inittab", "::sysinit:/sbin/openrc sysinit\n", "all", "openrc -n"},
-		"disk in fstab":                 {"etc/fstab", "/dev/sda1 /srv ext4 defaults 0 2\n", "localmount bootmisc", "it may wait for a device"},
-		"root in fstab":                 {"etc/fstab", "/dev/root / auto ro 0 0\n", "localmount bootmisc", "it remounts the root"},
-		"module with parameters":        {"etc/modules", "loop max_loop=8\n", "modules localmount bootmisc", "line 1 is more than"},
-		"module that is not there":      {"etc/modules", "nosuch\n", "modules localmount bootmisc", "there is no module nosuch"},
+		"disk in fstab": {
+			"etc/fstab", "/dev/sda1 /srv ext4 defaults 0 2\n", "localmount bootmisc", "the mount may wait for a device",
+		},
+		"root in fstab":            {"etc/fstab", "/dev/root / auto ro 0 0\n", "localmount bootmisc", "the entry remounts the root"},
+		"module with parameters":   {"etc/modules", "loop max_loop=8\n", "modules localmount bootmisc", "line 1 is more than"},
+		"module that is not there": {"etc/modules", "nosuch\n", "modules localmount bootmisc", "there is no module nosuch"},
 		"options of modprobe": {"etc/modprobe.d/x.conf", "options bridge a=1\n", "modules localmount bootmisc",
 			"x.conf says options"},
-		"option among the kernel's words": {"proc/cmdline", "bridge.a=1", "modules localmount bootmisc", "the kernel's words say bridge.a=1"},
-		"no unpacking in the kernel":      {"sys/module/compression", "", "modules localmount bootmisc", "the kernel does not unpack"},
-		"sysctl with a glob":              {"etc/sysctl.d/x.conf", "net.*.x = 1\n", "sysctl bootmisc", "line 1 is no plain setting"},
-		"level of messages that is none":  {"etc/conf.d/dmesg", "dmesg_level=quiet\n", "all", "is left"},
-		"host name that is an option":     {"etc/hostname", "-F x\n", "hostname", "which is no name"},
+		"module option on the command line": {
+			"proc/cmdline", "bridge.a=1", "modules localmount bootmisc", "the kernel command line has bridge.a=1",
+		},
+		"no unpacking in the kernel":  {"sys/module/compression", "", "modules localmount bootmisc", "the kernel does not unpack"},
+		"sysctl with a glob":          {"etc/sysctl.d/x.conf", "net.*.x = 1\n", "sysctl bootmisc", "line 1 is no plain setting"},
+		"invalid level of messages":   {"etc/conf.d/dmesg", "dmesg_level=quiet\n", "all", "is left"},
+		"host name that is an option": {"etc/hostname", "-F x\n", "hostname", "invalid name"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := New(root(t, map[string]string{c.path: c.text}))
@@ -210,12 +214,12 @@ func TestFstab(t *testing.T) {
 		"/dev/sda2 none swap sw 0 0":                     "nothing",
 		"/dev/sda1 /srv ext4 noauto 0 0":                 "nothing",
 		"/dev/root / auto ro,rshared 0 0":                "nothing",
-		"LABEL=x /srv ext4 ro 0 0":                       "it may wait for a device",
+		"LABEL=x /srv ext4 ro 0 0":                       "the mount may wait for a device",
 		"tmpfs /dev/shm tmpfs size=1m 0 0":               "something is mounted there",
-		"tmpfs /mnt tmpfs huge=always 0 0":               "the option huge=always is not known here",
-		"debugfs /mnt debugfs mode=0700 0 0":             "the option mode=0700 is not known here",
-		`tmpfs /a\040b tmpfs ro 0 0`:                     "it is not four plain fields or more",
-		"tmpfs /mnt tmpfs":                               "it is not four plain fields or more",
+		"tmpfs /mnt tmpfs huge=always 0 0":               `unsupported option "huge=always"`,
+		"debugfs /mnt debugfs mode=0700 0 0":             `unsupported option "mode=0700"`,
+		`tmpfs /a\040b tmpfs ro 0 0`:                     "the entry has fewer than four plain fields",
+		"tmpfs /mnt tmpfs":                               "the entry has fewer than four plain fields",
 	} {
 		m, err := fstabLine(line, mounts)
 		got := "nothing"

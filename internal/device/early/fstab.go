@@ -1,6 +1,7 @@
 package early
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -44,7 +45,7 @@ func localmount(in input, _ map[string]string) ([]Step, error) {
 func fstabLine(line, mounts string) (*mountStep, error) {
 	f := strings.Fields(line)
 	if len(f) < 4 || strings.ContainsAny(line, `\"'#`) {
-		return nil, fmt.Errorf("it is not four plain fields or more")
+		return nil, errors.New("the entry has fewer than four plain fields")
 	}
 	target, fstype, options := f[1], f[2], strings.Split(f[3], ",")
 	if slices.Contains(options, "noauto") || slices.Contains(otherTypes, fstype) {
@@ -55,13 +56,13 @@ func fstabLine(line, mounts string) (*mountStep, error) {
 		if slices.Contains(options, "rshared") {
 			return nil, nil
 		}
-		return nil, fmt.Errorf("it remounts the root")
+		return nil, errors.New("the entry remounts the root")
 	}
 	if !slices.Contains(virtualTypes, fstype) {
-		return nil, fmt.Errorf("it may wait for a device")
+		return nil, errors.New("the mount may wait for a device")
 	}
 	if !strings.HasPrefix(target, "/") || mountedIn(mounts, target) {
-		return nil, fmt.Errorf("something is mounted there")
+		return nil, errors.New("something is mounted there")
 	}
 	m := &mountStep{source: f[0], target: target, fstype: fstype}
 	var data []string
@@ -73,7 +74,7 @@ func fstabLine(line, mounts string) (*mountStep, error) {
 		case fstype == "tmpfs" && slices.Contains(tmpfsOptions, key) && key != o:
 			data = append(data, o)
 		default:
-			return nil, fmt.Errorf("the option %s is not known here", o)
+			return nil, fmt.Errorf("unsupported option %q", o)
 		}
 	}
 	m.data = strings.Join(data, ",")

@@ -95,9 +95,9 @@ func (k *kmod) readConfig(in input) {
 		}
 	}
 	for _, word := range strings.Fields(in.read("proc/cmdline")) {
-		// What the kernel's words say for a module modprobe passes to it.
+		// modprobe passes a module its options on the kernel command line.
 		if name, _, ok := strings.Cut(word, "."); ok && k.files[moduleName(name)] != "" {
-			k.handOff = "the kernel's words say " + word
+			k.handOff = "the kernel command line has " + word
 		}
 	}
 }

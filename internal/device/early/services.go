@@ -38,7 +38,7 @@ func dmesg(_ input, conf map[string]string) ([]Step, error) {
 	}
 	level, err := strconv.Atoi(text)
 	if err != nil || level < 1 || level > 8 {
-		return nil, fmt.Errorf("dmesg_level is %q, and not 1 to 8", text)
+		return nil, fmt.Errorf("dmesg_level: got %q, want 1 to 8", text)
 	}
 	return []Step{levelStep{level}}, nil
 }
@@ -109,7 +109,7 @@ func hostname(in input, _ map[string]string) ([]Step, error) {
 		name = "localhost"
 	}
 	if strings.HasPrefix(name, "-") || strings.ContainsAny(name, " \t\\") {
-		return nil, fmt.Errorf("/etc/hostname holds %q, which is no name", line)
+		return nil, fmt.Errorf("/etc/hostname: invalid name %q", line)
 	}
 	return []Step{hostnameStep{name}}, nil
 }

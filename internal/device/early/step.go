@@ -205,7 +205,7 @@ func (s runStep) do(m Machine) error {
 // startedDir is where OpenRC keeps which services are started.
 const startedDir = "/run/openrc/started"
 
-// Report is what became of a plan.
+// Report is the outcome of a plan.
 type Report struct {
 	Done []string          // in their order
 	Left map[string]string // why each of the others is left to OpenRC
@@ -243,7 +243,7 @@ func (p *Plan) Run(m Machine) *Report {
 func (s Service) run(m Machine, left map[string]string) error {
 	for _, name := range s.After {
 		if _, is := left[name]; is {
-			return errors.New("it comes after " + name + ", which is left")
+			return errors.New("comes after " + name + ", which is left")
 		}
 	}
 	for _, step := range s.Steps {

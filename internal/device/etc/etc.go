@@ -111,7 +111,7 @@ func (b *builder) names() {
 	}
 }
 
-// accounts adds the config's users to the image's. Nobody has a password.
+// accounts adds the config's users to the image's. None has a password.
 func (b *builder) accounts() {
 	passwd, group, shadow := b.read("/etc/passwd"), b.read("/etc/group"), b.read("/etc/shadow")
 	var admins strings.Builder

@@ -66,7 +66,7 @@ func serveOne(t *testing.T, server []string) int {
 		defer close(done)
 		conn, err := l.AcceptTCP()
 		if err != nil {
-			return // nobody came
+			return // the wait ended
 		}
 		defer conn.Close()
 		file, err := conn.File()

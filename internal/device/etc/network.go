@@ -206,8 +206,8 @@ func route(in nodeconfig.Interface, nets []netip.Prefix, r nodeconfig.Route) str
 	return line
 }
 
-// link makes an interface that is none of the machine's own. What is there
-// already is left, so that ifup may run again.
+// link makes a virtual interface. One that is there already is left, so that ifup
+// may run again.
 func (b *builder) link(s *stanza, in nodeconfig.Interface) {
 	const unless = "[ -e /sys/class/net/%[1]s ] || ip link add "
 	switch number, parent := in.VLANOn(); {

@@ -14,8 +14,11 @@ import (
 func written(t *testing.T, name, text string) string {
 	t.Helper()
 	in := input(t, text, everything...)
-	in.Root.(fstest.MapFS)["lib/modules/6.12/modules.dep"] = &fstest.MapFile{
-		Data: []byte("kernel/net/8021q/8021q.ko.xz:\nkernel/drivers/net/bonding/bonding.ko:\nkernel/net/bridge/bridge.ko:\nkernel/drivers/net/dummy.ko.xz:\n")}
+	modules := strings.Join([]string{
+		"kernel/net/8021q/8021q.ko.xz:", "kernel/drivers/net/bonding/bonding.ko:", "kernel/net/bridge/bridge.ko:",
+		"kernel/drivers/net/dummy.ko.xz:", "",
+	}, "\n")
+	in.Root.(fstest.MapFS)["lib/modules/6.12/modules.dep"] = &fstest.MapFile{Data: []byte(modules)}
 	files, problems := Files(in)
 	if len(problems) > 0 {
 		t.Errorf("%s: %q", text, problems)

@@ -26,8 +26,8 @@ func TestWifiFile(t *testing.T) {
 	}
 }
 
-// TestCAIsThere: the authority's certificate is in the image, or among files.
-func TestCAIsThere(t *testing.T) {
+// TestWifiCAExists: the authority's certificate is in the image, or among files.
+func TestWifiCAExists(t *testing.T) {
 	const text = "network: {wifi: {country: DE, networks: [{ssid: campus, eap: {identity: anna, password: S3cret, ca: /etc/ssl/campus.pem}}]}}"
 	for name, c := range map[string]struct {
 		text     string
@@ -92,6 +92,9 @@ func TestWifiAsSupplicantReadsIt(t *testing.T) {
 		"libnl-route-3-200",
 		"libpcsclite1", "libreadline8t64", "libssl3t64", "libsystemd0", "libtinfo6", "libzstd1", "zlib1g")
 	long := strings.Repeat("x", 63)
+	// Of An and good"#word, by Python's hashlib.pbkdf2_hmac.
+	const key = "\x5c\xe3\x5e\x64\xe9\x00\xb8\xb1\xde\x30\x01\x35\xea\xfd\x82\x8f" +
+		"\x1b\xe7\x58\x22\xa1\xfd\x98\x9c\xcc\x4b\x6c\xd9\x1b\x9a\x2a\x8c"
 	for name, c := range map[string]struct {
 		networks string
 		want     map[string][]string // what wpa_supplicant prints of the values that it read
@@ -99,10 +102,8 @@ func TestWifiAsSupplicantReadsIt(t *testing.T) {
 		"password": {`{ssid: lab, password: correct horse}`, map[string][]string{"ssid": {"lab"}, "PSK (ASCII passphrase)": {"correct horse"}}},
 		"quotes and hashes": {`{ssid: 'A"b', password: '"a" #b \n"'}`,
 			map[string][]string{"ssid": {`A"b`}, "PSK (ASCII passphrase)": {`"a" #b \n"`}}},
-		// The key is what Python's hashlib.pbkdf2_hmac makes of the password.
 		"a hash after a quote": {`{ssid: An, password: 'good"#word'}`,
-			map[string][]string{"ssid": {"An"}, "PSK (ASCII passphrase)": nil,
-				"PSK": {"\x5c\xe3\x5e\x64\xe9\x00\xb8\xb1\xde\x30\x01\x35\xea\xfd\x82\x8f\x1b\xe7\x58\x22\xa1\xfd\x98\x9c\xcc\x4b\x6c\xd9\x1b\x9a\x2a\x8c"}, "sae_password": {`good"#word`}}},
+			map[string][]string{"ssid": {"An"}, "PSK (ASCII passphrase)": nil, "PSK": {key}, "sae_password": {`good"#word`}}},
 		"a hash between quotes": {`{ssid: An, password: 'good"#"word'}`, nil},
 		"blanks at the ends": {`{ssid: ' a ', password: ' 1234567 '}`, map[string][]string{"ssid": {" a "},
 			"PSK (ASCII passphrase)": {" 1234567 "}}},

@@ -14,7 +14,7 @@ func TestMailbox(t *testing.T) {
 		t.Errorf("the ioctl is %#x", uint64(mailboxIOCTL))
 	}
 	if checkAnswer(m) == nil {
-		t.Error("a message that nobody answered was taken")
+		t.Error("a message without an answer was taken")
 	}
 	m[1], m[4] = 0x80000000, 0x80000004
 	if err := checkAnswer(m); err != nil {

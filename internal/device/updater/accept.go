@@ -8,6 +8,7 @@ import (
 
 	"github.com/pikelet-os/pikelet/internal/shared/cmdline"
 	"github.com/pikelet-os/pikelet/internal/shared/fat"
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 	"github.com/pikelet-os/pikelet/internal/shared/initrd"
 	"github.com/pikelet-os/pikelet/internal/shared/slots"
@@ -40,11 +41,11 @@ func (u *Updater) readOther(ctx context.Context, l slots.Letter) (Candidate, err
 	return s.Candidate, s.startsItself(read)
 }
 
-// startsItself checks that the slot's own /init would start it.
+// startsItself reports why the slot's own /init would not start it.
 func (s slot) startsItself(read func(io.Reader) (cmdline.Info, error)) error {
 	f, ok := s.File(image.InitramfsFile)
 	if !ok {
-		return fmt.Errorf("it has no %s, and nothing would start it", image.InitramfsFile)
+		return fmt.Errorf("slot %s has no %s, and nothing would start it", s.letter, image.InitramfsFile)
 	}
 	r, _, err := s.volume.OpenFile(image.InitramfsFile, f.Size)
 	if err != nil {
@@ -52,10 +53,11 @@ func (s slot) startsItself(read func(io.Reader) (cmdline.Info, error)) error {
 	}
 	info, err := read(r)
 	if err != nil {
-		return fmt.Errorf("its own /init would not start it: %w", err)
+		return fmt.Errorf("the /init of slot %s would not start it: %w", s.letter, err)
 	}
 	if _, _, err := info.Verify(s.signature, s.text); err != nil {
-		return fmt.Errorf("its own /init would not start it: %w; sign the image with a key that it brings, with pikelet sign", err)
+		return hint.With(fmt.Errorf("the /init of slot %s would not start it: %w", s.letter, err),
+			"sign the image with a key that it trusts itself")
 	}
 	return nil
 }

@@ -188,7 +188,7 @@ func withStatement(channel string) func(*testing.T) making {
 }
 
 func spoiled(name string) armCase {
-	return armCase{harm: func(l *life, img image.Image) { l.spoil(img, name) }, want: name + ": its digest on the card is"}
+	return armCase{harm: func(l *life, img image.Image) { l.spoil(img, name) }, want: name + ": digest mismatch: the card has"}
 }
 
 func asked(o Order) func(image.Image) Order {
@@ -199,8 +199,11 @@ var armCases = map[string]armCase{
 	"nothing is wrong":     {},
 	"the node is not well": {harm: func(l *life, _ image.Image) { l.well[l.boot.Digest] = false }, want: "this node is not well"},
 	"a changed kernel":     spoiled("vmlinuz"), "changed firmware": spoiled("start.elf"), "a changed initramfs": spoiled("initramfs"),
-	"a changed config.txt": spoiled("config.txt"), "changed kernel words": spoiled("cmdline.txt"), "a changed root": spoiled(image.RootFile),
-	"another image":         {order: func(image.Image) Order { return Order{Digest: image.DigestOf(nil)} }, want: "not " + image.DigestOf(nil)},
+	"a changed config.txt": spoiled("config.txt"), "a changed command line": spoiled("cmdline.txt"), "a changed root": spoiled(image.RootFile),
+	"another image": {
+		order: func(image.Image) Order { return Order{Digest: image.DigestOf(nil)} },
+		want:  "not " + image.DigestOf(nil),
+	},
 	"a trial":               {harm: func(l *life, _ image.Image) { l.boot.Kind = slots.Trial }, want: "this boot is a trial"},
 	"it failed here before": {harm: failedHere, want: "failed on this node before"},
 	"it failed here before, and is asked for again": {harm: failedHere, order: asked(Order{Again: true})},
@@ -209,11 +212,11 @@ var armCases = map[string]armCase{
 	}, want: "release 7 is being tried"},
 
 	"both keys signed":          {img: signedBy(nextKey, bothKeys)},
-	"the old key alone signed":  {img: signedBy(nextKey, oldKey), want: "its own /init would not start it"},
+	"the old key alone signed":  {img: signedBy(nextKey, oldKey), want: "the /init of slot b would not start it"},
 	"the next key alone signed": {img: signedBy(bothKeys, nextKey), want: "none of the 1 keys that are trusted made it"},
 	"a key of its own can't be read": {img: changed("1.1", func(k *making) {
 		k.info.Keys = append(k.info.Keys, "no key")
-	}), want: "its own /init would not start it: reading a key"},
+	}), want: "the /init of slot b would not start it: reading a key"},
 	"no key of its own": {img: changed("1.1", func(k *making) { k.info.Keys = nil }), want: "it names no build or no keys"},
 	"an initramfs of another build": {img: changed("1.1", func(k *making) {
 		k.info.BuildID = strings.Repeat("cd", 16)
@@ -223,7 +226,7 @@ var armCases = map[string]armCase{
 		k.change = func(m *image.Manifest) {
 			m.Files = slices.DeleteFunc(m.Files, func(f image.File) bool { return f.Name == image.InitramfsFile })
 		}
-	}), want: "it has no initramfs"},
+	}), want: "slot b has no initramfs"},
 
 	"another stream": {img: changed("1.1", func(k *making) {
 		k.info.Stream, k.change = "cabin", func(m *image.Manifest) { m.Stream = "cabin" }
@@ -234,12 +237,21 @@ var armCases = map[string]armCase{
 	"another architecture": {img: changed("1.1", func(k *making) {
 		k.change = func(m *image.Manifest) { m.Arch = "riscv64" }
 	}), want: "is for riscv64"},
-	"a lower release":                                        {img: changed("0.9", func(*making) {}), order: asked(Order{Channel: "stable"}), want: "is older than 1.0"},
-	"a lower release with a statement":                       {img: withStatement("stable"), order: asked(Order{Channel: "stable"})},
-	"a lower release with a statement for another channel":   {img: withStatement("canary"), order: asked(Order{Channel: "stable"}), want: "is older than 1.0"},
+	"a lower release": {
+		img: changed("0.9", func(*making) {}), order: asked(Order{Channel: "stable"}),
+		want: "is older than 1.0",
+	},
+	"a lower release with a statement": {img: withStatement("stable"), order: asked(Order{Channel: "stable"})},
+	"a lower release with a statement for another channel": {
+		img: withStatement("canary"), order: asked(Order{Channel: "stable"}),
+		want: "is older than 1.0",
+	},
 	"a lower release with a statement, and no channel asked": {img: withStatement("stable"), want: "no channel was asked for"},
 	"a lower release that this card holds":                   {img: changed("0.9", func(*making) {}), order: asked(Order{Return: true})},
-	"the datastore can't be copied":                          {harm: func(l *life, _ image.Image) { l.full = true }, want: "no space left on device"},
+	"the datastore can't be copied": {
+		harm: func(l *life, _ image.Image) { l.full = true },
+		want: "no space left on device",
+	},
 }
 
 func failedHere(l *life, img image.Image) {
@@ -295,9 +307,9 @@ func TestAskAgainChecks(t *testing.T) {
 	}{
 		"nothing is wrong":         {},
 		"the node is not well":     {harm: func(l *life, _ image.Image) { l.well[l.boot.Digest] = false }, want: "this node is not well"},
-		"a changed kernel":         {harm: func(l *life, img image.Image) { l.spoil(img, "vmlinuz") }, want: "vmlinuz: its digest"},
-		"another image":            {harm: func(l *life, _ image.Image) { l.put(newImage(l.t, "1.2")) }, want: "it holds sha256:"},
-		"the old key alone signed": {img: signedBy(nextKey, oldKey), want: "its own /init would not start it"},
+		"a changed kernel":         {harm: func(l *life, img image.Image) { l.spoil(img, "vmlinuz") }, want: "vmlinuz: digest mismatch"},
+		"another image":            {harm: func(l *life, _ image.Image) { l.put(newImage(l.t, "1.2")) }, want: "the slot holds image sha256:"},
+		"the old key alone signed": {img: signedBy(nextKey, oldKey), want: "the /init of slot b would not start it"},
 		"another board":            {harm: func(l *life, _ image.Image) { l.boot.Board = "rpi5" }, want: "this is a rpi5"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -41,8 +41,8 @@ func WriteControl(d medium.Medium, t disk.Table, name, text string) error {
 
 // Scrub takes the secrets in a file of the control partition off the card as
 // far as a card allows: zeros over them, then the card is told that it need
-// not keep the blocks, and then a text that says where they went. What a
-// card's own wear levelling keeps elsewhere nobody reaches (docs/security.md).
+// not keep the blocks, and then a text that says where they went. The copies
+// that a card's own wear levelling keeps are out of reach (docs/security.md).
 func Scrub(d medium.Medium, t disk.Table, name, text string, discard func(at, size int64)) error {
 	at, size, err := slots.ControlFile(d, t, name)
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 )
 
 // TestGoldenArtifact: the artifact in testdata/format1 was made when the first
-// format was. Whatever becomes of the format, every node from now on takes it:
+// format was. However the format changes, every node from now on takes it:
 // found and checked where it is kept, written to a slot, read back, started,
 // and kept. It is never made anew.
 func TestGoldenArtifact(t *testing.T) {
@@ -29,7 +29,8 @@ func TestGoldenArtifact(t *testing.T) {
 		t.Fatal(err)
 	}
 	keys := []*ecdsa.PublicKey{key}
-	img, err := registry.Open(context.Background(), registry.OpenLayout("../../shared/image/testdata/format1"), "1.0", registry.Want{Keys: keys, Arch: "arm64", Stream: "lab"})
+	layout := registry.OpenLayout("../../shared/image/testdata/format1")
+	img, err := registry.Open(context.Background(), layout, "1.0", registry.Want{Keys: keys, Arch: "arm64", Stream: "lab"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -49,9 +49,9 @@ var troubles = []trouble{
 	{"state full", true, func(l *life) { l.full = true }},
 }
 
-// converges says what becomes of an upgrade to 1.1 of a node that runs 1.0,
-// for each moment in the order of moments and each trouble. Where a card takes
-// nothing any more, it is what came after the power was off once.
+// converges holds the release on which a node that runs 1.0 and is upgraded to 1.1
+// comes to rest, for each moment in the order of moments and each trouble. Where a card takes
+// nothing any more, it is the one after the power was off once.
 var converges = map[string]string{
 	"SIGKILL once":    "1.0 1.0 1.0 1.0 1.1 1.1 1.1 1.0",
 	"SIGKILL always":  "1.0 1.0 1.0 1.0 1.0 1.0 1.1 1.0",
@@ -63,30 +63,30 @@ var converges = map[string]string{
 	"state full":      "1.0 1.0 1.0 1.0 1.1 1.1 1.1 1.0",
 }
 
-// byPatchConverges is what becomes of it otherwise where a patch is taken: when
-// the first file is opened, the patch is here, and nobody is asked any more.
+// byPatchConverges is where the outcome differs by a patch: when the first file is
+// opened, the patch has been fetched, and no registry is needed any more.
 var byPatchConverges = map[string]string{"registry gone": "1.0 1.0 1.1 1.1 1.1 1.1 1.1 1.0"}
 
-// TestKillTable has each trouble happen at each moment, in each way. The node
+// TestKillTable has each trouble happen at each moment, by each strategy. The node
 // always comes to rest on a whole release, and says which and why; and when the
 // trouble is over, the upgrade goes through.
 func TestKillTable(t *testing.T) {
-	ways := []string{"", patch.ByFiles, patch.ByPatch}
+	strategies := []string{"", patch.ByFiles, patch.ByPatch}
 	if testing.Short() {
-		ways = ways[:1]
+		strategies = strategies[:1]
 	}
-	for _, way := range ways {
-		t.Run(way, func(t *testing.T) { killTable(t, way) })
+	for _, s := range strategies {
+		t.Run(s, func(t *testing.T) { killTable(t, s) })
 	}
 }
 
-func killTable(t *testing.T, way string) {
+func killTable(t *testing.T, strategy string) {
 	for _, tr := range troubles {
 		var row []string
 		for _, moment := range moments {
 			t.Run(tr.name+" "+moment, func(t *testing.T) {
 				l := newLife(t, newImage(t, "1.0"))
-				l.way = way
+				l.strategy = strategy
 				l.start("", PowerOn)
 				next := l.add(newImage(t, "1.1"), moment != "left")
 				happens := 0
@@ -136,7 +136,7 @@ func killTable(t *testing.T, way string) {
 			})
 		}
 		want := converges[tr.name]
-		if w, ok := byPatchConverges[tr.name]; ok && way == patch.ByPatch {
+		if w, ok := byPatchConverges[tr.name]; ok && strategy == patch.ByPatch {
 			want = w
 		}
 		if got := strings.Join(row, " "); got != want {
@@ -145,7 +145,7 @@ func killTable(t *testing.T, way string) {
 	}
 }
 
-// moment says where an upgrade is by what the node does next.
+// moment returns where an upgrade is by what the node does next.
 func (l *life) moment(step string) string {
 	u := l.record()
 	trial := l.boot.Kind == slots.Trial

@@ -1,19 +1,12 @@
 package updater
 
 import (
-	"archive/tar"
-	"bytes"
 	"context"
 	"crypto/ecdsa"
-	"crypto/elliptic"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"slices"
-	"strings"
-	"sync"
+	"log/slog"
 	"testing"
 	"time"
 
@@ -21,178 +14,11 @@ import (
 	"github.com/pikelet-os/pikelet/internal/shared/cmdline"
 	"github.com/pikelet-os/pikelet/internal/shared/disk"
 	"github.com/pikelet-os/pikelet/internal/shared/image"
-	"github.com/pikelet-os/pikelet/internal/shared/initrd"
 	"github.com/pikelet-os/pikelet/internal/shared/node"
 	"github.com/pikelet-os/pikelet/internal/shared/slots"
-	"github.com/pikelet-os/pikelet/internal/shared/squashfs"
-	"github.com/pikelet-os/pikelet/internal/shared/verity"
 	"github.com/pikelet-os/pikelet/internal/testing/powercut"
 	"github.com/pikelet-os/pikelet/internal/testing/vm"
 )
-
-// testKey signs the images of these tests.
-// It is always the same, so that a seed makes the same cards again.
-var testKey = sync.OnceValues(func() (*ecdsa.PrivateKey, error) {
-	return ecdsa.ParseRawPrivateKey(elliptic.P256(), bytes.Repeat([]byte{7}, 32))
-})
-
-// smallRoot makes a root: a program that no compressor helps with, and in its
-// midst what release it is of.
-func smallRoot(t testing.TB, release string) []byte {
-	t.Helper()
-	program := make([]byte, 180_000)
-	random := rand.New(rand.NewPCG(1, 1))
-	for i := range program {
-		program[i] = byte(random.Uint32())
-	}
-	copy(program[100_000:], "root of "+release)
-	f := &memory{}
-	at := time.Unix(1_790_000_000, 0)
-	_, err := squashfs.Write(f, []squashfs.Entry{
-		{Header: &tar.Header{Typeflag: tar.TypeDir, Name: "bin", Mode: 0o755, ModTime: at}},
-		{Header: &tar.Header{Typeflag: tar.TypeReg, Name: "bin/program", Mode: 0o755, Size: int64(len(program)), ModTime: at}, Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(program)), nil }},
-	}, squashfs.Options{Time: at})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return f.b
-}
-
-// memory is a file in memory.
-type memory struct{ b []byte }
-
-// WriteAt implements io.WriterAt.
-func (m *memory) WriteAt(b []byte, at int64) (int, error) {
-	if end := int(at) + len(b); end > len(m.b) {
-		m.b = append(m.b, make([]byte, end-len(m.b))...)
-	}
-	return copy(m.b[at:], b), nil
-}
-
-// making is what a test's image is made of.
-type making struct {
-	release string
-	change  func(*image.Manifest) // before it is signed; may be nil
-	info    cmdline.Info          // what its initramfs says; none where it has no keys
-	signers []*ecdsa.PrivateKey
-	more    func(digest string) []image.Signed // further signatures; may be nil
-}
-
-// newMaking is that of an image which testKey signs and which trusts it.
-func newMaking(t testing.TB, release string) making {
-	t.Helper()
-	key, err := testKey()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return making{release: release, info: infoWith(t, key), signers: []*ecdsa.PrivateKey{key}}
-}
-
-// infoWith returns what an initramfs says that trusts some keys.
-func infoWith(t testing.TB, keys ...*ecdsa.PrivateKey) cmdline.Info {
-	t.Helper()
-	info := cmdline.Info{Stream: "lab", BuildID: strings.Repeat("ab", 16)}
-	for _, k := range keys {
-		text, err := image.EncodePublicKey(&k.PublicKey)
-		if err != nil {
-			t.Fatal(err)
-		}
-		info.Keys = append(info.Keys, string(text))
-	}
-	return info
-}
-
-// newImage makes a small image, signed; what changes from release to release is
-// its kernel, a block of its root and its words.
-func newImage(t testing.TB, release string) image.Image {
-	t.Helper()
-	return newMaking(t, release).image(t)
-}
-
-func (k making) image(t testing.TB) image.Image {
-	t.Helper()
-	release := k.release
-	text, err := cmdline.EncodeInfo(k.info)
-	if err != nil {
-		t.Fatal(err)
-	}
-	initramfs, err := initrd.Pack([]initrd.File{{Name: "etc/pikelet/boot.json", Mode: 0o644, Data: text}}, time.Unix(1_790_000_000, 0), false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	root := smallRoot(t, release)
-	h := verity.NewHasher(verity.Salt())
-	if _, err := h.Write(root); err != nil {
-		t.Fatal(err)
-	}
-	params, tree, err := h.Tree()
-	if err != nil {
-		t.Fatal(err)
-	}
-	files := map[string][]byte{
-		"cmdline-a.txt": []byte("slot=a " + release + "\n"), "cmdline-b.txt": []byte("slot=b " + release + "\n"), "cmdline-net.txt": []byte("slot=net\n"),
-		"start.elf": bytes.Repeat([]byte("firmware"), 4000), "vmlinuz": bytes.Repeat([]byte("kernel "+release), 12_000), "config.txt": []byte("[all]\n"), image.InitramfsFile: initramfs,
-		image.RootFile: append(root, tree...),
-	}
-	m := &image.Manifest{Format: image.Format, Stream: "lab", Release: release, BuildID: strings.Repeat("ab", 16), Epoch: 1_790_000_000, Arch: "arm64",
-		Boards: []string{"rpi3"}, SlotSize: 40 << 20, Packages: image.DigestOf(nil),
-		Root: image.Root{DataBlocks: params.DataBlocks, Salt: hex.EncodeToString(params.Salt), Hash: hex.EncodeToString(params.RootHash), Generation: squashfs.Generation, Compression: squashfs.Fast().Name, BlockSize: squashfs.Fast().BlockSize}}
-	for _, name := range slices.Sorted(keys(files)) {
-		m.Files = append(m.Files, image.File{Name: name, Size: int64(len(files[name])), Digest: image.DigestOf(files[name])})
-	}
-	if k.change != nil {
-		k.change(m)
-	}
-	if text, err = m.Encode(); err != nil {
-		t.Fatal(err)
-	}
-	oci, err := image.EncodeOCI(m, text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var list []image.Signed
-	for _, key := range k.signers {
-		signed, err := image.Sign(oci, key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		list = append(list, signed)
-	}
-	if k.more != nil {
-		list = append(list, k.more(image.DigestOf(oci))...)
-	}
-	return image.Image{Manifest: m, Text: text, Signature: image.Signature{Manifest: oci, Signatures: list}, Digest: image.DigestOf(oci), Source: image.Memory(files)}
-}
-
-// hooked is the source of an image whose files are opened by a function.
-type hooked struct {
-	image.Source
-	open func(ctx context.Context, f image.File, at, n int64) (io.ReadCloser, error)
-}
-
-// Open implements image.Source.
-func (h hooked) Open(ctx context.Context, f image.File, at, n int64) (io.ReadCloser, error) {
-	return h.open(ctx, f, at, n)
-}
-
-func sizesOf(t testing.TB, img image.Image) slots.Sizes {
-	t.Helper()
-	s, err := slots.SizesOf(img)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
-
-func keys[V any](m map[string]V) func(func(string) bool) {
-	return func(yield func(string) bool) {
-		for k := range m {
-			if !yield(k) {
-				return
-			}
-		}
-	}
-}
 
 const secret = "psk: \"the secret of this network\""
 
@@ -205,7 +31,8 @@ func newCard(t testing.TB, img image.Image) (*powercut.Card, disk.Table) {
 		t.Fatal(err)
 	}
 	p := table.Partitions[disk.Control-1]
-	control, contents, err := sizesOf(t, img).Control(slots.Files{Default: slots.A, Bootcode: []byte("bootcode"), Node: []byte("hostname: attic\nwifi: {" + secret + "}\n")}, p)
+	files := slots.Files{Default: slots.A, Bootcode: []byte("bootcode"), Node: []byte("hostname: attic\nwifi: {" + secret + "}\n")}
+	control, contents, err := sizesOf(t, img).Control(files, p)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -221,8 +48,8 @@ func newCard(t testing.TB, img image.Image) (*powercut.Card, disk.Table) {
 	return card, table
 }
 
-// life is a node on the desk: a card, a model of the firmware, and what its
-// images do. It knows no time but its own.
+// life is a simulated node: a card, a model of the firmware, and what its images
+// do. Its clock moves only where it waits.
 type life struct {
 	t        testing.TB
 	card     *powercut.Recorder
@@ -241,7 +68,6 @@ type life struct {
 	asked   *string // what the firmware is told when the node restarts; nil while it runs
 	now     time.Duration
 	good    time.Duration // when the checks first held on this boot; -1
-	said    []string
 	reports []string
 	kill    func(step string) // may panic with killed
 	full    bool              // state is full
@@ -249,8 +75,8 @@ type life struct {
 	unreachable bool // the registry is
 	opened      int  // files of the image
 
-	way   string   // upgrades are brought in: one of patch's names; "" is the whole image
-	taken []string // ways that were taken, or tried
+	strategy string   // by which upgrades are brought: one of patch's names; "" is the whole image
+	tried    []string // strategies that worked, or failed
 }
 
 // killed is what a process ends with that is killed.
@@ -263,9 +89,11 @@ func newLife(t testing.TB, first image.Image) *life {
 		t.Fatal(err)
 	}
 	card, _ := newCard(t, first)
-	l := &life{t: t, card: powercut.Record(card), firmware: powercut.Firmwares[0].Firmware, keys: []*ecdsa.PublicKey{&key.PublicKey},
-		images: map[string]image.Image{first.Digest: first}, well: map[string]bool{first.Digest: true}, soak: 10 * time.Second, board: "rpi3"}
-	return l
+	return &life{
+		t: t, card: powercut.Record(card), firmware: powercut.Firmwares[0].Firmware, keys: publics(key),
+		images: map[string]image.Image{first.Digest: first}, well: map[string]bool{first.Digest: true},
+		soak: 10 * time.Second, board: "rpi3",
+	}
 }
 
 // add makes an image known, whose checks hold or do not.
@@ -283,7 +111,7 @@ func (l *life) table() disk.Table {
 }
 
 // Checks implements Node.
-func (l *life) Checks() []node.Check {
+func (l *life) Checks(context.Context) []node.Check {
 	l.step("checks")
 	if !l.well[l.boot.Digest] {
 		l.good = -1
@@ -294,7 +122,7 @@ func (l *life) Checks() []node.Check {
 	}
 	if l.now-l.good >= l.soak {
 		l.card.Fact(powercut.Well + l.boot.Digest)
-		l.good = l.now + 1<<40 // said once
+		l.good = l.now + 1<<40 // once is enough
 	}
 	return []node.Check{{Name: "state", OK: true}, {Name: "volume", OK: true}}
 }
@@ -306,8 +134,8 @@ func (l *life) Restart(argument string) error {
 	return nil
 }
 
-func (l *life) Tell(text string) { l.said = append(l.said, text) }
-func (l *life) Log() string      { return "the log" }
+// LastLog implements Node.
+func (l *life) LastLog() string { return "the log" }
 
 // Report implements Node.
 func (l *life) Report(text string) error {
@@ -378,12 +206,18 @@ func (l *life) start(argument string, reset Reset) bool {
 	}
 	kind := slots.What(slot, slots.Default(l.card, l.table()), req.Tryboot)
 	l.release = l.images[digest].Manifest.Release
-	l.boot = Boot{Slot: slot, Kind: kind, Digest: digest, Keys: l.keys, Stream: "lab", Release: l.release, Arch: "arm64", Board: l.board, Reset: reset}
+	l.boot = Boot{
+		Slot: slot, Kind: kind, Digest: digest, Keys: l.keys, Stream: "lab", Release: l.release,
+		Arch: "arm64", Board: l.board, Reset: reset,
+	}
 	return true
 }
 
 func (l *life) updater() *Updater {
-	return &Updater{Card: l.card, Table: l.table(), Boot: l.boot, Node: l, Soak: l.soak, Deadline: time.Minute, info: l.info}
+	return &Updater{
+		Card: l.card, Table: l.table(), Boot: l.boot, Node: l, Log: slog.New(slog.DiscardHandler),
+		Soak: l.soak, Deadline: time.Minute, info: l.info,
+	}
 }
 
 // run is the life of pikeletd until nothing happens any more: it concludes,
@@ -435,10 +269,10 @@ func (l *life) through(img image.Image) error {
 		return nil
 	}
 	if !l.start(*l.asked, Watchdog) {
-		return errors.New("it does not start")
+		return errors.New("the node does not start")
 	}
 	if !l.run() {
-		return errors.New("it never comes to rest")
+		return errors.New("the node never comes to rest")
 	}
 	return nil
 }
@@ -465,5 +299,3 @@ func release(n int) string { return fmt.Sprintf("1.%d", n) }
 
 // vmRequest is a start after the power came back.
 var vmRequest = vm.Request{}
-
-func publics(k *ecdsa.PrivateKey) []*ecdsa.PublicKey { return []*ecdsa.PublicKey{&k.PublicKey} }

@@ -111,7 +111,7 @@ var mutants = map[string]mutant{
 		return slices.Insert(ops, 0, powercut.Op{At: v, Data: dir}, powercut.Op{Flush: true})
 	}},
 	"arm before verify": {want: "slot b is armed, and ", life: func(l *life) {
-		// The card does not keep a byte of the new root, and nobody looks.
+		// The card does not keep a byte of the new root, and it is not read back.
 		img := l.add(newImage(l.t, "1.1"), true)
 		p := l.table().Partitions[disk.SlotB-1]
 		layout, err := sizesOf(l.t, img).Slot(slots.B, p)
@@ -160,7 +160,7 @@ func controlDir(r record) (at int64, dir []byte) {
 	return at, dir
 }
 
-// renamed commits the way programs replace files that nobody else reads: a new
+// renamed commits as programs replace files that no other program reads: a new
 // file beside the old one, a flush, and a rename. On FAT that is a cluster, an
 // entry of both FATs and one of the directory, and nothing orders them on the
 // card but more flushes.
@@ -193,7 +193,9 @@ func renamed(r record) []powercut.Op {
 			ops = append(ops, o)
 			continue
 		}
-		ops = append(ops, powercut.Op{At: data + int64(fresh-2)*per*512, Data: o.Data}, powercut.Op{At: sector, Data: table}, powercut.Op{At: sector + each*512, Data: table},
+		ops = append(ops,
+			powercut.Op{At: data + int64(fresh-2)*per*512, Data: o.Data},
+			powercut.Op{At: sector, Data: table}, powercut.Op{At: sector + each*512, Data: table},
 			powercut.Op{At: at, Data: dir})
 	}
 	return ops

@@ -31,7 +31,7 @@ var (
 	ErrOlder      = errors.New("the release is older than the one that runs")
 )
 
-// refusal is one of the errors above in the words of the case at hand.
+// refusal is one of the errors above with the details of the case at hand.
 type refusal struct {
 	kind error
 	text string
@@ -98,7 +98,7 @@ func (b Boot) Accept(c Candidate, o Order) error {
 // a digest; "" takes any.
 func holds(c Candidate, digest string) error {
 	if digest != "" && c.Digest != digest {
-		return refuse(ErrOtherImage, "it holds %s, not %s", c.Digest, digest)
+		return refuse(ErrOtherImage, "the slot holds image %s, not %s", c.Digest, digest)
 	}
 	return nil
 }
@@ -118,7 +118,7 @@ func healthy(checks []node.Check) error {
 func FirmwareCanTry(board string, f boards.Firmware) (warning string, err error) {
 	b, err := boards.Find(board)
 	if err != nil {
-		return "which board this is is not known, and so not whether its firmware starts trials", nil
+		return "the board is not known, nor whether its firmware starts trials", nil
 	}
 	problem, warning := b.CanTry(f)
 	if problem != "" {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -51,7 +52,11 @@ func lived(t testing.TB, number int, seed uint64, mutate func(*life)) []record {
 		if err != nil {
 			t.Fatal(err)
 		}
-		list = append(list, record{powercut.Run{Base: l.card.Base, Ops: l.card.Ops, Parts: parts, Seed: seed<<8 + uint64(number)<<4 + uint64(len(list)), Each: each, Only: -1, Gone: true}, slices.Clone(well)})
+		list = append(list, record{powercut.Run{
+			Base: l.card.Base, Ops: l.card.Ops, Parts: parts,
+			Seed: seed<<8 + uint64(number)<<4 + uint64(len(list)),
+			Each: each, Only: -1, Gone: true,
+		}, slices.Clone(well)})
 		for _, o := range l.card.Ops {
 			if d, ok := strings.CutPrefix(o.Fact, powercut.Well); ok {
 				well = append(well, d)
@@ -66,7 +71,7 @@ func lived(t testing.TB, number int, seed uint64, mutate func(*life)) []record {
 			left := 1 + random.IntN(60)
 			l.card.Fail = func(at int64, _ int) error {
 				if at == powercut.Reading {
-					return nil // also done beside, where nobody can be killed
+					return nil // also done by goroutines that cannot be killed
 				}
 				if left--; left == 0 {
 					panic(killed{})
@@ -74,7 +79,7 @@ func lived(t testing.TB, number int, seed uint64, mutate func(*life)) []record {
 				return nil
 			}
 		}
-		// Only the card says what becomes of it; errors are a node's own.
+		// Only the card is judged, not the errors of a node.
 		_, dead := survive(func() error { return l.event(img, random) })
 		l.card.Fail = nil
 		if !dead {
@@ -115,9 +120,9 @@ func (l *life) grow(random *rand.Rand) error {
 	return err
 }
 
-// event is something that happens in a node's life. Images come in any way.
+// event is something that happens in a node's life. Images come by any strategy.
 func (l *life) event(img image.Image, random *rand.Rand) error {
-	l.way = []string{"", patch.ByFiles, patch.ByPatch}[random.IntN(3)]
+	l.strategy = []string{"", patch.ByFiles, patch.ByPatch}[random.IntN(3)]
 	switch random.IntN(14) {
 	case 0:
 		return l.grow(random)
@@ -147,12 +152,15 @@ type tally struct {
 	states, unbootable, others int
 	phases                     map[string]int
 	distinct                   map[string]map[uint64]bool
-	gone                       map[string]int // states with a sector that can't be read, by what becomes of them
+	epochs                     map[string]map[string]bool // by phase, named LIFE.RUN.EPOCH
+	gone                       map[string]int             // states with an unreadable sector, by phase and outcome
 	problems                   []string
 }
 
 func newTally() *tally {
-	return &tally{phases: map[string]int{}, distinct: map[string]map[uint64]bool{}, gone: map[string]int{}}
+	return &tally{
+		phases: map[string]int{}, distinct: map[string]map[uint64]bool{}, epochs: map[string]map[string]bool{}, gone: map[string]int{},
+	}
 }
 
 // judge judges the states of a run.
@@ -174,9 +182,10 @@ func (y *tally) judge(t testing.TB, r record, name string) {
 		y.states++
 		y.phases[s.Phase]++
 		if y.distinct[s.Phase] == nil {
-			y.distinct[s.Phase] = map[uint64]bool{}
+			y.distinct[s.Phase], y.epochs[s.Phase] = map[uint64]bool{}, map[string]bool{}
 		}
 		y.distinct[s.Phase][s.Key] = true
+		y.epochs[s.Phase][fmt.Sprintf("%s.%d", name, s.Epoch)] = true
 		if len(problems) > 0 {
 			y.unbootable++
 			y.problems = append(y.problems, fmt.Sprintf("%s.%d, %s:\n\t%s", name, s.Number, s, strings.Join(problems, "\n\t")))
@@ -263,19 +272,28 @@ func TestProof(t *testing.T) {
 	}
 	close(next)
 	group.Wait()
-	for _, phase := range slices.Sorted(keys(y.phases)) {
-		t.Logf("%-10s %7d states, %7d distinct", phase, y.phases[phase], len(y.distinct[phase]))
+	for _, phase := range slices.Sorted(maps.Keys(y.phases)) {
+		t.Logf("%-10s %7d epochs, %7d states, %7d distinct", phase, len(y.epochs[phase]), y.phases[phase], len(y.distinct[phase]))
 	}
-	for _, what := range slices.Sorted(keys(y.gone)) {
+	for _, what := range slices.Sorted(maps.Keys(y.gone)) {
 		t.Logf("a sector that can't be read any more, %s: %d", what, y.gone[what])
 	}
 	t.Logf("crash states: %d, unbootable: %d, seed: %d; %d judged by go-diskfs and mtools too", y.states, y.unbootable, *seed, y.others)
 	for _, p := range y.problems[:min(len(y.problems), 5)] {
 		t.Errorf("repeat with: go test ./internal/device/updater -run TestProof -seed %d -state %s", *seed, p)
 	}
+	// An epoch leaves at least two cards, which powercut makes first: with nothing of
+	// it, and with all of it. A commit leaves two more at most: the partition numbers
+	// in autoboot.txt are the only bytes that differ, and each is old or new. How
+	// many states are judged does not change that, only how many epochs there are: of
+	// each phase more than one in 2000 states.
 	for _, phase := range []string{"arm", "commit", "control", "mbr"} {
-		if n := len(y.distinct[phase]); n < *states/100 {
-			t.Errorf("only %d distinct states around %s", n, phase)
+		epochs, distinct := len(y.epochs[phase]), len(y.distinct[phase])
+		if epochs <= *states/2000 {
+			t.Errorf("%s: got %d epochs, want more than %d", phase, epochs, *states/2000)
+		}
+		if distinct < 2*epochs {
+			t.Errorf("%s: got %d distinct states of %d epochs, want at least 2 each", phase, distinct, epochs)
 		}
 	}
 }

@@ -34,12 +34,12 @@ func (s slot) readFiles(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		got, err := digestOf(withContext{ctx, r})
+		got, err := digestOf(withContext(ctx, r))
 		if err != nil {
-			return fmt.Errorf("reading %s: %w", name, err)
+			return fmt.Errorf("reading %q: %w", name, err)
 		}
 		if size != f.Size || got != f.Digest {
-			return fmt.Errorf("%s: its digest on the card is %s; the signed manifest says %s", name, got, f.Digest)
+			return errDigest(name, got, f.Digest)
 		}
 	}
 	return nil
@@ -54,7 +54,7 @@ func openSlot(card io.ReaderAt, t disk.Table, l slots.Letter, keys []*ecdsa.Publ
 	}
 	s.letter = l
 	if s.volume, err = fat.Open(io.NewSectionReader(card, p.Start, p.Size)); err != nil {
-		return s, fmt.Errorf("slot %s holds no image: %w", l, err)
+		return s, fmt.Errorf("opening slot %q: %w", l, err)
 	}
 	if s.signature, err = s.volume.ReadFile(image.SignatureFile, image.MaxSignature); err != nil {
 		return s, err
@@ -77,16 +77,22 @@ func digestOf(r io.Reader) (string, error) {
 	return image.DigestOfSum(sum.Sum(nil)), err
 }
 
-// withContext reads until a context ends.
-type withContext struct {
-	ctx context.Context
-	r   io.Reader
+// errDigest reports that a file on the card differs from the signed manifest.
+func errDigest(name, got, want string) error {
+	return fmt.Errorf("%s: digest mismatch: the card has %s, the signed manifest says %s", name, got, want)
 }
 
-// Read implements io.Reader.
-func (c withContext) Read(b []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return c.r.Read(b)
+// withContext returns a reader of what r reads, until ctx ends.
+func withContext(ctx context.Context, r io.Reader) io.Reader {
+	return readerFunc(func(b []byte) (int, error) {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		return r.Read(b)
+	})
 }
+
+type readerFunc func([]byte) (int, error)
+
+// Read implements io.Reader.
+func (f readerFunc) Read(b []byte) (int, error) { return f(b) }

@@ -21,6 +21,7 @@ import (
 
 	"github.com/pikelet-os/pikelet/internal/shared/disk"
 	"github.com/pikelet-os/pikelet/internal/shared/fat"
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 	"github.com/pikelet-os/pikelet/internal/shared/medium"
 	"github.com/pikelet-os/pikelet/internal/shared/slots"
@@ -33,7 +34,8 @@ type Written struct{ Bytes, Same int64 }
 // WriteSlot writes an image into a slot's partition, and reads it back. A slot
 // that holds the image already is left as it is. What the image's files are
 // opened as need not be checked by whoever opens them: every byte is checked
-// where it lies on the card, before the slot is one.
+// where it lies on the card, before the slot is one. The error is
+// medium.ErrDiffers where the card does not hold what was written.
 func WriteSlot(ctx context.Context, d medium.Medium, img image.Image, l slots.Letter, p disk.Partition) (Written, error) {
 	sizes, err := slots.SizesOf(img)
 	if err != nil {
@@ -61,7 +63,10 @@ func WriteSlot(ctx context.Context, d medium.Medium, img image.Image, l slots.Le
 	if err := d.Flush(); err != nil {
 		return Written{}, fmt.Errorf("taking slot %s out of use: %w", l, err)
 	}
-	w := &writer{Writer: medium.Writer{Check: ctx.Err, To: d}, d: d, start: p.Start, last: map[int64][]byte{}, seed: seed, probes: was}
+	w := &writer{
+		Writer: medium.Writer{Check: ctx.Err, To: d},
+		d:      d, start: p.Start, last: map[int64][]byte{}, seed: seed, probes: was,
+	}
 	contents := slots.Contents(img, l, func(name string) (io.ReadCloser, error) { return source.OpenUnchecked(ctx, name) })
 	if err := layout.Write(w, contents); err != nil {
 		return w.Written, fmt.Errorf("writing slot %s: %w", l, err)
@@ -72,7 +77,7 @@ func WriteSlot(ctx context.Context, d medium.Medium, img image.Image, l slots.Le
 		return w.Written, fmt.Errorf("writing slot %s: %w", l, err)
 	}
 	if err := compare(ctx, d, img, l, p, layout, boot); err != nil {
-		return w.Written, fmt.Errorf("reading slot %s back: %w", l, whose(ctx, err, img))
+		return w.Written, fmt.Errorf("reading slot %s back: %w", l, blame(ctx, err, img))
 	}
 	for _, at := range slices.Backward(slices.Sorted(maps.Keys(w.last))) {
 		if _, err := d.WriteAt(w.last[at], p.Start+at); err != nil {
@@ -288,11 +293,11 @@ func run(b, old []byte, done int) (n int, same bool) {
 // digest, and all the rest byte by byte, but for some sectors.
 func compare(ctx context.Context, d io.ReaderAt, img image.Image, l slots.Letter, p disk.Partition, layout *fat.Layout, but []int64) error {
 	with := medium.Part{W: &medium.Comparer{Check: ctx.Err, With: d}, Start: p.Start}
-	c := &comparer{Part: with, ctx: ctx, out: but}
+	c := &comparer{Part: with, ended: ctx.Err, out: but}
 	return layout.Write(c, slots.Contents(img, l, func(name string) (io.ReadCloser, error) {
 		f, ok := img.File(name)
 		if !ok {
-			return nil, fmt.Errorf("the image has no file %q", name)
+			return nil, fmt.Errorf("opening %q of the image: %w", name, fs.ErrNotExist)
 		}
 		on, _ := l.OnSlot(name)
 		c.file = &f
@@ -305,9 +310,9 @@ func compare(ctx context.Context, d io.ReaderAt, img image.Image, l slots.Letter
 // by their digests.
 type comparer struct {
 	medium.Part
-	ctx  context.Context
-	out  []int64
-	file *image.File // of the manifest, that was opened last and not read yet
+	ended func() error // the Err of the context that ends the comparison
+	out   []int64
+	file  *image.File // of the manifest, that was opened last and not read yet
 }
 
 // WriteAt implements io.WriterAt.
@@ -328,7 +333,7 @@ func (c *comparer) CopyAt(r io.Reader, at int64) (int64, error) {
 	c.file = nil
 	n, err := medium.Pieces(r, func(b []byte, _ int64) error {
 		sum.Write(b)
-		return c.ctx.Err()
+		return c.ended()
 	})
 	if err != nil {
 		return n, err
@@ -339,7 +344,8 @@ func (c *comparer) CopyAt(r io.Reader, at int64) (int64, error) {
 	return n, nil
 }
 
-// wrongFile is a file on the card that has not the digest it should have.
+// wrongFile is the error of a file on the card whose digest differs from the
+// manifest's.
 type wrongFile struct {
 	image.File
 	got string
@@ -347,12 +353,12 @@ type wrongFile struct {
 
 // Error implements error.
 func (w *wrongFile) Error() string {
-	return fmt.Sprintf("%s: its digest on the card is %s; the signed manifest says %s", w.Name, w.got, w.Digest)
+	return errDigest(w.Name, w.got, w.Digest).Error()
 }
 
-// whose finds out whether a file that is wrong on the card came that way: it
-// reads it once more from where it came.
-func whose(ctx context.Context, err error, img image.Image) error {
+// blame adds to the error of a file that is wrong on the card whether its source
+// or the card is at fault: the file is read once more from its source.
+func blame(ctx context.Context, err error, img image.Image) error {
 	var wrong *wrongFile
 	if !errors.As(err, &wrong) {
 		return err
@@ -366,12 +372,13 @@ func whose(ctx context.Context, err error, img image.Image) error {
 	case readErr != nil:
 		return err
 	case got != wrong.Digest:
-		return fmt.Errorf("%w; it comes like that from where the image is: publish the image there again", err)
+		return hint.With(fmt.Errorf("%w; the source of the image sends the same file", err), "publish the image there again")
 	}
-	return fmt.Errorf("%w; where the image is it has that one: %w", err, medium.ErrDiffers)
+	return fmt.Errorf("%w; the source of the image has the right one: %w", err, medium.ErrDiffers)
 }
 
-// Commit makes a slot the default: one sector, in place, read back.
+// Commit makes a slot the default: one sector, in place, read back. The error is
+// medium.ErrDiffers where the card does not hold what was written.
 func Commit(d medium.Medium, t disk.Table, l slots.Letter) error {
 	at, size, err := slots.ControlFile(d, t, slots.AutobootFile)
 	if err != nil {
@@ -379,7 +386,8 @@ func Commit(d medium.Medium, t disk.Table, l slots.Letter) error {
 	}
 	text := slots.EncodeAutoboot(l)
 	if size != int64(len(text)) {
-		return fmt.Errorf("committing slot %s: autoboot.txt has %d bytes; pikelet flash --repair-control writes it anew", l, size)
+		return hint.With(fmt.Errorf("committing slot %s: %s has %d bytes, want %d", l, slots.AutobootFile, size, len(text)),
+			"repair the control partition of the card")
 	}
 	if _, err := d.WriteAt(text, at); err != nil {
 		return fmt.Errorf("committing slot %s: %w", l, err)
@@ -392,7 +400,7 @@ func Commit(d medium.Medium, t disk.Table, l slots.Letter) error {
 	}
 	got := make([]byte, len(text))
 	if _, err := d.ReadAt(got, at); err != nil || !bytes.Equal(got, text) {
-		return fmt.Errorf("committing slot %s: %w (%v)", l, medium.ErrDiffers, err)
+		return fmt.Errorf("committing slot %s: %w", l, errors.Join(medium.ErrDiffers, err))
 	}
 	return nil
 }

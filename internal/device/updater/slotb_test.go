@@ -6,10 +6,12 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"log/slog"
 	"os"
 	"regexp"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -95,7 +97,9 @@ func BenchmarkSlotB(t *testing.B) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := json.Marshal(map[string]float64{"Seconds": c.last.Sub(c.first).Seconds(), "Readback": c.readback.Seconds(), "Bytes": float64(c.bytes), "MiB": peak})
+	b, err := json.Marshal(map[string]float64{
+		"Seconds": c.last.Sub(c.first).Seconds(), "Readback": c.readback.Seconds(), "Bytes": float64(c.bytes), "MiB": peak,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +148,7 @@ func inStatus(name string) (float64, error) {
 	}
 	found := regexp.MustCompile(name + `:\s+([0-9]+) kB`).FindSubmatch(status)
 	if found == nil {
-		return 0, fmt.Errorf("/proc/self/status does not say %s", name)
+		return 0, fmt.Errorf("%s in /proc/self/status: not found", name)
 	}
 	kib, err := strconv.ParseFloat(string(found[1]), 64)
 	return kib / 1024, err
@@ -168,7 +172,10 @@ func BenchmarkByPatch(t *testing.B) {
 		t.Fatal(err)
 	}
 	digest := old.Digest
-	u := &Updater{Card: c, Table: table, Boot: Boot{Slot: slots.A, Digest: digest, Keys: keys}, Node: &life{t: t, card: powercut.Record(powercut.NewCard()), well: map[string]bool{digest: true}, boot: Boot{Digest: digest}, good: -1}}
+	node := &life{
+		t: t, card: powercut.Record(powercut.NewCard()), well: map[string]bool{digest: true}, boot: Boot{Digest: digest}, good: -1,
+	}
+	u := &Updater{Card: c, Table: table, Boot: Boot{Slot: slots.A, Digest: digest, Keys: keys}, Node: node, Log: slog.New(slog.DiscardHandler)}
 	p, err := registry.FindPatch(ctx, img, digest, keys)
 	if err != nil || p == nil {
 		t.Fatalf("no patch for %s: %v", old.Release, err)
@@ -191,12 +198,14 @@ func BenchmarkByPatch(t *testing.B) {
 			}
 		}
 	}()
-	ways := u.Ways(ctx, src, func(text string) { t.Error(text) })
-	if ways[0].Name != patch.ByPatch {
-		t.Fatalf("by %s", ways[0].Name)
+	var logged strings.Builder
+	log := testLog(&logged)
+	strategies := u.Strategies(ctx, src, log)
+	if strategies[0].Name != patch.ByPatch {
+		t.Fatalf("by %s; logged %q", strategies[0].Name, logged.String())
 	}
 	// All files that the patch makes, and nothing written; then the upgrade.
-	made, done, err := ways[0].img(ctx)
+	made, done, err := strategies[0].img(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -214,10 +223,12 @@ func BenchmarkByPatch(t *testing.B) {
 	making := time.Since(start)
 	done()
 	start = time.Now()
-	if _, err := u.BringBy(ctx, ways[:1], func(text string) { t.Error(text) }); err != nil {
-		t.Fatal(err)
+	if _, err := u.BringBy(ctx, strategies[:1], log); err != nil || logged.Len() > 0 {
+		t.Fatalf("%v; logged %q", err, logged.String())
 	}
-	b, err := json.Marshal(map[string]float64{"Seconds": time.Since(start).Seconds(), "Making": making.Seconds(), "MiB": float64(most.Load()) / 1024})
+	b, err := json.Marshal(map[string]float64{
+		"Seconds": time.Since(start).Seconds(), "Making": making.Seconds(), "MiB": float64(most.Load()) / 1024,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

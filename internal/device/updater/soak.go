@@ -21,11 +21,16 @@ const soakEvery = 2 * time.Second
 
 // Soak runs checks until all of them have held for a time, or some still fail when
 // the deadline is over, and returns the last results. Its error is that of ctx.
-func Soak(ctx context.Context, c Clock, hold, deadline time.Duration, checks func() []node.Check) ([]node.Check, error) {
+func Soak(
+	ctx context.Context, c Clock, hold, deadline time.Duration, checks func(context.Context) []node.Check,
+) ([]node.Check, error) {
 	start := c.Elapsed()
 	since := start // when all checks began to hold
 	for ctx.Err() == nil {
-		list := checks()
+		list := checks(ctx)
+		if ctx.Err() != nil { // checks may have failed because of that
+			break
+		}
 		good := FailedChecks(list) == ""
 		now := c.Elapsed()
 		switch {

@@ -20,7 +20,7 @@ func (u *Updater) Conclude(ctx context.Context) error {
 	if s == nil || u.Boot.Slot == slots.Net {
 		return nil
 	}
-	blamed := u.blame(s)
+	explained := u.explain(s)
 	_, verdict := slots.Judge(u.Boot.Slot, slots.Default(u.Card, u.Table), u.Boot.Kind == slots.Trial, u.Boot.Digest, s)
 	switch verdict {
 	case slots.OnTrial:
@@ -28,8 +28,8 @@ func (u *Updater) Conclude(ctx context.Context) error {
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
-		u.tell("the trial of release %s cannot be seen through, and is left: %v", s.Release, err)
-		s.Step, s.Reason = slots.Left, fmt.Sprintf("the trial could not be seen through: %v", err)
+		u.Log.Error("leaving a trial that cannot go on", "release", s.Release, "err", err)
+		s.Step, s.Reason = slots.Left, fmt.Sprintf("the trial could not go on: %v", err)
 		return errors.Join(err, u.note(*s), u.Node.Restart(""))
 	case slots.NotStarted:
 		s.Starts++
@@ -49,11 +49,11 @@ func (u *Updater) Conclude(ctx context.Context) error {
 		return nil
 	}
 	s.Step = slots.Left
-	u.tell("release %s was left: %s", s.Release, s.Reason)
+	u.Log.Warn("release was left", "release", s.Release, "reason", s.Reason)
 	if err := u.note(*s); err != nil {
 		return err
 	}
-	if text, err := ReadControl(u.Card, u.Table, slots.ReportFile); err == nil && !blamed && strings.Contains(string(text), title(*s)) {
+	if text, err := ReadControl(u.Card, u.Table, slots.ReportFile); err == nil && !explained && strings.Contains(string(text), title(*s)) {
 		return nil // the trial itself knew more
 	}
 	return u.Node.Report(u.account(*s, nil))
@@ -64,9 +64,9 @@ func title(s slots.Update) string {
 	return fmt.Sprintf("Release %s was tried in slot %s, and left.\n", s.Release, s.Slot)
 }
 
-// blame adds what others say of a trial that ended without a word of its own,
-// and returns whether they say anything.
-func (u *Updater) blame(s *slots.Update) bool {
+// explain adds to the record of a trial that ended without a reason what /init or
+// the firmware know of its end, and reports whether they know anything.
+func (u *Updater) explain(s *slots.Update) bool {
 	if u.Boot.Slot == s.Slot || s.Bad || !s.UnderWay() {
 		return false
 	}
@@ -97,10 +97,10 @@ func (u *Updater) askAgain(ctx context.Context, s slots.Update, why string) erro
 	}
 	if reason != "" {
 		s.Step, s.Reason = slots.Left, fmt.Sprintf("the trial %s, and %s", why, reason)
-		u.tell("release %s was left: %s", s.Release, s.Reason)
+		u.Log.Warn("release was left", "release", s.Release, "reason", s.Reason)
 		return errors.Join(u.note(s), u.Node.Report(u.account(s, nil)))
 	}
-	u.tell("the trial of release %s %s; asking for it again", s.Release, why)
+	u.Log.Warn("asking for the trial again", "release", s.Release, "reason", "the last one "+why)
 	if err := u.mendAutoboot(); err != nil {
 		return err
 	}
@@ -134,8 +134,8 @@ func (u *Updater) stillArmed(ctx context.Context, s slots.Update) error {
 }
 
 // seeThrough is a trial: it is committed when all checks held for the soak,
-// and left when they did not before the deadline. The end of ctx is somebody
-// else's shutdown: nothing is held against the release then.
+// and left when they did not before the deadline. The end of ctx is a
+// shutdown: nothing is held against the release then.
 func (u *Updater) seeThrough(ctx context.Context, s slots.Update) error {
 	s.Step, s.Tries = slots.Tried, s.Tries+1
 	if err := u.note(s); err != nil {
@@ -145,9 +145,9 @@ func (u *Updater) seeThrough(ctx context.Context, s slots.Update) error {
 		s.Bad, s.Reason = true, fmt.Sprintf("pikeletd ended %d times in the middle of the trial", slots.MaxTries)
 		return u.leave(s, nil)
 	}
-	list, err := Soak(ctx, u.Node, u.Soak, u.Deadline, func() []node.Check {
+	list, err := Soak(ctx, u.Node, u.Soak, u.Deadline, func(ctx context.Context) []node.Check {
 		u.Node.Alive()
-		return u.Node.Checks()
+		return u.Node.Checks(ctx)
 	})
 	if err != nil {
 		s.Step, s.Reason = slots.Left, "the node was restarted or shut down in the middle of the trial"
@@ -174,11 +174,11 @@ func (u *Updater) commit(s slots.Update) error {
 		return err
 	}
 	s.Step = slots.Finished
-	u.tell("release %s is committed: all checks held for %s", s.Release, u.Soak)
+	u.Log.Info("release is committed: all checks held", "release", s.Release, "soak", u.Soak)
 	// Nothing that fails from here on makes it a trial again: the next boot
 	// notes what could not be noted now.
 	if err := errors.Join(u.note(s), u.Node.Committed()); err != nil {
-		u.tell("release %s is committed, and not all of the node knows: %v", s.Release, err)
+		u.Log.Error("recording a commit", "release", s.Release, "err", err)
 	}
 	return nil
 }
@@ -193,13 +193,13 @@ func (u *Updater) leave(s slots.Update, list []node.Check) error {
 		err = errors.Join(err, u.Node.Report(u.account(s, list)))
 	}
 	if err != nil {
-		u.tell("not all of why release %s is left could be written down: %v", s.Release, err)
+		u.Log.Error("recording why a release is left", "release", s.Release, "err", err)
 	}
 	switch {
 	case s.Drill && !s.Bad:
-		u.tell("%s; going back", s.Reason)
+		u.Log.Info("going back", "release", s.Release, "reason", s.Reason)
 	default:
-		u.tell("release %s is not well, and is left: %s", s.Release, s.Reason)
+		u.Log.Error("release is not well, and is left", "release", s.Release, "reason", s.Reason)
 	}
 	return u.Node.Restart("")
 }
@@ -209,7 +209,7 @@ func (u *Updater) account(s slots.Update, list []node.Check) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s\n%s\n\ndigest %s\n", title(s), s.Reason, s.Digest)
 	if s.Bad {
-		b.WriteString("This release failed here, and is refused until it is asked for with --again.\n")
+		b.WriteString("This release failed here, and is refused until an upgrade asks for it again.\n")
 	}
 	if len(list) > 0 {
 		b.WriteString("\nThe checks:\n")
@@ -218,7 +218,7 @@ func (u *Updater) account(s slots.Update, list []node.Check) string {
 		c.Says = oneLine(c.Says)
 		fmt.Fprintln(&b, c)
 	}
-	if log := u.Node.Log(); log != "" {
+	if log := u.Node.LastLog(); log != "" {
 		fmt.Fprintf(&b, "\nThe last lines logged:\n%s\n", log)
 	}
 	return b.String()
@@ -235,8 +235,8 @@ func FailedChecks(list []node.Check) string {
 	return strings.Join(failed, "; ")
 }
 
-// outside reports whether all that fails does so for a reason that no image is
-// to blame for.
+// outside reports whether every check that fails does so for a reason outside the
+// node.
 func outside(list []node.Check) bool {
 	for _, c := range list {
 		if !c.OK && !c.Outside {

@@ -6,6 +6,7 @@ import (
 	"crypto/ecdsa"
 	"fmt"
 	"io"
+	"log/slog"
 	"time"
 
 	"github.com/pikelet-os/pikelet/internal/device/reboot"
@@ -27,7 +28,7 @@ type Boot struct {
 	Release string             // of the running image
 	Arch    string             // of this machine, as OCI says it
 	Board   string             // of this machine; "" where it is not known
-	Failed  string             // what /init wrote down of slots that it gave up, a line each
+	Failed  string             // what /init recorded of slots that it gave up, a line each
 	Reset   Reset
 }
 
@@ -43,14 +44,13 @@ const (
 
 // Node is the machine that is upgraded.
 type Node interface {
-	// Checks runs all checks, whatever the first of them says.
-	Checks() []node.Check
+	// Checks runs all checks, whatever the first of them says. Those that the end
+	// of ctx cuts off fail.
+	Checks(ctx context.Context) []node.Check
 	// Restart restarts in an orderly way, with a word for the firmware.
 	Restart(argument string) error
-	// Tell says something on the console.
-	Tell(text string)
-	// Log returns the last lines of what was logged.
-	Log() string
+	// LastLog returns the last lines of the logs of kernel and services.
+	LastLog() string
 	// Report keeps a text where people find it: in report.txt and on state.
 	Report(text string) error
 	// BeforeArming is the last moment of the old release before the node
@@ -69,6 +69,7 @@ type Updater struct {
 	Table disk.Table
 	Boot  Boot
 	Node  Node
+	Log   *slog.Logger
 	// Soak is how long all checks must hold, Deadline when a trial that has not
 	// got there is left.
 	Soak, Deadline time.Duration
@@ -78,20 +79,17 @@ type Updater struct {
 	info func(initramfs io.Reader) (cmdline.Info, error)
 }
 
-// note writes down how far an upgrade is, and returns when that is on the
-// card.
+// note records the state of an upgrade, and returns when that is on the card.
 func (u *Updater) note(s slots.Update) error {
 	s.Reason = s.Reason[:min(len(s.Reason), slots.MaxReason)]
 	if err := slots.ChangeCard(u.Card, func(c *slots.Card) { c.Update = &s }); err != nil {
-		return fmt.Errorf("writing down how far the upgrade is: %w", err)
+		return fmt.Errorf("recording the state of the upgrade: %w", err)
 	}
 	if err := u.Card.Flush(); err != nil {
-		return fmt.Errorf("writing down how far the upgrade is: %w", err)
+		return fmt.Errorf("recording the state of the upgrade: %w", err)
 	}
 	return nil
 }
-
-func (u *Updater) tell(format string, args ...any) { u.Node.Tell(fmt.Sprintf(format, args...)) }
 
 // MayStart reports why an upgrade to the image with a digest cannot start now:
 // ErrNoCard, ErrInTrial, ErrUnderWay or ErrFailedHere. With again a release that
@@ -102,12 +100,18 @@ func (u *Updater) MayStart(digest string, again bool) error {
 }
 
 // Ready reports ErrUnhealthy where a check fails on the release that runs.
-func (u *Updater) Ready() error { return healthy(u.Node.Checks()) }
+func (u *Updater) Ready(ctx context.Context) error {
+	list := u.Node.Checks(ctx)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return healthy(list)
+}
 
-// Bring writes an image onto the other slot. What the old release's own
-// checks say comes first: what fails there would fail in the trial too.
+// Bring writes an image onto the other slot. The old release's own checks come
+// first (ErrUnhealthy): what fails there would fail in the trial too.
 func (u *Updater) Bring(ctx context.Context, img image.Image) (Written, error) {
-	if err := u.Ready(); err != nil {
+	if err := u.Ready(ctx); err != nil {
 		return Written{}, err
 	}
 	p, err := u.Table.Partition(u.Boot.Slot.Other().Partition())
@@ -126,7 +130,7 @@ func (u *Updater) Bring(ctx context.Context, img image.Image) (Written, error) {
 func (u *Updater) mendAutoboot() error {
 	text, err := ReadControl(u.Card, u.Table, slots.AutobootFile)
 	if err != nil {
-		return fmt.Errorf("reading %s: %w", slots.AutobootFile, err)
+		return fmt.Errorf("reading %q: %w", slots.AutobootFile, err)
 	}
 	if bytes.Equal(text, slots.EncodeAutoboot(u.Boot.Slot)) {
 		return nil
@@ -152,19 +156,19 @@ func (u *Updater) Arm(ctx context.Context, o Order) error {
 	slot := u.Boot.Slot.Other()
 	c, err := u.mayArm(ctx, slot, o)
 	if err != nil {
-		return fmt.Errorf("slot %s is not armed: %w", slot, err)
+		return fmt.Errorf("arming slot %q: %w", slot, err)
 	}
 	s := slots.Update{Step: slots.Armed, Slot: slot, Digest: c.Digest, Release: c.Release, Drill: o.Drill}
 	if err := u.mendAutoboot(); err != nil {
-		return fmt.Errorf("slot %s is not armed: %w", s.Slot, err)
+		return fmt.Errorf("arming slot %q: %w", s.Slot, err)
 	}
 	if err := u.Node.BeforeArming(s); err != nil {
-		return fmt.Errorf("slot %s is not armed: %w", s.Slot, err)
+		return fmt.Errorf("arming slot %q: %w", s.Slot, err)
 	}
 	if err := u.note(s); err != nil {
 		return err
 	}
-	u.tell("%s", node.Restarting(s.Release))
+	u.Log.Info("restarting into the trial", "release", s.Release)
 	return u.Node.Restart(reboot.Tryboot)
 }
 
@@ -185,5 +189,5 @@ func (u *Updater) mayArm(ctx context.Context, slot slots.Letter, o Order) (Candi
 	if err := u.Boot.Accept(c, o); err != nil {
 		return c, err
 	}
-	return c, u.Ready()
+	return c, u.Ready(ctx)
 }

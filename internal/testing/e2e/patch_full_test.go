@@ -57,7 +57,7 @@ func TestDamagedSlotFallsBackToChangedFiles(t *testing.T) {
 	release("1.3")
 	p := boot(t, card)
 	p.prompt()
-	p.run("pikeletd upgrade --plain-http "+at+":1.3", "by a patch: ", "by a patch it did not go: ",
-		"a block is not what was signed; trying by the files that changed", "all of it reads back as it should",
-		"small 1.3, slot b (trial), root verified", "release 1.3 is committed")
+	p.run("pikeletd upgrade --plain-http "+at+":1.3", "by a patch: ",
+		"strategy failed, trying the next one strategy=\"a patch\" next=\"the files that changed\": ", "a block is not what was signed",
+		"all of it reads back as it should", "small 1.3, slot b (trial), root verified", "release is committed: all checks held release=1.3")
 }

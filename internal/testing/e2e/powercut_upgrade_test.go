@@ -53,12 +53,12 @@ func TestPowerCutsDuringUpgrade(t *testing.T) {
 		startUpgrade(p, at+":1.3")
 		if i == 0 {
 			p.await("the node restarts into the trial", func() bool {
-				return strings.Contains(p.Output(), "restarting into the trial of release 1.3")
+				return strings.Contains(p.Output(), "restarting into the trial release=1.3")
 			})
 		} else {
 			target := p.CardWrites() + 1 + random.Int63n(upgradeWrites)
 			p.await("the power goes", func() bool {
-				return p.CardWrites() >= target || strings.Contains(p.Output(), "release 1.3 is committed: all checks held for 2s")
+				return p.CardWrites() >= target || strings.Contains(p.Output(), "release is committed: all checks held release=1.3 soak=2s")
 			})
 		}
 		p.Close() // the plug
@@ -107,9 +107,9 @@ func bootAfterCut(t *testing.T, card string, first *builder.Result) *pi {
 // without a word against the release.
 func startUpgrade(p *pi, image string) {
 	p.t.Helper()
-	const again = "asking for it again"
+	const again = "asking for the trial again"
 	if u := recordOn(p.t, p.card); u != nil && u.Step != slots.Left {
-		got, err := p.ExpectAny(again, "release 1.3 was left: the trial was")
+		got, err := p.ExpectAny(again, "release was left release=1.3 reason=\"the trial was")
 		if err != nil {
 			p.t.Fatal(err)
 		}

@@ -81,8 +81,9 @@ func (p *pi) left(reason string) {
 	from := len(p.Output())
 	p.prompt()
 	// It is said before the prompt or behind it.
-	p.await("it said that release 1.3 was left: "+reason, func() bool {
-		return strings.Contains(p.Output()[from:], "release 1.3 was left: "+reason)
+	line := "release was left release=1.3 reason=\"" + reason
+	p.await("the console says "+line, func() bool {
+		return strings.Contains(p.Output()[from:], line)
 	})
 	p.run("pikeletd status", "upgrade to 1.3 in slot b: left, "+reason)
 	p.unplug()
@@ -92,7 +93,7 @@ func (p *pi) left(reason string) {
 // holds when the old slot is back. That boot then says it again, see left.
 func (p *pi) leaves(reason string) {
 	p.t.Helper()
-	p.expect("is left: "+reason, "small 1.2, slot a (committed), root verified")
+	p.expect("release is not well, and is left release=1.3 reason=\""+reason, "small 1.2, slot a (committed), root verified")
 	p.Close()
 	if u := recordOn(p.t, p.card); u == nil || u.Step != slots.Tried || !u.Bad || !strings.HasPrefix(u.Reason, reason) {
 		p.t.Errorf("the record says %+v, not that it was left because %s", u, reason)

@@ -95,7 +95,7 @@ func TestUpgradeCommitsAndRollsBack(t *testing.T) {
 	u.commits(p)
 	p.run("pikeletd upgrade "+at+":1.4", "say --plain-http")
 	p.run("pikeletd rollback", "slot a holds small 1.2, whole and signed", "small 1.2, slot a (trial), root verified",
-		"release 1.2 is committed")
+		"release is committed: all checks held release=1.2")
 	if full.Tests { // TestTrialWithFailingChecksIsRolledBack and TestNetbootFollowsReleases have such releases, too
 		u.rollsBack(p)
 	}
@@ -149,7 +149,7 @@ func (u *upgradeOverSSH) commits(p *pi) {
 	if err != nil || !containsAll(out, "attic: 1.2 -> 1.3, committed", "by a patch: ") {
 		u.t.Errorf("upgrading over SSH: %v\n%s", err, out)
 	}
-	p.expect("small 1.3, slot b (trial), root verified", "release 1.3 is committed: all checks held for 2s")
+	p.expect("small 1.3, slot b (trial), root verified", "release is committed: all checks held release=1.3 soak=2s")
 	p.run("pikeletd status", "upgrade to 1.3 in slot b: committed")
 	if out, err := u.upgrade(u.anna.host); err != nil || !strings.Contains(out, "attic: runs 1.3 already") {
 		u.t.Errorf("once more: %v\n%s", err, out)
@@ -163,7 +163,7 @@ func (u *upgradeOverSSH) rollsBack(p *pi) {
 	upgrade := "pikeletd upgrade --plain-http " + u.at + ":1.4"
 	p.run(upgrade, "small 1.4 is good, and goes to slot b", "all of it reads back as it should",
 		"small 1.4, slot b (trial), root verified",
-		"release 1.4 is not well, and is left: after 10s: fan: the fan stands still", "small 1.2, slot a (committed), root verified")
+		"release is not well, and is left release=1.4 reason=\"after 10s: fan: the fan stands still", "small 1.2, slot a (committed), root verified")
 	p.prompt()
 	p.run("pikeletd status", "upgrade to 1.4 in slot b: left, after 10s: fan: the fan stands still")
 	p.run(upgrade, "release 1.4 failed on this node before", "say --again")

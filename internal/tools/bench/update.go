@@ -321,7 +321,7 @@ func armToCommit(ctx context.Context, o options, figures map[string]float64) err
 		if err != nil {
 			return err
 		}
-		err = m.Expect("release 1.3 is committed")
+		err = m.Expect("release is committed: all checks held release=1.3")
 		took := time.Since(start).Seconds()
 		m.Close()
 		if err != nil {

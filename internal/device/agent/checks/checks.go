@@ -5,6 +5,8 @@
 package checks
 
 import (
+	"context"
+
 	"github.com/pikelet-os/pikelet/internal/device/agent/runfiles"
 	"github.com/pikelet-os/pikelet/internal/shared/node"
 	"github.com/pikelet-os/pikelet/internal/shared/nodeconfig"
@@ -32,13 +34,14 @@ func read(cfg *nodeconfig.Config) state {
 }
 
 // Run runs all checks, whatever the first of them says: those of every node,
-// those that the image brings, and those of k3s where it runs.
-func Run(cfg *nodeconfig.Config) []node.Check {
+// those that the image brings, and those of k3s where it runs. Those that the end
+// of ctx cuts off fail.
+func Run(ctx context.Context, cfg *nodeconfig.Config) []node.Check {
 	s := read(cfg)
 	list := []node.Check{
 		stateCheck(s), configCheck(s.prepared.Config, s.inTrial()), volumeCheck(s), networkCheck(s), interfacesCheck(s),
 	}
-	list = append(list, ownChecks(checksDir, checkTime)...)
+	list = append(list, ownChecks(ctx, checksDir, checkTime)...)
 	if cfg.K3s.Role == "" {
 		return list
 	}
@@ -49,7 +52,7 @@ func Run(cfg *nodeconfig.Config) []node.Check {
 		result("propagation", "/ and the kubelet's directory are shared", propagationProblem()),
 		result("rancher", "a filesystem containers can be laid over", rancherProblem()),
 		result("route", "there is a default route", routeProblem()),
-		timeCheck(s), kubeletCheck(s), nodeCheck(s),
+		timeCheck(s), kubeletCheck(s), nodeCheck(ctx, s),
 	)
 }
 
@@ -79,7 +82,7 @@ func (s state) cardless() bool { return s.bootErr == nil && s.boot.Slot == slots
 func configCheck(c node.ConfigStatus, trial bool) node.Check {
 	if c.Partial && trial {
 		return node.Check{Name: "config", Says: "this image does not take all of the node's config: " + c.Refused +
-			"; mend it and send it before the next upgrade: pikelet node send"}
+			"; mend it and send it to the node before the next upgrade"}
 	}
 	return node.Check{Name: "config", OK: true, Says: "from " + c.Source}
 }

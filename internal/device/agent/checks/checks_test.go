@@ -39,11 +39,15 @@ func TestOwnChecks(t *testing.T) {
 		ok, outside bool
 		says        string
 	}{
-		{"10-good", true, false, "all is well"}, {"20-bad", false, false, "the fan stands still"}, {"30-outside", false, true, "the backup server is away"},
-		{"40-silent", false, false, "exit status 1"}, {"50-slow", false, false, "did not end within 500ms"}, {"60-broken", false, false, "exec format error"},
+		{"10-good", true, false, "all is well"},
+		{"20-bad", false, false, "the fan stands still"},
+		{"30-outside", false, true, "the backup server is away"},
+		{"40-silent", false, false, "exit status 1"},
+		{"50-slow", false, false, "did not end within 500ms"},
+		{"60-broken", false, false, "exec format error"},
 		{"70-late", true, false, "fine"},
 	}
-	got := ownChecks(dir, 500*time.Millisecond)
+	got := ownChecks(t.Context(), dir, 500*time.Millisecond)
 	if len(got) != len(want) {
 		t.Fatalf("%d checks ran: %+v", len(got), got)
 	}
@@ -52,7 +56,7 @@ func TestOwnChecks(t *testing.T) {
 			t.Errorf("%+v, want %+v", g, w)
 		}
 	}
-	if got := ownChecks(dir+"/none", time.Second); got != nil {
+	if got := ownChecks(t.Context(), dir+"/none", time.Second); got != nil {
 		t.Errorf("without a directory: %+v", got)
 	}
 }
@@ -80,7 +84,8 @@ func TestGateway(t *testing.T) {
 func TestNodeReady(t *testing.T) {
 	answer, status := "", http.StatusOK
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/api/v1/nodes/attic" || len(r.TLS.PeerCertificates) == 0 || r.TLS.PeerCertificates[0].Subject.CommonName != "system:node:attic" {
+		peers := r.TLS.PeerCertificates
+		if r.URL.Path != "/api/v1/nodes/attic" || len(peers) == 0 || peers[0].Subject.CommonName != "system:node:attic" {
 			w.WriteHeader(http.StatusUnauthorized)
 			return
 		}
@@ -102,7 +107,7 @@ func TestNodeReady(t *testing.T) {
 	}
 	ca := write("ca.crt", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}))
 	cert, key := certtest.Client(t)
-	if err := nodeReady(config, "attic", "this boot"); err == nil || !strings.Contains(err.Error(), "has not joined") {
+	if err := nodeReady(t.Context(), config, "attic", "this boot"); err == nil || !strings.Contains(err.Error(), "has not joined") {
 		t.Errorf("before it joined: %v", err)
 	}
 	text := fmt.Sprintf("apiVersion: v1\nkind: Config\nclusters:\n- cluster: {server: '%s', certificate-authority: %s}\n "+
@@ -110,7 +115,9 @@ func TestNodeReady(t *testing.T) {
 		s.URL, ca, write("kubelet.crt", cert), write("kubelet.key", key))
 	write("kubelet.kubeconfig", []byte(text))
 	node := func(ready, boot string) string {
-		return fmt.Sprintf(`{"status":{"nodeInfo":{"bootID":%q},"conditions":[{"type":"MemoryPressure","status":"False"},{"type":"Ready","status":%q,"reason":"KubeletNotReady","message":"cni plugin not initialized"}]}}`, boot, ready)
+		return fmt.Sprintf(`{"status": {"nodeInfo": {"bootID": %q}, "conditions": [
+			{"type": "MemoryPressure", "status": "False"},
+			{"type": "Ready", "status": %q, "reason": "KubeletNotReady", "message": "cni plugin not initialized"}]}}`, boot, ready)
 	}
 	for _, c := range []struct {
 		answer string
@@ -128,13 +135,13 @@ func TestNodeReady(t *testing.T) {
 		{"", 503, "does not answer", true},
 	} {
 		answer, status = c.answer, c.status
-		err := nodeReady(config, "attic", "this boot")
+		err := nodeReady(t.Context(), config, "attic", "this boot")
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) || errors.Is(err, errUnreachable) != c.beyond {
 			t.Errorf("%d %s: %v; want %q", c.status, c.answer, err, c.want)
 		}
 	}
 	s.Close()
-	if err := nodeReady(config, "attic", "this boot"); !errors.Is(err, errUnreachable) {
+	if err := nodeReady(t.Context(), config, "attic", "this boot"); !errors.Is(err, errUnreachable) {
 		t.Errorf("a server that is away: %v", err)
 	}
 }

@@ -25,7 +25,7 @@ const outsideStatus = 75
 
 // ownChecks runs every program of a directory, all at once. The exit status says
 // whether a check holds, and the last line it prints says why.
-func ownChecks(dir string, limit time.Duration) []node.Check {
+func ownChecks(ctx context.Context, dir string, limit time.Duration) []node.Check {
 	files, err := os.ReadDir(dir)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -36,15 +36,15 @@ func ownChecks(dir string, limit time.Duration) []node.Check {
 	list := make([]node.Check, len(files))
 	var group sync.WaitGroup
 	for i, f := range files {
-		group.Go(func() { list[i] = ownCheck(filepath.Join(dir, f.Name()), limit) })
+		group.Go(func() { list[i] = ownCheck(ctx, filepath.Join(dir, f.Name()), limit) })
 	}
 	group.Wait()
 	return list
 }
 
-func ownCheck(name string, limit time.Duration) node.Check {
+func ownCheck(ctx context.Context, name string, limit time.Duration) node.Check {
 	c := node.Check{Name: filepath.Base(name)}
-	ctx, stop := context.WithTimeout(context.Background(), limit)
+	ctx, stop := context.WithTimeout(ctx, limit)
 	defer stop()
 	cmd := exec.CommandContext(ctx, name)
 	cmd.WaitDelay = time.Second // what it started may hold its output open
@@ -58,7 +58,7 @@ func ownCheck(name string, limit time.Duration) node.Check {
 		c.OK = true
 		return c
 	case ctx.Err() != nil:
-		err = errors.New("it did not end within " + limit.String())
+		err = errors.New("the check did not end within " + limit.String())
 	case errors.As(err, &exit):
 		c.Outside = exit.ExitCode() == outsideStatus
 	}

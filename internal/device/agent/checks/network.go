@@ -28,7 +28,7 @@ func networkProblem(asked []nodeconfig.Interface) string {
 	if err != nil {
 		return err.Error()
 	}
-	said := "there is no network interface but lo; is its driver in the image?"
+	problem := "there is no network interface but lo; is its driver in the image?"
 	for _, i := range list {
 		wanted := slices.ContainsFunc(asked, func(in nodeconfig.Interface) bool { return in.Name == i.Name && !in.Dummy })
 		if i.Flags&net.FlagLoopback != 0 || !isHardware(i.Name) && !wanted {
@@ -37,16 +37,16 @@ func networkProblem(asked []nodeconfig.Interface) string {
 		addresses, err := i.Addrs()
 		switch {
 		case err != nil:
-			said = err.Error()
+			problem = err.Error()
 		case i.Flags&net.FlagRunning == 0:
-			said = i.Name + " has no carrier; is the cable in, is the network in reach?"
+			problem = i.Name + " has no carrier; is the cable in, is the network in reach?"
 		case !hasAddress(addresses):
-			said = i.Name + " has no address; does a DHCP server answer?"
+			problem = i.Name + " has no address; does a DHCP server answer?"
 		default:
 			return ""
 		}
 	}
-	return said
+	return problem
 }
 
 // isHardware reports whether an interface is one of a machine's own, and not a

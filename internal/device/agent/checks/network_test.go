@@ -8,9 +8,9 @@ import (
 	"github.com/pikelet-os/pikelet/internal/shared/nodeconfig"
 )
 
-// TestInterfacesThatDidNotComeToBe: ifup's failures are told; OpenRC counts
+// TestMissingInterfaces: ifup's failures are told; OpenRC counts
 // networking as started all the same.
-func TestInterfacesThatDidNotComeToBe(t *testing.T) {
+func TestMissingInterfaces(t *testing.T) {
 	have := map[string]link{
 		"lo":   {up: true, addresses: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/8")}},
 		"eth0": {up: true, mtu: 1500, addresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.2/8"), netip.MustParsePrefix("fd00::2/64")}},
@@ -38,7 +38,7 @@ func TestInterfacesThatDidNotComeToBe(t *testing.T) {
 	}
 }
 
-func TestGatewaysThatAreNoRoute(t *testing.T) {
+func TestGatewaysWithoutRoute(t *testing.T) {
 	const table4 = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\n" +
 		"eth1\t00000000\t0100000A\t0003\t0\t0\t0\t00000000\t0\t0\t0\n" +
 		"eth0\t00000000\t0101A8C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n"

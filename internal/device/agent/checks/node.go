@@ -23,8 +23,8 @@ import (
 // (docs/platform.md 7.9).
 const kubeletConfig = node.K3sDir + "/agent/kubelet.kubeconfig"
 
-func nodeCheck(s state) node.Check {
-	err := nodeReady(kubeletConfig, s.prepared.Hostname, sysfs.Read("/proc/sys/kernel/random/boot_id"))
+func nodeCheck(ctx context.Context, s state) node.Check {
+	err := nodeReady(ctx, kubeletConfig, s.prepared.Hostname, sysfs.Read("/proc/sys/kernel/random/boot_id"))
 	switch {
 	case err == nil:
 		return result("node", "the API server sees it as Ready", "")
@@ -50,12 +50,12 @@ type kubeconfig struct {
 	} `yaml:"users"`
 }
 
-// errUnreachable is what an API server that does not answer is.
+// errUnreachable reports an API server that does not answer.
 var errUnreachable = errors.New("the API server does not answer")
 
 // nodeReady asks the API server whether it sees this node, as it runs now, as
 // Ready.
-func nodeReady(config, name, bootID string) error {
+func nodeReady(ctx context.Context, config, name, bootID string) error {
 	text, err := os.ReadFile(config)
 	if errors.Is(err, fs.ErrNotExist) {
 		return errors.New("k3s has not joined a cluster yet: there is no " + config)
@@ -86,7 +86,7 @@ func nodeReady(config, name, bootID string) error {
 	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
 		TLSClientConfig: &tls.Config{RootCAs: pool, Certificates: []tls.Certificate{cert}}, DisableKeepAlives: true,
 	}}
-	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, cluster.Server+"/api/v1/nodes/"+name, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, cluster.Server+"/api/v1/nodes/"+name, nil)
 	if err != nil {
 		return err
 	}
@@ -126,8 +126,8 @@ func readyNode(b []byte, bootID string) error {
 			return nil
 		}
 		if c.Type == "Ready" {
-			return fmt.Errorf("the API server sees it as not Ready: %s %s", c.Reason, c.Message)
+			return fmt.Errorf("the API server sees this node as not Ready: %s %s", c.Reason, c.Message)
 		}
 	}
-	return errors.New("the API server does not say whether it is Ready")
+	return errors.New("the API server reports no condition Ready of this node")
 }

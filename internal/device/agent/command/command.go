@@ -20,7 +20,7 @@ func ExitStatus(err error) int {
 // OneLine joins the lines of a program's output.
 func OneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 
-// Run runs a program and returns what it said. Its error holds that too.
+// Run runs a program and returns what it printed, which is also in its error.
 func Run(name string, args ...string) (string, error) {
 	cmd := exec.Command(name, args...)
 	out, err := cmd.CombinedOutput()

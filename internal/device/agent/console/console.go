@@ -13,7 +13,7 @@ import (
 	"strings"
 )
 
-// Writer writes to the console of the node; nowhere where there is none. Each
+// Writer writes to the console of the node, and discards where there is none. Each
 // Write opens it anew, since consoles come and go.
 type Writer struct{}
 
@@ -21,7 +21,7 @@ type Writer struct{}
 func (Writer) Write(line []byte) (int, error) {
 	f, err := os.OpenFile("/dev/console", os.O_WRONLY, 0)
 	if err != nil {
-		return len(line), nil // there is none, and nobody to read it
+		return len(line), nil // the node has no console
 	}
 	defer f.Close()
 	_, err = f.Write(line)
@@ -55,7 +55,7 @@ type Handler struct {
 }
 
 // NewHandler returns a handler that writes to w, each line with a prefix such as
-// "pikelet". Its methods may be called by several goroutines if those of w may.
+// "pikelet" and a colon; "" is for lines without. Its methods may be called by several goroutines if those of w may.
 func NewHandler(w io.Writer, prefix string) Handler { return Handler{w: w, prefix: prefix} }
 
 // Enabled implements slog.Handler.
@@ -73,7 +73,10 @@ func (h Handler) WithGroup(string) slog.Handler { return h }
 // Handle implements slog.Handler.
 func (h Handler) Handle(_ context.Context, r slog.Record) error {
 	var b, tail strings.Builder
-	b.WriteString(h.prefix + ": " + r.Message)
+	if h.prefix != "" {
+		b.WriteString(h.prefix + ": ")
+	}
+	b.WriteString(r.Message)
 	add := func(a slog.Attr) bool {
 		value := a.Value.Resolve().String()
 		switch {

@@ -17,4 +17,9 @@ func TestHandler(t *testing.T) {
 	if b.String() != want {
 		t.Errorf("logged %q, want %q", b.String(), want)
 	}
+	b.Reset()
+	slog.New(NewHandler(&b, "")).Info("restarting")
+	if want := "restarting\n"; b.String() != want {
+		t.Errorf("without a prefix: logged %q, want %q", b.String(), want)
+	}
 }

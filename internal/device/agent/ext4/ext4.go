@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/pikelet-os/pikelet/internal/device/agent/command"
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 )
 
 // MountOptions are how filesystems of ours are mounted. Times of reading are
@@ -17,6 +18,9 @@ import (
 // minute; tables of inodes that were never used are not written in the
 // background (the kernel knows which they are).
 const MountOptions = "commit=30,noinit_itable"
+
+// ResetHint is the advice about a filesystem that cannot be used any more.
+const ResetHint = "pikeletd reset makes it anew, and what is on it is lost"
 
 // Make makes an ext4. The tables of inodes are left to be written when they
 // are used, which on a large card are a gigabyte and minutes.
@@ -51,11 +55,11 @@ func Check(dev string) (string, error) {
 	case errors.As(err, &exit) && exit.ExitCode() == 1: // errors corrected
 		return strings.TrimSpace(out), nil
 	case errors.As(err, &exit) && exit.ExitCode() < 8: // errors left
-		return "", fmt.Errorf("the filesystem on %s is damaged, and mending it needs a decision; it is left as it is. "+
-			"e2fsck says: %s. pikeletd reset makes it anew, and what is on it is lost", dev, command.OneLine(out))
+		return "", hint.With(fmt.Errorf("the filesystem on %s is damaged, and mending it needs a decision; it is left as it is: e2fsck: %s",
+			dev, command.OneLine(out)), ResetHint)
 	case errors.As(err, &exit): // it could not even be read
-		return "", fmt.Errorf("%s holds no filesystem that can be read; it was made once, so it is left as it is. e2fsck "+
-			"says: %s. pikeletd reset makes it anew, and what is on it is lost", dev, command.OneLine(out))
+		return "", hint.With(fmt.Errorf("%s holds no filesystem that can be read; it was made once, so it is left as it is: e2fsck: %s",
+			dev, command.OneLine(out)), ResetHint)
 	}
 	return "", err
 }

@@ -21,8 +21,7 @@ import (
 // down is asked again later; nothing waits for it for longer.
 const loginTime = 20 * time.Second
 
-// iSCSI's own words for "it is there already" and "there is nothing"
-// (docs/platform.md 8.3).
+// Exit statuses of iscsiadm (docs/platform.md 8.3).
 const (
 	errSessionExists = 15
 	errNoObjects     = 21
@@ -60,7 +59,7 @@ func (in Initiator) Login(t nodeconfig.Target) error {
 		if err == nil {
 			return nil
 		}
-		errs = append(errs, fmt.Errorf("%s at %s: %w", t.Name, text, err))
+		errs = append(errs, fmt.Errorf("target %s at %s: %w", t.Name, text, err))
 	}
 	return errors.Join(errs...)
 }
@@ -115,7 +114,7 @@ func (in Initiator) loginWith(target, portal string, h nodeconfig.CHAP) error {
 		return err
 	}
 	if err := in.changeRecord(filepath.Join("nodes", target), portal, settings(h)); err != nil {
-		return fmt.Errorf("setting how to log in: %w", err)
+		return fmt.Errorf("changing its record: %w", err)
 	}
 	if _, err := in.run("-m", "node", "-T", target, "-p", portal, "--login"); err != nil && command.ExitStatus(err) != errSessionExists {
 		return fmt.Errorf("logging in: %w", err)
@@ -126,7 +125,7 @@ func (in Initiator) loginWith(target, portal string, h nodeconfig.CHAP) error {
 // targetName refuses what cannot be a directory of records: a network named it.
 func targetName(target string) error {
 	if filepath.Base(target) != target || target == ".." || strings.HasPrefix(target, "-") {
-		return fmt.Errorf("%q is no name of a target", target)
+		return fmt.Errorf("invalid target name %q", target)
 	}
 	return nil
 }
@@ -143,14 +142,14 @@ func (in Initiator) Discover(d nodeconfig.Discovery) error {
 	}
 	if chap := chapSettings("discovery.sendtargets.auth.", d.CHAP); len(chap) > 0 {
 		if err := in.changeRecord("send_targets", portal.String(), chap); err != nil {
-			return fmt.Errorf("setting how to ask %s: %w", d.Portal, err)
+			return fmt.Errorf("changing the record of %s: %w", d.Portal, err)
 		}
 	}
-	// nonpersistent has it only tell what there is: else it writes the records of
-	// all targets anew, also of those that have a session.
+	// Without nonpersistent, iscsiadm would write the records of all targets anew,
+	// also of those that have a session.
 	out, err := in.run(append(record, "--discover", "-o", "nonpersistent")...)
 	if err != nil {
-		return fmt.Errorf("%s: asking which targets there are: %w", d.Portal, err)
+		return fmt.Errorf("discovering the targets of %s: %w", d.Portal, err)
 	}
 	var errs []error
 	for _, line := range strings.Split(out, "\n") {

@@ -146,13 +146,13 @@ func TestLoginFails(t *testing.T) {
 	}
 	in := f.initiator()
 	in.dirs = []string{f.dir + "/none"}
-	if err := in.loginWith(target, "10.0.0.5:3260", chap); err == nil || !strings.Contains(err.Error(), "left no record") {
+	if err := in.loginWith(target, "10.0.0.5:3260", chap); err == nil || !strings.Contains(err.Error(), "record of 10.0.0.5:3260 in ") {
 		t.Errorf("no record: %v", err)
 	}
 	for _, name := range []string{"../nodes", "..", "a/b", ""} {
 		calls := len(f.calls)
 		err := f.initiator().loginWith(name, "10.0.0.5:3260", chap)
-		if err == nil || !strings.Contains(err.Error(), "is no name of a target") || len(f.calls) != calls {
+		if err == nil || !strings.Contains(err.Error(), "invalid target name") || len(f.calls) != calls {
 			t.Errorf("the target %q, as a network names it: %v", name, err)
 		}
 	}
@@ -201,7 +201,9 @@ func TestRecordsOfSessionsAreKept(t *testing.T) {
 	f.checkSecrets()
 	for _, name := range []string{"10.0.0.5,3260", "10.0.0.5,3260,1/default"} {
 		b, err := os.ReadFile(filepath.Join(f.dir, "nodes", target, name))
-		if err != nil || !strings.Contains(string(b), "\nnode.startup = onboot\n") || !strings.Contains(string(b), "\nnode.session.auth.authmethod = CHAP\n") {
+		text := string(b)
+		if err != nil || !strings.Contains(text, "\nnode.startup = onboot\n") ||
+			!strings.Contains(text, "\nnode.session.auth.authmethod = CHAP\n") {
 			t.Errorf("%s: %v\n%s", name, err, b)
 		}
 	}

@@ -16,11 +16,11 @@ import (
 
 // Initiator is open-iscsi: its program iscsiadm, and where that keeps records
 // of targets. Secrets go into records, which only root reads; the arguments of
-// a program are read by everybody on the node.
+// a program can be read by every user of the node.
 type Initiator struct {
 	run func(args ...string) (string, error)
-	// directories hold records, by how open-iscsi was built; the first that has one
-	// counts.
+	// dirs may hold records, by how open-iscsi was built; the first one that does is
+	// used.
 	dirs []string
 	// sessions returns the kernel's directories of the sessions with a target.
 	sessions func(target string) []string
@@ -66,7 +66,7 @@ func chapSettings(prefix string, h nodeconfig.CHAP) [][2]string {
 func setRecord(record []byte, settings [][2]string) ([]byte, error) {
 	head, tail, ok := strings.Cut(string(record), recordEnd)
 	if !ok {
-		return nil, fmt.Errorf("it has no line %q", recordEnd)
+		return nil, fmt.Errorf("no line %q", recordEnd)
 	}
 	var lines []string
 	at := map[string]int{}
@@ -90,12 +90,15 @@ func setRecord(record []byte, settings [][2]string) ([]byte, error) {
 	return []byte(strings.Join(lines, "") + recordEnd + tail), nil
 }
 
-// changeRecord changes the records of a portal below one of the directories in.
-// They stay ones that only root reads. Its error is fs.ErrNotExist where there
-// is none.
+// changeRecord changes the records of a portal in a directory below one of
+// in.dirs. Only root reads them, before and after. The error is fs.ErrNotExist
+// where there is none.
 func (in Initiator) changeRecord(below, portal string, settings [][2]string) error {
+	var places []string
 	for _, dir := range in.dirs {
-		names, err := findRecords(filepath.Join(dir, below), portal)
+		place := filepath.Join(dir, below)
+		places = append(places, place)
+		names, err := findRecords(place, portal)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -104,12 +107,12 @@ func (in Initiator) changeRecord(below, portal string, settings [][2]string) err
 		}
 		for _, name := range names {
 			if err := changeOne(dir, name, settings); err != nil {
-				return fmt.Errorf("the record %s: %w", name, err)
+				return fmt.Errorf("changing record %q: %w", name, err)
 			}
 		}
 		return nil
 	}
-	return fmt.Errorf("iscsiadm left no record of %s in %s below %s: %w", portal, below, strings.Join(in.dirs, " or "), fs.ErrNotExist)
+	return fmt.Errorf("record of %s in %s: %w", portal, strings.Join(places, " or "), fs.ErrNotExist)
 }
 
 func changeOne(dir, name string, settings [][2]string) error {
@@ -170,7 +173,7 @@ func findRecords(dir, portal string) ([]string, error) {
 		}
 	}
 	if len(found) == 0 {
-		return nil, fmt.Errorf("a record of %s in %s: %w", portal, dir, fs.ErrNotExist)
+		return nil, fmt.Errorf("record of %s in %s: %w", portal, dir, fs.ErrNotExist)
 	}
 	return found, nil
 }

@@ -14,7 +14,8 @@ import (
 	"github.com/pikelet-os/pikelet/internal/shared/slots"
 )
 
-// DatastoreFile holds what became of the datastore on this boot.
+// DatastoreFile holds a warning about the datastore on this boot; it is missing
+// where there is none.
 const DatastoreFile = "/run/pikelet/datastore.txt"
 
 // defaultCopies is how many copies of the datastore are kept.
@@ -72,10 +73,10 @@ func startDatastore(cfg *nodeconfig.Config, program string, log *slog.Logger) er
 		left = u.Digest
 	}
 	now := datastore.Ran{Slot: string(b.Slot), Release: b.Release, Digest: b.Signed, K3s: version(program)}
-	told, err := datastore.Start(node.K3sServerDir, now, left, cfg.Datastore.OnLeft == nodeconfig.OnLeftKeep)
-	if told != "" {
-		log.Warn("an upgrade that was left wrote to the datastore", "err", told)
-		if err := os.WriteFile(DatastoreFile, []byte(told+"\n"), 0o644); err != nil {
+	notice, err := datastore.Start(node.K3sServerDir, now, left, cfg.Datastore.OnLeft == nodeconfig.OnLeftKeep)
+	if notice != "" {
+		log.Warn("an upgrade that was left wrote to the datastore", "notice", notice)
+		if err := os.WriteFile(DatastoreFile, []byte(notice+"\n"), 0o644); err != nil {
 			return err
 		}
 	}

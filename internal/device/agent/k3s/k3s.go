@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -44,7 +45,7 @@ func Run(out io.Writer, log *slog.Logger) error {
 		return err
 	}
 	if cfg.K3s.Role == "" {
-		return errors.New("the node config gives this node no part in a cluster: k3s.role")
+		return errors.New("k3s.role of the node config is not set")
 	}
 	program, err := findProgram()
 	if err != nil {
@@ -58,8 +59,8 @@ func Run(out io.Writer, log *slog.Logger) error {
 		limit = time.Duration(cfg.Time.Wait)
 	}
 	if waited, ok := waitTime(limit); !ok {
-		fmt.Fprintf(out, "pikelet: no time server answered within %v; starting k3s with the time this node has: "+
-			"%s\n", limit, time.Now().UTC().Format(time.RFC3339))
+		fmt.Fprintf(out, "pikelet: no time server answered within %v; starting k3s with the time this node has: %s\n",
+			limit, time.Now().UTC().Format(time.RFC3339))
 	} else {
 		fmt.Fprintf(out, "pikelet: the time is right, after %v\n", waited.Round(time.Second))
 	}
@@ -121,5 +122,5 @@ func findProgram() (string, error) {
 			return p, nil
 		}
 	}
-	return "", fmt.Errorf("the image has no k3s at %v", programs)
+	return "", fmt.Errorf("k3s in the image, at %s: %w", strings.Join(programs, " or "), fs.ErrNotExist)
 }

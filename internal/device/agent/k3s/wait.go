@@ -11,13 +11,13 @@ import (
 
 // defaultTimeWait is how long k3s waits for the right time: certificates that
 // are not valid yet keep a cluster from starting, and so does a time server
-// that nobody can reach.
+// that cannot be reached.
 const defaultTimeWait = 120 * time.Second
 
 // waitVolume waits for the volume, however long it takes: k3s on the memory
-// beneath would begin another life.
+// beneath would begin a new cluster.
 func waitVolume(out io.Writer) error {
-	said := ""
+	printed := ""
 	for {
 		v, err := runfiles.Volume()
 		if err != nil {
@@ -26,9 +26,9 @@ func waitVolume(out io.Writer) error {
 		if v.Mounted {
 			return nil
 		}
-		if v.Waiting != said {
-			said = v.Waiting
-			fmt.Fprintf(out, "pikelet: k3s waits for the volume: %s\n", said)
+		if v.Waiting != printed {
+			printed = v.Waiting
+			fmt.Fprintf(out, "pikelet: k3s waits for the volume: %s\n", printed)
 		}
 		time.Sleep(time.Second)
 	}

@@ -10,10 +10,12 @@ import (
 	"time"
 
 	"github.com/pikelet-os/pikelet/boards"
+	"github.com/pikelet-os/pikelet/internal/device/agent/advice"
 	"github.com/pikelet-os/pikelet/internal/device/agent/card"
 	"github.com/pikelet-os/pikelet/internal/device/agent/machine"
 	"github.com/pikelet-os/pikelet/internal/device/agent/runfiles"
 	"github.com/pikelet-os/pikelet/internal/device/agent/statefile"
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/node"
 	"github.com/pikelet-os/pikelet/internal/shared/nodeconfig"
 	"github.com/pikelet-os/pikelet/internal/shared/slots"
@@ -43,17 +45,17 @@ func sources(c *card.Card) configs {
 	return all
 }
 
-// take finds out what this node is to be: what the desk wrote on the control
-// partition if that is new and good, else what it took last, laid over what
-// the image's own inventory says. A config that is wrong is left where it is,
-// for whoever wrote it to mend, and the last good one counts.
+// take returns the config of this node: the one on the control partition if that
+// is new and valid, else the one that was taken last, laid over the image's own
+// inventory. An invalid config is left where it is, for its author to mend, and
+// the last valid one is used.
 func (p configs) take(m nodeconfig.Machine, state node.StateStatus) (*nodeconfig.Config, node.ConfigStatus) {
 	st := node.ConfigStatus{Source: node.FromNone}
 	refuse := func(err error) {
 		if st.Refused != "" {
 			st.Refused += "\n"
 		}
-		st.Refused += err.Error()
+		st.Refused += advice.Text(err)
 	}
 	inventory, err := p.readInventory()
 	if err != nil {
@@ -131,7 +133,7 @@ func (p configs) takeSent(in io.Reader, out io.Writer, m nodeconfig.Machine, sta
 		return fmt.Errorf("the config has more than %d bytes", nodeconfig.MaxSize)
 	}
 	if nodeconfig.Blank(text) {
-		return errors.New("there is no config in what was sent; to forget the one that is there: pikeletd reset")
+		return hint.With(errors.New("the config that was sent is empty"), "pikeletd reset forgets the one that is there")
 	}
 	inventory, err := p.readInventory()
 	if err != nil {
@@ -159,7 +161,7 @@ func TakeSent(in io.Reader, out io.Writer) error {
 	return sources(nil).takeSent(in, out, machine.This(), p.State)
 }
 
-var errForgets = errors.New("state is in memory, and would forget it")
+var errForgets = errors.New("state is in memory, and would forget the config")
 
 // over reads a config that reaches the node, strictly.
 func over(inventory *nodeconfig.Document, m nodeconfig.Machine, file string, text []byte) (*nodeconfig.Config, error) {
@@ -174,7 +176,8 @@ func over(inventory *nodeconfig.Document, m nodeconfig.Machine, file string, tex
 func clearOf(cfg *nodeconfig.Config) error {
 	for _, s := range cfg.Secrets() {
 		if nodeconfig.IsEncrypted(*s.Value) {
-			return fmt.Errorf("%s: %s is still encrypted; pikelet node write decrypts it", slots.NodeFile, s.Field)
+			return hint.With(fmt.Errorf("%s: %s is still encrypted", slots.NodeFile, s.Field),
+				"write the config to the card with its identity file at hand, which decrypts it")
 		}
 	}
 	return nil

@@ -38,7 +38,9 @@ func (c *fakeCard) Scrub(name, text string) error {
 // places returns where a node's configs are, below a directory of the test's.
 func places(t *testing.T) (configs, *fakeCard) {
 	dir := t.TempDir()
-	p := configs{served: filepath.Join(dir, "served"), kept: filepath.Join(dir, "state/node/node.yaml"), inventory: filepath.Join(dir, "inventory")}
+	p := configs{
+		served: filepath.Join(dir, "served"), kept: filepath.Join(dir, "state/node/node.yaml"), inventory: filepath.Join(dir, "inventory"),
+	}
 	c := &fakeCard{keeps: p.kept}
 	p.card = c
 	return p, c
@@ -91,7 +93,8 @@ func TestConfigStaysOnTheCard(t *testing.T) {
 		c.text = "hostname: attic\n"
 		state := prepare(p)
 		cfg, st := p.take(nodeconfig.Machine{}, state)
-		if cfg.Hostname != "attic" || st.Source != node.FromCard || !strings.Contains(st.Refused, "counts for this boot, and stays there") || c.scrubs != 0 {
+		if cfg.Hostname != "attic" || st.Source != node.FromCard || c.scrubs != 0 ||
+			!strings.Contains(st.Refused, "counts for this boot, and stays there") {
 			t.Errorf("%s: %q, %+v, scrubbed %d times", what, cfg.Hostname, st, c.scrubs)
 		}
 	}
@@ -118,7 +121,8 @@ func TestBadConfigsAreNotTaken(t *testing.T) {
 		if cfg, st := p.take(nodeconfig.Machine{}, node.StateStatus{}); cfg.Hostname != "cellar" || !strings.Contains(st.Refused, want) {
 			t.Errorf("served, %s: %q, %+v", text, cfg.Hostname, st)
 		}
-		if err := p.takeSent(strings.NewReader(text), &bytes.Buffer{}, nodeconfig.Machine{}, node.StateStatus{}); err == nil || !strings.Contains(err.Error(), want) {
+		err := p.takeSent(strings.NewReader(text), &bytes.Buffer{}, nodeconfig.Machine{}, node.StateStatus{})
+		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("sent, %s: %v", text, err)
 		}
 		if b, err := os.ReadFile(p.kept); err != nil || string(b) != "hostname: cellar\n" {
@@ -160,7 +164,7 @@ func TestTakeSent(t *testing.T) {
 	}
 	for text, want := range map[string]string{
 		strings.Repeat("#", nodeconfig.MaxSize+1): "more than 65536 bytes",
-		"# nothing\n\n":                          "there is no config in what was sent",
+		"# nothing\n\n":                          "the config that was sent is empty",
 		"hostname: attic\nvolume: {on: nowhere}": "want state, memory, disk or iscsi",
 	} {
 		if err := send(text, node.StateStatus{}); err == nil || !strings.Contains(err.Error(), want) {
@@ -182,7 +186,7 @@ func TestTakeSent(t *testing.T) {
 }
 
 // TestAdminsAreRoot holds docs/security.md to what it says: who may send a
-// config is root from the next boot on, so that nobody takes `admin` for less.
+// config is root from the next boot on, so that `admin` is not taken for less.
 func TestAdminsAreRoot(t *testing.T) {
 	const key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAybm0CJp03lfWCx6KDH+bSOjkyF0vEOKCcIp0ekn+0K a@b"
 	p, _ := places(t)

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pikelet-os/pikelet/internal/device/agent/advice"
 	"github.com/pikelet-os/pikelet/internal/device/agent/card"
 	"github.com/pikelet-os/pikelet/internal/device/agent/machine"
 	"github.com/pikelet-os/pikelet/internal/device/agent/motd"
@@ -18,6 +19,7 @@ import (
 	"github.com/pikelet-os/pikelet/internal/device/agent/runfiles"
 	"github.com/pikelet-os/pikelet/internal/device/agent/volume"
 	"github.com/pikelet-os/pikelet/internal/device/early"
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/node"
 	"github.com/pikelet-os/pikelet/internal/shared/nodeconfig"
 	"github.com/pikelet-os/pikelet/internal/shared/slots"
@@ -30,7 +32,7 @@ import (
 func Run(out io.Writer, log *slog.Logger) error {
 	start := time.Now()
 	if _, err := os.Stat(node.PreparedFile); err == nil {
-		return errors.New("this boot was prepared already; reboot to have it done again")
+		return hint.With(errors.New("this boot was prepared already"), "reboot to have it done again")
 	}
 	b, err := runfiles.Boot()
 	if err != nil {
@@ -39,7 +41,7 @@ func Run(out io.Writer, log *slog.Logger) error {
 	p := &node.Prepared{Serial: machine.Serial()}
 	problem := func(err error) {
 		if err != nil {
-			p.Problems = append(p.Problems, err.Error())
+			p.Problems = append(p.Problems, advice.Text(err))
 		}
 	}
 	var c *card.Card

@@ -10,9 +10,9 @@ import (
 	"github.com/pikelet-os/pikelet/internal/device/etc"
 )
 
-// TestPutLeavesWhatIsSo: a file that is there with contents, mode and owner
+// TestPutKeepsUnchangedFiles: a file that is there with contents, mode and owner
 // keeps its times; one that differs in any of them is written.
-func TestPutLeavesWhatIsSo(t *testing.T) {
+func TestPutKeepsUnchangedFiles(t *testing.T) {
 	uid := os.Getuid()
 	if gid := os.Getgid(); gid != uid {
 		t.Fatalf("uid %d and gid %d differ: files of a node have the same number twice", uid, gid)

@@ -9,10 +9,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pikelet-os/pikelet/internal/device/agent/advice"
 	"github.com/pikelet-os/pikelet/internal/device/agent/card"
 	"github.com/pikelet-os/pikelet/internal/device/agent/ext4"
 	"github.com/pikelet-os/pikelet/internal/device/updater"
 	"github.com/pikelet-os/pikelet/internal/shared/disk"
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/node"
 	"github.com/pikelet-os/pikelet/internal/shared/slots"
 )
@@ -32,7 +34,7 @@ func mountState(c *card.Card, log *slog.Logger) (node.StateStatus, error) {
 	if err == nil {
 		return st, nil
 	}
-	return memoryState(err.Error())
+	return memoryState(advice.Text(err))
 }
 
 // memoryState has state in memory on this boot, and says why.
@@ -46,7 +48,7 @@ func memoryState(why string) (node.StateStatus, error) {
 
 func cardState(c *card.Card, st *node.StateStatus, log *slog.Logger) error {
 	if c == nil {
-		return errors.New("the card can't be opened")
+		return errors.New("the card cannot be opened")
 	}
 	grown, err := grow(c)
 	if err != nil {
@@ -72,8 +74,7 @@ func cardState(c *card.Card, st *node.StateStatus, log *slog.Logger) error {
 		return err
 	}
 	if err := unix.Mount(st.Device, node.StateDir, "ext4", unix.MS_NOATIME, ext4.MountOptions); err != nil {
-		return fmt.Errorf("mounting %s: %w; it was made once, so it is left as it is. pikeletd reset makes it anew, and "+
-			"what is on it is lost", st.Device, err)
+		return hint.With(fmt.Errorf("mounting %s: %w; it was made once, so it is left as it is", st.Device, err), ext4.ResetHint)
 	}
 	p, err := c.Table.Partition(disk.State)
 	if err != nil {
@@ -82,7 +83,7 @@ func cardState(c *card.Card, st *node.StateStatus, log *slog.Logger) error {
 	if record.State != slots.StateMade && !format {
 		// Flashing with --keep-state cleared the record, and kept what it is about.
 		if err := NoteState(c, slots.StateMade); err != nil {
-			log.Warn("noting in the card's record that there is a state partition to be kept", "err", err)
+			log.Warn("recording on the card that the state partition is to be kept", "err", err)
 		}
 	}
 	if !st.Made {
@@ -100,17 +101,18 @@ func cardState(c *card.Card, st *node.StateStatus, log *slog.Logger) error {
 // So a record reports whether zeros mean a card that was just flashed. The backup
 // superblocks of an ext4 cannot: flashing leaves those of an earlier cluster.
 func mustFormat(blank bool, record slots.Card, lost error) (bool, error) {
-	const advice = "it is left as it is: e2fsck -b 32768 may get back what is on it, and pikeletd reset makes it anew"
+	const rescue = "e2fsck -b 32768 may recover what is on it, and pikeletd reset makes it anew"
 	switch {
 	case record.State == slots.StateMaking:
 		return true, nil
 	case !blank:
 		return false, nil
 	case record.State == slots.StateMade:
-		return false, fmt.Errorf("the state partition begins with zeros, though a filesystem was made there "+
-			"and the card was not flashed since; %s", advice)
+		return false, hint.With(errors.New("the state partition begins with zeros, though a filesystem was made there "+
+			"and the card was not flashed since; it is left as it is"), rescue)
 	case lost != nil:
-		return false, fmt.Errorf("the state partition begins with zeros, and nothing says whether it was ever used: %w; %s", lost, advice)
+		return false, hint.With(fmt.Errorf("the state partition begins with zeros, and no record of its use can be read: %w; "+
+			"it is left as it is", lost), rescue)
 	}
 	return true, nil
 }

@@ -40,7 +40,7 @@ const windowStep = time.Minute
 // first interval: nodes that start together do not ask together.
 func (p *poller) run(ctx context.Context) {
 	wait := time.Duration(p.clock.Random() * float64(p.every))
-	said := ""
+	logged := "" // the last error
 	for p.clock.Sleep(ctx, wait) {
 		done, err := p.once(ctx)
 		if done {
@@ -48,9 +48,9 @@ func (p *poller) run(ctx context.Context) {
 		}
 		switch {
 		case err == nil:
-			said = ""
-		case err.Error() != said:
-			said = err.Error()
+			logged = ""
+		case err.Error() != logged:
+			logged = err.Error()
 			p.log.Warn("looking for new releases", "err", err)
 		}
 		wait = time.Duration((0.9 + 0.2*p.clock.Random()) * float64(p.every))
@@ -58,7 +58,7 @@ func (p *poller) run(ctx context.Context) {
 }
 
 // once looks, brings what is new, and applies it when it may. It is done when
-// the node restarts; an error of any kind is told, and the next look tries again.
+// the node restarts; after an error of any kind the next look tries again.
 func (p *poller) once(ctx context.Context) (done bool, err error) {
 	for brought := ""; ; {
 		digest, err := p.look(ctx)
@@ -82,8 +82,8 @@ func (p *poller) once(ctx context.Context) (done bool, err error) {
 	}
 }
 
-// newPoller returns what watches this node's channel; nil where nobody said
-// that it should.
+// newPoller returns the poller of this node's channel; nil where the node config
+// asks for none, and on boots that do not upgrade.
 func newPoller(b node.Boot, cfg *nodeconfig.Config, d node.Defaults, log *slog.Logger) (*poller, error) {
 	channel := followed(cfg, d)
 	every := time.Duration(cfg.Upgrades.Poll)

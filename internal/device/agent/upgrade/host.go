@@ -1,6 +1,7 @@
 package upgrade
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"errors"
 	"log/slog"
@@ -28,7 +29,6 @@ type host struct {
 	boot node.Boot
 	cfg  *nodeconfig.Config
 	card *card.Card
-	log  *slog.Logger
 }
 
 var _ updater.Node = host{}
@@ -60,7 +60,7 @@ func newUpdater(b node.Boot, log *slog.Logger) (*updater.Updater, func(), error)
 			Slot: b.Slot, Kind: b.Kind, Digest: b.Signed, Keys: keys, Stream: b.Stream, Release: b.Release,
 			Arch: arch, Board: machine.Board(), Failed: b.Failed, Reset: machine.LastReset(),
 		},
-		Node: host{clock.New(), b, cfg, c, log},
+		Node: host{clock.New(), b, cfg, c}, Log: log,
 	}, func() { c.Close() }, nil
 }
 
@@ -78,7 +78,7 @@ func trusted(b node.Boot) ([]*ecdsa.PublicKey, error) {
 }
 
 // Checks implements updater.Node.
-func (m host) Checks() []node.Check { return checks.Run(m.cfg) }
+func (m host) Checks(ctx context.Context) []node.Check { return checks.Run(ctx, m.cfg) }
 
 // Restart implements updater.Node.
 func (m host) Restart(argument string) error {
@@ -86,11 +86,8 @@ func (m host) Restart(argument string) error {
 	return shutdown.Reboot(argument)
 }
 
-// Tell implements updater.Node.
-func (m host) Tell(text string) { m.log.Info(text) }
-
-// Log implements updater.Node.
-func (m host) Log() string { return lastLines() }
+// LastLog implements updater.Node.
+func (m host) LastLog() string { return lastLines() }
 
 // Report implements updater.Node.
 func (m host) Report(text string) error {

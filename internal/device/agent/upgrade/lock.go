@@ -14,6 +14,7 @@ import (
 
 	"github.com/pikelet-os/pikelet/internal/device/agent/clock"
 	"github.com/pikelet-os/pikelet/internal/device/agent/command"
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 )
 
 // upgradeLock is held by the pikeletd that changes the other slot. It says who
@@ -31,34 +32,34 @@ var errUpgrading = errors.New("another upgrade is under way on this node")
 
 // holder is who wants the upgrade lock.
 type holder struct {
-	what     string        // that it does, for those who want the lock meanwhile
+	task     string        // what it does, for those who want the lock meanwhile
 	patience time.Duration // how long it waits
-	out      io.Writer     // is told that it waits, and for whom
+	out      io.Writer     // is where it prints that it waits, and for whom
 	log      *slog.Logger  // of the upgrade
 }
 
-// lock takes the upgrade lock. Where another process has it, that is told at
-// once, and is an error after a while.
+// lock takes the upgrade lock. Where another process has it, that is printed at
+// once, and after h.patience the error is errUpgrading.
 func (h holder) lock(ctx context.Context, name string) (unlock func(), err error) {
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	for start, told := time.Now(), false; ; {
+	for start, printed := time.Now(), false; ; {
 		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
 			break
 		}
 		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
 			f.Close()
-			return nil, fmt.Errorf("locking %s: %w", name, err)
+			return nil, fmt.Errorf("locking %q: %w", name, err)
 		}
 		if time.Since(start) >= h.patience {
 			f.Close()
-			return nil, fmt.Errorf("%w: %s; pikeletd status shows how far it is", errUpgrading, heldBy(name))
+			return nil, hint.With(fmt.Errorf("%w: %s", errUpgrading, heldBy(name)), "pikeletd status shows how far it is")
 		}
-		if !told {
-			told = true
+		if !printed {
+			printed = true
 			fmt.Fprintf(h.out, "%v: %s; waiting for it, at most %v\n", errUpgrading, heldBy(name), h.patience)
 		}
 		if !clock.Sleep(ctx, lockEvery) {
@@ -66,10 +67,10 @@ func (h holder) lock(ctx context.Context, name string) (unlock func(), err error
 			return nil, ctx.Err()
 		}
 	}
-	text := fmt.Sprintf("process %d, %s, since %s", os.Getpid(), h.what, time.Now().UTC().Format(time.RFC3339))
+	text := fmt.Sprintf("process %d, %s, since %s", os.Getpid(), h.task, time.Now().UTC().Format(time.RFC3339))
 	if err := errors.Join(f.Truncate(0), writeAt(f, text)); err != nil {
 		f.Close()
-		return nil, fmt.Errorf("locking %s: %w", name, err)
+		return nil, fmt.Errorf("locking %q: %w", name, err)
 	}
 	return func() { f.Close() }, nil
 }
@@ -83,12 +84,12 @@ func writeAt(f *os.File, text string) error {
 func heldBy(name string) string {
 	f, err := os.Open(name)
 	if err != nil {
-		return "a process that does not say which"
+		return "an unknown process"
 	}
 	defer f.Close()
 	b, _ := io.ReadAll(io.LimitReader(f, 1000))
 	if text := strings.TrimSpace(string(b)); text != "" {
 		return command.OneLine(text)
 	}
-	return "a process that does not say which"
+	return "an unknown process"
 }

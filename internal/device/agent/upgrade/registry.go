@@ -42,7 +42,7 @@ func addTLS(o *registry.Options, t nodeconfig.RegistryTLS) error {
 		}
 		o.CA = x509.NewCertPool()
 		if !o.CA.AppendCertsFromPEM(b) {
-			return fmt.Errorf("ca_file: %s holds no certificate", t.CAFile)
+			return fmt.Errorf("ca_file: no certificate in %q", t.CAFile)
 		}
 	}
 	switch {

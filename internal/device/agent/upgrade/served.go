@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -24,16 +23,16 @@ import (
 	"github.com/pikelet-os/pikelet/internal/shared/nodeconfig"
 )
 
-// served is the life of a node without a card after its boot: it tells its boot
+// served runs on a node without a card after its boot: it reports to its boot
 // server whether the release is well here, and restarts when the server has
-// another for it. Nothing else restarts it: a server that is gone, a network
+// another one for the node. Nothing else restarts it: a server that is gone, a network
 // that is down and checks that fail later leave it as it is.
 type served struct {
 	soak, deadline time.Duration
 	every          time.Duration      // how often the server is asked
 	window         *nodeconfig.Window // nil: any time
 
-	checks  func() []node.Check
+	checks  func(context.Context) []node.Check
 	wanted  func(context.Context) (bootapi.Wanted, error)
 	report  func(context.Context, bootapi.Report) error
 	restart func() error
@@ -46,7 +45,7 @@ type served struct {
 // servedEvery is how often the server is asked.
 const servedEvery = time.Minute
 
-// run is the whole of it, until ctx ends or the node restarts.
+// run returns when ctx ends or the node restarts.
 func (s *served) run(ctx context.Context) {
 	list, err := updater.Soak(ctx, s.clock, s.soak, s.deadline, s.checks)
 	if err != nil {
@@ -59,21 +58,21 @@ func (s *served) run(ctx context.Context) {
 		verdict = bootapi.Report{Stage: bootapi.Unhealthy, Error: fmt.Sprintf("after %s: %s", s.deadline, failed)}
 		s.log.Error("this release is not well here", "err", verdict.Error)
 	}
-	said := ""
-	for told := false; ; {
+	logged := "" // the last error
+	for reported := false; ; {
 		var err error
-		if !told {
+		if !reported {
 			err = s.report(ctx, verdict)
-			told = err == nil
+			reported = err == nil
 		}
-		// A server that was started again knows nothing of this boot, and wants
-		// no word of it; what the node is to run it says all the same.
+		// A server that was restarted does not know this boot and refuses its
+		// report, but still answers which image the node is to run.
 		done, lookErr := s.look(ctx, good)
 		if done {
 			return
 		}
-		if err = cmp.Or(err, lookErr); err != nil && ctx.Err() == nil && err.Error() != said {
-			said = err.Error()
+		if err = cmp.Or(err, lookErr); err != nil && ctx.Err() == nil && err.Error() != logged {
+			logged = err.Error()
 			s.log.Warn("asking the boot server", "err", err)
 		}
 		if !s.clock.Sleep(ctx, time.Duration((0.5+s.clock.Random())*float64(s.every))) {
@@ -97,16 +96,16 @@ func (s *served) look(ctx context.Context, good bool) (done bool, err error) {
 	return err == nil, err // where it does not restart, it asks again
 }
 
-// newServed makes it of this boot.
+// newServed returns the served of this boot.
 func newServed(b node.Boot, cfg *nodeconfig.Config, d node.Defaults, log *slog.Logger) (*served, error) {
 	serial, mac := machine.Serial(), strings.TrimSpace(sysfs.Read("/sys/class/net/"+b.Device+"/address"))
 	if b.Server == "" || serial == "" || mac == "" {
-		return nil, fmt.Errorf("this boot says no boot server (%q), serial (%q) or address (%q)", b.Server, serial, mac)
+		return nil, fmt.Errorf("incomplete boot: boot server %q, serial number %q, MAC address %q", b.Server, serial, mac)
 	}
 	m := bootapi.Machine{Serial: serial, MAC: mac, Build: b.BuildID}
 	s := &served{
 		soak: d.Soak, deadline: d.Deadline, every: cmp.Or(time.Duration(cfg.Upgrades.Poll), servedEvery), build: b.BuildID,
-		checks:  func() []node.Check { return checks.Run(cfg) },
+		checks:  func(ctx context.Context) []node.Check { return checks.Run(ctx, cfg) },
 		restart: func() error { return shutdown.Reboot("") },
 		clock:   clock.New(), log: log,
 	}
@@ -154,7 +153,7 @@ func askServer(ctx context.Context, server string, q bootapi.Request, post []byt
 	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err == nil && resp.StatusCode >= 300 {
-		err = errors.New("the boot server says: " + command.OneLine(string(b)))
+		err = fmt.Errorf("the boot server answers %s: %s", resp.Status, command.OneLine(string(b)))
 	}
 	return b, err
 }

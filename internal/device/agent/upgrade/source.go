@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"runtime/debug"
 	"strings"
@@ -21,15 +22,15 @@ import (
 	"github.com/pikelet-os/pikelet/internal/shared/squashfs"
 )
 
-// sourceOf says where an image comes from: with a patch, where somebody signed
-// one for what runs.
-func sourceOf(ctx context.Context, published *registry.Published, b updater.Boot, tell func(string)) updater.Source {
+// sourceOf returns the source of a published image, with a patch where one is
+// signed for the image that runs.
+func sourceOf(ctx context.Context, published *registry.Published, b updater.Boot, log *slog.Logger) updater.Source {
 	src := updater.Source{Image: published.Image, Scratch: scratch, Part: func(ctx context.Context, at, n int64) (io.ReadCloser, error) {
 		return published.OpenPart(ctx, image.RootFile, at, n)
 	}}
 	p, err := registry.FindPatch(ctx, published, b.Digest, b.Keys)
 	if err != nil {
-		tell(fmt.Sprintf("patches cannot be looked for: %v", err))
+		log.Warn("looking for a patch", "err", err)
 	}
 	if p != nil {
 		src.Patch, src.OpenPatch = &p.Patch, p.Open
@@ -38,7 +39,7 @@ func sourceOf(ctx context.Context, published *registry.Published, b updater.Boot
 }
 
 // scratch makes a file without a name where there is room for so many bytes: on
-// state, on the volume, or else in memory that nobody needs.
+// state, on the volume, or else in memory where enough is available.
 func scratch(size int64) (*os.File, error) {
 	problem := errors.New("no local store is mounted")
 	for _, dir := range []string{node.StateDir, node.VolumeDir} {
@@ -47,13 +48,13 @@ func scratch(size int64) (*os.File, error) {
 			continue
 		}
 		if free := int64(st.Bavail) * st.Bsize; free < size+spare {
-			problem = fmt.Errorf("%s has %s free, and %s are wanted", dir, megabytes(free), megabytes(size+spare))
+			problem = fmt.Errorf("too little space on %s: got %s, want %s", dir, megabytes(free), megabytes(size+spare))
 			continue
 		}
 		return patch.Scratch(dir)
 	}
 	if memory := available(); memory < memoryPer*size {
-		return nil, fmt.Errorf("%w; nor is there memory: %s are available", problem, megabytes(memory))
+		return nil, fmt.Errorf("%w, and too little memory is available: got %s, want %s", problem, megabytes(memory), megabytes(memoryPer*size))
 	}
 	return patch.Scratch("/run")
 }
@@ -106,18 +107,18 @@ const (
 	sparingPercent = 50
 )
 
-// describeWay says how an image comes here, and what that takes.
-func describeWay(w updater.Way, img *registry.Published) string {
+// describe returns how a strategy obtains an image, and what that takes.
+func describe(s updater.Strategy, img *registry.Published) string {
 	all := int64(0)
 	for _, f := range img.Files {
 		all += f.Size
 	}
-	seconds := float64(w.Fetch) / patch.LinkRate
-	if w.Work > 0 {
-		seconds += float64(w.Work) / packRate()
+	seconds := float64(s.Fetch) / patch.LinkRate
+	if s.Work > 0 {
+		seconds += float64(s.Work) / packRate()
 	}
-	return fmt.Sprintf("by %s: %s of %s, about %.0f s before it is written (at 100 "+
-		"Mbit/s)", w.Name, megabytes(w.Fetch), megabytes(all), seconds+0.5)
+	return fmt.Sprintf("by %s: %s of %s, about %.0f s before it is written (at 100 Mbit/s)",
+		s.Name, megabytes(s.Fetch), megabytes(all), seconds+0.5)
 }
 
 // packRate measures how many bytes a second this machine compresses as roots

@@ -1,5 +1,5 @@
 // Package upgrade finds images for this node, brings them onto the other slot and
-// tries them, when it is told to and when a channel has a new one.
+// tries them, when it is asked to and when a channel has a new one.
 package upgrade
 
 import (
@@ -14,6 +14,7 @@ import (
 
 	"github.com/pikelet-os/pikelet/boards"
 	"github.com/pikelet-os/pikelet/internal/device/agent/card"
+	"github.com/pikelet-os/pikelet/internal/device/agent/console"
 	"github.com/pikelet-os/pikelet/internal/device/agent/k3s"
 	"github.com/pikelet-os/pikelet/internal/device/agent/machine"
 	"github.com/pikelet-os/pikelet/internal/device/agent/runfiles"
@@ -25,10 +26,10 @@ import (
 	"github.com/pikelet-os/pikelet/internal/shared/slots"
 )
 
-// arch is what this program runs on, in OCI's words.
+// arch is what this program runs on, as OCI names it.
 const arch = "arm64"
 
-// Options are what an upgrade is told beside the image.
+// Options of an upgrade, beside the image.
 type Options struct {
 	PlainHTTP bool // speak HTTP without TLS to the registry
 	Again     bool // take a release that failed on this node before
@@ -79,8 +80,8 @@ func upgradeTo(ctx context.Context, u *updater.Updater, ref string, o Options, o
 	return arm(ctx, u, order, img.Release, out, log)
 }
 
-// bring writes an image onto the other slot, in the cheapest way there is. A dry
-// run only says which.
+// bring writes an image onto the other slot by the cheapest strategy that works,
+// or, on a dry run, only prints the strategies.
 func bring(ctx context.Context, u *updater.Updater, published *registry.Published, again, dry bool, out io.Writer) (image.Image, error) {
 	ctx, stop := context.WithTimeout(ctx, bringTime(published.Manifest))
 	defer stop()
@@ -91,27 +92,27 @@ func bring(ctx context.Context, u *updater.Updater, published *registry.Publishe
 	if err := firmwareCanTry(u, out); err != nil {
 		return img, err
 	}
-	tell := func(text string) { fmt.Fprintln(out, text) }
+	log := slog.New(console.NewHandler(out, ""))
 	fmt.Fprintf(out, "%s %s is good, and goes to slot %s\n", published.Stream, published.Release, u.Boot.Slot.Other())
-	ways := u.Ways(ctx, sourceOf(ctx, published, u.Boot, tell), tell)
-	tell(describeWay(ways[0], published))
+	strategies := u.Strategies(ctx, sourceOf(ctx, published, u.Boot, log), log)
+	fmt.Fprintln(out, describe(strategies[0], published))
 	if dry {
-		for _, w := range ways[1:] {
-			if err := w.Plan(ctx); err != nil {
-				tell(fmt.Sprintf("not by %s: %v", w.Name, err))
+		for _, s := range strategies[1:] {
+			if err := s.Plan(ctx); err != nil {
+				fmt.Fprintf(out, "not by %s: %v\n", s.Name, err)
 				continue
 			}
-			tell("else " + describeWay(w, published))
+			fmt.Fprintln(out, "else "+describe(s, published))
 		}
 		return img, nil
 	}
 	defer sparing()()
-	w, err := u.BringBy(ctx, ways, tell)
+	w, err := u.BringBy(ctx, strategies, log)
 	if err != nil {
 		return img, err
 	}
-	fmt.Fprintf(out, "%.1f MB were written, %.1f MB were there already; all of it reads back as it "+
-		"should\n", float64(w.Bytes)/1e6, float64(w.Same)/1e6)
+	fmt.Fprintf(out, "%.1f MB were written, %.1f MB were there already; all of it reads back as it should\n",
+		float64(w.Bytes)/1e6, float64(w.Same)/1e6)
 	return img, nil
 }
 
@@ -152,7 +153,7 @@ func Rollback(ctx context.Context, o Options, out io.Writer, log *slog.Logger) e
 		other := u.Boot.Slot.Other()
 		c, err := updater.ReadSlot(ctx, u.Card, u.Table, other, u.Boot.Keys)
 		if err != nil {
-			return fmt.Errorf("there is nothing to go back to: %w", err)
+			return fmt.Errorf("reading slot %q, which is to be gone back to: %w", other, err)
 		}
 		if err := firmwareCanTry(u, out); err != nil {
 			return err
@@ -162,7 +163,7 @@ func Rollback(ctx context.Context, o Options, out io.Writer, log *slog.Logger) e
 	})
 }
 
-// withUpdater runs do with the card open and nobody else upgrading.
+// withUpdater runs do with the card open, while no other process upgrades.
 func withUpdater(ctx context.Context, h holder, do func(context.Context, *updater.Updater) error) error {
 	unlock, err := h.lock(ctx, upgradeLock)
 	if err != nil {

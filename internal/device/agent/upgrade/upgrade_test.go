@@ -18,6 +18,7 @@ import (
 	repositories "github.com/google/go-containerregistry/pkg/registry"
 
 	"github.com/pikelet-os/pikelet/internal/device/updater"
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 	"github.com/pikelet-os/pikelet/internal/shared/image/registry"
 	"github.com/pikelet-os/pikelet/internal/shared/node"
@@ -114,11 +115,15 @@ func TestFindImage(t *testing.T) {
 	p.move(now, "lab-canary")
 	p.move(old, "lab-canary") // with a statement
 	for _, tag := range []string{"stable"} {
-		if err := p.at.PutManifest(ctx, tag, image.Describe(old.Signature.Manifest), old.Signature.Manifest); err != nil { // whoever can move tags
+		// As whoever can move tags may.
+		if err := p.at.PutManifest(ctx, tag, image.Describe(old.Signature.Manifest), old.Signature.Manifest); err != nil {
 			t.Fatal(err)
 		}
 	}
-	boot := updater.Boot{Digest: now.Digest, Keys: []*ecdsa.PublicKey{&p.key.PublicKey}, Stream: "lab", Release: "1.5", Arch: arch, Board: "rpi4"}
+	boot := updater.Boot{
+		Digest: now.Digest, Keys: []*ecdsa.PublicKey{&p.key.PublicKey}, Stream: "lab", Release: "1.5", Arch: arch, Board: "rpi4",
+	}
+	plain := registry.Options{PlainHTTP: true}
 	stable, canary := p.ref+":stable", p.ref+":lab-canary"
 	for _, c := range []struct {
 		what, ref, follows string
@@ -137,7 +142,7 @@ func TestFindImage(t *testing.T) {
 		{"a lower release by its digest", "@" + old.Digest, stable, "no trusted key allows nodes of channel stable", ""},
 		{"that, by a follower of the channel of its statement", "@" + old.Digest, canary, "", "lab-canary"},
 	} {
-		img, channel, err := findImage(ctx, p.ref+c.ref, c.follows, registry.Options{PlainHTTP: true}, boot)
+		img, channel, err := findImage(ctx, p.ref+c.ref, c.follows, plain, boot)
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v; want %q", c.what, err, c.want)
 		}
@@ -153,11 +158,12 @@ func TestFindImage(t *testing.T) {
 			t.Errorf("%s: reading what was found: %v", c.what, err)
 		}
 	}
-	if img, _, err := findImage(ctx, p.ref+":1.5", "", registry.Options{PlainHTTP: true}, boot); !errors.Is(err, updater.ErrRuns) || img == nil {
+	if img, _, err := findImage(ctx, p.ref+":1.5", "", plain, boot); !errors.Is(err, updater.ErrRuns) || img == nil {
 		t.Errorf("what runs: %v", err)
 	}
 	boot.Keys = []*ecdsa.PublicKey{&newKey(t).PublicKey}
-	if _, _, err := findImage(ctx, p.ref+":1.6", "", registry.Options{PlainHTTP: true}, boot); err == nil || !strings.Contains(err.Error(), "none of the 1 keys") {
+	_, _, err := findImage(ctx, p.ref+":1.6", "", plain, boot)
+	if err == nil || !strings.Contains(err.Error(), "none of the 1 keys") {
 		t.Errorf("an image of another key: %v", err)
 	}
 }
@@ -190,7 +196,7 @@ func TestBringTime(t *testing.T) {
 	}
 }
 
-// TestUpgradeLock: who wants the upgrade lock while another has it is told at
+// TestUpgradeLock: who wants the upgrade lock while another process has it reads at
 // once who that is, and gets an error after a while, or the lock when it is free.
 func TestUpgradeLock(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "lock")
@@ -198,12 +204,15 @@ func TestUpgradeLock(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var told bytes.Buffer
+	var printed bytes.Buffer
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	_, err = holder{"rollback", time.Millisecond, &told, nil}.lock(ctx, name)
-	if !errors.Is(err, errUpgrading) || !strings.Contains(err.Error(), "upgrade to lab:1.4") || !strings.Contains(told.String(), "upgrade to lab:1.4") || strings.Count(told.String(), "\n") != 1 {
-		t.Errorf("%v; told %q", err, told.String())
+	_, err = holder{"rollback", time.Millisecond, &printed, nil}.lock(ctx, name)
+	if !errors.Is(err, errUpgrading) || !strings.Contains(err.Error(), "upgrade to lab:1.4") || len(hint.Of(err)) != 1 {
+		t.Errorf("%v, hints %q", err, hint.Of(err))
+	}
+	if !strings.Contains(printed.String(), "upgrade to lab:1.4") || strings.Count(printed.String(), "\n") != 1 {
+		t.Errorf("printed %q, want one line", printed.String())
 	}
 	cancel()
 	if _, err := (holder{"rollback", time.Hour, io.Discard, nil}).lock(ctx, name); !errors.Is(err, context.Canceled) {
@@ -216,6 +225,6 @@ func TestUpgradeLock(t *testing.T) {
 	}
 	defer unlock()
 	if b, err := os.ReadFile(name); err != nil || strings.Contains(string(b), "lab:1.4") || !strings.Contains(string(b), "rollback") {
-		t.Errorf("it says %q (%v)", b, err)
+		t.Errorf("the lock names %q (%v), want its new holder", b, err)
 	}
 }

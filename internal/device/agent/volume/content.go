@@ -9,10 +9,11 @@ import (
 	"strings"
 
 	"github.com/pikelet-os/pikelet/internal/shared/disk"
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 )
 
-// blankEnds is how much of each end of a disk must be zeros before it counts
-// as blank: everything that marks a disk as somebody's lies there.
+// blankEnds is how much of each end of a disk must be zeros for a blank disk,
+// bytes: partition tables and the superblocks of filesystems lie there.
 const blankEnds = 16 * disk.MiB
 
 // extHead is how much of an ext4's beginning holds its superblock, bytes.
@@ -27,7 +28,7 @@ type content struct {
 	What  string // for people
 }
 
-// identify says what lies on a disk of size bytes. Only zeros are blank.
+// identify returns what lies on a disk of size bytes. Only zeros are blank.
 func identify(r io.ReaderAt, size int64) (content, error) {
 	head := make([]byte, min(size, 1<<20))
 	if _, err := r.ReadAt(head, 0); err != nil && !errors.Is(err, io.EOF) {
@@ -92,23 +93,22 @@ func knownContent(head []byte) (content, bool) {
 	return content{}, false
 }
 
-// mayUse decides what becomes of the disk that a volume is to be on, whose
-// node is label. Only a disk that holds nothing is ever formatted, and only
-// where the config says so.
+// mayUse decides about the disk that a volume with a label is to be on: whether
+// it is formatted first, or why it may not be used. Only a disk that holds nothing
+// is ever formatted, and only where the config says so.
 func (c content) mayUse(device, label string, formatBlank bool) (format bool, err error) {
 	switch {
 	case c.Blank && formatBlank:
 		return true, nil
 	case c.Blank:
-		return false, fmt.Errorf("%s is blank; format it, with the label %s, or say format: blank and the node does", device, label)
+		return false, hint.Withf(fmt.Errorf("%s is blank", device), "format it, with the label %s, or set format: blank and the node does", label)
 	case c.Ext4 && c.Label == label:
 		return false, nil
 	case c.Ext4 && strings.TrimSpace(c.Label) != "":
-		return false, fmt.Errorf("%s holds %s: it is another node's, or another's altogether; this node's would be labelled "+
-			"%s. It is left as it is", device, c.What, label)
+		return false, fmt.Errorf("%s holds %s, and this node's volume would be labelled %s; it is left as it is", device, c.What, label)
 	}
-	return false, fmt.Errorf("%s holds %s, which is not this node's volume: that would be an ext4 labelled %s. It is "+
-		"left as it is; a disk that may be formatted is all zeros", device, c.What, label)
+	return false, hint.With(fmt.Errorf("%s holds %s, and this node's volume would be an ext4 labelled %s; it is left as it is",
+		device, c.What, label), "a disk is formatted only if it is all zeros")
 }
 
 // mayWipe refuses to wipe a disk that is not the volume of this node, whose
@@ -117,7 +117,6 @@ func (c content) mayWipe(device, label string) error {
 	if c.Blank || c.Ext4 && (c.Label == label || c.Label == makingLabel) {
 		return nil
 	}
-	return fmt.Errorf("%s holds %s, which is not this node's volume: that is an ext4 labelled %s. It is left as it is; "+
-		"wipe it yourself, with wipefs, if it is to go",
-		device, c.What, label)
+	return hint.With(fmt.Errorf("%s holds %s, and this node's volume is an ext4 labelled %s; it is left as it is", device, c.What, label),
+		"wipe it with wipefs, if it is to go")
 }

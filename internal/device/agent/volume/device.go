@@ -10,6 +10,7 @@ import (
 	"github.com/pikelet-os/pikelet/internal/device/agent/iscsi"
 	"github.com/pikelet-os/pikelet/internal/device/agent/runfiles"
 	"github.com/pikelet-os/pikelet/internal/device/diskid"
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/nodeconfig"
 )
 
@@ -42,10 +43,10 @@ func device(cfg *nodeconfig.Config) (string, error) {
 			return "", err
 		}
 		if _, err := os.Stat(dev); err != nil {
-			return "", fmt.Errorf("there is no disk %s; there are %s", dev, strings.Join(diskNames(), ", "))
+			return "", hint.Withf(fmt.Errorf("disk %s: %w", dev, err), "the disks of this node are %s", strings.Join(diskNames(), ", "))
 		}
 		if b, err := runfiles.Boot(); err == nil && strings.HasPrefix(dev, b.Disk) {
-			return "", fmt.Errorf("%s is on the disk this node was started from; say volume: {on: state}", dev)
+			return "", hint.With(fmt.Errorf("%s is on the disk that this node was started from", dev), "set volume: {on: state}")
 		}
 		return dev, nil
 	}
@@ -58,8 +59,7 @@ func device(cfg *nodeconfig.Config) (string, error) {
 			return "/dev/" + l.Device, nil
 		}
 	}
-	return "", fmt.Errorf("target %s has no LUN %d, or does not show it to this node; is the node's IQN allowed "+
-		"there?", t.Name, cfg.Volume.LUN)
+	return "", hint.With(fmt.Errorf("target %s shows this node no LUN %d", t.Name, cfg.Volume.LUN), "allow the node's IQN there")
 }
 
 func diskNames() []string {
@@ -114,7 +114,8 @@ func namedDisk(device string, find func(func(content) bool) string) (string, err
 		return c.Ext4 && (kind == "LABEL" && c.Label == value || kind == "UUID" && strings.EqualFold(c.UUID, value))
 	})
 	if dev == "" {
-		return "", fmt.Errorf("no disk holds an ext4 with %s; there are %s", device, strings.Join(diskNames(), ", "))
+		return "", hint.Withf(fmt.Errorf("no disk holds an ext4 with %s", device),
+			"the disks of this node are %s", strings.Join(diskNames(), ", "))
 	}
 	return dev, nil
 }

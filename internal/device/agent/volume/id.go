@@ -9,6 +9,7 @@ import (
 	"os"
 
 	"github.com/pikelet-os/pikelet/internal/device/agent/statefile"
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/node"
 	"github.com/pikelet-os/pikelet/internal/shared/nodeconfig"
 )
@@ -51,7 +52,7 @@ func (id identity) remember(name string) error {
 	return statefile.Write(name, append(b, '\n'))
 }
 
-// place says where the config has the volume, for people and to compare.
+// place returns where the config has the volume, for people and to compare.
 func place(cfg *nodeconfig.Config) string {
 	if t, err := cfg.VolumeTarget(); err == nil && cfg.Volume.Place() == nodeconfig.OnISCSI {
 		return fmt.Sprintf("%s, LUN %d", t.Name, cfg.Volume.LUN)
@@ -66,22 +67,22 @@ func (id identity) missing(place string, c content, device, elsewhere string) er
 	if id.UUID == "" || id.Place != place || !c.Blank {
 		return nil
 	}
-	where := "no disk here holds it"
-	if elsewhere != "" {
-		where = "it is on " + elsewhere + " now: say device: UUID=" + id.UUID
+	const replace = "to have this disk take its place, run pikeletd volume forget"
+	err := fmt.Errorf("%s is blank, and is not formatted: this node had a volume there, with the UUID %s", device, id.UUID)
+	if elsewhere == "" {
+		return hint.With(fmt.Errorf("%w; no disk here holds it", err), replace)
 	}
-	return fmt.Errorf("%s is blank, and is not formatted: this node had a volume there, with the UUID %s; %s. "+
-		"If that is gone and this is to take its place: pikeletd volume forget", device, id.UUID, where)
+	return hint.With(fmt.Errorf("%w; it is on %s now", err, elsewhere), "set device: UUID="+id.UUID+"; or, "+replace)
 }
 
-// another says that a volume is not the one the node had in its place; "" where
-// it is, or there was none.
+// another describes a volume that is not the one the node had in its place; it is
+// "" where it is that one, or there was none.
 func (id identity) another(place, uuid string) string {
 	if id.UUID == "" || id.Place != place || id.UUID == uuid {
 		return ""
 	}
-	return fmt.Sprintf("it is another filesystem than this node had there before (UUID %s, and %s before), with its "+
-		"label; from the next boot on it counts as the node's own", uuid, id.UUID)
+	return fmt.Sprintf("another filesystem with its label than this node had there before: got UUID %s, want %s; "+
+		"from the next boot on the node takes it as its own", uuid, id.UUID)
 }
 
 // Forget has the node take a blank disk in place of the volume it had.

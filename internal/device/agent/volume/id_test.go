@@ -7,11 +7,12 @@ import (
 	"testing"
 
 	"github.com/pikelet-os/pikelet/internal/device/diskid"
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 )
 
-// TestBlankDiskOfAnotherLife: where the node had a volume, a blank disk of the
+// TestBlankDiskInPlaceOfAVolume: where the node had a volume, a blank disk of the
 // same name is not formatted (DietPi/DietPi#4499).
-func TestBlankDiskOfAnotherLife(t *testing.T) {
+func TestBlankDiskInPlaceOfAVolume(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "node/volume.json")
 	had, err := readID(name)
 	if err != nil || had != (identity{}) {
@@ -30,8 +31,9 @@ func TestBlankDiskOfAnotherLife(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = had.missing("/dev/vdb", blank, "/dev/vdb", "/dev/vdc")
-	if err == nil || !strings.Contains(err.Error(), "is not formatted") || !strings.Contains(err.Error(), "it is on /dev/vdc now: say device: UUID=u-1") {
-		t.Errorf("a blank disk in its place: %v", err)
+	if err == nil || !strings.Contains(err.Error(), "is not formatted") || !strings.Contains(err.Error(), "it is on /dev/vdc now") ||
+		!strings.Contains(strings.Join(hint.Of(err), ""), "set device: UUID=u-1") {
+		t.Errorf("a blank disk in its place: %v, hints %q", err, hint.Of(err))
 	}
 	if err := had.missing("/dev/vdb", blank, "/dev/vdb", ""); err == nil || !strings.Contains(err.Error(), "no disk here holds it") {
 		t.Errorf("a volume that is gone: %v", err)
@@ -42,8 +44,8 @@ func TestBlankDiskOfAnotherLife(t *testing.T) {
 	if got := had.another("/dev/vdb", "u-1") + had.another("/dev/vdc", "u-2") + (identity{}).another("/dev/vdb", "u-1"); got != "" {
 		t.Error(got)
 	}
-	if got := had.another("/dev/vdb", "u-2"); !strings.Contains(got, "u-1 before") {
-		t.Errorf("a filesystem of another life: %q", got)
+	if got := had.another("/dev/vdb", "u-2"); !strings.Contains(got, "want u-1") {
+		t.Errorf("a filesystem of an earlier installation: %q", got)
 	}
 }
 
@@ -57,7 +59,9 @@ func TestNamedDisk(t *testing.T) {
 		}
 		return ""
 	}
-	for device, want := range map[string]string{"LABEL=attic": "/dev/sda", "UUID=0000ABCD": "/dev/sda", "/dev/nvme0n1": "/dev/nvme0n1", "LABEL=cellar": "", "UUID=attic": ""} {
+	for device, want := range map[string]string{
+		"LABEL=attic": "/dev/sda", "UUID=0000ABCD": "/dev/sda", "/dev/nvme0n1": "/dev/nvme0n1", "LABEL=cellar": "", "UUID=attic": "",
+	} {
 		if got, err := namedDisk(device, find); got != want || (err != nil) != (want == "") {
 			t.Errorf("%s: %s (%v), want %s", device, got, err, want)
 		}

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/pikelet-os/pikelet/internal/device/agent/advice"
 	"github.com/pikelet-os/pikelet/internal/device/agent/ext4"
 	"github.com/pikelet-os/pikelet/internal/device/agent/mounts"
 	"github.com/pikelet-os/pikelet/internal/device/agent/runfiles"
@@ -46,7 +47,7 @@ func Prepare(cfg *nodeconfig.Config) error {
 	st.Mounted = err == nil
 	if err != nil {
 		err = fmt.Errorf("opening the volume: %w", err)
-		st.Waiting = err.Error()
+		st.Waiting = advice.Text(err)
 	} else {
 		err = placeWaiting(WaitingFile, node.VolumeDir)
 	}

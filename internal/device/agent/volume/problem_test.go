@@ -36,7 +36,8 @@ func TestMountProblem(t *testing.T) {
 
 func TestWriteProblem(t *testing.T) {
 	for err, want := range map[error]string{
-		nil: "", unix.EOPNOTSUPP: "", unix.EROFS: "shut down", unix.EIO: "shut down", unix.ENOSPC: "no space", errors.New("x"): "no file can be made",
+		nil: "", unix.EOPNOTSUPP: "", unix.EROFS: "shut down", unix.EIO: "shut down",
+		unix.ENOSPC: "no space", errors.New("x"): "no file can be made",
 	} {
 		if got := writeProblem(err); want == "" && got != "" || !strings.Contains(got, want) {
 			t.Errorf("%v: %q, want %q", err, got, want)

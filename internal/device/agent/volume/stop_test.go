@@ -43,7 +43,8 @@ func TestSignsOfLife(t *testing.T) {
 
 func TestShutdownGraceIsBounded(t *testing.T) {
 	for given, want := range map[time.Duration]time.Duration{
-		0: defaultPodGrace, time.Second: time.Second, nodeconfig.MaxShutdownGrace: nodeconfig.MaxShutdownGrace, 24 * time.Hour: nodeconfig.MaxShutdownGrace,
+		0: defaultPodGrace, time.Second: time.Second,
+		nodeconfig.MaxShutdownGrace: nodeconfig.MaxShutdownGrace, 24 * time.Hour: nodeconfig.MaxShutdownGrace,
 	} {
 		if got := graceOf(&nodeconfig.Config{K3s: nodeconfig.K3s{ShutdownGrace: nodeconfig.Duration(given)}}); got != want {
 			t.Errorf("shutdown-grace %v: got %v, want %v", given, got, want)

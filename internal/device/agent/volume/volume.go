@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/pikelet-os/pikelet/internal/device/agent/advice"
 	"github.com/pikelet-os/pikelet/internal/device/agent/iscsi"
 	"github.com/pikelet-os/pikelet/internal/device/agent/runfiles"
 	"github.com/pikelet-os/pikelet/internal/shared/node"
@@ -33,8 +34,8 @@ func Retry(log *slog.Logger) error {
 }
 
 // How long the start of the system waits for a volume, and how often it is
-// tried. Then it goes on, and the daemon goes on trying: a NAS that is down
-// keeps nobody from logging in to see why k3s is not there.
+// tried. Then it goes on, and the daemon goes on trying: while a NAS is down, one
+// can still log in and see why k3s does not run.
 const (
 	startTime  = 30 * time.Second
 	retryEvery = 3 * time.Second
@@ -55,7 +56,8 @@ func Start(out io.Writer, log *slog.Logger) error {
 				fmt.Fprintf(out, "pikelet: iSCSI: %s\n", s)
 			}
 			if !v.Mounted {
-				fmt.Fprintf(out, "pikelet: THE VOLUME IS MISSING: %s\npikelet: k3s waits for it; trying again in the background\n", v.Waiting)
+				fmt.Fprintf(out, "pikelet: THE VOLUME IS MISSING: %s\n", v.Waiting)
+				fmt.Fprintln(out, "pikelet: k3s waits for it; trying again in the background")
 			}
 			return nil
 		}
@@ -85,9 +87,9 @@ func try(log *slog.Logger) (node.VolumeStatus, error) {
 	}
 	for _, t := range cfg.ISCSI.Targets {
 		if err := initiator.Login(t); err != nil {
-			v.Sessions = append(v.Sessions, err.Error())
+			v.Sessions = append(v.Sessions, advice.Text(err))
 			if t.Name == volumeTarget {
-				v.Waiting = err.Error()
+				v.Waiting = advice.Text(err)
 			}
 		} else if t.Name == volumeTarget {
 			v.Waiting = ""
@@ -95,20 +97,20 @@ func try(log *slog.Logger) (node.VolumeStatus, error) {
 	}
 	for _, d := range cfg.ISCSI.Discovery {
 		if err := initiator.Discover(d); err != nil {
-			v.Sessions = append(v.Sessions, err.Error())
+			v.Sessions = append(v.Sessions, advice.Text(err))
 		}
 	}
 	if err := iscsi.LinkDisks(); err != nil {
-		v.Sessions = append(v.Sessions, err.Error())
+		v.Sessions = append(v.Sessions, advice.Text(err))
 	}
 	if !v.Mounted && (v.Waiting == "" || v.On == nodeconfig.OnDisk) {
 		v.Waiting, v.Refused = "", false
 		if err := open(cfg, &v); err != nil {
-			v.Waiting = err.Error()
+			v.Waiting = advice.Text(err)
 		} else {
 			v.Mounted = true
 			if err := placeWaiting(WaitingFile, node.VolumeDir); err != nil {
-				log.Error("PROBLEM", "err", err)
+				log.Error("placing files on the volume", "err", err)
 			}
 		}
 	}

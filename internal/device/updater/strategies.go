@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 
 	"github.com/pikelet-os/pikelet/internal/shared/fat"
@@ -15,7 +16,7 @@ import (
 	"github.com/pikelet-os/pikelet/internal/shared/slots"
 )
 
-// Source is where an image comes from.
+// Source is where an image comes from, and what may save fetching all of it.
 type Source struct {
 	image.Image // all of it
 
@@ -31,8 +32,8 @@ type Source struct {
 	Scratch func(size int64) (*os.File, error)
 }
 
-// Way is a way in which a node comes by an image.
-type Way struct {
+// Strategy is one method by which a node obtains an image.
+type Strategy struct {
 	Name  string
 	Fetch int64 // bytes that are fetched, if the running slot holds what it should; NotPlanned before Plan
 	Work  int64 // bytes of files that are made by this node
@@ -41,80 +42,82 @@ type Way struct {
 	img  func(context.Context) (img image.Image, done func(), err error)
 }
 
-// NotPlanned is what a way fetches that was not planned yet: to know it costs a
-// hundredth of the image, which a node with a patch need not fetch.
+// NotPlanned is the Fetch of a strategy before Plan: planning costs a hundredth
+// of the image, which a node with a patch need not fetch.
 const NotPlanned = -1
 
-// Plan finds out what a way fetches.
-func (w *Way) Plan(ctx context.Context) (err error) {
-	if w.Fetch == NotPlanned {
-		w.Fetch, err = w.plan(ctx)
+// Plan finds out how many bytes a strategy fetches.
+func (s *Strategy) Plan(ctx context.Context) (err error) {
+	if s.Fetch == NotPlanned {
+		s.Fetch, err = s.plan(ctx)
 	}
 	return err
 }
 
-// Ways returns how a node may come by an image, the cheapest way first; the last
-// one is always there. tell is told why a way is none.
-func (u *Updater) Ways(ctx context.Context, src Source, tell func(string)) []Way {
+// Strategies returns how a node may obtain an image, the cheapest strategy first;
+// the last one, to fetch all of it, always applies. Why another one does not apply
+// is logged.
+func (u *Updater) Strategies(ctx context.Context, src Source, log *slog.Logger) []Strategy {
 	running, err := u.running()
 	if err != nil {
-		tell(fmt.Sprintf("what runs cannot be read: %v", err))
-		return []Way{{Name: patch.ByImage, Fetch: missing(src, image.Image{}, nil), img: whole(src.Image)}}
+		log.Warn("reading the slot that runs", "slot", u.Boot.Slot, "err", err)
+		return []Strategy{{Name: patch.ByImage, Fetch: missing(src, image.Image{}, nil), img: whole(src.Image)}}
 	}
 	there := sameFiles(running)
-	full := Way{Name: patch.ByImage, Fetch: missing(src, running, nil), img: whole(reuse(src.Image, running))}
+	full := Strategy{Name: patch.ByImage, Fetch: missing(src, running, nil), img: whole(reuse(src.Image, running))}
 	root, _ := src.Manifest.File(image.RootFile)
 	if there[root.Digest] != "" {
 		full.Name = patch.ByFiles
 	}
-	var list []Way
+	var list []Strategy
 	if src.Patch != nil {
-		w := Way{Name: patch.ByPatch, Fetch: src.Patch.Blob.Size, Work: src.Patch.Work}
-		w.img = func(ctx context.Context) (image.Image, func(), error) { return byPatch(ctx, src, running) }
-		list = append(list, w)
+		s := Strategy{Name: patch.ByPatch, Fetch: src.Patch.Blob.Size, Work: src.Patch.Work}
+		s.img = func(ctx context.Context) (image.Image, func(), error) { return imageByPatch(ctx, src, running) }
+		list = append(list, s)
 	}
 	if src.Part != nil && there[root.Digest] == "" {
-		files := &fileWay{src: src, running: running}
-		w := Way{Name: patch.ByFiles, Fetch: NotPlanned, plan: files.plan, img: files.image}
+		files := &byFiles{src: src, running: running}
+		s := Strategy{Name: patch.ByFiles, Fetch: NotPlanned, plan: files.plan, img: files.image}
 		if len(list) > 0 {
-			list = append(list, w)
-		} else if err := w.Plan(ctx); err != nil {
-			tell(fmt.Sprintf("files that changed cannot be fetched alone: %v", err))
+			list = append(list, s)
+		} else if err := s.Plan(ctx); err != nil {
+			log.Warn("planning which changed files to fetch", "err", err)
 		} else {
-			list = append(list, w)
+			list = append(list, s)
 		}
 	}
 	return append(list, full)
 }
 
-// BringBy brings an image onto the other slot in the first way that works. What
-// goes wrong in one way costs the next one; what is wrong with the node ends it.
-func (u *Updater) BringBy(ctx context.Context, ways []Way, tell func(string)) (Written, error) {
-	if err := u.Ready(); err != nil {
+// BringBy writes an image to the other slot by the first strategy that works. The
+// failure of a strategy is logged, and the next one is tried. A node that is not
+// well tries none: the error is ErrUnhealthy.
+func (u *Updater) BringBy(ctx context.Context, strategies []Strategy, log *slog.Logger) (Written, error) {
+	if err := u.Ready(ctx); err != nil {
 		return Written{}, err
 	}
 	var sum Written
-	for i, w := range ways {
-		n, err := u.bringBy(ctx, w)
+	for i, s := range strategies {
+		n, err := u.bringBy(ctx, s)
 		sum.Bytes, sum.Same = sum.Bytes+n.Bytes, n.Same
-		if err == nil || i == len(ways)-1 || ctx.Err() != nil {
+		if err == nil || i == len(strategies)-1 || ctx.Err() != nil {
 			return sum, err
 		}
-		tell(fmt.Sprintf("by %s it did not go: %v; trying by %s", w.Name, err, ways[i+1].Name))
+		log.Warn("strategy failed, trying the next one", "strategy", s.Name, "next", strategies[i+1].Name, "err", err)
 	}
-	return sum, errors.New("there is no way to bring it")
+	return sum, errors.New("no strategy to obtain the image")
 }
 
-func (u *Updater) bringBy(ctx context.Context, w Way) (Written, error) {
-	img, done, err := w.img(ctx)
+func (u *Updater) bringBy(ctx context.Context, s Strategy) (Written, error) {
+	img, done, err := s.img(ctx)
 	if err != nil {
 		return Written{}, err
 	}
 	defer done()
 	n, err := u.Bring(ctx, img)
 	var wrong *wrongFile
-	if errors.As(err, &wrong) && w.Name != patch.ByImage {
-		err = fmt.Errorf("%s came out as %s; the signed manifest says %s", wrong.Name, wrong.got, wrong.Digest)
+	if errors.As(err, &wrong) && s.Name != patch.ByImage {
+		err = fmt.Errorf("making %q: digest mismatch: got %s, want %s, which the signed manifest says", wrong.Name, wrong.got, wrong.Digest)
 	}
 	return n, err
 }
@@ -132,7 +135,7 @@ func (u *Updater) running() (image.Image, error) {
 		return image.Image{}, err
 	}
 	if s.Digest != u.Boot.Digest {
-		return image.Image{}, fmt.Errorf("slot %s holds %s, and %s was started", u.Boot.Slot, s.Digest, u.Boot.Digest)
+		return image.Image{}, fmt.Errorf("slot %s holds image %s, but %s was started", u.Boot.Slot, s.Digest, u.Boot.Digest)
 	}
 	return image.Image{Manifest: s.Manifest, Text: s.text, Digest: s.Digest, Source: onSlot{s.volume, u.Boot.Slot}}, nil
 }
@@ -147,14 +150,14 @@ type onSlot struct {
 func (s onSlot) OpenAt(f image.File) (image.ReaderAt, error) {
 	on, ok := s.slot.OnSlot(f.Name)
 	if !ok {
-		return nil, fmt.Errorf("slot %s has no %s: %w", s.slot, f.Name, fs.ErrNotExist)
+		return nil, fmt.Errorf("%q on slot %s: %w", f.Name, s.slot, fs.ErrNotExist)
 	}
 	r, size, err := s.volume.OpenAt(on, f.Size)
 	if err != nil {
 		return nil, err
 	}
 	if size != f.Size {
-		return nil, fmt.Errorf("%s has %d bytes on slot %s; its manifest says %d", f.Name, size, s.slot, f.Size)
+		return nil, fmt.Errorf("%q on slot %s: got %d bytes, want %d", f.Name, s.slot, size, f.Size)
 	}
 	return onCard{r}, nil
 }
@@ -182,8 +185,8 @@ func sameFiles(img image.Image) map[string]string {
 	return list
 }
 
-// missing returns the bytes of the files of an image that another has not, but
-// for some.
+// missing returns how many bytes the files of an image have that another image
+// lacks, without those named in but.
 func missing(src Source, running image.Image, but map[string]bool) (n int64) {
 	for _, f := range src.Manifest.Lacking(running.Manifest) {
 		if !but[f.Name] {
@@ -232,9 +235,9 @@ func (u unchanged) OpenAt(f image.File) (image.ReaderAt, error) {
 	return r, nil
 }
 
-// byPatch fetches the patch, checks that it is what was signed, and has files be
-// made with it.
-func byPatch(ctx context.Context, src Source, running image.Image) (image.Image, func(), error) {
+// imageByPatch fetches the patch, checks that it is the one that was signed, and
+// returns an image whose files are made with it.
+func imageByPatch(ctx context.Context, src Source, running image.Image) (image.Image, func(), error) {
 	size := src.Patch.Blob.Size
 	f, err := src.Scratch(size)
 	if err != nil {
@@ -246,7 +249,7 @@ func byPatch(ctx context.Context, src Source, running image.Image) (image.Image,
 	// One byte more than was signed is enough to know that it is another.
 	n, err := io.CopyBuffer(io.MultiWriter(f, sum), io.LimitReader(struct{ io.Reader }{r}, size+1), make([]byte, 256<<10))
 	if got := image.DigestOfSum(sum.Sum(nil)); err == nil && (n != size || got != src.Patch.Blob.Digest) {
-		err = fmt.Errorf("the patch is %s; %s was signed", got, src.Patch.Blob.Digest)
+		err = fmt.Errorf("digest mismatch: got %s, and %s was signed", got, src.Patch.Blob.Digest)
 	}
 	if err != nil {
 		f.Close()
@@ -260,27 +263,27 @@ func byPatch(ctx context.Context, src Source, running image.Image) (image.Image,
 	return image.Prefer(reuse(src.Image, running), p.Source()), func() { f.Close() }, nil
 }
 
-// fileWay has the root be made of the blocks of the running one, and those that
+// byFiles makes the root from the blocks of the running one and those that
 // changed.
-type fileWay struct {
+type byFiles struct {
 	src     Source
 	running image.Image
 	blocks  *patch.Blocks
 }
 
 // plan finds out what is fetched, once.
-func (w *fileWay) plan(ctx context.Context) (fetch int64, err error) {
-	if w.blocks == nil { // what it holds open is on the card, which stays so
-		if w.blocks, _, err = patch.PlanBlocks(ctx, w.running, w.src.Manifest, w.src.Part); err != nil {
+func (b *byFiles) plan(ctx context.Context) (fetch int64, err error) {
+	if b.blocks == nil { // what it holds open is on the card, which stays so
+		if b.blocks, _, err = patch.PlanBlocks(ctx, b.running, b.src.Manifest, b.src.Part); err != nil {
 			return NotPlanned, err
 		}
 	}
-	return w.blocks.Fetch + missing(w.src, w.running, map[string]bool{image.RootFile: true}), nil
+	return b.blocks.Fetch + missing(b.src, b.running, map[string]bool{image.RootFile: true}), nil
 }
 
-func (w *fileWay) image(ctx context.Context) (image.Image, func(), error) {
-	if _, err := w.plan(ctx); err != nil {
+func (b *byFiles) image(ctx context.Context) (image.Image, func(), error) {
+	if _, err := b.plan(ctx); err != nil {
 		return image.Image{}, nil, err
 	}
-	return image.Prefer(reuse(w.src.Image, w.running), w.blocks.Source()), func() {}, nil
+	return image.Prefer(reuse(b.src.Image, b.running), b.blocks.Source()), func() {}, nil
 }

@@ -3,10 +3,9 @@ package updater
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
-	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"slices"
 	"strings"
@@ -56,9 +55,10 @@ func (l *life) source(img image.Image) Source {
 		}
 		return io.NopCloser(bytes.NewReader(b[at : at+n])), nil
 	}}
-	if l.way == patch.ByPatch {
+	if l.strategy == patch.ByPatch {
 		p := patchOf(l.t, l.images[l.boot.Digest], l.images[img.Digest])
-		src.Patch = &image.Patch{From: l.boot.Digest, Subject: img.Digest, Blob: image.Descriptor{Digest: fmt.Sprintf("sha256:%x", sha256.Sum256(p)), Size: int64(len(p))}}
+		blob := image.Descriptor{Digest: image.DigestOf(p), Size: int64(len(p))}
+		src.Patch = &image.Patch{From: l.boot.Digest, Subject: img.Digest, Blob: blob}
 		src.OpenPatch = func(context.Context) io.ReadCloser {
 			if l.unreachable {
 				return io.NopCloser(iotestErr{errors.New("the registry is gone")})
@@ -74,22 +74,22 @@ type iotestErr struct{ err error }
 // Read implements io.Reader.
 func (e iotestErr) Read([]byte) (int, error) { return 0, e.err }
 
-// bring brings an image in the life's way.
+// bring brings an image by the life's strategy.
 func (l *life) bring(u *Updater, img image.Image) (Written, error) {
-	if l.way == "" {
+	if l.strategy == "" {
 		return u.Bring(context.Background(), img)
 	}
-	ways := u.Ways(context.Background(), l.source(img), u.Node.Tell)
-	l.taken = nil
-	for i, w := range ways {
-		bring := w.img
-		ways[i].img = func(ctx context.Context) (image.Image, func(), error) {
-			l.taken = append(l.taken, w.Name)
+	strategies := u.Strategies(context.Background(), l.source(img), u.Log)
+	l.tried = nil
+	for i, s := range strategies {
+		bring := s.img
+		strategies[i].img = func(ctx context.Context) (image.Image, func(), error) {
+			l.tried = append(l.tried, s.Name)
 			img, done, err := bring(ctx)
 			from := img.Source
 			img.Source = hooked{from, func(ctx context.Context, f image.File, at, n int64) (io.ReadCloser, error) {
 				if err == nil && l.kill != nil { // the whole image steps by itself
-					if w.Name != patch.ByImage {
+					if s.Name != patch.ByImage {
 						l.opened++
 						l.step("open")
 					}
@@ -99,40 +99,46 @@ func (l *life) bring(u *Updater, img image.Image) (Written, error) {
 			return img, done, err
 		}
 	}
-	if l.way == patch.ByFiles {
-		ways = slices.DeleteFunc(ways, func(w Way) bool { return w.Name == patch.ByPatch })
+	if l.strategy == patch.ByFiles {
+		strategies = slices.DeleteFunc(strategies, func(s Strategy) bool { return s.Name == patch.ByPatch })
 	}
-	return u.BringBy(context.Background(), ways, u.Node.Tell)
+	return u.BringBy(context.Background(), strategies, u.Log)
 }
 
-// TestWays brings an image in each way, up to its commit: the same bytes, and
-// what is fetched is less and less.
-func TestWays(t *testing.T) {
+// testLog returns a logger whose lines go to b.
+func testLog(b *strings.Builder) *slog.Logger {
+	return slog.New(slog.NewTextHandler(b, nil))
+}
+
+// TestStrategies brings an image by each strategy, up to its commit: the same
+// bytes, and what is fetched is less and less.
+func TestStrategies(t *testing.T) {
 	var slot [3][]byte
 	var fetched []int64
-	for i, way := range []string{"", patch.ByFiles, patch.ByPatch} {
+	for i, name := range []string{"", patch.ByFiles, patch.ByPatch} {
 		l := newLife(t, newImage(t, "1.0"))
 		l.start("", PowerOn)
 		next := l.add(newImage(t, "1.1"), true)
-		l.way = way
-		if way != "" {
-			ways := l.updater().Ways(context.Background(), l.source(next), func(text string) { t.Error(text) })
-			if ways[0].Name != way {
-				t.Fatalf("%s: the first way is by %s", way, ways[0].Name)
+		l.strategy = name
+		if name != "" {
+			var logged strings.Builder
+			strategies := l.updater().Strategies(context.Background(), l.source(next), testLog(&logged))
+			if strategies[0].Name != name || logged.Len() > 0 {
+				t.Fatalf("the first strategy is %q, want %q; logged %q", strategies[0].Name, name, logged.String())
 			}
-			fetched = append(fetched, ways[0].Fetch)
-			if way == patch.ByPatch && ways[1].Fetch != NotPlanned {
-				t.Error("what the second way fetches was asked for")
+			fetched = append(fetched, strategies[0].Fetch)
+			if name == patch.ByPatch && strategies[1].Fetch != NotPlanned {
+				t.Error("the second strategy was planned")
 			}
 		} else {
 			fetched = append(fetched, missing(Source{Image: next}, image.Image{}, nil))
 		}
 		if err := l.through(next); err != nil {
-			t.Fatalf("%s: %v", way, err)
+			t.Fatalf("%s: %v", name, err)
 		}
 		l.is(slots.B, "1.1", slots.Finished)
-		if way != "" && !slices.Equal(l.taken, []string{way}) {
-			t.Errorf("%s: by %v", way, l.taken)
+		if name != "" && !slices.Equal(l.tried, []string{name}) {
+			t.Errorf("tried %q, want %q", l.tried, name)
 		}
 		p := l.table().Partitions[slots.B.Partition()-1]
 		slot[i] = make([]byte, p.Size)
@@ -149,9 +155,9 @@ func TestWays(t *testing.T) {
 	t.Logf("whole, by files and by patch %d bytes are fetched", fetched)
 }
 
-// TestNextWay damages one thing after the other: what is found costs a longer
-// download, and nothing else.
-func TestNextWay(t *testing.T) {
+// TestFailedStrategiesFallBack damages one thing after the other: what is found
+// costs a longer download, and nothing else.
+func TestFailedStrategiesFallBack(t *testing.T) {
 	for name, c := range map[string]struct {
 		harm func(l *life, src *Source)
 		want []string
@@ -161,48 +167,69 @@ func TestNextWay(t *testing.T) {
 		"no range":                {func(_ *life, s *Source) { s.Patch, s.Part = nil, nil }, []string{patch.ByImage}},
 		"no room":                 {func(l *life, _ *Source) { l.full = true }, []string{patch.ByPatch, patch.ByFiles}},
 		"the patch is cut":        {cutPatch(func(b []byte) []byte { return b[:len(b)-5] }), []string{patch.ByPatch, patch.ByFiles}},
-		"the patch was changed":   {cutPatch(func(b []byte) []byte { b = bytes.Clone(b); b[len(b)/2] ^= 1; return b }), []string{patch.ByPatch, patch.ByFiles}},
-		"a signed patch is none":  {signedPatch(func(b []byte) []byte { return b[:len(b)/2] }), []string{patch.ByPatch, patch.ByFiles}},
-		"a signed patch is wrong": {signedPatch(func(b []byte) []byte { b = bytes.Clone(b); b[len(b)-3] ^= 0x40; return b }), []string{patch.ByPatch, patch.ByFiles}},
+		"the patch was changed":   {cutPatch(flip(-2, 1)), []string{patch.ByPatch, patch.ByFiles}},
+		"a signed patch is cut":   {signedPatch(func(b []byte) []byte { return b[:len(b)/2] }), []string{patch.ByPatch, patch.ByFiles}},
+		"a signed patch is wrong": {signedPatch(flip(3, 0x40)), []string{patch.ByPatch, patch.ByFiles}},
 		"a block of the old root": {rot(image.RootFile, 50_000), []string{patch.ByPatch, patch.ByFiles}},
 		"the old root's tables":   {rot(image.RootFile, -3*4096), []string{patch.ByPatch, patch.ByFiles, patch.ByImage}},
 		"the old kernel":          {rot("vmlinuz", 5000), []string{patch.ByPatch, patch.ByFiles}},
 		"the old firmware":        {rot("start.elf", 5000), []string{patch.ByPatch}},
-		"a generation nobody has": {func(l *life, s *Source) { m := *s.Manifest; m.Root.Generation++; s.Manifest = &m }, []string{patch.ByPatch, patch.ByFiles}},
+		"an unknown generation": {func(_ *life, s *Source) {
+			m := *s.Manifest
+			m.Root.Generation++
+			s.Manifest = &m
+		}, []string{patch.ByPatch, patch.ByFiles}},
 		"files that are published": {func(_ *life, s *Source) {
 			s.Patch = nil
 			s.Part = func(context.Context, int64, int64) (io.ReadCloser, error) { return nil, errors.New("no range") }
 		}, []string{patch.ByImage}},
-		"blocks that are not right": {func(_ *life, s *Source) { s.Patch = nil; s.Part = wrongLater(s.Part) }, []string{patch.ByFiles, patch.ByImage}},
+		"blocks that are not right": {func(_ *life, s *Source) {
+			s.Patch, s.Part = nil, wrongLater(s.Part)
+		}, []string{patch.ByFiles, patch.ByImage}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := newLife(t, newImage(t, "1.0"))
 			l.start("", PowerOn)
 			next := l.add(newImage(t, "1.1"), true)
-			l.way = patch.ByPatch
+			l.strategy = patch.ByPatch
 			u := l.updater()
 			src := l.source(next)
 			c.harm(l, &src)
-			var told []string
-			ways := u.Ways(context.Background(), src, func(text string) { told = append(told, text) })
-			var taken []string
-			for i, w := range ways {
-				bring := w.img
-				ways[i].img = func(ctx context.Context) (image.Image, func(), error) {
-					taken = append(taken, w.Name)
+			var logged strings.Builder
+			log := testLog(&logged)
+			strategies := u.Strategies(context.Background(), src, log)
+			var tried []string
+			for i, s := range strategies {
+				bring := s.img
+				strategies[i].img = func(ctx context.Context) (image.Image, func(), error) {
+					tried = append(tried, s.Name)
 					return bring(ctx)
 				}
 			}
-			_, err := u.BringBy(context.Background(), ways, func(text string) { told = append(told, text) })
+			_, err := u.BringBy(context.Background(), strategies, log)
 			l.full = false
-			if err != nil || !slices.Equal(taken, c.want) {
-				t.Fatalf("by %v, want %v: %v\n%s", taken, c.want, err, strings.Join(told, "\n"))
+			if err != nil || !slices.Equal(tried, c.want) {
+				t.Fatalf("tried %q, want %q: %v\n%s", tried, c.want, err, logged.String())
 			}
 			if err := u.Arm(context.Background(), Order{Digest: next.Digest}); err != nil {
 				t.Error(err)
 			}
-			t.Log(strings.Join(told, "\n"))
+			t.Log(logged.String())
 		})
+	}
+}
+
+// flip returns a copy of a text in which bits of a byte are inverted: of the one
+// so far from the end, or of the one in the middle for -2.
+func flip(fromEnd int, bits byte) func([]byte) []byte {
+	return func(b []byte) []byte {
+		b = bytes.Clone(b)
+		i := len(b) - fromEnd
+		if fromEnd == -2 {
+			i = len(b) / 2
+		}
+		b[i] ^= bits
+		return b
 	}
 }
 
@@ -259,7 +286,7 @@ func rot(name string, at int64) func(*life, *Source) {
 	}
 }
 
-// wrongLater is a place that is right when a way is planned, and not later.
+// wrongLater returns a Part that is right while a strategy is planned, and not later.
 func wrongLater(part patch.Part) patch.Part {
 	n := 0
 	return func(ctx context.Context, at, size int64) (io.ReadCloser, error) {
@@ -282,7 +309,7 @@ func TestPatchWithoutEnd(t *testing.T) {
 	l := newLife(t, newImage(t, "1.0"))
 	l.start("", PowerOn)
 	next := l.add(newImage(t, "1.1"), true)
-	l.way = patch.ByPatch
+	l.strategy = patch.ByPatch
 	src := l.source(next)
 	first := src.OpenPatch
 	var read counting
@@ -290,7 +317,7 @@ func TestPatchWithoutEnd(t *testing.T) {
 		read.Reader = io.MultiReader(first(ctx), bytes.NewReader(make([]byte, 10<<20)))
 		return io.NopCloser(&read)
 	}
-	if _, _, err := byPatch(context.Background(), src, image.Image{}); err == nil || read.n != src.Patch.Blob.Size+1 {
+	if _, _, err := imageByPatch(context.Background(), src, image.Image{}); err == nil || read.n != src.Patch.Blob.Size+1 {
 		t.Errorf("%d bytes were read of a patch of %d: %v", read.n, src.Patch.Blob.Size, err)
 	}
 }
@@ -301,10 +328,10 @@ func TestPatchDigest(t *testing.T) {
 	l := newLife(t, newImage(t, "1.0"))
 	l.start("", PowerOn)
 	next := l.add(newImage(t, "1.1"), true)
-	l.way = patch.ByPatch
+	l.strategy = patch.ByPatch
 	src := l.source(next)
-	cutPatch(func(b []byte) []byte { b = bytes.Clone(b); b[len(b)-1] ^= 1; return b })(l, &src)
-	if _, _, err := byPatch(context.Background(), src, image.Image{}); err == nil || !strings.Contains(err.Error(), "was signed") {
+	cutPatch(flip(1, 1))(l, &src)
+	if _, _, err := imageByPatch(context.Background(), src, image.Image{}); err == nil || !strings.Contains(err.Error(), "was signed") {
 		t.Errorf("a patch with another digest: %v", err)
 	}
 }
@@ -328,13 +355,13 @@ func TestRunningSlotChanged(t *testing.T) {
 	l := newLife(t, newImage(t, "1.0"))
 	l.start("", PowerOn)
 	next := l.add(newImage(t, "1.1"), true)
-	l.way = patch.ByPatch
+	l.strategy = patch.ByPatch
 	src := l.source(next)
 	u := l.updater()
 	u.Boot.Digest = image.DigestOf([]byte("another"))
-	var told []string
-	ways := u.Ways(context.Background(), src, func(s string) { told = append(told, s) })
-	if len(ways) != 1 || ways[0].Name != patch.ByImage || len(told) != 1 || !strings.Contains(told[0], "was started") {
-		t.Errorf("%d ways, told %q", len(ways), told)
+	var logged strings.Builder
+	list := u.Strategies(context.Background(), src, testLog(&logged))
+	if len(list) != 1 || list[0].Name != patch.ByImage || !strings.Contains(logged.String(), "was started") {
+		t.Errorf("got %d strategies, logged %q", len(list), logged.String())
 	}
 }
