@@ -117,10 +117,10 @@ func read(t *testing.T, d io.ReaderAt, at, n int64) []byte {
 	return b
 }
 
-// TestCutAnywhere cuts the power at every write in turn, many of them at
+// TestInterruptedWrites cuts the power at every write in turn, many of them at
 // random: until the last one the card starts nothing and says that it is not
 // finished; the next attempt makes it whole.
-func TestCutAnywhere(t *testing.T) {
+func TestInterruptedWrites(t *testing.T) {
 	old, now := sample(t, "1.0", ""), sample(t, "1.1", "hostname: attic\n")
 	d := newDisk(t, old.Size())
 	mustWrite(t, old, d)

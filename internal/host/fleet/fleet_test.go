@@ -124,8 +124,8 @@ func TestServersFirst(t *testing.T) {
 	}
 }
 
-// TestParallel: agents go at once, as many as were asked for; servers never.
-func TestParallel(t *testing.T) {
+// TestAgentsInParallel: agents go at once, as many as were asked for; servers never.
+func TestAgentsInParallel(t *testing.T) {
 	r := newRack()
 	if _, err := r.upgrade(3); err != nil {
 		t.Fatal(err)
@@ -135,8 +135,8 @@ func TestParallel(t *testing.T) {
 	}
 }
 
-// TestStops: what was left, refused or never came back ends it there.
-func TestStops(t *testing.T) {
+// TestUpgradeStopsAtFailure: what was left, refused or never came back ends it there.
+func TestUpgradeStopsAtFailure(t *testing.T) {
 	for name, c := range map[string]struct {
 		spoil func(*rack)
 		went  string
@@ -178,9 +178,9 @@ func TestStops(t *testing.T) {
 	}
 }
 
-// TestNothingBegins where one of the hosts is not who it should be, is busy, or
+// TestUpgradeRefusesBusyHosts where one of the hosts is not who it should be, is busy, or
 // is named twice.
-func TestNothingBegins(t *testing.T) {
+func TestUpgradeRefusesBusyHosts(t *testing.T) {
 	r := newRack()
 	r.nodes["agent2"].kind = slots.Trial
 	r.nodes["agent3"].update = &slots.Update{Step: slots.Armed}

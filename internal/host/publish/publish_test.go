@@ -39,7 +39,8 @@ func trusting(t *testing.T, key *ecdsa.PrivateKey) *registry.Published {
 	if err != nil {
 		t.Fatal(err)
 	}
-	initramfs, err := initrd.Pack([]initrd.File{{Name: strings.TrimPrefix(cmdline.InfoFile, "/"), Mode: 0o644, Data: info}}, time.Unix(0, 0), false)
+	file := initrd.File{Name: strings.TrimPrefix(cmdline.InfoFile, "/"), Mode: 0o644, Data: info}
+	initramfs, err := initrd.Pack([]initrd.File{file}, time.Unix(0, 0), false)
 	if err != nil {
 		t.Fatal(err)
 	}

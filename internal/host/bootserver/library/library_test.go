@@ -32,10 +32,10 @@ func statementKey(t *testing.T) *ecdsa.PrivateKey {
 	return key
 }
 
-// TestWhatAReferenceMayNameNext: a higher release and the same one; a lower one
+// TestReferenceUpdates: a higher release and the same one; a lower one
 // only where a key that is trusted signed that this very channel may go back
 // from there; never another stream.
-func TestWhatAReferenceMayNameNext(t *testing.T) {
+func TestReferenceUpdates(t *testing.T) {
 	key, other := statementKey(t), statementKey(t)
 	const stable = "registry.example:5000/homelab:stable"
 	digest := image.DigestOf([]byte("next"))

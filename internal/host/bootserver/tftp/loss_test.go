@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// TestMany: a hundred at once, each with a packet in fifty lost each way.
-func TestMany(t *testing.T) {
+// TestManyLossyTransfers: a hundred at once, each with a packet in fifty lost each way.
+func TestManyLossyTransfers(t *testing.T) {
 	want := noise(100_000)
 	at, done := serving(t, map[string][]byte{"f": want}, 0)
 	var all sync.WaitGroup
