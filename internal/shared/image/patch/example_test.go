@@ -26,8 +26,7 @@ func Example() {
 	old, new := imageOf("1.3", "board.dtb", was), imageOf("1.4", "board.dtb", is)
 
 	var b bytes.Buffer
-	everywhere := func(string) bool { return true } // each node has all of the old files
-	if _, err := patch.Make(ctx, &b, old, new, patch.Options{In: everywhere}); err != nil {
+	if _, err := patch.Make(ctx, &b, old, new, patch.Options{}); err != nil {
 		fmt.Println(err)
 		return
 	}
