@@ -39,6 +39,7 @@ func TestConfigTxtGolden(t *testing.T) {
 		if err := os.WriteFile("testdata/config.txt", got, 0o644); err != nil {
 			t.Fatal(err)
 		}
+		t.Fatal("written; run again without -update")
 	}
 	want, err := os.ReadFile("testdata/config.txt")
 	if err != nil || !bytes.Equal(got, want) {

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/pikelet-os/pikelet/builder/cache"
 	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/image/registry"
@@ -336,8 +338,11 @@ func TestNetrc(t *testing.T) {
 		"bert\n\tpassword \"with blank\"\n" +
 		"macdef init\ncd /\nmachine not.example\n\nmachine c.example account x login carl password pw#1\ndefault login guest password none\n"))
 	want := Logins{"a.example": {"anna", "s3cret"}, "b.example": {"bert", "with blank"}, "c.example": {"carl", "pw#1"}, "": {"guest", "none"}}
-	if err != nil || fmt.Sprint(got) != fmt.Sprint(want) {
-		t.Errorf("got %v, %v; want %v", got, err, want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("logins (-want +got):\n%s", diff)
 	}
 	for text, want := range map[string]string{
 		"machine":                      "line 1: machine",

@@ -4,10 +4,11 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
-	"reflect"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/pikelet-os/pikelet/internal/shared/hint"
 )
@@ -40,8 +41,11 @@ func TestGolden(t *testing.T) {
 		t.Errorf("got\n%swant\n%s(%v)", b, want, err)
 	}
 	f, err := Decode(b)
-	if err != nil || !reflect.DeepEqual(f, sample()) {
-		t.Errorf("read back %+v, %v", f, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(sample(), f); diff != "" {
+		t.Errorf("read back (-want +got):\n%s", diff)
 	}
 }
 
@@ -89,7 +93,7 @@ func TestOlder(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if f, err := Decode(b); err != nil || !reflect.DeepEqual(f, old) {
+	if f, err := Decode(b); err != nil || !cmp.Equal(f, old) {
 		t.Errorf("read back %+v, %v", f, err)
 	}
 	if got := strings.Join(Changes(old, with(map[string]int64{"a": 1795219260, "b": 5, "c": 1})),
@@ -143,7 +147,7 @@ func TestSaveIsAtomic(t *testing.T) {
 	if err := sample().Save(spec); err != nil {
 		t.Fatal(err)
 	}
-	if f, err := Load(spec); err != nil || !reflect.DeepEqual(f, sample()) {
+	if f, err := Load(spec); err != nil || !cmp.Equal(f, sample()) {
 		t.Errorf("%+v, %v", f, err)
 	}
 	left, _ := filepath.Glob(filepath.Dir(spec) + "/.*")

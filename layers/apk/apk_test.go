@@ -8,9 +8,10 @@ import (
 	"errors"
 	"io"
 	"os/exec"
-	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 func newKey(t testing.TB, name string) (*Key, Keyring) {
@@ -66,8 +67,8 @@ func TestPackageRoundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !reflect.DeepEqual(a.Info, want) {
-		t.Errorf("written %+v\nread    %+v", want, a.Info)
+	if diff := cmp.Diff(want, a.Info); diff != "" {
+		t.Errorf("package read back (-want +got):\n%s", diff)
 	}
 	var names []string
 	err = a.Unpack(func(h *tar.Header, r io.Reader) error {
@@ -115,7 +116,7 @@ func TestEveryTamperedPartIsCaught(t *testing.T) {
 		}
 		// What is left are bytes of the signature member that say nothing:
 		// its gzip header and tar padding. Contents must be as signed.
-		if err == nil && !reflect.DeepEqual(a.Info, want) {
+		if err == nil && !cmp.Equal(a.Info, want) {
 			t.Fatalf("byte %d flipped: another package is accepted", i)
 		}
 	}
@@ -180,7 +181,7 @@ func TestIndexRoundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if x.Description != "about" || len(x.Packages) != 2 || !reflect.DeepEqual(x.Packages[0], &q) || !reflect.DeepEqual(x.Packages[1], p) {
+	if x.Description != "about" || len(x.Packages) != 2 || !cmp.Equal(x.Packages[0], &q) || !cmp.Equal(x.Packages[1], p) {
 		t.Errorf("read back %+v", x)
 	}
 	_, impostor := newKey(t, "test.rsa.pub")
