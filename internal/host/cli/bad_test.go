@@ -197,7 +197,7 @@ var badInputs = []struct {
 		s.spec("keys: [release.pub]\n")
 	}, "the key that signs is none of the spec's keys (release.pub)"},
 	{"an invalid public key", func(s *shelf) { write(s.t, s.dir+"/release.pub", "x", 0o644); s.spec("keys: [release.pub]\n") },
-		"keys: release.pub: want a PEM block PUBLIC KEY"},
+		"keys: release.pub: reading a public key: want a PEM block PUBLIC KEY"},
 	{"an empty lock", func(s *shelf) { write(s.t, s.dir+"/image.yaml.lock", "", 0o644) },
 		"image.yaml.lock: reading the lock: the file is empty"},
 	{"an invalid lock", func(s *shelf) { write(s.t, s.dir+"/image.yaml.lock", "packages: 7\n", 0o644) },

@@ -138,7 +138,8 @@ func TestBuildsSideBySide(t *testing.T) {
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil { // as a build does
 		t.Fatal(err)
 	}
-	fails(t, dir, []string{"build", "-o", "out0", "image.yaml"}, "another build is writing to out")
+	fails(t, dir, []string{"build", "-o", "out0", "image.yaml"},
+		"another build is writing to output directory \"out0\"", "hint: choose another output directory")
 }
 
 // TestUnreadable builds as a user who may not read a layer, write the output, or

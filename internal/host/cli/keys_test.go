@@ -112,8 +112,8 @@ func TestBuildOutput(t *testing.T) {
 	cmd.Dir, cmd.Env = dir, []string{"BE_PIKELET=1", "HOME=" + dir, "XDG_CACHE_HOME=" + dir + "/cache", "TERM=vt100", "PATH=" +
 		os.Getenv("PATH")}
 	out, err := cmd.CombinedOutput()
-	for _, want := range []string{"unpacking packages ", "writing the root ", "writing the disk image ", "=====", " MiB / ", "resolved packages",
-		"(OCI manifest sha256:"} {
+	for _, want := range []string{"unpacking packages ", "writing the root ", "writing the disk image ", "=====", " MiB / ",
+		"resolved packages", "(OCI manifest sha256:"} {
 		if err != nil || !strings.Contains(string(out), want) {
 			t.Errorf("on a terminal: no %q (%v) in\n%s", want, err, out)
 		}

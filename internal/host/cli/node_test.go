@@ -70,7 +70,7 @@ func TestNodeInit(t *testing.T) {
 	dir := t.TempDir()
 	exits(t, dir, 0, "node", "init")
 	contains(t, exits(t, dir, 2, "node", "check", "nodes.yaml"),
-		"nodes.yaml:19: users[0].keys[0]: this is the placeholder of pikelet node init")
+		"nodes.yaml:19: users[0].keys[0]: the placeholder of a new inventory")
 	starting, err := os.ReadFile(dir + "/nodes.yaml")
 	if err != nil {
 		t.Fatal(err)
