@@ -56,7 +56,7 @@ func Decompress(ctx context.Context, name, dir string) (*os.File, error) {
 		return nil, err
 	}
 	defer in.Close()
-	dec, err := zstd.NewReader(contextReader{ctx, in})
+	dec, err := zstd.NewReader(until(ctx, in))
 	if err != nil {
 		return nil, err
 	}
@@ -72,19 +72,20 @@ func Decompress(ctx context.Context, name, dir string) (*os.File, error) {
 	return out, nil
 }
 
-// contextReader fails once its context has ended. It is used for the length of
-// one call, to which the context belongs.
-type contextReader struct {
-	ctx context.Context
-	r   io.Reader
-}
+// readerFunc is a function as an io.Reader.
+type readerFunc func([]byte) (int, error)
 
 // Read implements io.Reader.
-func (c contextReader) Read(b []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return c.r.Read(b)
+func (f readerFunc) Read(b []byte) (int, error) { return f(b) }
+
+// until returns a reader of r that fails once ctx has ended.
+func until(ctx context.Context, r io.Reader) io.Reader {
+	return readerFunc(func(b []byte) (int, error) {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		return r.Read(b)
+	})
 }
 
 // OpenCompressed opens a disk image that is compressed with zstd. The
