@@ -40,7 +40,7 @@ func TestImager(t *testing.T) {
 		jsonNumber(old.DownloadSize)+` ]`)
 	fails(t, dir, []string{"publish", "--image", "one", "--imager", "www"}, "[imager imager-url]")
 	fails(t, dir, []string{"publish", "--image", "one", "--imager", "x", "--imager-url", "my directory"},
-		"no address that Raspberry Pi Imager can fetch from")
+		"Raspberry Pi Imager cannot fetch from")
 }
 
 func jsonNumber(n int64) string { b, _ := json.Marshal(n); return string(b) }

@@ -197,7 +197,7 @@ func TestLockIsKeptTo(t *testing.T) {
 		"a lock that is cut": {"head -c 300 image.yaml.lock > l && mv l image.yaml.lock", []string{"image.yaml.lock: reading the lock",
 			"hint: write a new lock"}},
 		"another lock format": {"sed -i 's/^format: 1/format: 9/' image.yaml.lock", []string{"unsupported format 9, want 1"}},
-		"a package changed": {"sed -i '0,/identity: Q1/s/identity: Q1./identity: Q1_/' image.yaml.lock", []string{"its identity is Q1",
+		"a package changed": {"sed -i '0,/identity: Q1/s/identity: Q1./identity: Q1_/' image.yaml.lock", []string{"identity mismatch: got Q1",
 			"another build of the same version"}},
 		"a package that's gone": {"sed -i '0,/version: .*/s/version: .*/version: 0.1-r0/' image.yaml.lock", []string{"is not there any more",
 			"hint: mirrors drop superseded packages: pikelet lock image.yaml chooses anew, and pikelet vendor image.yaml DIR keeps copies"}},

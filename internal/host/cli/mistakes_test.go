@@ -39,7 +39,7 @@ func TestMistakesSayWhatToDo(t *testing.T) {
 		{[]string{"build", "service.yaml"}, 1, []string{"the image has no service \"ghostd\"; it has ", "networking"}},
 		{[]string{"build", "--sign-key", "notpem", "image.yaml"}, 1, []string{"no PEM block found"}},
 		{[]string{"vm", "run", "none.img"}, 1, []string{"none.img: no such file", "pikelet build"}},
-		{[]string{"vm", "run", "--machine", "pi9", "image.yaml"}, 1, []string{"no machine \"pi9\""}},
+		{[]string{"vm", "run", "--machine", "pi9", "image.yaml"}, 1, []string{"unknown machine \"pi9\""}},
 		{[]string{"vm", "run", "image.yaml"}, 1, []string{"the firmware found nothing to boot"}},
 	} {
 		out, code := pikelet(t, dir, nil, c.args...)

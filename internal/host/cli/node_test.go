@@ -219,7 +219,7 @@ func TestOverlayK3s(t *testing.T) {
 	build("overlays: [{name: k3s, with: {release: k3s-arm64, sha256: '"+wrong+"'}}]\n", 1, "sha256 mismatch: got ")
 	const right = "ee7c57888717376fbea01debc7344c633ce68bb294e168a61b021689913fad8b"
 	build("overlays: [{name: k3s, with: {release: k3s-arm64, sha256: '"+right+"'}}]\n", 1,
-		"no archive found in it, as there is in a release of k3s")
+		"no archive found; want a release of k3s")
 	build("overlays: [{name: k3s, with: {release: k3s-arm64}}]\n", 1, "has no sha256 of 64 hexadecimal digits, which pins what is fetched")
 	build("overlays: [wifi]\n", 0, "out/disk.img")
 	// Alpine's package, here from a repository made for it.
