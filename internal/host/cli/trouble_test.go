@@ -221,9 +221,9 @@ func refuseChangedContent(t *testing.T, dir string, p *proxy, repo string, flags
 	refuse("another blob", change("/blobs/sha256:"+root, func(b []byte) []byte { return bytes.Repeat([]byte("x"), len(b)) }),
 		"digest mismatch: got ")
 	refuse("a page of HTML", change("/manifests/1.0", func([]byte) []byte { return []byte("<html>") }), "reading an OCI manifest")
-	refuse("another manifest", change("/manifests/sha256:", func(b []byte) []byte { return append(b, ' ') }), "was asked for")
+	refuse("another manifest", change("/manifests/sha256:", func(b []byte) []byte { return append(b, ' ') }), "digest mismatch")
 	refuse("a manifest without end", change("/manifests/1.0", func(b []byte) []byte { return append(b, make([]byte, 8<<20)...) }),
-		"larger than 4194304")
+		"more than 4194304 bytes")
 	refuse("always unwell", func(r *http.Response) { r.StatusCode = 500 }, "500")
 	p.spoil = nil
 }
