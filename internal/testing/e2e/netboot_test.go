@@ -201,7 +201,7 @@ func unlistedPiIsAdopted(t *testing.T, l *lan, s *server, build string) {
 	if err := <-booted; err != nil {
 		t.Error(err)
 	}
-	s.expect("msg=\"adopted a machine\" serial=000000ff")
+	s.expect("adopted a machine serial=000000ff")
 	b, err := os.ReadFile(filepath.Join(s.state, "adopted/000000ff.yaml"))
 	if err != nil || !strings.Contains(string(b), rom.MAC.String()) {
 		t.Errorf("adopted is (%v) %s", err, b)

@@ -205,7 +205,7 @@ func TestVolumeOnISCSI(t *testing.T) {
 	other := cardOf(t, image)
 	configure(t, other, n.config("cellar", ", format: blank"))
 	p = boot(t, other)
-	p.expect(`holds an ext filesystem labelled "attic": it is another node's`)
+	p.expect(`holds an ext filesystem labelled "attic", and this node's volume would be labelled cellar`)
 	if !full.Tests {
 		return
 	}
