@@ -83,11 +83,7 @@ func (c rootCopy) OpenAt(f image.File) (image.ReaderAt, error) {
 
 // Open implements image.Source.
 func (c rootCopy) Open(_ context.Context, f image.File, at, n int64) (io.ReadCloser, error) {
-	r, err := c.OpenAt(f)
-	if err != nil {
-		return nil, err
-	}
-	return image.Section(r, at, n), nil
+	return image.OpenSection(c, f, at, n)
 }
 
 // source holds the files of a slot.

@@ -129,11 +129,7 @@ func (p placed) OpenAt(f image.File) (image.ReaderAt, error) {
 
 // Open implements image.Source.
 func (p placed) Open(_ context.Context, f image.File, at, n int64) (io.ReadCloser, error) {
-	r, err := p.OpenAt(f)
-	if err != nil {
-		return nil, err
-	}
-	return image.Section(r, at, n), nil
+	return image.OpenSection(p, f, at, n)
 }
 
 // earlier returns the digests of the files of the image that a slot holds. Of

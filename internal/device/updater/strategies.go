@@ -164,11 +164,7 @@ func (s onSlot) OpenAt(f image.File) (image.ReaderAt, error) {
 
 // Open implements image.Source.
 func (s onSlot) Open(_ context.Context, f image.File, at, n int64) (io.ReadCloser, error) {
-	r, err := s.OpenAt(f)
-	if err != nil {
-		return nil, err
-	}
-	return image.Section(r, at, n), nil
+	return image.OpenSection(s, f, at, n)
 }
 
 type onCard struct{ io.ReaderAt }
@@ -211,11 +207,7 @@ type unchanged struct {
 
 // Open implements image.Source. Whatever cannot be read is not there.
 func (u unchanged) Open(_ context.Context, f image.File, at, n int64) (io.ReadCloser, error) {
-	r, err := u.OpenAt(f)
-	if err != nil {
-		return nil, err
-	}
-	return image.Section(r, at, n), nil
+	return image.OpenSection(u, f, at, n)
 }
 
 // OpenAt implements image.Source.

@@ -76,7 +76,7 @@ func Publish(ctx context.Context, img *registry.Published, to *registry.Remote, 
 		err := fmt.Errorf("publishing release %s to %s: %w: got %s, want %s", img.Release, to, ErrReleaseExists, there.Digest, img.Digest)
 		return nil, hint.With(err, "give what you built another release")
 	}
-	progress, end := o.Meter("publishing", Size(img.Manifest))
+	progress, end := o.Meter("publishing", img.Size())
 	err = registry.Copy(ctx, img, to, []string{img.Release}, o.Key, progress)
 	end()
 	if err != nil {
@@ -129,15 +129,6 @@ func trustedBy(ctx context.Context, img *registry.Published) ([]*ecdsa.PublicKey
 
 func contains(keys []*ecdsa.PublicKey, key *ecdsa.PrivateKey) bool {
 	return slices.ContainsFunc(keys, func(k *ecdsa.PublicKey) bool { return k.Equal(&key.PublicKey) })
-}
-
-// Size returns the total size of an image's files in bytes.
-func Size(m *image.Manifest) int64 {
-	var n int64
-	for _, f := range m.Files {
-		n += f.Size
-	}
-	return n
 }
 
 // Form is the form in which Save writes an image.

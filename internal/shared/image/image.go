@@ -154,11 +154,7 @@ func (b Blobs) Path(digest string) string {
 
 // Open implements Source.
 func (b Blobs) Open(_ context.Context, f File, at, n int64) (io.ReadCloser, error) {
-	file, err := b.OpenAt(f)
-	if err != nil {
-		return nil, err
-	}
-	return Section(file, at, n), nil
+	return OpenSection(b, f, at, n)
 }
 
 // OpenAt implements Source. A file of another size than f's is an error.
@@ -183,11 +179,7 @@ type Memory map[string][]byte
 
 // Open implements Source.
 func (m Memory) Open(_ context.Context, f File, at, n int64) (io.ReadCloser, error) {
-	r, err := m.OpenAt(f)
-	if err != nil {
-		return nil, err
-	}
-	return Section(r, at, n), nil
+	return OpenSection(m, f, at, n)
 }
 
 // OpenAt implements Source.
@@ -200,6 +192,16 @@ func (m Memory) OpenAt(f File) (ReaderAt, error) {
 		io.ReaderAt
 		io.Closer
 	}{bytes.NewReader(b), io.NopCloser(nil)}, nil
+}
+
+// OpenSection is Source.Open of a source whose files can all be read anywhere: it
+// opens the n bytes of a file that begin at byte at.
+func OpenSection(s interface{ OpenAt(File) (ReaderAt, error) }, f File, at, n int64) (io.ReadCloser, error) {
+	r, err := s.OpenAt(f)
+	if err != nil {
+		return nil, err
+	}
+	return Section(r, at, n), nil
 }
 
 // Section returns n bytes of an open file from byte at on. Closing it closes the
