@@ -23,7 +23,7 @@ COMMAND_FLAGS = -trimpath -buildvcs=false -ldflags='-s -w -X main.version=$(VERS
 SOURCES := $(shell find . -name '*.go' -not -path './build/*') go.mod go.sum
 ASSETS  := $(shell find overlays cmd/starter/files -type f)
 
-.PHONY: help check lint large pairs build device tools starter demo test test-all bench fuzz proof soak test-clients oracle eeprom generate dist needed setup-run setup-test setup-bench setup-clients
+.PHONY: help check lint large pairs build device tools starter demo test test-all rig test-cluster bench fuzz proof soak test-clients oracle eeprom generate dist needed setup-run setup-test setup-bench setup-clients
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -100,6 +100,31 @@ test-all: needed $(BUILD)/tools/staticcheck ## run all tests at full size, with 
 	  $(GOTEST) -run 'TestProof|TestSoak' ./internal/device/updater -states 10000 -upgrades 200 && \
 	  CGO_ENABLED=1 $(GOTEST) -race $(ALL_RACED) && \
 	  CGO_ENABLED=1 $(GOTEST) -race -run TestFetchesOverlap ./internal/host/cli; } | $(TESTLOG)
+
+# A real Kubernetes, of Go modules: the control plane for this computer, and
+# what nodes run for arm64. Some 25 minutes of CPU, once.
+RIG := $(BUILD)/rig
+RIG_SOURCES := internal/testing/rig/programs
+RIG_FILES := $(wildcard $(RIG_SOURCES)/go.* $(RIG_SOURCES)/*/*.go)
+KUBERNETES := $(shell sed -n 's,^require k8s.io/kubernetes \(v[0-9.]*\)$$,\1,p' $(RIG_SOURCES)/go.mod)
+RIG_VERSION := $(foreach p,k8s.io/component-base/version k8s.io/client-go/pkg/version,-X $(p).gitVersion=$(KUBERNETES)) \
+  -X k8s.io/component-base/version.gitMajor=$(word 1,$(subst ., ,$(KUBERNETES:v%=%))) \
+  -X k8s.io/component-base/version.gitMinor=$(word 2,$(subst ., ,$(KUBERNETES:v%=%)))
+RIG_BUILD = $(GO) build -trimpath -buildvcs=false
+PLUGINS := main/bridge main/loopback ipam/host-local meta/portmap
+
+$(RIG)/host/control: $(RIG_FILES) ; cd $(RIG_SOURCES) && $(RIG_BUILD) -ldflags='-s -w $(RIG_VERSION)' -o $(abspath $@) ./control
+$(RIG)/arm64/node $(RIG)/arm64/coredns: $(RIG)/arm64/%: $(RIG_FILES)
+	cd $(RIG_SOURCES) && GOOS=linux GOARCH=arm64 $(RIG_BUILD) -ldflags='-s -w $(RIG_VERSION)' -o $(abspath $@) ./$*
+$(RIG)/arm64/bridge: $(RIG_FILES)
+	cd $(RIG_SOURCES) && GOOS=linux GOARCH=arm64 $(RIG_BUILD) -ldflags='-s -w' -o $(abspath $(@D))/ $(PLUGINS:%=github.com/containernetworking/plugins/plugins/%)
+$(RIG)/arm64/k3slite $(RIG)/arm64/app: $(RIG)/arm64/%: $(SOURCES)
+	GOOS=linux GOARCH=arm64 $(GO) build -trimpath -buildvcs=false -ldflags='-s -w -X main.version=$(KUBERNETES)' -o $@ ./internal/testing/rig/$*
+
+rig: $(RIG)/host/control $(addprefix $(RIG)/arm64/,node coredns bridge k3slite app) ## build a real Kubernetes to test nodes against, once
+
+test-cluster: needed rig ## run nodes in a real cluster
+	set -o pipefail; $(GOTEST) -tags cluster -parallel 1 -run Cluster ./internal/testing/e2e | $(TESTLOG)
 
 bench: setup-bench build starter tools ## measure, side by side with the peers, into bench.json; ALPINE=DIR for solve_ms
 	$(BUILD)/starter-bin -bulk -o $(BUILD)/bulk

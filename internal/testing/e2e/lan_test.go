@@ -62,12 +62,12 @@ func (l *lan) joins() string {
 }
 
 // bootNet starts a machine without a card.
-func (l *lan) bootNet(rom *vm.NetROM, tap string) *pi {
+func (l *lan) bootNet(rom *vm.NetROM, tap string, change ...func(*vm.Options)) *pi {
 	l.t.Helper()
-	return boot(l.t, "", func(o *vm.Options) {
+	return boot(l.t, "", append(change, func(o *vm.Options) {
 		o.Net, o.Tap, o.Namespace = rom, tap, l.Name
 		o.Serial = fmt.Sprintf("10000000%08x", rom.Serial)
-	})
+	})...)
 }
 
 // udhcpc is what a machine that joins is told by DHCP: busybox' client, and

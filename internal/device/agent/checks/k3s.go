@@ -8,7 +8,11 @@ import (
 func kubeletCheck(s state) node.Check {
 	k := k3s.Status(s.cfg)
 	if !k.Running {
-		return result("kubelet", "", k.Says+"; /var/log/k3s.log says more")
+		why := k.Says
+		if last := k3s.LastErrors(k3s.LogFile); last != "" {
+			why += "; k3s logged last: " + last
+		}
+		return result("kubelet", "", why+"; "+k3s.LogFile+" has more")
 	}
 	return result("kubelet", k.Says, "")
 }

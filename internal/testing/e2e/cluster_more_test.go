@@ -1,0 +1,131 @@
+//go:build cluster
+
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// TestClusterOfTwo: pods of two nodes reach each other through flannel's vxlan,
+// a node that was removed joins again as itself, and a card that was flashed
+// again is the same node to the API server.
+func TestClusterOfTwo(t *testing.T) {
+	c := newCluster(t)
+	r := clusterImage(t, "1.0", nil)
+	cellar := c.join(r, "cellar", 12, c.agent())
+	attic := c.join(r, "attic", 11, c.agent())
+	cellar.ready()
+	first := attic.ready()
+	c.apply(`apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: everywhere}
+spec:
+  selector: {matchLabels: {app: everywhere}}
+  template:
+    metadata: {labels: {app: everywhere}}
+    spec:
+      containers:
+      - {name: everywhere, image: registry.test/app:1, imagePullPolicy: Never, args: ["serve", ":8080"]}
+`)
+	pods := attic.running("app=everywhere", 2)
+	for i, from := range pods {
+		to := pods[1-i]
+		attic.eventually(from.Spec.NodeName+" reaches the pod of "+to.Spec.NodeName, func() bool {
+			out, err := c.kubectl("", "exec", from.Metadata.Name, "--", "/program", "get", "http://"+to.Status.PodIP+":8080")
+			return err == nil && strings.Contains(out, "hello from "+to.Metadata.Name) && strings.Contains(out, "to "+from.Status.PodIP+":")
+		})
+	}
+	attic.works("ip -d link show flannel.1 | grep vxlan")
+
+	c.must("delete", "node", "attic")
+	attic.run("rc-service pikelet-k3s restart")
+	again := attic.ready()
+	if again.Metadata.UID == first.Metadata.UID {
+		t.Error("the node was not removed")
+	}
+	attic.off()
+	flashed := c.join(r, "attic", 11, c.agent()) // with the node password of its seed
+	flashed.eventually("attic is Ready in another boot", func() bool {
+		n := c.node("attic")
+		return n.ready() && n.Status.NodeInfo.BootID != again.Status.NodeInfo.BootID && n.Metadata.UID == again.Metadata.UID
+	})
+	cellar.off()
+}
+
+// TestClusterOnNodes: a node is the server of a cluster and another its agent; the
+// agent becomes a server by its config.
+func TestClusterOnNodes(t *testing.T) {
+	c := newCluster(t) // for the network; its own cluster is not joined
+	c.Stop()
+	r := clusterImage(t, "1.0", nil)
+	cellar := c.join(r, "cellar", 12, "k3s: {role: server, token: a-token, options: {flannel-backend: host-gw}}\n")
+	const ready = `kubectl get node %s -o jsonpath='{.status.conditions[?(@.type=="Ready")].status}' | grep True`
+	cellar.eventually("the server is Ready", func() bool { return cellar.succeeds(fmt.Sprintf(ready, "cellar")) })
+	cellar.works("ls /var/lib/rancher/k3s/server/db/state.db")
+	attic := c.join(r, "attic", 11, "k3s: {role: agent, server: 'https://10.77.0.12:6443', token: a-token}\n")
+	attic.eventually("the agent is Ready", func() bool { return cellar.succeeds(fmt.Sprintf(ready, "attic")) })
+	attic.eventually("all checks of the agent hold", func() bool { return attic.succeeds("pikeletd check") })
+	cellar.eventually("all checks of the server hold", func() bool { return cellar.succeeds("pikeletd check") })
+	attic.off()
+	configure(t, attic.card, c.config("attic", 11, "k3s: {role: server, token: b-token}\n"))
+	attic = c.boot(attic.card, "attic", 11)
+	attic.eventually("the new server is Ready", func() bool { return attic.succeeds(fmt.Sprintf(ready, "attic")) })
+}
+
+// TestClusterNodeFromTheNetwork: a Pi without a card becomes Ready, and is the same
+// node to the API server after its next boot.
+func TestClusterNodeFromTheNetwork(t *testing.T) {
+	c := newCluster(t)
+	n := newNASIn(t, 3000, c.lan)
+	r := clusterImage(t, "1.0", nil)
+	nodes := "nodes:\n- serial: '52617370'\n  " +
+		strings.ReplaceAll(strings.TrimSpace(c.config("attic", 11, c.agent()+n.volume())), "\n", "\n  ") + "\n"
+	c.lan.serve(r.Artifact.Dir, nodes, "--pool", "10.77.0.50-10.77.0.99")
+	rom, tap := c.lan.pi("3", 0x52617370)
+	p := c.lan.bootNet(rom, tap, bigger)
+	p.prompt()
+	m := &member{p, c, "attic", 11}
+	first := m.ready()
+	m.run("reboot", "the boot server is 10.77.0.1:8069")
+	m.prompt()
+	m.eventually("attic is Ready in another boot", func() bool {
+		n := c.node("attic")
+		return n.ready() && n.Status.NodeInfo.BootID != first.Status.NodeInfo.BootID && n.Metadata.UID == first.Metadata.UID
+	})
+}
+
+// TestClusterOfFakes: fifty nodes that are only objects run a Deployment, whose
+// pods leave a node that is drained, within the Deployment's disruption budget.
+func TestClusterOfFakes(t *testing.T) {
+	c := newCluster(t)
+	if _, err := c.NewFakes(t.Context(), 50); err != nil {
+		t.Fatal(err)
+	}
+	c.apply(`apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 50
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec: {containers: [{name: web, image: registry.test/app:1}]}
+---
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata: {name: web}
+spec: {minAvailable: 49, selector: {matchLabels: {app: web}}}
+`)
+	c.must("rollout", "status", "deployment/web", "--timeout=5m")
+	c.must("drain", "fake-1", "--ignore-daemonsets", "--timeout=5m")
+	if !c.node("fake-1").Spec.Unschedulable {
+		t.Error("the node is not cordoned")
+	}
+	for _, p := range c.pods("app=web") {
+		if p.Spec.NodeName == "fake-1" {
+			t.Errorf("%s is still on fake-1", p.Metadata.Name)
+		}
+	}
+}

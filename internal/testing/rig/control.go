@@ -1,0 +1,190 @@
+// Package rig is a real Kubernetes to test nodes against: a control plane that
+// runs on this computer, in a network of virtual Pis, and what nodes run in the
+// place of a release of k3s. make rig builds its programs.
+package rig
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/pikelet-os/pikelet/internal/testing/rig/supervisor"
+	"github.com/pikelet-os/pikelet/internal/testing/vm"
+)
+
+// ControlPlane is a running control plane. Nodes find it at
+// https://10.77.0.1:6443 (vm.LANAddress).
+type ControlPlane struct {
+	Token string
+
+	lan      *vm.LAN
+	programs Programs
+	dir      string
+	cluster  supervisor.Cluster
+	network  supervisor.Network
+	admin    *http.Client
+	log      *slog.Logger
+	running  []*exec.Cmd
+	listener net.Listener
+}
+
+// dial connects from within the network.
+func (c *ControlPlane) dial(ctx context.Context, network, address string) (conn net.Conn, err error) {
+	nsErr := vm.InNamespace(c.lan.Name, func() error {
+		conn, err = (&net.Dialer{}).DialContext(ctx, network, address)
+		return err
+	})
+	return conn, errors.Join(err, ignoreSame(nsErr, err))
+}
+
+func ignoreSame(a, b error) error {
+	if errors.Is(a, b) {
+		return nil
+	}
+	return a
+}
+
+// Start makes a cluster in an empty directory and starts its control plane, which
+// is ready when Start returns. Logs of its programs are in the directory.
+func Start(ctx context.Context, lan *vm.LAN, programs Programs, dir string, log *slog.Logger) (*ControlPlane, error) {
+	c := &ControlPlane{lan: lan, programs: programs, dir: dir, network: supervisor.DefaultNetwork(), log: log}
+	var err error
+	if c.cluster, err = supervisor.Create(filepath.Join(dir, "server"), "", net.ParseIP(vm.LANAddress)); err != nil {
+		return nil, err
+	}
+	if c.Token, err = c.cluster.Token(); err != nil {
+		return nil, err
+	}
+	if c.admin, err = c.cluster.Client("client-admin", c.dial); err != nil {
+		return nil, err
+	}
+	if err := c.Resume(ctx); err != nil {
+		c.Stop()
+		return nil, err
+	}
+	return c, nil
+}
+
+// Resume starts the programs, again after Stop.
+func (c *ControlPlane) Resume(ctx context.Context) error {
+	for _, p := range c.cluster.Commands(c.network, vm.LANAddress, filepath.Join(c.dir, "state.db"), filepath.Join(c.dir, "kine.sock")) {
+		cmd := c.lan.Command(c.lan.Name, append([]string{c.programs.control(), p.Program}, p.Args...)...)
+		log, err := os.OpenFile(filepath.Join(c.dir, p.Program+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+		if err != nil {
+			return err
+		}
+		cmd.Stdout, cmd.Stderr = log, log
+		err = cmd.Start()
+		log.Close()
+		if err != nil {
+			return err
+		}
+		c.running = append(c.running, cmd)
+	}
+	s, err := supervisor.New(c.cluster, c.network, c.dial, c.log)
+	if err != nil {
+		return err
+	}
+	if err := c.wait(ctx, "/readyz"); err != nil {
+		return err
+	}
+	if err := s.GrantRights(ctx); err != nil {
+		return err
+	}
+	err = vm.InNamespace(c.lan.Name, func() error {
+		c.listener, err = net.Listen("tcp", ":6443")
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	go s.Serve(c.listener, c.dial) // until Stop closes the listener
+	return c.wait(ctx, "/api/v1/namespaces/default/serviceaccounts/default")
+}
+
+// wait waits until a path of the API is there, while all programs run.
+func (c *ControlPlane) wait(ctx context.Context, path string) error {
+	for {
+		_, err := c.Get(ctx, path)
+		if err == nil {
+			return nil
+		}
+		for _, p := range c.running {
+			if b, e := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Process.Pid)); e != nil || strings.Contains(string(b), ") Z ") {
+				name := p.Args[len(p.Args)-1]
+				return fmt.Errorf("a program of the control plane ended, see its log in %s: %s: %w", c.dir, name, err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", ctx.Err(), err)
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// Stop ends the control plane, as pulling the server's plug would.
+func (c *ControlPlane) Stop() {
+	if c.listener != nil {
+		c.listener.Close()
+	}
+	for _, p := range c.running {
+		p.Process.Kill()
+		p.Wait()
+	}
+	c.running, c.listener = nil, nil
+	c.admin.CloseIdleConnections()
+}
+
+// Get returns an object of the API, as JSON.
+func (c *ControlPlane) Get(ctx context.Context, path string) ([]byte, error) {
+	return c.Do(ctx, http.MethodGet, path, nil)
+}
+
+// Do sends a request to the API as its administrator; body is made JSON of, nil
+// for none. A status of 300 or more is an error.
+func (c *ControlPlane) Do(ctx context.Context, method, path string, body any) ([]byte, error) {
+	var in io.Reader
+	if body != nil {
+		b, err := json.Marshal(body)
+		if err != nil {
+			return nil, err
+		}
+		in = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "https://127.0.0.1:6444"+path, in)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	if method == http.MethodPatch {
+		req.Header.Set("Content-Type", "application/merge-patch+json")
+	}
+	resp, err := c.admin.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode >= 300 {
+		err = fmt.Errorf("%s %s: %s: %s", method, path, resp.Status, b)
+	}
+	return b, err
+}
+
+// Kubectl returns a kubectl command of the administrator.
+func (c *ControlPlane) Kubectl(args ...string) *exec.Cmd {
+	all := append([]string{c.programs.control(), "kubectl", "--kubeconfig", c.cluster.Kubeconfig("admin")}, args...)
+	return c.lan.Command(c.lan.Name, all...)
+}
