@@ -23,7 +23,7 @@ COMMAND_FLAGS = -trimpath -buildvcs=false -ldflags='-s -w -X main.version=$(VERS
 SOURCES := $(shell find . -name '*.go' -not -path './build/*') go.mod go.sum
 ASSETS  := $(shell find overlays cmd/starter/files -type f)
 
-.PHONY: help check lint large pairs build device tools starter demo test test-all rig test-cluster bench fuzz proof soak test-clients oracle eeprom generate dist needed setup-run setup-test setup-bench setup-clients
+.PHONY: help check lint large pairs build device tools starter demo test test-all rig test-cluster test-k3s bench fuzz proof soak test-clients oracle eeprom generate dist needed setup-run setup-test setup-bench setup-clients
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -125,6 +125,14 @@ rig: $(RIG)/host/control $(addprefix $(RIG)/arm64/,node coredns bridge k3slite a
 
 test-cluster: needed rig ## run nodes in a real cluster
 	set -o pipefail; $(GOTEST) -tags cluster -parallel 1 -run Cluster ./internal/testing/e2e | $(TESTLOG)
+
+# K3S is a release of k3s itself, the file k3s-arm64: the project has none.
+.PHONY: k3s-file
+k3s-file:
+	@test -f '$(K3S)' || { echo 'test-k3s: no release of k3s: make test-k3s K3S=FILE, the file k3s-arm64 of its releases page' >&2; exit 1; }
+
+test-k3s: k3s-file needed $(addprefix $(RIG)/arm64/,coredns app) ## run nodes with a release of k3s: make test-k3s K3S=FILE
+	set -o pipefail; $(GOTEST) -tags cluster -run TestClusterOnNodes ./internal/testing/e2e -k3s $(abspath $(K3S)) | $(TESTLOG)
 
 bench: setup-bench build starter tools ## measure, side by side with the peers, into bench.json; ALPINE=DIR for solve_ms
 	$(BUILD)/starter-bin -bulk -o $(BUILD)/bulk

@@ -5,8 +5,10 @@ package e2e
 import (
 	"bytes"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -41,6 +43,9 @@ func newCluster(t *testing.T) *cluster {
 	return &cluster{t, c, l}
 }
 
+// k3sFile is a release of k3s itself, for nodes that need no other control plane.
+var k3sFile = flag.String("k3s", "", "a release of k3s, the file k3s-arm64, that nodes run instead of the rig's programs")
+
 // clusterImage builds the image of the cluster tests as a release. change may be
 // nil, or change the programs of k3s.
 func clusterImage(t *testing.T, version string, change func(bin map[string][]byte)) *builder.Result {
@@ -50,7 +55,12 @@ func clusterImage(t *testing.T, version string, change func(bin map[string][]byt
 		if err != nil {
 			return nil, err
 		}
-		release, err := programs.Release(change)
+		var release []byte
+		if *k3sFile != "" {
+			release, err = os.ReadFile(*k3sFile)
+		} else {
+			release, err = programs.Release(change)
+		}
 		if err != nil {
 			return nil, err
 		}

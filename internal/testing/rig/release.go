@@ -200,7 +200,7 @@ type Programs struct{ Dir string }
 // Find returns the programs that make rig built for a project's directory.
 func Find(project string) (Programs, error) {
 	p := Programs{filepath.Join(project, "build", "rig")}
-	if _, err := os.Stat(p.node("node")); err != nil {
+	if _, err := os.Stat(p.node("app")); err != nil {
 		return p, fmt.Errorf("the programs of a cluster are missing: make rig builds them: %w", err)
 	}
 	return p, nil
