@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -35,7 +36,9 @@ func newCluster(t *testing.T) *cluster {
 	}
 	l := newLAN(t)
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
-	c, err := rig.Start(t.Context(), l.LAN, programs, t.TempDir(), log)
+	ctx, cancel := context.WithTimeout(t.Context(), tooLong)
+	defer cancel()
+	c, err := rig.Start(ctx, l.LAN, programs, t.TempDir(), log)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -79,6 +79,11 @@ func Start(ctx context.Context, lan *vm.LAN, programs Programs, dir string, log 
 // Resume starts the programs, again after Stop.
 func (c *ControlPlane) Resume(ctx context.Context) error {
 	for _, p := range c.cluster.Commands(c.network, vm.LANAddress, filepath.Join(c.dir, "state.db"), filepath.Join(c.dir, "kine.sock")) {
+		if p.NeedsAPI {
+			if err := c.wait(ctx, "/readyz"); err != nil {
+				return err
+			}
+		}
 		cmd := c.lan.Command(c.lan.Name, append([]string{c.programs.control(), p.Program}, p.Args...)...)
 		log, err := os.OpenFile(filepath.Join(c.dir, p.Program+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 		if err != nil {
@@ -96,10 +101,7 @@ func (c *ControlPlane) Resume(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := c.wait(ctx, "/readyz"); err != nil {
-		return err
-	}
-	if err := s.GrantRights(ctx); err != nil {
+	if err := s.Prepare(ctx, vm.LANAddress); err != nil {
 		return err
 	}
 	err = vm.InNamespace(c.lan.Name, func() error {

@@ -43,21 +43,23 @@ func (p *processes) serve(ctx context.Context, o options) error {
 	if err := os.MkdirAll(serverDir+"/db", 0o700); err != nil {
 		return err
 	}
-	for _, c := range cluster.Commands(network, ip, serverDir+"/db/state.db", serverDir+"/kine.sock") {
-		args := append(c.Args, o.arguments(c.Option)...)
-		if err := p.start(ctx, c.Program, nil, args...); err != nil {
-			return err
-		}
-	}
 	direct := (&net.Dialer{}).DialContext
 	s, err := supervisor.New(cluster, network, direct, slog.New(slog.NewTextHandler(os.Stdout, nil)))
 	if err != nil {
 		return err
 	}
-	if err := p.apiReady(ctx, s); err != nil {
-		return err
+	for _, c := range cluster.Commands(network, ip, serverDir+"/db/state.db", serverDir+"/kine.sock") {
+		if c.NeedsAPI {
+			if err := p.apiReady(ctx, s); err != nil {
+				return err
+			}
+		}
+		args := append(c.Args, o.arguments(c.Option)...)
+		if err := p.start(ctx, c.Program, nil, args...); err != nil {
+			return err
+		}
 	}
-	if err := s.GrantRights(ctx); err != nil {
+	if err := s.Prepare(ctx, ip); err != nil {
 		return err
 	}
 	l, err := net.Listen("tcp", ":6443")

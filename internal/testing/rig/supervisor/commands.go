@@ -14,6 +14,8 @@ type Command struct {
 	Args    []string
 	// Option is the option of k3s that adds to Args, kube-apiserver-arg.
 	Option string
+	// NeedsAPI means that it must not start before the API server is ready.
+	NeedsAPI bool
 }
 
 // Commands returns the programs of a control plane in the order of their start,
@@ -21,7 +23,8 @@ type Command struct {
 // file, the API server behind the supervisor, and what works with it. address is
 // the node's, and socket where kine is to listen.
 func (c Cluster) Commands(n Network, address, db, socket string) []Command {
-	endpoint := "sqlite://" + db
+	// kine has these defaults for a path of its own alone.
+	endpoint := "sqlite://" + db + "?_journal_mode=WAL&_busy_timeout=30000&_synchronous=NORMAL&_txlock=immediate"
 	kubeconfigs := func(name string) []string {
 		k := c.Kubeconfig(name)
 		return []string{
@@ -30,22 +33,25 @@ func (c Cluster) Commands(n Network, address, db, socket string) []Command {
 		}
 	}
 	return []Command{
-		{"kine", []string{"--endpoint", endpoint, "--listen-address", "unix://" + socket, "--metrics-bind-address", "0"}, ""},
-		{"kube-apiserver", append(c.apiServer(n, address), "--etcd-servers=unix://"+socket), "kube-apiserver-arg"},
+		{"kine", []string{"--endpoint", endpoint, "--listen-address", "unix://" + socket, "--metrics-bind-address", "0"}, "", false},
+		{"kube-apiserver", append(c.apiServer(n, address), "--etcd-servers=unix://"+socket), "kube-apiserver-arg", false},
 		{"kube-controller-manager", append(kubeconfigs("controller"),
 			"--service-account-private-key-file="+c.TLS("service.key"), "--root-ca-file="+c.TLS("server-ca.crt"),
 			"--use-service-account-credentials=true", "--allocate-node-cidrs=true", "--cluster-cidr="+n.ClusterCIDR,
 			"--service-cluster-ip-range="+n.ServiceCIDR, "--cluster-signing-cert-file="+c.TLS("client-ca.crt"),
 			"--cluster-signing-key-file="+c.TLS("client-ca.key"), "--configure-cloud-routes=false", "--profiling=false",
-		), "kube-controller-manager-arg"},
-		{"kube-scheduler", append(kubeconfigs("scheduler"), "--profiling=false"), "kube-scheduler-arg"},
+		), "kube-controller-manager-arg", true},
+		{"kube-scheduler", append(kubeconfigs("scheduler"), "--profiling=false"), "kube-scheduler-arg", true},
 	}
 }
 
 func (c Cluster) apiServer(n Network, address string) []string {
 	const issuer = "https://kubernetes.default.svc.cluster.local"
 	return []string{
-		"--secure-port=6444", "--bind-address=127.0.0.1", "--advertise-address=" + address, "--advertise-port=6443",
+		"--secure-port=6444", "--bind-address=127.0.0.1", "--advertise-address=" + address,
+		// k3s' own API server advertises the supervisor's port; this one has no such
+		// flag, and Prepare makes the endpoint.
+		"--endpoint-reconciler-type=none",
 		"--tls-cert-file=" + c.TLS("serving-kube-apiserver.crt"), "--tls-private-key-file=" + c.TLS("serving-kube-apiserver.key"),
 		"--client-ca-file=" + c.TLS("client-ca.crt"),
 		"--service-account-key-file=" + c.TLS("service.key"), "--service-account-signing-key-file=" + c.TLS("service.key"),
@@ -62,9 +68,10 @@ func (c Cluster) apiServer(n Network, address string) []string {
 	}
 }
 
-// GrantRights gives flannel on agents the rights it has with k3s
-// (manifests/rolebindings.yaml), unless it has them.
-func (s *Supervisor) GrantRights(ctx context.Context) error {
+// Prepare makes the objects of a new cluster, unless they are there: the rights
+// that flannel on agents has with k3s (manifests/rolebindings.yaml), and the
+// endpoint of the service kubernetes, which is the supervisor at an address.
+func (s *Supervisor) Prepare(ctx context.Context, address string) error {
 	const rbac = "/apis/rbac.authorization.k8s.io/v1/"
 	for path, body := range map[string]string{
 		rbac + "clusterroles": `{"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
@@ -75,6 +82,8 @@ func (s *Supervisor) GrantRights(ctx context.Context) error {
 			"metadata": {"name": "system:k3s-controller"},
 			"roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "system:k3s-controller"},
 			"subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "system:k3s-controller"}]}`,
+		"/api/v1/namespaces/default/endpoints": fmt.Sprintf(`{"apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": "kubernetes"},
+			"subsets": [{"addresses": [{"ip": %q}], "ports": [{"name": "https", "port": 6443}]}]}`, address),
 	} {
 		status, err := s.Do(ctx, http.MethodPost, path, body, nil)
 		if err == nil && status != http.StatusCreated && status != http.StatusConflict {
