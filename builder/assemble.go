@@ -33,7 +33,7 @@ type assembly struct {
 	Tree     *layers.Tree
 	Kernel   *kernel
 	Packages []*apk.Installed // as their files say what they are
-	Warnings []string         // what was left undone, a line each
+	Warnings []Warning
 }
 
 // assemble unpacks packages and layers into a tree, does what the packages'

@@ -54,7 +54,7 @@ type Plan struct {
 	// by what the spec calls the repository; nil where no index was read.
 	Newest  map[string]int64
 	BuildID string
-	Notes   []string // what the person who builds should know
+	Notes   []Warning // what the person who builds should know
 }
 
 // Package is a chosen package and where it is.
@@ -66,7 +66,7 @@ type Package struct {
 }
 
 // vendored is what a vendor calls the package.
-func (p Package) vendored() string { return Arch + "/" + p.FileName() }
+func (pkg Package) vendored() string { return Arch + "/" + pkg.FileName() }
 
 // Resolve pins every input of the build: as the lock says, or, without one,
 // by reading the repositories' indexes. The error wraps lock.ErrOutdated where the
@@ -161,7 +161,9 @@ func (p *Plan) pinInventory() error {
 	}
 	p.Inventory = b
 	warnings, err := d.CheckK3s()
-	p.Notes = append(p.Notes, warnings...)
+	for _, w := range warnings {
+		p.Notes = append(p.Notes, warning("k3s option is ignored", "problem", w))
+	}
 	return errors.Join(err, d.Public())
 }
 
@@ -193,8 +195,8 @@ func (p *Plan) pinOverlays(l *lock.File) error {
 	for i, o := range p.Overlays {
 		want := l.Overlays[i]
 		if want.Name == o.Name && want.Digest != o.Digest() && o.Embedded && len(o.Parameters) == 0 {
-			p.Notes = append(p.Notes, fmt.Sprintf("the lock was made with another overlay %s, which is part of pikelet: the image will "+
-				"have other bytes", o.Name))
+			p.Notes = append(p.Notes, warning("lock was made with another version of a built-in overlay, the image will differ",
+				"overlay", o.Name))
 			continue
 		}
 		if want.Name != o.Name || want.Digest != o.Digest() {
@@ -254,8 +256,9 @@ func (p *Plan) choose(ctx context.Context, cache *fetch.Cache) error {
 		if err != nil {
 			return fmt.Errorf("repository %s: %w", r.URL, err)
 		}
-		for _, note := range index.PassedOver {
-			p.Notes = append(p.Notes, fmt.Sprintf("repository %s: %s", r.URL, note))
+		for _, s := range index.Skipped {
+			p.Notes = append(p.Notes, warning("skipped a package, its record has an unsupported field",
+				"repository", r.URL, "package", s.Package, "field", s.Field))
 		}
 		if index, err = index.For(Arch); err != nil {
 			return fmt.Errorf("repository %s: %w", r.URL, err)

@@ -94,7 +94,8 @@ func TestNodeShow(t *testing.T) {
 			"agent.yaml:1: k3s.options.cluster-init: only servers take it, and k3s would not start as an agent")
 	}
 	write(t, dir+"/server.yaml", "k3s: {role: server, options: {flanel-backend: host-gw}}\n", 0o644)
-	contains(t, exits(t, dir, 0, "node", "check", "server.yaml"), "warning: server.yaml:1: k3s.options.flanel-backend: k3s has no such option",
+	contains(t, exits(t, dir, 0, "node", "check", "server.yaml"),
+		"warning: k3s option is ignored problem=\"server.yaml:1: k3s.options.flanel-backend: k3s has no such option",
 		"1 nodes checked")
 	shown := exits(t, dir, 0, "node", "show", "lab.yaml", "--serial", "100000000BADCAFE")
 	contains(t, shown, "hostname: attic", "token: (secret, 9 characters)", "# known_hosts: attic ssh-ed25519 ",
