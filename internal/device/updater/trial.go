@@ -199,7 +199,7 @@ func (u *Updater) leave(s slots.Update, list []node.Check) error {
 	case s.Drill && !s.Bad:
 		u.Log.Info("going back", "release", s.Release, "reason", s.Reason)
 	default:
-		u.Log.Error("release is not well, and is left", "release", s.Release, "reason", s.Reason)
+		u.Log.Error("leaving an unhealthy release", "release", s.Release, "reason", s.Reason)
 	}
 	return u.Node.Restart("")
 }

@@ -169,8 +169,8 @@ func (s *Server) health(m Machine) Health {
 // it did.
 func (s *Server) note(m Machine, change func(Health) Health) {
 	if _, ok := s.Health.Find(m.record()); !ok && s.standing(m) < pinned && s.Health.Len() >= maxRecords {
-		s.log(slog.LevelWarn, "health", "health is not recorded: there are too many records; remove those of machines that are gone",
-			"serial", m.Serial, "mac", m.MAC, "dir", s.Health.Dir, "records", s.Health.Len())
+		s.log(slog.LevelWarn, "health", "health is not recorded, there are too many records",
+			"hint", "remove the records of machines that are gone", "serial", m.Serial, "mac", m.MAC, "dir", s.Health.Dir, "records", s.Health.Len())
 		return
 	}
 	before, _ := s.Health.Find(m.Serial)

@@ -266,7 +266,7 @@ func phases(a *app, total int64) (flash.Progress, func()) {
 		step := string(phase) + " the card"
 		if phase == flash.Flushing {
 			p.show(builder.Progress{Step: string(flash.Writing) + " the card", Done: total, Total: total})
-			a.log.Info("flushing: waiting for the card")
+			a.log.Info("flushing the card")
 			return
 		}
 		p.show(builder.Progress{Step: step, Done: min(sum[phase], total), Total: total})
