@@ -142,12 +142,12 @@ func (k K3s) beginsCluster() bool {
 }
 
 // clusterInit looks at what beginning a cluster goes with (k3s-io/k3s#13623).
-func (c *checker) clusterInit(prefix string, cfg *Config) {
+func (c *checker) clusterInit(cfg *Config) {
 	if !cfg.K3s.beginsCluster() {
 		return
 	}
 	if cfg.Volume.Place() == OnMemory {
-		c.Add(prefix+"volume.on", "memory: the etcd of cluster-init would be gone at the next boot, and the cluster with it; want "+
+		c.Add("volume.on", "memory: the etcd of cluster-init would be gone at the next boot, and the cluster with it; want "+
 			"state, disk or iscsi")
 	}
 }

@@ -77,7 +77,7 @@ func Load(file string, b []byte, boards []string, public bool) (*Document, error
 			return nil, c.Err()
 		}
 		f.top = top
-		c.check("", cfg)
+		c.check(cfg)
 		return f, c.Err()
 	}
 	f.Inventory = &Inventory{}
@@ -230,7 +230,7 @@ func (c *checker) merged(f *Document, i int, claim func(field, what, value strin
 		sub.Decoding(err)
 	}
 	sub.Index(whole)
-	sub.check("", cfg)
+	sub.check(cfg)
 	c.Include(sub.Checker)
 	at := fmt.Sprintf("nodes[%d]", i)
 	claim(at+".iscsi.initiator", "the initiator", cfg.ISCSI.Initiator)
@@ -370,7 +370,7 @@ func (f *Document) For(m Machine, name string, decrypt func(string) (string, err
 		}
 	}
 	c.Index(whole)
-	c.check("", cfg)
+	c.check(cfg)
 	return cfg, c.Err()
 }
 

@@ -1,6 +1,7 @@
 package nodeconfig
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -77,8 +78,9 @@ func (f *Document) CheckK3s() (warnings []string, err error) {
 	for _, n := range f.nodes {
 		check(joined(f.defaults, strip(n)))
 	}
-	if e, is := odd.Err().(*yamlcheck.Error); is {
-		warnings = e.Problems
+	var skipped *yamlcheck.Error
+	if errors.As(odd.Err(), &skipped) {
+		warnings = skipped.Problems
 	}
 	return warnings, bad.Err()
 }

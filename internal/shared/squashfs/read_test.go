@@ -144,7 +144,7 @@ func TestSomeFilesFromAnother(t *testing.T) {
 			plain = append(plain, e)
 		}
 		// A new file whose whole blocks an old one has, and whose tail it has not.
-		b := append(all(t, find(t, r.Entries, "run1"))[:2<<20:2<<20], "a third tail"...)
+		b := slices.Concat(all(t, find(t, r.Entries, "run1"))[:2<<20], []byte("a third tail"))
 		new := Entry{Header: &tar.Header{Typeflag: tar.TypeReg, Name: "run0", Mode: 0o644, Size: int64(len(b)), ModTime: epoch},
 			Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }}
 		mixed, plain = append(mixed, new), append(plain, new)
