@@ -21,7 +21,7 @@ func (u *Updater) Conclude(ctx context.Context) error {
 		return nil
 	}
 	explained := u.explain(s)
-	_, verdict := slots.Judge(u.Boot.Slot, slots.Default(u.Card, u.Table), u.Boot.Kind == slots.Trial, u.Boot.Digest, s)
+	_, verdict := slots.ClassifyBoot(u.Boot.Slot, slots.Default(u.Card, u.Table), u.Boot.Kind == slots.Trial, u.Boot.Digest, s)
 	switch verdict {
 	case slots.OnTrial:
 		err := u.seeThrough(ctx, *s)

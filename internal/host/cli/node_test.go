@@ -233,7 +233,7 @@ func TestOverlayK3s(t *testing.T) {
 	}
 	tree := mustRead(t, dir+"/out/tree.txt")
 	for _, want := range []string{"/usr/bin/k3s", "/etc/init.d/pikelet-k3s", "/opt/cni", "/usr/libexec/kubernetes", "/etc/sysctl.d/k3s.conf"} {
-		if !strings.Contains(string(tree), want+" ") && !strings.Contains(string(tree), want+"\n") {
+		if !strings.Contains(tree, want+" ") && !strings.Contains(tree, want+"\n") {
 			t.Errorf("the image has no %s", want)
 		}
 	}
@@ -274,8 +274,8 @@ func TestOverlayFilesAreVendored(t *testing.T) {
 	}
 	write(t, dir+"/image.yaml", string(spec)+overlay+"vendor: copies\n", 0o644)
 	run("build", "--offline", "--output", "two", "image.yaml")
-	if one, two := mustRead(t, dir+"/one/tree.txt"), mustRead(t, dir+"/two/tree.txt"); string(one) != string(two) ||
-		!strings.Contains(string(one), "/usr/share/k3s/charts/metallb-0.1.2.tgz") {
+	if one, two := mustRead(t, dir+"/one/tree.txt"), mustRead(t, dir+"/two/tree.txt"); one != two ||
+		!strings.Contains(one, "/usr/share/k3s/charts/metallb-0.1.2.tgz") {
 		t.Error("the vendor's chart makes another image, or none is in it")
 	}
 }

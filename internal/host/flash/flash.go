@@ -160,7 +160,7 @@ func (c *Card) Write(ctx context.Context, d Disk, progress Progress) error {
 		return fmt.Errorf("reading back: %w", err)
 	}
 	if _, err := d.ReadAt(old, 0); err != nil || !bytes.Equal(old, mbr) {
-		return fmt.Errorf("reading back the partition table: %w (%v)", medium.ErrDiffers, err)
+		return fmt.Errorf("reading back the partition table: %w (%w)", medium.ErrDiffers, err)
 	}
 	return nil
 }

@@ -119,9 +119,9 @@ func all(t *testing.T, e Entry) []byte {
 	return b
 }
 
-// TestSomeFilesFromAnother writes a tree half of which another image has: the
-// bytes are those of a tree of which none is.
-func TestSomeFilesFromAnother(t *testing.T) {
+// TestReuseOfAnotherImage writes a tree half of whose files come from another
+// image: the bytes are the same as without that image.
+func TestReuseOfAnotherImage(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes long")
 	}
@@ -164,9 +164,9 @@ func find(t *testing.T, list []Entry, name string) Entry {
 	return list[i]
 }
 
-// TestFirstNameHasTheFile: whichever name of a file comes first in a list, the
-// image is the same.
-func TestFirstNameHasTheFile(t *testing.T) {
+// TestHardLinkOrderDoesNotMatter: the image is the same whichever name of a file
+// comes first in the list.
+func TestHardLinkOrderDoesNotMatter(t *testing.T) {
 	var one, two tree
 	for _, p := range []struct {
 		to           *tree
