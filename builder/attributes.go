@@ -3,6 +3,7 @@ package builder
 import (
 	"archive/tar"
 	"maps"
+	"slices"
 	"strings"
 
 	"github.com/pikelet-os/pikelet/internal/shared/squashfs"
@@ -40,7 +41,7 @@ func dropAttributes(t *layers.Tree) []Warning {
 		})
 	}
 	var warnings []Warning
-	for _, name := range sortedKeys(kinds) {
+	for _, name := range slices.Sorted(maps.Keys(kinds)) {
 		d := kinds[name]
 		warnings = append(warnings, warning("extended attribute is left out, squashfs holds only user., trusted. and security.",
 			"attribute", name, "files", d.files, "first", "/"+d.first.Name, "from", d.first.Source))

@@ -126,16 +126,7 @@ func gzipped(t *layers.Tree, name string, limit int64, c *contents) ([]byte, err
 				return nil, fmt.Errorf("unpacking %s: %w", name, err)
 			}
 		}
-		var out bytes.Buffer
-		w, err := recompress.NewWriter(&out, gzipForm(c.pool.Compression))
-		if err != nil {
-			return nil, err
-		}
-		if _, err := w.Write(b); err != nil {
-			return nil, err
-		}
-		err = w.Close()
-		return out.Bytes(), err
+		return recompress.Compress(b, gzipForm(c.pool.Compression))
 	})
 }
 

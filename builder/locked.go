@@ -2,6 +2,7 @@ package builder
 
 import (
 	"errors"
+	"maps"
 	"slices"
 
 	"github.com/pikelet-os/pikelet/builder/fetch"
@@ -74,7 +75,7 @@ func (p *Plan) fromLock(in Inputs) error {
 		p.Notes = append(p.Notes, warning("lock was made by another version of pikelet, the image may differ", "lock", l.Tool, "this", in.Tool))
 	}
 	programs := p.programs()
-	for _, name := range sortedKeys(programs) {
+	for _, name := range slices.Sorted(maps.Keys(programs)) {
 		if l.Programs[name] != programs[name] {
 			p.Notes = append(p.Notes, warning("lock was made with another build of a device program, the image will differ",
 				"program", name, "lock", l.Programs[name], "this", programs[name]))

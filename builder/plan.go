@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -371,13 +372,13 @@ func (p *Plan) identity() []byte {
 	fmt.Fprintf(&b, "kernel %s\nwords %s\n", img.Kernel.Package, strings.Join(p.Words, " "))
 	fmt.Fprintf(&b, "init %s\npikeletd %s\nsquashfs %d %s\n", image.DigestOf(p.Programs.Init), image.DigestOf(p.Programs.Agent),
 		squashfs.Generation, img.Compression)
-	for _, level := range sortedKeys(img.Services) {
+	for _, level := range slices.Sorted(maps.Keys(img.Services)) {
 		fmt.Fprintf(&b, "services %s %s\n", level, strings.Join(img.Services[level], " "))
 	}
-	for _, name := range sortedKeys(img.IDs) {
+	for _, name := range slices.Sorted(maps.Keys(img.IDs)) {
 		fmt.Fprintf(&b, "id %s %d\n", name, img.IDs[name])
 	}
-	for _, board := range sortedKeys(img.Config) {
+	for _, board := range slices.Sorted(maps.Keys(img.Config)) {
 		fmt.Fprintf(&b, "config %s %q %q\n", board, img.Config[board].Lines, img.Config[board].Overlays)
 	}
 	for _, l := range p.Layers {

@@ -154,20 +154,14 @@ func TestNodeWrite(t *testing.T) {
 	contains(t, exits(t, dir, 1, "node", "write", "big.yaml", "out/disk.img"), "the card has room for 65536")
 }
 
-// TestIdentityFilesAreRefused: what makes one node itself is refused in an image that
-// all nodes have, and so are secrets.
-func TestIdentityFilesAreRefused(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	newSpec(t, dir)
-	warmCache(t, dir)
-	spec, err := os.ReadFile(dir + "/image.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	build := func(more string, want int, texts ...string) {
+// buildsWith returns a function that builds the spec of dir with more text behind
+// it, and wants an exit status and texts in the output.
+func buildsWith(t *testing.T, dir string) func(more string, want int, texts ...string) {
+	t.Helper()
+	spec := mustRead(t, dir+"/image.yaml")
+	return func(more string, want int, texts ...string) {
 		t.Helper()
-		write(t, dir+"/image.yaml", string(spec)+more, 0o644)
+		write(t, dir+"/image.yaml", spec+more, 0o644)
 		out, code := pikelet(t, dir, nil, "build", "--output", "out", "image.yaml")
 		if code != want {
 			t.Errorf("exit status %d, want %d:\n%s", code, want, out)
@@ -178,6 +172,16 @@ func TestIdentityFilesAreRefused(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestIdentityFilesAreRefused: what makes one node itself is refused in an image that
+// all nodes have, and so are secrets.
+func TestIdentityFilesAreRefused(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	newSpec(t, dir)
+	warmCache(t, dir)
+	build := buildsWith(t, dir)
 	write(t, dir+"/nodes.yaml", "cluster-secret: a cluster secret of more than 32 letters\nnodes: [{hostname: attic, k3s: {role: server, "+
 		"token: t}}]\n", 0o644)
 	build("inventory: nodes.yaml\n", 1, "nodes.yaml holds secrets (cluster-secret, nodes[0].k3s.token), and whoever has the image would "+
@@ -203,17 +207,8 @@ func TestOverlayK3s(t *testing.T) {
 	dir := t.TempDir()
 	newSpec(t, dir)
 	warmCache(t, dir)
-	spec, err := os.ReadFile(dir + "/image.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	build := func(more string, want int, text string) {
-		t.Helper()
-		write(t, dir+"/image.yaml", string(spec)+more, 0o644)
-		if out, code := pikelet(t, dir, nil, "build", "--output", "out", "image.yaml"); code != want || !strings.Contains(out, text) {
-			t.Errorf("exit status %d, want %d, and %q in\n%s", code, want, text, out)
-		}
-	}
+	spec := mustRead(t, dir+"/image.yaml")
+	build := buildsWith(t, dir)
 	build("overlays: [k3s]\n", 1, "overlay k3s: no repository of the spec has k3s. Alpine has k3s in its community repository")
 	write(t, dir+"/k3s-arm64", "no release at all", 0o644)
 	wrong := strings.Repeat("0", 64)
@@ -226,7 +221,7 @@ func TestOverlayK3s(t *testing.T) {
 	// Alpine's package, here from a repository made for it.
 	shelf := newShelf(t)
 	shelf.add(apk.Package{Name: "k3s"}, plain("usr/bin/k3s", "#!/bin/sh\n"))
-	two := strings.Replace(string(spec), "packages:", "  - {url: "+shelf.dir+"/repo, keys: ["+shelf.dir+"/shelf.rsa.pub]}\npackages:", 1)
+	two := strings.Replace(spec, "packages:", "  - {url: "+shelf.dir+"/repo, keys: ["+shelf.dir+"/shelf.rsa.pub]}\npackages:", 1)
 	write(t, dir+"/image.yaml", two+"overlays: [k3s]\n", 0o644)
 	if out, code := pikelet(t, dir, nil, "build", "--output", "out", "image.yaml"); code != 0 {
 		t.Errorf("with a package k3s: %s", out)

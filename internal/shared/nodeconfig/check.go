@@ -2,12 +2,12 @@ package nodeconfig
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"net/url"
 	"path"
 	"regexp"
 	"slices"
-	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -90,7 +90,7 @@ func (c *checker) check(cfg *Config) {
 	c.iscsi("iscsi", cfg.ISCSI)
 	c.volume("volume", cfg)
 	c.files(cfg)
-	for _, key := range sorted(cfg.Sysctls) {
+	for _, key := range slices.Sorted(maps.Keys(cfg.Sysctls)) {
 		if !sysctlForm.MatchString(key) {
 			c.Add("sysctls."+key, "want a name such as net.ipv4.ip_forward")
 		}
@@ -185,7 +185,7 @@ func (c *checker) k3s(field string, k K3s) {
 		}
 	}
 	c.labelsAndTaints(field, k)
-	for _, key := range sorted(k.Options) {
+	for _, key := range slices.Sorted(maps.Keys(k.Options)) {
 		at := field + ".options." + key
 		name := strings.TrimSuffix(key, "+")
 		switch {
@@ -211,20 +211,20 @@ func (c *checker) k3s(field string, k K3s) {
 func isMap(v any) bool { _, is := v.(map[string]any); return is }
 
 func (c *checker) registries(field string, r Registries) {
-	for _, name := range sorted(r.Mirrors) {
+	for _, name := range slices.Sorted(maps.Keys(r.Mirrors)) {
 		m := r.Mirrors[name]
 		for i, e := range m.Endpoint {
 			if u, err := url.Parse(e); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
 				c.Add(fmt.Sprintf("%s.mirrors.%s.endpoint[%d]", field, name, i), "%q: want an address such as https://mirror.lan:5000", e)
 			}
 		}
-		for _, from := range sorted(m.Rewrite) {
+		for _, from := range slices.Sorted(maps.Keys(m.Rewrite)) {
 			if _, err := regexp.Compile(from); err != nil {
 				c.Add(fmt.Sprintf("%s.mirrors.%s.rewrite", field, name), "%q: invalid regular expression: %v", from, err)
 			}
 		}
 	}
-	for _, name := range sorted(r.Configs) {
+	for _, name := range slices.Sorted(maps.Keys(r.Configs)) {
 		cfg := r.Configs[name]
 		if strings.Contains(name, "://") {
 			c.Add(field+".configs."+name, "want a registry's name without https://")
@@ -302,13 +302,4 @@ func shorten(s string) string {
 		return s[:57] + "..."
 	}
 	return s
-}
-
-func sorted[V any](m map[string]V) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	sort.Strings(keys)
-	return keys
 }

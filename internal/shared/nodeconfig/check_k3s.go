@@ -3,6 +3,7 @@ package nodeconfig
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"net/url"
 	"regexp"
@@ -89,7 +90,7 @@ func checkTaint(taint string) (keyEffect string, err error) {
 }
 
 func (c *checker) labelsAndTaints(field string, k K3s) {
-	for _, key := range sorted(k.Labels) {
+	for _, key := range slices.Sorted(maps.Keys(k.Labels)) {
 		if err := checkLabel(key, k.Labels[key]); err != nil {
 			c.Add(field+".labels."+key, "%v", err)
 		}

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -84,7 +85,7 @@ func Load(file string, b []byte, boards []string, public bool) (*Document, error
 	c := &checker{yamlcheck.New(file), public}
 	read := &inventoryFile{Inventory: f.Inventory}
 	top, ok := c.Decode(b, read)
-	for _, key := range sorted(read.Rest) {
+	for _, key := range slices.Sorted(maps.Keys(read.Rest)) {
 		if !strings.HasPrefix(key, "x-") {
 			c.Add(key, "there is no such field; is it misspelt or indented wrongly?")
 		}
