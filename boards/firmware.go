@@ -20,15 +20,15 @@ type Firmware struct {
 }
 
 // CanTry reports whether a machine of this board has firmware that can start a
-// trial. problem is why it cannot, and what to do; warning is what is not known,
-// or not as good as it could be.
+// trial. problem is why it cannot, "" where it can; warning is what is not known,
+// or could be better.
 func (b Board) CanTry(f Firmware) (problem, warning string) {
 	day := func(t int64) string { return time.Unix(t, 0).UTC().Format("2006-01-02") }
 	switch {
 	case b.Bootcode && f.Bootcode == nil:
 		return "", "bootcode.bin on the control partition can't be read; whether it can start a trial is not known"
 	case b.Bootcode && !bytes.Contains(f.Bootcode, []byte(TrybootMark)):
-		return "bootcode.bin on the control partition is too old to start a trial; repair the control partition with the image's own", ""
+		return "bootcode.bin on the control partition is too old to start a trial", ""
 	case b.MinEEPROM == 0:
 		return "", ""
 	case f.Built == 0:
@@ -36,7 +36,7 @@ func (b Board) CanTry(f Firmware) (problem, warning string) {
 			day(b.MinEEPROM))
 	case f.Built < b.MinEEPROM:
 		return fmt.Sprintf("the bootloader in the EEPROM is of %s, and cannot be relied on to start a trial: a %s needs one of %s "+
-			"or later; rpi-eeprom-update -a on Raspberry Pi OS writes it, or Raspberry Pi Imager's bootloader card",
+			"or later",
 			day(f.Built), b.Title, day(b.MinEEPROM)), ""
 	case f.Built < b.GoodEEPROM:
 		return "", fmt.Sprintf("the bootloader in the EEPROM is of %s; from %s on it starts the other slot by itself when a card "+

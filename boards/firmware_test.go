@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// TestCanTry: old firmware refuses and says what to do, unknown firmware is a
-// warning, for every family.
+// TestCanTry: old firmware is a problem, unknown firmware a warning, for every
+// family.
 func TestCanTry(t *testing.T) {
 	on := func(s string) int64 {
 		d, err := time.Parse("2006-01-02", s)
@@ -22,11 +22,11 @@ func TestCanTry(t *testing.T) {
 		problem, warning string
 	}{
 		{"rpi3", Firmware{Bootcode: []byte("... tryboot_a_b ...")}, "", ""},
-		{"rpi3", Firmware{Bootcode: []byte("of 2022")}, "repair the control partition", ""},
+		{"rpi3", Firmware{Bootcode: []byte("of 2022")}, "too old to start a trial", ""},
 		{"zero2w", Firmware{}, "", "not known"},
 		{"rpi4", Firmware{}, "", "does not say"},
 		{"rpi4", Firmware{Built: on("2022-01-25")}, "of 2022-01-25", ""},
-		{"rpi4", Firmware{Built: on("2023-05-10")}, "2023-05-11 or later; rpi-eeprom-update", ""},
+		{"rpi4", Firmware{Built: on("2023-05-10")}, "2023-05-11 or later", ""},
 		{"rpi4", Firmware{Built: on("2023-05-11")}, "", "from 2025-08-13 on"},
 		{"rpi4", Firmware{Built: on("2025-08-13")}, "", ""},
 		{"rpi5", Firmware{Built: on("2024-01-05")}, "of 2024-01-05", ""},

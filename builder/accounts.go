@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"regexp"
 	"slices"
-	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -96,7 +96,7 @@ func (a *accounts) pick(name, given string, taken map[string]int) (int, error) {
 		h.Write([]byte(name))
 		id = firstID + int(h.Sum32()%(lastID-firstID+1))
 	}
-	for _, other := range sortedKeys(taken) {
+	for _, other := range slices.Sorted(maps.Keys(taken)) {
 		if taken[other] != id {
 			continue
 		}
@@ -253,13 +253,4 @@ func (a *accounts) own(t *layers.Tree, strict bool) error {
 		e.Change(func(h *tar.Header) { h.Uid, h.Gid, h.Uname, h.Gname = uid, gid, "", "" })
 	}
 	return nil
-}
-
-func sortedKeys[V any](m map[string]V) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	sort.Strings(keys)
-	return keys
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -33,7 +34,7 @@ type assembly struct {
 	Tree     *layers.Tree
 	Kernel   *kernel
 	Packages []*apk.Installed // as their files say what they are
-	Warnings []string         // what was left undone, a line each
+	Warnings []Warning
 }
 
 // assemble unpacks packages and layers into a tree, does what the packages'
@@ -133,7 +134,7 @@ var identities = map[string]string{
 // Comments and empty files are fine.
 func checkNoIdentity(t *layers.Tree) error {
 	var errs []error
-	for _, name := range sortedKeys(identities) {
+	for _, name := range slices.Sorted(maps.Keys(identities)) {
 		e := t.Lookup(name)
 		found := len(t.Below(name)) > 0
 		if e != nil && e.Typeflag == tar.TypeReg {
@@ -320,7 +321,7 @@ func applyBase(t *layers.Tree, p *Plan, epoch time.Time) error {
 // applyOverlay lays an overlay over the tree and enables its services.
 func applyOverlay(t *layers.Tree, o overlays.Overlay, epoch time.Time) error {
 	files := o.Tree()
-	for _, name := range sortedKeys(files) {
+	for _, name := range slices.Sorted(maps.Keys(files)) {
 		mode := int64(0o644)
 		if bytes.HasPrefix(files[name], []byte("#!")) {
 			mode = 0o755
@@ -348,7 +349,7 @@ func applyOverlay(t *layers.Tree, o overlays.Overlay, epoch time.Time) error {
 
 // enable makes the links by which OpenRC starts services.
 func enable(t *layers.Tree, services map[string][]string, epoch time.Time) error {
-	for _, level := range sortedKeys(services) {
+	for _, level := range slices.Sorted(maps.Keys(services)) {
 		for _, name := range services[level] {
 			script := "etc/init.d/" + name
 			if t.Lookup(script) == nil {

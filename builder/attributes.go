@@ -2,8 +2,8 @@ package builder
 
 import (
 	"archive/tar"
-	"fmt"
 	"maps"
+	"slices"
 	"strings"
 
 	"github.com/pikelet-os/pikelet/internal/shared/squashfs"
@@ -13,7 +13,7 @@ import (
 // dropAttributes takes the extended attributes that a squashfs cannot hold out
 // of the tree, such as POSIX ACLs (system.posix_acl_access), and returns
 // a warning for each kind.
-func dropAttributes(t *layers.Tree) []string {
+func dropAttributes(t *layers.Tree) []Warning {
 	type dropped struct {
 		files int
 		first *layers.Entry
@@ -40,12 +40,11 @@ func dropAttributes(t *layers.Tree) []string {
 			}
 		})
 	}
-	var warnings []string
-	for _, name := range sortedKeys(kinds) {
+	var warnings []Warning
+	for _, name := range slices.Sorted(maps.Keys(kinds)) {
 		d := kinds[name]
-		warnings = append(warnings, fmt.Sprintf("the extended attribute %s of %d files, such as /%s (from %s), is left out: squashfs "+
-			"holds only user., trusted. and security.",
-			name, d.files, d.first.Name, d.first.Source))
+		warnings = append(warnings, warning("extended attribute is left out, squashfs holds only user., trusted. and security.",
+			"attribute", name, "files", d.files, "first", "/"+d.first.Name, "from", d.first.Source))
 	}
 	return warnings
 }

@@ -37,7 +37,7 @@ const (
 // makes the links by which OpenSSL finds them. Without that package, or for
 // a file that is not a certificate, it returns a warning: programs would trust
 // none of them.
-func addAuthorities(t *layers.Tree, packages []*apk.Installed, epoch time.Time) (warnings []string, err error) {
+func addAuthorities(t *layers.Tree, packages []*apk.Installed, epoch time.Time) (warnings []Warning, err error) {
 	var files []*layers.Entry
 	for _, e := range t.Below(authoritiesDir) {
 		if e.Typeflag == tar.TypeReg {
@@ -49,9 +49,8 @@ func addAuthorities(t *layers.Tree, packages []*apk.Installed, epoch time.Time) 
 	}
 	bundle, bundleErr := t.ReadFile(bundleFile, maxBundle)
 	if bundleErr != nil || !slices.ContainsFunc(packages, func(p *apk.Installed) bool { return p.Name == "ca-certificates" }) {
-		return []string{fmt.Sprintf("%d certificates in /%s, such as /%s (from %s), are in no bundle: programs will not trust them; "+
-			"add the package ca-certificates",
-			len(files), authoritiesDir, files[0].Name, files[0].Source)}, nil
+		return []Warning{warning("certificates will not be trusted, the image has no ca-certificates",
+			"count", len(files), "first", "/"+files[0].Name, "from", files[0].Source, "hint", "add the package ca-certificates")}, nil
 	}
 	known := map[string]bool{}
 	for _, c := range certificates(bundle) {
@@ -65,7 +64,8 @@ func addAuthorities(t *layers.Tree, packages []*apk.Installed, epoch time.Time) 
 		}
 		list := certificates(b)
 		if len(list) == 0 || path.Ext(e.Name) != ".crt" {
-			warnings = append(warnings, fmt.Sprintf("/%s (from %s) is in no bundle: want a file *.crt with certificates in PEM", e.Name, e.Source))
+			warnings = append(warnings, warning("certificate file will not be trusted",
+				"file", "/"+e.Name, "from", e.Source, "hint", "want a file *.crt with certificates in PEM"))
 			continue
 		}
 		for _, c := range list {
@@ -85,7 +85,7 @@ func addAuthorities(t *layers.Tree, packages []*apk.Installed, epoch time.Time) 
 	return warnings, t.AddFile(tar.Header{Name: bundleFile, Mode: 0o644, ModTime: epoch}, builderSource, text)
 }
 
-// certificates returns those of a PEM file; what is none is passed over.
+// certificates returns the certificates of a PEM file, and skips other blocks.
 func certificates(b []byte) []*x509.Certificate {
 	var list []*x509.Certificate
 	for {

@@ -28,7 +28,7 @@ import (
 type bootFiles struct {
 	Files    map[string][]byte
 	Modules  []string // of the initramfs, in the order they are loaded
-	Warnings []string // what a board will not do with this kernel or firmware
+	Warnings []Warning
 
 	digests map[string]string // of Files
 }
@@ -126,16 +126,7 @@ func gzipped(t *layers.Tree, name string, limit int64, c *contents) ([]byte, err
 				return nil, fmt.Errorf("unpacking %s: %w", name, err)
 			}
 		}
-		var out bytes.Buffer
-		w, err := recompress.NewWriter(&out, gzipForm(c.pool.Compression))
-		if err != nil {
-			return nil, err
-		}
-		if _, err := w.Write(b); err != nil {
-			return nil, err
-		}
-		err = w.Close()
-		return out.Bytes(), err
+		return recompress.Compress(b, gzipForm(c.pool.Compression))
 	})
 }
 
@@ -294,8 +285,8 @@ func (b *bootFiles) choose(k *kernel, list []boards.Board) (always, net []*kmod.
 				names = append(names, name)
 				continue
 			}
-			b.Warnings = append(b.Warnings, fmt.Sprintf("board %s: kernel %s has no driver %s, so %s will not work there",
-				board, k.Release, strings.Join(w.Any, " or "), w.For))
+			b.Warnings = append(b.Warnings, warning("kernel lacks a driver of a board",
+				"board", board, "kernel", k.Release, "driver", strings.Join(w.Any, " or "), "for", w.For))
 		}
 	}
 	for _, board := range list {

@@ -22,7 +22,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/sync/errgroup"
 
@@ -58,7 +57,7 @@ type Result struct {
 	*Artifact
 	Plan     *Plan
 	Disk     string // path of disk.img
-	Warnings []string
+	Warnings []Warning
 }
 
 // Build runs every stage. dir then holds disk.img, artifact/ and the text of
@@ -110,7 +109,7 @@ func build(ctx context.Context, img *spec.Image, in Inputs, work string) (*Resul
 		return nil, err
 	}
 	for _, note := range plan.Notes {
-		in.Log.Info(note)
+		in.Log.LogAttrs(ctx, slog.LevelInfo, note.Message, note.Attrs...)
 	}
 	in.Log.Info("resolved packages", "count", len(plan.Packages), "build", plan.BuildID)
 	assembly, err := assemble(ctx, plan, in, c)
@@ -152,7 +151,7 @@ func build(ctx context.Context, img *spec.Image, in Inputs, work string) (*Resul
 }
 
 // warnings are those of all stages.
-func warnings(a *assembly, b *bootFiles) []string {
+func warnings(a *assembly, b *bootFiles) []Warning {
 	return append(a.Warnings[:len(a.Warnings):len(a.Warnings)], b.Warnings...)
 }
 
@@ -177,7 +176,7 @@ func finish(ctx context.Context, plan *Plan, a *assembly, card *card, in Inputs,
 		return nil, nil, err
 	}
 	if warnings := warnings(a, boot); plan.Image.Strict && len(warnings) > 0 {
-		return nil, nil, fmt.Errorf("the spec is strict:\n%s", strings.Join(warnings, "\n"))
+		return nil, nil, fmt.Errorf("the spec is strict:\n%s", lines(warnings))
 	}
 	m = newManifest(plan, laid, boot)
 	places, err := card.places(m)

@@ -50,11 +50,12 @@ func TestOwnAuthorities(t *testing.T) {
 			"145c96a5.0->ca-cert-a.pem 145c96a5.1->ca-cert-b.pem ca-cert-a.pem->/usr/local/share/ca-certificates/a.crt " +
 				"ca-cert-b.pem->/usr/local/share/ca-certificates/b.crt", ""},
 		"no package": {[]string{"busybox"}, map[string]string{"lab.crt": labCA}, "", "",
-			"/usr/local/share/ca-certificates/lab.crt (from layer), are in no bundle"},
+			`certificates will not be trusted, the image has no ca-certificates count="1" first="/usr/local/share/ca-certificates/lab.crt" ` +
+				`from="layer"`},
 		"another name": {[]string{"ca-certificates"}, map[string]string{"lab.pem": labCA}, "", "",
-			"/usr/local/share/ca-certificates/lab.pem (from layer) is in no bundle: want a file *.crt"},
+			`will not be trusted file="/usr/local/share/ca-certificates/lab.pem" from="layer" hint="want a file *.crt`},
 		"no certificate": {[]string{"ca-certificates"}, map[string]string{"lab.crt": "x"}, "", "",
-			"lab.crt (from layer) is in no bundle: want a file *.crt with certificates in PEM"},
+			`lab.crt" from="layer" hint="want a file *.crt with certificates in PEM"`},
 	} {
 		tree := layers.NewTree(newContents(t).spool)
 		const old = "# Mozilla's"
@@ -71,7 +72,7 @@ func TestOwnAuthorities(t *testing.T) {
 		for _, name := range c.packages {
 			packages = append(packages, &apk.Installed{Package: &apk.Package{Name: name}})
 		}
-		var warnings []string
+		var warnings []Warning
 		for range 2 { // a second time changes nothing
 			var err error
 			if warnings, err = addAuthorities(tree, packages, time.Unix(0, 0)); err != nil {
@@ -94,7 +95,7 @@ func TestOwnAuthorities(t *testing.T) {
 		if got := strings.Join(links, " "); got != c.links {
 			t.Errorf("%s: links %q, want %q", what, got, c.links)
 		}
-		if got := strings.Join(warnings, "\n"); c.warning == "" && got != "" || !strings.Contains(got, c.warning) {
+		if got := lines(warnings); c.warning == "" && got != "" || !strings.Contains(got, c.warning) {
 			t.Errorf("%s: warnings %q, want %q", what, got, c.warning)
 		}
 	}
@@ -113,7 +114,7 @@ func TestAttributesThatAreDropped(t *testing.T) {
 	}
 	put(t, tree, "tar x", "c=>a")
 	warnings := dropAttributes(tree)
-	if len(warnings) != 1 || !strings.Contains(warnings[0], "system.posix_acl_access of 2 files, such as /a (from tar x), is left out") {
+	if len(warnings) != 1 || !strings.Contains(warnings[0].String(), `attribute="system.posix_acl_access" files="2" first="/a" from="tar x"`) {
 		t.Errorf("%q", warnings)
 	}
 	for _, e := range tree.Entries() {

@@ -47,16 +47,22 @@ type imagerSystem struct {
 // imagerDescription is what Imager shows of an image, below its name.
 const imagerDescription = "A Pikelet image for %s. Put the config of its node onto the card with pikelet node write."
 
+// ParseImagerURL parses the address of a directory that Raspberry Pi Imager
+// fetches from: http or https, with a host.
+func ParseImagerURL(base string) (*url.URL, error) {
+	address, err := url.Parse(base)
+	if err != nil || address.Host == "" || address.Scheme != "https" && address.Scheme != "http" {
+		return nil, fmt.Errorf("Raspberry Pi Imager cannot fetch from %q; want an address such as https://host/directory", base)
+	}
+	return address, nil
+}
+
 // AddToImager adds a disk image, which is in dir compressed as file, to the
 // list for Raspberry Pi Imager in dir. base is the address that dir has for
 // Imager. An older entry of the same name is replaced; newer ones come first.
-func AddToImager(dir, file, img, base string, m *image.Manifest) error {
-	address, err := url.Parse(base)
-	if err != nil || address.Host == "" || address.Scheme != "https" && address.Scheme != "http" {
-		return fmt.Errorf("Raspberry Pi Imager cannot fetch from %q; want an address such as https://host/directory", base)
-	}
+func AddToImager(dir, file, img string, base *url.URL, m *image.Manifest) error {
 	s := imagerSystem{
-		Name: m.Stream + " " + m.Release, URL: address.JoinPath(file).String(), Released: time.Unix(m.Epoch, 0).UTC().Format(time.DateOnly),
+		Name: m.Stream + " " + m.Release, URL: base.JoinPath(file).String(), Released: time.Unix(m.Epoch, 0).UTC().Format(time.DateOnly),
 		// Pikelet reads nothing of what Imager would write into an image, such as
 		// a user or a Wi-Fi network.
 		Init:        "none",
@@ -71,6 +77,7 @@ func AddToImager(dir, file, img, base string, m *image.Manifest) error {
 			s.Devices = append(s.Devices, b.Imager)
 		}
 	}
+	var err error
 	if s.ExtractSHA256, s.ExtractSize, err = hashFile(img); err != nil {
 		return err
 	}

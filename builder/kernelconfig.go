@@ -3,6 +3,7 @@ package builder
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/pikelet-os/pikelet/internal/shared/squashfs"
@@ -38,11 +39,11 @@ const maxKernelConfig = 4 << 20
 // checkKernel compares a kernel's own configuration and modules with what is
 // needed of it. A kernel without a configuration is a warning: its modules
 // alone do not say what is built in.
-func checkKernel(t *layers.Tree, k *kernel, needs []kernelNeed) (warnings []string, err error) {
+func checkKernel(t *layers.Tree, k *kernel, needs []kernelNeed) (warnings []Warning, err error) {
 	name := k.configFile()
 	text, err := t.ReadFile(name, maxKernelConfig)
 	if err != nil {
-		return []string{fmt.Sprintf("package %s has no /%s, so the options of its kernel cannot be checked", k.Package, name)}, nil
+		return []Warning{warning("kernel options cannot be checked", "package", k.Package, "missing", "/"+name)}, nil
 	}
 	options := map[string]string{}
 	for _, line := range strings.Split(string(text), "\n") {
@@ -62,7 +63,8 @@ func checkKernel(t *layers.Tree, k *kernel, needs []kernelNeed) (warnings []stri
 			errs = append(errs, fmt.Errorf("kernel %s of package %s: CONFIG_%s=m; it must be built in (=y) for %s", k.Release, k.Package,
 				n.Option, n.For))
 		case n.Wanted:
-			warnings = append(warnings, fmt.Sprintf("kernel %s of package %s lacks CONFIG_%s; wanted for %s", k.Release, k.Package, n.Option, n.For))
+			warnings = append(warnings, warning("kernel lacks an option",
+				"package", k.Package, "kernel", k.Release, "option", "CONFIG_"+n.Option, "for", n.For))
 		default:
 			errs = append(errs, fmt.Errorf("kernel %s of package %s lacks CONFIG_%s; needed for %s", k.Release, k.Package, n.Option, n.For))
 		}
@@ -77,7 +79,7 @@ func (p *Plan) kernelNeeds() ([]kernelNeed, error) {
 	if err != nil {
 		return nil, err
 	}
-	needs := append(kernelNeeds[:len(kernelNeeds):len(kernelNeeds)],
+	needs := append(slices.Clone(kernelNeeds),
 		kernelNeed{Option: compression.KernelOption(), For: "the root, whose compression is " + compression.Name})
 	for _, o := range p.Overlays {
 		for _, option := range o.Kernel {

@@ -50,11 +50,11 @@ func TestKernelMustHaveWhatAnImageNeeds(t *testing.T) {
 	without := strings.Replace(good.String(), "CONFIG_DM_VERITY=m", "CONFIG_DM_VERITY=y", 1)
 	without = strings.Replace(without, "CONFIG_IP_SET=m\n", "", 1)
 	warnings, err := checkKernel(treeOf(t, map[string]string{"boot/config-x": without}), k, needs)
-	if err != nil || len(warnings) != 1 || !strings.Contains(warnings[0], "lacks CONFIG_IP_SET; wanted for policies") {
+	if err != nil || len(warnings) != 1 || !strings.Contains(warnings[0].String(), `option="CONFIG_IP_SET" for="policies"`) {
 		t.Errorf("without what is only wanted: %q, %v", warnings, err)
 	}
 	if warnings, err := checkKernel(treeOf(t, nil), k, needs); err != nil || len(warnings) != 1 ||
-		!strings.Contains(warnings[0], "has no /boot/config-x") {
+		!strings.Contains(warnings[0].String(), `missing="/boot/config-x"`) {
 		t.Errorf("no configuration: %q, %v", warnings, err)
 	}
 }

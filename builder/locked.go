@@ -2,7 +2,7 @@ package builder
 
 import (
 	"errors"
-	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/pikelet-os/pikelet/builder/fetch"
@@ -72,15 +72,15 @@ func (p *Plan) fromLock(in Inputs) error {
 	}
 	p.Epoch = l.Epoch
 	if l.Tool != in.Tool {
-		p.Notes = append(p.Notes, fmt.Sprintf("the lock was made by pikelet %s, this is %s: the image may have other bytes", l.Tool, in.Tool))
+		p.Notes = append(p.Notes, warning("lock was made by another version of pikelet, the image may differ", "lock", l.Tool, "this", in.Tool))
 	}
-	for name, digest := range p.programs() {
-		if l.Programs[name] != digest {
-			p.Notes = append(p.Notes, fmt.Sprintf("the lock was made with another %s (%s, this is %s): the image will have other bytes", name,
-				l.Programs[name], digest))
+	programs := p.programs()
+	for _, name := range slices.Sorted(maps.Keys(programs)) {
+		if l.Programs[name] != programs[name] {
+			p.Notes = append(p.Notes, warning("lock was made with another build of a device program, the image will differ",
+				"program", name, "lock", l.Programs[name], "this", programs[name]))
 		}
 	}
-	slices.Sort(p.Notes)
 	return nil
 }
 

@@ -86,8 +86,9 @@ func TestLockedInputs(t *testing.T) {
 	}
 }
 
-// TestKeptImages: an image of the cache is the one it is kept as.
-func TestKeptImages(t *testing.T) {
+// TestCachedImageDigestIsChecked: a cached image that is not the one its name
+// says is refused.
+func TestCachedImageDigestIsChecked(t *testing.T) {
 	dir := t.TempDir()
 	img, err := mutate.ConfigFile(empty.Image, &v1.ConfigFile{OS: "linux", Architecture: "arm64", RootFS: v1.RootFS{Type: "layers"}})
 	if err != nil {

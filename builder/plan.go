@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -54,7 +55,7 @@ type Plan struct {
 	// by what the spec calls the repository; nil where no index was read.
 	Newest  map[string]int64
 	BuildID string
-	Notes   []string // what the person who builds should know
+	Notes   []Warning // what the person who builds should know
 }
 
 // Package is a chosen package and where it is.
@@ -66,7 +67,7 @@ type Package struct {
 }
 
 // vendored is what a vendor calls the package.
-func (p Package) vendored() string { return Arch + "/" + p.FileName() }
+func (pkg Package) vendored() string { return Arch + "/" + pkg.FileName() }
 
 // Resolve pins every input of the build: as the lock says, or, without one,
 // by reading the repositories' indexes. The error wraps lock.ErrOutdated where the
@@ -161,7 +162,9 @@ func (p *Plan) pinInventory() error {
 	}
 	p.Inventory = b
 	warnings, err := d.CheckK3s()
-	p.Notes = append(p.Notes, warnings...)
+	for _, w := range warnings {
+		p.Notes = append(p.Notes, warning("k3s option is ignored", "problem", w))
+	}
 	return errors.Join(err, d.Public())
 }
 
@@ -193,8 +196,8 @@ func (p *Plan) pinOverlays(l *lock.File) error {
 	for i, o := range p.Overlays {
 		want := l.Overlays[i]
 		if want.Name == o.Name && want.Digest != o.Digest() && o.Embedded && len(o.Parameters) == 0 {
-			p.Notes = append(p.Notes, fmt.Sprintf("the lock was made with another overlay %s, which is part of pikelet: the image will "+
-				"have other bytes", o.Name))
+			p.Notes = append(p.Notes, warning("lock was made with another version of a built-in overlay, the image will differ",
+				"overlay", o.Name))
 			continue
 		}
 		if want.Name != o.Name || want.Digest != o.Digest() {
@@ -254,8 +257,9 @@ func (p *Plan) choose(ctx context.Context, cache *fetch.Cache) error {
 		if err != nil {
 			return fmt.Errorf("repository %s: %w", r.URL, err)
 		}
-		for _, note := range index.PassedOver {
-			p.Notes = append(p.Notes, fmt.Sprintf("repository %s: %s", r.URL, note))
+		for _, s := range index.Skipped {
+			p.Notes = append(p.Notes, warning("skipped a package, its record has an unsupported field",
+				"repository", r.URL, "package", s.Package, "field", s.Field))
 		}
 		if index, err = index.For(Arch); err != nil {
 			return fmt.Errorf("repository %s: %w", r.URL, err)
@@ -368,13 +372,13 @@ func (p *Plan) identity() []byte {
 	fmt.Fprintf(&b, "kernel %s\nwords %s\n", img.Kernel.Package, strings.Join(p.Words, " "))
 	fmt.Fprintf(&b, "init %s\npikeletd %s\nsquashfs %d %s\n", image.DigestOf(p.Programs.Init), image.DigestOf(p.Programs.Agent),
 		squashfs.Generation, img.Compression)
-	for _, level := range sortedKeys(img.Services) {
+	for _, level := range slices.Sorted(maps.Keys(img.Services)) {
 		fmt.Fprintf(&b, "services %s %s\n", level, strings.Join(img.Services[level], " "))
 	}
-	for _, name := range sortedKeys(img.IDs) {
+	for _, name := range slices.Sorted(maps.Keys(img.IDs)) {
 		fmt.Fprintf(&b, "id %s %d\n", name, img.IDs[name])
 	}
-	for _, board := range sortedKeys(img.Config) {
+	for _, board := range slices.Sorted(maps.Keys(img.Config)) {
 		fmt.Fprintf(&b, "config %s %q %q\n", board, img.Config[board].Lines, img.Config[board].Overlays)
 	}
 	for _, l := range p.Layers {

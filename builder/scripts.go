@@ -44,11 +44,11 @@ var links = map[string]map[string]string{
 }
 
 // doScripts does what the packages' install scripts would do, in the order of
-// the list, without running any. What it cannot do it returns, one line for
-// each script.
-func doScripts(t *layers.Tree, list []*apk.Installed, ids map[string]int, epoch time.Time) ([]string, error) {
+// the list, without running any. It returns a warning for each script that does
+// more than it can.
+func doScripts(t *layers.Tree, list []*apk.Installed, ids map[string]int, epoch time.Time) ([]Warning, error) {
 	a := readAccounts(t, ids, epoch)
-	var left []string
+	var left []Warning
 	do := func(p *apk.Installed, kind string) error {
 		script, there := p.Scripts[kind]
 		if !there {
@@ -61,8 +61,8 @@ func doScripts(t *layers.Tree, list []*apk.Installed, ids map[string]int, epoch 
 		_, known := done[p.Name+kind]
 		known = known || p.Name == "ca-certificates" && t.Lookup(bundleFile) != nil || links[p.Name] != nil
 		if doubt.text != "" && (!known || doubt.account) {
-			left = append(left, fmt.Sprintf("package %s: Pikelet does not run the %s script, and %s; do the same in a layer", p, kind[1:],
-				doubt.text))
+			left = append(left, warning("install script is not run",
+				"package", p.String(), "script", kind[1:], "reason", doubt.text, "hint", "do the same in a layer"))
 		}
 		return nil
 	}

@@ -48,8 +48,8 @@ func TestScriptsMakeAccounts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(left) != 1 || !strings.Contains(left[0], "package odd-1: Pikelet does not run the post-install script, and does not "+
-		"know \"for i in 1 2; do rm $i; done\"") {
+	if len(left) != 1 || !strings.Contains(left[0].String(), `install script is not run package="odd-1" script="post-install" `+
+		`reason="does not know \"for i in 1 2; do rm $i; done\""`) {
 		t.Errorf("left undone: %q", left)
 	}
 	for name, want := range map[string]string{

@@ -187,9 +187,10 @@ func TestCheckSlot(t *testing.T) {
 	}
 }
 
-// TestKernelWords: a word that was signed and that the kernel was not told fails
-// the boot; what the firmware adds, and consoles, which it rewrites, do not.
-func TestKernelWords(t *testing.T) {
+// TestSignedCmdlineMustReachTheKernel: the boot fails where a signed parameter is
+// missing from the kernel command line. Parameters that the firmware adds, and
+// consoles, which it rewrites, are accepted.
+func TestSignedCmdlineMustReachTheKernel(t *testing.T) {
 	s := newSignedSlot(t)
 	s.write()
 	for told, want := range map[string]string{

@@ -85,7 +85,7 @@ func TestDownloadLength(t *testing.T) {
 	}
 }
 
-func TestAnswersThatAreNone(t *testing.T) {
+func TestInvalidResponsesAreRefused(t *testing.T) {
 	for answer, want := range map[string]string{
 		"":                         "EOF",
 		"HELLO\r\n\r\n":            "no answer of HTTP",
@@ -136,9 +136,9 @@ func drip(c net.Conn, b string) {
 	c.Close()
 }
 
-// TestServerThatDrips: a server that sends a byte now and then is given up, in
-// the head of its answer and behind it.
-func TestServerThatDrips(t *testing.T) {
+// TestSlowServerTimesOut: a download ends where the server sends single bytes now
+// and then, in the header of its response or in the body.
+func TestSlowServerTimesOut(t *testing.T) {
 	p := pace{50 * time.Millisecond, 64 << 10}
 	if _, err := onPipe(t, p, func(c net.Conn) {
 		io.WriteString(c, "HTTP/1.1 200 OK\r\nX: ")
@@ -193,9 +193,9 @@ func TestFetchedFile(t *testing.T) {
 	}
 }
 
-// TestServedWords: the kernel command line that a server gives away are those that were
-// signed, and what the kernel was told.
-func TestServedWords(t *testing.T) {
+// TestServedCmdlineMustBeSigned: the kernel command line that a server hands out
+// is the signed one, and the one the kernel received.
+func TestServedCmdlineMustBeSigned(t *testing.T) {
 	const words = "pikelet.slot=net ro panic=10\n"
 	m := &image.Manifest{Files: []image.File{{Name: slots.Net.CmdlineFile(), Size: int64(len(words)), Digest: image.DigestOf([]byte(words))}}}
 	for _, c := range []struct{ served, told, want string }{

@@ -191,10 +191,10 @@ func (b *boot) judge() error {
 // it is the image that was armed pikeletd finds out.
 func (b *boot) what() slots.Kind {
 	if b.card == nil {
-		return slots.What(b.line.Slot, "", false)
+		return slots.KindOf(b.line.Slot, "", false)
 	}
 	tryboot, _ := firmware("tryboot")
-	kind := slots.What(b.line.Slot, b.card.defaultSlot(), tryboot == 1)
+	kind := slots.KindOf(b.line.Slot, b.card.defaultSlot(), tryboot == 1)
 	u := slots.ReadCard(b.card.f).Update
 	if kind == slots.Rescue && b.card.defaultSlot() != "" && u.UnderWay() && u.Slot == b.line.Slot {
 		return slots.Trial

@@ -15,6 +15,7 @@ import (
 	"github.com/ulikunitz/xz"
 
 	"github.com/pikelet-os/pikelet/internal/shared/hint"
+	"github.com/pikelet-os/pikelet/internal/testing/storetest"
 	"github.com/pikelet-os/pikelet/layers/store"
 )
 
@@ -79,7 +80,7 @@ func TestArchiveLayer(t *testing.T) {
 	for kind, b := range compressed(t, plain) {
 		for to, prefix := range map[string]string{"": "", "opt/x": "opt/x/"} {
 			tree := newTree(t)
-			if err := applyTar(tree, newFile(t, 1<<30), file(t, b), to); err != nil {
+			if err := applyTar(tree, storetest.File(t, 1<<30), file(t, b), to); err != nil {
 				t.Fatalf("%s: %v", kind, err)
 			}
 			if e := tree.Lookup(prefix + "etc/a"); e == nil || e.Size != 3 || e.Uid != 7 || e.Gid != 8 || e.Uname != "" {
@@ -138,7 +139,7 @@ func TestHostileArchives(t *testing.T) {
 			"compress the archive with a window of 128 MiB or less"},
 		"cut gzip": {bomb["gzip"][:20], "EOF"},
 	} {
-		f := newFile(t, 1<<20)
+		f := storetest.File(t, 1<<20)
 		err := applyTar(NewTree(f), f, file(t, c.b), "")
 		if err == nil || !strings.Contains(strings.Join(append([]string{err.Error()}, hint.Of(err)...), "; "), c.want) {
 			t.Errorf("%s: %v, want %q", what, err, c.want)
@@ -198,7 +199,7 @@ func applyTar(tree *Tree, kept *store.File, name, to string) error {
 
 func applyFolder(t *testing.T, tree *Tree, f *Dir, to string, rules []Rule) error {
 	t.Helper()
-	kept := newFile(t, 1<<30)
+	kept := storetest.File(t, 1<<30)
 	p, err := f.Read(func(r *os.File, size int64) (*store.Content, error) { return kept.Put(r, size) }, "directory x")
 	if err != nil {
 		return err
@@ -249,7 +250,7 @@ func FuzzArchive(f *testing.F) {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		kept := newFile(t, 1<<20)
+		kept := storetest.File(t, 1<<20)
 		tree := NewTree(kept)
 		if err := applyTar(tree, kept, file(t, b), "x"); err == nil {
 			for _, e := range tree.Entries() {

@@ -17,6 +17,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
 
+	"github.com/pikelet-os/pikelet/internal/testing/storetest"
 	"github.com/pikelet-os/pikelet/layers/apk"
 )
 
@@ -169,12 +170,12 @@ func TestHeadersAreBounded(t *testing.T) {
 			h.Typeflag = tar.TypeReg
 		}
 		var p Part
-		err := p.Add(newFile(t, 1<<20), h, "tar x", strings.NewReader(""))
+		err := p.Add(storetest.File(t, 1<<20), h, "tar x", strings.NewReader(""))
 		if err == nil || !strings.Contains(err.Error(), "more than") || len(err.Error()) > 2*maxPath+500 {
 			t.Errorf("%s: %.200v", what, err)
 		}
 	}
-	f := newFile(t, 1<<20)
+	f := storetest.File(t, 1<<20)
 	var p Part
 	records := map[string]string{"SCHILY.xattr.user.x": "kept", apk.ChecksumRecord: "sum", "comment": "dropped", "GNU.sparse.name": "dropped"}
 	if err := p.Add(f, tar.Header{Typeflag: tar.TypeReg, Name: path, PAXRecords: records}, "tar x", strings.NewReader("")); err != nil {
@@ -195,7 +196,7 @@ func TestHeadersAreBounded(t *testing.T) {
 func TestEntriesAreBounded(t *testing.T) {
 	h := tar.Header{Typeflag: tar.TypeDir, Name: "one/more"}
 	p := make(Part, maxEntries)
-	if err := p.Add(newFile(t, 1<<20), h, "tar x", nil); err == nil || !strings.Contains(err.Error(), "more than 1048576 files") {
+	if err := p.Add(storetest.File(t, 1<<20), h, "tar x", nil); err == nil || !strings.Contains(err.Error(), "more than 1048576 files") {
 		t.Errorf("a part: %v", err)
 	}
 	tree, e := newTree(t), &Entry{}
@@ -221,7 +222,7 @@ func TestArchiveMemory(t *testing.T) {
 		}
 	}
 	tw.Close()
-	f := newFile(t, 1<<20)
+	f := storetest.File(t, 1<<20)
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)

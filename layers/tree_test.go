@@ -9,31 +9,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pikelet-os/pikelet/internal/shared/squashfs"
-	"github.com/pikelet-os/pikelet/layers/store"
+	"github.com/pikelet-os/pikelet/internal/testing/storetest"
 )
 
 var at = time.Unix(1_700_000_000, 0)
 
 func newTree(t *testing.T) *Tree {
 	t.Helper()
-	return NewTree(newFile(t, 1<<30))
-}
-
-// newFile keeps contents for one test, at most limit bytes.
-func newFile(t testing.TB, limit int64) *store.File {
-	t.Helper()
-	pool, err := store.NewPool(2, squashfs.Fast())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(pool.Close)
-	f, err := pool.Temp(t.TempDir(), store.NewBudget(limit))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.Wait(); f.Close() })
-	return f
+	return NewTree(storetest.File(t, 1<<30))
 }
 
 func add(t *testing.T, tree *Tree, h tar.Header, body string) {

@@ -140,7 +140,8 @@ func (x *xzChecker) chunk() error {
 	if err != nil {
 		return err
 	}
-	control, head := b[0], 1
+	control := b[0]
+	var head int
 	switch {
 	case control == 0: // the block's end: padding to 4 bytes, and its check
 		x.pass = -(x.block+1)&3 + int64(x.check)

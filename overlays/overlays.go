@@ -1,7 +1,7 @@
-// Package overlays holds the bundles that are laid over an image's layers:
-// packages, files, services, kernel modules, sysctls and k3s manifests under
-// one name. Some are embedded, the base among them, which is part of every
-// image; people keep their own in directories.
+// Package overlays holds the bundles that are applied over the layers of an image:
+// packages, files, services, kernel modules, sysctls and k3s manifests under one
+// name. Some are embedded, among them the base, which is part of every image;
+// others are directories of the user.
 package overlays
 
 import (
@@ -12,10 +12,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"regexp"
-	"sort"
+	"slices"
 	"strings"
 	"text/template"
 
@@ -30,10 +31,10 @@ type Overlay struct {
 	Name        string `yaml:"-"`
 	Embedded    bool   `yaml:"-"` // part of pikelet itself
 	Description string `yaml:"description"`
-	// Packages are added to the spec's. They are templates over the
-	// parameters; what comes out empty is left out.
+	// Packages are added to those of the spec. They are templates over the
+	// parameters; empty results are dropped.
 	Packages []string `yaml:"packages"`
-	// Hint says what to do where a package of the overlay is in no repository.
+	// Hint is the advice for a package of the overlay that no repository has.
 	Hint string `yaml:"hint"`
 	// Fetch are files from elsewhere, each pinned by its digest.
 	Fetch []Fetch `yaml:"fetch"`
@@ -44,29 +45,29 @@ type Overlay struct {
 	// their scripts are in the tree.
 	Services map[string][]string `yaml:"services"`
 	Optional map[string][]string `yaml:"optional-services"`
-	// Modules are loaded on boot, Sysctls set.
+	// Modules are loaded and Sysctls are set on boot.
 	Modules []string          `yaml:"modules"`
 	Sysctls map[string]string `yaml:"sysctls"`
 	// Kernel are options the kernel must have, without CONFIG_.
 	Kernel []string `yaml:"kernel"`
-	// KernelWants are options that the kernel may lack, and a build then warns
-	// of: WantedFor says what will not work.
+	// KernelWants are options that the kernel may lack, with a warning of the
+	// build. WantedFor names what does not work without them.
 	KernelWants []string `yaml:"kernel-wants"`
 	WantedFor   string   `yaml:"wanted-for"`
-	// Parameters may be set by the spec, with with:.
+	// Parameters may be set by the spec, under with:.
 	Parameters map[string]Parameter `yaml:"parameters"`
 
-	// Files are what it lays over the tree, by path, parameters filled in:
-	// owned by root, 0755 where they begin with #!, else 0644. Manifests are
-	// for k3s to apply.
+	// Files are added to the tree, by path, with parameters filled in: owned by
+	// root, with mode 0755 if they begin with #!, else 0644. Manifests are
+	// applied by k3s.
 	Files     map[string][]byte `yaml:"-"`
 	Manifests map[string][]byte `yaml:"-"`
 }
 
-// Parameter is something an overlay wants to be told.
+// Parameter is a parameter of an overlay.
 type Parameter struct {
 	Description string  `yaml:"description"`
-	Default     *string `yaml:"default"` // none makes the parameter required
+	Default     *string `yaml:"default"` // nil makes the parameter required
 	Pattern     string  `yaml:"pattern"` // a regular expression for all of the value
 }
 
@@ -103,8 +104,8 @@ func Names() []string {
 	return names
 }
 
-// Find returns an overlay told with its parameters: an embedded one by its
-// name, or the one in the directory dir.
+// Find returns an overlay with the parameters with: an embedded one by its name, or
+// the one in the directory dir.
 func Find(name, dir string, with map[string]string) (Overlay, error) {
 	var from fs.FS
 	inside := false
@@ -153,16 +154,17 @@ func load(from fs.FS, name string, with map[string]string) (Overlay, error) {
 	return o, err
 }
 
-// values returns every parameter's value; all that is wrong at once.
+// values returns the value of every parameter. Its error has all mistakes.
 func (o *Overlay) values(with map[string]string) (map[string]string, error) {
 	var errs []error
-	for _, name := range sorted(with) {
+	for _, name := range slices.Sorted(maps.Keys(with)) {
 		if _, known := o.Parameters[name]; !known {
-			errs = append(errs, fmt.Errorf("with.%s: it has no such parameter; it has: %s", name, strings.Join(sorted(o.Parameters), ", ")))
+			errs = append(errs, fmt.Errorf("with.%s: it has no such parameter; it has: %s",
+				name, strings.Join(slices.Sorted(maps.Keys(o.Parameters)), ", ")))
 		}
 	}
 	values := map[string]string{}
-	for _, name := range sorted(o.Parameters) {
+	for _, name := range slices.Sorted(maps.Keys(o.Parameters)) {
 		p := o.Parameters[name]
 		value, given := with[name]
 		if !given {
@@ -184,7 +186,7 @@ func (o *Overlay) values(with map[string]string) (map[string]string, error) {
 	return values, errors.Join(errs...)
 }
 
-// expand fills the parameters into what is text for a machine.
+// expand fills the parameters into the fields that are templates.
 func (o *Overlay) expand(values map[string]string) error {
 	var errs []error
 	fill := func(field, text string) string {
@@ -291,7 +293,7 @@ func read(from fs.FS, dir string, values map[string]string) (map[string][]byte, 
 	return files, err
 }
 
-// Places in the root where an overlay's parts go.
+// Paths of an overlay's parts in the root.
 const (
 	modulesFolder   = "etc/modules-load.d/"
 	sysctlFolder    = "etc/sysctl.d/"
@@ -299,7 +301,7 @@ const (
 	ImagesFolder    = "usr/share/k3s/images/"
 )
 
-// Tree returns everything the overlay lays over the tree, by path.
+// Tree returns all files that the overlay adds to the tree, by path.
 func (o Overlay) Tree() map[string][]byte {
 	all := map[string][]byte{}
 	for name, b := range o.Files {
@@ -316,7 +318,7 @@ func (o Overlay) Tree() map[string][]byte {
 	}
 	if len(o.Sysctls) > 0 {
 		var b strings.Builder
-		for _, key := range sorted(o.Sysctls) {
+		for _, key := range slices.Sorted(maps.Keys(o.Sysctls)) {
 			b.WriteString(key + " = " + o.Sysctls[key] + "\n")
 		}
 		all[sysctlFolder+path.Base(o.Name)+".conf"] = []byte(b.String())
@@ -324,7 +326,7 @@ func (o Overlay) Tree() map[string][]byte {
 	return all
 }
 
-// Digest is a hash over all that the overlay, told what it was told, brings to
+// Digest returns a hash of everything that the overlay, with its parameters, adds to
 // an image.
 func (o Overlay) Digest() string {
 	h := sha256.New()
@@ -333,7 +335,7 @@ func (o Overlay) Digest() string {
 		fmt.Fprintf(h, "%q %q\n", o.KernelWants, o.WantedFor)
 	}
 	for _, services := range []map[string][]string{o.Services, o.Optional} {
-		for _, level := range sorted(services) {
+		for _, level := range slices.Sorted(maps.Keys(services)) {
 			fmt.Fprintf(h, "%s %q\n", level, services[level])
 		}
 		fmt.Fprintln(h)
@@ -342,14 +344,14 @@ func (o Overlay) Digest() string {
 		fmt.Fprintf(h, "fetch %s %q %q %q\n", f.SHA256, f.To, f.Mode, f.Unpack)
 	}
 	tree := o.Tree()
-	for _, name := range sorted(tree) {
+	for _, name := range slices.Sorted(maps.Keys(tree)) {
 		fmt.Fprintf(h, "%q %d %x\n", name, len(tree[name]), sha256.Sum256(tree[name]))
 	}
 	return "sha256:" + hex.EncodeToString(h.Sum(nil))
 }
 
-// Clash says what two of the overlays would both decide: a file, a sysctl, the
-// runlevel of a service.
+// Clash returns an error for each file, sysctl and runlevel of a service that two of
+// the overlays set.
 func Clash(list []Overlay) error {
 	var errs []error
 	by := map[string]string{}
@@ -365,26 +367,17 @@ func Clash(list []Overlay) error {
 	}
 	for _, o := range list {
 		tree := o.Tree()
-		for _, name := range sorted(tree) {
+		for _, name := range slices.Sorted(maps.Keys(tree)) {
 			claim(o, "file", "/"+name, string(tree[name]))
 		}
-		for _, key := range sorted(o.Sysctls) {
+		for _, key := range slices.Sorted(maps.Keys(o.Sysctls)) {
 			claim(o, "sysctl", key, o.Sysctls[key])
 		}
-		for _, level := range sorted(o.Services) {
+		for _, level := range slices.Sorted(maps.Keys(o.Services)) {
 			for _, s := range o.Services[level] {
 				claim(o, "service", s, level)
 			}
 		}
 	}
 	return errors.Join(errs...)
-}
-
-func sorted[V any](m map[string]V) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	sort.Strings(keys)
-	return keys
 }

@@ -1,8 +1,10 @@
 package overlays
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -51,7 +53,7 @@ func TestDirectoryOverlay(t *testing.T) {
 		}
 	}
 	if len(got) != len(want) {
-		t.Errorf("%d files, want %d: %v", len(got), len(want), sorted(got))
+		t.Errorf("%d files, want %d: %v", len(got), len(want), slices.Sorted(maps.Keys(got)))
 	}
 	other, err := Find("./mine", dir, map[string]string{"server": "nas.wan"})
 	if err != nil || other.Digest() == o.Digest() {

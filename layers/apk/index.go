@@ -38,12 +38,17 @@ func (p *Package) FileName() string { return p.Name + "-" + p.Version + ".apk" }
 
 func (p *Package) String() string { return p.Name + "-" + p.Version }
 
+// Skipped is a package whose record in an index has an unsupported field.
+type Skipped struct {
+	Package string // name and version
+	Field   string // the letter of the field
+}
+
 // Index is the contents of an APKINDEX.
 type Index struct {
 	Description string
 	Packages    []*Package
-	// PassedOver says, a line each, which records were not understood.
-	PassedOver []string
+	Skipped     []Skipped
 	// Foreign has names of packages that For left out, and their architecture.
 	Foreign map[string]string
 }
@@ -78,7 +83,7 @@ const (
 )
 
 // ReadIndex checks the signature of an APKINDEX.tar.gz against keys and reads
-// it. A record with an upper-case field that is not known is passed over, as
+// it. A record with an upper-case field that is not known is skipped, as
 // apk does; one that is damaged is an error that names it.
 func ReadIndex(b []byte, keys Keyring) (*Index, error) {
 	sign, rest, err := splitMember(b, maxSign)
@@ -96,16 +101,15 @@ func ReadIndex(b []byte, keys Keyring) (*Index, error) {
 	if !ok {
 		return nil, errors.New("reading an index: no APKINDEX in it")
 	}
-	packages, passedOver, err := parseIndex(list)
+	packages, skipped, err := parseIndex(list)
 	if err != nil {
 		return nil, fmt.Errorf("reading an index: %w", err)
 	}
-	return &Index{Description: string(files["DESCRIPTION"]), Packages: packages, PassedOver: passedOver}, nil
+	return &Index{Description: string(files["DESCRIPTION"]), Packages: packages, Skipped: skipped}, nil
 }
 
-// parseIndex returns the packages of an index, and notes about the records that
-// it passes over.
-func parseIndex(b []byte) (list []*Package, passedOver []string, err error) {
+// parseIndex returns the packages of an index, and those that it skips.
+func parseIndex(b []byte) (list []*Package, skipped []Skipped, err error) {
 	p := &Package{}
 	var unknown byte // a field of the record that makes it unusable
 	line := 0
@@ -122,8 +126,7 @@ func parseIndex(b []byte) (list []*Package, passedOver []string, err error) {
 			return fmt.Errorf("line %d: invalid package name %q", line, p.String())
 		}
 		if unknown != 0 {
-			passedOver = append(passedOver, fmt.Sprintf(
-				"package %s is passed over: its record has a field %c that this version of pikelet does not know", p, unknown))
+			skipped = append(skipped, Skipped{Package: p.String(), Field: string(rune(unknown))})
 		} else {
 			list = append(list, p)
 		}
@@ -159,7 +162,8 @@ func parseIndex(b []byte) (list []*Package, passedOver []string, err error) {
 	if err := sc.Err(); err != nil {
 		return nil, nil, err
 	}
-	return list, passedOver, end()
+	err = end()
+	return list, skipped, err
 }
 
 // encode writes the fields of a record in apk-tools' order

@@ -13,7 +13,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
-	"github.com/pikelet-os/pikelet/internal/shared/squashfs"
+	"github.com/pikelet-os/pikelet/internal/testing/storetest"
 	"github.com/pikelet-os/pikelet/layers"
 	"github.com/pikelet-os/pikelet/layers/store"
 )
@@ -59,26 +59,10 @@ func imageOf(t testing.TB, arch string, list ...v1.Layer) v1.Image {
 	return img
 }
 
-// newFile keeps contents for one test, at most limit bytes.
-func newFile(t testing.TB, limit int64) *store.File {
-	t.Helper()
-	pool, err := store.NewPool(2, squashfs.Fast())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(pool.Close)
-	f, err := pool.Temp(t.TempDir(), store.NewBudget(limit))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.Wait(); f.Close() })
-	return f
-}
-
 // apply lays an image over a new tree.
 func apply(t testing.TB, img *Image, to string) (*layers.Tree, error) {
 	t.Helper()
-	file := newFile(t, 1<<20)
+	file := storetest.File(t, 1<<20)
 	return applyTo(layers.NewTree(file), file, img, to)
 }
 

@@ -26,6 +26,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/klauspost/compress/zstd"
 
+	"github.com/pikelet-os/pikelet/internal/testing/storetest"
 	"github.com/pikelet-os/pikelet/layers"
 )
 
@@ -122,7 +123,7 @@ func TestRegistryAndKeep(t *testing.T) {
 func TestChangedImages(t *testing.T) {
 	dir := layoutOf(t, layerOf(t, "etc/a", "etc/b"))
 	blobs, _ := filepath.Glob(dir + "/blobs/sha256/*")
-	file := newFile(t, 1<<30)
+	file := storetest.File(t, 1<<30)
 	read := func() (string, error) {
 		img, err := Open(context.Background(), LayoutPrefix+dir, arm64)
 		if err != nil {
@@ -242,7 +243,7 @@ func TestLayersAreHashed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := newFile(t, 1<<20)
+	file := storetest.File(t, 1<<20)
 	if p, err := (Layer{l, id.String(), "oci x"}).Read(file); err != nil || len(p) != 2 {
 		t.Errorf("as it is: %d entries, %v", len(p), err)
 	}
@@ -298,7 +299,7 @@ func TestHostileLayers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		file := newFile(t, 12)
+		file := storetest.File(t, 12)
 		if _, err := applyTo(layers.NewTree(file), file, img, ""); err == nil || !strings.Contains(err.Error(), c[1]) {
 			t.Errorf("%s: %v, want %q", what, err, c[1])
 		}
@@ -313,7 +314,7 @@ func TestWhiteoutsStayInside(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		file := newFile(t, 1<<20)
+		file := storetest.File(t, 1<<20)
 		tree := layers.NewTree(file)
 		if err := tree.AddFile(tar.Header{Name: "opt/mine"}, "below", nil); err != nil {
 			t.Fatal(err)
@@ -339,7 +340,7 @@ func TestManyWhiteouts(t *testing.T) {
 		"one directory many times": func(int) string { return "d1/" + opaque },
 	}
 	work := func(n int, name func(int) string) int64 {
-		file := newFile(t, 1<<20)
+		file := storetest.File(t, 1<<20)
 		tree := layers.NewTree(file)
 		var p layers.Part
 		for i := range n {

@@ -55,10 +55,10 @@ func globalHeader(t *testing.T) []byte {
 	return b.Bytes()
 }
 
-// TestKinds: what git archive and GNU tar -S, -V and -g write is read
+// TestTarDialects: what git archive and GNU tar -S, -V and -g write is read
 // (golang/go#28843, plougher/squashfs-tools#401, systemd/systemd#998), and
 // what no root can hold is refused by name.
-func TestKinds(t *testing.T) {
+func TestTarDialects(t *testing.T) {
 	for what, c := range map[string]struct {
 		archive []byte
 		want    string // kind, name, size and length of contents; or the error

@@ -106,8 +106,8 @@ func everyDisk(t *testing.T) map[string]map[string]string {
 	}
 }
 
-// TestNames has one disk of each kind, with the names that udev's rules make.
-func TestNames(t *testing.T) {
+// TestUdevNames checks a disk of each kind against the names that udev's rules make.
+func TestUdevNames(t *testing.T) {
 	sys := sysfs(t, everyDisk(t))
 	for device, want := range map[string][]string{
 		"sda":  {"usb-Samsung_Portable_SSD_T5_1234567C5E5B-0:0"},

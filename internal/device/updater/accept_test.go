@@ -335,9 +335,9 @@ func TestAskAgainChecks(t *testing.T) {
 	}
 }
 
-// TestNodeGetsWellInTime: a node that was just started, and whose checks hold a
-// little later, asks for its trial again.
-func TestNodeGetsWellInTime(t *testing.T) {
+// TestTrialIsRetriedOnceHealthy: a node whose checks hold only some time after its
+// start asks for its trial again then.
+func TestTrialIsRetriedOnceHealthy(t *testing.T) {
 	l := newLife(t, newImage(t, "1.0"))
 	l.start("", PowerOn)
 	next := l.add(newImage(t, "1.1"), true)

@@ -204,7 +204,7 @@ func (l *life) start(argument string, reset Reset) bool {
 		l.t.Errorf("slot %s starts, and is not whole: %v", slot, err)
 		return false
 	}
-	kind := slots.What(slot, slots.Default(l.card, l.table()), req.Tryboot)
+	kind := slots.KindOf(slot, slots.Default(l.card, l.table()), req.Tryboot)
 	l.release = l.images[digest].Manifest.Release
 	l.boot = Boot{
 		Slot: slot, Kind: kind, Digest: digest, Keys: l.keys, Stream: "lab", Release: l.release,

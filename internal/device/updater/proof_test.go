@@ -169,10 +169,10 @@ func (y *tally) judge(t testing.TB, r record, name string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	j := &powercut.Judge{Keys: publics(key), Well: r.well, Secret: []byte(secret)}
+	checker := &powercut.Checker{Keys: publics(key), Well: r.well, Secret: []byte(secret)}
 	dir := t.TempDir()
 	err = r.run.States(func(s *powercut.State) error {
-		problems := j.State(s, r.run.Parts)
+		problems := checker.Check(s, r.run.Parts)
 		y.Lock()
 		defer y.Unlock()
 		if s.Gone >= 0 {

@@ -159,18 +159,13 @@ func (s onSlot) OpenAt(f image.File) (image.ReaderAt, error) {
 	if size != f.Size {
 		return nil, fmt.Errorf("%q on slot %s: got %d bytes, want %d", f.Name, s.slot, size, f.Size)
 	}
-	return onCard{r}, nil
+	return image.NopCloser(r), nil
 }
 
 // Open implements image.Source.
 func (s onSlot) Open(_ context.Context, f image.File, at, n int64) (io.ReadCloser, error) {
 	return image.OpenSection(s, f, at, n)
 }
-
-type onCard struct{ io.ReaderAt }
-
-// Close implements io.Closer: the card stays open.
-func (onCard) Close() error { return nil }
 
 // sameFiles returns the names of an image's files by their digests.
 func sameFiles(img image.Image) map[string]string {

@@ -21,7 +21,7 @@ func (u *Updater) Conclude(ctx context.Context) error {
 		return nil
 	}
 	explained := u.explain(s)
-	_, verdict := slots.Judge(u.Boot.Slot, slots.Default(u.Card, u.Table), u.Boot.Kind == slots.Trial, u.Boot.Digest, s)
+	_, verdict := slots.ClassifyBoot(u.Boot.Slot, slots.Default(u.Card, u.Table), u.Boot.Kind == slots.Trial, u.Boot.Digest, s)
 	switch verdict {
 	case slots.OnTrial:
 		err := u.seeThrough(ctx, *s)
@@ -199,7 +199,7 @@ func (u *Updater) leave(s slots.Update, list []node.Check) error {
 	case s.Drill && !s.Bad:
 		u.Log.Info("going back", "release", s.Release, "reason", s.Reason)
 	default:
-		u.Log.Error("release is not well, and is left", "release", s.Release, "reason", s.Reason)
+		u.Log.Error("leaving an unhealthy release", "release", s.Release, "reason", s.Reason)
 	}
 	return u.Node.Restart("")
 }

@@ -34,7 +34,7 @@ type Pool struct {
 	mu     sync.Mutex
 	leases map[netip.Addr]lease
 	of     map[string]netip.Addr // the address of each machine, by hardware address
-	full   time.Time             // until then, strangers get no address
+	full   time.Time             // until then, unknown machines get no address
 }
 
 type lease struct {
@@ -205,8 +205,8 @@ func (p *Pool) address(ip netip.Addr) *dhcp.Address {
 	return &dhcp.Address{IP: ip, Lease: leaseTime, Network: p.Network}
 }
 
-// Framer sends UDP in frames that name their receiver's hardware address. It is
-// bound.Frames but in tests.
+// Framer sends UDP in frames addressed to a hardware address: dhcp.Frames, except
+// in tests.
 type Framer interface {
 	Send(b []byte, from, to netip.AddrPort, mac net.HardwareAddr) error
 	Close() error
@@ -263,15 +263,15 @@ func ipOf(a net.Addr) netip.Addr {
 	return netip.Addr{}
 }
 
-// lease answers one message; nil for none. from is the address it came from.
+// lease returns the answer to a message from the address from; nil for none.
 func (s *Server) lease(m *dhcpv4.DHCPv4, from netip.Addr) (*dhcpv4.DHCPv4, error) {
 	c := dhcp.Identify(m)
 	server := dhcp.Server{IP: s.IP.AsSlice(), Port: s.Port}
 	if s.Pool != nil {
 		switch m.MessageType() {
 		case dhcpv4.MessageTypeRelease:
-			// A message can name any hardware address; where it came from
-			// shows whose it is.
+			// A message can name any hardware address; its sender's address
+			// shows which machine sent it.
 			if s.MACOf(from) == c.MAC {
 				s.Pool.released(c.MAC, from)
 			}
@@ -308,8 +308,8 @@ func (s *Server) lease(m *dhcpv4.DHCPv4, from netip.Addr) (*dhcpv4.DHCPv4, error
 	return dhcp.Answer(m, c, server, s.Pool.address(ip))
 }
 
-// serialOf returns the serial of a client, as far as it is known: a 3B says the
-// end of it, which finds it where it is listed.
+// serialOf returns the serial of a client, "" where it is unknown: a 3B sends only
+// the end of its serial, which identifies it if it is listed.
 func (s *Server) serialOf(c dhcp.Client) string {
 	if c.Ending == "" {
 		return c.Serial
@@ -321,9 +321,8 @@ func (s *Server) serialOf(c dhcp.Client) string {
 	return serial
 }
 
-// address returns the address that an answer to a message is about; ok is false
-// where there is none to give. A machine that wants another one than it may have
-// keeps nothing by asking.
+// address returns the address for the answer to a message; ok is false where there
+// is none. A machine that asks for an address it may not have reserves nothing.
 func (s *Server) address(machine Machine, m *dhcpv4.DHCPv4) (ip netip.Addr, ok bool, err error) {
 	if m.MessageType() == dhcpv4.MessageTypeDiscover {
 		ip, err = s.Pool.offer(machine, s.standing(machine), s.Now())
@@ -340,9 +339,9 @@ func (s *Server) address(machine Machine, m *dhcpv4.DHCPv4) (ip netip.Addr, ok b
 	return ip, err == nil, err
 }
 
-// asks notes that a Pi asks for an address, and reports whether it is answered
-// now: one that is adopted, when it is its turn, and one that does not say its
-// serial yet, which it does to TFTP.
+// asks records that a Pi asks for an address, and reports whether it is answered
+// now: an adopted one when it is its turn, and one whose serial is still unknown,
+// because it sends the serial to TFTP only.
 func (s *Server) asks(m Machine, kind dhcp.Kind, message dhcpv4.MessageType) (Machine, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -359,9 +358,9 @@ func (s *Server) asks(m Machine, kind dhcp.Kind, message dhcpv4.MessageType) (Ma
 		return m, true
 	}
 	n.begins()
-	own, hurry := &s.lines[n.standing], m.Model == "" // only a Pi 3 does not say its model
+	own, hurry := &s.lines[n.standing], m.Model == "" // only a Pi 3 does not send its model
 	admitted := true
-	if n.Adopted && s.lines[stranger].has(m.MAC) { // and it said since then who it is
+	if n.Adopted && s.lines[stranger].has(m.MAC) { // and it has identified itself since then
 		s.lines[stranger].done(m.MAC)
 		own.begin(m.MAC, now)
 	} else {

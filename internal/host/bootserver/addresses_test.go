@@ -39,11 +39,11 @@ func TestRefusedRequestKeepsNothing(t *testing.T) {
 	}
 }
 
-// TestLeasesGiveWay: a full pool has an address for a machine of higher standing:
-// one that was only offered before one that is used, that of the lowest standing
-// first, and then the one that was taken longest ago. Of its own standing no machine
-// gives way.
-func TestLeasesGiveWay(t *testing.T) {
+// TestLeaseEviction: a full pool takes an address from a machine of lower
+// standing: an address that was only offered before one in use, the lowest
+// standing first, and then the oldest lease. A machine of the same standing
+// keeps its address.
+func TestLeaseEviction(t *testing.T) {
 	now := time.Unix(1700000000, 0)
 	p := &Pool{First: netip.MustParseAddr("10.0.0.50"), Last: netip.MustParseAddr("10.0.0.53"), Network: dhcp.Network{Bits: 24}}
 	takes := func(mac string, is standing, keeps bool) netip.Addr {
@@ -83,10 +83,10 @@ func TestLeasesGiveWay(t *testing.T) {
 	}
 }
 
-// TestPoolOfStrangers: all addresses are taken by machines no machine knows, for as
-// long as they are given; a known one has one all the same, whatever asks for it:
-// its firmware, its /init, or what runs on it.
-func TestPoolOfStrangers(t *testing.T) {
+// TestFullPoolServesKnownMachines: unknown machines hold all addresses for as long
+// as their leases last; a known machine gets one all the same, whether its
+// firmware, its /init or its running system asks.
+func TestFullPoolServesKnownMachines(t *testing.T) {
 	for name, as := range map[string]dhcpv4.Modifier{
 		"firmware":         firmware(piSerial),
 		"init":             dhcpv4.WithOption(dhcpv4.OptClassIdentifier(bootapi.Class)),

@@ -5,25 +5,25 @@ import (
 	"time"
 )
 
-// A boot storm is power coming back: every Pi asks at once, and where all are
-// answered none has its files in time (TFTP gives a file 30 s). So only some
-// boots are under way at a time. Who must wait is not answered, and asks again
-// by itself; in the midst of a boot no machine is held up.
+// After a power failure every Pi asks at once. If all were answered, none would
+// have its files in time (a Pi gives a file 30 s), so the number of boots at a
+// time is limited. A machine that must wait gets no answer and asks again by
+// itself; a boot that has begun is never held up.
 
-// How long a boot that begins no file and ends none counts as under way: what
-// an EEPROM gives one file (docs/platform.md 3.4).
+// A boot that neither begins nor ends a file for this long is no longer under
+// way: an EEPROM gives one file as long (docs/platform.md 3.4).
 const silentBoot = 30 * time.Second
 
-// How long somebody who waited and does not ask any more keeps a place in the
-// line: firmware asks every 4 or 5 s.
+// A waiting machine that does not ask for this long loses its place in the line:
+// firmware asks every 4 or 5 s.
 const awayFromLine = 12 * time.Second
 
-// maxWaiting bounds a line. Who comes then asks again, as everybody does.
+// maxWaiting bounds a line. Machines beyond it ask again later.
 const maxWaiting = 1024
 
-// line are the boots under way, and who waits for one, by hardware address.
+// line holds the boots under way and the waiting machines, by hardware address.
 type line struct {
-	underWay map[string]time.Time // when each was last heard of
+	underWay map[string]time.Time // when each machine last sent something
 	waiting  []waiter             // in the order they are let in
 }
 
@@ -33,10 +33,10 @@ type waiter struct {
 	last  time.Time // when it asked
 }
 
-// admit reports whether a boot may begin now, with so many at a time; 0 is no
-// bound. Those in a hurry come first, and then those that waited longest: a Pi
-// 3 asks five times, 5 s apart, and then not again until it is given power anew
-// (docs/platform.md 3.3); others ask for ever.
+// admit reports whether a boot may begin now, with at most most at a time; 0 is
+// no bound. Machines in a hurry come first, then those that waited longest: a Pi
+// 3 asks five times, 5 s apart, and then not again until it is powered on again
+// (docs/platform.md 3.3); other models ask for ever.
 func (l *line) admit(mac string, hurry bool, most int, now time.Time) bool {
 	if l.underWay == nil {
 		l.underWay = map[string]time.Time{}
@@ -90,14 +90,14 @@ func (l *line) has(mac string) bool {
 	return ok
 }
 
-// heard notes that a boot goes on.
+// heard records that a boot makes progress.
 func (l *line) heard(mac string, now time.Time) {
 	if l.has(mac) {
 		l.underWay[mac] = now
 	}
 }
 
-// begin notes a boot that is under way already.
+// begin adds a boot that is under way already.
 func (l *line) begin(mac string, now time.Time) {
 	if l.underWay == nil {
 		l.underWay = map[string]time.Time{}
@@ -105,5 +105,5 @@ func (l *line) begin(mac string, now time.Time) {
 	l.underWay[mac] = now
 }
 
-// done notes that a boot has all it needs of the firmware's part.
+// done ends a boot: the firmware has all its files.
 func (l *line) done(mac string) { delete(l.underWay, mac) }

@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// TestStorm: 100 Pis get power at once, a boot takes ten seconds, twelve may
-// boot at a time, and five die in the midst of it. No more than twelve ever
-// boot at once, every other one boots, and no machine is passed by.
-func TestStorm(t *testing.T) {
+// TestConcurrentBootsAreLimited: 100 Pis are powered on at once, a boot takes ten
+// seconds, twelve may boot at a time, and five die while they boot. Never more
+// than twelve boot at once, all others boot, and no machine is starved.
+func TestConcurrentBootsAreLimited(t *testing.T) {
 	const pis, most, takes = 100, 12, 10 * time.Second
 	type pi struct {
 		mac      string

@@ -15,23 +15,23 @@ type conns struct {
 	ofClient int // of one address
 }
 
-// Bounds of connections. A node has one, and a second one while it asks for
-// something beside; a browser has six. Whoever opens more gets no further.
+// Limits of connections. A node has one, and a second one for a request beside a
+// download; a browser has six.
 var (
 	planeConns = conns{all: 1024, ofClient: 8} // a few hundred nodes at once
 	adminConns = conns{all: 64, ofClient: 16}
 )
 
-// How slowly a client may take what it is sent: 35 kB/s, of a cable that does
-// 10 MB/s.
+// The lowest rate at which a client may receive: 35 kB/s, on a cable that
+// carries 10 MB/s.
 const (
-	slowPart = 1 << 20 // bytes that must be taken
+	slowPart = 1 << 20 // bytes that must be received
 	slowTime = 30 * time.Second
 )
 
-// bounded has a listener hang up on whoever has enough connections already.
-// This machine's own count apart from all others, which therefore cannot lock
-// out who sits at it.
+// bounded wraps a listener so that it closes connections beyond the limits.
+// Connections from this machine are counted separately, so that other machines
+// cannot lock out a user at its keyboard.
 func bounded(l net.Listener, now func() time.Time, most conns) *boundedListener {
 	return &boundedListener{Listener: l, now: now, slow: slowTime, most: most, of: map[netip.Addr]int{}}
 }
@@ -62,7 +62,7 @@ func (l *boundedListener) Accept() (net.Conn, error) {
 		if l.take(client) {
 			return &boundedConn{TCPConn: tcp, now: l.now, slow: l.slow, end: sync.OnceFunc(func() { l.give(client) })}, nil
 		}
-		tcp.SetLinger(0) // nothing of it stays behind
+		tcp.SetLinger(0) // leave no socket in TIME_WAIT
 		tcp.Close()
 	}
 }
@@ -91,8 +91,8 @@ func (l *boundedListener) give(client netip.Addr) {
 	}
 }
 
-// boundedConn is a connection whose every part must be taken in time. net/http
-// sends files by ReadFrom, which has the kernel do it.
+// boundedConn is a connection whose client must receive each part in time.
+// net/http sends files with ReadFrom, which uses sendfile.
 type boundedConn struct {
 	*net.TCPConn
 	now  func() time.Time

@@ -66,8 +66,8 @@ func onNet(m *image.Manifest, name string) (image.File, bool) {
 // server in its EEPROM.
 const betweenBoots = 20 * time.Second
 
-// errNoMAC is the error for clients behind a router, and for forged senders:
-// without a hardware address it is unknown where an answer would go.
+// errNoMAC is returned for clients behind a router, and for forged senders:
+// without a hardware address the receiver of an answer is unknown.
 var errNoMAC = errors.New("unknown hardware address of the client: it must be in the network of the boot server")
 
 // requester returns which machine asks, and for which file. The hardware
@@ -101,7 +101,7 @@ func (s *Server) share(client netip.Addr, name string) int {
 	return int(s.standing(m))
 }
 
-// shares are the transfers there may be at a time, by the standing of who asks.
+// shares are the limits of concurrent transfers, by the standing of the client.
 var shares = []int{stranger: 64, listed: 64, pinned: 128}
 
 // open opens the file that a TFTP client asks for. All files of a boot are of the

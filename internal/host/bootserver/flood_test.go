@@ -46,11 +46,11 @@ func (s *stage) stranger(i int) (*dhcpv4.DHCPv4, error) {
 	return s.lease(m, netip.IPv4Unspecified())
 }
 
-// TestFlood: somebody asks thirty thousand times, each time as another
-// machine, in three seconds. What that costs in memory is bounded, and a Pi that
-// is adopted has an address and its turn at once, also where its model is in no
-// packet.
-func TestFlood(t *testing.T) {
+// TestFloodOfUnknownMachinesIsBounded: thirty thousand requests arrive in three
+// seconds, each from another machine. The memory they cost is bounded, and an
+// adopted Pi gets its address and its turn at once, also where no packet names
+// its model.
+func TestFloodOfUnknownMachinesIsBounded(t *testing.T) {
 	s := newStage(t)
 	s.Roster, s.Most = some{piMAC}, 2
 	s.Pool = &Pool{First: netip.MustParseAddr("10.0.0.50"), Last: netip.MustParseAddr("10.0.0.250"), Network: dhcp.Network{Bits: 24}}

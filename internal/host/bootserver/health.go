@@ -9,20 +9,20 @@ import (
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 )
 
-// Health is what became of releases on one machine. Images go by the digest of
-// their OCI manifest.
+// Health records how releases fared on one machine. Images are named by the digest
+// of their OCI manifest.
 type Health struct {
-	Good   string   `yaml:"good,omitempty"`   // the last one that was healthy
-	Bad    []string `yaml:"bad,omitempty"`    // those that were not, and are not served to it again
-	Trying string   `yaml:"trying,omitempty"` // one that has started, and said nothing of its health yet
-	Starts int      `yaml:"starts,omitempty"` // how often
+	Good   string   `yaml:"good,omitempty"`   // the last healthy image
+	Bad    []string `yaml:"bad,omitempty"`    // unhealthy images, which are not served to the machine again
+	Trying string   `yaml:"trying,omitempty"` // an image that has started, and has not reported its health yet
+	Starts int      `yaml:"starts,omitempty"` // of Trying
 }
 
-// maxStarts is how often an image is started that never says that it is
-// healthy, nor that it is not: its power may have been cut.
+// maxStarts is how often an image is started that never reports its health: the
+// power may have been cut.
 const maxStarts = 3
 
-// maxBad bounds what is remembered of images that were not healthy.
+// maxBad bounds the number of unhealthy images that are recorded.
 const maxBad = 20
 
 // started returns the health after the machine's firmware had an image.
@@ -41,17 +41,17 @@ func (h Health) started(digest string) Health {
 	return h
 }
 
-// healthy returns the health after an image said that it is.
+// healthy returns the health after an image reported that it is healthy.
 func (h Health) healthy(digest string) Health {
 	h.Good, h.Trying, h.Starts = digest, "", 0
 	h.Bad = slices.DeleteFunc(slices.Clone(h.Bad), func(d string) bool { return d == digest })
 	return h
 }
 
-// unhealthy returns the health after an image said that it is not.
+// unhealthy returns the health after an image reported that it is unhealthy.
 func (h Health) unhealthy(digest string) Health {
 	if h.Good == digest {
-		return h // it was once, so it is not the image that changed
+		return h // it was healthy before, so the image is not the cause
 	}
 	if !slices.Contains(h.Bad, digest) {
 		h.Bad = append(slices.Clone(h.Bad), digest)
@@ -66,16 +66,15 @@ func (h Health) refuses(digest string) bool {
 	return h.Good != digest && (slices.Contains(h.Bad, digest) || h.Trying == digest && h.Starts >= maxStarts)
 }
 
-// Images are those a server has at hand: those that are to run, by the
-// reference that names each, and others that some machine runs, or was healthy
-// with last.
+// Images are the images that a server can serve: the current image of each
+// reference, and images that some machine runs or was last healthy with.
 type Images struct {
 	mu      sync.Mutex
 	current map[string]*image.Image
-	all     []*image.Image // those too
+	all     []*image.Image // current ones included
 }
 
-// Set makes an image the one that a reference names.
+// Set makes an image the current one of a reference.
 func (l *Images) Set(reference string, i *image.Image) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -86,7 +85,7 @@ func (l *Images) Set(reference string, i *image.Image) {
 	l.add(i)
 }
 
-// Add has an image at hand.
+// Add adds an image that no reference names.
 func (l *Images) Add(i *image.Image) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -99,22 +98,21 @@ func (l *Images) add(i *image.Image) {
 	}
 }
 
-// Current returns the image that a reference names; nil where it is not at
-// hand.
+// Current returns the current image of a reference; nil where it is not loaded.
 func (l *Images) Current(reference string) *image.Image {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.current[reference]
 }
 
-// Served returns the images that are to run, by their references.
+// Served returns the current images by their references.
 func (l *Images) Served() map[string]*image.Image {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return maps.Clone(l.current)
 }
 
-// find returns the image of a digest; nil where it is not at hand.
+// find returns the image with a digest; nil where it is not loaded.
 func (l *Images) find(digest string) *image.Image {
 	return l.where(func(i *image.Image) bool { return i.Digest == digest })
 }
@@ -133,9 +131,9 @@ func (l *Images) where(is func(*image.Image) bool) *image.Image {
 	return nil
 }
 
-// imageFor returns what a machine is to run: the image that its reference
-// names, or, where that was not healthy there, the last one that was. It is nil
-// where the reference could not be had.
+// imageFor returns the image for a machine: the current one of its reference, or
+// the last healthy one where the current one was unhealthy there. It returns nil
+// where the reference could not be loaded.
 func (s *Server) imageFor(m Machine) *image.Image {
 	reference := s.Roster.Reference(m)
 	if reference == "" {
@@ -149,28 +147,27 @@ func (s *Server) imageFor(m Machine) *image.Image {
 	if good := s.Images.find(h.Good); good != nil {
 		return good
 	}
-	return current // there is nothing better: it may be well the next time
+	return current // no other image: this one may be healthy next time
 }
 
-// maxRecords bounds the machines whose health is written down, of those whose
-// hardware address is named nowhere: any machine that says a listed serial is one.
+// maxRecords bounds the health records of machines whose hardware address is not
+// pinned: any machine can claim a listed serial.
 const maxRecords = 16 << 10
 
-// health returns what is known of the releases on a machine.
+// health returns the health of a machine.
 func (s *Server) health(m Machine) Health {
 	h, ok := s.Health.Find(m.record())
 	if !ok {
-		h, _ = s.Health.Find(m.Serial) // as it was written before hardware addresses counted
+		h, _ = s.Health.Find(m.Serial) // records of earlier versions have no hardware address in their names
 	}
 	return h
 }
 
-// note changes what is known of a machine's health, and writes it down where
-// it did.
+// note applies change to the health of a machine, and records it if it changed.
 func (s *Server) note(m Machine, change func(Health) Health) {
 	if _, ok := s.Health.Find(m.record()); !ok && s.standing(m) < pinned && s.Health.Len() >= maxRecords {
-		s.log(slog.LevelWarn, "health", "health is not recorded: there are too many records; remove those of machines that are gone",
-			"serial", m.Serial, "mac", m.MAC, "dir", s.Health.Dir, "records", s.Health.Len())
+		s.log(slog.LevelWarn, "health", "health is not recorded, there are too many records",
+			"hint", "remove the records of machines that are gone", "serial", m.Serial, "mac", m.MAC, "dir", s.Health.Dir, "records", s.Health.Len())
 		return
 	}
 	before, _ := s.Health.Find(m.Serial)

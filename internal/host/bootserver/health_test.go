@@ -112,8 +112,8 @@ func TestReleases(t *testing.T) {
 	}
 }
 
-// TestReportsAtOnce: of reports that come together none is lost.
-func TestReportsAtOnce(t *testing.T) {
+// TestConcurrentReports: no report is lost where several arrive at once.
+func TestConcurrentReports(t *testing.T) {
 	s := newStage(t)
 	m := Machine{Serial: piSerial, MAC: piMAC}
 	var all sync.WaitGroup
@@ -214,10 +214,10 @@ func (channels) Reference(m Machine) string {
 	return map[string]string{"52617370": "beta"}[m.Serial]
 }
 
-// TestChannelOfItsOwn: a machine that is to run something else is started from
-// that, and told of its releases; where it can't be had it is not started from
-// what others run.
-func TestChannelOfItsOwn(t *testing.T) {
+// TestMachineWithOwnChannel: a machine with a channel of its own boots from that
+// channel, and learns of its releases. While the channel is unavailable, the
+// machine does not boot the image of the others.
+func TestMachineWithOwnChannel(t *testing.T) {
 	s := newStage(t)
 	s.Roster = channels{}
 	if _, err := s.fetch(piIP, "52617370/config.txt"); err == nil {

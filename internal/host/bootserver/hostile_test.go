@@ -192,11 +192,12 @@ func (s *stage) life(between func(build string, ip netip.Addr)) (told []string) 
 	return told
 }
 
-// TestHostileMachine: a machine in the same network says before each step of a
-// known Pi, from its own address and in the Pi's name, all that can be said. The
-// Pi is told what it is told without that, and the same is known of it. Where
-// the Pi's hardware address is named, the other has no file and no config.
-func TestHostileMachine(t *testing.T) {
+// TestSpoofedRequestsChangeNothing: before each step of a known Pi, another
+// machine sends every possible request in the Pi's name from its own address.
+// The Pi receives the same answers as without it, and the server knows the same
+// of the Pi. Where the inventory names the Pi's hardware address, the other
+// machine receives no file and no config.
+func TestSpoofedRequestsChangeNothing(t *testing.T) {
 	alone, beside := inventories(t), inventories(t)
 	for name, roster := range alone {
 		t.Run(name, func(t *testing.T) {
@@ -227,10 +228,10 @@ func TestHostileMachine(t *testing.T) {
 	}
 }
 
-// TestStormWithHostileMachine: many known Pis boot at once, a few at a time,
+// TestStormWithSpoofedRequests: many known Pis boot at once, a few at a time,
 // while a machine speaks for each of them from its own address. Every one boots,
 // in a time that has room for no second try, and has its config.
-func TestStormWithHostileMachine(t *testing.T) {
+func TestStormWithSpoofedRequests(t *testing.T) {
 	const pis, most = 24, 4
 	type one struct {
 		serial, mac string
@@ -285,10 +286,10 @@ func TestStormWithHostileMachine(t *testing.T) {
 	}
 }
 
-// TestAdoptionWithHostileMachine: a Pi waits to be adopted, and another machine
+// TestAdoptionWithSpoofedRequests: a Pi waits to be adopted, and another machine
 // says its serial, before and behind it. Both are shown; the one that is adopted
 // is the one whose address was shown, and it boots.
-func TestAdoptionWithHostileMachine(t *testing.T) {
+func TestAdoptionWithSpoofedRequests(t *testing.T) {
 	s, a := newAdmin(t)
 	h := hostile{s, otherIP, otherMAC}
 	speaks := func() {
@@ -327,10 +328,10 @@ func TestAdoptionWithHostileMachine(t *testing.T) {
 	}
 }
 
-// TestReportsThatDoNotCount: of a build that the machine was not served, and of a
-// machine that is no longer known. What a machine is to run is told to one whose
-// hardware address is known.
-func TestReportsThatDoNotCount(t *testing.T) {
+// TestInvalidReportsAreIgnored: reports of a build that the machine was not
+// served, and of a machine that is no longer known. Only a machine whose hardware
+// address is known is told which release to run.
+func TestInvalidReportsAreIgnored(t *testing.T) {
 	s := newStage(t)
 	s.Roster = some{piMAC}
 	s.boots()

@@ -11,8 +11,8 @@ import (
 	"unicode/utf8"
 )
 
-// The log of a server is bounded, for anybody in the network can have it write
-// something: this many lines of a kind at once, and then so many a second.
+// The log of a server is rate-limited, because any machine in the network can
+// cause log lines: a burst of this many lines of a kind, then so many a second.
 const (
 	burst = 200
 	rate  = 10
@@ -56,7 +56,7 @@ func (l *logLimit) allow(kind string, now time.Time) (dropped int, ok bool) {
 
 // log writes a line of a kind, such as dhcp, unless there were too many of it.
 // args are attributes as slog.Logger.Log takes them; texts among them are made
-// printable, for machines choose what is in them.
+// printable, because machines choose their contents.
 func (s *Server) log(level slog.Level, kind, message string, args ...any) {
 	dropped, ok := s.logLimit.allow(kind, s.Now())
 	if !ok {
@@ -83,7 +83,7 @@ func printable(args []any) []any {
 	return list
 }
 
-// How much is repeated of what machines say, in bytes.
+// Limits of quoted texts of machines, in bytes.
 const (
 	maxLine    = 4 << 10 // of the log, each attribute
 	maxStage   = 200

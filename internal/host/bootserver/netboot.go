@@ -44,8 +44,7 @@ type Roster interface {
 	Ending(digits string) (serial string, ok bool)
 	// Config returns the config of one machine; nil where it has none.
 	Config(Machine) ([]byte, error)
-	// Reference names the image that a machine is to run; "" for the server's
-	// own.
+	// Reference names the image for a machine; "" for the server's default.
 	Reference(Machine) string
 }
 
@@ -56,12 +55,12 @@ const claimTime = 120 * time.Second
 
 // Server is a boot server. Its fields do not change while it runs.
 type Server struct {
-	Reference string // of what is served to those that are to run nothing else
+	Reference string // of the default image
 	Images    *Images
 	Health    *Records[Health]
 	Roster    Roster
-	IP        netip.Addr // where it is reached in the network it serves
-	Port      uint16     // of the boot plane, TCP
+	IP        netip.Addr // the server's own address in the network
+	Port      uint16     // of the boot API, TCP
 	Pool      *Pool      // nil beside another DHCP server
 	Most      int        // boots at a time; 0 is no bound
 
@@ -78,18 +77,18 @@ type Server struct {
 	logLimit logLimit
 }
 
-// done notes that a machine has all it needs of the firmware's part. The caller
-// holds the lock.
+// done records that the firmware of a machine has all its files. The caller holds
+// the lock.
 func (s *Server) done(mac string) {
 	for i := range s.lines {
 		s.lines[i].done(mac)
 	}
 }
 
-// claim decides whether a node gets its config: it is adopted, it asks from
-// where its firmware was just served, within a while, and for the first time
-// on this boot. Its error says why not. What is refused is shown at the machine
-// that asked, which need not be the node.
+// claim decides whether a node gets its config: it must be adopted, ask from the
+// address to which its firmware was just served, within claimTime, and for the
+// first time on this boot. Its error gives the reason for a refusal, which is
+// recorded with the machine that asked; that need not be the node.
 func (s *Server) claim(m bootapi.Machine, from netip.Addr) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -103,7 +102,7 @@ func (s *Server) claim(m bootapi.Machine, from netip.Addr) error {
 	}
 	err := s.mayClaim(n, machine, m.MAC, from)
 	if err == nil {
-		s.nodes.note(machine, s.standing).claimed = true // its firmware may not have said the serial
+		s.nodes.note(machine, s.standing).claimed = true // its firmware may not have sent the serial
 		return nil
 	}
 	n = s.seen(machine, "asks for a config")
@@ -112,8 +111,8 @@ func (s *Server) claim(m bootapi.Machine, from netip.Addr) error {
 	return err
 }
 
-// mayClaim is the rule of claim. n is what is known of the machine, nil for
-// nothing; mac is the hardware address it says it has.
+// mayClaim is the rule of claim. n is the known machine, nil for none; mac is the
+// hardware address that it claims.
 func (s *Server) mayClaim(n *Node, m Machine, mac string, from netip.Addr) error {
 	want, ok := s.Roster.Known(m)
 	switch {
@@ -139,8 +138,8 @@ func (s *Server) mayClaim(n *Node, m Machine, mac string, from netip.Addr) error
 // (docs/platform.md 4).
 func short(serial string) string { return serial[max(0, len(serial)-8):] }
 
-// Listeners are the sockets a server answers on. DHCP may be nil; Frames, by
-// which addresses are given, may be where the server has no Pool.
+// Listeners are the sockets of a server. DHCP may be nil; so may Frames, which
+// sends addresses, where the server has no Pool.
 type Listeners struct {
 	DHCP   net.PacketConn
 	Frames Framer

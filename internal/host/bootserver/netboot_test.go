@@ -112,7 +112,7 @@ func TestConfigRule(t *testing.T) {
 	refused(s, piIP, pi, "serial 52617370 has hardware address d8:3a:dd:0a:0b:0c; 10.0.0.50 has d8:3a:dd:01:02:03")
 }
 
-func TestBootPlane(t *testing.T) {
+func TestBootAPI(t *testing.T) {
 	s := newStage(t)
 	s.boots()
 	root := bootapi.Request{Kind: bootapi.Blob, Machine: pi, Digest: image.DigestOf(s.files["root.squashfs"])}
@@ -278,9 +278,9 @@ func TestPool(t *testing.T) {
 	}
 }
 
-// TestStrangersAreForgotten: what unknown machines can fill is bounded,
-// and costs no adopted one its place.
-func TestStrangersAreForgotten(t *testing.T) {
+// TestUnknownMachinesAreBounded: the number of unknown machines that are kept is
+// bounded, and they displace no adopted machine.
+func TestUnknownMachinesAreBounded(t *testing.T) {
 	s := newStage(t)
 	s.boots()
 	for i := range 3 * maxNodes {

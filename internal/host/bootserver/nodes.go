@@ -14,12 +14,12 @@ type Node struct {
 	Machine
 	IP      string    `json:"ip,omitempty"`
 	Adopted bool      `json:"adopted"`
-	Stage   string    `json:"stage"`             // what it did last
+	Stage   string    `json:"stage"`             // the last stage it reached
 	Release string    `json:"release,omitempty"` // that it reported
 	Error   string    `json:"error,omitempty"`
 	Last    time.Time `json:"last"` // when it was heard of
-	// Conflict is how many other hardware addresses say the same serial: one
-	// of them at most belongs to it.
+	// Conflict is how many other hardware addresses claim the same serial: at
+	// most one of them owns it.
 	Conflict int `json:"conflict,omitempty"`
 
 	standing standing
@@ -32,24 +32,23 @@ type Node struct {
 	build             string // that it is served, from its firmware's first file on
 }
 
-// begins notes that a boot begins.
+// begins records that a boot begins.
 func (n *Node) begins() {
 	n.build, n.complete, n.kernel, n.initramfs = "", false, false, false
 }
 
-// standing orders machines by how hard it is to be taken for one: what those
-// of a lower standing do never costs one of a higher its place.
+// standing orders machines by how hard they are to impersonate. A machine of lower
+// standing never displaces one of higher standing.
 type standing int
 
 const (
 	stranger standing = iota // neither listed nor adopted
-	listed                   // by its serial alone, which any machine can say
+	listed                   // by its serial alone, which any machine can claim
 	pinned                   // with its hardware address
 )
 
-// standing returns the standing of a machine. Where the roster names a
-// hardware address, a machine with another one is a stranger, whatever serial
-// it says.
+// standing returns the standing of a machine. Where the roster names a hardware
+// address, a machine with another one is a stranger, whatever serial it claims.
 func (s *Server) standing(m Machine) standing {
 	mac, ok := s.Roster.Known(m)
 	switch {
@@ -61,17 +60,16 @@ func (s *Server) standing(m Machine) standing {
 	return pinned
 }
 
-// maxNodes bounds what is remembered of unknown machines.
+// maxNodes bounds the unknown machines that are kept.
 const maxNodes = 4096
 
-// pair is what tells machines apart. A serial alone does not: any machine can
-// say it.
+// pair identifies a machine. A serial alone does not: any machine can claim it.
 type pair struct{ serial, mac string }
 
 func (m Machine) pair() pair { return pair{m.Serial, m.MAC} }
 
-// book is what is known of machines. Anybody can have it write down machines
-// by the thousand, so nothing here takes longer the more there are.
+// book holds the known machines. Anyone can add machines by the thousand, so every
+// operation takes constant time.
 type book struct {
 	pairs  map[pair]*list.Element
 	macs   map[string]*list.Element // of each hardware address, the one of the highest standing that was heard of last
@@ -97,9 +95,8 @@ func (b *book) find(m Machine) *Node {
 	return nil
 }
 
-// note writes down that a machine was heard of, and returns what is known of
-// it. is returns the standing of the machine, whose serial may be known from
-// before.
+// note records a message of a machine, and returns its node. is returns the
+// standing of the machine, whose serial may be known from earlier messages.
 func (b *book) note(m Machine, is func(Machine) standing) *Node {
 	if b.pairs == nil {
 		b.pairs, b.macs = map[pair]*list.Element{}, map[string]*list.Element{}
@@ -125,8 +122,7 @@ func (b *book) note(m Machine, is func(Machine) standing) *Node {
 	return n
 }
 
-// forget drops the machine that was heard of least lately, of those with the
-// lowest standing.
+// forget drops the least recently seen machine of the lowest standing.
 func (b *book) forget() {
 	var least *Node
 	for e := b.recent.Back(); e != nil; e = e.Prev() {
@@ -150,16 +146,15 @@ func (b *book) remove(n *Node) {
 	}
 }
 
-// seen notes that a machine was heard of, and returns what is known of it. The
-// caller holds the lock.
+// seen records a message of a machine, and returns its node. The caller holds the
+// lock.
 func (s *Server) seen(m Machine, stage string) *Node {
 	n := s.nodes.note(m, s.standing)
 	n.Last, n.Stage = s.Now(), Printable(stage, maxStage)
 	return n
 }
 
-// machine returns what is known of a machine, by its serial and its hardware
-// address.
+// machine returns the node with a serial and a hardware address.
 func (s *Server) machine(m Machine) Machine {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -169,8 +164,7 @@ func (s *Server) machine(m Machine) Machine {
 	return m
 }
 
-// Nodes returns what is known of each machine, ordered by serial and hardware
-// address.
+// Nodes returns all machines, ordered by serial and hardware address.
 func (s *Server) Nodes() []Node {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -68,9 +68,6 @@ func (a *app) object(w io.Writer, v any) {
 	fmt.Fprintf(w, "%s\n", b)
 }
 
-// print adapts the logger for packages that report in whole sentences.
-func (a *app) print(text string) { a.log.Info(text) }
-
 // stderr is standard error, or what shows progress bars there.
 type stderr struct{ a *app }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -166,7 +167,7 @@ func runBuild(ctx context.Context, o buildOptions, a *app) error {
 		}
 	}
 	if img.Console == spec.ConsoleRoot {
-		a.log.Info("the image has a root console: anybody who reaches the console of a node is root")
+		a.log.Info("image has a root console", "hint", "whoever reaches the console of a node is root")
 	}
 	in.Zstd, in.Fresh = o.Zstd, o.Fresh
 	p := newProgress(a)
@@ -182,7 +183,7 @@ func runBuild(ctx context.Context, o buildOptions, a *app) error {
 		a.log.Warn("pruning the cache failed", "err", err)
 	}
 	for _, w := range r.Warnings {
-		a.log.Warn(w)
+		a.log.LogAttrs(ctx, slog.LevelWarn, w.Message, w.Attrs...)
 	}
 	a.result(map[string]string{"disk": r.Disk, "artifact": r.Artifact.Dir, "digest": r.Digest, "build": r.Plan.BuildID},
 		fmt.Sprintf("%s\n%s (OCI manifest %s)", r.Disk, r.Artifact.Dir, r.Digest))

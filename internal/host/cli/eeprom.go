@@ -89,7 +89,7 @@ func runEEPROM(o eepromOptions, a *app) error {
 		return fmt.Errorf("%s: %w", o.Image, err)
 	}
 	for _, l := range lacks {
-		a.log.Warn(l, "bootloader", o.Image)
+		a.log.Warn("bootloader lacks a feature", "bootloader", o.Image, "reason", l)
 	}
 	sum, err := eeprom.Digest(update, time.Now().Unix())
 	if err != nil {

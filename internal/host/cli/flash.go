@@ -116,8 +116,17 @@ func listDevices(a *app) error {
 	return nil
 }
 
+// findDevice finds the disk or file that the command line names.
+func findDevice(name string) (flash.Device, error) {
+	d, err := flash.Machine{Root: "/"}.Find(name)
+	if err != nil && len(hint.Of(err)) == 0 {
+		err = hint.With(err, "pikelet flash without arguments lists the devices")
+	}
+	return d, err
+}
+
 func runFlash(ctx context.Context, image, device string, o flashOptions, a *app) error {
-	d, err := flash.Machine{Root: "/"}.Find(device)
+	d, err := findDevice(device)
 	if err != nil {
 		return err
 	}
@@ -266,7 +275,7 @@ func phases(a *app, total int64) (flash.Progress, func()) {
 		step := string(phase) + " the card"
 		if phase == flash.Flushing {
 			p.show(builder.Progress{Step: string(flash.Writing) + " the card", Done: total, Total: total})
-			a.log.Info("flushing: waiting for the card")
+			a.log.Info("flushing the card")
 			return
 		}
 		p.show(builder.Progress{Step: step, Done: min(sum[phase], total), Total: total})
@@ -274,7 +283,7 @@ func phases(a *app, total int64) (flash.Progress, func()) {
 }
 
 func runRepair(ctx context.Context, device string, o flashOptions, a *app) error {
-	d, err := flash.Machine{Root: "/"}.Find(device)
+	d, err := findDevice(device)
 	if err != nil {
 		return err
 	}

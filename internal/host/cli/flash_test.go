@@ -133,7 +133,7 @@ func TestFlashRefuses(t *testing.T) {
 	if _, err := os.Stat(dir + "/nothing.img"); err == nil {
 		t.Error("a flash that was refused left a file")
 	}
-	fails(t, dir, []string{"flash", "one", "."}, "neither a disk nor a file")
+	fails(t, dir, []string{"flash", "one", "."}, "neither a disk nor a file", "hint: pikelet flash without arguments lists the devices")
 	must(t, dir, "head -c 1M one/disk.img > short")
 	fails(t, dir, []string{"flash", "one", "short", "--yes"}, "short has 1 MB, and the image needs")
 	fails(t, dir, []string{"flash", "short", "x"}, "short: ")

@@ -6,9 +6,9 @@ import (
 	"testing"
 )
 
-// TestImager: the list says of the image what the image is, newer ones come
-// first, and the image is the build's disk image.
-func TestImager(t *testing.T) {
+// TestPublishForImager: the list has the sizes and digests of the images, the newest
+// first, and each image is the disk image of its build.
+func TestPublishForImager(t *testing.T) {
 	dir := shippedIn(t)
 	for _, from := range []string{"one", "two", "two"} {
 		ok(t, dir, "publish", "--image", from, "--imager", "www", "--imager-url", "https://pi.example/images/")
@@ -41,6 +41,7 @@ func TestImager(t *testing.T) {
 	fails(t, dir, []string{"publish", "--image", "one", "--imager", "www"}, "[imager imager-url]")
 	fails(t, dir, []string{"publish", "--image", "one", "--imager", "x", "--imager-url", "my directory"},
 		"Raspberry Pi Imager cannot fetch from")
+	must(t, dir, "[ ! -e x ]") // it is refused before anything is made
 }
 
 func jsonNumber(n int64) string { b, _ := json.Marshal(n); return string(b) }

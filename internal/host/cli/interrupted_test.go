@@ -54,10 +54,10 @@ func (a *atLine) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// TestInterrupted interrupts and kills builds after many of the lines they say:
-// what was there stays whole, the next build works, and nothing is left of the
-// others.
-func TestInterrupted(t *testing.T) {
+// TestInterruptedBuildsLeaveNothing interrupts and kills builds after each of many
+// lines of output: earlier output stays complete, the next build works, and no
+// temporary files are left.
+func TestInterruptedBuildsLeaveNothing(t *testing.T) {
 	dir, _, _ := mirror(t)
 	said := ok(t, dir, "build", "-o", "out", "image.yaml")
 	digest, lines := digestLine(t, said), strings.Count(said, "\n")
@@ -142,9 +142,9 @@ func TestBuildsSideBySide(t *testing.T) {
 		"another build is writing to output directory \"out0\"", "hint: choose another output directory")
 }
 
-// TestUnreadable builds as a user who may not read a layer, write the output, or
+// TestBuildWithoutPermissions builds as a user who may not read a layer, write the output, or
 // use the cache.
-func TestUnreadable(t *testing.T) {
+func TestBuildWithoutPermissions(t *testing.T) {
 	if testing.Short() {
 		t.Skip("needs root, to become another user")
 	}

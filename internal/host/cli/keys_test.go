@@ -87,7 +87,7 @@ func TestBuildOutput(t *testing.T) {
 	newSpec(t, dir)
 	warmCache(t, dir)
 	edit(t, dir+"/image.yaml", "boards: [rpi3, rpi4, vm]", "boards: [rpi5, vm]")
-	if out := ok(t, dir, "build", "-o", "out", "image.yaml"); !strings.Contains(out, "warning: board rpi5: ") {
+	if out := ok(t, dir, "build", "-o", "out", "image.yaml"); !strings.Contains(out, "warning: kernel lacks a driver of a board board=rpi5 ") {
 		t.Errorf("no warning:\n%s", out)
 	}
 	if out := ok(t, dir, "build", "--quiet", "-o", "out", "image.yaml"); strings.Count(out, "\n") != 3 {
@@ -119,5 +119,5 @@ func TestBuildOutput(t *testing.T) {
 		}
 	}
 	edit(t, dir+"/image.yaml", "name: twin", "name: twin\nstrict: true")
-	fails(t, dir, []string{"build", "-o", "out", "image.yaml"}, "the spec is strict:\nboard rpi5: ")
+	fails(t, dir, []string{"build", "-o", "out", "image.yaml"}, "the spec is strict:\nkernel lacks a driver of a board board=\"rpi5\" ")
 }

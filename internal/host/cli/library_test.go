@@ -155,9 +155,9 @@ func TestDowngradeKeys(t *testing.T) {
 	}
 }
 
-// TestRegistryAway: a boot server that starts while the registry is away serves
-// what it served last; one that never served it says so.
-func TestRegistryAway(t *testing.T) {
+// TestServeWithoutRegistry: a boot server that starts while its registry is down
+// serves the last image it served; without one, it logs that nodes cannot start.
+func TestServeWithoutRegistry(t *testing.T) {
 	dir := shippedIn(t)
 	var said strings.Builder
 	o := &imageOptions{Keys: []string{dir + "/ci.pub"}}

@@ -142,7 +142,7 @@ mistakes.`,
 					var warnings []string
 					warnings, err = d.CheckK3s()
 					for _, w := range warnings {
-						a.log.Warn(w)
+						a.log.Warn("k3s option is ignored", "problem", w)
 					}
 				}
 				errs = append(errs, err)

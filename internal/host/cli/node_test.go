@@ -94,7 +94,8 @@ func TestNodeShow(t *testing.T) {
 			"agent.yaml:1: k3s.options.cluster-init: only servers take it, and k3s would not start as an agent")
 	}
 	write(t, dir+"/server.yaml", "k3s: {role: server, options: {flanel-backend: host-gw}}\n", 0o644)
-	contains(t, exits(t, dir, 0, "node", "check", "server.yaml"), "warning: server.yaml:1: k3s.options.flanel-backend: k3s has no such option",
+	contains(t, exits(t, dir, 0, "node", "check", "server.yaml"),
+		"warning: k3s option is ignored problem=\"server.yaml:1: k3s.options.flanel-backend: k3s has no such option",
 		"1 nodes checked")
 	shown := exits(t, dir, 0, "node", "show", "lab.yaml", "--serial", "100000000BADCAFE")
 	contains(t, shown, "hostname: attic", "token: (secret, 9 characters)", "# known_hosts: attic ssh-ed25519 ",
@@ -153,20 +154,14 @@ func TestNodeWrite(t *testing.T) {
 	contains(t, exits(t, dir, 1, "node", "write", "big.yaml", "out/disk.img"), "the card has room for 65536")
 }
 
-// TestIdentityFilesAreRefused: what makes one node itself is refused in an image that
-// all nodes have, and so are secrets.
-func TestIdentityFilesAreRefused(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	newSpec(t, dir)
-	warmCache(t, dir)
-	spec, err := os.ReadFile(dir + "/image.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	build := func(more string, want int, texts ...string) {
+// buildsWith returns a function that builds the spec of dir with more text behind
+// it, and wants an exit status and texts in the output.
+func buildsWith(t *testing.T, dir string) func(more string, want int, texts ...string) {
+	t.Helper()
+	spec := mustRead(t, dir+"/image.yaml")
+	return func(more string, want int, texts ...string) {
 		t.Helper()
-		write(t, dir+"/image.yaml", string(spec)+more, 0o644)
+		write(t, dir+"/image.yaml", spec+more, 0o644)
 		out, code := pikelet(t, dir, nil, "build", "--output", "out", "image.yaml")
 		if code != want {
 			t.Errorf("exit status %d, want %d:\n%s", code, want, out)
@@ -177,6 +172,16 @@ func TestIdentityFilesAreRefused(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestIdentityFilesAreRefused: what makes one node itself is refused in an image that
+// all nodes have, and so are secrets.
+func TestIdentityFilesAreRefused(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	newSpec(t, dir)
+	warmCache(t, dir)
+	build := buildsWith(t, dir)
 	write(t, dir+"/nodes.yaml", "cluster-secret: a cluster secret of more than 32 letters\nnodes: [{hostname: attic, k3s: {role: server, "+
 		"token: t}}]\n", 0o644)
 	build("inventory: nodes.yaml\n", 1, "nodes.yaml holds secrets (cluster-secret, nodes[0].k3s.token), and whoever has the image would "+
@@ -202,17 +207,8 @@ func TestOverlayK3s(t *testing.T) {
 	dir := t.TempDir()
 	newSpec(t, dir)
 	warmCache(t, dir)
-	spec, err := os.ReadFile(dir + "/image.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	build := func(more string, want int, text string) {
-		t.Helper()
-		write(t, dir+"/image.yaml", string(spec)+more, 0o644)
-		if out, code := pikelet(t, dir, nil, "build", "--output", "out", "image.yaml"); code != want || !strings.Contains(out, text) {
-			t.Errorf("exit status %d, want %d, and %q in\n%s", code, want, text, out)
-		}
-	}
+	spec := mustRead(t, dir+"/image.yaml")
+	build := buildsWith(t, dir)
 	build("overlays: [k3s]\n", 1, "overlay k3s: no repository of the spec has k3s. Alpine has k3s in its community repository")
 	write(t, dir+"/k3s-arm64", "no release at all", 0o644)
 	wrong := strings.Repeat("0", 64)
@@ -225,14 +221,14 @@ func TestOverlayK3s(t *testing.T) {
 	// Alpine's package, here from a repository made for it.
 	shelf := newShelf(t)
 	shelf.add(apk.Package{Name: "k3s"}, plain("usr/bin/k3s", "#!/bin/sh\n"))
-	two := strings.Replace(string(spec), "packages:", "  - {url: "+shelf.dir+"/repo, keys: ["+shelf.dir+"/shelf.rsa.pub]}\npackages:", 1)
+	two := strings.Replace(spec, "packages:", "  - {url: "+shelf.dir+"/repo, keys: ["+shelf.dir+"/shelf.rsa.pub]}\npackages:", 1)
 	write(t, dir+"/image.yaml", two+"overlays: [k3s]\n", 0o644)
 	if out, code := pikelet(t, dir, nil, "build", "--output", "out", "image.yaml"); code != 0 {
 		t.Errorf("with a package k3s: %s", out)
 	}
 	tree := mustRead(t, dir+"/out/tree.txt")
 	for _, want := range []string{"/usr/bin/k3s", "/etc/init.d/pikelet-k3s", "/opt/cni", "/usr/libexec/kubernetes", "/etc/sysctl.d/k3s.conf"} {
-		if !strings.Contains(string(tree), want+" ") && !strings.Contains(string(tree), want+"\n") {
+		if !strings.Contains(tree, want+" ") && !strings.Contains(tree, want+"\n") {
 			t.Errorf("the image has no %s", want)
 		}
 	}
@@ -273,8 +269,8 @@ func TestOverlayFilesAreVendored(t *testing.T) {
 	}
 	write(t, dir+"/image.yaml", string(spec)+overlay+"vendor: copies\n", 0o644)
 	run("build", "--offline", "--output", "two", "image.yaml")
-	if one, two := mustRead(t, dir+"/one/tree.txt"), mustRead(t, dir+"/two/tree.txt"); string(one) != string(two) ||
-		!strings.Contains(string(one), "/usr/share/k3s/charts/metallb-0.1.2.tgz") {
+	if one, two := mustRead(t, dir+"/one/tree.txt"), mustRead(t, dir+"/two/tree.txt"); one != two ||
+		!strings.Contains(one, "/usr/share/k3s/charts/metallb-0.1.2.tgz") {
 		t.Error("the vendor's chart makes another image, or none is in it")
 	}
 }

@@ -35,8 +35,8 @@ func TestPublishPatches(t *testing.T) {
 		return ok(t, dir, append([]string{"publish", to, "--plain-http", "--key", "ci.pub", "--image", img}, more...)...)
 	}
 	release(repo, "one", "--sign-key", "ci.key")
-	if out := release(repo, "two"); !strings.Contains(out, "no patches were made: nodes accept only patches signed by a key of the image "+
-		"spec\nhint: name one with --sign-key") {
+	if out := release(repo, "two"); !strings.Contains(out, "no patches were made, the signing key is not in the image "+
+		"spec\nhint: nodes accept only patches signed by a key of the spec: name one with --sign-key") {
 		t.Errorf("without a key:\n%s", out)
 	}
 	if out := release(repo, "two", "--sign-key", "ci.key", "--from", "0"); strings.Contains(out, "patch") {

@@ -54,7 +54,7 @@ func (p *progress) show(now builder.Progress) {
 	case p.a.json && tenth > p.shown:
 		p.a.log.Info("progress", "step", now.Step, "done", now.Done, "total", now.Total)
 	case !p.a.json && tenth == 10 && p.shown < 10:
-		p.a.print(fmt.Sprintf("%s: %.1f MiB", now.Step, float64(now.Total)/(1<<20)))
+		p.a.log.Info("step is done", "step", now.Step, "MiB", fmt.Sprintf("%.1f", float64(now.Total)/(1<<20)))
 	}
 	p.shown = max(p.shown, tenth)
 }

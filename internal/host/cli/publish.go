@@ -123,8 +123,8 @@ func runPublish(ctx context.Context, ref string, o publishOptions, a *app) error
 		return err
 	}
 	if r.NoPatchKey {
-		a.log.Warn("no patches were made: nodes accept only patches signed by a key of the image spec",
-			"hint", "name one with --sign-key KEY, or make no patches with --from 0")
+		a.log.Warn("no patches were made, the signing key is not in the image spec",
+			"hint", "nodes accept only patches signed by a key of the spec: name one with --sign-key KEY, or make none with --from 0")
 	}
 	a.result(r, strings.Join(r.Tags, "\n")+" (OCI manifest "+img.Digest+")")
 	return nil

@@ -72,9 +72,9 @@ func logIn(t *testing.T, dir, addr string) {
 	write(t, dir+"/.docker/config.json", auth, 0o600)
 }
 
-// TestShip: to a registry with TLS of its own authority and a password, by
-// people who know it; once more, which sends nothing; and back, in every form.
-func TestShip(t *testing.T) {
+// TestPublishAndPull publishes to a registry with a certificate authority of its own
+// and a password; publishes again, which sends nothing; and pulls in every form.
+func TestPublishAndPull(t *testing.T) {
 	dir := shippedIn(t)
 	s := startRegistry(t, registrytest.Options{TLS: true, Password: true})
 	p := startProxy(t, s)

@@ -313,7 +313,7 @@ func TestWatch(t *testing.T) {
 		must(t, dir, c.script)
 		if c.fails == "" {
 			builds++
-			b.wait("\nbuilt in ", builds)
+			b.wait("\nbuilt took=", builds)
 			all := digests.FindAllStringSubmatch(b.said(), -1)
 			if fresh := digestLine(t, ok(t, dir, "build", "-o", "fresh", "image.yaml")); fresh != all[len(all)-1][1] {
 				t.Errorf("%s: built %v, the image is %s", c.what, all[len(all)-1], fresh)

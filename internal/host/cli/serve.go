@@ -181,11 +181,11 @@ func (o *serveOptions) inventory(a *app) (*nodeconfig.Document, error) {
 		return nil, usagef("--inventory %s: the file is the config of one node; want an inventory", o.Inventory)
 	}
 	warnings, err := doc.CheckK3s()
-	if err != nil {
-		warnings = append(warnings, err.Error())
-	}
 	for _, w := range warnings {
-		a.log.Warn(w)
+		a.log.Warn("k3s option is ignored", "problem", w)
+	}
+	if err != nil {
+		a.log.Warn("inventory has options that k3s refuses", "err", err)
 	}
 	return doc, nil
 }

@@ -106,10 +106,10 @@ func (h *hits) first(name string, times int) bool {
 	return h.of[name] <= times
 }
 
-// TestShipThroughTrouble: publishing and pulling survive a network that drops
+// TestPublishOverUnreliableNetwork: publish and pull survive a network that drops
 // connections, and a registry that is busy, fails, or ignores Range. Content that
 // does not match its digest is refused, and nothing is written.
-func TestShipThroughTrouble(t *testing.T) {
+func TestPublishOverUnreliableNetwork(t *testing.T) {
 	dir := shippedIn(t)
 	s := startRegistry(t, registrytest.Options{})
 	p := startProxy(t, s)

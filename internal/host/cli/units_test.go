@@ -7,8 +7,9 @@ import (
 	"testing"
 )
 
-// TestUnits: what starts a boot server, here and on a node, names flags there are.
-func TestUnits(t *testing.T) {
+// TestServiceUnitsUseExistingFlags checks the unit and the init script that start a
+// boot server.
+func TestServiceUnitsUseExistingFlags(t *testing.T) {
 	files, err := filepath.Glob("../../../docs/units/*")
 	if err != nil || len(files) != 2 {
 		t.Fatal(files, err)

@@ -101,7 +101,7 @@ func (o *upgradeOptions) verb(ref string) []string {
 	return append(verb, ref)
 }
 
-// hostOutput shows the lines that a host prints.
+// hostOutput shows the lines that a host prints, on standard error.
 type hostOutput struct {
 	a    *app
 	host string
@@ -111,10 +111,11 @@ type hostOutput struct {
 func (h hostOutput) Write(b []byte) (int, error) {
 	for line := range strings.Lines(string(b)) {
 		line = strings.TrimSuffix(line, "\n")
-		if h.a.json {
+		switch {
+		case h.a.json:
 			h.a.log.Info("output", "host", h.host, "line", line)
-		} else {
-			h.a.print(h.host + ": " + line)
+		case !h.a.quiet:
+			fmt.Fprintf(h.a.err, "%s: %s\n", h.host, line)
 		}
 	}
 	return len(b), nil

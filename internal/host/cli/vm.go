@@ -160,7 +160,7 @@ func (a *app) loginReached(seconds float64) {
 
 // interactive connects the terminal to the console.
 func interactive(ctx context.Context, o vmOptions, a *app) error {
-	o.Log.Info("this is the virtual Pi's console; Ctrl-A X ends it")
+	o.Log.Info("connecting to the console of the virtual Pi", "hint", "Ctrl-A X ends it")
 	m, err := vm.Start(ctx, o.Options)
 	if err != nil {
 		return err

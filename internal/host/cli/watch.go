@@ -33,9 +33,9 @@ func watch(ctx context.Context, o buildOptions, a *app) error {
 		if err != nil {
 			a.report(err)
 		} else {
-			a.print(fmt.Sprintf("built in %.1f s", time.Since(start).Seconds()))
+			a.log.Info("built", "took", time.Since(start).Round(100*time.Millisecond))
 		}
-		a.log.Info("waiting for a change; Ctrl-C ends this")
+		a.log.Info("waiting for a change", "hint", "Ctrl-C ends this")
 		if !changed(ctx, files, before) {
 			return nil
 		}

@@ -17,7 +17,7 @@ func watchVM(ctx context.Context, o vmOptions, a *app) error {
 	o.attach(a)
 	keys := &keyboard{}
 	if a.onTerminal() {
-		o.Log.Info("this is the virtual Pi's console; Ctrl-A X ends it, and it boots again when the image is built again")
+		o.Log.Info("connecting to the console of the virtual Pi", "hint", "Ctrl-A X ends it; it boots again when the image is built again")
 		restore, err := a.rawTerminal()
 		if err != nil {
 			return err
@@ -26,7 +26,7 @@ func watchVM(ctx context.Context, o vmOptions, a *app) error {
 		go io.Copy(keys, a.in)
 	}
 	if _, err := os.Stat(o.Image); errors.Is(err, fs.ErrNotExist) {
-		o.Log.Info("waiting for the image, which pikelet build --watch writes", "image", o.Image)
+		o.Log.Info("waiting for the image", "image", o.Image, "hint", "pikelet build --watch writes it")
 	}
 	for {
 		image, err := await(ctx, o.Image, nil)
@@ -37,7 +37,7 @@ func watchVM(ctx context.Context, o vmOptions, a *app) error {
 		if err != nil || ended {
 			return err
 		}
-		o.Log.Info("the image was replaced")
+		o.Log.Info("image was replaced")
 	}
 }
 

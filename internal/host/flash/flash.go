@@ -160,7 +160,7 @@ func (c *Card) Write(ctx context.Context, d Disk, progress Progress) error {
 		return fmt.Errorf("reading back: %w", err)
 	}
 	if _, err := d.ReadAt(old, 0); err != nil || !bytes.Equal(old, mbr) {
-		return fmt.Errorf("reading back the partition table: %w (%v)", medium.ErrDiffers, err)
+		return fmt.Errorf("reading back the partition table: %w (%w)", medium.ErrDiffers, err)
 	}
 	return nil
 }
@@ -211,16 +211,12 @@ func (c *Card) each(w placer, open fat.Contents) error {
 			return fmt.Errorf("clearing the old GPT at the end: %w", err)
 		}
 	}
+	if err := c.writeControl(w); err != nil {
+		return err
+	}
 	sizes, err := slots.SizesOf(c.Image)
 	if err != nil {
 		return err
-	}
-	layout, contents, err := sizes.Control(c.Control, control)
-	if err != nil {
-		return err
-	}
-	if err := layout.Write(medium.Part{W: w, Start: control.Start}, contents); err != nil {
-		return fmt.Errorf("writing the control partition: %w", err)
 	}
 	for _, l := range []slots.Letter{slots.A, slots.B} {
 		p := c.Table.Partitions[l.Partition()-1]
@@ -235,8 +231,8 @@ func (c *Card) each(w placer, open fat.Contents) error {
 	return nil
 }
 
-// Repair writes the control partition anew, and nothing else.
-func (c *Card) Repair(ctx context.Context, d Disk, progress Progress) error {
+// writeControl writes the control partition.
+func (c *Card) writeControl(w placer) error {
 	control := c.Table.Partitions[disk.Control-1]
 	sizes, err := slots.SizesOf(c.Image)
 	if err != nil {
@@ -246,12 +242,20 @@ func (c *Card) Repair(ctx context.Context, d Disk, progress Progress) error {
 	if err != nil {
 		return err
 	}
+	if err := layout.Write(medium.Part{W: w, Start: control.Start}, contents); err != nil {
+		return fmt.Errorf("writing the control partition: %w", err)
+	}
+	return nil
+}
+
+// Repair rewrites the control partition, and nothing else.
+func (c *Card) Repair(ctx context.Context, d Disk, progress Progress) error {
 	for _, w := range []placer{
 		&medium.Writer{Check: ctx.Err, To: d, Progress: func(n int64) { progress(Writing, n) }},
 		&medium.Comparer{Check: ctx.Err, With: d, Progress: func(n int64) { progress(Comparing, n) }},
 	} {
-		if err := layout.Write(medium.Part{W: w, Start: control.Start}, contents); err != nil {
-			return fmt.Errorf("writing the control partition: %w", err)
+		if err := c.writeControl(w); err != nil {
+			return err
 		}
 		if err := d.Flush(); err != nil {
 			return fmt.Errorf("flushing: %w", err)

@@ -157,11 +157,11 @@ func (s *Source) Blob(_ context.Context, digest string, size, from int64) (io.Re
 // OpenAt implements registry.Place.
 func (s *Source) OpenAt(digest string, _ int64) (image.ReaderAt, error) {
 	if image.DigestOf(s.text) == digest {
-		return open{bytes.NewReader(s.text)}, nil
+		return image.NopCloser(bytes.NewReader(s.text)), nil
 	}
 	for _, signed := range s.sign.Signatures {
 		if image.DigestOf(signed.Payload) == digest {
-			return open{bytes.NewReader(signed.Payload)}, nil
+			return image.NopCloser(bytes.NewReader(signed.Payload)), nil
 		}
 	}
 	for _, f := range s.manifest.Files {
@@ -178,7 +178,7 @@ func (s *Source) OpenAt(digest string, _ int64) (image.ReaderAt, error) {
 		for _, l := range volumes {
 			if v := s.volumes[l]; v != nil {
 				if r, _, err := v.OpenAt(name, f.Size); err == nil {
-					return open{r}, nil
+					return image.NopCloser(r), nil
 				}
 			}
 		}
@@ -186,12 +186,6 @@ func (s *Source) OpenAt(digest string, _ int64) (image.ReaderAt, error) {
 	}
 	return nil, fmt.Errorf("%s holds no %s: %w", s, digest, fs.ErrNotExist)
 }
-
-// open is a part of the card, which stays open when the part is closed.
-type open struct{ io.ReaderAt }
-
-// Close implements io.Closer.
-func (open) Close() error { return nil }
 
 // Files returns what its control partition holds, as far as it can be read:
 // a damaged one boots slot a and has no config.

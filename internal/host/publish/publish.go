@@ -186,10 +186,14 @@ func Save(ctx context.Context, img *registry.Published, from *flash.Source, out 
 }
 
 // ForImager writes a compressed disk image of img into a directory, and adds the
-// image to the directory's list for Raspberry Pi Imager. url is the address that
+// image to the directory's list for Raspberry Pi Imager. base is the address that
 // the directory will have. It returns the names of both files.
-func ForImager(ctx context.Context, img *registry.Published, from *flash.Source, dir, url string, workers int,
+func ForImager(ctx context.Context, img *registry.Published, from *flash.Source, dir, base string, workers int,
 	progress func(builder.Progress)) (list, file string, err error) {
+	address, err := builder.ParseImagerURL(base)
+	if err != nil {
+		return "", "", err
+	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", "", err
 	}
@@ -210,7 +214,7 @@ func ForImager(ctx context.Context, img *registry.Published, from *flash.Source,
 	if err := os.Rename(filepath.Join(work, name), file); err != nil {
 		return "", "", err
 	}
-	if err := builder.AddToImager(dir, name, disk, url, img.Manifest); err != nil {
+	if err := builder.AddToImager(dir, name, disk, address, img.Manifest); err != nil {
 		return "", "", err
 	}
 	return filepath.Join(dir, builder.ImagerFile), file, nil

@@ -116,8 +116,8 @@ func TestStrategies(t *testing.T) {
 	}
 }
 
-// TestFormOf chooses the form of an output by its name.
-func TestFormOf(t *testing.T) {
+// TestOutputFormat chooses the form of an output by its name.
+func TestOutputFormat(t *testing.T) {
 	for name, want := range map[string]Form{"out": Files, "x.tar": Archive, "card.img": Disk, "a.tar.gz": Files} {
 		if got := FormOf(name); got != want {
 			t.Errorf("FormOf(%q) = %q, want %q", name, got, want)
@@ -125,8 +125,8 @@ func TestFormOf(t *testing.T) {
 	}
 }
 
-// TestOnEverySlot: only files that both slots have under the same name are patched.
-func TestOnEverySlot(t *testing.T) {
+// TestOnlyFilesOfBothSlotsArePatched: only files that both slots have under the same name are patched.
+func TestOnlyFilesOfBothSlotsArePatched(t *testing.T) {
 	for name, want := range map[string]bool{"vmlinuz": true, image.RootFile: true, "cmdline-a.txt": false, "cmdline-net.txt": false} {
 		if got := onEverySlot(name); got != want {
 			t.Errorf("onEverySlot(%q) = %t, want %t", name, got, want)

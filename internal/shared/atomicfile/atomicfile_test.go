@@ -35,9 +35,9 @@ func (s *steps) disk() disk {
 	}
 }
 
-// TestOrder: a file's bytes are on the disk before it replaces the old one, and
-// the directory is before Write returns; after an error nothing goes on.
-func TestOrder(t *testing.T) {
+// TestWriteSyncsBeforeRename: Write syncs the file before it replaces the old one,
+// and the directory before it returns; it stops at the first error.
+func TestWriteSyncsBeforeRename(t *testing.T) {
 	want := []string{"create", "write", "sync", "rename", "sync directory"}
 	s := &steps{}
 	if err := write(s.disk(), "dir/file", []byte("x"), 0o600); err != nil || !slices.Equal(s.list, want) {

@@ -10,9 +10,9 @@ const digest = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef012345678
 
 var machine = Machine{Serial: "1000000052617370", MAC: "d8:3a:dd:01:02:03", Build: "50c470559375ff62"}
 
-// TestWords are what nodes in the field say: a server of another release must
-// understand it.
-func TestWords(t *testing.T) {
+// TestWireFormatIsStable: a server understands the requests of nodes of earlier
+// releases.
+func TestWireFormatIsStable(t *testing.T) {
 	for want, r := range map[string]Request{
 		"/v1/manifest?build=50c470559375ff62&mac=d8%3A3a%3Add%3A01%3A02%3A03&serial=1000000052617370": {
 			Kind: Manifest, Machine: machine,

@@ -106,7 +106,6 @@ func makeForeseen(old, new []byte) ([]byte, error) {
 		return nil, err
 	}
 	pieces := matches(bare, masked(new, is), order)
-	order, bare = nil, nil
 	if a, ok := functionsOf(old, was); ok {
 		if b, ok := functionsOf(new, is); ok {
 			pieces = byLists(byFunction(pieces, a, b), old, new, was, is)

@@ -157,9 +157,9 @@ func runOf(zeros, others uint64) []byte {
 	return binary.AppendUvarint(binary.AppendUvarint(nil, zeros), others)
 }
 
-// TestHostile: what a patch may say that is not so is found, and nothing is
-// made large by it.
-func TestHostile(t *testing.T) {
+// TestInvalidPatchesAreRefused: false claims of a patch are found, and cost no
+// memory.
+func TestInvalidPatchesAreRefused(t *testing.T) {
 	old := []byte("0123456789")
 	const huge = 1 << 62
 	good := hostile(t, 10, 5, pieceOf(2, 3, 2), runOf(3, 0), nil, []byte("xy"))

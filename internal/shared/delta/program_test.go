@@ -97,9 +97,9 @@ func main() {
 	}
 }
 
-// TestHostileTransform: what a patch says for its transform is bounded, and is
-// nothing that addresses can be outside of.
-func TestHostileTransform(t *testing.T) {
+// TestInvalidTransformIsRefused: the parameters of a transform are bounded, and
+// no address lies outside of the file.
+func TestInvalidTransformIsRefused(t *testing.T) {
 	old := bytes.Repeat([]byte{0, 0, 0, 0x94, 0, 0, 0, 0x90, 0, 0, 0, 0x91}, 100)
 	l := layout{{0, 1200, 0x10000, 1200, true}}
 	whole := program{layout: l}

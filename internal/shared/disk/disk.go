@@ -1,5 +1,5 @@
-// Package disk says how a card is divided: the MBR, the four partitions, and
-// the records in the gap before the first of them.
+// Package disk defines the layout of a card: the MBR, the four partitions, and the
+// records in the gap before the first partition.
 package disk
 
 import (
@@ -10,9 +10,9 @@ import (
 	"strings"
 )
 
-// SectorSize is the unit of everything here, in bytes. Cards, USB sticks and
-// NVMe drives of a Pi all speak 512-byte sectors to the firmware; native
-// 4 KiB drives are not supported yet (docs/platform.md 1.5).
+// SectorSize is the unit of all sizes and offsets here, in bytes. Cards, USB sticks
+// and NVMe drives of a Pi present 512-byte sectors to the firmware; native 4 KiB
+// drives are not supported yet (docs/platform.md 1.5).
 const SectorSize = 512
 
 // MiB is a mebibyte in bytes.
@@ -26,8 +26,8 @@ const (
 	State   = 4
 )
 
-// Where things lie, in bytes from the start of the card. Records lie 64 KiB
-// apart, so that an erase block lost by a cheap card takes one of them only.
+// Offsets in bytes from the start of the card. Records lie 64 KiB apart, so that an
+// erase block lost by a cheap card takes only one of them.
 const (
 	UpdateRecord0 = 1 * MiB
 	UpdateRecord1 = 1*MiB + 64<<10
@@ -37,7 +37,7 @@ const (
 	firstPartition = 4 * MiB  // behind the gap; the erase block of common cards
 	controlSize    = 64 * MiB // the least that is FAT32 for every reader at 512-byte clusters (docs/platform.md 1.5)
 
-	// StateClear is how much of the state partition an image maps as zeros,
+	// StateClear is how many bytes of the state partition an image maps as zeros,
 	// so that flashing always wipes the state of an older cluster.
 	StateClear = 4 * MiB
 
@@ -53,15 +53,15 @@ const (
 	TypeLinux = 0x83
 )
 
-// Partition is one primary of the MBR.
+// Partition is a primary partition of the MBR.
 type Partition struct {
 	Start, Size int64 // bytes, multiples of SectorSize
 	Type        byte
 	Bootable    bool
 }
 
-// Table is an MBR: four primaries and the disk signature, from which Linux
-// makes PARTUUIDs.
+// Table is an MBR: four primary partitions and the disk signature, from which Linux
+// derives PARTUUIDs.
 type Table struct {
 	Signature  uint32
 	Partitions [4]Partition
@@ -108,15 +108,15 @@ func Card(slotSize, stateSize int64, signature uint32) (Table, error) {
 	return t, nil
 }
 
-// Where the MBR keeps things (any description of the classic MBR).
+// Offsets in the classic MBR (https://en.wikipedia.org/wiki/Master_boot_record).
 const (
 	mbrSignature = 440
 	mbrEntries   = 446
 	mbrMagic     = 510
 )
 
-// Encode returns the first sector of the card. It holds no boot code: no Pi
-// runs any. CHS fields say "use LBA" (0xfeffff), as fdisk writes them.
+// Encode returns the first sector of the card. It has no boot code, which no Pi
+// runs. CHS fields are 0xfeffff ("use LBA"), as fdisk writes them.
 func (t Table) Encode() []byte {
 	s := make([]byte, SectorSize)
 	binary.LittleEndian.PutUint32(s[mbrSignature:], t.Signature)
@@ -139,9 +139,9 @@ func (t Table) Encode() []byte {
 }
 
 // unfinishedMark begins the first sector of a card that is being written. The
-// sector keeps the partitions of the card's earlier life where an MBR has
-// them, so that state can still be found, but not the two bytes that make it
-// an MBR: no firmware starts such a card.
+// sector has the partitions that the card had before where an MBR has them, so
+// that state can still be found, but not the two signature bytes of an MBR: no
+// firmware starts such a card.
 const unfinishedMark = "PIKELET FLASH NOT FINISHED\n"
 
 // EncodeUnfinished returns the first sector of a card that is being written,
@@ -171,8 +171,8 @@ func DecodeUnfinished(s []byte) (Table, error) {
 	return Decode(whole)
 }
 
-// Decode reads the first sector of a card. It fails on anything but a sane
-// MBR: no magic, partitions that overlap or begin inside the MBR.
+// Decode decodes the first sector of a card. It returns an error for an invalid MBR:
+// no signature, or partitions that overlap or begin inside the MBR.
 func Decode(s []byte) (Table, error) {
 	if IsUnfinished(s) && s[mbrMagic] != 0x55 {
 		return Table{}, errors.New("the card was being flashed when that was interrupted; flash it again")
@@ -214,8 +214,8 @@ func ReadTable(card io.ReaderAt) (Table, error) {
 	return Decode(mbr)
 }
 
-// PartitionDevice returns what Linux calls a partition of a disk: with a p
-// between where the disk's own name ends in a digit.
+// PartitionDevice returns the name of a partition's device under Linux: with a p
+// before the number if the name of the disk ends in a digit.
 func PartitionDevice(dev string, n int) string {
 	if last := dev[len(dev)-1]; last >= '0' && last <= '9' {
 		return fmt.Sprintf("%sp%d", dev, n)

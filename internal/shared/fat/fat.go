@@ -1,10 +1,10 @@
 // Package fat writes FAT32 volumes in one go, the same bytes for the same
 // input, and reads them back without a mount.
 //
-// The writer knows all files beforehand: each becomes one contiguous run of
-// clusters, so that /init can put a dm-linear device over a root without a
-// filesystem driver, and a slot can be compared block by block. The reader
-// takes any FAT32 volume, fragmented or not. Sources: Microsoft's "FAT: General
+// The writer knows all files beforehand and makes each one contiguous run of
+// clusters, so that /init can map a root with dm-linear without a filesystem
+// driver, and a slot can be compared block by block. The reader reads any FAT32
+// volume, fragmented or not. Sources: Microsoft's "FAT: General
 // Overview of On-Disk Format" 1.03; what the firmware accepts is
 // docs/platform.md 1.5.
 package fat
@@ -35,7 +35,7 @@ const (
 	attrLongName = 0x0f
 )
 
-// geometry is what a boot sector says about its volume, in sectors.
+// geometry is the layout of a volume, from its boot sector, in sectors.
 type geometry struct {
 	total      uint32 // sectors of the volume
 	perCluster uint32
@@ -53,7 +53,7 @@ func (g geometry) clusterSize() int64 {
 	return int64(g.perCluster) * sectorSize
 }
 
-// offset returns where a cluster begins, in bytes from the volume's start.
+// offset returns the offset of a cluster, in bytes from the start of the volume.
 func (g geometry) offset(cluster uint32) int64 {
 	return int64(g.dataStart())*sectorSize + int64(cluster-2)*g.clusterSize()
 }
@@ -78,7 +78,7 @@ func (g geometry) encode() []byte {
 	le.PutUint16(s[48:], fsInfoSector)
 	le.PutUint16(s[50:], backupBootSector)
 	s[64] = 0x80 // drive number
-	s[66] = 0x29 // the three fields that follow are there
+	s[66] = 0x29 // the three fields that follow are present
 	le.PutUint32(s[67:], g.volumeID)
 	copy(s[71:82], padded(g.label, 11))
 	copy(s[82:90], "FAT32   ")
@@ -130,7 +130,7 @@ func decodeGeometry(s []byte) (geometry, error) {
 	return g, nil
 }
 
-// plan returns the geometry of a new volume of so many bytes.
+// plan returns the geometry of a new volume of size bytes.
 //
 // Clusters are 512 bytes up to 256 MiB and 2 KiB above: one and four sectors
 // are the two sizes the firmware's maintainers test (docs/platform.md 1.5). The
@@ -154,8 +154,8 @@ func plan(size int64) (geometry, error) {
 	return g, nil
 }
 
-// dosTime returns date and time as directory entries hold them: UTC, two
-// seconds fine, from 1980 to 2107.
+// dosTime returns date and time in the form of directory entries: UTC, with a
+// resolution of two seconds, from 1980 to 2107.
 func dosTime(t time.Time) (date, clock uint16) {
 	t = t.UTC()
 	if t.Year() < 1980 {

@@ -96,9 +96,9 @@ func volume(t *testing.T, size int64) (string, *Layout) {
 	return name, l
 }
 
-// TestOthersAgree lets fsck, mtools and go-diskfs read what Plan and Write
-// made, at both cluster sizes.
-func TestOthersAgree(t *testing.T) {
+// TestOtherToolsReadTheVolume reads volumes of both cluster sizes with fsck, mtools
+// and go-diskfs.
+func TestOtherToolsReadTheVolume(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it needs mtools and fsck.vfat")
 	}

@@ -16,7 +16,7 @@ const (
 	maxLongName  = 255 // UTF-16 units
 )
 
-// checkName refuses names that some reader of the card could not open.
+// checkName returns an error for a name that some reader of the card cannot open.
 func checkName(name string) error {
 	if name == "" || name == "." || name == ".." || len(name) > maxLongName ||
 		strings.HasSuffix(name, ".") || strings.HasSuffix(name, " ") {
@@ -30,7 +30,7 @@ func checkName(name string) error {
 	return nil
 }
 
-// shortName returns the 11 bytes of a name that is 8.3 but for its case.
+// shortName returns the 11 bytes of a name that is 8.3, apart from its case.
 func shortName(name string) (s [11]byte, ok bool) {
 	base, ext, _ := strings.Cut(name, ".")
 	if len(base) == 0 || len(base) > 8 || len(ext) > 3 || strings.Contains(ext, ".") {
@@ -94,8 +94,8 @@ func checksum(short []byte) byte {
 	return sum
 }
 
-// encodeLongName returns the parts that precede the short entry, or nothing
-// where the short name says it all.
+// encodeLongName returns the parts that precede the short entry; none where the
+// short name is the whole name.
 func encodeLongName(name string, short [11]byte) []byte {
 	if s, ok := shortName(name); ok && s == short && name == strings.ToUpper(name) {
 		return nil
@@ -125,7 +125,7 @@ func encodeLongName(name string, short [11]byte) []byte {
 	return out
 }
 
-// longName gathers the parts of a long name as they are read.
+// longName collects the parts of a long name as they are read.
 type longName struct {
 	units []uint16
 	next  byte // the part number that must come next, 0 when complete or none

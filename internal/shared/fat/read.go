@@ -25,12 +25,12 @@ type Entry struct {
 // Extent is a run of bytes of the volume.
 type Extent struct{ Offset, Size int64 }
 
-// maxDirectory bounds what is read of one directory: 65536 entries, as the format
-// allows.
+// maxDirectory bounds the size of a directory, in bytes: 65536 entries, the maximum
+// of the format.
 const maxDirectory = 65536 * entrySize
 
-// tableAhead is how much of the table is read at once, in bytes, where a chain
-// goes on.
+// tableAhead is how much of the table is read at once, in bytes, for a contiguous
+// chain.
 const tableAhead = 64 << 10
 
 // Open reads the boot sector of a volume that begins at r's offset 0.
@@ -49,9 +49,9 @@ func Open(r io.ReaderAt) (*Volume, error) {
 // VolumeID returns the volume's serial number.
 func (v *Volume) VolumeID() uint32 { return v.volumeID }
 
-// chain returns the runs of clusters from first on, as far as size bytes
-// need, or to the end of the chain where size is negative. Broken chains,
-// loops among them, are an error.
+// chain returns the runs of clusters from first on: enough for size bytes, or up to
+// the end of the chain if size is negative. A broken chain, such as a loop, is an
+// error.
 func (v *Volume) chain(first uint32, size int64) ([]Extent, error) {
 	var runs []Extent
 	left := size
@@ -77,8 +77,8 @@ func (v *Volume) chain(first uint32, size int64) ([]Extent, error) {
 		}
 		entry := int64(c) * 4
 		if entry < at || entry+4 > end {
-			// Much is read only where the chain goes on: one that jumps about, as
-			// none of ours does, costs a sector for each step.
+			// Reading ahead pays for contiguous chains only. A fragmented chain,
+			// which Write never makes, costs a sector for each step.
 			want := int64(sectorSize)
 			if entry == end {
 				want = tableAhead
@@ -112,7 +112,7 @@ func (v *Volume) read(runs []Extent) ([]byte, error) {
 	return b, nil
 }
 
-// ReadDir returns what a directory holds, "" being the root.
+// ReadDir returns the entries of a directory; "" is the root.
 func (v *Volume) ReadDir(name string) ([]Entry, error) {
 	first := v.rootDir
 	if name != "" && name != "." {
@@ -161,13 +161,12 @@ func (v *Volume) readDir(first uint32) ([]Entry, error) {
 	return list, nil
 }
 
-// NotFoundError says that a volume has no such file.
+// NotFoundError reports that a volume has no such file.
 type NotFoundError struct{ Name string }
 
 func (e *NotFoundError) Error() string { return fmt.Sprintf("no file %q on this volume", e.Name) }
 
-// Stat finds a name, whatever its case. Its error is a *NotFoundError where
-// there is none.
+// Stat finds a name, ignoring case. It returns a *NotFoundError if there is none.
 func (v *Volume) Stat(name string) (Entry, error) {
 	at := Entry{IsDir: true, first: v.rootDir}
 	for _, part := range strings.Split(strings.Trim(name, "/"), "/") {
@@ -252,7 +251,7 @@ func (v *Volume) OpenAt(name string, limit int64) (io.ReaderAt, int64, error) {
 	return &extents{v.r, runs, size}, size, nil
 }
 
-// extents reads a file that lies in runs.
+// extents is a file in several runs.
 type extents struct {
 	r    io.ReaderAt
 	runs []Extent

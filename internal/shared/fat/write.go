@@ -10,18 +10,18 @@ import (
 	"time"
 )
 
-// File is one file of a volume to be.
+// File is one file of a planned volume.
 type File struct {
-	Name string // with slashes; directories come into being by being named
+	Name string // with slashes; directories are created as needed
 	Size int64  // bytes, below 4 GiB
 
-	// Align is the border, in bytes from the volume's start, that the first
-	// byte lies on; 0 asks for none. Apart is how many bytes before and
-	// behind the file nothing else may lie in.
+	// Align is the alignment of the first byte, in bytes from the start of the
+	// volume; 0 for none. Apart is how many bytes before and behind the file
+	// stay free of other files.
 	Align, Apart int64
 }
 
-// Options is what else decides a volume's bytes.
+// Options determine the bytes of a volume together with its files.
 type Options struct {
 	Size     int64 // bytes of the volume
 	Hidden   int64 // bytes before it on its disk
@@ -30,7 +30,7 @@ type Options struct {
 	Time     time.Time
 }
 
-// Layout is a volume planned but not yet written.
+// Layout is a planned volume that is not written yet.
 type Layout struct {
 	geometry
 	root  *folder
@@ -63,8 +63,8 @@ type entry struct {
 	dir   *folder
 }
 
-// Plan lays a volume out: directories first, then the files in the order given,
-// each in one piece. It fails when they do not fit or a name can't be held.
+// Plan lays out a volume: directories first, then the files in the order given, each
+// contiguous. It returns an error if they do not fit, or for an invalid name.
 func Plan(files []File, o Options) (*Layout, error) {
 	g, err := plan(o.Size)
 	if err != nil {
@@ -113,7 +113,7 @@ func (l *Layout) tree(files []File) error {
 	return nil
 }
 
-// place gives clusters to directories, then to files.
+// place assigns clusters to directories, then to files.
 func (l *Layout) place(files []File) error {
 	var err error
 	l.walk(l.root, func(d *folder) {
@@ -160,7 +160,7 @@ func (l *Layout) take(bytes int64) (first uint32) {
 	return first
 }
 
-// skipTo leaves clusters free until the next one may hold f's first byte.
+// skipTo leaves clusters free up to one where f may begin.
 func (l *Layout) skipTo(f File) error {
 	if f.Align&(f.Align-1) != 0 || f.Align > 16<<20 {
 		return fmt.Errorf("placing %q: an alignment of %d bytes", f.Name, f.Align)
@@ -184,8 +184,8 @@ func (l *Layout) walk(d *folder, visit func(*folder)) {
 	}
 }
 
-// name83 sorts a directory's entries and gives each its short name. Names that
-// are 8.3 but for case keep it: the boot ROM of BCM2837 looks for
+// name83 sorts a directory's entries and assigns short names. A name that is 8.3
+// apart from its case is its own short name: the boot ROM of BCM2837 looks for
 // BOOTCODE.BIN by its short name.
 func (d *folder) name83() error {
 	sort.Slice(d.entries, func(i, j int) bool { return d.entries[i].name < d.entries[j].name })
@@ -232,8 +232,8 @@ func (l *Layout) link(d *folder) error {
 	return nil
 }
 
-// Offset returns where a file of the plan begins, in bytes from the volume's
-// start, or -1 for one that is empty or unknown.
+// Offset returns the offset of a planned file, in bytes from the start of the
+// volume, or -1 for an empty or unknown file.
 func (l *Layout) Offset(name string) int64 {
 	for _, f := range l.files {
 		if f.Name == name && f.first != 0 {
@@ -247,9 +247,9 @@ func (l *Layout) Offset(name string) int64 {
 // are not opened.
 type Contents func(name string) (io.ReadCloser, error)
 
-// Write writes the volume to w, whose offset 0 is the volume's start. What
-// makes it a volume, the first sector, is written last: a write cut short
-// leaves nothing the firmware would walk into.
+// Write writes the volume to w, whose offset 0 is the start of the volume. The boot
+// sector is written last, so that an interrupted write leaves no volume that the
+// firmware would read.
 func (l *Layout) Write(w io.WriterAt, open Contents) error {
 	for _, f := range l.files {
 		if f.first == 0 {
@@ -271,13 +271,13 @@ func (l *Layout) Write(w io.WriterAt, open Contents) error {
 	return l.writeTables(w, dirs)
 }
 
-// CopierAt is an io.WriterAt that knows a faster way to take all of a file.
+// CopierAt is an io.WriterAt with a faster way to copy a whole file.
 type CopierAt interface {
 	io.WriterAt
 	CopyAt(r io.Reader, at int64) (n int64, err error)
 }
 
-// copySize is what is read and written at once.
+// copySize is the size of reads and writes, in bytes.
 const copySize = 1 << 20
 
 func (l *Layout) copyFile(w io.WriterAt, f placed, open Contents) error {

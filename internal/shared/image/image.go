@@ -43,6 +43,15 @@ type ReaderAt interface {
 	io.Closer
 }
 
+// NopCloser returns r with a Close that does nothing, for a part of a card that
+// stays open.
+func NopCloser(r io.ReaderAt) ReaderAt { return nopCloser{r} }
+
+type nopCloser struct{ io.ReaderAt }
+
+// Close implements io.Closer.
+func (nopCloser) Close() error { return nil }
+
 // ErrDigestMismatch is returned at the end of a file whose bytes are not those
 // that the manifest lists.
 var ErrDigestMismatch = errors.New("digest mismatch")

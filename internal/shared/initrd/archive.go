@@ -79,16 +79,7 @@ func compress(b []byte, smallest bool) ([]byte, error) {
 		defer enc.Close()
 		return enc.EncodeAll(b, nil), nil
 	}
-	var out bytes.Buffer
-	w, err := recompress.NewWriter(&out, recompress.Zstd)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := w.Write(b); err != nil {
-		return nil, err
-	}
-	err = w.Close()
-	return out.Bytes(), err
+	return recompress.Compress(b, recompress.Zstd)
 }
 
 // maxUnpacked bounds what is unpacked of an initramfs to find a file in it, in

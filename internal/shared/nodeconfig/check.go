@@ -2,12 +2,12 @@ package nodeconfig
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"net/url"
 	"path"
 	"regexp"
 	"slices"
-	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -41,67 +41,66 @@ var (
 	iqnForm = regexp.MustCompile(`^(iqn\.\d{4}-\d{2}\.[A-Za-z0-9._-]+(:[A-Za-z0-9._:-]+)?|eui\.[0-9A-Fa-f]{16}|naa\.[0-9A-Fa-f]{16,32})$`)
 )
 
-// check looks at a whole config; prefix is what its fields begin with.
-func (c *checker) check(prefix string, cfg *Config) {
-	add := func(field, format string, args ...any) { c.Add(prefix+field, format, args...) }
+// check checks a whole config.
+func (c *checker) check(cfg *Config) {
 	if cfg.Hostname != "" && !hostForm.MatchString(cfg.Hostname) {
-		add("hostname", "%q: want lower-case letters, digits and dashes, at most 63", cfg.Hostname)
+		c.Add("hostname", "%q: want lower-case letters, digits and dashes, at most 63", cfg.Hostname)
 	}
 	if cfg.Seed != "" && !seedForm.MatchString(cfg.Seed) && !IsEncrypted(cfg.Seed) {
-		add("seed", "want 64 hexadecimal digits; leave it out, and pikelet or the node makes one")
+		c.Add("seed", "want 64 hexadecimal digits; leave it out, and pikelet or the node makes one")
 	}
 	if cfg.Console != "" && cfg.Console != "root" {
-		add("console", "%q: want root, or nothing for a console without a way in", cfg.Console)
+		c.Add("console", "%q: want root, or nothing for a console without a way in", cfg.Console)
 	}
 	if cfg.Logs != "" && cfg.Logs != OnMemory && cfg.Logs != OnState {
-		add("logs", "%q: want memory or state", cfg.Logs)
+		c.Add("logs", "%q: want memory or state", cfg.Logs)
 	}
-	c.users(prefix, cfg.Users)
-	c.network(prefix+"network", cfg.Network)
+	c.users(cfg.Users)
+	c.network("network", cfg.Network)
 	if z := cfg.Time.Zone; z != "" && !zoneForm.MatchString(z) {
-		add("time.zone", "%q: want a zone such as Europe/Berlin", z)
+		c.Add("time.zone", "%q: want a zone such as Europe/Berlin", z)
 	}
 	for i, s := range cfg.Time.Servers {
 		if !isHost(s) {
-			add(fmt.Sprintf("time.servers[%d]", i), "%q: want a name or an address", s)
+			c.Add(fmt.Sprintf("time.servers[%d]", i), "%q: want a name or an address", s)
 		}
 	}
 	if w := cfg.Upgrades.Window; w != "" {
 		if _, err := ParseWindow(w); err != nil {
-			add("upgrades.window", "%v", err)
+			c.Add("upgrades.window", "%v", err)
 		}
 	}
 	if ch := cfg.Upgrades.Channel; ch != "" {
 		if err := image.CheckReference(ch); err != nil {
-			add("upgrades.channel", "%v", err)
+			c.Add("upgrades.channel", "%v", err)
 		}
 	}
 	if p := time.Duration(cfg.Upgrades.Poll); p != 0 && p < time.Second {
-		add("upgrades.poll", "%v is too often; want a span of time such as 6h", p)
+		c.Add("upgrades.poll", "%v is too often; want a span of time such as 6h", p)
 	}
 	if cfg.Datastore.Copies < 0 || cfg.Datastore.Copies > 20 {
-		add("datastore.copies", "%d: want 1 to 20", cfg.Datastore.Copies)
+		c.Add("datastore.copies", "%d: want 1 to 20", cfg.Datastore.Copies)
 	}
 	if o := cfg.Datastore.OnLeft; o != "" && o != OnLeftRestore && o != OnLeftKeep {
-		add("datastore.onLeft", "%q: want restore or keep", o)
+		c.Add("datastore.onLeft", "%q: want restore or keep", o)
 	}
-	c.k3s(prefix+"k3s", cfg.K3s)
-	c.clusterInit(prefix, cfg)
-	c.registries(prefix+"registries", cfg.Registries)
-	c.iscsi(prefix+"iscsi", cfg.ISCSI)
-	c.volume(prefix+"volume", cfg)
-	c.files(prefix, cfg)
-	for _, key := range sorted(cfg.Sysctls) {
+	c.k3s("k3s", cfg.K3s)
+	c.clusterInit(cfg)
+	c.registries("registries", cfg.Registries)
+	c.iscsi("iscsi", cfg.ISCSI)
+	c.volume("volume", cfg)
+	c.files(cfg)
+	for _, key := range slices.Sorted(maps.Keys(cfg.Sysctls)) {
 		if !sysctlForm.MatchString(key) {
-			add("sysctls."+key, "want a name such as net.ipv4.ip_forward")
+			c.Add("sysctls."+key, "want a name such as net.ipv4.ip_forward")
 		}
 		if strings.ContainsAny(cfg.Sysctls[key], "\n\r") {
-			add("sysctls."+key, "want a value on one line")
+			c.Add("sysctls."+key, "want a value on one line")
 		}
 	}
 	for i, m := range cfg.Modules {
 		if !moduleForm.MatchString(m) {
-			add(fmt.Sprintf("modules[%d]", i), "%q: want the name of a kernel module", m)
+			c.Add(fmt.Sprintf("modules[%d]", i), "%q: want the name of a kernel module", m)
 		}
 	}
 }
@@ -115,10 +114,10 @@ var reserved = []string{"bin", "daemon", "adm", "lp", "sync", "shutdown", "halt"
 // a syntax error there, and doas then refuses everything.
 var doasWords = []string{"args", "as", "cmd", "deny", "keepenv", "nolog", "nopass", "permit", "persist", "setenv"}
 
-func (c *checker) users(prefix string, users []User) {
+func (c *checker) users(users []User) {
 	seen := map[string]bool{}
 	for i, u := range users {
-		field := fmt.Sprintf("%susers[%d]", prefix, i)
+		field := fmt.Sprintf("users[%d]", i)
 		switch {
 		case !userForm.MatchString(u.Name):
 			c.Add(field+".name", "%q: want lower-case letters, digits, - and _, at most 32", u.Name)
@@ -186,7 +185,7 @@ func (c *checker) k3s(field string, k K3s) {
 		}
 	}
 	c.labelsAndTaints(field, k)
-	for _, key := range sorted(k.Options) {
+	for _, key := range slices.Sorted(maps.Keys(k.Options)) {
 		at := field + ".options." + key
 		name := strings.TrimSuffix(key, "+")
 		switch {
@@ -212,20 +211,20 @@ func (c *checker) k3s(field string, k K3s) {
 func isMap(v any) bool { _, is := v.(map[string]any); return is }
 
 func (c *checker) registries(field string, r Registries) {
-	for _, name := range sorted(r.Mirrors) {
+	for _, name := range slices.Sorted(maps.Keys(r.Mirrors)) {
 		m := r.Mirrors[name]
 		for i, e := range m.Endpoint {
 			if u, err := url.Parse(e); err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
 				c.Add(fmt.Sprintf("%s.mirrors.%s.endpoint[%d]", field, name, i), "%q: want an address such as https://mirror.lan:5000", e)
 			}
 		}
-		for _, from := range sorted(m.Rewrite) {
+		for _, from := range slices.Sorted(maps.Keys(m.Rewrite)) {
 			if _, err := regexp.Compile(from); err != nil {
 				c.Add(fmt.Sprintf("%s.mirrors.%s.rewrite", field, name), "%q: invalid regular expression: %v", from, err)
 			}
 		}
 	}
-	for _, name := range sorted(r.Configs) {
+	for _, name := range slices.Sorted(maps.Keys(r.Configs)) {
 		cfg := r.Configs[name]
 		if strings.Contains(name, "://") {
 			c.Add(field+".configs."+name, "want a registry's name without https://")
@@ -248,10 +247,10 @@ func isDirectory(name string) bool {
 	})
 }
 
-func (c *checker) files(prefix string, cfg *Config) {
+func (c *checker) files(cfg *Config) {
 	seen := map[string]bool{}
 	for i, f := range cfg.Files {
-		at := fmt.Sprintf("%sfiles[%d]", prefix, i)
+		at := fmt.Sprintf("files[%d]", i)
 		switch {
 		case path.Clean(f.Path) != f.Path || !slices.ContainsFunc(writableTops, func(t string) bool { return strings.HasPrefix(f.Path, t) }):
 			c.Add(at+".path", "%q: want a file below /etc, /var, /root or /home; the rest belongs to the image", f.Path)
@@ -303,13 +302,4 @@ func shorten(s string) string {
 		return s[:57] + "..."
 	}
 	return s
-}
-
-func sorted[V any](m map[string]V) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	sort.Strings(keys)
-	return keys
 }

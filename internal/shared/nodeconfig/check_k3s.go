@@ -3,6 +3,7 @@ package nodeconfig
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"net/url"
 	"regexp"
@@ -89,7 +90,7 @@ func checkTaint(taint string) (keyEffect string, err error) {
 }
 
 func (c *checker) labelsAndTaints(field string, k K3s) {
-	for _, key := range sorted(k.Labels) {
+	for _, key := range slices.Sorted(maps.Keys(k.Labels)) {
 		if err := checkLabel(key, k.Labels[key]); err != nil {
 			c.Add(field+".labels."+key, "%v", err)
 		}
@@ -142,12 +143,12 @@ func (k K3s) beginsCluster() bool {
 }
 
 // clusterInit looks at what beginning a cluster goes with (k3s-io/k3s#13623).
-func (c *checker) clusterInit(prefix string, cfg *Config) {
+func (c *checker) clusterInit(cfg *Config) {
 	if !cfg.K3s.beginsCluster() {
 		return
 	}
 	if cfg.Volume.Place() == OnMemory {
-		c.Add(prefix+"volume.on", "memory: the etcd of cluster-init would be gone at the next boot, and the cluster with it; want "+
+		c.Add("volume.on", "memory: the etcd of cluster-init would be gone at the next boot, and the cluster with it; want "+
 			"state, disk or iscsi")
 	}
 }

@@ -376,7 +376,7 @@ func Parse(file string, b []byte) (*Config, error) {
 		return nil, c.Err()
 	}
 	if _, ok := c.Decode(bytes.TrimRight(b, "\x00"), cfg); ok {
-		c.check("", cfg)
+		c.check(cfg)
 	}
 	return cfg, c.Err()
 }

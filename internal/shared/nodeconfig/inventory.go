@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -77,14 +78,14 @@ func Load(file string, b []byte, boards []string, public bool) (*Document, error
 			return nil, c.Err()
 		}
 		f.top = top
-		c.check("", cfg)
+		c.check(cfg)
 		return f, c.Err()
 	}
 	f.Inventory = &Inventory{}
 	c := &checker{yamlcheck.New(file), public}
 	read := &inventoryFile{Inventory: f.Inventory}
 	top, ok := c.Decode(b, read)
-	for _, key := range sorted(read.Rest) {
+	for _, key := range slices.Sorted(maps.Keys(read.Rest)) {
 		if !strings.HasPrefix(key, "x-") {
 			c.Add(key, "there is no such field; is it misspelt or indented wrongly?")
 		}
@@ -230,7 +231,7 @@ func (c *checker) merged(f *Document, i int, claim func(field, what, value strin
 		sub.Decoding(err)
 	}
 	sub.Index(whole)
-	sub.check("", cfg)
+	sub.check(cfg)
 	c.Include(sub.Checker)
 	at := fmt.Sprintf("nodes[%d]", i)
 	claim(at+".iscsi.initiator", "the initiator", cfg.ISCSI.Initiator)
@@ -370,7 +371,7 @@ func (f *Document) For(m Machine, name string, decrypt func(string) (string, err
 		}
 	}
 	c.Index(whole)
-	c.check("", cfg)
+	c.check(cfg)
 	return cfg, c.Err()
 }
 

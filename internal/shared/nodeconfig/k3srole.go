@@ -1,6 +1,8 @@
 package nodeconfig
 
 import (
+	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -77,8 +79,9 @@ func (f *Document) CheckK3s() (warnings []string, err error) {
 	for _, n := range f.nodes {
 		check(joined(f.defaults, strip(n)))
 	}
-	if e, is := odd.Err().(*yamlcheck.Error); is {
-		warnings = e.Problems
+	var skipped *yamlcheck.Error
+	if errors.As(odd.Err(), &skipped) {
+		warnings = skipped.Problems
 	}
 	return warnings, bad.Err()
 }
@@ -90,7 +93,7 @@ func checkRole(bad, odd *yamlcheck.Checker, k K3s) {
 		bad.Add("k3s.shutdown-grace", "%v: want at most %v", g, MaxShutdownGrace)
 	}
 	const newer = "an option of another release of k3s goes into a file below /etc/rancher/k3s/config.yaml.d, through files"
-	for _, key := range sorted(k.Options) {
+	for _, key := range slices.Sorted(maps.Keys(k.Options)) {
 		at, name := "k3s.options."+key, strings.TrimSuffix(key, "+")
 		known := isAgentOption(name) || isServerOnly(name)
 		switch {

@@ -44,7 +44,7 @@ func Over(inventory *Document, m Machine, file string, delivered []byte, forgivi
 		return nil, c.Err()
 	}
 	c.Index(whole)
-	c.check("", cfg)
+	c.check(cfg)
 	return cfg, c.Err()
 }
 
@@ -62,7 +62,7 @@ func lenient(file string, whole *yaml.Node) (*Config, error) {
 			c.Decoding(err)
 			return nil, c.Err()
 		}
-		c.check("", cfg)
+		c.check(cfg)
 		wrong := c.Fields()
 		if len(wrong) == 0 {
 			return cfg, c.Err()

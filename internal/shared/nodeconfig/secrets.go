@@ -2,6 +2,8 @@ package nodeconfig
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/pikelet-os/pikelet/internal/shared/hint"
@@ -38,7 +40,7 @@ func (c *Config) Secrets() []Secret {
 			add("k3s.options."+name, &v)
 		}
 	}
-	for _, name := range sorted(c.Registries.Configs) {
+	for _, name := range slices.Sorted(maps.Keys(c.Registries.Configs)) {
 		auth := c.Registries.Configs[name].Auth
 		at := "registries.configs." + name + ".auth."
 		add(at+"password", &auth.Password)

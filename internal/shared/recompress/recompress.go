@@ -5,6 +5,7 @@ package recompress
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -56,7 +57,23 @@ func (w *writer) Close() error {
 	return w.to.Close()
 }
 
-// NewWriter returns what packs into w.
+// Compress returns b compressed.
+func Compress(b []byte, f Form) ([]byte, error) {
+	var out bytes.Buffer
+	w, err := NewWriter(&out, f)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := w.Write(b); err != nil {
+		return nil, err
+	}
+	if err := w.Close(); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), nil
+}
+
+// NewWriter returns a writer that compresses into w.
 func NewWriter(w io.Writer, f Form) (io.WriteCloser, error) {
 	var to io.WriteCloser
 	var err error

@@ -89,8 +89,8 @@ func TestPiecesDoNotMatter(t *testing.T) {
 	}
 }
 
-// TestOthersUnpackIt lets the real tools judge.
-func TestOthersUnpackIt(t *testing.T) {
+// TestOtherToolsUnpackIt decompresses with the reference tools.
+func TestOtherToolsUnpackIt(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it needs gzip and zstd")
 	}

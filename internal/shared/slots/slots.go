@@ -130,9 +130,9 @@ const (
 	Rescue    Kind = "rescue"    // the other slot, though no trial was asked for
 )
 
-// What says what a boot was, from the running slot, the default in
+// KindOf returns the kind of a boot, from the running slot, the default in
 // autoboot.txt ("" where it can't be read) and the firmware's trial mark.
-func What(running, def Letter, tryboot bool) Kind {
+func KindOf(running, def Letter, tryboot bool) Kind {
 	switch {
 	case running == Net || running == def:
 		return Committed

@@ -51,8 +51,8 @@ func TestDecodeAutoboot(t *testing.T) {
 	}
 }
 
-// TestWhat goes through all combinations.
-func TestWhat(t *testing.T) {
+// TestKindOf checks all combinations.
+func TestKindOf(t *testing.T) {
 	for _, c := range []struct {
 		running, def Letter
 		try          bool
@@ -64,7 +64,7 @@ func TestWhat(t *testing.T) {
 		{B, "", false, Rescue}, {B, "", true, Rescue},
 		{Net, "", false, Committed}, {Net, A, true, Committed},
 	} {
-		if got := What(c.running, c.def, c.try); got != c.want {
+		if got := KindOf(c.running, c.def, c.try); got != c.want {
 			t.Errorf("running %q, default %q, tryboot %v: %s, want %s", c.running, c.def, c.try, got, c.want)
 		}
 	}

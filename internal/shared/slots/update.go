@@ -1,6 +1,6 @@
 package slots
 
-// Update is what the record on the card says of an upgrade: what Judge needs to
+// Update is what the record on the card says of an upgrade: what ClassifyBoot needs to
 // know beside the boot itself. The record lies outside the partitions, so that
 // losing state or volume never changes which slot boots, or what a trial
 // concludes.
@@ -73,12 +73,12 @@ const (
 	Kept       Verdict = "kept"        // autoboot.txt names the new slot; only the record does not know yet
 )
 
-// Judge returns the kind of a boot and what the boot means for an upgrade. It is
-// given the running slot, the default in autoboot.txt ("" where that can't be
+// ClassifyBoot returns the kind of a boot and what the boot means for an upgrade,
+// from the running slot, the default in autoboot.txt ("" where that can't be
 // read), the firmware's trial mark, the digest of the running image, and the
 // record. The decision depends on nothing else.
-func Judge(running, def Letter, tryboot bool, digest string, u *Update) (Kind, Verdict) {
-	kind := What(running, def, tryboot)
+func ClassifyBoot(running, def Letter, tryboot bool, digest string, u *Update) (Kind, Verdict) {
+	kind := KindOf(running, def, tryboot)
 	if running == Net || !u.UnderWay() {
 		return kind, Nothing
 	}

@@ -5,9 +5,9 @@ import (
 	"testing"
 )
 
-// TestJudge goes through all combinations of what there is to know, and holds
-// the decision to rules that are written another way round.
-func TestJudge(t *testing.T) {
+// TestClassifyBoot checks all combinations of inputs against rules that are
+// written the other way round.
+func TestClassifyBoot(t *testing.T) {
 	const ours, theirs = "sha256:ours", "sha256:theirs"
 	n := 0
 	for _, running := range []Letter{A, B, Net} {
@@ -23,7 +23,7 @@ func TestJudge(t *testing.T) {
 										if step != "" {
 											u = &Update{Step: step, Slot: slot, Digest: digest, Starts: starts, Cuts: cuts, Bad: bad}
 										}
-										kind, verdict := Judge(running, def, tryboot, ours, u)
+										kind, verdict := ClassifyBoot(running, def, tryboot, ours, u)
 										check(t, fmt.Sprintf("running %q, default %q, tryboot %v, %+v: %s, %q", running, def, tryboot, u, kind, verdict),
 											running, def, tryboot, u, u != nil && digest == ours, kind, verdict)
 										n++

@@ -13,10 +13,10 @@ import (
 // on disk are not read.
 type BlockReader struct {
 	r         io.Reader
-	f         *os.File // r, where it is a file that may have holes
+	f         *os.File // r, if it is a file that may have holes; nil otherwise
 	blockSize int
 	size, at  int64
-	data, end int64 // of f: the next bytes that are there, from data to end
+	data, end int64 // of f: the next extent with data, from data to end
 }
 
 // NewBlockReader returns a reader of the size bytes of r.
@@ -28,10 +28,10 @@ func NewBlockReader(r io.Reader, size int64, blockSize int) *BlockReader {
 	return b
 }
 
-// Next fills buf, which has room for a block, with the next whole block or
-// with what is left. It returns how many bytes that is, and whether they are
-// zeros that were not read: buf then holds what it held. At the end, and only
-// there, n is 0.
+// Next fills buf, which has room for a block, with the next whole block or with
+// the rest of the file. It returns the number of bytes, and whether they are zeros
+// in a hole that was not read: buf is then unchanged. At the end, and only there,
+// n is 0.
 func (b *BlockReader) Next(buf []byte) (n int, hole bool, err error) {
 	n = int(min(int64(b.blockSize), b.size-b.at))
 	if n == 0 {
@@ -54,7 +54,7 @@ func (b *BlockReader) Next(buf []byte) (n int, hole bool, err error) {
 	return n, hole, nil
 }
 
-// noEOF keeps an end that came too early from being taken for the end.
+// noEOF turns io.EOF into io.ErrUnexpectedEOF.
 func noEOF(err error) error {
 	if err == io.EOF {
 		return io.ErrUnexpectedEOF
@@ -62,7 +62,7 @@ func noEOF(err error) error {
 	return err
 }
 
-// ended makes sure that nothing follows.
+// ended returns an error unless r is at its end.
 func (b *BlockReader) ended() error {
 	var one [1]byte
 	var n int
@@ -77,7 +77,7 @@ func (b *BlockReader) ended() error {
 	return nil
 }
 
-// zeros is what holes hold; it is never written to.
+// zeros are the contents of holes; the slice is never written to.
 var zeros [64 << 10]byte
 
 func isZero(b []byte) bool {
@@ -91,7 +91,7 @@ func isZero(b []byte) bool {
 	return true
 }
 
-// WriteZeros writes n zeros: to a hash, what a hole stands for.
+// WriteZeros writes n zeros, such as the contents of a hole to a hash.
 func WriteZeros(w io.Writer, n int) {
 	for n > 0 {
 		part := min(n, len(zeros))

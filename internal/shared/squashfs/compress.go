@@ -10,19 +10,19 @@ import (
 	"github.com/ulikunitz/xz"
 )
 
-// Compression is how the blocks of an image are compressed.
+// Compression is a way to compress the blocks of an image.
 type Compression struct {
-	Name      string // as specs say it
+	Name      string // as in specs
 	BlockSize int    // bytes of a block, a power of two from 4 KiB to 1 MiB
 	level     zstd.EncoderLevel
 	fourth    zstd.EncoderLevel // of every fourth whole block of a file
 	xz        bool              // instead of zstd
 }
 
-// Fast is the default: about as small as
-// mksquashfs makes them at zstd's level 3, in less time. The encoder has no
-// level between one that is as slow as mksquashfs and one whose output is 5 %
-// larger; taking them in turns is that level (docs/decisions/0006-fast.md).
+// Fast is the default: its images are about as small as mksquashfs makes them at
+// zstd's level 3, in less time. The encoder has no level between one that is as
+// slow as mksquashfs and one whose output is 5 % larger; alternating between the
+// two stands in for one (docs/decisions/0006-fast.md).
 // 256 KiB: larger blocks save space and cost read amplification on nodes with
 // 1 GiB of memory (measured in docs/decisions/0002-own-writers.md).
 func Fast() Compression {
@@ -33,7 +33,7 @@ func Fast() Compression {
 // (docs/decisions/0006-fast.md has the figures, and what nodes pay).
 func Small() Compression { return Compression{Name: "small", BlockSize: 1 << 20, xz: true} }
 
-// FindCompression returns the compression of a name.
+// FindCompression returns the compression with a name.
 func FindCompression(name string) (Compression, error) {
 	for _, c := range []Compression{Fast(), Small()} {
 		if c.Name == name {
@@ -43,8 +43,8 @@ func FindCompression(name string) (Compression, error) {
 	return Compression{}, fmt.Errorf("unknown compression %q, want fast or small", name)
 }
 
-// KernelOption is what a kernel must be built with to read such an image,
-// without CONFIG_.
+// KernelOption returns the option, without CONFIG_, that a kernel needs to read
+// such an image.
 func (c Compression) KernelOption() string {
 	if c.xz {
 		return "SQUASHFS_XZ"
@@ -73,8 +73,8 @@ type Encoder struct {
 	dict         int // of xz, bytes
 }
 
-// NewEncoder returns an encoder whose every frame stands alone, in a window
-// the kernel can afford: one block.
+// NewEncoder returns an encoder of independent frames, with a window of one block,
+// which the kernel can afford.
 func (c Compression) NewEncoder() (*Encoder, error) { return c.encoder(c.BlockSize) }
 
 func (c Compression) encoder(window int) (*Encoder, error) {
@@ -93,7 +93,7 @@ func (c Compression) encoder(window int) (*Encoder, error) {
 	return &Encoder{most: most, fourth: fourth}, err
 }
 
-// Close frees what the encoder holds.
+// Close frees the encoder.
 func (e *Encoder) Close() {
 	if e.most != nil {
 		e.most.Close()
@@ -102,8 +102,8 @@ func (e *Encoder) Close() {
 }
 
 // Encode compresses whole block i of a file and returns it with its size word,
-// as block lists hold it: 0 for a hole, and a mark where the block is no
-// smaller compressed, and is in itself. out is used where it has room.
+// as in block lists: 0 for a hole, and with a flag where the block is stored
+// uncompressed because compression saves nothing. out is used if it has room.
 func (e *Encoder) Encode(i int, in, out []byte) ([]byte, uint32, error) {
 	if isZero(in) {
 		return nil, 0, nil
@@ -132,8 +132,8 @@ func (e *Encoder) with(z *zstd.Encoder, in, out []byte) ([]byte, uint32, error) 
 	return out, uint32(len(out)), nil
 }
 
-// encodeXZ makes one xz stream as the kernel's decoder takes it: LZMA2 with a
-// dictionary of one block, CRC-32.
+// encodeXZ writes one xz stream that the kernel's decoder accepts: LZMA2 with a
+// dictionary of one block, and CRC-32.
 func encodeXZ(in, out []byte, dict int) ([]byte, error) {
 	b := bytes.NewBuffer(out)
 	w, err := xz.WriterConfig{DictCap: dict, CheckSum: xz.CRC32}.NewWriter(b)
@@ -147,7 +147,7 @@ func encodeXZ(in, out []byte, dict int) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// Decoder is the other way round. It is for one goroutine.
+// Decoder decompresses blocks. It is for one goroutine.
 type Decoder struct {
 	c Compression
 	z *zstd.Decoder
@@ -162,7 +162,7 @@ func (c Compression) NewDecoder() (*Decoder, error) {
 	return &Decoder{c, z}, err
 }
 
-// Decode returns what a compressed block holds.
+// Decode returns the contents of a compressed block.
 func (d *Decoder) Decode(in []byte) ([]byte, error) {
 	return d.decodeTo(make([]byte, 0, d.c.BlockSize), in)
 }
@@ -183,15 +183,15 @@ func (d *Decoder) decodeTo(room, in []byte) ([]byte, error) {
 	return room[:n], err
 }
 
-// Close frees what the decoder holds.
+// Close frees the decoder.
 func (d *Decoder) Close() {
 	if d.z != nil {
 		d.z.Close()
 	}
 }
 
-// Length returns the bytes that a size word stands for, and whether they are
-// compressed.
+// Length returns the number of bytes of a block with a size word, and whether they
+// are compressed.
 func Length(size uint32) (n int, compressed bool) {
 	return int(size &^ storedData), size&storedData == 0
 }

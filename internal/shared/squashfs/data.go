@@ -7,21 +7,21 @@ import (
 	"sync"
 )
 
-// fragment is a block filled with the tails of several files.
+// fragment is a block with the tails of several files.
 type fragment struct {
 	start uint64
 	size  uint32 // size word
 }
 
-// fileData is where the bytes of a regular file went.
+// fileData locates the bytes of a regular file.
 type fileData struct {
 	*run
 	fragment uint32
 	offset   uint32
 }
 
-// run is where the whole blocks of a file went. Files that begin with the same
-// blocks share one, whatever their tails.
+// run locates the whole blocks of a file. Files with the same whole blocks share
+// a run, whatever their tails.
 type run struct {
 	start uint64
 	sizes []uint32 // size words
@@ -29,10 +29,10 @@ type run struct {
 
 type sum = [sha256.Size]byte
 
-// fragmentsFrom decides where a fragment ends although there is room: before
-// one in so many names, by the name alone. Without that, a file that grew a
-// little would move every tail behind it into another fragment, and a rebuild
-// would compress all of them again.
+// fragmentsFrom decides where a fragment ends before it is full: in front of one in
+// so many names, by a hash of the name alone. Otherwise a file that grew a little
+// would move every tail behind it into another fragment, and a rebuild would
+// compress all of them again.
 const fragmentsFrom = 64
 
 func beginsFragment(path string) bool {
@@ -41,9 +41,9 @@ func beginsFragment(path string) bool {
 	return h.Sum32()%fragmentsFrom == 0
 }
 
-// dataWriter lays out the blocks of files in order, lets workers compress
-// them, and hands them on in that order: the bytes do not depend on which
-// worker was faster. What it is told of a file comes from a source.
+// dataWriter lays out the blocks of files in order, has workers compress them, and
+// writes them in that order, so that the bytes do not depend on the workers' speed.
+// A source feeds it with files.
 type dataWriter struct {
 	o         Options
 	fragments []*fragment // each is filled in by the drain
@@ -56,13 +56,13 @@ type dataWriter struct {
 
 // job is one block on its way through a worker to its place.
 type job struct {
-	work func(*Encoder) // done by a worker; nil where nothing is to be done
+	work func(*Encoder) // done by a worker; nil for nothing
 	done chan struct{}
 	size uint32                // size word, known when done
-	out  []byte                // what is to be written, where it is in memory
-	read func(to []byte) error // and where it is not
+	out  []byte                // the bytes to write, if they are in memory
+	read func(to []byte) error // reads the bytes to write, if they are not
 	err  error
-	put  func(start uint64, size uint32) // told where the block went
+	put  func(start uint64, size uint32) // called with the place of the block
 	free func()                          // out was written
 }
 
@@ -70,8 +70,8 @@ func newDataWriter(o Options) *dataWriter {
 	return &dataWriter{o: o, bySum: map[sum]*fileData{}, byHead: map[sum]*run{}}
 }
 
-// run lets feed send jobs, workers work and drain take what is done in order.
-// It returns the first error of the three.
+// run runs feed, which sends jobs, the workers, and drain, which takes finished jobs
+// in order. It returns the first error of the three.
 func (d *dataWriter) run(feed func() error, drain func(*job) error) error {
 	depth := 8 * d.o.Workers // blocks in flight; this bounds the memory
 	d.jobs, d.order = make(chan *job, depth), make(chan *job, depth)
@@ -94,7 +94,7 @@ func (d *dataWriter) run(feed func() error, drain func(*job) error) error {
 	drained := make(chan error, 1)
 	go func() {
 		var failed error
-		for j := range d.order { // after an error too: others wait for it
+		for j := range d.order { // after an error too, because feed and workers wait for it
 			<-j.done
 			if failed == nil {
 				failed = j.err
@@ -128,8 +128,8 @@ func (d *dataWriter) send(j *job) {
 	d.jobs <- j
 }
 
-// place says where a tail goes: into the fragment being filled, or into a new
-// one, before which flush must send the one being filled.
+// place returns the place of a tail: in the fragment being filled, or in a new one,
+// in which case flush must send the one being filled first.
 func (d *dataWriter) place(n *node, tail int, flush func()) {
 	if d.filled+tail > d.o.Compression.BlockSize || d.filled > 0 && beginsFragment(n.path()) {
 		flush()
@@ -139,15 +139,15 @@ func (d *dataWriter) place(n *node, tail int, flush func()) {
 	d.filled += tail
 }
 
-// newFragment returns what is told where the fragment being filled went.
+// newFragment returns a callback for the place of the fragment being filled.
 func (d *dataWriter) newFragment() func(start uint64, size uint32) {
 	f := &fragment{}
 	d.fragments = append(d.fragments, f)
 	return func(start uint64, size uint32) { *f = fragment{start, size} }
 }
 
-// newRun returns room for the whole blocks of a file, and what is told where
-// each went.
+// newRun returns a run for the whole blocks of a file, and a callback for the place
+// of each.
 func newRun(blocks int) (*run, func(i int) func(start uint64, size uint32)) {
 	r := &run{sizes: make([]uint32, blocks)}
 	return r, func(i int) func(uint64, uint32) {

@@ -1,12 +1,12 @@
 // Package squashfs writes squashfs 4.0 images with zstd or xz, the same bytes for
 // the same input whatever the number of cores, and reads those that it wrote.
 //
-// It is a writer of our own because the one library that could have done it
-// writes corrupt images (docs/decisions/0002-own-writers.md). The format is
-// the kernel's fs/squashfs/squashfs_fs.h; unsquashfs and the kernel judge it
-// in the tests. Not written: the export table (a root is never shared a node's root
-// over NFS) and directory indexes (they only speed up lookups in directories with
-// thousands of files).
+// The one library for this writes corrupt images
+// (docs/decisions/0002-own-writers.md). The format is the kernel's
+// fs/squashfs/squashfs_fs.h; tests check images with unsquashfs and the kernel.
+// Not written: the export table (a node's root is never shared over NFS) and
+// directory indexes (they only speed up lookups in directories with thousands of
+// files).
 package squashfs
 
 // Sizes and marks of the format, as in squashfs_fs.h.
@@ -32,7 +32,7 @@ const (
 	extended    = 7 // added to a type: the inode with more fields
 )
 
-// Generation is a number that changes whenever this package, or the zstd
-// encoder pinned in go.mod, would write other bytes for the same tree. It is
-// part of the manifest, so that a root can be made again from its listing.
+// Generation is a number that changes whenever this package, or the zstd encoder
+// pinned in go.mod, would write other bytes for the same tree. It is part of the
+// manifest, so that a root can be reproduced from its listing.
 const Generation = 3

@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// TestNumbersAreNotCut: an owner or a device that the format has no bits for is
-// refused, and a time is the nearest there is (plougher/squashfs-tools#315).
-func TestNumbersAreNotCut(t *testing.T) {
+// TestOutOfRangeNumbers: an owner or a device number too large for the format is
+// refused, and a time is clamped (plougher/squashfs-tools#315).
+func TestOutOfRangeNumbers(t *testing.T) {
 	plan := func(h tar.Header) error {
 		h.Name = "f"
 		_, err := Plan([]Entry{{Header: &h}}, nil, Options{})

@@ -7,29 +7,29 @@ import (
 	"io"
 )
 
-// Packed is the contents of a file whose whole blocks are compressed already,
-// as an Encoder of the image's Compression does it.
+// Packed is the contents of a file whose whole blocks were compressed by an Encoder
+// of the image's Compression.
 type Packed interface {
-	Sums() (all, head [sha256.Size]byte) // of the contents, and of the whole blocks of it
+	Sums() (all, head [sha256.Size]byte) // of the contents, and of their whole blocks
 	Sizes() []uint32                     // size words of the whole blocks
-	ReadBlock(i int, to []byte) error    // the block as it is kept; to is as long as its size word says
-	ReadTail(to []byte) error            // what is behind the whole blocks
+	ReadBlock(i int, to []byte) error    // the stored block; to has the length that its size word says
+	ReadTail(to []byte) error            // the bytes behind the whole blocks
 }
 
-// Fragments keeps compressed fragments from one build to the next, by what is
-// in them. It is used by several goroutines.
+// Fragments caches compressed fragments across builds, by their contents. It is
+// used by several goroutines.
 type Fragments interface {
-	// Fragment returns the size word of a key's fragment and what reads it;
-	// where it has none, it is made.
+	// Fragment returns the size word of a key's fragment and a function that
+	// reads it. A missing fragment is made and cached.
 	Fragment(key [sha256.Size]byte, encode func() ([]byte, uint32, error)) (size uint32, read func(to []byte) error, err error)
 }
 
-// Image is an image whose every byte is known, and its size.
+// Image is an image that is laid out completely.
 type Image struct {
 	Size   int64
 	head   []byte // the superblock
 	pieces []piece
-	tables []byte // all behind the data
+	tables []byte // everything behind the data
 }
 
 // piece is a block of the data.
@@ -112,13 +112,13 @@ func (c *counted) write(b []byte) error {
 	return err
 }
 
-// memory is what is written at base and behind it.
+// memory is a buffer that begins at offset base.
 type memory struct {
 	base int64
 	b    []byte
 }
 
-// WriteAt takes what follows what it has: tables are written in order.
+// WriteAt appends: tables are written in order.
 func (m *memory) WriteAt(p []byte, at int64) (int, error) {
 	if at != m.base+int64(len(m.b)) {
 		return 0, fmt.Errorf("writing tables at %d, and %d comes next", at, m.base+int64(len(m.b)))

@@ -9,10 +9,9 @@ import (
 	"time"
 )
 
-// Limits on what is read of an image, so that one that lies costs bounded
-// memory: bytes of a table when it is decompressed (an inode has about 40, and
-// 4 for each block), files, bytes of a file's path (PATH_MAX of Linux), and of
-// all paths.
+// Limits, so that a hostile image costs bounded memory: bytes of a decompressed
+// table (an inode has about 40, and 4 for each block), files, bytes of a path
+// (PATH_MAX of Linux), and bytes of all paths.
 const (
 	maxTable = 64 << 20
 	maxFiles = 1 << 20
@@ -23,13 +22,13 @@ const (
 // Reader reads an image that this package wrote: with the tables where it puts
 // them, and compressed as one of its Compressions.
 type Reader struct {
-	// Entries is what the image holds, from its root directory on, each directory's
-	// names in order, as Write takes them: it makes the same image of them. Of
-	// several names of one file the later are hard links to the first. Each
-	// regular file's From is set. Headers share their PAXRecords: they are to
-	// be read only.
+	// Entries are the contents of the image, from its root directory on, each
+	// directory's names in order, in the form that Write takes: Write reproduces
+	// the image from them. Further names of a file are hard links to its first.
+	// From of each regular file is set. Headers share their PAXRecords, which
+	// must not be changed.
 	Entries []Entry
-	Options Options // that the image was written with, but for Workers
+	Options Options // of the writer of the image, except Workers
 	Super   []byte  // the superblock
 
 	r         io.ReaderAt
@@ -38,7 +37,7 @@ type Reader struct {
 	mu     sync.Mutex
 	dec    *Decoder
 	in     []byte
-	blocks []decoded // that were read last, the latest first
+	blocks []decoded // the most recently used first
 }
 
 // decoded is a block as files have it.
@@ -47,8 +46,8 @@ type decoded struct {
 	b     []byte
 }
 
-// keepBlocks is how many decoded blocks a Reader keeps: a patch reads an old
-// file here and there, mostly near where it was.
+// keepBlocks is how many decoded blocks a Reader caches: a patch reads an old file
+// at many places, mostly near the last one.
 const keepBlocks = 8
 
 // File is a regular file of an image that is read.
@@ -92,7 +91,7 @@ func Open(r io.ReaderAt, c Compression) (*Reader, error) {
 	return img, nil
 }
 
-// Close frees what the reader holds. What it reads from stays open.
+// Close frees the reader. The underlying reader stays open.
 func (img *Reader) Close() { img.dec.Close() }
 
 // Size returns the bytes of a file.
@@ -107,8 +106,8 @@ func (f *File) HasTail() bool { return f.fragment != noFragment }
 // Reader returns a reader of all of a file.
 func (f *File) Reader() *io.SectionReader { return io.NewSectionReader(f, 0, f.size) }
 
-// Blocks returns what compressed bytes of the image a file's whole blocks and
-// its tail lie in, in the order of the file; holes are left out.
+// Blocks returns the extents of the image with the compressed blocks and the tail
+// of a file, in the order of the file; holes are left out.
 func (f *File) Blocks() []Extent {
 	var list []Extent
 	at := int64(f.start)
@@ -149,7 +148,7 @@ func (f *File) ReadAt(p []byte, off int64) (int, error) {
 	return done, nil
 }
 
-// block returns the part of a file that a byte of it lies in.
+// block returns the block or tail of a file with the byte at an offset.
 func (f *File) block(at int64) (b []byte, inside int, err error) {
 	bs := int64(f.image.Options.Compression.BlockSize)
 	i := int(at / bs)
@@ -174,7 +173,7 @@ func (f *File) block(at int64) (b []byte, inside int, err error) {
 	return b, int(at % bs), nil
 }
 
-// tail returns what lies behind a file's whole blocks.
+// tail returns the bytes behind a file's whole blocks.
 func (f *File) tail() ([]byte, error) {
 	n := int(f.size % int64(f.image.Options.Compression.BlockSize))
 	b, err := f.image.fragmentBytes(f.fragment)
@@ -201,8 +200,8 @@ func (img *Reader) hole(n int) []byte {
 	return make([]byte, n)
 }
 
-// decode returns what a block of the data holds. It is good until keepBlocks
-// others were decoded.
+// decode returns the contents of a data block, valid until keepBlocks other blocks
+// were decoded.
 func (img *Reader) decode(start uint64, size uint32) ([]byte, error) {
 	for i, d := range img.blocks {
 		if d.start == start {
@@ -244,7 +243,7 @@ func (img *Reader) decode(start uint64, size uint32) ([]byte, error) {
 	return b, nil
 }
 
-// raw returns what reads a block as the image keeps it.
+// raw returns a function that reads a block as it is stored.
 func (img *Reader) raw(start uint64) func(to []byte) error {
 	return func(to []byte) error {
 		_, err := img.r.ReadAt(to, int64(start))

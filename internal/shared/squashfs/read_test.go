@@ -119,9 +119,9 @@ func all(t *testing.T, e Entry) []byte {
 	return b
 }
 
-// TestSomeFilesFromAnother writes a tree half of which another image has: the
-// bytes are those of a tree of which none is.
-func TestSomeFilesFromAnother(t *testing.T) {
+// TestReuseOfAnotherImage writes a tree half of whose files come from another
+// image: the bytes are the same as without that image.
+func TestReuseOfAnotherImage(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes long")
 	}
@@ -144,7 +144,7 @@ func TestSomeFilesFromAnother(t *testing.T) {
 			plain = append(plain, e)
 		}
 		// A new file whose whole blocks an old one has, and whose tail it has not.
-		b := append(all(t, find(t, r.Entries, "run1"))[:2<<20:2<<20], "a third tail"...)
+		b := slices.Concat(all(t, find(t, r.Entries, "run1"))[:2<<20], []byte("a third tail"))
 		new := Entry{Header: &tar.Header{Typeflag: tar.TypeReg, Name: "run0", Mode: 0o644, Size: int64(len(b)), ModTime: epoch},
 			Open: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }}
 		mixed, plain = append(mixed, new), append(plain, new)
@@ -164,9 +164,9 @@ func find(t *testing.T, list []Entry, name string) Entry {
 	return list[i]
 }
 
-// TestFirstNameHasTheFile: whichever name of a file comes first in a list, the
-// image is the same.
-func TestFirstNameHasTheFile(t *testing.T) {
+// TestHardLinkOrderDoesNotMatter: the image is the same whichever name of a file
+// comes first in the list.
+func TestHardLinkOrderDoesNotMatter(t *testing.T) {
 	var one, two tree
 	for _, p := range []struct {
 		to           *tree

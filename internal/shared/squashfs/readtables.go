@@ -23,9 +23,9 @@ type loader struct {
 	folders  map[uint64]bool
 	sets     map[uint32]map[string]string // attributes that were read
 
-	// Bytes of memory that are left for what may be said over and over: inodes
-	// and sets of attributes lie behind one another in a table, and in an image
-	// that lies over one another, so they have no more bytes than their tables.
+	// Budgets, in bytes of memory. In a valid image inodes and sets of attributes
+	// lie behind one another in a table; in a hostile one they may overlap. All
+	// together may have no more bytes than their tables.
 	inodeBytes, xattrBytes, nameBytes int
 }
 
@@ -35,7 +35,7 @@ type table struct {
 	at map[uint64]int // where a block begins in the image, from the table's start: where in b
 }
 
-// load reads all tables. They lie behind one another in the order of writeTables.
+// load reads all tables, which lie behind one another in the order of writeTables.
 func (l *loader) load() error {
 	s, le := l.img.Super, binary.LittleEndian
 	inodes, dirs, frags, ids, xattrs := le.Uint64(s[64:]), le.Uint64(s[72:]), le.Uint64(s[80:]), le.Uint64(s[48:]), le.Uint64(s[56:])
@@ -90,8 +90,7 @@ func (l *loader) first(at uint64) (uint64, error) {
 	return binary.LittleEndian.Uint64(b), nil
 }
 
-// index reads a table of so many bytes that is found through a list of its
-// blocks.
+// index reads a table of size bytes through the list of its blocks.
 func (l *loader) index(at uint64, size int) ([]byte, error) {
 	if size > maxTable || at > 1<<62 {
 		return nil, bad("a table of %d bytes", size)
@@ -156,7 +155,7 @@ func (l *loader) metadata(from, to uint64) (table, error) {
 	return t, nil
 }
 
-// from returns what is at a reference and behind it.
+// from returns the bytes from a reference on.
 func (t table) from(ref uint64) (*cursor, error) {
 	at, ok := t.at[ref>>16]
 	if !ok || ref&0xffff >= metadataSize || at+int(ref&0xffff) > len(t.b) {
@@ -165,7 +164,7 @@ func (t table) from(ref uint64) (*cursor, error) {
 	return &cursor{b: t.b[at+int(ref&0xffff):]}, nil
 }
 
-// cursor takes numbers from bytes; what is missing is zeros, and an error.
+// cursor reads numbers from bytes; missing bytes read as zeros, and set an error.
 type cursor struct {
 	b     []byte
 	short bool
@@ -259,8 +258,8 @@ func (l *loader) walk(name string, ref uint64) error {
 	return nil
 }
 
-// inode reads what is behind the head of an inode that is not a directory's, and
-// returns the number of its attributes.
+// inode reads an inode, not a directory's, behind its header, and returns the number
+// of its set of attributes.
 func (l *loader) inode(e *Entry, kind uint16, c *cursor) (xattr uint32, err error) {
 	h := e.Header
 	if kind == typeFile || kind == typeFile+extended {
@@ -305,7 +304,7 @@ func (l *loader) inode(e *Entry, kind uint16, c *cursor) (xattr uint32, err erro
 	return noXattr, nil
 }
 
-// spend takes n from what is left and reports whether there was enough.
+// spend takes n from a budget and reports whether it was sufficient.
 func spend(left *int, n int) bool {
 	*left -= n
 	return *left >= 0
@@ -398,8 +397,8 @@ func (l *loader) folder(e Entry, kind uint16, c *cursor, ref uint64) error {
 	return names.err()
 }
 
-// setXattrs puts a set of extended attributes into a header. Those that have
-// the same share it.
+// setXattrs puts a set of extended attributes into a header. Headers with the same
+// set share it.
 func (l *loader) setXattrs(h *tar.Header, set uint32) error {
 	if set == noXattr {
 		return nil

@@ -58,7 +58,7 @@ func (m *metadata) flush(out *output) error {
 	return err
 }
 
-// tables gathers what describes the files: inodes, directories, owners, xattrs.
+// tables collects the metadata of files: inodes, directories, owners, xattrs.
 type tables struct {
 	enc       *Encoder
 	blockSize int
@@ -105,8 +105,8 @@ func (t *tables) indexed(out *output, b, head []byte) (uint64, error) {
 	return at, err
 }
 
-// id returns the number of an owner in the table of ids. An owner that 32 bits
-// cannot hold is refused: cut, it would be another, such as root.
+// id returns the number of an owner in the table of ids. An owner above 32 bits is
+// refused: truncated it would be another one, such as root.
 func (t *tables) id(v int) (uint16, error) {
 	if v < 0 || int64(v) > math.MaxUint32 {
 		return 0, fmt.Errorf("squashfs has 32 bits for owners, and this is %d", v)
@@ -167,8 +167,8 @@ func (t *tables) header(n *node, kind uint16) ([]byte, error) {
 	return le.AppendUint32(b, n.number), nil
 }
 
-// seconds returns a time as squashfs has it. One before 1970 or after 2106 is
-// the nearest that there is.
+// seconds returns a time as squashfs stores it. Times before 1970 and after 2106 are
+// clamped.
 func seconds(t time.Time) uint32 { return uint32(min(max(t.Unix(), 0), math.MaxUint32)) }
 
 // number gives n the next inode number.
@@ -177,7 +177,7 @@ func (t *tables) number(n *node) {
 	n.number = t.count
 }
 
-// leaf writes the inode of anything but a directory.
+// leaf writes the inode of a file that is not a directory.
 func (t *tables) leaf(n *node) error {
 	if in := n.inode(); in.number == 0 {
 		return t.leafOnce(in)
@@ -319,9 +319,9 @@ func (t *tables) folder(n *node) error {
 	return nil
 }
 
-// listing writes the names of a directory and returns the bytes they take. One
-// header serves at most 256 names whose inodes lie in one metadata block and
-// whose numbers differ from the first by what 16 bits with a sign can say.
+// listing writes the names of a directory and returns their size in bytes. One
+// header serves at most 256 names whose inodes lie in one metadata block and whose
+// numbers differ from the first by a signed 16-bit number.
 func (t *tables) listing(n *node) int {
 	le := binary.LittleEndian
 	size := 0
@@ -358,7 +358,7 @@ func (t *tables) listing(n *node) int {
 	return size
 }
 
-// inode returns the node whose inode n's name stands for.
+// inode returns the node that has the inode of n.
 func (n *node) inode() *node {
 	if n.link != nil {
 		return n.link

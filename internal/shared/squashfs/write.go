@@ -7,10 +7,9 @@ import (
 )
 
 // Write writes the image of entries to w and returns its size in bytes, a
-// multiple of 4096. Parents must come before their children; missing parents
-// and names given twice are errors. Every file is read once, but for those
-// that begin as another of as many blocks does. The first 96 bytes are written
-// last.
+// multiple of 4096. Parents must come before their children; missing parents and
+// duplicate names are errors. Every file is read once, except files that begin like
+// another one with as many blocks. The first 96 bytes are written last.
 func Write(w io.WriterAt, entries []Entry, o Options) (int64, error) {
 	root, err := begin(entries, &o)
 	if err != nil {
@@ -29,11 +28,11 @@ func Write(w io.WriterAt, entries []Entry, o Options) (int64, error) {
 	return out.at, err
 }
 
-// direct packs files as they are read.
+// direct is the source that packs files as they are read.
 type direct struct {
 	*dataWriter
 	tail  []byte // the fragment being filled
-	whole source // what fragment of another image that is so far
+	whole source // the fragment of another image with the same bytes so far
 	free  chan []byte
 	twins map[*node]bool // large files that may be the same as another
 	sizes map[int64]int  // how many small files have a size
@@ -72,7 +71,8 @@ func (d *direct) writeAll(root *node, out *output) error {
 	return err
 }
 
-// twinPrefix is how much of large files is compared before they are hashed.
+// twinPrefix is how much of large files is compared before they are hashed, in
+// bytes.
 const twinPrefix = 4 << 10
 
 // findTwins finds the files that may share blocks with another: those with as
@@ -121,7 +121,7 @@ func (n *node) head() (string, error) {
 	return string(b), nil
 }
 
-// sums hashes a file, and the whole blocks of it.
+// sums hashes a file, and its whole blocks.
 func (n *node) sums(blockSize int, buf []byte) (all, head sum, err error) {
 	r, err := n.Open()
 	if err != nil {
@@ -150,7 +150,7 @@ func (n *node) sums(blockSize int, buf []byte) (all, head sum, err error) {
 	}
 }
 
-// file sends a file's whole blocks on their way and keeps its tail for a
+// file sends the whole blocks of a file to the workers and keeps its tail for a
 // fragment.
 func (d *direct) file(n *node) error {
 	n.data = &fileData{run: noRun, fragment: noFragment}
@@ -218,7 +218,7 @@ func (d *direct) file(n *node) error {
 	return err
 }
 
-// copy is file for one whose whole blocks are in another image.
+// copy is file for a file whose whole blocks are in another image.
 func (d *direct) copy(n *node, head sum, blocks, tail int) error {
 	f := n.From
 	if len(f.sizes) != blocks || f.size != n.Size {
@@ -256,15 +256,15 @@ func (d *direct) copy(n *node, head sum, blocks, tail int) error {
 	return nil
 }
 
-// source is a fragment of another image, as long as the one being filled is
-// the beginning of it.
+// source is a fragment of another image that begins with the bytes of the one
+// being filled.
 type source struct {
 	image    *Reader
 	fragment uint32
 	end      int // bytes of it
 }
 
-// add says that a file's tail went to a place of the fragment being filled.
+// add records that the tail of a file is at a place of the fragment being filled.
 func (s *source) add(f *File, at int) {
 	switch {
 	case at == 0 && f.offset == 0:
@@ -285,7 +285,7 @@ func (s source) covers(n int) bool {
 	return err == nil && len(b) == n
 }
 
-// skip passes over a block.
+// skip discards a block.
 func (b *BlockReader) skip(d *direct) error {
 	buf := d.buffer()
 	defer d.recycle(buf)
@@ -324,8 +324,8 @@ func (d *direct) keep(j *job, in, spare []byte) {
 	j.free = func() { d.recycle(out) }
 }
 
-// addTail puts what is left of a file into a fragment, or finds that another
-// has the same. small says that it is all of the file.
+// addTail puts the tail of a file into a fragment, or finds the same tail of another
+// file. small reports that the tail is the whole file.
 func (d *direct) addTail(n *node, b []byte, small bool) (added bool) {
 	if small && d.sizes[n.Size] > 1 {
 		all := sha256.Sum256(b)
@@ -366,7 +366,7 @@ func (d *direct) flush() {
 	d.send(j)
 }
 
-// buffer returns room for a block, and for one that grew.
+// buffer returns a buffer for a block, and for a compressed one that grew.
 func (d *direct) buffer() []byte {
 	select {
 	case b := <-d.free:

@@ -24,7 +24,7 @@ type Entry struct {
 	From   *File
 }
 
-// Options decide the bytes beside the tree.
+// Options determine the bytes of an image together with its tree.
 type Options struct {
 	Compression Compression // the zero value means Fast
 	Time        time.Time   // of the image, and of the root directory where no entry gives one
@@ -49,7 +49,7 @@ type node struct {
 	data *fileData
 }
 
-// begin fills in what the options leave out and makes the tree.
+// begin fills in the defaults of options and builds the tree.
 func begin(entries []Entry, o *Options) (*node, error) {
 	if o.Compression.BlockSize == 0 {
 		o.Compression = Fast()
@@ -111,9 +111,9 @@ func grow(entries []Entry, at time.Time) (*node, error) {
 	return root, nil
 }
 
-// relink gives the file to the first of its names, in the order they are
-// written, and makes the others links to that, whatever the list said: so an
-// image says itself which is which.
+// relink makes the first name of a file, in the order of writing, the file, and the
+// others links to it, whatever the list says, so that an image alone determines
+// which is which.
 func (n *node) relink(seen map[*node]bool) {
 	for _, c := range n.children {
 		if to := c.link; to != nil {
@@ -156,7 +156,7 @@ func (n *node) path() string {
 	return path.Join(n.parent.path(), n.name)
 }
 
-// output writes one thing behind the other.
+// output writes sequentially.
 type output struct {
 	w  io.WriterAt
 	at int64
@@ -170,9 +170,8 @@ func (o *output) Write(p []byte) (int, error) {
 
 const superblockSize = 96
 
-// writeTables writes what describes the files behind their data, and returns
-// the superblock. The order of the tables is what the kernel checks: inodes,
-// directories, fragments, ids, xattrs.
+// writeTables writes the tables behind the data, and returns the superblock. The
+// kernel requires their order: inodes, directories, fragments, ids, xattrs.
 func writeTables(out *output, root *node, fragments []*fragment, o Options) ([]byte, error) {
 	m, err := newTables(o.Compression)
 	if err != nil {

@@ -89,7 +89,7 @@ func TestNetbootFollowsReleases(t *testing.T) {
 	s.expect("stage=healthy")
 	release("1.3", "10s", "layers: [{folder: "+failingCheck(t)+"}]\n")
 	p.expect("restarting into the release of the boot server release=1.3", "small 1.3, slot net",
-		"this release is not well here: after 10s: fan: the fan stands still",
+		"release of the boot server is unhealthy: after 10s: fan: the fan stands still",
 		"restarting into the release of the boot server release=1.2", "small 1.2, slot net")
 	boots := p.Boots()
 	if full.Tests {

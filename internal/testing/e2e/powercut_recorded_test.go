@@ -171,9 +171,9 @@ func TestRecordedUpgradeSurvivesPowerCuts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	j := &powercut.Judge{Keys: []*ecdsa.PublicKey{&key.PublicKey}, Well: []string{first.Digest, second.Digest}, Secret: secret}
+	checker := &powercut.Checker{Keys: []*ecdsa.PublicKey{&key.PublicKey}, Well: []string{first.Digest, second.Digest}, Secret: secret}
 	if again {
-		j.Well = nil // they are of another build; that something was never well says nothing here
+		checker.Well = nil // they are of another build; that something was never well says nothing here
 	}
 	seen := map[string]int{}
 	var cards []*powercut.Card // some of the states, each as likely as any other
@@ -187,7 +187,7 @@ func TestRecordedUpgradeSurvivesPowerCuts(t *testing.T) {
 		} else if i < *bootStates {
 			cards[i], names[i] = s.Card(), s.String()
 		}
-		return j.State(s, run.Parts)
+		return checker.Check(s, run.Parts)
 	})
 	for _, phase := range []string{"commit", "mbr", "arm", "control", "slot b", "state"} {
 		if seen[phase] == 0 && *crashState < 0 {

@@ -93,7 +93,7 @@ func (p *pi) left(reason string) {
 // holds when the old slot is back. That boot then says it again, see left.
 func (p *pi) leaves(reason string) {
 	p.t.Helper()
-	p.expect("release is not well, and is left release=1.3 reason=\""+reason, "small 1.2, slot a (committed), root verified")
+	p.expect("leaving an unhealthy release release=1.3 reason=\""+reason, "small 1.2, slot a (committed), root verified")
 	p.Close()
 	if u := recordOn(p.t, p.card); u == nil || u.Step != slots.Tried || !u.Bad || !strings.HasPrefix(u.Reason, reason) {
 		p.t.Errorf("the record says %+v, not that it was left because %s", u, reason)

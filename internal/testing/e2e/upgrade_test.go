@@ -163,7 +163,7 @@ func (u *upgradeOverSSH) rollsBack(p *pi) {
 	upgrade := "pikeletd upgrade --plain-http " + u.at + ":1.4"
 	p.run(upgrade, "small 1.4 is good, and goes to slot b", "all of it reads back as it should",
 		"small 1.4, slot b (trial), root verified",
-		"release is not well, and is left release=1.4 reason=\"after 10s: fan: the fan stands still",
+		"leaving an unhealthy release release=1.4 reason=\"after 10s: fan: the fan stands still",
 		"small 1.2, slot a (committed), root verified")
 	p.prompt()
 	p.run("pikeletd status", "upgrade to 1.4 in slot b: left, after 10s: fan: the fan stands still")

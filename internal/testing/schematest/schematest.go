@@ -126,9 +126,9 @@ func fields(b *strings.Builder, s *jsonschema.Schema, prefix string) {
 	}
 }
 
-// Judge returns a function that asks another library whether YAML fits a
+// Validator returns a function that asks another library whether YAML fits a
 // schema.
-func Judge(t *testing.T, schema []byte) func([]byte) error {
+func Validator(t *testing.T, schema []byte) func([]byte) error {
 	t.Helper()
 	doc, err := validator.UnmarshalJSON(bytes.NewReader(schema))
 	if err != nil {

@@ -77,7 +77,7 @@ func judged(t *testing.T, mutants map[string]string) (string, error) {
 	return out.String(), err
 }
 
-func TestJudge(t *testing.T) {
+func TestMutantOutcome(t *testing.T) {
 	const weak = "@@ -4,3 +4,3 @@\n func Check(n int) bool {\n-\tif n > 3 {\n+\tif n > 4 {\n \t\treturn false\n"
 	out, err := judged(t, map[string]string{
 		"killed":   diff("TestCheck", weak),

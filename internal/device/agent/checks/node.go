@@ -92,13 +92,15 @@ func nodeReady(ctx context.Context, config, name, bootID string) error {
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return fmt.Errorf("%w: %v", errUnreachable, err)
+		return fmt.Errorf("%w: %w", errUnreachable, err)
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, 4<<20))
 	switch {
-	case err != nil || resp.StatusCode >= 500:
-		return fmt.Errorf("%w: %s %v", errUnreachable, resp.Status, err)
+	case err != nil:
+		return fmt.Errorf("%w: %w", errUnreachable, err)
+	case resp.StatusCode >= 500:
+		return fmt.Errorf("%w: %s", errUnreachable, resp.Status)
 	case resp.StatusCode == http.StatusNotFound:
 		return fmt.Errorf("the API server knows no node %s yet", name)
 	case resp.StatusCode != http.StatusOK:

@@ -57,7 +57,7 @@ func SaveDatastore(cfg *nodeconfig.Config, b node.Boot, u slots.Update) error {
 func Start(log *slog.Logger) {
 	if cfg, err := runfiles.Config(); err == nil && cfg.K3s.Role == "server" {
 		if _, err := command.Run("rc-service", "pikelet-k3s", "start"); err != nil {
-			log.Error("k3s was stopped to copy its datastore, and does not start again", "err", err)
+			log.Error("starting k3s again after copying its datastore", "err", err)
 		}
 	}
 }

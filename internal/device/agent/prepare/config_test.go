@@ -100,9 +100,9 @@ func TestConfigStaysOnTheCard(t *testing.T) {
 	}
 }
 
-// TestBadConfigsAreNotTaken: the last good one counts, and the bad one is left
-// for whoever wrote it.
-func TestBadConfigsAreNotTaken(t *testing.T) {
+// TestInvalidConfigsAreNotApplied: the last valid config stays in force, and the
+// invalid one is left in place.
+func TestInvalidConfigsAreNotApplied(t *testing.T) {
 	for text, want := range map[string]string{
 		"hostname: ATTIC\n":                     "want lower-case letters",
 		"hostnme: attic\n":                      "there is no such field",

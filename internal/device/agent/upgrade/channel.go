@@ -116,13 +116,14 @@ type follower struct {
 // holder is the follower, as others meet it. It does not wait: it comes again.
 func (f follower) holder() holder { return holder{"following " + f.channel, 0, io.Discard, f.log} }
 
-func (f follower) find(ctx context.Context, u *updater.Updater) (*registry.Published, string, error) {
+func (f follower) find(ctx context.Context, u *updater.Updater) (*registry.Published, error) {
 	// Files that it names may come and go, so they are read each time.
 	o, err := registryOptions(f.cfg, f.channel, f.cfg.Upgrades.PlainHTTP)
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
-	return findImage(ctx, f.channel, f.channel, o, u.Boot)
+	img, _, err := findImage(ctx, f.channel, f.channel, o, u.Boot)
+	return img, err
 }
 
 // look returns the digest of what the channel names, "" where that is nothing
@@ -130,7 +131,7 @@ func (f follower) find(ctx context.Context, u *updater.Updater) (*registry.Publi
 // tried again until somebody asks for it, or the channel moves on.
 func (f follower) look(ctx context.Context) (digest string, err error) {
 	err = withCard(ctx, f.log, func(ctx context.Context, u *updater.Updater) error {
-		img, _, err := f.find(ctx, u)
+		img, err := f.find(ctx, u)
 		if errors.Is(err, updater.ErrRuns) {
 			return nil
 		}
@@ -148,7 +149,7 @@ func (f follower) look(ctx context.Context) (digest string, err error) {
 // bring writes what the channel names onto the other slot.
 func (f follower) bring(ctx context.Context) (digest string, err error) {
 	err = withUpdater(ctx, f.holder(), func(ctx context.Context, u *updater.Updater) error {
-		img, _, err := f.find(ctx, u)
+		img, err := f.find(ctx, u)
 		if err != nil {
 			return err
 		}

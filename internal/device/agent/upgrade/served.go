@@ -56,7 +56,7 @@ func (s *served) run(ctx context.Context) {
 	good := failed == ""
 	if !good {
 		verdict = bootapi.Report{Stage: bootapi.Unhealthy, Error: fmt.Sprintf("after %s: %s", s.deadline, failed)}
-		s.log.Error("this release is not well here", "err", verdict.Error)
+		s.log.Error("release of the boot server is unhealthy", "err", verdict.Error)
 	}
 	logged := "" // the last error
 	for reported := false; ; {

@@ -34,14 +34,14 @@ var servedCases = map[string]servedCase{
 	},
 	"it is not, and there is nothing else": {
 		well: func(time.Duration) bool { return false },
-		want: []string{"10m0s this release is not well here: after 10m0s: fan: it stands still",
+		want: []string{"10m0s release of the boot server is unhealthy: after 10m0s: fan: it stands still",
 			"10m0s unhealthy after 10m0s: fan: it stands still"},
 	},
 	"it is not, and there is": {
 		well:   func(time.Duration) bool { return false },
 		wanted: func(time.Duration) (string, error) { return "good", nil },
 		window: "02:00-05:00",
-		want: []string{"10m0s this release is not well here: after 10m0s: fan: it stands still",
+		want: []string{"10m0s release of the boot server is unhealthy: after 10m0s: fan: it stands still",
 			"10m0s unhealthy after 10m0s: fan: it stands still",
 			"10m0s restarting into the release of the boot server release=2", "10m0s restart"},
 	},

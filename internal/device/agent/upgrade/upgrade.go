@@ -19,6 +19,7 @@ import (
 	"github.com/pikelet-os/pikelet/internal/device/agent/machine"
 	"github.com/pikelet-os/pikelet/internal/device/agent/runfiles"
 	"github.com/pikelet-os/pikelet/internal/device/updater"
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 	"github.com/pikelet-os/pikelet/internal/shared/image/registry"
 	"github.com/pikelet-os/pikelet/internal/shared/node"
@@ -130,7 +131,15 @@ func firmwareCanTry(u *updater.Updater, out io.Writer) error {
 	if warning != "" {
 		fmt.Fprintf(out, "note: %s\n", warning)
 	}
-	return err
+	return hint.With(err, firmwareHint(u.Boot.Board))
+}
+
+// firmwareHint returns how the firmware of a board is renewed.
+func firmwareHint(board string) string {
+	if b, err := boards.Find(board); err == nil && b.Bootcode {
+		return "put the card into a card reader, and run pikelet flash --repair-control DEVICE there"
+	}
+	return "run rpi-eeprom-update -a on Raspberry Pi OS, or start the bootloader card of Raspberry Pi Imager"
 }
 
 // arm restarts into a trial. Where that fails, k3s runs on: it was stopped for

@@ -188,6 +188,17 @@ func TestChannelOf(t *testing.T) {
 	}
 }
 
+func TestFirmwareHint(t *testing.T) {
+	for board, want := range map[string]string{
+		"rpi3": "pikelet flash --repair-control", "zero2w": "pikelet flash --repair-control",
+		"rpi4": "rpi-eeprom-update -a", "rpi5": "rpi-eeprom-update -a",
+	} {
+		if got := firmwareHint(board); !strings.Contains(got, want) {
+			t.Errorf("%s: %q, want %q in it", board, got, want)
+		}
+	}
+}
+
 // TestBringTime: a registry that sends just enough does not hold a node for ever.
 func TestBringTime(t *testing.T) {
 	m := &image.Manifest{Files: []image.File{{Size: 1 << 30}, {Size: 1 << 20}}}

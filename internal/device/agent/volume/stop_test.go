@@ -8,9 +8,9 @@ import (
 	"github.com/pikelet-os/pikelet/internal/shared/nodeconfig"
 )
 
-// TestSignsOfLife: a trial that stops is not restarted while pods end, and is
-// when stopping hangs.
-func TestSignsOfLife(t *testing.T) {
+// TestWatchdogDuringShutdown: the watchdog does not restart a trial that stops
+// while pods end, and does when stopping hangs.
+func TestWatchdogDuringShutdown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var signs []time.Duration
 		start := time.Now()

@@ -5,8 +5,8 @@ import (
 	"net/netip"
 )
 
-// Sizes of the heads of IPv4, without options, and UDP, and the number of UDP in
-// the first (RFC 791, RFC 768).
+// Sizes of the headers of IPv4, without options, and UDP, and the protocol number
+// of UDP (RFC 791, RFC 768).
 const (
 	ipHead    = 20
 	udpHead   = 8
@@ -14,7 +14,7 @@ const (
 	hops      = 64
 )
 
-// datagram returns b as UDP in an IPv4 packet.
+// datagram returns an IPv4 packet with a UDP datagram with the payload b.
 func datagram(b []byte, from, to netip.AddrPort) []byte {
 	p := make([]byte, ipHead+udpHead, ipHead+udpHead+len(b))
 	ip, udp := p[:ipHead], p[ipHead:]
@@ -27,12 +27,12 @@ func datagram(b []byte, from, to netip.AddrPort) []byte {
 	binary.BigEndian.PutUint16(udp, from.Port())
 	binary.BigEndian.PutUint16(udp[2:], to.Port())
 	binary.BigEndian.PutUint16(udp[4:], uint16(udpHead+len(b)))
-	// The sum is over both addresses, the protocol and the length too.
+	// The checksum covers both addresses, the protocol and the length as well.
 	summed := append([]byte{}, ip[12:20]...)
 	summed = append(append(summed, 0, udpNumber), udp[4:6]...)
 	sum := checksum(append(append(summed, udp...), b...))
 	if sum == 0 {
-		sum = 0xffff // 0 says that there is none
+		sum = 0xffff // 0 means no checksum
 	}
 	binary.BigEndian.PutUint16(udp[6:], sum)
 	return append(p, b...)

@@ -1,7 +1,7 @@
-// Package dhcp answers machines that boot: Raspberry Pi firmware, which reads
-// some options in its own way (docs/platform.md 3.2, 3.3), and /init. It
-// answers as the network's DHCP server, or beside one as a proxy, which names
-// the boot server and gives no addresses.
+// Package dhcp answers booting machines: Raspberry Pi firmware, which reads some
+// options in its own way (docs/platform.md 3.2, 3.3), and /init. It answers as
+// the network's DHCP server, or beside one as a proxy, which names the boot server
+// and assigns no addresses.
 package dhcp
 
 import (
@@ -20,32 +20,31 @@ import (
 	"github.com/pikelet-os/pikelet/internal/shared/bootapi"
 )
 
-// Kind is what asks.
+// Kind is the kind of a client.
 type Kind string
 
-// The kinds.
+// The kinds of clients.
 const (
 	Firmware Kind = "firmware" // a Pi's boot ROM or EEPROM
 	Node     Kind = "node"     // /init
 	Other    Kind = "other"
 )
 
-// Client is who asks.
+// Client is the sender of a message, as far as it is known.
 type Client struct {
 	Kind   Kind
 	MAC    string // lower case, with colons
-	Serial string // eight hexadecimal digits in lower case, where it says so
-	Model  string // such as RPi4, where it says so
-	// Ending is the last six digits of the serial, where the client does not say
-	// all of it: a 3B's hardware address ends as its serial does.
+	Serial string // eight hexadecimal digits in lower case; "" where the client does not send it
+	Model  string // such as RPi4; "" where the client does not send it
+	// Ending is the last six digits of the serial of a client that does not send
+	// it: a 3B's hardware address ends as its serial does.
 	Ending string
 }
 
-// modelForm is how a model is written.
+// modelForm matches a model.
 var modelForm = regexp.MustCompile(`^RPi[0-9A-Za-z]$`)
 
-// id3B is each octet of what the ROM of a 3B says in option 97, whatever its
-// serial is.
+// id3B is every octet of option 97 from the ROM of a 3B, whatever its serial.
 const id3B = 0x44
 
 // block3B is the block of hardware addresses that a 3B has one of, whose last
@@ -53,11 +52,11 @@ const id3B = 0x44
 // raspberrypi/piserver#125).
 var block3B = []byte{0xb8, 0x27, 0xeb}
 
-// Identify finds out who asks. Firmware claims to be a PC's (option 93 is 0
-// and 60 says Arch:00000), and its addresses come from ever more blocks, so
-// what tells it is option 97: a tag that begins with RPi or is that back to front,
-// or a custom one with the low bytes of the address behind it, or one number four
-// times over.
+// Identify returns the sender of a message. Firmware claims to be that of a PC
+// (option 93 is 0, and option 60 begins with Arch:00000), and its hardware
+// addresses come from ever more blocks, so it is recognized by option 97: a tag
+// that begins with RPi or with iPR, a custom tag followed by the low bytes of the
+// hardware address, or one number four times over.
 func Identify(m *dhcpv4.DHCPv4) Client {
 	c := Client{Kind: Other, MAC: m.ClientHWAddr.String()}
 	class := m.ClassIdentifier()
@@ -77,7 +76,7 @@ func Identify(m *dhcpv4.DHCPv4) Client {
 		if modelForm.Match(id[:4]) {
 			c.Model = string(id[:4])
 		}
-	case bytes.Equal(id[1:4], []byte("iPR")): // back to front, as EEPROMs of 2020 said it (raspberrypi/rpi-eeprom#103)
+	case bytes.Equal(id[1:4], []byte("iPR")): // reversed, as EEPROMs of 2020 send it (raspberrypi/rpi-eeprom#103)
 		c.Kind, c.Serial = Firmware, serial
 	case bytes.Equal(id[8:12], m.ClientHWAddr[2:]):
 		c.Kind, c.Serial = Firmware, serial
@@ -93,15 +92,15 @@ func Identify(m *dhcpv4.DHCPv4) Client {
 	return c
 }
 
-// Network is what a client is told of the network beside its address: one more
+// Network is the network configuration of a client beside its address. Another
 // option, such as NTP servers, is a field here and a line in its options.
 type Network struct {
-	Bits   int          // of the network's addresses that are the network's own
+	Bits   int          // length of the network's prefix
 	Router netip.Addr   // zero for none
 	DNS    []netip.Addr // may be empty
 }
 
-// options returns the options of an answer that gives an address.
+// options returns the options of an answer that assigns an address.
 func (n Network) options() []dhcpv4.Modifier {
 	list := []dhcpv4.Modifier{dhcpv4.WithNetmask(net.CIDRMask(n.Bits, 32))}
 	if n.Router.IsValid() {
@@ -117,32 +116,31 @@ func (n Network) options() []dhcpv4.Modifier {
 	return list
 }
 
-// Address is what a client is given. In proxy mode there is none.
+// Address is the address assigned to a client. In proxy mode there is none.
 type Address struct {
 	IP    netip.Addr
 	Lease time.Duration
 	Network
 }
 
-// Server is what answers say of the server.
+// Server is the server as answers describe it.
 type Server struct {
 	IP   net.IP
-	Port uint16 // of the boot plane
+	Port uint16 // of the boot API
 }
 
-// menu is option 43 as a Pi reads it: discovery control 3, a prompt that waits
-// for no one, and a boot menu with the one text it looks for, with the three
-// blanks that the ROM of the 3B wants and no other minds
-// (docs/platform.md 3.3).
+// menu is option 43 as a Pi reads it: discovery control 3, a prompt with timeout
+// 0, and a boot menu with the one text it looks for, including the three blanks
+// that the ROM of the 3B requires and others accept (docs/platform.md 3.3).
 func menu() []byte {
 	text := "Raspberry Pi Boot   "
 	b := []byte{6, 1, 3, 10, 4, 0, 'P', 'X', 'E', 9, byte(3 + len(text)), 0, 0, byte(len(text))}
 	return append(append(b, text...), 255)
 }
 
-// Answer returns the answer to a message, nil for none. a is nil in proxy
-// mode, and for a client that gets no address. Who is no Pi gets an address
-// where there is one to give, and hears nothing of booting.
+// Answer returns the answer to a message, nil for none. a is nil in proxy mode,
+// and for a client that gets no address. Other clients than Pis get an address,
+// if there is one, and no boot options.
 func Answer(m *dhcpv4.DHCPv4, c Client, s Server, a *Address) (*dhcpv4.DHCPv4, error) {
 	if c.Kind == Other && a == nil || m.OpCode != dhcpv4.OpcodeBootRequest {
 		return nil, nil
@@ -152,10 +150,10 @@ func Answer(m *dhcpv4.DHCPv4, c Client, s Server, a *Address) (*dhcpv4.DHCPv4, e
 	case dhcpv4.MessageTypeDiscover:
 	case dhcpv4.MessageTypeRequest:
 		if a == nil {
-			return nil, nil // the other server's business
+			return nil, nil // the other DHCP server answers
 		}
 		if !Asked(m, s.IP) {
-			return nil, nil // it took another offer
+			return nil, nil // the client accepted another offer
 		}
 		kind = dhcpv4.MessageTypeAck
 		if !Wanted(m).Equal(a.IP.AsSlice()) {
@@ -189,8 +187,8 @@ func Answer(m *dhcpv4.DHCPv4, c Client, s Server, a *Address) (*dhcpv4.DHCPv4, e
 	return dhcpv4.NewReplyFromRequest(m, with...)
 }
 
-// Asked reports whether a REQUEST is for the server of an address: it names
-// that one, or none.
+// Asked reports whether a REQUEST is for the server with an address: it names that
+// server or none.
 func Asked(m *dhcpv4.DHCPv4, server net.IP) bool {
 	id := m.ServerIdentifier()
 	return id == nil || id.Equal(server)
@@ -204,8 +202,8 @@ func Wanted(m *dhcpv4.DHCPv4) net.IP {
 	return m.ClientIPAddr
 }
 
-// Valid reports whether a message is one that is answered at all: a request of
-// one machine, not of a group's hardware address or of none.
+// Valid reports whether a message may be answered: a request from a unicast
+// hardware address.
 func Valid(m *dhcpv4.DHCPv4) bool {
 	const group = 1 // bit of the first octet (IEEE 802)
 	mac := m.ClientHWAddr

@@ -9,14 +9,14 @@ import (
 	"github.com/pikelet-os/pikelet/internal/shared/bootapi"
 )
 
-// ownBlocks are blocks of hardware addresses that Pis have, for firmware whose
-// option 97 no pattern fits: one number four times over, or a tag of its own.
+// ownBlocks are blocks of hardware addresses of Pis, for firmware whose option 97
+// matches no pattern: one number four times over, or a custom tag.
 var ownBlocks = [...]string{"b8:27:eb", "dc:a6:32", "e4:5f:01", "d8:3a:dd", "2c:cf:67", "28:cd:c1"}
 
-// Dnsmasq returns the lines of dnsmasq.conf that say what Answer does, for
-// networks whose DHCP server is dnsmasq: who is no Pi hears nothing of them. A
-// PC's firmware has the same class as a Pi's; what tells them apart is option 97,
-// as Identify has it, or else the block of the hardware address.
+// Dnsmasq returns lines of dnsmasq.conf that have the effect of Answer, for
+// networks whose DHCP server is dnsmasq. They apply to Pis only: the firmware of a
+// PC has the same vendor class, and is told apart by option 97, as in Identify, or
+// by the block of the hardware address.
 func Dnsmasq(server netip.Addr) string {
 	var blocks strings.Builder
 	for _, b := range ownBlocks {

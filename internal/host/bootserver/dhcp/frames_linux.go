@@ -13,9 +13,9 @@ import (
 // Frames sends UDP in frames that name their receiver's hardware address.
 //
 // An offer goes to an address that its receiver does not have yet, and that
-// answers no ARP (RFC 2131 section 4.1). An ARP entry would do too, but the boot
-// server takes that table as evidence of who sent a request, and an entry made
-// from what a message says of itself is none.
+// answers no ARP (RFC 2131 section 4.1). An ARP entry would work too, but the boot
+// server uses that table as evidence of the sender of a request, and an entry made
+// from the contents of a message would be no evidence.
 type Frames struct {
 	file  *os.File
 	index int

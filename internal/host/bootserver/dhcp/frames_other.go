@@ -11,7 +11,7 @@ import (
 
 var errLinux = fmt.Errorf("giving addresses: %w on this operating system", errors.ErrUnsupported)
 
-// Frames is there on Linux only.
+// Frames is supported on Linux only.
 type Frames struct{}
 
 // NewFrames returns an error that matches errors.ErrUnsupported.

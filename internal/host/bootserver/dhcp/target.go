@@ -7,14 +7,14 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 )
 
-// everybody is the address of a broadcast.
+// everybody is the broadcast address.
 var everybody = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 
-// Target returns where the answer to a message goes, as RFC 2131 4.1 says. mac is
-// nil where the kernel knows how to reach ip: a broadcast, or a client that uses
-// its address already. Else the client does not answer ARP for ip yet, and the
-// answer must be framed for mac. A relay's message is answered by broadcast:
-// boots work in the server's own network only.
+// Target returns the destination of the answer to a message (RFC 2131 section
+// 4.1). mac is nil where the kernel can resolve ip: a broadcast, or a client that
+// uses its address already. Otherwise the client does not answer ARP for ip yet,
+// and the answer must be framed for mac. Relayed messages are answered by
+// broadcast: boots work in the server's own network only.
 func Target(m, answer *dhcpv4.DHCPv4) (ip netip.Addr, mac net.HardwareAddr) {
 	ip, ok := netip.AddrFromSlice(answer.YourIPAddr.To4())
 	if !ok || ip.IsUnspecified() || answer.MessageType() == dhcpv4.MessageTypeNak ||

@@ -1,6 +1,6 @@
-// Package eeprom makes the configuration with which the bootloader of a Pi 4 or
-// 5 starts from the network, as text, and as the update file that the
-// bootloader takes from a card.
+// Package eeprom builds the configuration with which the bootloader of a Pi 4 or 5
+// boots from the network, as text, and as an update file that the bootloader
+// installs from a card.
 package eeprom
 
 import (
@@ -11,25 +11,25 @@ import (
 	"strings"
 )
 
-// Options say what a bootloader does.
+// Options configure a bootloader.
 type Options struct {
 	// Order is BOOT_ORDER, read from its last digit: 1 card, 2 network, 4 USB,
 	// 6 NVMe, f begin again (docs/platform.md 3.4).
 	Order string
-	// Server is TFTP_IP; zero where DHCP says it.
+	// Server is TFTP_IP; zero where DHCP names it.
 	Server netip.Addr
 }
 
-// DefaultOrder tries a card, then the network, and begins again: a Pi without a
-// card starts from the network, and one can still be mended by a card.
+// DefaultOrder tries a card, then the network, and starts over: a Pi without a card
+// boots from the network, and a card can still repair it.
 const DefaultOrder = "0xf21"
 
 var orderForm = regexp.MustCompile(`^0x[0-7ef]{1,8}$`)
 
-// setting is one line of the configuration, and why.
+// setting is one line of the configuration, with its reason.
 type setting struct{ key, value, why string }
 
-// settings returns what Options come to (docs/platform.md 3.4, 3.5).
+// settings returns the settings for Options (docs/platform.md 3.4, 3.5).
 func (o Options) settings() ([]setting, error) {
 	switch {
 	case !orderForm.MatchString(o.Order):
@@ -103,14 +103,14 @@ func Text(o Options) (string, error) {
 	return b.String(), nil
 }
 
-// merged puts settings behind a configuration, and takes out what they replace
-// where that is for all boards.
+// merged appends settings to a configuration, and removes lines that they replace
+// from its sections for all boards.
 func merged(text string, list []setting) string {
 	ours := func(line string) bool {
 		key, _, ok := strings.Cut(line, "=")
 		return ok && slices.ContainsFunc(list, func(s setting) bool { return s.key == strings.TrimSpace(key) })
 	}
-	// [config.txt] is not a filter: what is behind it is for the next stage.
+	// [config.txt] is not a filter: lines behind it are for the next stage.
 	text, next, has := strings.Cut(text, "[config.txt]")
 	var kept []string
 	all := true

@@ -38,7 +38,7 @@ func (c Chip) boards() string {
 // numbers here are those of rpi-eeprom-config in raspberrypi/rpi-eeprom.
 const (
 	magicCode = 0x55aaf00f
-	magicMask = 0xfffff00f // of a section's magic number: what is the same in all
+	magicMask = 0xfffff00f // the bits that the magic numbers of all sections share
 	magicFile = 0x55aaf11f
 	magicPad  = 0x55aafeef
 
@@ -48,8 +48,8 @@ const (
 	eraseSize = 4096
 	maxFile   = eraseSize - headSize - nameSize
 
-	// An image with two partitions has a part that is only read, a partition,
-	// and another, which is empty. Only the first may change.
+	// An image with two partitions has a read-only part, a partition, and
+	// another, empty one. Only the first partition may change.
 	readOnlySize  = 64 << 10
 	partitionSize = 988 << 10
 
@@ -73,15 +73,15 @@ func ChipOf(image []byte) (Chip, error) {
 	return "", fmt.Errorf("invalid size of a bootloader image: got %d bytes, want %d (Pi 4) or %d (Pi 5)", len(image), size2711, size2712)
 }
 
-// section is one of an image: offset of its head, and the length of its
-// content, in bytes. Only files have a name.
+// section is a section of an image: the offset of its header, and the length of
+// its content, in bytes. Only files have a name.
 type section struct {
 	magic      uint32
 	at, length int
 	name       string
 }
 
-// sections returns those of an image, up to the first word that is zero or
+// sections returns the sections of an image, up to the first word that is zero or
 // erased.
 func sections(image []byte) ([]section, error) {
 	var list []section
@@ -112,7 +112,7 @@ type place struct {
 	last                  bool // whether its section is the image's last one
 }
 
-// find looks for the configuration.
+// find returns the place of the configuration.
 func find(image []byte) (place, error) {
 	if _, err := ChipOf(image); err != nil {
 		return place{}, err
@@ -155,9 +155,8 @@ func Config(image []byte) (string, error) {
 	return string(image[p.text : p.text+p.length]), nil
 }
 
-// Update returns an image with Options in its configuration. What it says of
-// other things stays; so does what it says for some boards only, which comes
-// before and is overruled.
+// Update returns an image with Options in its configuration. Other settings stay;
+// so do settings for single boards, which come first and are overridden.
 func Update(image []byte, o Options) ([]byte, error) {
 	list, err := o.settings()
 	if err != nil {
@@ -188,7 +187,7 @@ func replace(image []byte, text string) ([]byte, error) {
 	for i := range rest {
 		rest[i] = 0xff
 	}
-	// Nothing needs to be found behind the last section.
+	// Nothing follows the last section.
 	if at := (p.text + len(text) + 7) &^ 7; at+headSize <= p.end && !p.last {
 		binary.BigEndian.PutUint32(out[at:], magicPad)
 		binary.BigEndian.PutUint32(out[at+4:], uint32(p.end-at-headSize))
@@ -198,10 +197,9 @@ func replace(image []byte, text string) ([]byte, error) {
 
 var builtForm = regexp.MustCompile(`BUILD_TIMESTAMP=([0-9]{1,11})`)
 
-// Lacks returns what a bootloader cannot do because its image is older than the
-// release that brought it, one text for each. It is an error where the image
-// does not start from the network at all. An image that names no date lacks
-// nothing, as far as is known.
+// Lacks returns the features that a bootloader is too old for, a text for each. It
+// returns an error for an image that cannot boot from the network at all. An image
+// without a date lacks nothing, as far as is known.
 func Lacks(image []byte) ([]string, error) {
 	chip, err := ChipOf(image)
 	if err != nil {
@@ -230,10 +228,10 @@ func Lacks(image []byte) ([]string, error) {
 	return lacks, nil
 }
 
-// Digest returns what lies beside an update as pieeprom.sig, in the form of
-// rpi-eeprom-digest: its digest, when it was made, in Unix time, and the chip. A
-// bootloader takes an update by itself when that time is later than the one it
-// has.
+// Digest returns the file pieeprom.sig of an update, in the form of
+// rpi-eeprom-digest: the digest of the update, its Unix time and the chip. A
+// bootloader installs an update by itself if its time is later than the
+// installed one's.
 func Digest(update []byte, made int64) ([]byte, error) {
 	chip, err := ChipOf(update)
 	if err != nil {

@@ -1,6 +1,6 @@
-// Package library decides which images a boot server serves: what each
-// reference names, what it may name next, and what it named last, which is
-// served while the registry is away.
+// Package library decides which images a boot server serves: the image that each
+// reference names, the images that it may name next, and the last one it named,
+// which is served while the registry is unavailable.
 package library
 
 import (

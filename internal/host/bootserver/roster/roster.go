@@ -75,8 +75,8 @@ func (r *Roster) Read(own netip.Prefix) error {
 	return r.unique()
 }
 
-// unique returns an error where two machines would have the same entry: adoptions
-// are files, which people copy and merge.
+// unique returns an error where two machines have the same entry: adoptions are
+// files, which people copy and merge.
 func (r *Roster) unique() error {
 	owner := map[string]string{}
 	for serial, a := range r.Adopted.All() {
@@ -99,8 +99,8 @@ func (r *Roster) unique() error {
 	return nil
 }
 
-// sameSerial reports whether a serial of the inventory, of eight digits or of
-// all sixteen, is the one that firmware says, which is the last eight.
+// sameSerial reports whether a serial of the inventory, of eight or all sixteen
+// digits, is the one that firmware sends, which is the last eight.
 func sameSerial(inventory, short string) bool {
 	return inventory[max(0, len(inventory)-8):] == short
 }
@@ -120,9 +120,9 @@ func (r *Roster) References() []string {
 	return list
 }
 
-// machine returns how the inventory is asked for a machine, and which entry it
-// takes; -1 for none. Where an adoption or an entry names a serial and a
-// hardware address, only a machine that has both is the one that is meant.
+// machine returns the key of a machine in the inventory, and the index of its
+// entry; -1 for none. Where an adoption or an entry names a serial and a hardware
+// address, only a machine with both matches.
 func (r *Roster) machine(m bootserver.Machine) (nodeconfig.Machine, int) {
 	machine := machineOf(m)
 	machine.Unlisted = r.Unlisted
@@ -163,7 +163,7 @@ func (r *Roster) entry(m bootserver.Machine) entry {
 // Reference implements bootserver.Roster.
 func (r *Roster) Reference(m bootserver.Machine) string { return r.entry(m).channel }
 
-// Fixed returns the address that the inventory gives a machine.
+// Fixed returns the address that the inventory assigns to a machine.
 func (r *Roster) Fixed(m bootserver.Machine) (netip.Addr, bool) {
 	if _, i := r.machine(m); i >= 0 {
 		return r.entries[i].address, r.entries[i].address.IsValid()
@@ -171,7 +171,7 @@ func (r *Roster) Fixed(m bootserver.Machine) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-// Taken reports whether the inventory gives an address to a machine.
+// Taken reports whether the inventory assigns an address to some machine.
 func (r *Roster) Taken(a netip.Addr) bool {
 	return slices.ContainsFunc(r.entries, func(e entry) bool { return e.address == a })
 }

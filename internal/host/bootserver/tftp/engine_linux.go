@@ -13,25 +13,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// engine sends all transfers, on one thread that waits for all of their sockets
-// together. TFTP turns around for every block, so that a goroutine of each
-// transfer is woken for every block: that costs more than the packets do
+// engine runs all transfers on one thread, which polls all of their sockets. TFTP
+// acknowledges every block, so that a goroutine for each transfer would be woken
+// for every block, which costs more than the packets do
 // (docs/decisions/0010-tftp.md has the figures).
 type engine struct {
 	now   func() time.Time
 	poll  int // epoll
-	wake  int // eventfd: something is in fresh, or ctx ended
+	wake  int // eventfd: fresh is not empty, or ctx ended
 	mu    sync.Mutex
 	fresh []*transfer
-	over  bool // nothing is added any more
+	over  bool // no transfers are accepted any more
 
-	flights []*transfer   // by socket, which are small numbers; nil where there is none
-	count   int           // of those that are
-	round   time.Duration // the smoothed round trip of the client that was heard last
+	flights []*transfer   // by socket, a small number; nil for none
+	count   int           // of flights that are not nil
+	round   time.Duration // the smoothed round-trip time of the last client that sent something
 	cores   int
 }
 
-// transfer is a flight with its socket.
+// transfer is a flight and its socket.
 type transfer struct {
 	*flight
 	fd    int
@@ -54,13 +54,12 @@ func newEngine(now func() time.Time) (*engine, error) {
 	return e, nil
 }
 
-// watch has poll tell when something comes to a socket, once for each time
-// something does: it is not looked at again until then.
+// watch adds a socket to poll, edge-triggered: each arrival is reported once.
 func (e *engine) watch(fd int) error {
 	return unix.EpollCtl(e.poll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: int32(fd)})
 }
 
-// socket returns one that talks to a client, and to no other.
+// socket returns a socket that is connected to a client.
 func socket(local netip.Addr, client netip.AddrPort) (int, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
@@ -87,8 +86,7 @@ func (e *engine) once(local netip.Addr, client netip.AddrPort, out []byte) error
 	return err
 }
 
-// add has a flight begin. ended is called when it is over, on a goroutine of
-// its own.
+// add starts a flight. ended is called when it is over, on a goroutine of its own.
 func (e *engine) add(local netip.Addr, client netip.AddrPort, f *flight, ended func()) {
 	fd, err := socket(local, client)
 	if err != nil {
@@ -112,17 +110,17 @@ func (e *engine) add(local netip.Addr, client netip.AddrPort, f *flight, ended f
 	e.rouse()
 }
 
-// rouse ends the wait of run.
+// rouse wakes run.
 func (e *engine) rouse() {
 	unix.Write(e.wake, binary.NativeEndian.AppendUint64(nil, 1))
 }
 
-// run sends what there is until ctx ends.
+// run runs transfers until ctx ends.
 func (e *engine) run(ctx context.Context) {
 	stop := context.AfterFunc(ctx, e.rouse)
 	defer e.close(stop)
 	events, in := make([]unix.EpollEvent, 128), make([]byte, 1500)
-	now, due := e.now(), time.Time{} // of the packet that is sent again first, or earlier
+	now, due := e.now(), time.Time{} // of the earliest retransmission, or earlier
 	for ctx.Err() == nil {
 		n, err := e.wait(events, now, due)
 		if err != nil && !errors.Is(err, unix.EINTR) {
@@ -147,10 +145,10 @@ func (e *engine) run(ctx context.Context) {
 	}
 }
 
-// Waiting costs most of a block's time: the processor goes to sleep, and is
-// woken by the answer. So where answers come fast, and few transfers are under
-// way, they are looked for a while before, as Linux' own haltpoll does, with its
-// limit (Documentation/virt/guest-halt-polling.rst).
+// Most of the time of a block is spent on sleeping and waking. So where answers
+// come fast, and few transfers are under way, run polls for a while before it
+// sleeps, as Linux' haltpoll does, with the same limit
+// (https://docs.kernel.org/virt/guest-halt-polling.html).
 const (
 	fewFlights = 2
 	lookFor    = 200 * time.Microsecond
@@ -172,7 +170,7 @@ func (e *engine) wait(events []unix.EpollEvent, now, due time.Time) (int, error)
 	return unix.EpollWait(e.poll, events, e.patience(now, due))
 }
 
-// patience is how long to wait for a packet, in milliseconds; -1 for ever.
+// patience returns how long to wait for a packet, in milliseconds; -1 for ever.
 func (e *engine) patience(now, due time.Time) int {
 	if e.count == 0 {
 		return -1
@@ -188,7 +186,7 @@ func (e *engine) flight(fd int) *transfer {
 	return e.flights[fd]
 }
 
-// admit begins what was added.
+// admit starts the flights that were added.
 func (e *engine) admit(now time.Time) {
 	e.mu.Lock()
 	fresh := e.fresh
@@ -208,8 +206,8 @@ func (e *engine) admit(now time.Time) {
 	}
 }
 
-// read takes packets of a client up to the one that was waited for. What may be
-// behind that is old, and read before the next one.
+// read reads packets of a client up to the expected one. Packets behind that are
+// old, and are read before the next one.
 func (e *engine) read(t *transfer, in []byte, now time.Time) {
 	for {
 		n, err := receive(t.fd, in)
@@ -230,7 +228,7 @@ func (e *engine) read(t *transfer, in []byte, now time.Time) {
 	}
 }
 
-// step does as a flight says.
+// step performs the next step of a flight.
 func (e *engine) step(t *transfer, now time.Time, send, done bool) {
 	if send && !e.send(t, now) {
 		return
@@ -240,8 +238,8 @@ func (e *engine) step(t *transfer, now time.Time, send, done bool) {
 	}
 }
 
-// send sends the packet of a flight; what the kernel has no room for is lost, as
-// on the way.
+// send sends the packet of a flight. A packet that the kernel has no room for
+// counts as lost.
 func (e *engine) send(t *transfer, now time.Time) bool {
 	if err := send(t.fd, t.out); err != nil && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.ENOBUFS) {
 		e.end(t, err)
@@ -251,7 +249,7 @@ func (e *engine) send(t *transfer, now time.Time) bool {
 	return true
 }
 
-// again sends what was not answered in time, and returns when to look next.
+// again retransmits packets whose timeout has passed, and returns the next timeout.
 func (e *engine) again(in []byte, now time.Time) time.Time {
 	next := now.Add(maxWait)
 	for fd, t := range e.flights {
@@ -273,7 +271,7 @@ func (e *engine) again(in []byte, now time.Time) time.Time {
 	return next
 }
 
-// end takes a flight down; err is what broke it.
+// end ends a flight; err is the error of its socket, nil for none.
 func (e *engine) end(t *transfer, err error) {
 	if err != nil {
 		t.broken(err)
@@ -286,7 +284,7 @@ func (e *engine) end(t *transfer, err error) {
 	go t.ended()
 }
 
-// close ends everything.
+// close ends all flights.
 func (e *engine) close(stop func() bool) {
 	e.mu.Lock()
 	e.over = true

@@ -9,52 +9,51 @@ import (
 	"time"
 )
 
-// How long an answer is waited for before a packet is sent again: at first, and
-// between which bounds what is measured counts. RFC 6298 has the arithmetic;
-// its bound of 1 s is for the Internet, a Pi's cable is shorter.
+// Retransmission timeouts: the initial one, and the bounds of the measured one
+// (RFC 6298). The RFC's minimum of 1 s is for the Internet; here a cable is
+// between server and client.
 const (
 	firstWait = 500 * time.Millisecond
 	minWait   = 20 * time.Millisecond
 	maxWait   = 4 * time.Second
-	tries     = 8 // of one packet: 20 s at least, a Pi's own patience for a file is 30 s
+	tries     = 8 // of one packet: 20 s at least; a Pi waits 30 s for a file
 )
 
-// maxTime bounds a transfer. A Pi gives a file 30 s; who acknowledges a block
-// now and then holds a place no longer than this.
+// maxTime bounds a transfer. A Pi waits 30 s for a file; a client that acknowledges
+// a block now and then holds a place no longer than this.
 const maxTime = 5 * time.Minute
 
-// head is the size of a block's head, bytes.
+// head is the size of the header of a block, in bytes.
 const head = 4
 
-// readAhead is how much of a file is read at a time, bytes.
+// readAhead is how much of a file is read at a time, in bytes.
 const readAhead = 32 << 10
 
-// flight is a transfer under way: what to send next, as it goes on. It knows
-// nothing of sockets.
+// flight is the state of a transfer: what to send next. It does no I/O on sockets.
 type flight struct {
 	t     Transfer
 	start time.Time
 	size  int // of a block
 	file  File
 
-	// What was read ahead, behind room for a packet's head. The head of a block
-	// is written over the end of the one before, which the client has.
+	// What was read ahead, behind room for a header. The header of a block
+	// overwrites the end of the block before, which the client has acknowledged.
 	ahead []byte
 	from  int   // where in ahead the next block is
 	till  int   // how far ahead is filled
 	read  int64 // of the file, bytes
 
-	out   []byte // the packet that is under way
+	out   []byte // the packet that awaits its acknowledgement
 	block uint16 // its number
-	tried int    // how often it was sent
-	over  bool   // nothing comes behind it
+	tried int    // how many times it was sent
+	over  bool   // it is the last packet
 
 	sent, due time.Time     // when it was, and when it is sent again
 	wait      time.Duration // between the two
-	srtt, dev time.Duration // smoothed round trip, and how far it varies
+	srtt, dev time.Duration // smoothed round-trip time, and its variation
 }
 
-// open makes the first packet: the OACK, or block 1.
+// open builds the first packet: the OACK, or block 1.
 func (f *flight) open(file File, r request) {
 	f.size, f.wait = r.block, firstWait
 	f.file, f.ahead = file, make([]byte, head+max(readAhead/r.block, 1)*r.block)
@@ -65,8 +64,8 @@ func (f *flight) open(file File, r request) {
 	f.next()
 }
 
-// next makes the packet of the next block. The first one is number 1, and after
-// 65535 comes 0 (docs/platform.md 3.5).
+// next builds the packet of the next block. The first block is number 1, and 0
+// follows 65535 (docs/platform.md 3.5).
 func (f *flight) next() {
 	f.block++
 	f.tried = 0
@@ -89,7 +88,7 @@ func (f *flight) next() {
 	f.over = f.from-at < f.size
 }
 
-// late reports whether the transfer has taken longer than any may, and ends it.
+// late reports whether the transfer has taken longer than maxTime, and ends it.
 func (f *flight) late(now time.Time) bool {
 	if now.Sub(f.start) <= maxTime {
 		return false
@@ -98,7 +97,7 @@ func (f *flight) late(now time.Time) bool {
 	return true
 }
 
-// flown notes that the packet was sent.
+// flown records that the packet was sent.
 func (f *flight) flown(now time.Time) {
 	if f.tried++; f.tried > 1 {
 		f.t.Again++
@@ -107,10 +106,10 @@ func (f *flight) flown(now time.Time) {
 	f.sent, f.due = now, now.Add(f.wait)
 }
 
-// heard takes what the client sent. It reports whether there is another packet to
-// send now, and whether all is over. What acknowledges an earlier block is
-// passed over, and not answered: to answer it would send every block twice from
-// there on (RFC 1123 4.2.3.1).
+// heard handles a packet from the client. It reports whether there is another
+// packet to send now, and whether the transfer is over. Acknowledgements of
+// earlier blocks are ignored: answering one would send every later block twice
+// (RFC 1123 section 4.2.3.1).
 func (f *flight) heard(in []byte, now time.Time) (send, done bool) {
 	got, aborted, err := parseAck(in)
 	switch {
@@ -122,7 +121,7 @@ func (f *flight) heard(in []byte, now time.Time) (send, done bool) {
 	case got != f.block:
 		return false, f.late(now)
 	}
-	if f.tried == 1 { // of a packet sent twice it is unknown which was answered (Karn's algorithm)
+	if f.tried == 1 { // after a retransmission the acknowledged copy is unknown (Karn's algorithm)
 		f.measured(now.Sub(f.sent))
 	}
 	if f.block > 0 || f.t.Sent > 0 {
@@ -138,8 +137,8 @@ func (f *flight) heard(in []byte, now time.Time) (send, done bool) {
 	return true, f.t.Err != nil
 }
 
-// quiet is called when no answer came in time. It reports whether the packet is
-// sent again, and whether the transfer is over.
+// quiet handles a timeout. It reports whether to retransmit the packet, and whether
+// the transfer is over.
 func (f *flight) quiet() (send, done bool) {
 	if f.tried < tries {
 		return true, false
@@ -156,8 +155,8 @@ func (f *flight) broken(err error) {
 	f.t.Err = err
 }
 
-// measured learns from one round trip how long to wait for the next (RFC 6298
-// 2).
+// measured updates the retransmission timeout with a round-trip time (RFC 6298
+// section 2).
 func (f *flight) measured(r time.Duration) {
 	if f.srtt == 0 {
 		f.srtt, f.dev = r, r/2

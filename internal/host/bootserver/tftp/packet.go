@@ -1,10 +1,9 @@
 // Package tftp serves files to boot ROMs: RFC 1350 with the options of RFC
 // 2347 to 2349, read-only, one socket and one goroutine for each transfer.
 //
-// It is not a library's because none does what Pis need of one
-// (docs/decisions/0010-tftp.md): retransmits on measured round trips, one
-// answer to each block whatever is acknowledged twice, and a client's abort
-// that is no failure.
+// No library does what Pis need (docs/decisions/0010-tftp.md): timeouts from
+// measured round trips, one answer to each block whatever is acknowledged twice,
+// and aborts by the client that are no failures.
 package tftp
 
 import (
@@ -35,7 +34,7 @@ const (
 )
 
 // Sizes of blocks, in bytes: what RFC 1350 fixes, what RFC 2348 allows, and
-// what fits an Ethernet frame: 1500 without the heads of IP, UDP and TFTP.
+// what fits an Ethernet frame: 1500 without the headers of IP, UDP and TFTP.
 const (
 	defaultBlock = 512
 	minBlock     = 8
@@ -51,7 +50,7 @@ type request struct {
 	name    string
 	length  int  // of its packet, bytes
 	block   int  // bytes
-	options bool // there were any that are known: the answer is an OACK
+	options bool // some option is supported: the answer is an OACK
 	tsize   bool
 	blksize bool
 }
@@ -72,7 +71,7 @@ func parseRequest(b []byte) (request, *Error) {
 		return r, &Error{CodeIllegal, "no request"}
 	}
 	words := bytes.Split(b[2:], []byte{0})
-	// Every word ends with a zero, so the last one is empty.
+	// Every field ends with a zero, so the last one is empty.
 	if len(words) < 3 || len(words[len(words)-1]) != 0 {
 		return r, &Error{CodeIllegal, "a request that does not end"}
 	}
@@ -110,7 +109,7 @@ func (r request) oack(size int64) []byte {
 	return b
 }
 
-// Error is what a transfer ends with on the wire.
+// Error is an error packet.
 type Error struct {
 	Code    uint16
 	Message string
@@ -119,8 +118,8 @@ type Error struct {
 // Error implements error.
 func (e *Error) Error() string { return e.Message }
 
-// errorHead is the size of an error's opcode and code, bytes; its message ends
-// with a zero.
+// errorHead is the size of the opcode and code of an error packet, in bytes; the
+// message behind them ends with a zero.
 const errorHead = 4
 
 func (e *Error) encode() []byte {
@@ -128,8 +127,8 @@ func (e *Error) encode() []byte {
 	return append(append(b, e.Message...), 0)
 }
 
-// fit returns the packet of an error that is at most so many bytes long, with a
-// message that is cut where it must be; nil where there is no room for any.
+// fit returns an error packet of at most size bytes, its message truncated if need
+// be; nil where there is no room for one.
 func (e *Error) fit(length int) []byte {
 	b := e.encode()
 	if len(b) <= length {
@@ -141,8 +140,8 @@ func (e *Error) fit(length int) []byte {
 	return append(b[:length-1], 0)
 }
 
-// parseAck reads what a client says in the midst of a transfer: which block it
-// has, or why it wants no more.
+// parseAck parses a client's packet during a transfer: the acknowledged block, or
+// the reason for an abort.
 func parseAck(b []byte) (block uint16, aborted *Error, err error) {
 	if len(b) < 4 {
 		return 0, nil, errors.New("packet too short")

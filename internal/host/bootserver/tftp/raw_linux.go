@@ -6,11 +6,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A system call that never waits need not tell Go's scheduler that it may: with
-// fifty clients that is a tenth of all that is sent
-// (docs/decisions/0010-tftp.md).
+// A system call that never blocks need not notify Go's scheduler: with fifty
+// clients that saves a tenth of the time (docs/decisions/0010-tftp.md).
 
-// receive reads a packet that has come already; EAGAIN where none has.
+// receive reads a packet that has arrived; EAGAIN where none has.
 func receive(fd int, b []byte) (int, error) {
 	n, _, e := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)),
 		unix.MSG_DONTWAIT, 0, 0)

@@ -12,13 +12,13 @@ import (
 	"time"
 )
 
-// File is something to send. It is closed when the transfer ends.
+// File is a file to send. It is closed when the transfer ends.
 type File interface {
 	io.ReaderAt
 	io.Closer
 }
 
-// Transfer is one that ended.
+// Transfer describes a transfer that ended.
 type Transfer struct {
 	Client  netip.Addr
 	Name    string
@@ -26,19 +26,20 @@ type Transfer struct {
 	Sent    int64 // bytes the client has acknowledged
 	Again   int   // packets that were sent more than once
 	Took    time.Duration
-	Aborted string // what the client said, where it wanted no more: it knows the size now
-	Err     error  // nil where the client has all of it, or aborted
+	Aborted string // the message of a client that aborted: it may have wanted only the size
+	Err     error  // nil where the client has the whole file, or aborted
 }
 
 // Server answers read requests.
 type Server struct {
 	// Open returns a file, and its size in bytes. An *Error is sent as it is,
-	// any other as "not found", at once: a Pi waits half a minute for silence.
+	// any other error as "not found", at once: without an answer a Pi waits for
+	// half a minute.
 	Open func(client netip.Addr, name string) (File, int64, error)
-	// Done is told of transfers that ended; may be nil.
+	// Done is called for each transfer that ended; may be nil.
 	Done func(Transfer)
-	// Shares are how many transfers there may be at a time in each share; one
-	// more is refused. Nil stands for a single share of 256.
+	// Shares are the limits of concurrent transfers in each share; more are
+	// refused. Nil stands for a single share of 256.
 	Shares []int
 	// Share returns the share that a request counts to; nil stands for share
 	// 0. It is called for one request at a time, before Open.
@@ -101,9 +102,8 @@ func (s *Server) Serve(ctx context.Context, conn *net.UDPConn) error {
 	}
 }
 
-// refuse answers a request of so many bytes with an error that is no longer:
-// whoever forges the address of a request has nothing sent there that the
-// request itself could not have been.
+// refuse answers a request with an error packet that is no longer than the request,
+// so that a request with a forged sender is not amplified.
 func refuse(conn *net.UDPConn, client netip.AddrPort, e *Error, length int) {
 	if b := e.fit(length); b != nil {
 		conn.WriteToUDPAddrPort(b, client)
@@ -118,13 +118,13 @@ func (s *Server) share(client netip.Addr, name string) int {
 }
 
 // maxOfClient is how many transfers one address may have: firmware has one, and
-// one that it gave up without a word.
+// one that it abandoned without an abort.
 const maxOfClient = 16
 
 // maxAtOnce is the size of the share where there is only one.
 const maxAtOnce = 256
 
-// places are the transfers there may be.
+// places tracks the concurrent transfers.
 type places struct {
 	mu      sync.Mutex
 	free    []int                  // in each share
@@ -139,8 +139,9 @@ func newPlaces(shares []int) *places {
 	return &places{free: slices.Clone(shares), running: map[netip.AddrPort]int{}, of: map[netip.Addr]int{}}
 }
 
-// take takes a place for a client's port; twice reports that it has one: a
-// request that came twice is one. share is called only where its answer counts.
+// take reserves a place for a client's port; twice reports that the port has one
+// already, because its request was duplicated. share is called only where a place
+// may be free.
 func (p *places) take(client netip.AddrPort, share func() int) (took, twice bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -167,8 +168,8 @@ func (p *places) give(client netip.AddrPort) {
 	}
 }
 
-// begin opens what is asked for and has the engine send it, or tells the client
-// why not. It calls ended when all is over.
+// begin opens the requested file and starts its transfer, or answers with an
+// error. It calls ended when the transfer is over.
 func (s *Server) begin(e *engine, local netip.Addr, client netip.AddrPort, r request, ended func()) {
 	file, size, err := s.Open(client.Addr(), r.name)
 	f := &flight{t: Transfer{Client: client.Addr(), Name: r.name, Size: size}, start: s.Now()}

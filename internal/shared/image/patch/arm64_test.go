@@ -16,7 +16,7 @@ func arm64Tests() map[string]string {
 	tests := map[string]string{"../../squashfs": "TestGolden/fast", "../../recompress": "TestGolden"}
 	if full.Tests {
 		tests["../../delta"] = "TestRoundTrip|TestProgram"
-		tests["."] = "TestMakesTheVeryBytes/fast"
+		tests["."] = "TestPatchReproducesEveryFile/fast"
 	}
 	return tests
 }

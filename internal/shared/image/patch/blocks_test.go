@@ -88,9 +88,9 @@ func TestBlocksOfLargeFiles(t *testing.T) {
 	}
 }
 
-// TestBlocksMendTheOldSlot: what is rotten in the old root is fetched; where its
-// tables are, the way is none.
-func TestBlocksMendTheOldSlot(t *testing.T) {
+// TestCorruptOldBlocksAreFetched: corrupt blocks of the old root are fetched;
+// with corrupt tables, no patch is used.
+func TestCorruptOldBlocksAreFetched(t *testing.T) {
 	old, new, oldFiles, files := big(t)
 	rotten := oldFiles[image.RootFile]
 	p := &place{b: files[image.RootFile]}

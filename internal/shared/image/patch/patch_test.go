@@ -180,8 +180,8 @@ func try(t testing.TB, b []byte, old image.Image, new *image.Manifest) error {
 	return Try(context.Background(), bytes.NewReader(b), int64(len(b)), old, new, t.TempDir())
 }
 
-// TestMakesTheVeryBytes makes all files of a release of those of another.
-func TestMakesTheVeryBytes(t *testing.T) {
+// TestPatchReproducesEveryFile makes all files of a release from those of another.
+func TestPatchReproducesEveryFile(t *testing.T) {
 	for _, c := range []squashfs.Compression{squashfs.Fast(), squashfs.Small()} {
 		t.Run(c.Name, func(t *testing.T) {
 			old, new, _, _ := pair(t, c)
@@ -211,9 +211,9 @@ func TestNothingChanged(t *testing.T) {
 	}
 }
 
-// TestOldSlotRotten flips a bit here and there in the old slot: it is found, or
-// lies where nothing is read.
-func TestOldSlotRotten(t *testing.T) {
+// TestCorruptOldSlotIsDetected flips single bits in the old slot: each is
+// detected, or lies where nothing is read.
+func TestCorruptOldSlotIsDetected(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes long")
 	}
@@ -294,8 +294,8 @@ func TestOtherGenerations(t *testing.T) {
 // refused.
 const mostMiB = 64
 
-// TestHostile: heads that lie are refused, and no file is made of them.
-func TestHostile(t *testing.T) {
+// TestInvalidHeadersAreRefused: no file is made from a patch with a false header.
+func TestInvalidHeadersAreRefused(t *testing.T) {
 	old, new, _, _ := pair(t, squashfs.Fast())
 	good, _ := made(t, old, new)
 	h, err := decodeHead(bytes.NewReader(good), int64(len(good)))

@@ -265,9 +265,9 @@ func TestTagsWithoutEnd(t *testing.T) {
 	}
 }
 
-// TestGuard: HTTP without TLS is spoken only where that was told, and TLS not
-// where it was; what is said of a registry's certificate counts for no other host.
-func TestGuard(t *testing.T) {
+// TestTransportKeepsTLS: HTTP without TLS is used only where the options ask for
+// it. Options for the certificate of a registry apply to no other host.
+func TestTransportKeepsTLS(t *testing.T) {
 	answered := func(name string) trip {
 		return func(*http.Request) (*http.Response, error) {
 			return &http.Response{Status: name, Body: http.NoBody}, nil
@@ -331,9 +331,9 @@ func pool(s *httptest.Server) *x509.CertPool {
 	return p
 }
 
-// TestWhoIsTrusted: the certificate of a registry is checked unless told
-// otherwise, and the client's is shown.
-func TestWhoIsTrusted(t *testing.T) {
+// TestRegistryCertificateIsVerified: the certificate of a registry is verified
+// unless the options say otherwise, and the client presents its own.
+func TestRegistryCertificateIsVerified(t *testing.T) {
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.Contains(r.URL.Path, "/manifests/") {
 			fmt.Fprintf(w, `{"shown": %d}`, len(r.TLS.PeerCertificates))

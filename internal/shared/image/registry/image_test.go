@@ -14,9 +14,9 @@ import (
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 )
 
-// TestGoodImage: what is whole is taken, from a place of any name, by tag and
-// by digest, with one of several keys; and comes out as it went in.
-func TestGoodImage(t *testing.T) {
+// TestOpenAcceptsValidImages opens a valid image from a place of any name, by tag
+// and by digest, with one of several keys, and compares it with the original.
+func TestOpenAcceptsValidImages(t *testing.T) {
 	ctx := context.Background()
 	s, m := newShelf(), newMaking(t, "1.0")
 	digest := m.onto(t, s, "1.0")
@@ -54,9 +54,9 @@ func TestGoodImage(t *testing.T) {
 	}
 }
 
-// TestGoesFromPlaceToPlace: shelf, layout, archive, another shelf: the digests
-// stay, the signatures come along, and a second copy changes nothing.
-func TestGoesFromPlaceToPlace(t *testing.T) {
+// TestCopyKeepsDigests copies from a registry to a layout, an archive and another
+// registry: digests and signatures stay, and a second copy changes nothing.
+func TestCopyKeepsDigests(t *testing.T) {
 	ctx := context.Background()
 	s, m := newShelf(), newMaking(t, "1.0")
 	digest := m.onto(t, s, "1.0")

@@ -97,7 +97,8 @@ func Locate(ref string, o Options) (Place, string, error) {
 	st, err := os.Stat(ref)
 	switch {
 	case err == nil && st.IsDir():
-		return layoutIn(ref)
+		l, err := layoutIn(ref)
+		return l, "", err
 	case err == nil:
 		p, err := OpenArchive(ref)
 		return p, "", err
@@ -111,13 +112,13 @@ func Locate(ref string, o Options) (Place, string, error) {
 }
 
 // layoutIn returns the layout in a directory, which may be a build's output.
-func layoutIn(ref string) (*Layout, string, error) {
+func layoutIn(ref string) (*Layout, error) {
 	for _, dir := range []string{filepath.Join(ref, "artifact"), ref} {
 		if _, err := os.Stat(filepath.Join(dir, layoutFile)); err == nil {
-			return OpenLayout(dir), "", nil
+			return OpenLayout(dir), nil
 		}
 	}
-	return nil, "", hint.With(fmt.Errorf("opening %s: no OCI layout found", ref),
+	return nil, hint.With(fmt.Errorf("opening %s: no OCI layout found", ref),
 		"name a build's output directory, a layout, an archive of one, or a registry's reference")
 }
 
@@ -132,7 +133,8 @@ func LocateTarget(ref string, o Options) (Target, string, error) {
 	if st, err := os.Stat(ref); err != nil || !st.IsDir() {
 		return nil, "", fmt.Errorf("%s cannot be changed in place; want a registry's reference or a directory with an OCI layout", ref)
 	}
-	return layoutIn(ref)
+	l, err := layoutIn(ref)
+	return l, "", err
 }
 
 // Repository returns the repository that a registry's reference names, and its

@@ -133,9 +133,9 @@ func TestSubjectsBeforeSignatures(t *testing.T) {
 	}
 }
 
-// TestTagsComeLast: a tag that readers follow names an image only once its
-// manifests and signatures are there.
-func TestTagsComeLast(t *testing.T) {
+// TestTagsAreWrittenLast: a tag names an image only once its manifests and
+// signatures are there.
+func TestTagsAreWrittenLast(t *testing.T) {
 	var mu sync.Mutex
 	var puts []string
 	s := quirky(t, true, func(_ http.ResponseWriter, r *http.Request, _ http.Handler) bool {
@@ -297,9 +297,9 @@ func TestReferrersInPages(t *testing.T) {
 	}
 }
 
-// TestInterruptedPublishIsMended: a publish that broke off between a referrer
-// and the list of referrers is completed by the next one.
-func TestInterruptedPublishIsMended(t *testing.T) {
+// TestInterruptedPublishIsCompleted: a publish that was interrupted between a
+// referrer and the list of referrers is completed by the next one.
+func TestInterruptedPublishIsCompleted(t *testing.T) {
 	var mu sync.Mutex
 	broken := true
 	s := quirky(t, false, func(w http.ResponseWriter, r *http.Request, _ http.Handler) bool {
@@ -322,8 +322,9 @@ func TestInterruptedPublishIsMended(t *testing.T) {
 	comesBack(t, s, img, referrer)
 }
 
-// TestOthersInTheList: what others wrote into a list of referrers stays as it is.
-func TestOthersInTheList(t *testing.T) {
+// TestForeignReferrersAreKept: entries that others wrote into a list of referrers
+// are kept.
+func TestForeignReferrersAreKept(t *testing.T) {
 	ctx := context.Background()
 	s := quirky(t, false, nil)
 	img, referrer := signedImage(t)
@@ -349,9 +350,9 @@ func TestOthersInTheList(t *testing.T) {
 	}
 }
 
-// TestModestRegistries: a registry that names no digest in its headers, or knows
+// TestRegistriesWithoutDigestHeaderOrHEAD: a registry that names no digest in its headers, or knows
 // no HEAD, takes the same image twice.
-func TestModestRegistries(t *testing.T) {
+func TestRegistriesWithoutDigestHeaderOrHEAD(t *testing.T) {
 	for what, q := range map[string]quirk{
 		"no HEAD": func(w http.ResponseWriter, r *http.Request, _ http.Handler) bool {
 			if r.Method == http.MethodHead {

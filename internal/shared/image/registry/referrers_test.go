@@ -94,9 +94,10 @@ func TestManyReferrers(t *testing.T) {
 	}
 }
 
-// TestSignWhatRefers: another image that a registry lists as if it referred to
-// the one that is signed is not signed with it, nor is what refers to another.
-func TestSignWhatRefers(t *testing.T) {
+// TestUnrelatedReferrersAreNotSigned: a manifest that a registry lists as a referrer
+// of an image is signed with it only if it refers to that image and is no image
+// itself.
+func TestUnrelatedReferrersAreNotSigned(t *testing.T) {
 	ctx := context.Background()
 	s, m, evil := newShelf(), newMaking(t, "1.0"), newMaking(t, "1.1")
 	evil.unsigned = map[string]bool{"oci": true, "index": true}

@@ -57,8 +57,8 @@ func CardParts(card *Card) ([]Part, error) {
 	return parts, nil
 }
 
-// Judge judges states of the cards of one run.
-type Judge struct {
+// Checker checks states of the cards of one run.
+type Checker struct {
 	Keys   []*ecdsa.PublicKey
 	Well   []string // digests of images that were well before the run
 	Secret []byte   // what must not be found after a scrub; nil for nothing
@@ -72,11 +72,11 @@ type chain struct {
 	err    error
 }
 
-// State returns what is wrong with a state: nothing, where every firmware
-// starts a whole image that was well from it.
-func (j *Judge) State(s *State, parts []Part) []string {
-	if j.known == nil {
-		j.known, j.chains = map[string][]string{}, map[string]chain{}
+// Check returns the problems of a state: none where every firmware starts a
+// complete image from it whose checks held before.
+func (c *Checker) Check(s *State, parts []Part) []string {
+	if c.known == nil {
+		c.known, c.chains = map[string][]string{}, map[string]chain{}
 	}
 	key := fmt.Sprint(s.Gone, s.Facts)
 	for i, p := range parts {
@@ -84,21 +84,21 @@ func (j *Judge) State(s *State, parts []Part) []string {
 			key += fmt.Sprintf(" %x", s.Keys[i])
 		}
 	}
-	if problems, ok := j.known[key]; ok {
+	if problems, ok := c.known[key]; ok {
 		return problems
 	}
-	problems := j.judge(s, parts)
-	j.known[key] = problems
+	problems := c.check(s, parts)
+	c.known[key] = problems
 	return problems
 }
 
-func (j *Judge) judge(s *State, parts []Part) (problems []string) {
+func (c *Checker) check(s *State, parts []Part) (problems []string) {
 	bad := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
 	record := slots.ReadCard(s)
 	if before := slots.ReadCard(s.base); (before.State != "" || before.Update != nil) && record.State == "" && record.Update == nil {
 		bad("the record said %+v, and says nothing any more", before)
 	}
-	if why := j.moved(s); why != "" {
+	if why := c.moved(s); why != "" {
 		bad("%s", why)
 	}
 	for _, f := range Firmwares {
@@ -112,27 +112,27 @@ func (j *Judge) judge(s *State, parts []Part) (problems []string) {
 			bad("%s starts partition %d", f.Name, n)
 			continue
 		}
-		digest, err := j.whole(s, parts, def, f.Firmware)
+		digest, err := c.whole(s, parts, def, f.Firmware)
 		if err != nil {
 			bad("%s: unbootable: it starts slot %s, which is not whole: %v", f.Name, def, err)
-		} else if !slices.Contains(j.Well, digest) && !slices.Contains(s.Facts, Well+digest) {
+		} else if !slices.Contains(c.Well, digest) && !slices.Contains(s.Facts, Well+digest) {
 			bad("%s starts slot %s, whose image never was well", f.Name, def)
 		}
-		j.other(s, parts, f.Name, f.Firmware, def, record.Update, bad)
+		c.other(s, parts, f.Name, f.Firmware, def, record.Update, bad)
 	}
-	if j.Secret != nil && slices.Contains(s.Facts, Scrubbed) && s.holds(j.Secret, parts) {
+	if c.Secret != nil && slices.Contains(s.Facts, Scrubbed) && s.holds(c.Secret, parts) {
 		bad("the secret is still on the card")
 	}
 	return problems
 }
 
-// other judges what the firmware makes of the slot that is not the default.
-func (j *Judge) other(s *State, parts []Part, name string, f vm.Firmware, def slots.Letter, u *slots.Update, bad func(string, ...any)) {
+// other checks the slot that is not the default.
+func (c *Checker) other(s *State, parts []Part, name string, f vm.Firmware, def slots.Letter, u *slots.Update, bad func(string, ...any)) {
 	other := def.Other()
 	alone := f
 	alone.Walk = false
 	_, err := alone.Starts(s, vm.Request{Partition: other.Partition()})
-	digest, broken := j.whole(s, parts, other, f)
+	digest, broken := c.whole(s, parts, other, f)
 	if err == nil && broken != nil {
 		bad("%s: slot %s is half written, and the firmware starts it: %v", name, other, broken)
 	}
@@ -156,7 +156,7 @@ func (j *Judge) other(s *State, parts []Part, name string, f vm.Firmware, def sl
 }
 
 // moved reports whether a slot is somewhere else than it was.
-func (j *Judge) moved(s *State) string {
+func (c *Checker) moved(s *State) string {
 	before, err := disk.ReadTable(s.base)
 	if err != nil {
 		return fmt.Sprintf("there was no partition table: %v", err)
@@ -178,15 +178,15 @@ func (j *Judge) moved(s *State) string {
 
 // whole checks the chain of a slot down to the last file, and every block of
 // its root. Keys of the slot's part say when that was done before.
-func (j *Judge) whole(s *State, parts []Part, l slots.Letter, f vm.Firmware) (string, error) {
+func (c *Checker) whole(s *State, parts []Part, l slots.Letter, f vm.Firmware) (string, error) {
 	i := slices.IndexFunc(parts, func(p Part) bool { return p.Name == "slot "+string(l) })
 	key := fmt.Sprintf("%s %v %x %v", l, f.Backup, s.Keys[i], s.Gone >= parts[i].Start/SectorSize && s.Gone < parts[i].End/SectorSize)
-	c, ok := j.chains[key]
+	known, ok := c.chains[key]
 	if !ok {
-		c.digest, c.err = Whole(s, l, j.Keys, f)
-		j.chains[key] = c
+		known.digest, known.err = Whole(s, l, c.Keys, f)
+		c.chains[key] = known
 	}
-	return c.digest, c.err
+	return known.digest, known.err
 }
 
 // reader is a card.
