@@ -45,15 +45,16 @@ func Run(ctx context.Context, cfg *nodeconfig.Config) []node.Check {
 	if cfg.K3s.Role == "" {
 		return list
 	}
-	return append(list,
+	list = append(list,
 		result("cgroups", "version 2 with memory, cpu, cpuset and pids", cgroupProblem("/sys/fs/cgroup")),
 		result("modules", "loaded", moduleProblem([]string{"overlay", "br_netfilter", "nf_conntrack", "vxlan"})),
 		result("sysctls", "set", sysctlProblem()),
 		result("propagation", "/ and the kubelet's directory are shared", propagationProblem()),
 		result("rancher", "a filesystem containers can be laid over", rancherProblem()),
 		result("route", "there is a default route", routeProblem()),
-		timeCheck(s), kubeletCheck(s), nodeCheck(ctx, s),
 	)
+	list = append(list, needsChecks(ctx, s, "/")...)
+	return append(list, timeCheck(s), kubeletCheck(s), nodeCheck(ctx, s))
 }
 
 // result returns a check that holds where problem is "".
@@ -66,8 +67,8 @@ func result(name, good, problem string) node.Check {
 
 // beyond is result for what lies behind the network: where that is fine here,
 // this node is not to blame.
-func (s state) beyond(name, problem string) node.Check {
-	c := result(name, "", problem)
+func (s state) beyond(name, problem, good string) node.Check {
+	c := result(name, good, problem)
 	c.Outside = problem != "" && networkFine(s.cfg.Network.Interfaces)
 	return c
 }
