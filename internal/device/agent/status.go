@@ -162,7 +162,7 @@ func describeMore(s node.Status) string {
 	}
 	fmt.Fprintf(&b, "card    %d kB written since it was started\n", s.CardWritten/1000)
 	for _, c := range s.Checks {
-		if !c.OK {
+		if !c.OK || c.Warning {
 			fmt.Fprintf(&b, "CHECK   %s: %s\n", c.Name, motd.Indent(c.Says))
 		}
 	}

@@ -143,13 +143,19 @@ type Check struct {
 	// Outside says that it is not OK for a reason that lies outside this node:
 	// the network here is well, and what is behind it does not answer.
 	Outside bool `json:"outside,omitempty"`
+	// Warning says that it is OK, since the node does its work, and that
+	// somebody should look at what Says tells all the same.
+	Warning bool `json:"warning,omitempty"`
 }
 
 // String is a line of a list of checks.
 func (c Check) String() string {
 	word := "ok     "
-	if !c.OK {
+	switch {
+	case !c.OK:
 		word = "MISSING"
+	case c.Warning:
+		word = "WARNING"
 	}
 	return fmt.Sprintf("%s %-16s %s", word, c.Name, c.Says)
 }

@@ -65,10 +65,19 @@ func result(name, good, problem string) node.Check {
 	return node.Check{Name: name, OK: true, Says: good}
 }
 
+// warning returns a check that holds, with a warning where problem is not "":
+// for what the node does its work without.
+func warning(name, good, problem string) node.Check {
+	if problem != "" {
+		return node.Check{Name: name, OK: true, Warning: true, Says: problem}
+	}
+	return result(name, good, "")
+}
+
 // beyond is result for what lies behind the network: where that is fine here,
 // this node is not to blame.
-func (s state) beyond(name, problem, good string) node.Check {
-	c := result(name, good, problem)
+func (s state) beyond(name, problem string) node.Check {
+	c := result(name, "", problem)
 	c.Outside = problem != "" && networkFine(s.cfg.Network.Interfaces)
 	return c
 }

@@ -22,16 +22,26 @@ import (
 // modules and mounts. Each function looks below root, "/" on a node, and says
 // what is missing and what helps.
 
-// needsChecks are those of a node with a part in a cluster.
+// needsChecks are those of a node with a part in a cluster. What k3s works
+// without, or makes up for, is a warning: a node whose network names no name
+// server must be able to take an upgrade.
 func needsChecks(ctx context.Context, s state, root string) []node.Check {
-	return []node.Check{
-		result("iptables", "works with this kernel", iptablesProblem(root, iptablesVersion(ctx, root))),
+	version := iptablesVersion(ctx, root)
+	list := []node.Check{
+		result("iptables", "works with this kernel", iptablesProblem(root, version)),
 		result("conntrack", "the kernel tracks connections", conntrackProblem(root)),
-		s.beyond("resolv.conf", resolvProblem(root, s.cfg.K3s), "name servers that pods can reach"),
-		result("inotify", "enough watches for pods", inotifyProblem(root)),
+		warning("resolv.conf", "name servers that pods can reach", resolvProblem(root, s.cfg.K3s)),
+		warning("inotify", "enough watches for pods", inotifyProblem(root)),
 		result("machine-id", "the node's own", machineIDProblem(root)),
 		result("swap", "off, or of no concern to the kubelet", swapProblem(root, s.cfg.K3s)),
 	}
+	if list[0].OK {
+		list[0] = warning("iptables", list[0].Says, iptablesDoubt(version))
+	}
+	if list[1].OK {
+		list[1] = warning("conntrack", list[1].Says, conntrackFull(root))
+	}
+	return list
 }
 
 // iptablesPlaces are where k3s finds the program, by its PATH: the system's own
@@ -83,10 +93,17 @@ func iptablesProblem(root, version string) string {
 			return fmt.Sprintf("%s wants tables that the kernel no longer has, module %s: take an iptables of the nf_tables kind, "+
 				"as Alpine's package iptables is", version, strings.Join(missing, ", "))
 		}
-	default:
-		return fmt.Sprintf("iptables does not say which kind it is (%q): take Alpine's package iptables", version)
 	}
 	return ""
+}
+
+// iptablesDoubt says that an iptables does not say which kind it is, as those
+// before 1.8 do not.
+func iptablesDoubt(version string) string {
+	if strings.Contains(version, "(nf_tables)") || strings.Contains(version, "(legacy)") {
+		return ""
+	}
+	return fmt.Sprintf("iptables does not say which kind it is (%q): take Alpine's package iptables", version)
 }
 
 // hasModule reports whether a module is loaded, built in, or can be loaded.
@@ -107,20 +124,30 @@ func hasModule(root, name string) bool {
 	return false
 }
 
-// conntrackProblem says whether connections are tracked, which services need,
-// and whether there is room for more of them.
+// conntrackProblem says whether connections are tracked, which services need.
 func conntrackProblem(root string) string {
-	dir := filepath.Join(root, "proc/sys/net/netfilter")
-	most, err := strconv.Atoi(sysfs.Read(filepath.Join(dir, "nf_conntrack_max")))
-	if err != nil {
-		return "the kernel tracks no connections: the module nf_conntrack is not loaded"
-	}
-	if count, err := strconv.Atoi(sysfs.Read(filepath.Join(dir, "nf_conntrack_count"))); err == nil && count >= most {
-		return fmt.Sprintf("all %d entries for connections are in use, and new connections are dropped: set the sysctl "+
-			"net.netfilter.nf_conntrack_max higher", most)
+	if _, err := strconv.Atoi(sysfs.Read(filepath.Join(root, conntrackMax))); err != nil {
+		return "the kernel tracks no connections: the module nf_conntrack is not loaded; add it to modules of the node config"
 	}
 	return ""
 }
+
+// conntrackFull says whether there is no room for more connections.
+func conntrackFull(root string) string {
+	most, err := strconv.Atoi(sysfs.Read(filepath.Join(root, conntrackMax)))
+	count, err2 := strconv.Atoi(sysfs.Read(filepath.Join(root, conntrackCount)))
+	if err != nil || err2 != nil || count < most {
+		return ""
+	}
+	return fmt.Sprintf("all %d entries for connections are in use, and new connections are dropped: set the sysctl "+
+		"net.netfilter.nf_conntrack_max higher", most)
+}
+
+// The kernel's own files (https://docs.kernel.org/networking/nf_conntrack-sysctl.html).
+const (
+	conntrackMax   = "proc/sys/net/netfilter/nf_conntrack_max"
+	conntrackCount = "proc/sys/net/netfilter/nf_conntrack_count"
+)
 
 // resolvProblem looks at the name servers that the kubelet gives pods. k3s
 // replaces a list that has one which pods cannot reach, and takes 8.8.8.8

@@ -62,9 +62,12 @@ func TestIptables(t *testing.T) {
 		"nft on an old kernel":   {old, nft, []string{"no module nf_tables, nft_compat", "take a kernel with NF_TABLES"}},
 		"legacy on a new kernel": {modern, legacy, []string{"module ip_tables, iptable_filter, iptable_nat", "of the nf_tables kind"}},
 		"none":                   {modern, "", []string{"there is no iptables", "add the package iptables"}},
-		"before 1.8":             {modern, "iptables v1.6.2", []string{"does not say which kind"}},
 	} {
 		wantProblem(t, name, iptablesProblem(rootWith(t, c.files), c.version), c.want...)
+	}
+	wantProblem(t, "before 1.8", iptablesDoubt("iptables v1.6.2"), "does not say which kind", "take Alpine's package")
+	for _, version := range []string{nft, legacy} {
+		wantProblem(t, version, iptablesDoubt(version))
 	}
 }
 
@@ -94,9 +97,10 @@ func TestConntrack(t *testing.T) {
 	}{
 		"room":       {map[string]string{dir + "max": "65536\n", dir + "count": "12\n"}, nil},
 		"full":       {map[string]string{dir + "max": "65536\n", dir + "count": "65536\n"}, []string{"all 65536", "nf_conntrack_max higher"}},
-		"not loaded": {nil, []string{"nf_conntrack is not loaded"}},
+		"not loaded": {nil, []string{"nf_conntrack is not loaded", "add it to modules"}},
 	} {
-		wantProblem(t, name, conntrackProblem(rootWith(t, c.files)), c.want...)
+		root := rootWith(t, c.files)
+		wantProblem(t, name, conntrackProblem(root)+conntrackFull(root), c.want...)
 	}
 }
 
@@ -193,17 +197,29 @@ func TestCgroups(t *testing.T) {
 	wantProblem(t, "version 1", cgroupProblem(t.TempDir()), "enable the service cgroups")
 }
 
-// TestNeedsAreListed: each has a name, and one that fails says what to do.
+// TestNeedsAreListed: each has a name, and says what to do where it does not
+// hold. What k3s makes up for keeps no node from an upgrade.
 func TestNeedsAreListed(t *testing.T) {
-	list := needsChecks(t.Context(), state{cfg: &nodeconfig.Config{}}, t.TempDir())
-	var names []string
-	for _, c := range list {
-		names = append(names, c.Name)
-		if c.Name != "swap" && (c.OK || c.Says == "") {
-			t.Errorf("%s: got %+v of an empty root", c.Name, c)
+	const iptables = "#!/bin/sh\necho iptables v1.6.2\n"
+	for _, c := range []struct {
+		root string
+		want string
+	}{
+		{t.TempDir(), "MISSING iptables, MISSING conntrack, WARNING resolv.conf, WARNING inotify, MISSING machine-id, ok swap"},
+		{rootWith(t, map[string]string{conntrackMax: "8\n", conntrackCount: "8\n", "usr/sbin/iptables": iptables,
+			"etc/machine-id": "0af3bd1f26e34be8b4bd4b0ebd8c4f65\n"}),
+			"WARNING iptables, WARNING conntrack, WARNING resolv.conf, WARNING inotify, ok machine-id, ok swap"},
+	} {
+		var got []string
+		for _, check := range needsChecks(t.Context(), state{cfg: &nodeconfig.Config{}}, c.root) {
+			word := strings.Fields(check.String())[0]
+			got = append(got, word+" "+check.Name)
+			if check.OK != (word != "MISSING") || check.Says == "" {
+				t.Errorf("%+v is shown as %s", check, word)
+			}
 		}
-	}
-	if got := strings.Join(names, " "); got != "iptables conntrack resolv.conf inotify machine-id swap" {
-		t.Errorf("got %s", got)
+		if text := strings.Join(got, ", "); text != c.want {
+			t.Errorf("got %s, want %s", text, c.want)
+		}
 	}
 }

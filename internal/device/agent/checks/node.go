@@ -16,7 +16,7 @@ func nodeCheck(ctx context.Context, s state) node.Check {
 	case err == nil:
 		return result("node", "the API server sees it as Ready", "")
 	case errors.Is(err, apiserver.ErrUnreachable) && s.cfg.K3s.Role != "server":
-		return s.beyond("node", err.Error(), "")
+		return s.beyond("node", err.Error())
 	}
 	return result("node", "", err.Error())
 }

@@ -29,7 +29,7 @@ func volumeCheck(s state) node.Check {
 	case s.volumeErr != nil:
 		return result("volume", "", s.volumeErr.Error())
 	case !v.Mounted && v.On == nodeconfig.OnISCSI && !v.Refused:
-		return s.beyond("volume", v.Waiting, "")
+		return s.beyond("volume", v.Waiting)
 	case !v.Mounted:
 		return result("volume", "", v.Waiting)
 	}
