@@ -95,8 +95,9 @@ func TestConntrack(t *testing.T) {
 		files map[string]string
 		want  []string
 	}{
-		"room":       {map[string]string{dir + "max": "65536\n", dir + "count": "12\n"}, nil},
-		"full":       {map[string]string{dir + "max": "65536\n", dir + "count": "65536\n"}, []string{"all 65536", "nf_conntrack_max higher"}},
+		"room": {map[string]string{dir + "max": "65536\n", dir + "count": "12\n"}, nil},
+		"full": {map[string]string{dir + "max": "65536\n", dir + "count": "65536\n"},
+			[]string{"all 65536", "nf_conntrack_max higher"}},
 		"not loaded": {nil, []string{"nf_conntrack is not loaded", "add it to modules"}},
 	} {
 		root := rootWith(t, c.files)
