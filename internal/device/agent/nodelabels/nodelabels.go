@@ -129,8 +129,8 @@ func (k *Keeper) with(ctx context.Context, c *apiserver.Client) error {
 	return err
 }
 
-// try makes one change. Where the API server refuses it, taints are left out,
-// and then labels, so that the one does not keep the node from the other.
+// try makes one change. Where the API server refuses it, labels and taints are
+// tried one without the other, so that neither keeps the node from the other.
 func (k *Keeper) try(ctx context.Context, c *apiserver.Client) error {
 	n, err := c.Node(ctx, k.name)
 	if err != nil {
@@ -139,44 +139,66 @@ func (k *Keeper) try(ctx context.Context, c *apiserver.Client) error {
 	if n.Metadata.Name != k.name || n.Metadata.ResourceVersion == "" {
 		return fmt.Errorf("%w: it is not the node %s", apiserver.ErrAnswer, k.name)
 	}
-	all := planFor(n, k.wanted, true, true)
-	var refused []node.Refusal
-	labels, taints := true, true
-	for _, r := range k.status.Refused {
-		// What was refused before is not asked for again while it is the same.
-		taints = taints && r.Command != all.taintCommand(k.name)
-		labels = labels && r.Command != all.labelCommand(k.name)
-		if r.Command == all.taintCommand(k.name) || r.Command == all.labelCommand(k.name) {
-			refused = append(refused, r)
+	full := planFor(n, k.wanted, true, true)
+	// What was refused before is not asked for again while it is the same.
+	whyLabels, whyTaints := k.refusal(full.labelCommand(k.name)), k.refusal(full.taintCommand(k.name))
+	var refused error
+	for _, part := range []struct{ labels, taints bool }{{true, true}, {true, false}, {false, true}, {false, false}} {
+		if part.labels && (len(full.labels) == 0 || whyLabels != "") || part.taints && (!full.set || whyTaints != "") {
+			continue
 		}
-	}
-	for {
-		change := planFor(n, k.wanted, labels, taints)
+		change := planFor(n, k.wanted, part.labels, part.taints)
 		if !change.empty() {
 			_, err = c.Patch(ctx, k.name, change.patch())
 		}
 		switch {
+		case err == nil && !part.taints && full.set && whyTaints == "":
+			// With the taints it was refused, and without them it was not.
+			whyTaints = refused.Error()
+			fallthrough
 		case err == nil:
-			if len(change.labels) > 0 || change.set {
-				k.log.Info("set labels and taints of the node", "labels", slices.Sorted(maps.Keys(change.labels)), "taints", change.set)
-			}
-			k.status.Refused = refused
+			k.done(&full, &change, whyLabels, whyTaints)
 			return nil
 		case !errors.Is(err, apiserver.ErrRefused):
 			return err
-		case change.set:
-			refused, taints = append(refused, k.refuse(change.taintCommand(k.name), err)), false
-		case len(change.labels) > 0:
-			refused, labels = append(refused, k.refuse(change.labelCommand(k.name), err)), false
-		default:
-			return err
+		case part.labels && !part.taints:
+			whyLabels = err.Error()
+		case part.taints && !part.labels:
+			whyTaints = err.Error()
 		}
-		err = nil
+		refused, err = err, nil
 	}
+	return fmt.Errorf("changing the annotations of the node: %w", refused)
 }
 
-// refuse logs what the API server refuses.
-func (k *Keeper) refuse(command string, err error) node.Refusal {
-	k.log.Warn("the API server refuses a change of the node; somebody who may change it has to", "command", command, "err", err)
-	return node.Refusal{Why: err.Error(), Command: command}
+// refusal returns why a change that a command would make was refused before; ""
+// where it was not.
+func (k *Keeper) refusal(command string) string {
+	for _, r := range k.status.Refused {
+		if command != "" && r.Command == command {
+			return r.Why
+		}
+	}
+	return ""
+}
+
+// done notes what was changed and what of it all was refused, and logs what is
+// new.
+func (k *Keeper) done(full, change *change, whyLabels, whyTaints string) {
+	if len(change.labels) > 0 || change.set {
+		k.log.Info("set labels and taints of the node", "labels", slices.Sorted(maps.Keys(change.labels)), "taints", change.set)
+	}
+	var refused []node.Refusal
+	if whyTaints != "" && full.set {
+		refused = append(refused, node.Refusal{Why: whyTaints, Command: full.taintCommand(k.name)})
+	}
+	if whyLabels != "" && len(full.labels) > 0 {
+		refused = append(refused, node.Refusal{Why: whyLabels, Command: full.labelCommand(k.name)})
+	}
+	for _, r := range refused {
+		if k.refusal(r.Command) == "" {
+			k.log.Warn("the API server refuses a change of the node; somebody who may change it has to", "command", r.Command, "err", r.Why)
+		}
+	}
+	k.status.Refused = refused
 }

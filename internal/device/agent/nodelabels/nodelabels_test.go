@@ -254,23 +254,45 @@ func TestTaintsOfAgents(t *testing.T) {
 	f.want("disk=ssd", 5)
 }
 
-// TestRefusedLabels: taints are set all the same.
+// TestRefusedLabels: what is refused of the one does not keep the node from the
+// other.
 func TestRefusedLabels(t *testing.T) {
-	f := newFixture(t, newFakeAPI(map[string]any{}))
-	f.api.refuse, f.api.kubelet = "disk", true
-	k := f.keeper("labels: {disk: ssd}, taints: ['a:NoExecute']")
-	if err := k.Reconcile(t.Context()); err != nil {
-		t.Fatal(err)
+	const labels, taints = "kubectl label node attic --overwrite disk=ssd", "kubectl taint node attic --overwrite a:NoExecute"
+	for name, c := range map[string]struct {
+		kubelet bool
+		config  string
+		state   string
+		patches int
+		want    []string
+	}{
+		"labels":             {false, "labels: {disk: ssd}", "", 1, []string{labels}},
+		"labels, not taints": {false, "labels: {disk: ssd}, taints: ['a:NoExecute']", "a:NoExecute", 3, []string{labels}},
+		"both":               {true, "labels: {disk: ssd}, taints: ['a:NoExecute']", "", 3, []string{taints, labels}},
+		"taints":             {true, "taints: ['a:NoExecute']", "", 1, []string{taints}},
+	} {
+		f := newFixture(t, newFakeAPI(map[string]any{}))
+		f.api.refuse, f.api.kubelet = "disk", c.kubelet
+		k := f.keeper(c.config)
+		for range 2 {
+			if err := k.Reconcile(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, r := range f.status.Refused {
+				got = append(got, r.Command)
+				if word := strings.Fields(r.Command)[1]; !strings.Contains(r.Why, word+"s") {
+					t.Errorf("%s: %s was refused for %q", name, r.Command, r.Why)
+				}
+			}
+			if !slices.Equal(got, c.want) {
+				t.Errorf("%s: got %q, want %q", name, got, c.want)
+			}
+		}
+		f.want(c.state, c.patches)
+		if n := strings.Count(f.log.String(), "level=WARN"); n != len(c.want) {
+			t.Errorf("%s: %d warnings, want %d:\n%s", name, n, len(c.want), f.log.String())
+		}
 	}
-	want := []string{"kubectl taint node attic --overwrite a:NoExecute", "kubectl label node attic --overwrite disk=ssd"}
-	var got []string
-	for _, r := range f.status.Refused {
-		got = append(got, r.Command)
-	}
-	if !slices.Equal(got, want) {
-		t.Errorf("got %q, want %q", got, want)
-	}
-	f.want("", 2)
 }
 
 // TestDamagedNotes: an annotation that somebody changed removes nothing that is
