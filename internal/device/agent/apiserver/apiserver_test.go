@@ -70,7 +70,7 @@ func TestBadAnswers(t *testing.T) {
 		"another type":   {answer(200, `{"metadata": []}`), ErrAnswer, ""},
 		"empty":          {answer(200, ""), ErrAnswer, ""},
 		"no content":     {answer(204, ""), ErrAnswer, "204"},
-		"redirect":       {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", 302) }, ErrAnswer, "302"},
+		"redirect":       {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusFound) }, ErrAnswer, "302"},
 		"conflict":       {answer(409, `{}`), ErrConflict, "409"},
 		"forbidden":      {answer(403, forbidden), ErrRefused, `node "attic" is not allowed to [31m modify taints`},
 		"unauthorized":   {answer(401, ""), ErrRefused, "401"},
