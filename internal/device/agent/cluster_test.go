@@ -74,7 +74,8 @@ func TestClusterStatusInJSON(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{`"ready": "False"`, `"since": 1795890039`, `"unschedulable": true`, `"kubelet": "v1.34.4"`, `"command": "kubectl x"`} {
+	for _, want := range []string{`"ready": "False"`, `"since": 1795890039`, `"unschedulable": true`, `"kubelet": "v1.34.4"`,
+		`"command": "kubectl x"`} {
 		if !strings.Contains(string(b), want) {
 			t.Errorf("lacks %s:\n%s", want, b)
 		}
@@ -107,7 +108,8 @@ func TestClusterStatusWithoutAnswer(t *testing.T) {
 			t.Errorf("%s: got %s, want %s", c.name, got, c.want)
 		}
 	}
-	if got := describeCluster(cluster(t.Context(), t.TempDir()+"/none", "attic", "")); !strings.Contains(got, "k3s has not joined a cluster yet") {
+	got := describeCluster(cluster(t.Context(), t.TempDir()+"/none", "attic", ""))
+	if !strings.Contains(got, "k3s has not joined a cluster yet") {
 		t.Errorf("before it joined: got %s", got)
 	}
 	if took := time.Since(start); took > clusterLimit+10*time.Second {
@@ -119,7 +121,8 @@ func TestClusterStatusWithoutAnswer(t *testing.T) {
 // terminal as more than text, or without end.
 func TestClusterStatusIsClean(t *testing.T) {
 	evil := `{"spec": {"taints": [` + strings.Repeat(`{"key": "a\u001b[2J", "effect": "NoExecute"},`, 999) + `{"key": "z"}]},
-		"status": {"conditions": [{"type": "Ready", "status": "\u001b[31m", "reason": "a\nb", "message": "` + strings.Repeat("x", 100_000) + `"}]}}`
+		"status": {"conditions": [{"type": "Ready", "status": "\u001b[31m", "reason": "a\nb", "message": "` +
+		strings.Repeat("x", 100_000) + `"}]}}`
 	got := describeCluster(askCluster(t, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, evil) }, ""))
 	if strings.Contains(got, "\x1b") || len(got) > 4000 {
 		t.Errorf("%d bytes: %.200q", len(got), got)

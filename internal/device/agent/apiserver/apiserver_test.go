@@ -45,7 +45,8 @@ func TestNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	ready, has := n.Condition("Ready")
-	if !has || ready.Status != "True" || ready.Reason != "KubeletReady" || !ready.Since.Equal(time.Date(2026, 11, 28, 18, 20, 39, 0, time.UTC)) {
+	if !has || ready.Status != "True" || ready.Reason != "KubeletReady" ||
+		!ready.Since.Equal(time.Date(2026, 11, 28, 18, 20, 39, 0, time.UTC)) {
 		t.Errorf("Ready: got %+v", ready)
 	}
 	if n.Metadata.ResourceVersion != "1412" || n.Status.NodeInfo.KubeletVersion != "v1.34.4" || n.Metadata.Labels["disk"] != "ssd" ||
@@ -59,26 +60,29 @@ func TestNode(t *testing.T) {
 
 // TestBadAnswers: whatever a server answers, it is told apart, and soon.
 func TestBadAnswers(t *testing.T) {
-	const forbidden = `{"kind":"Status","apiVersion":"v1","status":"Failure","message":"node \"attic\" is not allowed\nto \u001b[31m modify taints"}`
+	const forbidden = `{"kind":"Status","apiVersion":"v1","status":"Failure",` +
+		`"message":"node \"attic\" is not allowed\nto \u001b[31m modify taints"}`
 	for name, c := range map[string]struct {
 		answer http.HandlerFunc
 		want   error
 		text   string
 	}{
-		"no JSON":        {answer(200, "<html>"), ErrAnswer, ""},
-		"half of it":     {answer(200, `{"metadata": {"name": "attic"`), ErrAnswer, ""},
-		"another type":   {answer(200, `{"metadata": []}`), ErrAnswer, ""},
-		"empty":          {answer(200, ""), ErrAnswer, ""},
-		"no content":     {answer(204, ""), ErrAnswer, "204"},
-		"redirect":       {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusFound) }, ErrAnswer, "302"},
-		"conflict":       {answer(409, `{}`), ErrConflict, "409"},
-		"forbidden":      {answer(403, forbidden), ErrRefused, `node "attic" is not allowed to [31m modify taints`},
-		"unauthorized":   {answer(401, ""), ErrRefused, "401"},
-		"invalid":        {answer(422, ""), ErrRefused, "422"},
-		"busy":           {answer(429, ""), ErrUnreachable, "429"},
-		"broken":         {answer(503, "no JSON"), ErrUnreachable, "503"},
-		"without end":    {endless, ErrAnswer, "larger than"},
-		"large header":   {func(w http.ResponseWriter, r *http.Request) { w.Header().Set("X", strings.Repeat("x", 1<<20)) }, ErrUnreachable, ""},
+		"no JSON":      {answer(200, "<html>"), ErrAnswer, ""},
+		"half of it":   {answer(200, `{"metadata": {"name": "attic"`), ErrAnswer, ""},
+		"another type": {answer(200, `{"metadata": []}`), ErrAnswer, ""},
+		"empty":        {answer(200, ""), ErrAnswer, ""},
+		"no content":   {answer(204, ""), ErrAnswer, "204"},
+		"redirect":     {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusFound) }, ErrAnswer, "302"},
+		"conflict":     {answer(409, `{}`), ErrConflict, "409"},
+		"forbidden":    {answer(403, forbidden), ErrRefused, `node "attic" is not allowed to [31m modify taints`},
+		"unauthorized": {answer(401, ""), ErrRefused, "401"},
+		"invalid":      {answer(422, ""), ErrRefused, "422"},
+		"busy":         {answer(429, ""), ErrUnreachable, "429"},
+		"broken":       {answer(503, "no JSON"), ErrUnreachable, "503"},
+		"without end":  {endless, ErrAnswer, "larger than"},
+		"large header": {func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("X", strings.Repeat("x", 1<<20))
+		}, ErrUnreachable, ""},
 		"closed at once": {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, ErrUnreachable, ""},
 		"shorter than it": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "9")
@@ -131,7 +135,8 @@ func TestPatch(t *testing.T) {
 		got, kind, path = string(b), r.Header.Get("Content-Type"), r.Method+" "+r.URL.String()
 		io.WriteString(w, `{}`)
 	})
-	if _, err := c.Patch(t.Context(), "attic", map[string]any{"spec": map[string]any{"taints": []Taint{{Key: "a", Effect: "NoExecute"}}}}); err != nil {
+	patch := map[string]any{"spec": map[string]any{"taints": []Taint{{Key: "a", Effect: "NoExecute"}}}}
+	if _, err := c.Patch(t.Context(), "attic", patch); err != nil {
 		t.Fatal(err)
 	}
 	if want := `{"spec":{"taints":[{"key":"a","effect":"NoExecute"}]}}`; got != want || kind != "application/merge-patch+json" ||

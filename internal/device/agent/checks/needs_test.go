@@ -142,7 +142,8 @@ func TestInotify(t *testing.T) {
 		"few watches":    {"512\n", "8192\n", []string{`max_user_watches is "8192", and pods want 65536`}},
 		"none":           {"512\n", "", []string{`max_user_watches is ""`}},
 	} {
-		wantProblem(t, name, inotifyProblem(rootWith(t, map[string]string{dir + "instances": c.instances, dir + "watches": c.watches})), c.want...)
+		root := rootWith(t, map[string]string{dir + "instances": c.instances, dir + "watches": c.watches})
+		wantProblem(t, name, inotifyProblem(root), c.want...)
 	}
 }
 

@@ -39,7 +39,8 @@ func nodeServer(t *testing.T, answer func() (status int, text string)) *httptest
 func TestNodeReady(t *testing.T) {
 	answer, status := "", http.StatusOK
 	s := nodeServer(t, func() (int, string) { return status, answer })
-	if err := nodeReady(t.Context(), t.TempDir()+"/none", "attic", "this boot"); err == nil || !strings.Contains(err.Error(), "has not joined") {
+	if err := nodeReady(t.Context(), t.TempDir()+"/none", "attic", "this boot"); err == nil ||
+		!strings.Contains(err.Error(), "has not joined") {
 		t.Errorf("before it joined: %v", err)
 	}
 	config := certtest.Kubeconfig(t, s)
