@@ -100,6 +100,10 @@ func assemble(ctx context.Context, p *Plan, in Inputs, c *contents) (*assembly, 
 	if err := linkK3s(t, epoch); err != nil {
 		return nil, err
 	}
+	if warnings, err = checkK3s(t, a.Kernel); err != nil {
+		return nil, err
+	}
+	a.Warnings = append(a.Warnings, warnings...)
 	if err := enable(t, p.Image.Services, epoch); err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/squashfs"
 	"github.com/pikelet-os/pikelet/layers"
 )
@@ -40,16 +41,9 @@ const maxKernelConfig = 4 << 20
 // needed of it. A kernel without a configuration is a warning: its modules
 // alone do not say what is built in.
 func checkKernel(t *layers.Tree, k *kernel, needs []kernelNeed) (warnings []Warning, err error) {
-	name := k.configFile()
-	text, err := t.ReadFile(name, maxKernelConfig)
-	if err != nil {
-		return []Warning{warning("kernel options cannot be checked", "package", k.Package, "missing", "/"+name)}, nil
-	}
-	options := map[string]string{}
-	for _, line := range strings.Split(string(text), "\n") {
-		if key, value, ok := strings.Cut(line, "="); ok {
-			options[strings.TrimPrefix(key, "CONFIG_")] = value
-		}
+	options, known := kernelOptions(t, k)
+	if !known {
+		return []Warning{warning("kernel options cannot be checked", "package", k.Package, "missing", "/"+k.configFile())}, nil
 	}
 	var errs []error
 	for _, n := range needs {
@@ -69,7 +63,24 @@ func checkKernel(t *layers.Tree, k *kernel, needs []kernelNeed) (warnings []Warn
 			errs = append(errs, fmt.Errorf("kernel %s of package %s lacks CONFIG_%s; needed for %s", k.Release, k.Package, n.Option, n.For))
 		}
 	}
-	return warnings, errors.Join(errs...)
+	return warnings, hint.With(errors.Join(errs...),
+		"take a kernel that has it, such as Alpine's linux-rpi: kernel.package in the spec names the package")
+}
+
+// kernelOptions returns how a kernel was built, by options without CONFIG_;
+// known is false where its package does not say.
+func kernelOptions(t *layers.Tree, k *kernel) (options map[string]string, known bool) {
+	text, err := t.ReadFile(k.configFile(), maxKernelConfig)
+	if err != nil {
+		return nil, false
+	}
+	options = map[string]string{}
+	for _, line := range strings.Split(string(text), "\n") {
+		if key, value, ok := strings.Cut(line, "="); ok {
+			options[strings.TrimPrefix(key, "CONFIG_")] = value
+		}
+	}
+	return options, true
 }
 
 // kernelNeeds are those of every image, of the root's compression and of the

@@ -101,6 +101,9 @@ func resolve(ctx context.Context, img *spec.Image, in Inputs, c *contents) (*Pla
 	if err != nil {
 		return nil, err
 	}
+	if err := p.checkRelease(); err != nil {
+		return nil, err
+	}
 	if err := p.pinLayers(ctx, in, c); err != nil {
 		return nil, err
 	}
@@ -166,6 +169,36 @@ func (p *Plan) pinInventory() error {
 		p.Notes = append(p.Notes, warning("k3s option is ignored", "problem", w))
 	}
 	return errors.Join(err, d.Public())
+}
+
+// checkRelease looks whether the image's k3s takes the options of the inventory,
+// where its version is known: from Alpine's package, or the address of a release.
+func (p *Plan) checkRelease() error {
+	minor := 0
+	for _, pkg := range p.Packages {
+		if pkg.Name == "k3s" {
+			minor = nodeconfig.K3sMinor(pkg.Version)
+		}
+	}
+	for _, o := range p.Overlays {
+		for _, f := range o.Fetch {
+			if f.Unpack == overlays.UnpackK3s {
+				minor = nodeconfig.K3sMinor(f.URL)
+			}
+		}
+	}
+	if minor == 0 || p.Inventory == nil {
+		return nil
+	}
+	d, err := nodeconfig.Load(p.Image.Inventory, p.Inventory, boards.Names(), true)
+	if err != nil {
+		return err
+	}
+	warnings, err := d.CheckK3sRelease(minor)
+	for _, w := range warnings {
+		p.Notes = append(p.Notes, warning("k3s option is ignored", "problem", w))
+	}
+	return err
 }
 
 // pinOverlays finds the overlays, the base first.

@@ -12,7 +12,9 @@ import (
 
 	"github.com/pikelet-os/pikelet/internal/device/agent/console"
 	"github.com/pikelet-os/pikelet/internal/device/agent/iscsi"
+	"github.com/pikelet-os/pikelet/internal/device/agent/nodelabels"
 	"github.com/pikelet-os/pikelet/internal/device/agent/prepare"
+	"github.com/pikelet-os/pikelet/internal/device/agent/runfiles"
 	"github.com/pikelet-os/pikelet/internal/device/agent/upgrade"
 	"github.com/pikelet-os/pikelet/internal/device/agent/volume"
 )
@@ -33,6 +35,9 @@ func daemon(ctx context.Context, log *slog.Logger, stderr io.Writer) error {
 	disks, err := watchDisks()
 	if err != nil {
 		return err
+	}
+	if err := keepLabels(ctx, log); err != nil {
+		problems.Error("watching over the node", "doing", "keeping labels and taints", "err", err)
 	}
 	concluded := make(chan error, 1)
 	go func() { concluded <- upgrade.Conclude(ctx, log) }()
@@ -70,6 +75,21 @@ func daemon(ctx context.Context, log *slog.Logger, stderr io.Writer) error {
 			problems.Error("watching over the node", "doing", doing, "err", err)
 		}
 	}
+}
+
+// keepLabels starts to keep labels and taints of a node that has a part in a
+// cluster.
+func keepLabels(ctx context.Context, log *slog.Logger) error {
+	cfg, err := runfiles.Config()
+	if err != nil || cfg.K3s.Role == "" {
+		return err
+	}
+	p, err := runfiles.Prepared()
+	if err != nil {
+		return err
+	}
+	go nodelabels.New(p.Hostname, cfg.K3s, runfiles.SetLabels, log).Run(ctx)
+	return nil
 }
 
 // watchDisks sends whenever disks come or go, by the kernel's own messages.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/pikelet-os/pikelet/internal/device/agent/apiserver"
 	"github.com/pikelet-os/pikelet/internal/device/agent/card"
 	"github.com/pikelet-os/pikelet/internal/device/agent/checks"
 	"github.com/pikelet-os/pikelet/internal/device/agent/clock"
@@ -44,6 +45,13 @@ func gather(ctx context.Context) (node.Status, error) {
 	if err != nil {
 		cfg = &nodeconfig.Config{}
 	}
+	done := make(chan struct{})
+	go func() { // beside the checks, since both wait for an API server that is away
+		defer close(done)
+		if cfg.K3s.Role != "" {
+			s.Cluster = cluster(ctx, apiserver.KubeletConfig, s.Node.Hostname, sysfs.Read("/proc/sys/kernel/random/boot_id"))
+		}
+	}()
 	s.Checks = checks.Run(ctx, cfg)
 	s.K3s = k3s.Status(cfg)
 	s.Sessions = iscsi.Sessions()
@@ -52,6 +60,7 @@ func gather(ctx context.Context) (node.Status, error) {
 	s.Datastore = sysfs.Read(k3s.DatastoreFile)
 	s.CardWritten = written(s.Boot.Disk)
 	s.Synchronised = clock.Synchronised()
+	<-done
 	return s, nil
 }
 
@@ -134,6 +143,9 @@ func describeMore(s node.Status) string {
 	default:
 		fmt.Fprintf(&b, "k3s     %s, %s\n", s.K3s.Role, s.K3s.Says)
 	}
+	if s.Cluster != nil {
+		b.WriteString(describeCluster(s.Cluster))
+	}
 	fmt.Fprintf(&b, "ssh     host key %s\niqn     %s\n", s.Node.Fingerprint, s.Node.IQN)
 	if u := s.Update; u != nil {
 		fmt.Fprintf(&b, "upgrade to %s in slot %s: %s", u.Release, u.Slot, u.Step)
@@ -150,7 +162,7 @@ func describeMore(s node.Status) string {
 	}
 	fmt.Fprintf(&b, "card    %d kB written since it was started\n", s.CardWritten/1000)
 	for _, c := range s.Checks {
-		if !c.OK {
+		if !c.OK || c.Warning {
 			fmt.Fprintf(&b, "CHECK   %s: %s\n", c.Name, motd.Indent(c.Says))
 		}
 	}

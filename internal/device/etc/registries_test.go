@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/rancher/wharfie/pkg/registries"
@@ -53,5 +54,24 @@ func TestRegistriesAsK3sReadsThem(t *testing.T) {
 	}
 	if !reflect.DeepEqual(got.Registry, want) {
 		t.Errorf("k3s reads %+v of\n%s", got.Registry, written)
+	}
+}
+
+// TestKeysThatK3sDoesNotReadAreRefused: wharfie skips a key that it does not know,
+// and images would be pulled without a login.
+func TestKeysThatK3sDoesNotReadAreRefused(t *testing.T) {
+	const text = "registries:\n  configs:\n    mirror.test:\n      auth: {KEY: x}\n"
+	for _, key := range []string{"token", "identityToken", "registrytoken"} {
+		written := strings.Replace(text, "KEY", key, 1)
+		if err := yamlv2.UnmarshalStrict([]byte("configs: {mirror.test: {auth: {"+key+": x}}}"), &registries.Registry{}); err == nil {
+			t.Errorf("k3s knows the key %s", key)
+		}
+		_, err := nodeconfig.Parse("node.yaml", []byte(written))
+		if err == nil || !strings.Contains(err.Error(), "node.yaml:4: "+key+": there is no such field") {
+			t.Errorf("%s: got %v, want an error with its line", key, err)
+		}
+	}
+	if _, err := nodeconfig.Parse("node.yaml", []byte(strings.Replace(text, "KEY", "identity_token", 1))); err != nil {
+		t.Errorf("identity_token: %v", err)
 	}
 }

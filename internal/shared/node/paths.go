@@ -33,6 +33,8 @@ const (
 	EarlyFile = "/run/pikelet/early.txt"
 	// VolumeFile says what became of the volume.
 	VolumeFile = "/run/pikelet/volume.json"
+	// LabelsFile says how labels and taints of the node config fared.
+	LabelsFile = "/run/pikelet/labels.json"
 	// EffectiveFile is the config this boot goes by, secrets and all, 0600.
 	EffectiveFile = "/run/pikelet/node.yaml"
 )

@@ -103,15 +103,18 @@ func DecodeVolume(b []byte) (VolumeStatus, error) {
 
 // Status is all that pikeletd status says, as JSON with --json.
 type Status struct {
-	Boot     Boot         `json:"boot"`
-	Node     Prepared     `json:"node"`
-	State    Space        `json:"stateSpace"`
-	Volume   VolumeStatus `json:"volume"`
-	Space    Space        `json:"volumeSpace"`
-	Checks   []Check      `json:"checks"`
-	K3s      K3sStatus    `json:"k3s"`
-	Sessions []Session    `json:"iscsi,omitempty"`
-	Firmware Firmware     `json:"firmware"`
+	Boot   Boot         `json:"boot"`
+	Node   Prepared     `json:"node"`
+	State  Space        `json:"stateSpace"`
+	Volume VolumeStatus `json:"volume"`
+	Space  Space        `json:"volumeSpace"`
+	Checks []Check      `json:"checks"`
+	K3s    K3sStatus    `json:"k3s"`
+	// Cluster is what the API server says of this node; nil where the node
+	// config gives it no role.
+	Cluster  *ClusterStatus `json:"cluster,omitempty"`
+	Sessions []Session      `json:"iscsi,omitempty"`
+	Firmware Firmware       `json:"firmware"`
 	// Update is what the card's record says of the last upgrade.
 	Update *slots.Update `json:"update,omitempty"`
 	// Datastore says what became of k3s' datastore when a release was left that
@@ -140,13 +143,19 @@ type Check struct {
 	// Outside says that it is not OK for a reason that lies outside this node:
 	// the network here is well, and what is behind it does not answer.
 	Outside bool `json:"outside,omitempty"`
+	// Warning says that it is OK, since the node does its work, and that
+	// somebody should look at what Says tells all the same.
+	Warning bool `json:"warning,omitempty"`
 }
 
 // String is a line of a list of checks.
 func (c Check) String() string {
 	word := "ok     "
-	if !c.OK {
+	switch {
+	case !c.OK:
 		word = "MISSING"
+	case c.Warning:
+		word = "WARNING"
 	}
 	return fmt.Sprintf("%s %-16s %s", word, c.Name, c.Says)
 }
@@ -157,6 +166,58 @@ type K3sStatus struct {
 	Running bool   `json:"running"`
 	// Says what the kubelet answers when it is asked for its health.
 	Says string `json:"says,omitempty"`
+}
+
+// ClusterStatus is what the API server says of a node.
+type ClusterStatus struct {
+	// Problem says why it says nothing; "" where it does.
+	Problem string `json:"problem,omitempty"`
+	// Ready is True, False, or Unknown where the cluster has not heard of the
+	// node for a while.
+	Ready   string `json:"ready,omitempty"`
+	Reason  string `json:"reason,omitempty"`
+	Message string `json:"message,omitempty"`
+	// Since is when Ready last changed, in seconds since 1970.
+	Since int64 `json:"since,omitempty"`
+	// BootBefore says that all this is of an earlier boot of the node.
+	BootBefore bool `json:"bootBefore,omitempty"`
+	// Kubelet and Server are versions; Server is "" where it does not say.
+	Kubelet       string   `json:"kubelet,omitempty"`
+	Server        string   `json:"server,omitempty"`
+	Unschedulable bool     `json:"unschedulable,omitempty"`
+	Taints        []string `json:"taints,omitempty"`    // as KEY=VALUE:EFFECT
+	Pressures     []string `json:"pressures,omitempty"` // conditions besides Ready that hold, such as DiskPressure
+	Addresses     []string `json:"addresses,omitempty"` // such as InternalIP 10.0.0.2
+	// Labels says how labels and taints of the node config fared.
+	Labels LabelStatus `json:"labels,omitzero"`
+}
+
+// LabelStatus says how the labels and taints of the node config fared. The
+// daemon writes it.
+type LabelStatus struct {
+	// Problem says why they could not be set; "" where they could.
+	Problem string `json:"problem,omitempty"`
+	// Refused are changes that the API server does not allow this node.
+	Refused []Refusal `json:"refused,omitempty"`
+}
+
+// Refusal is a change that the API server does not allow a node.
+type Refusal struct {
+	Why string `json:"why"`
+	// Command is what somebody runs who may change the node.
+	Command string `json:"command"`
+}
+
+// Encode returns the bytes of LabelsFile.
+func (l LabelStatus) Encode() ([]byte, error) { return json.MarshalIndent(l, "", " ") }
+
+// DecodeLabels reads LabelsFile.
+func DecodeLabels(b []byte) (LabelStatus, error) {
+	var l LabelStatus
+	if err := json.Unmarshal(b, &l); err != nil {
+		return l, fmt.Errorf("reading %s: %w", LabelsFile, err)
+	}
+	return l, nil
 }
 
 // Session is one iSCSI session.

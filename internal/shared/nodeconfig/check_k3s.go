@@ -50,10 +50,10 @@ func checkLabelKey(key string) error {
 	return nil
 }
 
-// checkLabel returns what is wrong with a label that a node is to give itself.
+// CheckLabel returns what is wrong with a label that a node is to give itself.
 // The kubelet exits when it is given one in a namespace of Kubernetes that is
 // not its own, and k3s with it (k3s-io/k3s#1289, #10916).
-func checkLabel(key, value string) error {
+func CheckLabel(key, value string) error {
 	if err := checkLabelKey(key); err != nil {
 		return err
 	}
@@ -91,7 +91,7 @@ func checkTaint(taint string) (keyEffect string, err error) {
 
 func (c *checker) labelsAndTaints(field string, k K3s) {
 	for _, key := range slices.Sorted(maps.Keys(k.Labels)) {
-		if err := checkLabel(key, k.Labels[key]); err != nil {
+		if err := CheckLabel(key, k.Labels[key]); err != nil {
 			c.Add(field+".labels."+key, "%v", err)
 		}
 	}

@@ -132,11 +132,11 @@ type K3s struct {
 	Token string `yaml:"token,omitempty"`
 	// AgentToken lets agents join, and no servers. Secret.
 	AgentToken string `yaml:"agent-token,omitempty"`
-	// Labels are given to the node at each start; one that is left out later
-	// stays.
+	// Labels are given to the node; one that is left out later is taken away.
 	Labels map[string]string `yaml:"labels,omitempty"`
-	// Taints are given to the node when it registers, and never again, as
-	// KEY=VALUE:EFFECT.
+	// Taints are given to the node when it registers, as KEY=VALUE:EFFECT. A
+	// server changes its own later; an agent may not, and pikeletd status names
+	// the command that does.
 	Taints []string `yaml:"taints,omitempty"`
 	// Options are any others of k3s, as in its own config file, such as
 	// flannel-backend: host-gw. A name with + at its end adds to a list. yes,

@@ -1,13 +1,11 @@
 package nodeconfig
 
-import "slices"
-
 // TakesOption reports whether k3s takes an option, by its full name, in its
-// config file as a role, server or agent, in any of the releases that the list
-// is of.
-func TakesOption(role, name string) bool {
-	if role == "agent" {
-		return isAgentOption(name)
+// config file as a role, server or agent, from a minor version of v1 on.
+func TakesOption(role, name string, minor int) bool {
+	o, known := findOption(name)
+	if !known || o.since > minor {
+		return false
 	}
-	return isServerOnly(name) || isAgentOption(name) && !slices.Contains([]string{"disable-apiserver-lb"}, name)
+	return role == "agent" && o.agent || role == "server" && o.server
 }

@@ -74,7 +74,7 @@ func TestLabels(t *testing.T) {
 		"room", "a.b_c-D", "openebs.io/engine", "node.kubernetes.io/role", "topology.kubernetes.io/zone",
 		"kubelet.kubernetes.io/x", "foo.node.kubernetes.io/x", "kubernetes.io/arch", "mykubernetes.io/x", strings.Repeat("a", 63),
 	} {
-		if err := checkLabel(key, "true"); err != nil {
+		if err := CheckLabel(key, "true"); err != nil {
 			t.Errorf("%s: %v", key, err)
 		}
 	}
@@ -83,16 +83,16 @@ func TestLabels(t *testing.T) {
 		"node-restriction.kubernetes.io/x", "foo.k8s.io/x", "topology.kubernetes.io/rack", "a..b/x", "a.-b/x", "a/b/c", "/x", "x/", "",
 		"-x", "x-", strings.Repeat("a", 64), strings.Repeat("a.", 127) + "a/x",
 	} {
-		if checkLabel(key, "true") == nil {
+		if CheckLabel(key, "true") == nil {
 			t.Errorf("%s is taken", key)
 		}
 	}
 	for _, value := range []string{"a b", "-a", "a/b", strings.Repeat("a", 64)} {
-		if checkLabel("x", value) == nil {
+		if CheckLabel("x", value) == nil {
 			t.Errorf("the value %s is taken", value)
 		}
 	}
-	if err := checkLabel("x", ""); err != nil {
+	if err := CheckLabel("x", ""); err != nil {
 		t.Error(err)
 	}
 }

@@ -11,7 +11,7 @@ import (
 )
 
 // secretOptions are k3s' own options that hold secrets (docs/platform.md 7.2).
-var secretOptions = []string{"etcd-s3-access-key", "etcd-s3-secret-key", "datastore-endpoint", "vpn-auth"}
+var secretOptions = []string{"etcd-s3-access-key", "etcd-s3-secret-key", "etcd-s3-session-token", "datastore-endpoint", "vpn-auth"}
 
 // Secret is one secret of a config.
 type Secret struct {

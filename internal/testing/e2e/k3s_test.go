@@ -160,7 +160,8 @@ registries: {mirrors: {docker.io: {endpoint: ['https://mirror.lan']}}}
 	p.works("[ $(readlink /var/lib/rancher/k3s/data/cni/host-local) = /usr/lib/k3s/bin/host-local ]")
 	p.run("pikeletd status", "k3s     agent, ok")
 	p.run("pikeletd check", "ok      cgroups", "ok      modules", "ok      sysctls", "ok      propagation", "ok      rancher",
-		"ok      route", "MISSING time", "ok      kubelet")
+		"ok      route", "ok      iptables", "ok      conntrack", "ok      resolv.conf", "ok      inotify", "ok      machine-id",
+		"ok      swap", "MISSING time", "ok      kubelet")
 	if !full.Tests {
 		return
 	}

@@ -45,15 +45,16 @@ func Run(ctx context.Context, cfg *nodeconfig.Config) []node.Check {
 	if cfg.K3s.Role == "" {
 		return list
 	}
-	return append(list,
+	list = append(list,
 		result("cgroups", "version 2 with memory, cpu, cpuset and pids", cgroupProblem("/sys/fs/cgroup")),
 		result("modules", "loaded", moduleProblem([]string{"overlay", "br_netfilter", "nf_conntrack", "vxlan"})),
 		result("sysctls", "set", sysctlProblem()),
 		result("propagation", "/ and the kubelet's directory are shared", propagationProblem()),
 		result("rancher", "a filesystem containers can be laid over", rancherProblem()),
 		result("route", "there is a default route", routeProblem()),
-		timeCheck(s), kubeletCheck(s), nodeCheck(ctx, s),
 	)
+	list = append(list, needsChecks(ctx, s, "/")...)
+	return append(list, timeCheck(s), kubeletCheck(s), nodeCheck(ctx, s))
 }
 
 // result returns a check that holds where problem is "".
@@ -62,6 +63,15 @@ func result(name, good, problem string) node.Check {
 		return node.Check{Name: name, Says: problem}
 	}
 	return node.Check{Name: name, OK: true, Says: good}
+}
+
+// warning returns a check that holds, with a warning where problem is not "":
+// for what the node does its work without.
+func warning(name, good, problem string) node.Check {
+	if problem != "" {
+		return node.Check{Name: name, OK: true, Warning: true, Says: problem}
+	}
+	return result(name, good, "")
 }
 
 // beyond is result for what lies behind the network: where that is fine here,

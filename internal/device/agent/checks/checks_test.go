@@ -1,12 +1,6 @@
 package checks
 
 import (
-	"crypto/tls"
-	"encoding/pem"
-	"errors"
-	"fmt"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,7 +8,6 @@ import (
 	"time"
 
 	"github.com/pikelet-os/pikelet/internal/shared/node"
-	"github.com/pikelet-os/pikelet/internal/testing/certtest"
 )
 
 // TestOwnChecks: every program of the directory is run, whatever another says; the
@@ -76,73 +69,6 @@ func TestGateway(t *testing.T) {
 		"    00:00:00:00:00:00     *        eth0\n"
 	if !inARP(arp, "10.0.2.2") || inARP(arp, "10.0.2.9") || inARP(arp, "10.0.2") {
 		t.Error("who answers ARP is read wrongly")
-	}
-}
-
-// TestNodeReady: what the API server says of this node, and what it says
-// nothing of, with the kubelet's own certificate.
-func TestNodeReady(t *testing.T) {
-	answer, status := "", http.StatusOK
-	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		peers := r.TLS.PeerCertificates
-		if r.URL.Path != "/api/v1/nodes/attic" || len(peers) == 0 || peers[0].Subject.CommonName != "system:node:attic" {
-			w.WriteHeader(http.StatusUnauthorized)
-			return
-		}
-		w.WriteHeader(status)
-		fmt.Fprint(w, answer)
-	}))
-	s.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert}
-	s.StartTLS()
-	defer s.Close()
-	dir := t.TempDir()
-	config := filepath.Join(dir, "kubelet.kubeconfig")
-	write := func(name string, b []byte) string {
-		t.Helper()
-		name = filepath.Join(dir, name)
-		if err := os.WriteFile(name, b, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return name
-	}
-	ca := write("ca.crt", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}))
-	cert, key := certtest.Client(t)
-	if err := nodeReady(t.Context(), config, "attic", "this boot"); err == nil || !strings.Contains(err.Error(), "has not joined") {
-		t.Errorf("before it joined: %v", err)
-	}
-	text := fmt.Sprintf("apiVersion: v1\nkind: Config\nclusters:\n- cluster: {server: '%s', certificate-authority: %s}\n "+
-		" name: local\nusers:\n- name: user\n  user: {client-certificate: %s, client-key: %s}\n",
-		s.URL, ca, write("kubelet.crt", cert), write("kubelet.key", key))
-	write("kubelet.kubeconfig", []byte(text))
-	node := func(ready, boot string) string {
-		return fmt.Sprintf(`{"status": {"nodeInfo": {"bootID": %q}, "conditions": [
-			{"type": "MemoryPressure", "status": "False"},
-			{"type": "Ready", "status": %q, "reason": "KubeletNotReady", "message": "cni plugin not initialized"}]}}`, boot, ready)
-	}
-	for _, c := range []struct {
-		answer string
-		status int
-		want   string
-		beyond bool
-	}{
-		{node("True", "this boot"), 200, "", false},
-		{node("False", "this boot"), 200, "not Ready: KubeletNotReady cni plugin", false},
-		{node("True", "another"), 200, "the boot before", false},
-		{`{}`, 200, "boot before", false},
-		{`no JSON`, 200, "answer", false},
-		{"", 404, "knows no node attic", false},
-		{"", 403, "403", false},
-		{"", 503, "does not answer", true},
-	} {
-		answer, status = c.answer, c.status
-		err := nodeReady(t.Context(), config, "attic", "this boot")
-		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) || errors.Is(err, errUnreachable) != c.beyond {
-			t.Errorf("%d %s: %v; want %q", c.status, c.answer, err, c.want)
-		}
-	}
-	s.Close()
-	if err := nodeReady(t.Context(), config, "attic", "this boot"); !errors.Is(err, errUnreachable) {
-		t.Errorf("a server that is away: %v", err)
 	}
 }
 

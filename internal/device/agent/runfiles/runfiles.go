@@ -64,6 +64,25 @@ func Volume() (node.VolumeStatus, error) {
 	return node.DecodeVolume(b)
 }
 
+// SetLabels notes how labels and taints fared, for Labels.
+func SetLabels(l node.LabelStatus) error {
+	b, err := l.Encode()
+	if err != nil {
+		return err
+	}
+	return Replace(node.LabelsFile, b, 0o644)
+}
+
+// Labels returns how labels and taints of the node config fared when the daemon
+// last set them.
+func Labels() (node.LabelStatus, error) {
+	b, err := os.ReadFile(node.LabelsFile)
+	if err != nil {
+		return node.LabelStatus{}, err
+	}
+	return node.DecodeLabels(b)
+}
+
 // Replace writes a file below /run that other processes may read meanwhile: they
 // see the old contents or the new ones.
 func Replace(name string, b []byte, mode os.FileMode) error {

@@ -46,7 +46,7 @@ func readConfig(role, dir string) (options, error) {
 		}
 	}
 	for _, name := range o.sorted() {
-		if nodeconfig.TakesOption(role, name) {
+		if nodeconfig.TakesOption(role, name, nodeconfig.K3sMinor(version)) {
 			continue
 		}
 		if role == "agent" {
