@@ -47,9 +47,9 @@ func TestImagesHaveWhatK3sNeeds(t *testing.T) {
 		"a link to nowhere": {files: append(without("usr/sbin/iptables"), "usr/sbin/iptables->gone"), config: nft,
 			do: "add the package iptables", err: "no program iptables"},
 		"another iptables": {files: append(without("usr/sbin/iptables"), "usr/sbin/iptables"), config: nft,
-			warn: "/usr/sbin/iptables does not tell by its name"},
+			warn: `kernel cannot be checked for the tables of iptables`},
 		"no CPU limits": {files: alpine, config: strings.Replace(nft, "CONFIG_CFS_BANDWIDTH=y", "", 1),
-			warn: "lacks CONFIG_CFS_BANDWIDTH; CPU limits"},
+			warn: `option="CONFIG_CFS_BANDWIDTH" for="CPU limits of pods"`},
 	} {
 		tree := layers.NewTree(newContents(t).spool)
 		put(t, tree, "test", c.files...)

@@ -38,7 +38,7 @@ func TestOptionsFitTheK3sOfTheImage(t *testing.T) {
 	}
 	p := alpine("1.27.9.1-r0")
 	p.Image, p.Inventory = &spec.Image{Inventory: "nodes.yaml"}, []byte(strings.Replace(agent, "agent", "server", 1))
-	if err := p.checkRelease(); err != nil || len(p.Notes) != 1 || !strings.Contains(p.Notes[0], "and skips it") {
+	if err := p.checkRelease(); err != nil || len(p.Notes) != 1 || !strings.Contains(lines(p.Notes), "and skips it") {
 		t.Errorf("a server: got %v, notes %q", err, p.Notes)
 	}
 	if err := alpine("1.27.9.1-r0").checkRelease(); err != nil {

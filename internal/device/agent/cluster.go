@@ -115,7 +115,7 @@ func describeCluster(s *node.ClusterStatus) string {
 	return b.String()
 }
 
-// readiness says whether a node is Ready, why, and since when.
+// readiness describes whether a node is Ready, why, and since when.
 func readiness(s *node.ClusterStatus) string {
 	text := map[string]string{"True": "Ready", "False": "NOT READY", "Unknown": "UNKNOWN"}[s.Ready]
 	if text == "" {

@@ -50,7 +50,7 @@ var (
 	ErrConflict = errors.New("the node was changed meanwhile")
 	// ErrRefused reports a request that the API server does not allow.
 	ErrRefused = errors.New("the API server refuses")
-	// ErrAnswer reports an answer that is none of an API server's.
+	// ErrAnswer reports an answer that no API server gives.
 	ErrAnswer = errors.New("invalid answer of the API server")
 )
 
@@ -72,7 +72,7 @@ func Open(kubeconfig string) (*Client, error) {
 		Transport: &http.Transport{
 			TLSClientConfig: config, DisableKeepAlives: true, MaxResponseHeaderBytes: 64 << 10, TLSHandshakeTimeout: timeout,
 		},
-		// An API server redirects nobody; its credentials go nowhere else.
+		// An API server sends no redirects; its credentials go nowhere else.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}, nil
 }

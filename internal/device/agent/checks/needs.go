@@ -67,8 +67,8 @@ func iptablesVersion(ctx context.Context, root string) string {
 	return ""
 }
 
-// iptablesProblem says whether iptables and kernel fit: kube-proxy, flannel and
-// network policies of k3s work by it. The tables of its older kind are off by
+// iptablesProblem returns why iptables and kernel do not fit, "" where they do:
+// kube-proxy, flannel and network policies of k3s work by it. The tables of its older kind are off by
 // default from Linux 6.17 on (NETFILTER_XTABLES_LEGACY in net/netfilter/Kconfig,
 // https://lore.kernel.org/r/20250807112948.1400523-1-pablo@netfilter.org).
 func iptablesProblem(root, version string) string {
@@ -124,7 +124,8 @@ func hasModule(root, name string) bool {
 	return false
 }
 
-// conntrackProblem says whether connections are tracked, which services need.
+// conntrackProblem returns why connections, which services need, are not tracked;
+// "" where they are.
 func conntrackProblem(root string) string {
 	if _, err := strconv.Atoi(sysfs.Read(filepath.Join(root, conntrackMax))); err != nil {
 		return "the kernel tracks no connections: the module nf_conntrack is not loaded; add it to modules of the node config"
@@ -132,7 +133,7 @@ func conntrackProblem(root string) string {
 	return ""
 }
 
-// conntrackFull says whether there is no room for more connections.
+// conntrackFull reports whether there is no room for more connections.
 func conntrackFull(root string) string {
 	most, err := strconv.Atoi(sysfs.Read(filepath.Join(root, conntrackMax)))
 	count, err2 := strconv.Atoi(sysfs.Read(filepath.Join(root, conntrackCount)))
