@@ -281,6 +281,12 @@ func (b *builder) yaml(name string, v any) {
 	b.add(name, mark+string(text), 0o600)
 }
 
+// safeLogout keeps iscsiadm from ending a session whose disks are in use: a CSI
+// driver, or the kubelet, logs out of a target when the last volume of a pod on it
+// goes, and the node's own may be on the same
+// (https://github.com/open-iscsi/open-iscsi/blob/master/etc/iscsid.conf).
+const safeLogout = "iscsid.safe_logout = Yes\n"
+
 // iscsi names the initiator. Targets are logged in to by pikeletd, by the
 // records it makes itself; the service's own logins and logouts stay out of
 // it.
@@ -292,6 +298,7 @@ func (b *builder) iscsi() {
 		return
 	}
 	b.add("/etc/iscsi/initiatorname.iscsi", "InitiatorName="+b.Initiator()+"\n", 0o600)
+	b.add("/etc/iscsi/iscsid.conf", b.read("/etc/iscsi/iscsid.conf")+"\n# By Pikelet:\n"+safeLogout, 0o600)
 	b.add("/etc/conf.d/iscsid", mark+"AUTOSTARTTARGETS=\"no\"\n", 0)
 }
 

@@ -23,7 +23,8 @@ const (
 func Written() []string {
 	return []string{"/etc/chrony/chrony.conf", "/etc/conf.d/iscsid", "/etc/conf.d/killprocs", "/etc/conf.d/sshd", "/etc/conf.d/wpa_supplicant",
 		"/etc/doas.conf", "/etc/dropbear/dropbear_ed25519_host_key", "/etc/group", "/etc/hostname", "/etc/hosts", "/etc/inittab",
-		"/etc/iscsi/initiatorname.iscsi", "/etc/localtime", "/etc/machine-id", "/etc/modules-load.d/node.conf", "/etc/motd",
+		"/etc/iscsi/initiatorname.iscsi", "/etc/iscsi/iscsid.conf", "/etc/localtime", "/etc/machine-id",
+		"/etc/modules-load.d/node.conf", "/etc/motd",
 		"/etc/network/interfaces", "/etc/passwd", "/etc/rancher/k3s/config.yaml", "/etc/rancher/k3s/registries.yaml",
 		"/etc/rancher/node/password", "/etc/resolv.conf", "/etc/shadow", "/etc/ssh/ssh_host_ed25519_key", "/etc/ssh/ssh_host_ed25519_key.pub",
 		"/etc/ssh/sshd_config.d/pikelet.conf", "/etc/sysctl.d/90-node.conf", "/etc/timezone", "/etc/udhcpc/udhcpc.conf",

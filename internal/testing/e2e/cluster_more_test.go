@@ -58,6 +58,7 @@ spec:
 // agent becomes a server by its config.
 func TestClusterOnNodes(t *testing.T) {
 	c := &cluster{t: t, lan: newLAN(t)}
+	c.lan.serveTime()
 	r := clusterImage(t, "1.0", nil)
 	// Without k3s' own archive of images there is only what tests run.
 	const options = "options: {pause-image: 'registry.test/pause:1'"

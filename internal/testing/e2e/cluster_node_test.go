@@ -74,7 +74,7 @@ func (n *nas) addLUN(lun int, mib int64) {
 
 // volume is the part of a node config that puts its volume on LUN 1.
 func (n *nas) volume() string {
-	_, rest, _ := strings.Cut(n.config("", ""), "\n")
+	_, rest, _ := strings.Cut(n.config("", ", format: blank"), "\n")
 	return rest
 }
 
@@ -123,7 +123,7 @@ func becomesReady(t *testing.T, m *member) {
 	if got := n.Status.NodeInfo; !strings.HasPrefix(got.OSImage, "Pikelet lab 1.0") {
 		t.Errorf("the API server has it as %q", got.OSImage)
 	}
-	m.eventually("all checks hold", func() bool { return m.succeeds("pikeletd check") })
+	m.checksHold()
 	m.works("kubectl --kubeconfig /var/lib/rancher/k3s/agent/kubelet.kubeconfig get node attic")
 	m.works("ctr -a /run/k3s/containerd/containerd.sock -n k8s.io images ls | grep registry.test/pause:1")
 }
@@ -131,12 +131,19 @@ func becomesReady(t *testing.T, m *member) {
 // succeeds reports whether a command succeeds in the guest.
 func (m *member) succeeds(command string) bool {
 	m.t.Helper()
-	m.run("if { " + command + "; } >/dev/null 2>&1; then echo it''=true; else echo it''=false; fi")
+	m.run("if { " + command + "; } >/dev/null; then echo it''=true; else echo it''=false; fi")
 	got, err := m.ExpectAny("it=true", "it=false")
 	if err != nil {
 		m.t.Fatal(err)
 	}
 	return got == "it=true"
+}
+
+// checksHold waits until all checks of the node hold. What does not is on the
+// console.
+func (m *member) checksHold() {
+	m.t.Helper()
+	m.eventually("all checks hold", func() bool { return m.succeeds("pikeletd check >&2") })
 }
 
 // runsPods: pods of each kind of controller run; a limit of memory kills.
@@ -282,7 +289,7 @@ func outlives(t *testing.T, m *member, stop, start func()) {
 	m.running("app=web", 1)
 	m.running("app=counter", 1)
 	m.eventually("the counter goes on", func() bool { return m.c.counted(m) > before+3 })
-	m.eventually("all checks hold", func() bool { return m.succeeds("pikeletd check") })
+	m.checksHold()
 	if m.Boots() != boots {
 		t.Errorf("the node restarted: %d boots, want %d", m.Boots(), boots)
 	}

@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"slices"
 	"strings"
@@ -35,6 +36,7 @@ func newCluster(t *testing.T) *cluster {
 		t.Fatal(err)
 	}
 	l := newLAN(t)
+	l.serveTime()
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	ctx, cancel := context.WithTimeout(t.Context(), tooLong)
 	defer cancel()
@@ -44,6 +46,21 @@ func newCluster(t *testing.T) *cluster {
 	}
 	t.Cleanup(c.Stop)
 	return &cluster{t, c, l}
+}
+
+// serveTime answers NTP in the network.
+func (l *lan) serveTime() {
+	l.t.Helper()
+	var conn net.PacketConn
+	err := vm.InNamespace(l.Name, func() (err error) {
+		conn, err = net.ListenPacket("udp", vm.LANAddress+":123")
+		return err
+	})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.t.Cleanup(func() { conn.Close() })
+	go answerTime(conn, 0)
 }
 
 // k3sFile is a release of k3s itself, for nodes that need no other control plane.
@@ -95,7 +112,7 @@ func address(number int) string { return fmt.Sprintf("10.77.0.%d", number) }
 // says otherwise.
 func (c *cluster) config(name string, number int, more string) string {
 	return fmt.Sprintf(`hostname: %s
-time: {wait: 1s}
+time: {wait: 30s, servers: [10.77.0.1]}
 network: {interfaces: [{name: eth0, addresses: [%s/24], gateway: 10.77.0.1}], dns: [10.77.0.1]}
 %s`, name, address(number), more)
 }

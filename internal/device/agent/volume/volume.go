@@ -114,5 +114,18 @@ func try(log *slog.Logger) (node.VolumeStatus, error) {
 			}
 		}
 	}
+	if v.Mounted {
+		if err := iscsi.Claim(iscsi.ClaimDir, iscsi.LUNs(), targetNames(cfg)); err != nil {
+			log.Error("claiming the node's own LUNs", "err", err)
+		}
+	}
 	return v, runfiles.SetVolume(v)
+}
+
+// targetNames returns the names of the targets in a node config.
+func targetNames(cfg *nodeconfig.Config) (names []string) {
+	for _, t := range cfg.ISCSI.Targets {
+		names = append(names, t.Name)
+	}
+	return names
 }

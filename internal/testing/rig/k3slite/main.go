@@ -35,6 +35,9 @@ func main() {
 		// k3s' network plugins are one program, cni, and links to it.
 		fatal(syscall.Exec(plugin, os.Args, os.Environ()))
 	}
+	if slices.Contains([]string{"kubectl", "crictl", "ctr"}, name) { // links to k3s in the user's PATH
+		os.Args = append([]string{"k3s", name}, os.Args[1:]...)
+	}
 	switch {
 	case len(os.Args) == 2 && os.Args[1] == "--version":
 		fmt.Printf("k3s version %s+k3s1 (k3slite)\ngo version go1.26\n", version)
@@ -44,7 +47,7 @@ func main() {
 		if err := run(ctx, os.Args[1]); err != nil && ctx.Err() == nil {
 			fatal(err)
 		}
-	case len(os.Args) > 2 && slices.Contains([]string{"kubectl", "crictl", "ctr"}, os.Args[1]):
+	case len(os.Args) > 1 && slices.Contains([]string{"kubectl", "crictl", "ctr"}, os.Args[1]):
 		fatal(syscall.Exec(release+"/bin/"+os.Args[1], os.Args[1:], os.Environ()))
 	default:
 		fatal(fmt.Errorf("usage: k3s server|agent|kubectl, not %q", os.Args[1:]))

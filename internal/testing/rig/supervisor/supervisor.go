@@ -149,6 +149,7 @@ func (s *Supervisor) proxy(dial Dial) (http.Handler, error) {
 			},
 			Transport:     &http.Transport{DialContext: dial, TLSClientConfig: &tls.Config{RootCAs: roots, Certificates: certs}},
 			FlushInterval: -1,
+			ErrorLog:      slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 			ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 				http.Error(w, err.Error(), http.StatusServiceUnavailable)
 			},
