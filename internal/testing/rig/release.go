@@ -170,15 +170,17 @@ func containerImage(program []byte) (v1.Image, error) {
 	return mutate.ConfigFile(img, cfg)
 }
 
-// pauseProgram is an arm64 program that waits for ever: 148 bytes of ELF, where
-// one of Go's would take megabytes of memory in each pod.
+// pauseProgram is an arm64 program that waits for SIGTERM: ELF of 196 bytes, where
+// one of Go's would take megabytes of memory in each pod. It blocks the signal,
+// because process 1 of a namespace gets none whose action is the default.
 func pauseProgram() []byte {
 	const base, headers = 0x400000, 64 + 56
 	code := []uint32{
-		0xd2800000, 0xd2800001, 0xd2800002, 0xd2800003, // mov x0..x3, #0
-		0xd2800928, // mov x8, #73: ppoll
-		0xd4000001, // svc #0
-		0x17fffffa, // b to the first
+		0xd2880009, 0xf81f0fe9, // the set of SIGTERM, on the stack
+		0xd2800000, 0x910003e1, 0xd2800002, 0xd2800103, 0xd28010e8, 0xd4000001, // rt_sigprocmask(SIG_BLOCK, set, 0, 8)
+		0x910003e0, 0xd2800001, 0xd2800002, 0xd2800103, 0xd2801128, 0xd4000001, // rt_sigtimedwait(set, 0, 0, 8)
+		0xf1003c1f, 0x54ffff21, // again, unless it returned 15
+		0xd2800000, 0xd2800bc8, 0xd4000001, // exit_group(0)
 	}
 	size := uint64(headers + 4*len(code))
 	var b bytes.Buffer
