@@ -315,7 +315,7 @@ func upgradesUnderPods(t *testing.T, m *member, registry string) {
 	if n.Metadata.UID != before.Metadata.UID || is.BootID == was.BootID || !strings.HasPrefix(is.OSImage, "Pikelet lab 1.1") {
 		t.Errorf("before: %+v\nafter: %+v", before, n)
 	}
-	m.prompt()
+	m.run("", ":~# ") // the trial's prompt came before the commit
 	m.works("[ -e /var/lib/rancher/web/terminated ]")
 	m.running("app=web", 1)
 	m.running("app=ordered", 1)
@@ -334,7 +334,7 @@ func rollsBackBrokenKubelet(t *testing.T, m *member, registry string) {
 	counted := m.c.counted(m)
 	m.run("pikeletd upgrade --plain-http " + registry + "/lab:1.2")
 	m.expect("lab 1.2, slot a (trial), root verified")
-	m.expect("lab 1.1, slot b, root verified")
+	m.expect("lab 1.1, slot b (committed), root verified")
 	m.prompt()
 	m.ready()
 	m.run("pikeletd status", "upgrade to 1.2 in slot a", "the release is broken on purpose")
