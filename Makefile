@@ -100,6 +100,7 @@ test-all: needed $(BUILD)/tools/staticcheck ## run all tests at full size, with 
 	  $(GOTEST) -run 'TestProof|TestSoak' ./internal/device/updater -states 10000 -upgrades 200 && \
 	  CGO_ENABLED=1 $(GOTEST) -race $(ALL_RACED) && \
 	  CGO_ENABLED=1 $(GOTEST) -race -run TestFetchesOverlap ./internal/host/cli; } | $(TESTLOG)
+	@$(MAKE) --no-print-directory test-cluster CLUSTER_TESTS=TestCluster
 
 # A real Kubernetes, of Go modules: the control plane for this computer, and
 # what nodes run for arm64. Some 25 minutes of CPU, once.
@@ -123,8 +124,10 @@ $(RIG)/arm64/k3slite $(RIG)/arm64/app: $(RIG)/arm64/%: $(SOURCES)
 
 rig: $(RIG)/host/control $(addprefix $(RIG)/arm64/,node coredns bridge k3slite app) ## build a real Kubernetes to test nodes against, once
 
-test-cluster: needed rig ## run nodes in a real cluster
-	set -o pipefail; $(GOTEST) -tags cluster -parallel 1 -run Cluster ./internal/testing/e2e | $(TESTLOG)
+# The others take longer: a control plane on a Pi, netboot.
+CLUSTER_TESTS := TestClusterNode$$|TestClusterOfTwo|TestClusterOfFakes
+test-cluster: needed rig ## run nodes in a real Kubernetes; CLUSTER_TESTS=TestCluster for all
+	set -o pipefail; $(GOTEST) -tags cluster -run '$(CLUSTER_TESTS)' ./internal/testing/e2e | $(TESTLOG)
 
 # K3S is a release of k3s itself, the file k3s-arm64: the project has none.
 .PHONY: k3s-file

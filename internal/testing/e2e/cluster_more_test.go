@@ -37,7 +37,7 @@ spec:
 			return err == nil && strings.Contains(out, "hello from "+to.Metadata.Name) && strings.Contains(out, "to "+from.Status.PodIP+":")
 		})
 	}
-	attic.works("ip -d link show flannel.1 | grep vxlan")
+	attic.works("grep -x DEVTYPE=vxlan /sys/class/net/flannel.1/uevent")
 
 	c.must("delete", "node", "attic")
 	attic.run("rc-service pikelet-k3s restart")
@@ -76,7 +76,7 @@ func TestClusterOnNodes(t *testing.T) {
 		return cellar.succeeds("kubectl get deployment web -o jsonpath='{.status.readyReplicas}' | grep 2")
 	})
 	attic.off()
-	configure(t, attic.card, c.config("attic", 11, "k3s: {role: server, token: b-token, "+server+"}\n"))
+	c.configure(attic.card, "attic", 11, "k3s: {role: server, token: b-token, "+server+"}\n")
 	attic = c.boot(attic.card, "attic", 11)
 	attic.eventually("the new server is Ready", func() bool { return attic.succeeds(fmt.Sprintf(ready, "attic")) })
 }
@@ -87,9 +87,7 @@ func TestClusterNodeFromTheNetwork(t *testing.T) {
 	c := newCluster(t)
 	n := newNASIn(t, 3000, c.lan)
 	r := clusterImage(t, "1.0", nil)
-	nodes := "nodes:\n- serial: '52617370'\n  " +
-		strings.ReplaceAll(strings.TrimSpace(c.config("attic", 11, c.agent()+n.volume())), "\n", "\n  ") + "\n"
-	c.lan.serve(r.Artifact.Dir, nodes, "--pool", "10.77.0.50-10.77.0.99")
+	c.lan.serve(r.Artifact.Dir, c.inventory("attic", "52617370", 11, c.agent()+n.volume()), "--pool", "10.77.0.50-10.77.0.99")
 	rom, tap := c.lan.pi("3", 0x52617370)
 	p := c.lan.bootNet(rom, tap, bigger)
 	p.prompt()

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/pikelet-os/pikelet/builder"
+	"github.com/pikelet-os/pikelet/internal/host/provision"
 	"github.com/pikelet-os/pikelet/internal/testing/rig"
 	"github.com/pikelet-os/pikelet/internal/testing/vm"
 )
@@ -108,13 +109,27 @@ type member struct {
 // address is where a node of a number is.
 func address(number int) string { return fmt.Sprintf("10.77.0.%d", number) }
 
-// config is the node config of a member: an agent of the cluster, unless more
-// says otherwise.
-func (c *cluster) config(name string, number int, more string) string {
-	return fmt.Sprintf(`hostname: %s
+// inventory is that of a member alone, whose config has more than name, time and
+// network. Its secret makes a card that is flashed again the same node.
+func (c *cluster) inventory(name, serial string, number int, more string) string {
+	config := fmt.Sprintf(`hostname: %s
+serial: '%s'
 time: {wait: 30s, servers: [10.77.0.1]}
 network: {interfaces: [{name: eth0, addresses: [%s/24], gateway: 10.77.0.1}], dns: [10.77.0.1]}
-%s`, name, address(number), more)
+%s`, name, serial, address(number), more)
+	return "cluster-secret: " + clusterSecret + "\nnodes:\n- " + strings.ReplaceAll(strings.TrimSpace(config), "\n", "\n  ") + "\n"
+}
+
+// serial is the serial number of the board of a member with a card.
+func serial(number int) string { return fmt.Sprintf("10000000000000%02x", number) }
+
+// configure puts the config of a member onto a card.
+func (c *cluster) configure(card, name string, number int, more string) {
+	c.t.Helper()
+	cfg := configOf(c.t, c.inventory(name, serial(number), number, more), name)
+	if err := provision.Write(card, cfg); err != nil {
+		c.t.Fatal(err)
+	}
 }
 
 func (c *cluster) agent() string {
@@ -126,7 +141,7 @@ func (c *cluster) join(r *builder.Result, name string, number int, more string) 
 	c.t.Helper()
 	card := cardOf(c.t, r)
 	enlarge(c.t, card, 4000)
-	configure(c.t, card, c.config(name, number, more))
+	c.configure(card, name, number, more)
 	return c.boot(card, name, number)
 }
 
@@ -135,7 +150,7 @@ func (c *cluster) boot(card, name string, number int) *member {
 	c.t.Helper()
 	_, tap := c.lan.pi("3", uint32(number))
 	p := boot(c.t, card, func(o *vm.Options) {
-		o.Tap, o.Namespace, o.Serial = tap, c.lan.Name, fmt.Sprintf("10000000000000%02x", number)
+		o.Tap, o.Namespace, o.Serial = tap, c.lan.Name, serial(number)
 		bigger(o)
 	})
 	p.prompt()
