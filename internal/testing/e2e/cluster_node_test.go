@@ -124,6 +124,11 @@ func becomesReady(t *testing.T, m *member) {
 		t.Errorf("the API server has it as %q", got.OSImage)
 	}
 	m.checksHold()
+	m.eventually("the labels of the config are noted as its own", func() bool {
+		n := m.c.node(m.name).Metadata
+		return n.Labels["room"] == "attic" && strings.Contains(n.Annotations["pikelet.dev/labels"], "room")
+	})
+	m.run("pikeletd status", "cluster Ready since", "kubelet v1.34.4, server v1.34.4")
 	m.works("kubectl --kubeconfig /var/lib/rancher/k3s/agent/kubelet.kubeconfig get node attic")
 	m.works("ctr -a /run/k3s/containerd/containerd.sock -n k8s.io images ls | grep registry.test/pause:1")
 }

@@ -133,7 +133,7 @@ func (c *cluster) configure(card, name string, number int, more string) {
 }
 
 func (c *cluster) agent() string {
-	return fmt.Sprintf("k3s: {role: agent, server: 'https://10.77.0.1:6443', token: '%s'}\n", c.Token)
+	return fmt.Sprintf("k3s: {role: agent, server: 'https://10.77.0.1:6443', token: '%s', labels: {room: attic}}\n", c.Token)
 }
 
 // join boots a card of an image for a member and waits for its prompt.
