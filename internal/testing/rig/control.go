@@ -16,7 +16,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
+	"runtime"
+	"syscall"
 	"time"
 
 	"github.com/pikelet-os/pikelet/internal/testing/rig/supervisor"
@@ -35,8 +36,34 @@ type ControlPlane struct {
 	network  supervisor.Network
 	admin    *http.Client
 	log      *slog.Logger
-	running  []*exec.Cmd
+	running  []*program
 	listener net.Listener
+}
+
+// program is a running program of the control plane.
+type program struct {
+	name  string
+	cmd   *exec.Cmd
+	ended chan struct{} // closed
+}
+
+// start starts a program that ends with this process, however that ends. The
+// kernel goes by the thread that started it (prctl(2), PR_SET_PDEATHSIG), which so
+// waits for its end.
+func start(name string, cmd *exec.Cmd) (*program, error) {
+	p := &program{name, cmd, make(chan struct{})}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			cmd.Wait()
+			close(p.ended)
+		}
+	}()
+	return p, <-started
 }
 
 // dial connects from within the network.
@@ -90,12 +117,12 @@ func (c *ControlPlane) Resume(ctx context.Context) error {
 			return err
 		}
 		cmd.Stdout, cmd.Stderr = log, log
-		err = cmd.Start()
+		started, err := start(p.Program, cmd)
 		log.Close()
 		if err != nil {
 			return err
 		}
-		c.running = append(c.running, cmd)
+		c.running = append(c.running, started)
 	}
 	s, err := supervisor.New(c.cluster, c.network, c.dial, c.log)
 	if err != nil {
@@ -123,9 +150,10 @@ func (c *ControlPlane) wait(ctx context.Context, path string) error {
 			return nil
 		}
 		for _, p := range c.running {
-			if b, e := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Process.Pid)); e != nil || strings.Contains(string(b), ") Z ") {
-				name := p.Args[len(p.Args)-1]
-				return fmt.Errorf("a program of the control plane ended, see its log in %s: %s: %w", c.dir, name, err)
+			select {
+			case <-p.ended:
+				return fmt.Errorf("%s ended, its log is in %s: %w", p.name, c.dir, err)
+			default:
 			}
 		}
 		select {
@@ -142,8 +170,8 @@ func (c *ControlPlane) Stop() {
 		c.listener.Close()
 	}
 	for _, p := range c.running {
-		p.Process.Kill()
-		p.Wait()
+		p.cmd.Process.Kill()
+		<-p.ended
 	}
 	c.running, c.listener = nil, nil
 	c.admin.CloseIdleConnections()
