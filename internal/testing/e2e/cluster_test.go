@@ -92,9 +92,11 @@ func clusterImage(t *testing.T, version string, change func(bin map[string][]byt
 		dir := newDir(t)
 		path, digest := keepFile(t, dir, "k3s-arm64", release)
 		imagesPath, imagesDigest := keepFile(t, dir, "images.tar.zst", images)
-		return buildFilled(t, "cluster.yaml", newDir(t), []string{
-			"VERSION", version, "RELEASE", path, "IMAGESHA", imagesDigest, "SHA256", digest, "IMAGES", imagesPath,
-		})
+		words := []string{"VERSION", version, "RELEASE", path, "IMAGESHA", imagesDigest, "SHA256", digest, "IMAGES", imagesPath}
+		if change != nil { // nothing to wait for: the release is bad
+			words = append(words, "deadline: 300s", "deadline: 60s")
+		}
+		return buildFilled(t, "cluster.yaml", newDir(t), words)
 	})
 }
 
