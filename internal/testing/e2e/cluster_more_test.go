@@ -100,6 +100,27 @@ func TestClusterNodeFromTheNetwork(t *testing.T) {
 	})
 }
 
+// TestClusterRollsBackBrokenKubelet: a release whose kubelet does not start is
+// rolled back, with the kubelet's reason in the report, and the node is Ready
+// again.
+func TestClusterRollsBackBrokenKubelet(t *testing.T) {
+	c := newCluster(t)
+	registry := c.registry()
+	m := c.join(clusterImage(t, "1.0", nil), "attic", 11, c.agent())
+	first := m.ready()
+	c.publish(registry, clusterImage(t, "1.2", func(bin map[string][]byte) {
+		bin["kubelet"] = []byte("#!/bin/sh\necho 'kubelet: the release is broken on purpose' >&2\nexit 1\n")
+	}))
+	m.run("pikeletd upgrade --plain-http " + registry + "/lab:1.2")
+	m.expect("lab 1.2, slot b (trial), root verified", "lab 1.0, slot a (committed), root verified")
+	m.prompt()
+	m.eventually("attic is Ready in another boot", func() bool {
+		n := c.node("attic")
+		return n.ready() && n.Status.NodeInfo.BootID != first.Status.NodeInfo.BootID
+	})
+	m.run("pikeletd status", "upgrade to 1.2 in slot b", "the release is broken on purpose")
+}
+
 // TestClusterOfFakes: fifty nodes that are only objects run a Deployment, whose
 // pods leave a node that is drained, within the Deployment's disruption budget.
 func TestClusterOfFakes(t *testing.T) {

@@ -94,7 +94,7 @@ func clusterImage(t *testing.T, version string, change func(bin map[string][]byt
 		imagesPath, imagesDigest := keepFile(t, dir, "images.tar.zst", images)
 		words := []string{"VERSION", version, "RELEASE", path, "IMAGESHA", imagesDigest, "SHA256", digest, "IMAGES", imagesPath}
 		if change != nil { // nothing to wait for: the release is bad
-			words = append(words, "deadline: 300s", "deadline: 60s")
+			words = append(words, "deadline: 300s", "deadline: 120s")
 		}
 		return buildFilled(t, "cluster.yaml", newDir(t), words)
 	})

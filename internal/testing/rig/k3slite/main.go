@@ -136,11 +136,7 @@ func (p *processes) start(ctx context.Context, program string, env []string, arg
 		err := c.Start()
 		started <- err
 		if err == nil {
-			err = c.Wait()
-			if ctx.Err() == nil {
-				logf("%s exited: %v", program, err)
-			}
-			p.ended <- fmt.Errorf("%s exited: %v", program, err)
+			p.ended <- fmt.Errorf("%s exited: %v", program, c.Wait())
 		}
 	}()
 	if err := <-started; err != nil {
