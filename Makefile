@@ -103,7 +103,7 @@ test-all: needed $(BUILD)/tools/staticcheck ## run all tests at full size, with 
 	@$(MAKE) --no-print-directory test-cluster CLUSTER_TESTS=TestCluster
 
 # A real Kubernetes, of Go modules: the control plane for this computer, and
-# what nodes run for arm64. Some 25 minutes of CPU, once.
+# what nodes run for arm64. Not quite an hour of CPU, once.
 RIG := $(BUILD)/rig
 RIG_SOURCES := internal/testing/rig/programs
 RIG_FILES := $(wildcard $(RIG_SOURCES)/go.* $(RIG_SOURCES)/*/*.go)

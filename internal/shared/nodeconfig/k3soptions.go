@@ -89,6 +89,16 @@ func findOption(name string) (k3sOption, bool) {
 	return o, known
 }
 
+// TakesOption reports whether k3s takes an option, by its full name, in its
+// config file as a role, server or agent, from a minor version of v1 on.
+func TakesOption(role, name string, minor int) bool {
+	o, known := findOption(name)
+	if !known || o.since > minor {
+		return false
+	}
+	return role == "agent" && o.agent || role == "server" && o.server
+}
+
 // isServerOnly reports whether only servers take an option, with or without + at
 // its end.
 func isServerOnly(key string) bool {

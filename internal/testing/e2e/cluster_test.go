@@ -244,7 +244,7 @@ func (m *member) eventually(what string, done func() bool) {
 	})
 }
 
-// ready waits until the API has the member as Ready in the boot that it is in.
+// ready waits until the API has the member as Ready, in whichever boot.
 func (m *member) ready() nodeObject {
 	m.t.Helper()
 	var n nodeObject
@@ -264,7 +264,6 @@ type podObject struct {
 		Conditions        []struct{ Type, Status string }
 		ContainerStatuses []struct {
 			RestartCount int
-			LastState    struct{ Terminated struct{ Reason string } }
 			State        struct {
 				Terminated struct {
 					Reason   string

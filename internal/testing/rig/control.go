@@ -4,12 +4,9 @@
 package rig
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -34,7 +31,7 @@ type ControlPlane struct {
 	dir      string
 	cluster  supervisor.Cluster
 	network  supervisor.Network
-	admin    *http.Client
+	admin    supervisor.API
 	log      *slog.Logger
 	running  []*program
 	listener net.Listener
@@ -68,18 +65,11 @@ func start(name string, cmd *exec.Cmd) (*program, error) {
 
 // dial connects from within the network.
 func (c *ControlPlane) dial(ctx context.Context, network, address string) (conn net.Conn, err error) {
-	nsErr := vm.InNamespace(c.lan.Name, func() error {
+	err = vm.InNamespace(c.lan.Name, func() (err error) {
 		conn, err = (&net.Dialer{}).DialContext(ctx, network, address)
 		return err
 	})
-	return conn, errors.Join(err, ignoreSame(nsErr, err))
-}
-
-func ignoreSame(a, b error) error {
-	if errors.Is(a, b) {
-		return nil
-	}
-	return a
+	return conn, err
 }
 
 // Start makes a cluster in an empty directory and starts its control plane, which
@@ -93,7 +83,7 @@ func Start(ctx context.Context, lan *vm.LAN, programs Programs, dir string, log 
 	if c.Token, err = c.cluster.Token(); err != nil {
 		return nil, err
 	}
-	if c.admin, err = c.cluster.Client("client-admin", c.dial); err != nil {
+	if c.admin, err = c.cluster.Admin(c.dial); err != nil {
 		return nil, err
 	}
 	if err := c.Resume(ctx); err != nil {
@@ -185,30 +175,16 @@ func (c *ControlPlane) Get(ctx context.Context, path string) ([]byte, error) {
 // Do sends a request to the API as its administrator; body is made JSON of, nil
 // for none. A status of 300 or more is an error.
 func (c *ControlPlane) Do(ctx context.Context, method, path string, body any) ([]byte, error) {
-	var in io.Reader
+	var in []byte
 	if body != nil {
-		b, err := json.Marshal(body)
-		if err != nil {
+		var err error
+		if in, err = json.Marshal(body); err != nil {
 			return nil, err
 		}
-		in = bytes.NewReader(b)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "https://127.0.0.1:6444"+path, in)
-	if err != nil {
-		return nil, err
-	}
-	req.Header.Set("Content-Type", "application/json")
-	if method == http.MethodPatch {
-		req.Header.Set("Content-Type", "application/merge-patch+json")
-	}
-	resp, err := c.admin.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err == nil && resp.StatusCode >= 300 {
-		err = fmt.Errorf("%s %s: %s: %s", method, path, resp.Status, b)
+	status, b, err := c.admin.Do(ctx, method, path, in)
+	if err == nil && status >= 300 {
+		err = fmt.Errorf("%s %s: status %d: %s", method, path, status, b)
 	}
 	return b, err
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -77,7 +78,7 @@ func (p Programs) Release(change func(bin map[string][]byte)) ([]byte, error) {
 		change(bin)
 	}
 	var entries []entry
-	for _, n := range slices.Sorted(keys(bin)) {
+	for _, n := range slices.Sorted(maps.Keys(bin)) {
 		e := entry{name: "./bin/" + n, mode: 0o755, text: bin[n]}
 		if bin[n] == nil {
 			e.mode, e.link = 0o777, "node"
@@ -98,16 +99,6 @@ func (p Programs) Release(change func(bin map[string][]byte)) ([]byte, error) {
 	}
 	z, err := compress(b)
 	return append([]byte("\x7fELF, as far as its first bytes go "), z...), err
-}
-
-func keys[V any](m map[string]V) func(func(string) bool) {
-	return func(yield func(string) bool) {
-		for k := range m {
-			if !yield(k) {
-				return
-			}
-		}
-	}
 }
 
 func compress(b []byte) ([]byte, error) {

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 
@@ -15,8 +14,6 @@ import (
 
 	"github.com/pikelet-os/pikelet/internal/shared/nodeconfig"
 )
-
-func lockThread() { runtime.LockOSThread() }
 
 // options are the values of k3s' options, in the order in which k3s would have
 // them on its command line.
@@ -63,7 +60,8 @@ func (o options) add(b []byte) error {
 	if err := yaml.Unmarshal(b, &m); err != nil {
 		return err
 	}
-	for key, v := range m {
+	for _, key := range slices.Sorted(maps.Keys(m)) { // a key comes before the one with +
+		v := m[key]
 		name, more := strings.CutSuffix(key, "+")
 		if !more {
 			delete(o, name)

@@ -14,7 +14,7 @@ func TestReadConfig(t *testing.T) {
 	version = "v1.34.4"
 	dir := t.TempDir()
 	for name, text := range map[string]string{
-		"config.yaml":               "node-name: attic\nnode-label: [a=b]\nkubelet-arg: [max-pods=30]\ntoken: secret\n",
+		"config.yaml":               "node-name: attic\nnode-label+: [b=c]\nnode-label: [a=b]\nkubelet-arg: [max-pods=30]\ntoken: secret\n",
 		"config.yaml.d/10-more.yml": "node-label+: [c=d]\nkubelet-arg: [max-pods=40]\n",
 	} {
 		name = filepath.Join(dir, name)
@@ -29,7 +29,7 @@ func TestReadConfig(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := o["node-label"], []string{"a=b", "c=d"}; !slices.Equal(got, want) {
+	if got, want := o["node-label"], []string{"a=b", "b=c", "c=d"}; !slices.Equal(got, want) {
 		t.Errorf("labels: got %q, want %q", got, want)
 	}
 	if got, want := o.arguments("kubelet-arg"), []string{"--max-pods=40"}; !slices.Equal(got, want) {

@@ -148,7 +148,7 @@ func (p *processes) join(ctx context.Context, o options, base string) error {
 			return err
 		}
 	}
-	if o.one("token") == "" && base != "https://127.0.0.1:6443" {
+	if o.one("token") == "" && base != ownSupervisor {
 		return errors.New("--token is required")
 	}
 	ip, err := nodeIP(o)
@@ -158,7 +158,7 @@ func (p *processes) join(ctx context.Context, o options, base string) error {
 	const local = "127.0.0.1:6444" // on servers the API server itself
 	api := "https://" + local
 	token := o.one("token")
-	if base == "https://127.0.0.1:6443" {
+	if base == ownSupervisor {
 		full, err := supervisor.Cluster{Dir: serverDir}.Token()
 		if err != nil {
 			return err

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -22,6 +23,8 @@ const (
 	agentDir  = dataDir + "/agent"
 	serverDir = dataDir + "/server"
 	socket    = "/run/k3s/containerd/containerd.sock"
+	// ownSupervisor is where a server finds itself.
+	ownSupervisor = "https://127.0.0.1:6443"
 	// release is where the image has the programs.
 	release = "/usr/lib/k3s"
 )
@@ -86,7 +89,7 @@ func run(ctx context.Context, role string) error {
 	p := &processes{ended: make(chan error, 16)}
 	server := o.one("server")
 	if role == "server" {
-		server = "https://127.0.0.1:6443"
+		server = ownSupervisor
 		if err := p.serve(ctx, o); err != nil {
 			return err
 		}
@@ -132,7 +135,7 @@ func (p *processes) start(ctx context.Context, program string, env []string, arg
 	started := make(chan error)
 	go func() {
 		// Pdeathsig counts from the thread that starts the program.
-		lockThread()
+		runtime.LockOSThread()
 		err := c.Start()
 		started <- err
 		if err == nil {

@@ -95,7 +95,7 @@ func (p *processes) apiReady(ctx context.Context, s *supervisor.Supervisor) erro
 // writeAdmin writes the kubeconfig for people.
 func writeAdmin(o options, c supervisor.Cluster) error {
 	name := o.or("write-kubeconfig", "/etc/rancher/k3s/k3s.yaml")
-	text := supervisor.Kubeconfig("https://127.0.0.1:6443", c.TLS("server-ca.crt"), c.TLS("client-admin.crt"), c.TLS("client-admin.key"))
+	text := supervisor.Kubeconfig(ownSupervisor, c.TLS("server-ca.crt"), c.TLS("client-admin.crt"), c.TLS("client-admin.key"))
 	return write(name, []byte(text))
 }
 

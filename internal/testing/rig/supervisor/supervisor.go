@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
@@ -47,7 +48,7 @@ type Supervisor struct {
 	network            Network
 	password           string
 	serverCA, clientCA []byte
-	admin              *http.Client
+	admin              API
 	log                *slog.Logger
 }
 
@@ -68,13 +69,37 @@ func New(c Cluster, n Network, dial Dial, log *slog.Logger) (*Supervisor, error)
 	if s.clientCA, err = os.ReadFile(c.TLS("client-ca.crt")); err != nil {
 		return nil, err
 	}
-	s.admin, err = c.Client("client-admin", dial)
+	s.admin, err = c.Admin(dial)
 	return s, err
 }
 
-// Client returns a client of the API server with a certificate of the cluster.
-func (c Cluster) Client(cert string, dial Dial) (*http.Client, error) {
-	return Pair{c.TLS(cert + ".crt"), c.TLS(cert + ".key"), c.TLS("server-ca.crt")}.Client(dial)
+// API is the API server of a cluster, for its administrator.
+type API struct{ *http.Client }
+
+// Admin returns the API server that dial connects to.
+func (c Cluster) Admin(dial Dial) (API, error) {
+	client, err := Pair{c.TLS("client-admin.crt"), c.TLS("client-admin.key"), c.TLS("server-ca.crt")}.Client(dial)
+	return API{client}, err
+}
+
+// Do sends JSON, nil for none, and returns the HTTP status and the answer. What
+// PATCH sends is a merge patch.
+func (a API) Do(ctx context.Context, method, path string, body []byte) (status int, answer []byte, err error) {
+	req, err := http.NewRequestWithContext(ctx, method, api+path, bytes.NewReader(body))
+	if err != nil {
+		return 0, nil, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	if method == http.MethodPatch {
+		req.Header.Set("Content-Type", "application/merge-patch+json")
+	}
+	resp, err := a.Client.Do(req)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer resp.Body.Close()
+	answer, err = io.ReadAll(resp.Body)
+	return resp.StatusCode, answer, err
 }
 
 func pool(file string) (*x509.CertPool, error) {
@@ -278,25 +303,12 @@ func (s *Supervisor) nodePassword(ctx context.Context, node, password string) er
 	return err
 }
 
-// Do sends a request to the API server as its administrator, and decodes the
-// answer into a value, which may be nil. It returns the HTTP status.
+// Do is API.Do as the cluster's administrator, with the answer decoded into a
+// value, which may be nil.
 func (s *Supervisor) Do(ctx context.Context, method, path, body string, into any) (int, error) {
-	req, err := http.NewRequestWithContext(ctx, method, api+path, strings.NewReader(body))
-	if err != nil {
-		return 0, err
+	status, b, err := s.admin.Do(ctx, method, path, []byte(body))
+	if err != nil || into == nil || status >= 300 {
+		return status, err
 	}
-	req.Header.Set("Content-Type", "application/json")
-	if method == http.MethodPatch {
-		req.Header.Set("Content-Type", "application/merge-patch+json")
-	}
-	resp, err := s.admin.Do(req)
-	if err != nil {
-		return 0, err
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil || into == nil || resp.StatusCode >= 300 {
-		return resp.StatusCode, err
-	}
-	return resp.StatusCode, json.Unmarshal(b, into)
+	return status, json.Unmarshal(b, into)
 }
