@@ -57,7 +57,7 @@ func openingHint(err error) error {
 	case errors.Is(err, fs.ErrPermission):
 		return hint.With(err, "writing to a disk takes root: run the command with sudo")
 	case isBusy(err):
-		return hint.With(err, "close file managers that use the disk, and unmount it")
+		return hint.With(err, "close what uses the disk: a file manager, or a container that was started while the disk was mounted")
 	}
 	return err
 }
