@@ -119,10 +119,12 @@ $(RIG)/arm64/node $(RIG)/arm64/coredns: $(RIG)/arm64/%: $(RIG_FILES)
 	cd $(RIG_SOURCES) && GOOS=linux GOARCH=arm64 $(RIG_BUILD) -ldflags='-s -w $(RIG_VERSION)' -o $(abspath $@) ./$*
 $(RIG)/arm64/bridge: $(RIG_FILES)
 	cd $(RIG_SOURCES) && GOOS=linux GOARCH=arm64 $(RIG_BUILD) -ldflags='-s -w' -o $(abspath $(@D))/ $(PLUGINS:%=github.com/containernetworking/plugins/plugins/%)
+$(RIG)/arm64/crictl: $(RIG_FILES)
+	cd $(RIG_SOURCES) && GOOS=linux GOARCH=arm64 $(RIG_BUILD) -ldflags='-s -w' -o $(abspath $@) sigs.k8s.io/cri-tools/cmd/crictl
 $(RIG)/arm64/k3slite $(RIG)/arm64/app: $(RIG)/arm64/%: $(SOURCES)
 	GOOS=linux GOARCH=arm64 $(GO) build -trimpath -buildvcs=false -ldflags='-s -w -X main.version=$(KUBERNETES)' -o $@ ./internal/testing/rig/$*
 
-rig: $(RIG)/host/control $(addprefix $(RIG)/arm64/,node coredns bridge k3slite app) ## build a real Kubernetes to test nodes against, once
+rig: $(RIG)/host/control $(addprefix $(RIG)/arm64/,node coredns bridge crictl k3slite app) ## build a real Kubernetes to test nodes against, once
 
 # The others take longer: a control plane on a Pi, netboot.
 CLUSTER_TESTS := TestClusterNode$$|TestClusterOfTwo|TestClusterOfFakes

@@ -102,16 +102,20 @@ func TestClusterNodeFromTheNetwork(t *testing.T) {
 
 // TestClusterRollsBackBrokenKubelet: a release whose kubelet does not start is
 // rolled back, with the kubelet's reason in the report, and the node is Ready
-// again.
+// again; the data of its pods are kept.
 func TestClusterRollsBackBrokenKubelet(t *testing.T) {
 	c := newCluster(t)
-	registry := c.registry()
-	m := c.join(clusterImage(t, "1.0", nil), "attic", 11, c.agent())
+	n := newNASIn(t, 3000, c.lan)
+	n.addLUN(2, 128)
+	c.registry()
+	m := c.join(clusterImage(t, "1.0", nil), "attic", 11, c.agent()+n.volume())
 	first := m.ready()
-	c.publish(registry, clusterImage(t, "1.2", func(bin map[string][]byte) {
+	mountsVolume(t, m, n)
+	counted := c.counted(m)
+	c.publish(clusterImage(t, "1.2", func(bin map[string][]byte) {
 		bin["kubelet"] = []byte("#!/bin/sh\necho 'kubelet: the release is broken on purpose' >&2\nexit 1\n")
 	}))
-	m.run("pikeletd upgrade --plain-http " + registry + "/lab:1.2")
+	m.run("pikeletd upgrade --plain-http " + registryAt + "/lab:1.2")
 	m.expect("lab 1.2, slot b (trial), root verified", "lab 1.0, slot a (committed), root verified")
 	m.prompt()
 	m.eventually("attic is Ready in another boot", func() bool {
@@ -119,6 +123,10 @@ func TestClusterRollsBackBrokenKubelet(t *testing.T) {
 		return n.ready() && n.Status.NodeInfo.BootID != first.Status.NodeInfo.BootID
 	})
 	m.run("pikeletd status", "upgrade to 1.2 in slot b", "the release is broken on purpose")
+	m.running("app=counter", 1)
+	if now := c.counted(m); now < counted {
+		t.Errorf("the pod had counted to %d, and to %d after the way back", counted, now)
+	}
 }
 
 // TestClusterOfFakes: fifty nodes that are only objects run a Deployment, whose

@@ -4,15 +4,14 @@ package e2e
 
 import (
 	"bufio"
+	"encoding/base64"
 	"fmt"
 	"os"
-	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
-
-	"github.com/pikelet-os/pikelet/builder"
 )
 
 // TestClusterNode is the life of an agent: from a fresh card, with its volume on
@@ -22,8 +21,10 @@ func TestClusterNode(t *testing.T) {
 	c := newCluster(t)
 	n := newNASIn(t, 3000, c.lan)
 	n.addLUN(2, 128)
-	registry := c.registry()
-	m := c.join(clusterImage(t, "1.0", nil), "attic", 11, c.agent()+n.volume())
+	r := c.registry()
+	r.push("words:1")
+	config := c.agent() + mirrored + n.volume()
+	m := c.join(clusterImage(t, "1.0", nil), "attic", 11, config)
 	for _, story := range []struct {
 		name string
 		tell func(t *testing.T, m *member)
@@ -35,7 +36,9 @@ func TestClusterNode(t *testing.T) {
 		{"mounts volumes of the NAS", func(t *testing.T, m *member) { mountsVolume(t, m, n) }},
 		{"outlives the NAS", func(t *testing.T, m *member) { outlives(t, m, n.stop, n.start) }},
 		{"outlives the API server", func(t *testing.T, m *member) { outlives(t, m, c.Stop, c.resume) }},
-		{"upgrades under pods", func(t *testing.T, m *member) { upgradesUnderPods(t, m, registry) }},
+		{"takes no kubelet newer than its API server", refusesNewer},
+		{"outlives the registry", func(t *testing.T, m *member) { outlivesRegistry(t, m, r) }},
+		{"upgrades under pods", func(t *testing.T, m *member) { upgradesUnderPods(t, m, config) }},
 	} {
 		if !t.Run(story.name, func(t *testing.T) { story.tell(t, m.in(t)) }) {
 			t.Fatal("the next need this one")
@@ -75,43 +78,6 @@ func (n *nas) addLUN(lun int, mib int64) {
 func (n *nas) volume() string {
 	_, rest, _ := strings.Cut(n.config("", ", format: blank"), "\n")
 	return rest
-}
-
-// registry runs a registry in the network, and returns where nodes find it.
-func (c *cluster) registry() string {
-	c.t.Helper()
-	dir := c.t.TempDir()
-	const at = "10.77.0.1:5000"
-	config := filepath.Join(dir, "config.yaml")
-	const text = "version: 0.1\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: '%s'}\nlog: {level: warn}\n"
-	writeFile(c.t, config, fmt.Sprintf(text, dir, at), 0o600)
-	program, err := filepath.Abs("../../../build/tools/registry")
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	cmd := c.lan.Command(c.lan.Name, program, "serve", config)
-	if err := cmd.Start(); err != nil {
-		c.t.Fatal(err)
-	}
-	c.t.Cleanup(func() {
-		cmd.Process.Kill()
-		cmd.Wait()
-	})
-	return at
-}
-
-// publish puts an image into the registry as lab:VERSION.
-func (c *cluster) publish(registry string, r *builder.Result) {
-	c.t.Helper()
-	program, err := filepath.Abs("../../../build/pikelet")
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	cmd := c.lan.Command(c.lan.Name, program, "publish", registry+"/lab", "--plain-http", "--image", r.Artifact.Dir,
-		"--sign-key", signingFile(c.t))
-	if out, err := cmd.CombinedOutput(); err != nil {
-		c.t.Fatalf("publishing: %v\n%s", err, out)
-	}
 }
 
 // becomesReady: the API server has the node as Ready, in this boot, and the
@@ -306,12 +272,28 @@ func outlives(t *testing.T, m *member, stop, start func()) {
 	}
 }
 
+// send gives a member a node config for its next boot, as an administrator does.
+func (m *member) send(config string) {
+	m.t.Helper()
+	b, err := configOf(m.t, m.c.inventory(m.name, serial(m.number), m.number, config), m.name).Encode()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.works("rm -f /tmp/config")
+	for part := range slices.Chunk([]byte(base64.StdEncoding.EncodeToString(b)), 500) {
+		m.works("echo " + string(part) + " >> /tmp/config")
+	}
+	m.works("base64 -d /tmp/config | pikeletd config; rm /tmp/config")
+}
+
 // upgradesUnderPods: a node that runs pods is upgraded; they get SIGTERM, and come
-// back; the release is committed by a Ready of its own boot, and data are kept.
-func upgradesUnderPods(t *testing.T, m *member, registry string) {
-	m.c.publish(registry, clusterImage(t, "1.1", nil))
+// back; the release is committed by a Ready of its own boot, and data are kept. A
+// config that came meanwhile takes effect: a label it lacks goes.
+func upgradesUnderPods(t *testing.T, m *member, config string) {
+	m.c.publish(clusterImage(t, "1.1", nil))
 	before, counted := m.c.node(m.name), m.c.counted(m)
-	m.run("rm -f /var/lib/rancher/web/terminated; pikeletd upgrade --plain-http " + registry + "/lab:1.1")
+	m.send(strings.Replace(config, "room: attic", "floor: top", 1))
+	m.run("rm -f /var/lib/rancher/web/terminated; pikeletd upgrade --plain-http " + registryAt + "/lab:1.1")
 	m.expect("lab 1.1, slot b (trial), root verified")
 	m.expect("release is committed: all checks held")
 	n := m.ready()
@@ -320,6 +302,10 @@ func upgradesUnderPods(t *testing.T, m *member, registry string) {
 		t.Errorf("before: %+v\nafter: %+v", before, n)
 	}
 	m.run("", ":~# ") // the trial's prompt came before the commit
+	m.eventually("the label that the config has no more is gone", func() bool {
+		labels := m.c.node(m.name).Metadata.Labels
+		return labels["room"] == "" && labels["floor"] == "top"
+	})
 	m.works("[ -e /var/lib/rancher/web/terminated ]")
 	m.running("app=web", 1)
 	m.running("app=ordered", 1)

@@ -265,6 +265,7 @@ type podObject struct {
 		ContainerStatuses []struct {
 			RestartCount int
 			State        struct {
+				Waiting    struct{ Reason string }
 				Terminated struct {
 					Reason   string
 					ExitCode int

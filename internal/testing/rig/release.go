@@ -64,7 +64,7 @@ func archive(entries []entry) ([]byte, error) {
 // in bin and may replace them.
 func (p Programs) Release(change func(bin map[string][]byte)) ([]byte, error) {
 	bin := map[string][]byte{}
-	for in, out := range map[string]string{"k3slite": "k3s", "node": "node"} {
+	for in, out := range map[string]string{"k3slite": "k3s", "node": "node", "crictl": "crictl"} {
 		b, err := os.ReadFile(p.node(in))
 		if err != nil {
 			return nil, err
@@ -115,14 +115,7 @@ func compress(b []byte) ([]byte, error) {
 func (p Programs) Images() ([]byte, error) {
 	all := map[name.Reference]v1.Image{}
 	for ref, file := range map[string]string{AppImage: "app", CoreDNSImage: "coredns", PauseImage: ""} {
-		program := pauseProgram()
-		if file != "" {
-			var err error
-			if program, err = os.ReadFile(p.node(file)); err != nil {
-				return nil, err
-			}
-		}
-		img, err := containerImage(program)
+		img, err := p.image(file)
 		if err != nil {
 			return nil, fmt.Errorf("making %s: %w", ref, err)
 		}
@@ -137,6 +130,21 @@ func (p Programs) Images() ([]byte, error) {
 		return nil, err
 	}
 	return compress(b.Bytes())
+}
+
+// App returns the container image of AppImage, for registries of tests.
+func (p Programs) App() (v1.Image, error) { return p.image("app") }
+
+// image makes the container image of one program; "" is the pause program.
+func (p Programs) image(file string) (v1.Image, error) {
+	if file == "" {
+		return containerImage(pauseProgram())
+	}
+	program, err := os.ReadFile(p.node(file))
+	if err != nil {
+		return nil, err
+	}
+	return containerImage(program)
 }
 
 // containerImage makes an image of one program.

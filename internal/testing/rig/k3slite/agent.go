@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -148,7 +149,8 @@ state = "/run/k3s/containerd"
 [plugins."io.containerd.grpc.v1.cri".registry]
   config_path = "%[1]s/etc/containerd/certs.d"
 %[6]s`, agentDir, socket, plugins, o.or("pause-image", "registry.test/pause:1"), o.or("snapshotter", "overlayfs"), auth)
-	return write(agentDir+"/etc/containerd/config.toml", []byte(text))
+	return errors.Join(write(agentDir+"/etc/containerd/config.toml", []byte(text)),
+		write(crictlConfig, []byte("runtime-endpoint: unix://"+socket+"\n")))
 }
 
 // writeKubelet writes the kubelet's configuration as k3s does

@@ -23,6 +23,8 @@ const (
 	agentDir  = dataDir + "/agent"
 	serverDir = dataDir + "/server"
 	socket    = "/run/k3s/containerd/containerd.sock"
+	// crictlConfig tells crictl where containerd is.
+	crictlConfig = agentDir + "/etc/crictl.yaml"
 	// ownSupervisor is where a server finds itself.
 	ownSupervisor = "https://127.0.0.1:6443"
 	// release is where the image has the programs.
@@ -51,7 +53,9 @@ func main() {
 			fatal(err)
 		}
 	case len(os.Args) > 1 && slices.Contains([]string{"kubectl", "crictl", "ctr"}, os.Args[1]):
-		fatal(syscall.Exec(release+"/bin/"+os.Args[1], os.Args[1:], os.Environ()))
+		// k3s has crictl find containerd so (k3s-io/k3s, pkg/cli/crictl).
+		env := append(os.Environ(), "CRI_CONFIG_FILE="+crictlConfig)
+		fatal(syscall.Exec(release+"/bin/"+os.Args[1], os.Args[1:], env))
 	default:
 		fatal(fmt.Errorf("usage: k3s server|agent|kubectl, not %q", os.Args[1:]))
 	}
