@@ -35,6 +35,8 @@ type assembly struct {
 	Kernel   *kernel
 	Packages []*apk.Installed // as their files say what they are
 	Warnings []Warning
+	// Kubernetes is the version that the image brings; "" for none or an unknown one.
+	Kubernetes string
 }
 
 // assemble unpacks packages and layers into a tree, does what the packages'
@@ -97,13 +99,9 @@ func assemble(ctx context.Context, p *Plan, in Inputs, c *contents) (*assembly, 
 	if err := starts.check(t); err != nil {
 		return nil, err
 	}
-	if err := linkK3s(t, epoch); err != nil {
+	if err := a.addK3s(epoch); err != nil {
 		return nil, err
 	}
-	if warnings, err = checkK3s(t, a.Kernel); err != nil {
-		return nil, err
-	}
-	a.Warnings = append(a.Warnings, warnings...)
 	if err := enable(t, p.Image.Services, epoch); err != nil {
 		return nil, err
 	}

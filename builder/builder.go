@@ -178,7 +178,7 @@ func finish(ctx context.Context, plan *Plan, a *assembly, card *card, in Inputs,
 	if warnings := warnings(a, boot); plan.Image.Strict && len(warnings) > 0 {
 		return nil, nil, fmt.Errorf("the spec is strict:\n%s", lines(warnings))
 	}
-	m = newManifest(plan, laid, boot)
+	m = newManifest(plan, a.Kubernetes, laid, boot)
 	places, err := card.places(m)
 	if err != nil {
 		return nil, nil, err

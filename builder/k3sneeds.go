@@ -1,13 +1,20 @@
 package builder
 
 import (
+	"archive/tar"
+	"debug/buildinfo"
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/pikelet-os/pikelet/internal/shared/hint"
+	"github.com/pikelet-os/pikelet/internal/shared/skew"
 	"github.com/pikelet-os/pikelet/layers"
+	"github.com/pikelet-os/pikelet/layers/apk"
+	"github.com/pikelet-os/pikelet/layers/store"
 )
 
 // k3sService is the service that the overlay k3s brings.
@@ -37,6 +44,22 @@ var (
 	nftNeeds    = []string{"NF_TABLES", "NFT_COMPAT"}
 	legacyNeeds = []string{"IP_NF_IPTABLES", "IP_NF_FILTER", "IP_NF_NAT"}
 )
+
+// addK3s links the commands of k3s in an image that has the overlay, checks that the
+// image has what k3s needs, and finds out which Kubernetes it brings.
+func (a *assembly) addK3s(epoch time.Time) error {
+	if err := linkK3s(a.Tree, epoch); err != nil {
+		return err
+	}
+	warnings, err := checkK3s(a.Tree, a.Kernel)
+	if err != nil {
+		return err
+	}
+	a.Warnings = append(a.Warnings, warnings...)
+	a.Kubernetes, warnings, err = findKubernetes(a.Tree, a.Packages)
+	a.Warnings = append(a.Warnings, warnings...)
+	return err
+}
 
 // checkK3s compares an image that has the overlay k3s with what k3s, the kubelet
 // and kube-proxy need of it, besides the overlay's own kernel options.
@@ -68,6 +91,77 @@ func checkK3s(t *layers.Tree, k *kernel) (warnings []Warning, err error) {
 			"package", k.Package, "kernel", k.Release, "option", "CONFIG_CFS_BANDWIDTH", "for", "CPU limits of pods"))
 	}
 	return warnings, errors.Join(errs...)
+}
+
+// kubernetesModule is the module whose version k3s, the kubelet and the API server
+// are of. k3s builds with a fork of it, under versions such as v1.34.4-k3s1
+// (k3s-io/k3s, go.mod).
+const kubernetesModule = "k8s.io/kubernetes"
+
+// kubernetesPlaces are the programs that hold it: all of k3s is one.
+var kubernetesPlaces = append(slices.Clone(k3sPrograms[0].places), "usr/lib/k3s/bin/kubelet", "usr/bin/kubelet")
+
+// findKubernetes returns the version of Kubernetes that an image with the overlay
+// k3s brings, as v1.34.4: by what the go command records in programs, or else by
+// the version of the package k3s. "" is returned with a warning where neither
+// tells, and without one where the image has no such overlay.
+func findKubernetes(t *layers.Tree, packages []*apk.Installed) (version string, warnings []Warning, err error) {
+	if t.Lookup(k3sService) == nil {
+		return "", nil, nil
+	}
+	for _, name := range kubernetesPlaces {
+		file, there := firstFile(t, []string{name})
+		if !there {
+			continue
+		}
+		module, err := moduleVersion(t.Lookup(file), kubernetesModule)
+		if err != nil {
+			return "", nil, fmt.Errorf("reading /%s: %w", file, err)
+		}
+		if v, err := skew.Parse(module); err == nil {
+			return plainVersion(v), nil, nil
+		}
+	}
+	for _, p := range packages {
+		if p.Name != "k3s" {
+			continue
+		}
+		if v, err := skew.Parse(p.Version); err == nil {
+			return plainVersion(v), nil, nil
+		}
+	}
+	return "", []Warning{warning("version of Kubernetes is not known, so upgrades cannot be kept from breaking the rule on version skew",
+		"overlay", "k3s")}, nil
+}
+
+// plainVersion is a version of Kubernetes itself, without what a fork adds.
+func plainVersion(v skew.Version) string { return fmt.Sprintf("v%d.%d.%d", v.Major, v.Minor, v.Patch) }
+
+// moduleVersion returns the version of a module in a Go program, of the one that
+// replaces it where one does; "" where the file is no such program or has no such
+// module.
+func moduleVersion(e *layers.Entry, module string) (string, error) {
+	if e == nil || e.Typeflag != tar.TypeReg || e.Size == 0 {
+		return "", nil
+	}
+	r := e.Content.OpenAt()
+	defer r.Close()
+	info, err := buildinfo.Read(r)
+	switch {
+	case errors.Is(err, store.ErrCorrupt):
+		return "", err
+	case err != nil:
+		return "", nil // a script, or a program in another language
+	}
+	for _, m := range info.Deps {
+		if m.Path == module && m.Replace != nil {
+			return m.Replace.Version, nil
+		}
+		if m.Path == module {
+			return m.Version, nil
+		}
+	}
+	return "", nil
 }
 
 // checkIptables looks whether the kernel has the tables that an iptables wants.

@@ -47,11 +47,11 @@ func pack(m *image.Manifest, root string, boot *bootFiles, sbom []byte, key *ecd
 
 // newManifest describes an image whose root is laid out. What is not known before
 // the root is written, its digest and its verity hash, seal adds.
-func newManifest(p *Plan, root *rootPlan, boot *bootFiles) *image.Manifest {
+func newManifest(p *Plan, kubernetes string, root *rootPlan, boot *bootFiles) *image.Manifest {
 	m := &image.Manifest{
 		Format: image.Format, Stream: p.Image.Stream, Release: p.Image.Release, BuildID: p.BuildID, Epoch: p.Epoch,
 		Arch: ociArch, Boards: p.Image.Boards, SlotSize: int64(p.Image.SlotSize),
-		Packages: image.DigestOf(p.PackageList()), Root: root.meta(),
+		Packages: image.DigestOf(p.PackageList()), Kubernetes: kubernetes, Root: root.meta(),
 	}
 	for _, name := range boot.Names() {
 		m.Files = append(m.Files, image.File{Name: name, Size: int64(len(boot.Files[name])), Digest: boot.digests[name]})

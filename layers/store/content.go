@@ -134,3 +134,40 @@ func (r *reader) Close() error {
 	}
 	return nil
 }
+
+// ReaderAt reads a content at any place. It keeps the block it read last, and is
+// not for concurrent use.
+type ReaderAt struct {
+	r    reader
+	have int // the block in last, from 1 on; 0 for none
+	last []byte
+}
+
+// OpenAt returns a reader of the content at any place.
+func (c *Content) OpenAt() *ReaderAt { return &ReaderAt{r: reader{c: c}} }
+
+// ReadAt implements io.ReaderAt.
+func (a *ReaderAt) ReadAt(p []byte, at int64) (n int, err error) {
+	if at < 0 {
+		return 0, fmt.Errorf("reading at %d of a file: negative offset", at)
+	}
+	size := int64(a.r.c.file.pool.Compression.BlockSize)
+	for n < len(p) && at < a.r.c.Size {
+		if want := int(at/size) + 1; a.have != want {
+			a.have, a.r.i = 0, want-1
+			if err := a.r.next(); err != nil {
+				return n, err
+			}
+			a.have, a.last = want, a.r.left
+		}
+		m := copy(p[n:], a.last[at%size:])
+		n, at = n+m, at+int64(m)
+	}
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+// Close ends the reading.
+func (a *ReaderAt) Close() error { return a.r.Close() }

@@ -72,6 +72,20 @@ func TestContentsRoundTrip(t *testing.T) {
 		if err != nil || !bytes.Equal(back, b) {
 			t.Errorf("content %d of %d bytes: %d bytes came back, %v", i, len(b), len(back), err)
 		}
+		at := c.OpenAt()
+		for _, from := range []int{len(b) / 2, 0, len(b) - 1, len(b), len(b) - 300<<10} {
+			part := make([]byte, 300<<10)
+			want := b[min(max(from, 0), len(b)):]
+			n, err := at.ReadAt(part, int64(max(from, 0)))
+			want = want[:min(len(want), len(part))]
+			if !bytes.Equal(part[:n], want) || (err == nil) != (n == len(part)) || err != nil && err != io.EOF {
+				t.Errorf("content %d of %d bytes: %d bytes from %d, want %d, %v", i, len(b), n, from, len(want), err)
+			}
+		}
+		if _, err := at.ReadAt(make([]byte, 1), -1); err == nil {
+			t.Error("a negative offset is read")
+		}
+		at.Close()
 		whole := len(b) / (256 << 10) * (256 << 10)
 		if c.Sum != sha256.Sum256(b) || c.Head != sha256.Sum256(b[:whole]) {
 			t.Errorf("content %d of %d bytes: its hashes are not those of its bytes", i, len(b))

@@ -15,6 +15,7 @@ import (
 	"github.com/pikelet-os/pikelet/internal/shared/disk"
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 	"github.com/pikelet-os/pikelet/internal/shared/node"
+	"github.com/pikelet-os/pikelet/internal/shared/skew"
 	"github.com/pikelet-os/pikelet/internal/shared/slots"
 	"github.com/pikelet-os/pikelet/internal/testing/powercut"
 	"github.com/pikelet-os/pikelet/internal/testing/vm"
@@ -72,6 +73,9 @@ type life struct {
 	kill    func(step string) // may panic with killed
 	full    bool              // state is full
 
+	cluster    *skew.Cluster // that the node has a part in; nil for none
+	clusterErr error
+
 	unreachable bool // the registry is
 	opened      int  // files of the image
 
@@ -126,6 +130,9 @@ func (l *life) Checks(context.Context) []node.Check {
 	}
 	return []node.Check{{Name: "state", OK: true}, {Name: "volume", OK: true}}
 }
+
+// Cluster implements Node.
+func (l *life) Cluster(context.Context) (*skew.Cluster, error) { return l.cluster, l.clusterErr }
 
 // Restart implements Node.
 func (l *life) Restart(argument string) error {

@@ -10,6 +10,7 @@ import (
 	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 	"github.com/pikelet-os/pikelet/internal/shared/node"
+	"github.com/pikelet-os/pikelet/internal/shared/skew"
 	"github.com/pikelet-os/pikelet/internal/shared/slots"
 )
 
@@ -29,6 +30,7 @@ var (
 	ErrStream     = errors.New("the release is of another stream")
 	ErrMachine    = errors.New("the release is for other machines")
 	ErrOlder      = errors.New("the release is older than the one that runs")
+	ErrSkew       = errors.New("the Kubernetes of the release does not go with the cluster's")
 )
 
 // refusal is one of the errors above with the details of the case at hand.
@@ -92,6 +94,35 @@ func (b Boot) Accept(c Candidate, o Order) error {
 		refuse(ErrOlder, "release %s is older than %s, which runs here, and no trusted key allows nodes of channel %s to go back to it",
 			c.Release, b.Release, o.Channel),
 		"promote it to the channel with a statement that allows the downgrade")
+}
+
+// MayRun reports ErrSkew, and one of skew's errors, where the Kubernetes that a
+// release brings does not go with what its cluster runs, or where that is not
+// known: err is why. kubernetes is "" where the release brings none, and cluster
+// nil for a node without a part in one.
+func MayRun(release, kubernetes string, cluster *skew.Cluster, err error) error {
+	if kubernetes == "" || err == nil && cluster == nil {
+		return nil
+	}
+	to, verr := skew.Parse(kubernetes)
+	if verr != nil {
+		return fmt.Errorf("%w: %w", ErrSkew, verr)
+	}
+	if err != nil {
+		return hint.With(refuse(ErrSkew, "release %s brings Kubernetes %s, and which one the cluster runs is not known: %v", release, to, err),
+			"try again when the API server answers this node")
+	}
+	if err = skew.Check(to, *cluster); err == nil {
+		return nil
+	}
+	advice := "bring the node that is named to a version that goes with this one first"
+	switch {
+	case errors.Is(err, skew.ErrStep):
+		advice = "go to a release with the minor version between first"
+	case !cluster.Server:
+		advice = "upgrade the servers of the cluster first"
+	}
+	return hint.With(fmt.Errorf("%w: release %s brings Kubernetes %s: %w", ErrSkew, release, to, err), advice)
 }
 
 // holds reports ErrOtherImage where a slot holds another image than the one with

@@ -15,6 +15,7 @@ import (
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 	"github.com/pikelet-os/pikelet/internal/shared/medium"
 	"github.com/pikelet-os/pikelet/internal/shared/node"
+	"github.com/pikelet-os/pikelet/internal/shared/skew"
 	"github.com/pikelet-os/pikelet/internal/shared/slots"
 )
 
@@ -47,6 +48,9 @@ type Node interface {
 	// Checks runs all checks, whatever the first of them says. Those that the end
 	// of ctx cuts off fail.
 	Checks(ctx context.Context) []node.Check
+	// Cluster returns the versions of Kubernetes that concern this node; nil where
+	// it has no part in a cluster.
+	Cluster(ctx context.Context) (*skew.Cluster, error)
 	// Restart restarts in an orderly way, with a word for the firmware.
 	Restart(argument string) error
 	// LastLog returns the last lines of the logs of kernel and services.
@@ -106,6 +110,17 @@ func (u *Updater) Ready(ctx context.Context) error {
 		return err
 	}
 	return healthy(list)
+}
+
+// MayRun reports ErrSkew where the Kubernetes that an image brings does not go with
+// the cluster that this node has a part in. Each change of the servers changes the
+// answer.
+func (u *Updater) MayRun(ctx context.Context, c Candidate) error {
+	if c.Kubernetes == "" {
+		return nil
+	}
+	cluster, err := u.Node.Cluster(ctx)
+	return MayRun(c.Release, c.Kubernetes, cluster, err)
 }
 
 // Bring writes an image onto the other slot. The old release's own checks come
@@ -187,6 +202,9 @@ func (u *Updater) mayArm(ctx context.Context, slot slots.Letter, o Order) (Candi
 		return c, err
 	}
 	if err := u.Boot.Accept(c, o); err != nil {
+		return c, err
+	}
+	if err := u.MayRun(ctx, c); err != nil {
 		return c, err
 	}
 	return c, u.Ready(ctx)

@@ -125,9 +125,11 @@ func (s *Server) open(client netip.Addr, name string) (tftp.File, int64, error) 
 		s.lines[n.standing].heard(n.MAC, s.Now())
 		if n.build == "" || n.complete && s.Now().Sub(n.served) > betweenBoots {
 			n.begins()
-			if is := s.imageFor(n.Machine); is != nil {
+			is, held := s.imageFor(n.Machine)
+			if is != nil {
 				n.build = is.BuildID
 			}
+			s.holds(n, held)
 		}
 		img = s.Images.built(n.build)
 	}

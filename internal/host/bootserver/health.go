@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/pikelet-os/pikelet/internal/shared/image"
+	"github.com/pikelet-os/pikelet/internal/shared/skew"
 )
 
 // Health records how releases fared on one machine. Images are named by the digest
@@ -16,6 +17,9 @@ type Health struct {
 	Bad    []string `yaml:"bad,omitempty"`    // unhealthy images, which are not served to the machine again
 	Trying string   `yaml:"trying,omitempty"` // an image that has started, and has not reported its health yet
 	Starts int      `yaml:"starts,omitempty"` // of Trying
+	// APIServer is the version of the API server that the machine asks as an agent
+	// of its cluster, as it reported last.
+	APIServer string `yaml:"apiServer,omitempty"`
 }
 
 // maxStarts is how often an image is started that never reports its health: the
@@ -131,23 +135,57 @@ func (l *Images) where(is func(*image.Image) bool) *image.Image {
 	return nil
 }
 
+// skews returns why an image's kubelet would not go with the API server of the
+// machine; nil where it would, and where one of the two is not known.
+func (h Health) skews(i *image.Image) error {
+	to, err := skew.Parse(i.Kubernetes)
+	if err != nil {
+		return nil
+	}
+	api, err := skew.Parse(h.APIServer)
+	if err != nil {
+		return nil
+	}
+	return skew.Check(to, skew.Cluster{API: api})
+}
+
 // imageFor returns the image for a machine: the current one of its reference, or
-// the last healthy one where the current one was unhealthy there. It returns nil
-// where the reference could not be loaded.
-func (s *Server) imageFor(m Machine) *image.Image {
+// the last healthy one where the current one was unhealthy there, or where it
+// brings a kubelet that does not go with the machine's API server: held says so.
+// It returns nil where the reference could not be loaded.
+func (s *Server) imageFor(m Machine) (img *image.Image, held string) {
 	reference := s.Roster.Reference(m)
 	if reference == "" {
 		reference = s.Reference
 	}
 	current := s.Images.Current(reference)
 	h := s.health(m)
-	if current != nil && !h.refuses(current.Digest) {
-		return current
+	if current != nil {
+		if err := h.skews(current); err != nil && h.Good != current.Digest {
+			held = Printable("release "+current.Release+" is held back: "+err.Error(), maxError)
+		}
+		if held == "" && !h.refuses(current.Digest) {
+			return current, ""
+		}
 	}
 	if good := s.Images.find(h.Good); good != nil {
-		return good
+		return good, held
 	}
-	return current // no other image: this one may be healthy next time
+	// No other image: this one may be healthy next time, and what is known of the
+	// API server may be old. A machine that does not start could not correct it.
+	return current, ""
+}
+
+// holds records why a machine is not served the current release, and logs it where
+// that is new. The caller holds the lock.
+func (s *Server) holds(n *Node, held string) {
+	if n == nil || n.Held == held {
+		return
+	}
+	if n.Held = held; held != "" {
+		s.log(slog.LevelWarn, "health", "a release is held back until the servers of the cluster are upgraded", "serial", n.Serial, "mac", n.MAC,
+			"err", held)
+	}
 }
 
 // maxRecords bounds the health records of machines whose hardware address is not
@@ -176,7 +214,8 @@ func (s *Server) note(m Machine, change func(Health) Health) {
 			was = before
 		}
 		is := change(was)
-		return is, was.Good != is.Good || was.Trying != is.Trying || was.Starts != is.Starts || !slices.Equal(was.Bad, is.Bad)
+		return is, was.Good != is.Good || was.Trying != is.Trying || was.Starts != is.Starts || was.APIServer != is.APIServer ||
+			!slices.Equal(was.Bad, is.Bad)
 	})
 	if err != nil {
 		s.log(slog.LevelError, "health", "recording health failed", "serial", m.Serial, "err", err)

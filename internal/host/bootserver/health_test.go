@@ -55,7 +55,8 @@ func (s *stage) wants(want *image.Image, good bool) {
 	s.t.Helper()
 	status, text := s.asks(piIP, bootapi.Request{Kind: bootapi.Current, Machine: s.running()})
 	got, err := bootapi.DecodeWanted([]byte(text))
-	if status != 200 || err != nil || got != (bootapi.Wanted{Build: want.BuildID, Release: want.Release, Good: good}) {
+	wanted := bootapi.Wanted{Build: want.BuildID, Release: want.Release, Good: good, Kubernetes: want.Kubernetes}
+	if status != 200 || err != nil || got != wanted {
 		s.t.Errorf("the machine is to run: got %d %s (%v), want %s, good %v", status, text, err, want.BuildID, good)
 	}
 }
@@ -109,6 +110,59 @@ func TestReleases(t *testing.T) {
 	}
 	if h, ok := again.Find(Machine{Serial: piSerial, MAC: otherMAC}.record()); ok {
 		t.Errorf("the health of another machine: got %+v, want none", h)
+	}
+}
+
+// TestAgentIsNotServedPastItsServers: a release whose kubelet is newer than the API
+// server of the machine's cluster is held back, with both versions, until the
+// machine reports that the servers are upgraded; a server that is restarted
+// remembers, and a machine without another image is served what there is.
+func TestAgentIsNotServedPastItsServers(t *testing.T) {
+	s := newStage(t)
+	report := func(api string) {
+		t.Helper()
+		r := bootapi.Report{Stage: bootapi.Healthy, APIServer: api}
+		status, text := s.post(piIP, bootapi.Request{Kind: bootapi.Progress, Machine: s.running()}, string(r.Encode()))
+		if status != http.StatusNoContent {
+			t.Fatalf("reporting: got %d %s", status, text)
+		}
+	}
+	first := s.Images.Current("stable")
+	s.bootsInto(first)
+	report("v1.34.4+k3s1")
+	second := s.servesRelease("1.3")
+	second.Kubernetes = "v1.35.1"
+	s.wants(first, true)
+	const says = "release 1.3 is held back: a kubelet must not be newer than the API server: " +
+		"the kubelet would be v1.35.1, the API server v1.34.4+k3s1"
+	if got := s.Nodes()[0].Held; got != says {
+		t.Errorf("got %q, want %q", got, says)
+	}
+	s.wants(first, true)
+	if n := strings.Count(strings.Join(s.logged, "\n"), "held back until"); n != 1 {
+		t.Errorf("logged %d times, want once:\n%s", n, strings.Join(s.logged, "\n"))
+	}
+	s.bootsInto(first)
+	again := &Records[Health]{Dir: s.Health.Dir}
+	if err := again.Load(); err != nil {
+		t.Fatal(err)
+	}
+	h, _ := again.Find(Machine{Serial: piSerial, MAC: piMAC}.record())
+	if h.skews(second) == nil || h.skews(first) != nil {
+		t.Errorf("after a restart of the server: %+v lets the machine have release 1.3", h)
+	}
+	report("v1.35.1+k3s1")
+	s.wants(second, true)
+	if got := s.Nodes()[0].Held; got != "" {
+		t.Errorf("the servers are upgraded: got %q, want none", got)
+	}
+	s.bootsInto(second)
+
+	// Without another image to serve, what is known may be old.
+	m := s.machine(Machine{Serial: piSerial, MAC: piMAC})
+	s.note(m, func(h Health) Health { return Health{APIServer: "v1.34.4", Good: "sha256:gone"} })
+	if img, held := s.imageFor(m); img != second || held != "" {
+		t.Errorf("got %v, %q, want the current image", img, held)
 	}
 }
 

@@ -1,6 +1,7 @@
 package bootserver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -105,11 +106,16 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) error {
 			return refuse(w, http.StatusForbidden, errNoMAC)
 		}
 		m := s.machine(Machine{Serial: short(q.Serial), MAC: mac})
-		h, want := s.health(m), s.imageFor(m)
+		h := s.health(m)
+		want, held := s.imageFor(m)
+		s.mu.Lock()
+		s.holds(s.nodes.find(m), held)
+		s.mu.Unlock()
 		if want == nil {
 			return refuse(w, http.StatusNotFound, errors.New("the image of this node is not available"))
 		}
-		return send(w, bootapi.Wanted{Build: want.BuildID, Release: want.Release, Good: img != nil && img.Digest == h.Good}.Encode())
+		good := img != nil && img.Digest == h.Good
+		return send(w, bootapi.Wanted{Build: want.BuildID, Release: want.Release, Good: good, Kubernetes: want.Kubernetes}.Encode())
 	}
 	return s.progress(w, r, q.Machine, client, img)
 }
@@ -188,11 +194,17 @@ func (s *Server) progress(w http.ResponseWriter, r *http.Request, m bootapi.Mach
 	if !known {
 		return refuse(w, http.StatusForbidden, errors.New("no boot of this node was served to this address"))
 	}
+	verdict := func(h Health) Health { return h.healthy(img.Digest) }
 	switch report.Stage {
-	case bootapi.Healthy:
-		s.note(machine, func(h Health) Health { return h.healthy(img.Digest) })
 	case bootapi.Unhealthy:
-		s.note(machine, func(h Health) Health { return h.unhealthy(img.Digest) })
+		verdict = func(h Health) Health { return h.unhealthy(img.Digest) }
+		fallthrough
+	case bootapi.Healthy:
+		s.note(machine, func(h Health) Health {
+			h = verdict(h)
+			h.APIServer = cmp.Or(report.APIServer, h.APIServer)
+			return h
+		})
 	}
 	level := slog.LevelInfo
 	if report.Error != "" {

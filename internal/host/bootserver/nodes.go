@@ -18,6 +18,8 @@ type Node struct {
 	Release string    `json:"release,omitempty"` // that it reported
 	Error   string    `json:"error,omitempty"`
 	Last    time.Time `json:"last"` // when it was heard of
+	// Held is why the machine is not served the current release; "" where it is.
+	Held string `json:"held,omitempty"`
 	// Conflict is how many other hardware addresses claim the same serial: at
 	// most one of them owns it.
 	Conflict int `json:"conflict,omitempty"`

@@ -110,7 +110,7 @@ const maxShown = 4 << 10
 
 // printable returns a node without terminal escape sequences.
 func printable(n bootserver.Node) bootserver.Node {
-	for _, s := range []*string{&n.Serial, &n.MAC, &n.Model, &n.IP, &n.Stage, &n.Release, &n.Error} {
+	for _, s := range []*string{&n.Serial, &n.MAC, &n.Model, &n.IP, &n.Stage, &n.Release, &n.Error, &n.Held} {
 		*s = bootserver.Printable(*s, maxShown)
 	}
 	return n
@@ -178,6 +178,9 @@ func nodeTable(list []bootserver.Node, now time.Time) string {
 		stage := n.Stage
 		if n.Conflict > 0 {
 			stage += fmt.Sprintf(" (CONFLICT: %d more claim this serial)", n.Conflict)
+		}
+		if n.Held != "" {
+			stage += "; " + n.Held
 		}
 		if n.Error != "" {
 			stage += ": " + n.Error

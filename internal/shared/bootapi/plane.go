@@ -11,6 +11,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+
+	"github.com/pikelet-os/pikelet/internal/shared/skew"
 )
 
 // Class is what option 60 of a node's DHCP says: /init asks, not a firmware,
@@ -147,6 +149,9 @@ type Report struct {
 	Stage   Stage  `json:"stage"`
 	Release string `json:"release,omitempty"`
 	Error   string `json:"error,omitempty"`
+	// APIServer is the version of the API server that the node asks as an agent of
+	// its cluster; "" for other nodes, and where it is not known.
+	APIServer string `json:"apiServer,omitempty"`
 }
 
 // MaxReport bounds a report, in bytes.
@@ -167,6 +172,11 @@ func DecodeReport(b []byte) (Report, error) {
 	if err := json.Unmarshal(b, &r); err != nil {
 		return r, fmt.Errorf("reading a report: %w", err)
 	}
+	if r.APIServer != "" {
+		if _, err := skew.Parse(r.APIServer); err != nil {
+			return r, fmt.Errorf("reading a report: API server: %w", err)
+		}
+	}
 	switch r.Stage {
 	case Verified, Fetching, Started, Healthy, Unhealthy, Failed:
 		return r, nil
@@ -181,6 +191,8 @@ type Wanted struct {
 	// Good says that this node was healthy with the build it asks as. One that
 	// was never restarts because of its checks.
 	Good bool `json:"good"`
+	// Kubernetes is the version that the image brings; "" where it is not known.
+	Kubernetes string `json:"kubernetes,omitempty"`
 }
 
 // Encode returns the bytes of an answer.

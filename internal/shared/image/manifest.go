@@ -54,8 +54,11 @@ type Manifest struct {
 	Boards   []string `json:"boards"`
 	SlotSize int64    `json:"slotSize"` // bytes of a slot's partition
 	Packages string   `json:"packages"` // digest of the package list
-	Root     Root     `json:"root"`
-	Files    []File   `json:"files"` // sorted by name
+	// Kubernetes is the version that the image brings, such as v1.34.4; "" for
+	// none, or where the builder could not tell.
+	Kubernetes string `json:"kubernetes,omitempty"`
+	Root       Root   `json:"root"`
+	Files      []File `json:"files"` // sorted by name
 }
 
 // Root says how the root is opened and how it was written.
@@ -155,6 +158,8 @@ func DecodeManifest(b []byte) (*Manifest, error) {
 var (
 	digestForm = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
 	buildForm  = regexp.MustCompile(`^[0-9a-f]{32}$`)
+
+	kubernetesForm = regexp.MustCompile(`^v[0-9]{1,4}\.[0-9]{1,4}\.[0-9]{1,4}$`)
 )
 
 func (m *Manifest) check() error {
@@ -166,6 +171,8 @@ func (m *Manifest) check() error {
 		return bad("is of format %d; this program knows %d", m.Format, Format)
 	case m.Stream == "" || m.Release == "" || m.Arch == "" || !buildForm.MatchString(m.BuildID):
 		return bad("lacks its stream, release, arch or build id")
+	case m.Kubernetes != "" && !kubernetesForm.MatchString(m.Kubernetes):
+		return bad("names a Kubernetes %q, want a version such as v1.34.4", m.Kubernetes)
 	case m.SlotSize <= 0 || m.Root.DataBlocks == 0 || m.Root.DataBlocks > 1<<32:
 		return bad("names no size for its slot or root")
 	}

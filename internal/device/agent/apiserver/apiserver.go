@@ -87,6 +87,37 @@ func (c *Client) Node(ctx context.Context, name string) (*Node, error) {
 	return n, c.do(ctx, http.MethodGet, nodePath(name), nil, n)
 }
 
+// Limits of a list of nodes: what is asked for at once, and in how many parts at
+// most.
+const (
+	nodesPerPart = 100
+	maxParts     = 50
+)
+
+// Nodes returns all nodes, which takes an administrator's credentials. The errors
+// are those of Node.
+func (c *Client) Nodes(ctx context.Context) (all []Node, err error) {
+	next := ""
+	for range maxParts {
+		var list struct {
+			Metadata struct{ Continue string }
+			Items    []Node
+		}
+		path := fmt.Sprintf("/api/v1/nodes?limit=%d", nodesPerPart)
+		if next != "" {
+			path += "&continue=" + url.QueryEscape(next)
+		}
+		if err := c.do(ctx, http.MethodGet, path, nil, &list); err != nil {
+			return nil, err
+		}
+		all = append(all, list.Items...)
+		if next = list.Metadata.Continue; next == "" {
+			return all, nil
+		}
+	}
+	return nil, fmt.Errorf("%w: more than %d nodes", ErrAnswer, maxParts*nodesPerPart)
+}
+
 // Patch changes a node by a JSON merge patch (RFC 7396). One that holds
 // metadata.resourceVersion changes that version alone: the error is ErrConflict
 // where it is not the current one, or one of those of Node.

@@ -122,7 +122,7 @@ func (f follower) find(ctx context.Context, u *updater.Updater) (*registry.Publi
 	if err != nil {
 		return nil, err
 	}
-	img, _, err := findImage(ctx, f.channel, f.channel, o, u.Boot)
+	img, _, err := find(ctx, u, f.channel, f.channel, o)
 	return img, err
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 
+	"github.com/pikelet-os/pikelet/internal/device/agent/apiserver"
 	"github.com/pikelet-os/pikelet/internal/device/agent/card"
 	"github.com/pikelet-os/pikelet/internal/device/agent/checks"
 	"github.com/pikelet-os/pikelet/internal/device/agent/clock"
@@ -20,6 +21,7 @@ import (
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 	"github.com/pikelet-os/pikelet/internal/shared/node"
 	"github.com/pikelet-os/pikelet/internal/shared/nodeconfig"
+	"github.com/pikelet-os/pikelet/internal/shared/skew"
 	"github.com/pikelet-os/pikelet/internal/shared/slots"
 )
 
@@ -79,6 +81,15 @@ func trusted(b node.Boot) ([]*ecdsa.PublicKey, error) {
 
 // Checks implements updater.Node.
 func (m host) Checks(ctx context.Context) []node.Check { return checks.Run(ctx, m.cfg) }
+
+// Cluster implements updater.Node.
+func (m host) Cluster(ctx context.Context) (*skew.Cluster, error) {
+	p, err := runfiles.Prepared()
+	if err != nil {
+		return nil, err
+	}
+	return versions(ctx, m.cfg.K3s.Role, p.Hostname, apiserver.KubeletConfig, apiserver.AdminConfig)
+}
 
 // Restart implements updater.Node.
 func (m host) Restart(argument string) error {

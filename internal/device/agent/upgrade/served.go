@@ -21,6 +21,7 @@ import (
 	"github.com/pikelet-os/pikelet/internal/shared/bootapi"
 	"github.com/pikelet-os/pikelet/internal/shared/node"
 	"github.com/pikelet-os/pikelet/internal/shared/nodeconfig"
+	"github.com/pikelet-os/pikelet/internal/shared/skew"
 )
 
 // served runs on a node without a card after its boot: it reports to its boot
@@ -32,11 +33,13 @@ type served struct {
 	every          time.Duration      // how often the server is asked
 	window         *nodeconfig.Window // nil: any time
 
-	checks  func(context.Context) []node.Check
-	wanted  func(context.Context) (bootapi.Wanted, error)
-	report  func(context.Context, bootapi.Report) error
-	restart func() error
-	build   string // that runs
+	checks func(context.Context) []node.Check
+	wanted func(context.Context) (bootapi.Wanted, error)
+	report func(context.Context, bootapi.Report) error
+	// versions are those of the cluster; nil for a node without a part in one.
+	versions func(context.Context) (*skew.Cluster, error)
+	restart  func() error
+	build    string // that runs
 
 	clock clock.Clock
 	log   *slog.Logger
@@ -61,13 +64,17 @@ func (s *served) run(ctx context.Context) {
 	logged := "" // the last error
 	for reported := false; ; {
 		var err error
+		cluster, clusterErr := s.versions(ctx)
+		if cluster != nil && !cluster.Server && cluster.API.String() != verdict.APIServer {
+			verdict.APIServer, reported = cluster.API.String(), false
+		}
 		if !reported {
 			err = s.report(ctx, verdict)
 			reported = err == nil
 		}
 		// A server that was restarted does not know this boot and refuses its
 		// report, but still answers which image the node is to run.
-		done, lookErr := s.look(ctx, good)
+		done, lookErr := s.look(ctx, good, cluster, clusterErr)
 		if done {
 			return
 		}
@@ -82,11 +89,17 @@ func (s *served) run(ctx context.Context) {
 }
 
 // look restarts where the server wants another image here, in the window; one
-// that is not well goes at once.
-func (s *served) look(ctx context.Context, good bool) (done bool, err error) {
+// that is not well goes at once. Neither goes to a Kubernetes that does not go with
+// its cluster's.
+func (s *served) look(ctx context.Context, good bool, cluster *skew.Cluster, clusterErr error) (done bool, err error) {
 	w, err := s.wanted(ctx)
 	if err != nil || w.Build == s.build {
 		return false, err
+	}
+	if good { // one that is not cannot ask, and the server knows what the cluster ran
+		if err := updater.MayRun(w.Release, w.Kubernetes, cluster, clusterErr); err != nil {
+			return false, err
+		}
 	}
 	if good && s.window != nil && !(s.clock.Synchronised() && s.window.Contains(s.clock.Now())) {
 		return false, nil
@@ -109,6 +122,7 @@ func newServed(b node.Boot, cfg *nodeconfig.Config, d node.Defaults, log *slog.L
 		restart: func() error { return shutdown.Reboot("") },
 		clock:   clock.New(), log: log,
 	}
+	s.versions = host{cfg: cfg}.Cluster
 	if cfg.Upgrades.Window != "" {
 		w, err := nodeconfig.ParseWindow(cfg.Upgrades.Window)
 		if err != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/pikelet-os/pikelet/internal/shared/bootapi"
 	"github.com/pikelet-os/pikelet/internal/shared/node"
 	"github.com/pikelet-os/pikelet/internal/shared/nodeconfig"
+	"github.com/pikelet-os/pikelet/internal/shared/skew"
 )
 
 // servedCase is what a node without a card meets after its boot, and what it does.
@@ -20,7 +21,8 @@ type servedCase struct {
 	wanted  func(time.Duration) (string, error)
 	reports func(time.Duration) error
 	restart func(time.Duration) error
-	window  string // "" is any time
+	cluster func(time.Duration) (*skew.Cluster, error) // nil: no part in one
+	window  string                                     // "" is any time
 	sure    bool
 	want    []string
 }
@@ -110,11 +112,39 @@ var servedCases = map[string]servedCase{
 		want: []string{"1m0s asking the boot server: connection refused",
 			"1h0m0s restarting into the release of the boot server release=2", "1h0m0s restart"},
 	},
+	"the release is ahead of the API server": {
+		well:   func(time.Duration) bool { return true },
+		wanted: func(time.Duration) (string, error) { return "next", nil },
+		cluster: func(d time.Duration) (*skew.Cluster, error) {
+			switch {
+			case d < time.Hour:
+				return ranBy("v1.34.4"), nil
+			case d < 2*time.Hour:
+				return nil, errRefused
+			}
+			return ranBy("v1.35.1"), nil
+		},
+		want: []string{"1m0s healthy v1.34.4", "1m0s asking the boot server: the Kubernetes of the release does not go with the cluster's: " +
+			"release 2 brings Kubernetes v1.35.1: a kubelet must not be newer than the API server: the kubelet would be v1.35.1, " +
+			"the API server v1.34.4",
+			"1h0m0s asking the boot server: release 2 brings Kubernetes v1.35.1, and which one the cluster runs is not known: connection refused",
+			"2h0m0s healthy v1.35.1",
+			"2h0m0s restarting into the release of the boot server release=2", "2h0m0s restart"},
+	},
 	"the server is gone for good": {
 		well:   func(time.Duration) bool { return true },
 		wanted: func(time.Duration) (string, error) { return "", errRefused },
 		want:   []string{"1m0s healthy", "1m0s asking the boot server: connection refused"},
 	},
+}
+
+// ranBy is the cluster of an agent whose API server is of a version.
+func ranBy(version string) *skew.Cluster {
+	v, err := skew.Parse(version)
+	if err != nil {
+		panic(err)
+	}
+	return &skew.Cluster{API: v}
 }
 
 // TestServed: what a node without a card does after its boot.
@@ -131,7 +161,7 @@ func TestServed(t *testing.T) {
 					return []node.Check{{Name: "fan", OK: c.well(clock.at), Says: "it stands still"}}
 				},
 				wanted: func(context.Context) (bootapi.Wanted, error) {
-					w := bootapi.Wanted{Build: "runs", Release: "2"}
+					w := bootapi.Wanted{Build: "runs", Release: "2", Kubernetes: "v1.35.1"}
 					if c.wanted == nil {
 						return w, nil
 					}
@@ -145,8 +175,14 @@ func TestServed(t *testing.T) {
 							return err
 						}
 					}
-					add(strings.TrimSpace(string(r.Stage) + " " + r.Error))
+					add(strings.TrimSpace(string(r.Stage) + " " + r.APIServer + r.Error))
 					return nil
+				},
+				versions: func(context.Context) (*skew.Cluster, error) {
+					if c.cluster == nil {
+						return nil, nil
+					}
+					return c.cluster(clock.at)
 				},
 				restart: func() error {
 					if c.restart != nil {

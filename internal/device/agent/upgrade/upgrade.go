@@ -65,7 +65,7 @@ func upgradeTo(ctx context.Context, u *updater.Updater, ref string, o Options, o
 	if err != nil {
 		return err
 	}
-	img, channel, err := findImage(ctx, ref, followed(cfg, d), options, u.Boot)
+	img, channel, err := find(ctx, u, ref, followed(cfg, d), options)
 	if errors.Is(err, updater.ErrRuns) {
 		fmt.Fprintf(out, "release %s is what this node runs\n", img.Release)
 		return nil
@@ -234,6 +234,16 @@ func findImage(ctx context.Context, ref, follows string, o registry.Options, b u
 	channel := channelOf(tag, follows)
 	c := updater.Candidate{Manifest: img.Manifest, Digest: img.Digest, Signatures: img.Signature.Signatures}
 	return img, channel, b.Accept(c, updater.Order{Channel: channel})
+}
+
+// find is findImage, and refuses what does not go with the cluster of this node
+// (updater.ErrSkew): before anything is written.
+func find(ctx context.Context, u *updater.Updater, ref, follows string, o registry.Options) (*registry.Published, string, error) {
+	img, channel, err := findImage(ctx, ref, follows, o, u.Boot)
+	if err != nil {
+		return img, channel, err
+	}
+	return img, channel, u.MayRun(ctx, updater.Candidate{Manifest: img.Manifest, Digest: img.Digest})
 }
 
 // followed returns the reference of the channel that this node follows; "" for
