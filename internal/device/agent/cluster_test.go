@@ -13,7 +13,7 @@ import (
 	"github.com/pikelet-os/pikelet/internal/testing/certtest"
 )
 
-const recordedBoot = "9d5a2a3e-7f31-4b8e-9c6a-2f1d6a8c0b55"
+const recordedBoot = "0199c828-7815-48b9-83e6-29bbfde7fd96"
 
 // askCluster returns what status says of a node that the API server answers with
 // a file of testdata for.
@@ -24,11 +24,24 @@ func askCluster(t *testing.T, answer http.HandlerFunc, bootID string) *node.Clus
 	return cluster(t.Context(), certtest.Kubeconfig(t, s), "attic", bootID)
 }
 
+// pressed is the recorded answer notready of a node that is unschedulable too, and
+// whose disk is full.
+const pressed = "pressed"
+
 func recorded(t *testing.T, name, version string) http.HandlerFunc {
 	t.Helper()
-	b, err := os.ReadFile("apiserver/testdata/" + name + ".json")
+	file := name
+	if name == pressed {
+		file = "notready"
+	}
+	b, err := os.ReadFile("apiserver/testdata/" + file + ".json")
 	if err != nil {
 		t.Fatal(err)
+	}
+	if name == pressed {
+		pressure, disk, _ := strings.Cut(string(b), `"DiskPressure"`)
+		disk = strings.Replace(disk, `"status": "False"`, `"status": "True"`, 1)
+		b = []byte(strings.Replace(pressure+`"DiskPressure"`+disk, `"spec": {`, `"spec": {"unschedulable": true,`, 1))
 	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		switch {
@@ -43,22 +56,27 @@ func recorded(t *testing.T, name, version string) http.HandlerFunc {
 }
 
 func TestClusterStatus(t *testing.T) {
+	const notReady = "cluster NOT READY since 2026-11-29 17:48:59 UTC: KubeletNotReady [PLEG is not healthy: pleg has yet to be successful, " +
+		"container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:Network plugin returns error: " +
+		"cni plugin not initialized]\n"
 	for _, c := range []struct{ file, version, boot, want string }{
-		{"ready", "v1.34.4+k3s1", recordedBoot, "cluster Ready since 2026-11-28 18:20:39 UTC\n" +
-			"cluster kubelet v1.34.4, server v1.34.4+k3s1, InternalIP 10.77.0.31, Hostname attic\n" +
+		{"ready", "v1.34.4+k3s1", recordedBoot, "cluster Ready since 2026-11-29 17:49:02 UTC\n" +
+			"cluster kubelet v1.34.4, server v1.34.4+k3s1, InternalIP 10.77.0.11, Hostname attic\n" +
 			"cluster taints camera=yes:NoSchedule\n"},
-		{"ready", "", "another", "cluster Ready since 2026-11-28 18:20:39 UTC; that is of the boot before this one\n" +
-			"cluster kubelet v1.34.4, InternalIP 10.77.0.31, Hostname attic\n" +
+		{"ready", "", "another", "cluster Ready since 2026-11-29 17:49:02 UTC; that is of the boot before this one\n" +
+			"cluster kubelet v1.34.4, InternalIP 10.77.0.11, Hostname attic\n" +
 			"cluster taints camera=yes:NoSchedule\n"},
-		{"notready", "v1.34.4+k3s1", recordedBoot, "cluster NOT READY since 2026-11-28 18:20:39 UTC: KubeletNotReady container runtime " +
-			"network not ready: NetworkReady=false reason:NetworkPluginNotReady message:Network plugin returns error: cni plugin not initialized\n" +
-			"cluster kubelet v1.34.4, server v1.34.4+k3s1, InternalIP 10.77.0.31, Hostname attic\n" +
+		{"notready", "v1.34.4+k3s1", recordedBoot, notReady +
+			"cluster kubelet v1.34.4, server v1.34.4+k3s1, InternalIP 10.77.0.11, Hostname attic\n" +
+			"cluster taints camera=yes:NoSchedule, node.kubernetes.io/not-ready:NoSchedule\n"},
+		{pressed, "v1.34.4+k3s1", recordedBoot, notReady +
+			"cluster kubelet v1.34.4, server v1.34.4+k3s1, InternalIP 10.77.0.11, Hostname attic\n" +
 			"cluster UNSCHEDULABLE: kubectl uncordon lets pods in again\n" +
 			"cluster DISKPRESSURE\n" +
-			"cluster taints camera=yes:NoSchedule, node.kubernetes.io/not-ready:NoExecute, node.kubernetes.io/unschedulable:NoSchedule\n"},
-		{"unknown", "v1.34.4+k3s1", recordedBoot, "cluster UNKNOWN since 2026-11-28 18:20:39 UTC: NodeStatusUnknown Kubelet stopped " +
-			"posting node status.\ncluster kubelet v1.34.4, server v1.34.4+k3s1, InternalIP 10.77.0.31, Hostname attic\n" +
-			"cluster taints camera=yes:NoSchedule\n"},
+			"cluster taints camera=yes:NoSchedule, node.kubernetes.io/not-ready:NoSchedule\n"},
+		{"unknown", "v1.34.4+k3s1", recordedBoot, "cluster UNKNOWN since 2026-11-29 17:49:53 UTC: NodeStatusUnknown Kubelet stopped " +
+			"posting node status.\ncluster kubelet v1.34.4, server v1.34.4+k3s1, InternalIP 10.77.0.11, Hostname attic\n" +
+			"cluster taints camera=yes:NoSchedule, node.kubernetes.io/unreachable:NoSchedule\n"},
 	} {
 		if got := describeCluster(askCluster(t, recorded(t, c.file, c.version), c.boot)); got != c.want {
 			t.Errorf("%s: got\n%swant\n%s", c.file, got, c.want)
@@ -68,13 +86,13 @@ func TestClusterStatus(t *testing.T) {
 
 // TestClusterStatusInJSON: what programs read survives the way there and back.
 func TestClusterStatusInJSON(t *testing.T) {
-	s := node.Status{Cluster: askCluster(t, recorded(t, "notready", "v1.34.4+k3s1"), recordedBoot)}
+	s := node.Status{Cluster: askCluster(t, recorded(t, pressed, "v1.34.4+k3s1"), recordedBoot)}
 	s.Cluster.Labels.Refused = []node.Refusal{{Why: "no", Command: "kubectl x"}}
 	b, err := s.Encode()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{`"ready": "False"`, `"since": 1795890039`, `"unschedulable": true`, `"kubelet": "v1.34.4"`,
+	for _, want := range []string{`"ready": "False"`, `"since": 1795974539`, `"unschedulable": true`, `"kubelet": "v1.34.4"`,
 		`"command": "kubectl x"`} {
 		if !strings.Contains(string(b), want) {
 			t.Errorf("lacks %s:\n%s", want, b)

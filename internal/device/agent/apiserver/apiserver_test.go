@@ -28,7 +28,9 @@ func serve(t *testing.T, h http.HandlerFunc) (*httptest.Server, *Client) {
 	return s, c
 }
 
-// TestNode reads what an API server of v1.34 answers for a node.
+// TestNode reads what an API server of v1.34.4 answered for a node of the cluster
+// tests; testdata has it, with that of a node which is not Ready yet, and of one
+// whose kubelet was stopped.
 func TestNode(t *testing.T) {
 	b, err := os.ReadFile("testdata/ready.json")
 	if err != nil {
@@ -46,10 +48,10 @@ func TestNode(t *testing.T) {
 	}
 	ready, has := n.Condition("Ready")
 	if !has || ready.Status != "True" || ready.Reason != "KubeletReady" ||
-		!ready.Since.Equal(time.Date(2026, 11, 28, 18, 20, 39, 0, time.UTC)) {
+		!ready.Since.Equal(time.Date(2026, 11, 29, 17, 49, 2, 0, time.UTC)) {
 		t.Errorf("Ready: got %+v", ready)
 	}
-	if n.Metadata.ResourceVersion != "1412" || n.Status.NodeInfo.KubeletVersion != "v1.34.4" || n.Metadata.Labels["disk"] != "ssd" ||
+	if n.Metadata.ResourceVersion != "279" || n.Status.NodeInfo.KubeletVersion != "v1.34.4" || n.Metadata.Labels["disk"] != "ssd" ||
 		len(n.Status.Addresses) != 2 || len(n.Spec.Taints) != 1 || n.Spec.Taints[0].String() != "camera=yes:NoSchedule" {
 		t.Errorf("got %+v", n)
 	}

@@ -77,11 +77,11 @@ func TestNodeReady(t *testing.T) {
 	}
 }
 
-// TestNodeReadyOfWholeAnswers: nodes as an API server of v1.34 describes them.
+// TestNodeReadyOfWholeAnswers: nodes as an API server of v1.34.4 described them.
 // One is Ready only in the boot that runs now: the cluster calls a node that
 // restarts Ready until it has missed it for a while.
 func TestNodeReadyOfWholeAnswers(t *testing.T) {
-	const boot = "9d5a2a3e-7f31-4b8e-9c6a-2f1d6a8c0b55"
+	const boot = "0199c828-7815-48b9-83e6-29bbfde7fd96"
 	answer := ""
 	config := certtest.Kubeconfig(t, nodeServer(t, func() (int, string) { return http.StatusOK, answer }))
 	read := func(name string) string {
@@ -95,14 +95,14 @@ func TestNodeReadyOfWholeAnswers(t *testing.T) {
 	ready := read("ready")
 	for name, c := range map[string]struct{ answer, boot, want string }{
 		"ready":              {ready, boot, ""},
-		"not ready":          {read("notready"), boot, "not Ready: KubeletNotReady container runtime network not ready: NetworkReady=false"},
+		"not ready":          {read("notready"), boot, "not Ready: KubeletNotReady [PLEG is not healthy: pleg has yet to be successful, container runtime"},
 		"not heard of":       {read("unknown"), boot, "not Ready: NodeStatusUnknown Kubelet stopped posting node status."},
 		"of another boot":    {ready, "11111111-7f31-4b8e-9c6a-2f1d6a8c0b55", "still sees the boot before this one"},
 		"without boot":       {strings.Replace(ready, `"bootID"`, `"noBootID"`, 1), boot, "still sees the boot before"},
 		"without condition":  {strings.Replace(ready, `"Ready"`, `"Steady"`, 2), boot, "no condition Ready"},
 		"cut off":            {ready[:len(ready)/2], boot, "invalid answer"},
 		"of many megabytes":  {strings.Replace(ready, `"KubeletReady"`, `"`+strings.Repeat("x", 5<<20)+`"`, 1), boot, "larger than"},
-		"as large as it may": {strings.Replace(ready, "mirrored-pause", strings.Repeat("x", 3<<20), 1), boot, ""},
+		"as large as it may": {strings.Replace(ready, "registry.test/pause", strings.Repeat("x", 3<<20), 1), boot, ""},
 		"a list":             {"[" + ready + "]", boot, "invalid answer"},
 		"garbage":            {"\x00\xff\x1b[2J", boot, "invalid answer"},
 	} {
