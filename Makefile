@@ -164,8 +164,9 @@ fuzz: device ## run every fuzz target for FUZZTIME
 	  $(GO) test -list '^Fuzz' $$p | grep '^Fuzz' | while read f; do \
 	    echo "== $$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p; done; done
 
-proof: setup-test build starter $(BUILD)/tools/registry ## judge 120,000 states that power cuts leave, and those of recorded runs; boot 20 of them
+proof: setup-test build starter $(BUILD)/tools/registry ## judge 120,000 states that power cuts leave, and those of recorded runs; boot 20 of them; simulate 100,000 clusters
 	$(GO) test -count=1 -timeout 60m -v -run 'TestProof|TestMutants|TestKillTable' ./internal/device/updater -states 120000
+	$(GO) test -count=1 -timeout 60m -v -run TestSimulation ./internal/testing/rolloutsim -seeds 100000
 	$(GO) test -count=1 -timeout 60m -v -run TestRecorded ./internal/testing/e2e -crash-states 15 -boot-states 20
 
 soak: setup-test build starter $(BUILD)/tools/registry ## run long tests: power cuts, killed upgrades, and builds side by side with the race detector watching

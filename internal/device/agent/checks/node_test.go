@@ -95,7 +95,7 @@ func TestNodeReadyOfWholeAnswers(t *testing.T) {
 	ready := read("ready")
 	for name, c := range map[string]struct{ answer, boot, want string }{
 		"ready":              {ready, boot, ""},
-		"not ready":          {read("notready"), boot, "not Ready: KubeletNotReady [PLEG is not healthy: pleg has yet to be successful, container runtime"},
+		"not ready":          {read("notready"), boot, "not Ready: KubeletNotReady [PLEG is not healthy: pleg has yet to be"},
 		"not heard of":       {read("unknown"), boot, "not Ready: NodeStatusUnknown Kubelet stopped posting node status."},
 		"of another boot":    {ready, "11111111-7f31-4b8e-9c6a-2f1d6a8c0b55", "still sees the boot before this one"},
 		"without boot":       {strings.Replace(ready, `"bootID"`, `"noBootID"`, 1), boot, "still sees the boot before"},

@@ -1,0 +1,46 @@
+package rollout
+
+import (
+	"cmp"
+	"slices"
+)
+
+// selected returns the nodes of the rollout: servers first, each kind by name.
+func (d *decision) selected() []*Node {
+	var list []*Node
+	for i := range d.Nodes {
+		n := &d.Nodes[i]
+		if d.selects(n) {
+			list = append(list, n)
+		}
+	}
+	slices.SortFunc(list, func(a, b *Node) int {
+		if a.Server != b.Server {
+			if a.Server {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Compare(a.Name, b.Name)
+	})
+	return list
+}
+
+// selects reports whether a node is one of the rollout's.
+func (r *Rollout) selects(n *Node) bool {
+	return n.Image != nil && (r.Spec.Selects == nil || r.Spec.Selects(n.Labels))
+}
+
+// owner returns the rollout that a node belongs to before this one; nil for none.
+func (d *decision) owner(n *Node) *Rollout {
+	for _, o := range d.Others {
+		before := cmp.Or(o.Created.Compare(d.Created), cmp.Compare(o.UID, d.UID)) < 0
+		if before && !o.Deleted && o.selects(n) {
+			return o
+		}
+	}
+	return nil
+}
+
+// runs reports whether a node runs the release, and keeps it.
+func (d *decision) runs(n *Node) bool { return n.Image.Digest == d.Spec.Digest && !n.Image.Trial }
