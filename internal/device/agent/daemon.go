@@ -14,6 +14,7 @@ import (
 	"github.com/pikelet-os/pikelet/internal/device/agent/iscsi"
 	"github.com/pikelet-os/pikelet/internal/device/agent/nodelabels"
 	"github.com/pikelet-os/pikelet/internal/device/agent/prepare"
+	"github.com/pikelet-os/pikelet/internal/device/agent/requests"
 	"github.com/pikelet-os/pikelet/internal/device/agent/runfiles"
 	"github.com/pikelet-os/pikelet/internal/device/agent/upgrade"
 	"github.com/pikelet-os/pikelet/internal/device/agent/volume"
@@ -36,8 +37,8 @@ func daemon(ctx context.Context, log *slog.Logger, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := keepLabels(ctx, log); err != nil {
-		problems.Error("watching over the node", "doing", "keeping labels and taints", "err", err)
+	if err := joinCluster(ctx, log); err != nil {
+		problems.Error("watching over the node", "doing", "joining the cluster", "err", err)
 	}
 	concluded := make(chan error, 1)
 	go func() { concluded <- upgrade.Conclude(ctx, log) }()
@@ -77,9 +78,9 @@ func daemon(ctx context.Context, log *slog.Logger, stderr io.Writer) error {
 	}
 }
 
-// keepLabels starts to keep labels and taints of a node that has a part in a
-// cluster.
-func keepLabels(ctx context.Context, log *slog.Logger) error {
+// joinCluster starts to keep labels and taints of a node that has a part in a
+// cluster, and to answer what rollouts ask it for.
+func joinCluster(ctx context.Context, log *slog.Logger) error {
 	cfg, err := runfiles.Config()
 	if err != nil || cfg.K3s.Role == "" {
 		return err
@@ -89,6 +90,7 @@ func keepLabels(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	go nodelabels.New(p.Hostname, cfg.K3s, runfiles.SetLabels, log).Run(ctx)
+	go requests.New(p.Hostname, cfg.K3s.Role == "server", upgrade.Requested{Log: log}, log).Run(ctx)
 	return nil
 }
 

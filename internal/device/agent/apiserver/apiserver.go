@@ -84,7 +84,7 @@ func (c *Client) Server() string { return c.server }
 // ErrUnreachable, ErrNotFound, ErrRefused or ErrAnswer.
 func (c *Client) Node(ctx context.Context, name string) (*Node, error) {
 	n := &Node{}
-	return n, c.do(ctx, http.MethodGet, nodePath(name), nil, n)
+	return n, c.do(ctx, http.MethodGet, nodePath(name), "", nil, n)
 }
 
 // Limits of a list of nodes: what is asked for at once, and in how many parts at
@@ -107,7 +107,7 @@ func (c *Client) Nodes(ctx context.Context) (all []Node, err error) {
 		if next != "" {
 			path += "&continue=" + url.QueryEscape(next)
 		}
-		if err := c.do(ctx, http.MethodGet, path, nil, &list); err != nil {
+		if err := c.do(ctx, http.MethodGet, path, "", nil, &list); err != nil {
 			return nil, err
 		}
 		all = append(all, list.Items...)
@@ -127,14 +127,43 @@ func (c *Client) Patch(ctx context.Context, name string, patch any) (*Node, erro
 		return nil, err
 	}
 	n := &Node{}
-	return n, c.do(ctx, http.MethodPatch, nodePath(name)+"?fieldManager=pikeletd", b, n)
+	return n, c.do(ctx, http.MethodPatch, nodePath(name)+"?"+manager, mergePatch, b, n)
 }
+
+// SetCondition sets one condition of a node's status, and leaves the others. The
+// errors are those of Node.
+func (c *Client) SetCondition(ctx context.Context, name string, condition NewCondition) error {
+	b, err := json.Marshal(map[string]any{"status": map[string]any{"conditions": []NewCondition{condition}}})
+	if err != nil {
+		return err
+	}
+	return c.do(ctx, http.MethodPatch, nodePath(name)+"/status?"+manager, strategicPatch, b, &Node{})
+}
+
+// Record makes an event about a node. The errors are those of Node.
+func (c *Client) Record(ctx context.Context, e Event) error {
+	b, err := json.Marshal(e.object())
+	if err != nil {
+		return err
+	}
+	return c.do(ctx, http.MethodPost, "/api/v1/namespaces/default/events?"+manager, "application/json", b, &struct{}{})
+}
+
+// manager says in the fields of objects who changed them.
+const manager = "fieldManager=pikeletd"
+
+// Kinds of patches
+// (https://kubernetes.io/docs/tasks/manage-kubernetes-objects/update-api-object-kubectl-patch/).
+const (
+	mergePatch     = "application/merge-patch+json"
+	strategicPatch = "application/strategic-merge-patch+json"
+)
 
 // Version returns the version of the API server, such as v1.34.4+k3s1. The
 // errors are those of Node.
 func (c *Client) Version(ctx context.Context) (string, error) {
 	var v struct{ GitVersion string }
-	if err := c.do(ctx, http.MethodGet, "/version", nil, &v); err != nil {
+	if err := c.do(ctx, http.MethodGet, "/version", "", nil, &v); err != nil {
 		return "", err
 	}
 	return Clean(v.GitVersion), nil
@@ -142,16 +171,17 @@ func (c *Client) Version(ctx context.Context) (string, error) {
 
 func nodePath(name string) string { return "/api/v1/nodes/" + url.PathEscape(name) }
 
-// do makes a request and decodes the answer into to.
-func (c *Client) do(ctx context.Context, method, path string, patch []byte, to any) error {
-	req, err := http.NewRequestWithContext(ctx, method, c.server+path, bytes.NewReader(patch))
+// do makes a request, with a body of a kind where there is one, and decodes the
+// answer into to.
+func (c *Client) do(ctx context.Context, method, path, kind string, body []byte, to any) error {
+	req, err := http.NewRequestWithContext(ctx, method, c.server+path, bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", "pikeletd")
-	if patch != nil {
-		req.Header.Set("Content-Type", "application/merge-patch+json")
+	if kind != "" {
+		req.Header.Set("Content-Type", kind)
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
@@ -164,7 +194,7 @@ func (c *Client) do(ctx context.Context, method, path string, patch []byte, to a
 		return fmt.Errorf("%w: reading the answer: %v", ErrUnreachable, err)
 	case len(b) > maxAnswer:
 		return fmt.Errorf("%w: larger than %d bytes", ErrAnswer, maxAnswer)
-	case resp.StatusCode != http.StatusOK:
+	case resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusCreated:
 		return statusError(resp, b)
 	}
 	if err := json.Unmarshal(b, to); err != nil {

@@ -25,6 +25,11 @@ type Node struct {
 	} `json:"status"`
 }
 
+// ControlPlane is the label of nodes that have an API server
+// (https://kubernetes.io/docs/reference/labels-annotations-taints/); k3s sets it
+// on its servers.
+const ControlPlane = "node-role.kubernetes.io/control-plane"
+
 // NodeInfo is what the kubelet says of its machine.
 type NodeInfo struct {
 	BootID         string `json:"bootID"`

@@ -8,11 +8,6 @@ import (
 	"github.com/pikelet-os/pikelet/internal/shared/skew"
 )
 
-// controlPlane is the label of nodes that have an API server
-// (https://kubernetes.io/docs/reference/labels-annotations-taints/); k3s sets it
-// on its servers.
-const controlPlane = "node-role.kubernetes.io/control-plane"
-
 // versions asks the API server which versions of Kubernetes concern a node with a
 // role in a cluster; nil for a node without one. An agent asks as its kubelet,
 // which sees its own Node alone; a server as its administrator, for all nodes. The
@@ -57,7 +52,7 @@ func versions(ctx context.Context, role, name, kubelet, admin string) (*skew.Clu
 		if n.Metadata.Name == name {
 			continue
 		}
-		_, server := n.Metadata.Labels[controlPlane]
+		_, server := n.Metadata.Labels[apiserver.ControlPlane]
 		c.Others = append(c.Others, skew.Member{Name: apiserver.Clean(n.Metadata.Name), Server: server, Kubelet: kubeletOf(n)})
 	}
 	return c, nil
