@@ -126,9 +126,12 @@ $(RIG)/arm64/k3slite $(RIG)/arm64/app: $(RIG)/arm64/%: $(SOURCES)
 
 rig: $(RIG)/host/control $(addprefix $(RIG)/arm64/,node coredns bridge crictl k3slite app) ## build a real Kubernetes to test nodes against, once
 
+$(BUILD)/pikelet-rollout: $(SOURCES)
+	CGO_ENABLED=0 $(GO) build $(DEVICE_FLAGS) -o $@ ./cmd/pikelet-rollout
+
 # The others take longer: a control plane on a Pi, netboot.
-CLUSTER_TESTS := TestClusterNode$$|TestClusterOfTwo|TestClusterOfFakes
-test-cluster: needed rig ## run nodes in a real Kubernetes; CLUSTER_TESTS=TestCluster for all
+CLUSTER_TESTS := TestClusterNode$$|TestClusterOfTwo|TestClusterOfFakes|TestClusterRolloutOfFakes
+test-cluster: needed rig $(BUILD)/pikelet-rollout ## run nodes in a real Kubernetes; CLUSTER_TESTS=TestCluster for all
 	set -o pipefail; $(GOTEST) -tags cluster -run '$(CLUSTER_TESTS)' ./internal/testing/e2e | $(TESTLOG)
 
 # K3S is a release of k3s itself, the file k3s-arm64: the project has none.
@@ -187,7 +190,9 @@ oracle: build starter ## compare with Alpine's own apk: make oracle ALPINE=DIR, 
 eeprom: device ## compare updates of bootloaders with Raspberry Pi's own tool: make eeprom RPI_EEPROM=DIR, a work tree of raspberrypi/rpi-eeprom
 	$(GO) test -count=1 -v -tags rpieeprom -run AsRaspberryPi ./internal/host/bootserver/eeprom -rpi-eeprom $(abspath $(RPI_EEPROM))
 
-generate: ## rewrite generated files: schemas, tables of fields, the command's reference, the architecture drawing
+CONTROLLER_GEN := sigs.k8s.io/controller-tools/cmd/controller-gen@v0.19.0
+generate: ## rewrite generated files: schemas, tables of fields, the command's reference, the architecture drawing, the API of rollouts
+	$(GO) run $(CONTROLLER_GEN) object crd paths=./internal/shared/rollout/v1alpha1 output:dir=./internal/shared/rollout/v1alpha1
 	$(GO) run ./internal/tools/diagram < docs/architecture.txt > docs/architecture.svg
 	-$(GO) test ./builder/spec ./internal/shared/nodeconfig ./internal/host/cli -run Fresh -update
 

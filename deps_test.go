@@ -33,7 +33,8 @@ var sides = []struct {
 	side   side
 }{
 	{"boards", shared}, {"internal/shared", shared},
-	{"initramfs", device}, {"internal/device", device}, {"cmd/pikelet-init", device}, {"cmd/pikeletd", device},
+	{"initramfs", device}, {"internal/device", device},
+	{"cmd/pikelet-init", device}, {"cmd/pikeletd", device}, {"cmd/pikelet-rollout", device},
 	{"builder", host}, {"layers", host}, {"overlays", host}, {"internal/host", host}, {"internal/testing", host}, {"internal/tools", host},
 	{"cmd/pikelet", host}, {"cmd/starter", host},
 }
@@ -61,14 +62,20 @@ var sharedLibraries = map[string][]string{
 	"internal/shared/initrd":         {"github.com/cavaliergopher/cpio", "github.com/klauspost/compress/zstd"},
 	"internal/shared/nodeconfig":     {"go.yaml.in/yaml/v3"},
 	"internal/shared/recompress":     {"github.com/klauspost/compress/gzip", "github.com/klauspost/compress/zstd"},
-	"internal/shared/squashfs":       {"github.com/klauspost/compress/zstd", "github.com/ulikunitz/xz"},
-	"internal/shared/yamlcheck":      {"go.yaml.in/yaml/v3"},
+	"internal/shared/rollout/controller": {
+		"github.com/go-logr/logr", "k8s.io/api", "k8s.io/apimachinery", "k8s.io/client-go", "k8s.io/klog/v2", "sigs.k8s.io/controller-runtime",
+	},
+	"internal/shared/rollout/v1alpha1": {"k8s.io/apimachinery"},
+	"internal/shared/squashfs":         {"github.com/klauspost/compress/zstd", "github.com/ulikunitz/xz"},
+	"internal/shared/yamlcheck":        {"go.yaml.in/yaml/v3"},
 }
 
 // sharedActs are the shared packages that do more than describe, with the
 // reason.
 var sharedActs = map[string]string{
-	"internal/shared/image/registry": "computers and nodes fetch images over HTTP, and credential helpers are programs",
+	"internal/shared/image/registry":     "computers and nodes fetch images over HTTP, and credential helpers are programs",
+	"internal/shared/rollout/controller": "servers of a cluster and computers carry out rollouts, through an API server",
+	"internal/shared/rollout/v1alpha1":   "Kubernetes' own types of an object reach net/http",
 }
 
 type listed struct {

@@ -22,7 +22,8 @@ func TestSameBytesElsewhere(t *testing.T) {
 		"arm64":  {[]string{"GOARCH=arm64"}, nil, []string{"qemu-aarch64-static"}},
 	} {
 		tool := filepath.Join(dir, "pikelet-"+name)
-		build := exec.Command("go", append(append([]string{"build", "-trimpath", "-buildvcs=false", "-o", tool}, c.args...), ".")...)
+		build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", tool)
+		build.Args = append(append(build.Args, c.args...), "../../../cmd/pikelet")
 		build.Env = append(append(os.Environ(), "CGO_ENABLED=0"), c.env...)
 		if out, err := build.CombinedOutput(); err != nil {
 			t.Fatalf("%s: %v\n%s", name, err, out)

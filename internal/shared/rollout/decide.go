@@ -323,6 +323,7 @@ func (d *decision) start() {
 		}
 		if d.Lock.Holder != d.UID || d.Lock.Epoch == d.status.Returned {
 			if d.wait = "another rollout has nodes under way"; d.Lock.Holder == "" {
+				d.wait = "about to begin"
 				d.actions = append(d.actions, Action{Kind: TakeLock})
 			}
 			return

@@ -58,6 +58,6 @@ func TestDamagedSlotFallsBackToChangedFiles(t *testing.T) {
 	p := boot(t, card)
 	p.prompt()
 	p.run("pikeletd upgrade --plain-http "+at+":1.3", "by a patch: ",
-		"strategy failed, trying the next one strategy=\"a patch\" next=\"the files that changed\": ", "a block is not what was signed",
+		"strategy failed, trying the next one strategy=\"a patch\" next=\"the files that changed\": ", "block does not match its signed hash",
 		"all of it reads back as it should", "small 1.3, slot b (trial), root verified", "release is committed: all checks held release=1.3")
 }

@@ -189,8 +189,11 @@ func (c *ControlPlane) Do(ctx context.Context, method, path string, body any) ([
 	return b, err
 }
 
+// Kubeconfig returns the file with the credentials of the administrator.
+func (c *ControlPlane) Kubeconfig() string { return c.cluster.Kubeconfig("admin") }
+
 // Kubectl returns a kubectl command of the administrator.
 func (c *ControlPlane) Kubectl(args ...string) *exec.Cmd {
-	all := append([]string{c.programs.control(), "kubectl", "--kubeconfig", c.cluster.Kubeconfig("admin")}, args...)
+	all := append([]string{c.programs.control(), "kubectl", "--kubeconfig", c.Kubeconfig()}, args...)
 	return c.lan.Command(c.lan.Name, all...)
 }

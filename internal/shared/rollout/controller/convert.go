@@ -1,0 +1,179 @@
+package controller
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/pikelet-os/pikelet/internal/shared/nodeconfig"
+	"github.com/pikelet-os/pikelet/internal/shared/rollout"
+	"github.com/pikelet-os/pikelet/internal/shared/rollout/v1alpha1"
+)
+
+// Defaults of fields that are not set. The resource's definition has those of its
+// top level too; nested ones apply only where what holds them is set.
+const (
+	defaultSoak     = 2 * time.Minute
+	defaultDeadline = 30 * time.Minute
+	defaultFetch    = 2 * time.Hour
+	defaultDrain    = 15 * time.Minute
+)
+
+// ErrSpec is returned for a spec that the API server let pass and that cannot be
+// carried out.
+var ErrSpec = errors.New("invalid rollout")
+
+// decode returns a rollout as decisions take it. agents is how many agents it
+// selects, for a maxUnavailable in percent. The error is ErrSpec.
+func decode(o *v1alpha1.Rollout, nodes []rollout.Node) (*rollout.Rollout, error) {
+	r := &rollout.Rollout{
+		Name: o.Name, UID: string(o.UID), Created: o.CreationTimestamp.Time, Generation: o.Generation, Deleted: o.DeletionTimestamp != nil,
+		Spec: rollout.Spec{
+			Image: o.Spec.Image, Soak: cmp.Or(o.Spec.Soak.Duration, defaultSoak), Deadline: cmp.Or(o.Spec.Deadline.Duration, defaultDeadline),
+			Fetch: cmp.Or(o.Spec.FetchTimeout.Duration, defaultFetch), Paused: o.Spec.Pause, Again: o.Spec.Again,
+			Drain: rollout.Drain{
+				Timeout: cmp.Or(o.Spec.Drain.Timeout.Duration, defaultDrain), Off: o.Spec.Drain.Off, Force: o.Spec.Drain.Force,
+				LocalData: o.Spec.Drain.DeleteEmptyDirData,
+			},
+		},
+		Status: decodeStatus(o.Status),
+	}
+	_, digest, ok := strings.Cut(o.Spec.Image, "@")
+	if !ok {
+		return nil, fmt.Errorf("%w: image: got %q, want a reference with a digest", ErrSpec, o.Spec.Image)
+	}
+	r.Spec.Digest = digest
+	if o.Spec.NodeSelector != nil {
+		s, err := metav1.LabelSelectorAsSelector(o.Spec.NodeSelector)
+		if err != nil {
+			return nil, fmt.Errorf("%w: nodeSelector: %w", ErrSpec, err)
+		}
+		r.Spec.Selects = func(set map[string]string) bool { return s.Matches(labels.Set(set)) }
+	}
+	for i, w := range o.Spec.Windows {
+		window, err := decodeWindow(w)
+		if err != nil {
+			return nil, fmt.Errorf("%w: windows[%d]: %w", ErrSpec, i, err)
+		}
+		r.Spec.Windows = append(r.Spec.Windows, window)
+	}
+	r.Spec.MaxUnavailable = 1
+	if most := o.Spec.MaxUnavailable; most != nil {
+		agents := 0
+		for _, n := range nodes {
+			if !n.Server && n.Image != nil && (r.Spec.Selects == nil || r.Spec.Selects(n.Labels)) {
+				agents++
+			}
+		}
+		n, err := intstr.GetScaledValueFromIntOrPercent(most, agents, false)
+		if err != nil {
+			return nil, fmt.Errorf("%w: maxUnavailable: %w", ErrSpec, err)
+		}
+		r.Spec.MaxUnavailable = max(n, 1)
+	}
+	return r, nil
+}
+
+// days are those of the API.
+var days = map[v1alpha1.Day]time.Weekday{
+	"Sunday": time.Sunday, "Monday": time.Monday, "Tuesday": time.Tuesday, "Wednesday": time.Wednesday, "Thursday": time.Thursday,
+	"Friday": time.Friday, "Saturday": time.Saturday,
+}
+
+func decodeWindow(w v1alpha1.Window) (rollout.Window, error) {
+	day, err := nodeconfig.ParseWindow(w.Time)
+	if err != nil {
+		return rollout.Window{}, fmt.Errorf("time: %w", err)
+	}
+	zone, err := time.LoadLocation(w.TimeZone)
+	if err != nil {
+		return rollout.Window{}, fmt.Errorf("timeZone: %w", err)
+	}
+	to := rollout.Window{Day: day, Location: zone}
+	for _, d := range w.Days {
+		weekday, ok := days[d]
+		if !ok {
+			return rollout.Window{}, fmt.Errorf("days: got %q, want a day such as Sunday", d)
+		}
+		to.Days = append(to.Days, weekday)
+	}
+	return to, nil
+}
+
+func decodeStatus(s v1alpha1.RolloutStatus) rollout.Status {
+	to := rollout.Status{
+		State: rollout.State(s.State), Reason: s.Reason, Observed: s.ObservedGeneration, Began: s.Began, Returned: s.Returned,
+		Done: s.Done, Total: s.Total,
+	}
+	for _, t := range s.Turns {
+		to.Turns = append(to.Turns, rollout.Turn{Node: t.Node, UID: t.UID, Step: rollout.Step(t.Step), Since: t.Since.Time, Reason: t.Reason,
+			Request: t.Request, Image: t.Image, Digest: t.Digest})
+	}
+	return to
+}
+
+func encodeStatus(s rollout.Status) v1alpha1.RolloutStatus {
+	to := v1alpha1.RolloutStatus{
+		State: string(s.State), Reason: s.Reason, ObservedGeneration: s.Observed, Began: s.Began, Returned: s.Returned,
+		Done: s.Done, Total: s.Total,
+	}
+	for _, t := range s.Turns {
+		to.Turns = append(to.Turns, v1alpha1.Turn{Node: t.Node, UID: t.UID, Step: string(t.Step), Since: metav1.NewMicroTime(t.Since),
+			Reason: t.Reason, Request: t.Request, Image: t.Image, Digest: t.Digest})
+	}
+	return to
+}
+
+// controlPlane is the label of nodes that have an API server
+// (https://kubernetes.io/docs/reference/labels-annotations-taints/).
+const controlPlane = "node-role.kubernetes.io/control-plane"
+
+// voter is the condition that k3s has on members of etcd
+// (k3s-io/k3s, pkg/etcd/etcd.go).
+const voter corev1.NodeConditionType = "EtcdIsVoter"
+
+// decodeNode returns a node as decisions take it. Annotations that cannot be read
+// count as none: a node that has no image to show has no part in a rollout.
+func decodeNode(n *corev1.Node) rollout.Node {
+	_, server := n.Labels[controlPlane]
+	to := rollout.Node{
+		Name: n.Name, UID: string(n.UID), Version: n.ResourceVersion, Labels: n.Labels, Server: server,
+		Unschedulable: n.Spec.Unschedulable, CordonedBy: n.Annotations[rollout.CordonKey],
+	}
+	to.Request, _ = rollout.DecodeRequest(n.Annotations[rollout.RequestKey])
+	to.Answer, _ = rollout.DecodeAnswer(n.Annotations[rollout.AnswerKey])
+	to.Image, _ = rollout.DecodeImage(n.Annotations[rollout.ImageKey])
+	for _, c := range n.Status.Conditions {
+		switch c.Type {
+		case corev1.NodeReady:
+			to.Ready = c.Status == corev1.ConditionTrue
+		case voter:
+			to.Learner = c.Status != corev1.ConditionTrue
+		}
+	}
+	return to
+}
+
+// decodePod returns a pod as decisions take it.
+func decodePod(p *corev1.Pod, blocked map[types.UID]string) rollout.Pod {
+	to := rollout.Pod{
+		Namespace: p.Namespace, Name: p.Name, UID: string(p.UID), Terminating: p.DeletionTimestamp != nil, Blocked: blocked[p.UID],
+		Finished: p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed,
+	}
+	_, to.Static = p.Annotations[corev1.MirrorPodAnnotationKey]
+	if owner := metav1.GetControllerOf(p); owner != nil {
+		to.Controlled, to.DaemonSet = true, owner.Kind == "DaemonSet"
+	}
+	for _, v := range p.Spec.Volumes {
+		to.LocalData = to.LocalData || v.EmptyDir != nil
+	}
+	return to
+}

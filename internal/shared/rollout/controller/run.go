@@ -1,0 +1,107 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/pikelet-os/pikelet/internal/shared/rollout/v1alpha1"
+)
+
+// Election is the Lease by which one of several controllers is elected.
+const Election = "pikelet-rollout"
+
+// sweepEvery is how often what gone rollouts left is looked for.
+const sweepEvery = time.Minute
+
+// Scheme returns the kinds that a controller reads and writes.
+func Scheme() (*runtime.Scheme, error) {
+	s := runtime.NewScheme()
+	if err := scheme.AddToScheme(s); err != nil {
+		return nil, err
+	}
+	return s, v1alpha1.AddToScheme(s)
+}
+
+// Main is the command line of pikelet-rollout. It returns the exit status: 0 for
+// success and help, 1 for failure, 2 for invalid arguments.
+func Main(ctx context.Context, args []string, now func() time.Time, stderr io.Writer) int {
+	// A set of its own: a library adds flags to the command line's.
+	f := flag.NewFlagSet("pikelet-rollout", flag.ContinueOnError)
+	f.SetOutput(stderr)
+	kubeconfig := f.String("kubeconfig", "", "`FILE` with the credentials of an administrator; without it, those of the pod this runs in")
+	switch err := f.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case err != nil:
+		return 2
+	case f.NArg() > 0:
+		fmt.Fprintf(stderr, "pikelet-rollout: unexpected argument %q\n", f.Arg(0))
+		return 2
+	}
+	cfg, err := clientcmd.BuildConfigFromFlags("", *kubeconfig)
+	if err == nil {
+		err = Run(ctx, cfg, now, slog.New(slog.NewTextHandler(stderr, nil)))
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, "pikelet-rollout:", err)
+		return 1
+	}
+	return 0
+}
+
+// Run carries out the rollouts of a cluster until ctx ends or the lease is lost, by
+// the clock that now reads. Of several processes one works, elected by a Lease in
+// kube-system.
+func Run(ctx context.Context, cfg *rest.Config, now func() time.Time, log *slog.Logger) error {
+	s, err := Scheme()
+	if err != nil {
+		return err
+	}
+	klog.SetSlogLogger(log) // of client-go's election
+	m, err := ctrl.NewManager(cfg, ctrl.Options{
+		Scheme: s, Logger: logr.FromSlogHandler(log.Handler()), Metrics: server.Options{BindAddress: "0"}, HealthProbeBindAddress: "0",
+		LeaderElection: true, LeaderElectionNamespace: Namespace, LeaderElectionID: Election, LeaderElectionReleaseOnCancel: true,
+	})
+	if err != nil {
+		return err
+	}
+	r := &Reconciler{Client: m.GetClient(), Live: m.GetAPIReader(), Now: now, Log: log}
+	if err := r.SetUp(m); err != nil {
+		return err
+	}
+	if err := m.Add(manager.RunnableFunc(r.sweep)); err != nil {
+		return err
+	}
+	return m.Start(ctx)
+}
+
+// sweep sweeps until ctx ends.
+func (r *Reconciler) sweep(ctx context.Context) error {
+	t := time.NewTicker(sweepEvery)
+	defer t.Stop()
+	for {
+		if err := r.Sweep(ctx); err != nil && ctx.Err() == nil {
+			r.Log.Warn("looking for what rollouts left behind", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+		}
+	}
+}

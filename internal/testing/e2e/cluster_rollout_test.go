@@ -1,0 +1,230 @@
+//go:build cluster
+
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/pikelet-os/pikelet/internal/shared/rollout"
+	"github.com/pikelet-os/pikelet/internal/shared/rollout/v1alpha1"
+	"github.com/pikelet-os/pikelet/internal/shared/slots"
+	"github.com/pikelet-os/pikelet/internal/testing/rig"
+)
+
+// fleet are fake nodes that answer requests of rollouts as pikeletd does.
+type fleet struct {
+	c     *cluster
+	fakes *rig.Fakes
+	bad   string // the digest of a release whose checks fail
+
+	mu       sync.Mutex
+	runs     map[string]string // digests, by the node's name
+	written  map[string]string
+	left     map[string]*slots.Update
+	restarts []string // node and digest, in their order
+}
+
+// digestOf is that of a fake release.
+func digestOf(release string) string { return "sha256:" + strings.Repeat(release, 64) }
+
+// newFleet has n fake nodes run a release; the first is a server.
+func newFleet(t *testing.T, c *cluster, n int, release string) *fleet {
+	t.Helper()
+	fakes, err := c.NewFakes(t.Context(), n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.must("label", "node", "fake-1", "node-role.kubernetes.io/control-plane=true")
+	f := &fleet{c: c, fakes: fakes, runs: map[string]string{}, written: map[string]string{}, left: map[string]*slots.Update{}}
+	for i := range n {
+		name := fmt.Sprintf("fake-%d", i+1)
+		f.runs[name] = digestOf(release)
+		go f.live(t, name)
+	}
+	return f
+}
+
+// live answers until the test ends. What fails is tried again.
+func (f *fleet) live(t *testing.T, name string) {
+	for t.Context().Err() == nil {
+		time.Sleep(500 * time.Millisecond)
+		var n struct {
+			Metadata struct {
+				ResourceVersion string
+				Annotations     map[string]string
+			}
+		}
+		b, err := f.c.Get(t.Context(), "/api/v1/nodes/"+name)
+		if err != nil || json.Unmarshal(b, &n) != nil {
+			continue
+		}
+		f.mu.Lock()
+		self := rollout.Self{Digest: f.runs[name], Kind: slots.Committed, Written: f.written[name], Update: f.left[name]}
+		f.mu.Unlock()
+		r, _ := rollout.DecodeRequest(n.Metadata.Annotations[rollout.RequestKey])
+		last, _ := rollout.DecodeAnswer(n.Metadata.Annotations[rollout.AnswerKey])
+		answer, verb := rollout.Answers(r, last, self)
+		notes := map[string]string{rollout.ImageKey: rollout.Image{Stream: "lab", Release: self.Digest[7:8], Digest: self.Digest}.Encode()}
+		if answer != nil {
+			notes[rollout.AnswerKey] = answer.Encode()
+		}
+		change := map[string]any{"metadata": map[string]any{"resourceVersion": n.Metadata.ResourceVersion, "annotations": notes}}
+		if _, err := f.c.Do(t.Context(), http.MethodPatch, "/api/v1/nodes/"+name, change); err != nil || verb == rollout.Nothing {
+			continue
+		}
+		f.do(t, name, *r, verb)
+	}
+}
+
+// do brings an image, or restarts into it.
+func (f *fleet) do(t *testing.T, name string, r rollout.Request, verb rollout.Verb) {
+	f.mu.Lock()
+	f.written[name] = r.Digest
+	f.mu.Unlock()
+	if verb != rollout.Apply {
+		return
+	}
+	f.fakes.Down(t.Context(), name)
+	time.Sleep(2 * time.Second)
+	f.mu.Lock()
+	f.restarts = append(f.restarts, name+" "+r.Digest[7:8])
+	if r.Digest == f.bad {
+		f.left[name] = &slots.Update{Step: slots.Left, Digest: r.Digest, Bad: true, Reason: "volume: it never comes"}
+	} else {
+		f.runs[name] = r.Digest
+	}
+	f.mu.Unlock()
+	f.fakes.Up(t.Context(), name)
+}
+
+// restarted returns which nodes restarted into which release.
+func (f *fleet) restarted() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return append([]string(nil), f.restarts...)
+}
+
+// controller starts a controller of rollouts in the network.
+func (c *cluster) controller() *exec.Cmd {
+	c.t.Helper()
+	program, err := filepath.Abs("../../../build/pikelet-rollout")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	cmd := c.lan.Command(c.lan.Name, program, "--kubeconfig", c.Kubeconfig())
+	cmd.Stderr = c.t.Output()
+	if err := cmd.Start(); err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	return cmd
+}
+
+// rollout returns what the API has of a rollout.
+func (c *cluster) rollout(name string) (r v1alpha1.Rollout) {
+	c.t.Helper()
+	c.get("/apis/pikelet.dev/v1alpha1/rollouts/"+name, &r)
+	return r
+}
+
+// until waits until done reports true, as long as the API answers.
+func (c *cluster) until(what string, done func() bool) {
+	c.t.Helper()
+	for start := time.Now(); !done(); time.Sleep(500 * time.Millisecond) {
+		if time.Since(start) > tooLong {
+			out, _ := c.kubectl("", "get", "rollouts", "-o", "yaml")
+			c.t.Fatalf("%s: never\n%s", what, out)
+		}
+	}
+}
+
+// TestClusterRolloutOfFakes: a rollout brings a release to a server and five agents,
+// through a disruption budget and over the death of its controller; a bad one halts
+// at the first node; what the API server can refuse, it refuses.
+func TestClusterRolloutOfFakes(t *testing.T) {
+	c := newCluster(t)
+	if out, err := c.kubectl(string(v1alpha1.Definition), "apply", "-f", "-"); err != nil {
+		t.Fatalf("the definition: %v\n%s", err, out)
+	}
+	c.must("wait", "--for=condition=Established", "crd/rollouts.pikelet.dev", "--timeout=60s")
+	f := newFleet(t, c, 6, "0")
+	f.bad = digestOf("2")
+	c.must("cordon", "fake-3") // by somebody, and for a reason
+	c.apply(`apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 8
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec: {containers: [{name: web, image: registry.test/app:1}]}
+---
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata: {name: web}
+spec: {minAvailable: 7, selector: {matchLabels: {app: web}}}
+`)
+	c.must("rollout", "status", "deployment/web", "--timeout=5m")
+	const form = `apiVersion: pikelet.dev/v1alpha1
+kind: Rollout
+metadata: {name: lab}
+spec: {image: "registry.test/lab@%s", maxUnavailable: %s, soak: 3s}
+`
+	for _, bad := range [][2]string{{"sha256:1", "1"}, {digestOf("1"), "0"}, {digestOf("1"), "0%"}, {"latest", "1"}} {
+		out, err := c.kubectl(fmt.Sprintf(form, bad[0], bad[1]), "apply", "-f", "-")
+		if err == nil || !strings.Contains(out, "is invalid: spec") {
+			t.Errorf("%q: %v\n%s", bad, err, out)
+		}
+	}
+	controller := c.controller()
+	c.apply(fmt.Sprintf(form, digestOf("1"), "2"))
+	c.until("two nodes are upgraded", func() bool { return c.rollout("lab").Status.Done >= 2 })
+	controller.Process.Kill()
+	controller.Wait()
+	c.controller()
+	c.until("the rollout is complete", func() bool { return c.rollout("lab").Status.State == string(rollout.Complete) })
+	got := f.restarted()
+	if len(got) != 6 || got[0] != "fake-1 1" {
+		t.Errorf("restarts: %q, want each node once, the server first", got)
+	}
+	c.schedulable("fake-3")
+	if out := c.must("get", "rollouts"); !strings.Contains(out, "Complete") {
+		t.Errorf("kubectl get rollouts printed\n%s", out)
+	}
+
+	c.apply(fmt.Sprintf(form, f.bad, "2"))
+	c.until("the rollout halts", func() bool { return c.rollout("lab").Status.State == string(rollout.Halted) })
+	if r := c.rollout("lab"); r.Status.Reason != "fake-1: volume: it never comes" {
+		t.Errorf("the reason is %q", r.Status.Reason)
+	}
+	if got := f.restarted(); len(got) != 7 {
+		t.Errorf("restarts: %q, want one more", got)
+	}
+	c.until("the node that went back is schedulable", func() bool { return !c.node("fake-1").Spec.Unschedulable })
+	c.schedulable("fake-3")
+	c.must("delete", "rollout", "lab", "--timeout=2m")
+}
+
+// schedulable checks that all nodes are, but one.
+func (c *cluster) schedulable(but string) {
+	c.t.Helper()
+	for i := range 6 {
+		name := fmt.Sprintf("fake-%d", i+1)
+		n := c.node(name)
+		if n.Spec.Unschedulable != (name == but) || n.Metadata.Annotations[rollout.CordonKey] != "" {
+			c.t.Errorf("%s: unschedulable %v, cordoned by %q", name, n.Spec.Unschedulable, n.Metadata.Annotations[rollout.CordonKey])
+		}
+	}
+}
