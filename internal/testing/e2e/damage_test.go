@@ -96,7 +96,7 @@ func TestBootIsRetriedWhenBothSlotsAreDamaged(t *testing.T) {
 	flip(t, card, offset(t, card, slots.A, image.SignatureFile)+3000)
 	overwrite(t, card, partitionOf(t, card, slots.B.Partition()).Start, make([]byte, 512))
 	p = boot(t, card, func(o *vm.Options) { o.NoWalk = true })
-	p.expect("THIS BOOT FAILED", "slot b is none to go to: reading a FAT32 boot sector", "trying again in")
+	p.expect("THIS BOOT FAILED", "slot b holds no image: reading a FAT32 boot sector", "trying again in")
 }
 
 func TestFirmwareSkipsHalfWrittenSlot(t *testing.T) {
