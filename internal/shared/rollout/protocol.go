@@ -114,13 +114,20 @@ func encode(v any) string {
 	return string(b)
 }
 
-// DecodeRequest reads an annotation; nil for "". The error is ErrText.
+// DecodeRequest reads an annotation; nil for "". The error is ErrText, also for an
+// image that is none of a registry, by its digest: a request reaches no file of the
+// node.
 func DecodeRequest(text string) (*Request, error) {
 	r, err := decode[Request](text)
-	if r != nil && (r.ID == "" || r.Image == "" || r.Digest == "") {
-		return nil, fmt.Errorf("%w: a request lacks its id, image or digest", ErrText)
+	switch {
+	case r == nil:
+		return nil, err
+	case r.ID == "" || r.Digest == "":
+		return nil, fmt.Errorf("%w: a request lacks its id or digest", ErrText)
+	case !strings.HasSuffix(r.Image, "@"+r.Digest) || strings.HasPrefix(r.Image, "/") || strings.HasPrefix(r.Image, "."):
+		return nil, fmt.Errorf("%w: a request for %.100q, want a reference of a registry with its digest", ErrText, r.Image)
 	}
-	return r, err
+	return r, nil
 }
 
 // DecodeAnswer reads an annotation; nil for "". The error is ErrText.

@@ -171,6 +171,20 @@ func TestReasons(t *testing.T) {
 	}
 }
 
+// TestRequestsReachNoFile: what a node is asked for comes from a registry, by its
+// digest.
+func TestRequestsReachNoFile(t *testing.T) {
+	for image, good := range map[string]bool{
+		"registry.example/pi/lab@sha256:1": true, "/etc@sha256:1": false, "./lab@sha256:1": false, "registry.example/pi/lab:1.0": false,
+		"registry.example/pi/lab@sha256:2": false, "": false,
+	} {
+		r, err := DecodeRequest(Request{ID: "u/1", Image: image, Digest: "sha256:1"}.Encode())
+		if (err == nil) != good || (r != nil) != good || err != nil && !errors.Is(err, ErrText) {
+			t.Errorf("%q: got %+v, %v", image, r, err)
+		}
+	}
+}
+
 // FuzzAnnotations: whatever is written onto a Node, it is read or refused, and what
 // is read is written the same.
 func FuzzAnnotations(f *testing.F) {

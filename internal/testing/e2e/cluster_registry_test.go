@@ -89,8 +89,8 @@ func (r *registry) push(ref string) {
 	}
 }
 
-// publish puts an image into the registry as lab:VERSION.
-func (c *cluster) publish(r *builder.Result) {
+// publish puts an image into the registry as lab:VERSION, and returns its digest.
+func (c *cluster) publish(r *builder.Result) (digest string) {
 	c.t.Helper()
 	program, err := filepath.Abs("../../../build/pikelet")
 	if err != nil {
@@ -98,9 +98,13 @@ func (c *cluster) publish(r *builder.Result) {
 	}
 	cmd := c.lan.Command(c.lan.Name, program, "publish", registryAt+"/lab", "--plain-http", "--image", r.Artifact.Dir,
 		"--sign-key", signingFile(c.t))
-	if out, err := cmd.CombinedOutput(); err != nil {
+	out, err := cmd.CombinedOutput()
+	_, rest, found := strings.Cut(string(out), "(OCI manifest ")
+	digest, _, _ = strings.Cut(rest, ")")
+	if err != nil || !found {
 		c.t.Fatalf("publishing: %v\n%s", err, out)
 	}
+	return digest
 }
 
 // mirrored has the container runtime find registry.lan in the network.

@@ -8,8 +8,10 @@ import (
 	"net/http"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -131,6 +133,13 @@ func (c *cluster) controller() *exec.Cmd {
 	return cmd
 }
 
+// define has the API know rollouts.
+func (c *cluster) define() {
+	c.t.Helper()
+	c.apply(string(v1alpha1.Definition))
+	c.must("wait", "--for=condition=Established", "crd/rollouts.pikelet.dev", "--timeout=60s")
+}
+
 // rollout returns what the API has of a rollout.
 func (c *cluster) rollout(name string) (r v1alpha1.Rollout) {
 	c.t.Helper()
@@ -154,10 +163,7 @@ func (c *cluster) until(what string, done func() bool) {
 // at the first node; what the API server can refuse, it refuses.
 func TestClusterRolloutOfFakes(t *testing.T) {
 	c := newCluster(t)
-	if out, err := c.kubectl(string(v1alpha1.Definition), "apply", "-f", "-"); err != nil {
-		t.Fatalf("the definition: %v\n%s", err, out)
-	}
-	c.must("wait", "--for=condition=Established", "crd/rollouts.pikelet.dev", "--timeout=60s")
+	c.define()
 	f := newFleet(t, c, 6, "0")
 	f.bad = digestOf("2")
 	c.must("cordon", "fake-3") // by somebody, and for a reason
@@ -227,4 +233,108 @@ func (c *cluster) schedulable(but string) {
 			c.t.Errorf("%s: unschedulable %v, cordoned by %q", name, n.Spec.Unschedulable, n.Metadata.Annotations[rollout.CordonKey])
 		}
 	}
+}
+
+// TestClusterRollout: two nodes of ours take a release from a rollout, one after the
+// other, under pods that are asked all the time; each answers with its kubelet's own
+// rights, which reach no other node.
+func TestClusterRollout(t *testing.T) {
+	c := newCluster(t)
+	c.define()
+	c.registry()
+	r := clusterImage(t, "1.0", nil)
+	config := c.agent() + "upgrades: {plain-http: true}\n"
+	attic, cellar := c.join(r, "attic", 11, config), c.join(r, "cellar", 12, config)
+	attic.ready()
+	cellar.ready()
+	c.apply(`apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 10
+      affinity:
+        podAntiAffinity:
+          preferredDuringSchedulingIgnoredDuringExecution:
+          - {weight: 100, podAffinityTerm: {topologyKey: kubernetes.io/hostname, labelSelector: {matchLabels: {app: web}}}}
+      containers:
+      - name: web
+        image: registry.test/app:1
+        imagePullPolicy: Never
+        args: ["serve", ":8080"]
+        readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 2}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {type: NodePort, selector: {app: web}, ports: [{port: 80, targetPort: 8080, nodePort: 30080}]}
+---
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata: {name: web}
+spec: {minAvailable: 1, selector: {matchLabels: {app: web}}}
+`)
+	attic.running("app=web", 2)
+	const others = "kubectl --kubeconfig /var/lib/rancher/k3s/agent/kubelet.kubeconfig annotate node cellar " + rollout.AnswerKey + "=x"
+	attic.run(others, "is not allowed to modify node")
+
+	digest := c.publish(clusterImage(t, "1.1", nil))
+	c.controller()
+	asked, failed, stop := c.asks("http://"+address(11)+":30080", "http://"+address(12)+":30080")
+	c.apply("apiVersion: pikelet.dev/v1alpha1\nkind: Rollout\nmetadata: {name: lab}\n" +
+		"spec: {image: '" + registryAt + "/lab@" + digest + "', soak: 5s}\n")
+	attic.eventually("the rollout is complete or halted", func() bool {
+		s := c.rollout("lab").Status.State
+		return s == string(rollout.Complete) || s == string(rollout.Halted)
+	})
+	stop()
+	if s := c.rollout("lab").Status; s.State != string(rollout.Complete) || s.Done != 2 {
+		t.Fatalf("the rollout is %+v\n%s", s, c.must("describe", "nodes"))
+	}
+	t.Logf("requests: %d, failed: %d", asked(), failed())
+	if asked() == 0 || failed() > asked()/20 {
+		t.Errorf("of %d requests %d failed", asked(), failed())
+	}
+	for _, name := range []string{"attic", "cellar"} {
+		n := c.node(name)
+		if n.Spec.Unschedulable || !n.ready() || !strings.HasPrefix(n.Status.NodeInfo.OSImage, "Pikelet lab 1.1") {
+			t.Errorf("%s: %+v", name, n)
+		}
+		if out := c.must("describe", "node", name); !strings.Contains(out, rollout.Condition) || !strings.Contains(out, "UpgradeCommitted") {
+			t.Errorf("kubectl describe node %s printed\n%s", name, out)
+		}
+	}
+}
+
+// asks asks web servers all the time until stop is called: a request fails where
+// none of them answers.
+func (c *cluster) asks(urls ...string) (asked, failed func() int, stop func()) {
+	var all, bad atomic.Int64
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-done:
+				return
+			case <-time.After(500 * time.Millisecond):
+			}
+			all.Add(1)
+			if !slices.ContainsFunc(urls, func(url string) bool {
+				return c.lan.Command(c.lan.Name, "curl", "-sf", "--max-time", "5", url).Run() == nil
+			}) {
+				bad.Add(1)
+			}
+		}
+	}()
+	stop = sync.OnceFunc(func() {
+		close(done)
+		<-ended
+	})
+	c.t.Cleanup(stop)
+	return func() int { return int(all.Load()) }, func() int { return int(bad.Load()) }, stop
 }
