@@ -114,9 +114,9 @@ func encode(v any) string {
 	return string(b)
 }
 
-// DecodeRequest reads an annotation; nil for "". The error is ErrText, also for an
-// image that is none of a registry, by its digest: a request reaches no file of the
-// node.
+// DecodeRequest reads an annotation; nil for "". The error is ErrText, also where the
+// image is no reference of a registry with its digest: a request reaches no file of
+// the node.
 func DecodeRequest(text string) (*Request, error) {
 	r, err := decode[Request](text)
 	switch {

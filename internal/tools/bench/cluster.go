@@ -101,7 +101,8 @@ func cluster(ctx context.Context, o options, figures map[string]float64) error {
 	if figures["node_memory_overhead_mib"], err = a.overhead(); err != nil {
 		return err
 	}
-	o.log.Info("measuring an idle agent", "for", idleAgent+settle)
+	o.log.Info("measuring an idle agent", "for", idleAgent+settle, "ready", figures["power_to_ready_seconds"],
+		"kubelet", figures["power_to_kubelet_seconds"], "overhead", figures["node_memory_overhead_mib"])
 	if figures["card_bytes_idle_hour_agent"], err = a.idle(); err != nil {
 		return err
 	}
@@ -223,8 +224,12 @@ func (a agent) upgrade(o options, lan *vm.LAN) (float64, error) {
 	if _, err := a.m.Write([]byte("pikeletd upgrade --plain-http " + at + "/lab:1.1\n")); err != nil {
 		return 0, err
 	}
-	if err := a.m.Expect("Stopping pikelet-k3s"); err != nil {
+	// A node of a cluster is never idle, so a refusal must be waited for too.
+	switch said, err := a.m.ExpectAny("Stopping pikelet-k3s", "pikeletd: "); {
+	case err != nil:
 		return 0, fmt.Errorf("%w\n%s", err, a.m.Output())
+	case said == "pikeletd: ":
+		return 0, fmt.Errorf("the node refuses the upgrade:\n%s", a.m.Output())
 	}
 	start := time.Now()
 	for now := before; now == before; {

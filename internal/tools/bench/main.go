@@ -43,7 +43,8 @@ func main() {
 	flag.StringVar(&o.large, "large", "build/large", "directory of what testdata/large makes")
 	flag.StringVar(&o.alpine, "alpine", "", "directory with alpine-minirootfs-*-x86_64.tar.gz and APKINDEX-*-x86_64.tar.gz, for solve_ms")
 	flag.IntVar(&o.rounds, "rounds", 5, "how often each is measured; figures are medians")
-	flag.StringVar(&o.only, "only", "", "measure only these groups: boot, node, build, loop, solve, ship, update, netboot, delta, cluster, rollout")
+	flag.StringVar(&o.only, "only", "",
+		"measure only these groups: boot, node, build, loop, solve, ship, update, netboot, delta, cluster, rollout")
 	pack := flag.String("squash", "", "only pack this directory into the file -o, as the builder's writer does")
 	flag.Parse()
 	err := func() error {
