@@ -363,7 +363,7 @@ func (d *decision) mayStart() string {
 	}
 	for i := range d.Nodes {
 		n := &d.Nodes[i]
-		if d.selects(n) {
+		if d.Selected(n) {
 			if other := d.owner(n); other != nil {
 				return "rollout " + other.Name + " selects node " + n.Name + " too, and was created before"
 			}

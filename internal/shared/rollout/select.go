@@ -10,7 +10,7 @@ func (d *decision) selected() []*Node {
 	var list []*Node
 	for i := range d.Nodes {
 		n := &d.Nodes[i]
-		if d.selects(n) {
+		if d.Selected(n) {
 			list = append(list, n)
 		}
 	}
@@ -26,8 +26,8 @@ func (d *decision) selected() []*Node {
 	return list
 }
 
-// selects reports whether a node is one of the rollout's.
-func (r *Rollout) selects(n *Node) bool {
+// Selected reports whether a node is one of the rollout's.
+func (r *Rollout) Selected(n *Node) bool {
 	return n.Image != nil && (r.Spec.Selects == nil || r.Spec.Selects(n.Labels))
 }
 
@@ -35,7 +35,7 @@ func (r *Rollout) selects(n *Node) bool {
 func (d *decision) owner(n *Node) *Rollout {
 	for _, o := range d.Others {
 		before := cmp.Or(o.Created.Compare(d.Created), cmp.Compare(o.UID, d.UID)) < 0
-		if before && !o.Deleted && o.selects(n) {
+		if before && !o.Deleted && o.Selected(n) {
 			return o
 		}
 	}

@@ -100,18 +100,20 @@ func (r *Reconciler) reconcile(ctx context.Context, name string) (busy bool, err
 	for i := range nodes.Items {
 		v.Nodes = append(v.Nodes, decodeNode(&nodes.Items[i]))
 	}
-	decided, err := decode(o, v.Nodes)
-	if errors.Is(err, ErrSpec) {
-		return false, r.refuse(ctx, o, err)
-	}
-	if v.Others, err = r.others(ctx, o, v.Nodes); err != nil {
-		return false, err
-	}
 	lease, err := r.lock(ctx)
 	if err != nil {
 		return false, err
 	}
 	v.Lock = lockOf(lease)
+	decided, invalid := decode(o, v.Nodes)
+	// What was begun before the spec became invalid is ended all the same.
+	ended := len(o.Status.Turns) == 0 && o.DeletionTimestamp == nil && v.Lock.Holder != string(o.UID)
+	if invalid != nil && ended {
+		return false, r.refuse(ctx, o, invalid)
+	}
+	if v.Others, err = r.others(ctx, o, v.Nodes); err != nil {
+		return false, err
+	}
 	if v.Pods, err = r.pods(ctx, decided.Status); err != nil {
 		return false, err
 	}
@@ -345,8 +347,9 @@ func (r *Reconciler) Sweep(ctx context.Context) error {
 		n := &nodes.Items[i]
 		if by := n.Annotations[rollout.CordonKey]; !known[by] {
 			r.Log.Warn("making a node schedulable that a rollout left", "node", n.Name, "rollout", by)
-			if err := r.patch(ctx, n, rollout.Change{Unschedulable: &no, CordonedBy: &none, Request: &rollout.Request{}}); err != nil {
-				return client.IgnoreNotFound(err)
+			err := r.patch(ctx, n, rollout.Change{Unschedulable: &no, CordonedBy: &none, Request: &rollout.Request{}})
+			if client.IgnoreNotFound(err) != nil {
+				return err
 			}
 		}
 	}

@@ -31,8 +31,9 @@ const (
 // carried out.
 var ErrSpec = errors.New("invalid rollout")
 
-// decode returns a rollout as decisions take it. agents is how many agents it
-// selects, for a maxUnavailable in percent. The error is ErrSpec.
+// decode returns a rollout as decisions take it. Of nodes, those that it selects are
+// counted, for a maxUnavailable in percent. Where the error is ErrSpec the rollout is
+// paused, so that what it began before comes to its end.
 func decode(o *v1alpha1.Rollout, nodes []rollout.Node) (*rollout.Rollout, error) {
 	r := &rollout.Rollout{
 		Name: o.Name, UID: string(o.UID), Created: o.CreationTimestamp.Time, Generation: o.Generation, Deleted: o.DeletionTimestamp != nil,
@@ -46,40 +47,47 @@ func decode(o *v1alpha1.Rollout, nodes []rollout.Node) (*rollout.Rollout, error)
 		},
 		Status: decodeStatus(o.Status),
 	}
-	_, digest, ok := strings.Cut(o.Spec.Image, "@")
+	err := decodeSpec(o.Spec, r, nodes)
+	r.Spec.Paused = r.Spec.Paused || err != nil
+	return r, err
+}
+
+// decodeSpec reads the fields of a spec that may be invalid. The error is ErrSpec.
+func decodeSpec(spec v1alpha1.RolloutSpec, r *rollout.Rollout, nodes []rollout.Node) error {
+	_, digest, ok := strings.Cut(spec.Image, "@")
 	if !ok {
-		return nil, fmt.Errorf("%w: image: got %q, want a reference with a digest", ErrSpec, o.Spec.Image)
+		return fmt.Errorf("%w: image: got %q, want a reference with a digest", ErrSpec, spec.Image)
 	}
 	r.Spec.Digest = digest
-	if o.Spec.NodeSelector != nil {
-		s, err := metav1.LabelSelectorAsSelector(o.Spec.NodeSelector)
+	if spec.NodeSelector != nil {
+		s, err := metav1.LabelSelectorAsSelector(spec.NodeSelector)
 		if err != nil {
-			return nil, fmt.Errorf("%w: nodeSelector: %w", ErrSpec, err)
+			return fmt.Errorf("%w: nodeSelector: %w", ErrSpec, err)
 		}
 		r.Spec.Selects = func(set map[string]string) bool { return s.Matches(labels.Set(set)) }
 	}
-	for i, w := range o.Spec.Windows {
+	for i, w := range spec.Windows {
 		window, err := decodeWindow(w)
 		if err != nil {
-			return nil, fmt.Errorf("%w: windows[%d]: %w", ErrSpec, i, err)
+			return fmt.Errorf("%w: windows[%d]: %w", ErrSpec, i, err)
 		}
 		r.Spec.Windows = append(r.Spec.Windows, window)
 	}
 	r.Spec.MaxUnavailable = 1
-	if most := o.Spec.MaxUnavailable; most != nil {
+	if most := spec.MaxUnavailable; most != nil {
 		agents := 0
-		for _, n := range nodes {
-			if !n.Server && n.Image != nil && (r.Spec.Selects == nil || r.Spec.Selects(n.Labels)) {
+		for i := range nodes {
+			if !nodes[i].Server && r.Selected(&nodes[i]) {
 				agents++
 			}
 		}
 		n, err := intstr.GetScaledValueFromIntOrPercent(most, agents, false)
 		if err != nil {
-			return nil, fmt.Errorf("%w: maxUnavailable: %w", ErrSpec, err)
+			return fmt.Errorf("%w: maxUnavailable: %w", ErrSpec, err)
 		}
 		r.Spec.MaxUnavailable = max(n, 1)
 	}
-	return r, nil
+	return nil
 }
 
 // days are those of the API.
