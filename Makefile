@@ -30,10 +30,16 @@ help: ## list these targets
 
 build: $(BUILD)/pikelet ## build the pikelet command, device programs inside
 
-device: builder/deviceprogs/pikelet-init builder/deviceprogs/pikeletd ## build the programs that run on nodes
+device: builder/deviceprogs/pikelet-init builder/deviceprogs/pikeletd builder/deviceprogs/pikelet-rollout.gz ## build the programs that run on nodes
 
 builder/deviceprogs/pikelet-init builder/deviceprogs/pikeletd: builder/deviceprogs/%: $(SOURCES)
 	CGO_ENABLED=0 GOOS=linux GOARCH=arm64 $(GO) build $(DEVICE_FLAGS) -o $@ ./cmd/$*
+
+# The controller of rollouts is large, and in few images.
+builder/deviceprogs/pikelet-rollout.gz: $(SOURCES)
+	@mkdir -p $(BUILD)
+	CGO_ENABLED=0 GOOS=linux GOARCH=arm64 $(GO) build $(DEVICE_FLAGS) -o $(BUILD)/pikelet-rollout-arm64 ./cmd/pikelet-rollout
+	gzip -n9 < $(BUILD)/pikelet-rollout-arm64 > $@.tmp && mv $@.tmp $@
 
 $(BUILD)/pikelet: $(SOURCES) $(ASSETS) device
 	CGO_ENABLED=0 $(GO) build $(COMMAND_FLAGS) -o $@ ./cmd/pikelet
@@ -192,7 +198,8 @@ eeprom: device ## compare updates of bootloaders with Raspberry Pi's own tool: m
 
 CONTROLLER_GEN := sigs.k8s.io/controller-tools/cmd/controller-gen@v0.19.0
 generate: ## rewrite generated files: schemas, tables of fields, the command's reference, the architecture drawing, the API of rollouts
-	$(GO) run $(CONTROLLER_GEN) object crd paths=./internal/shared/rollout/v1alpha1 output:dir=./internal/shared/rollout/v1alpha1
+	$(GO) run $(CONTROLLER_GEN) object paths=./internal/shared/rollout/v1alpha1 output:object:dir=./internal/shared/rollout/v1alpha1 \
+	  crd output:crd:dir=./overlays/rollout/manifests
 	$(GO) run ./internal/tools/diagram < docs/architecture.txt > docs/architecture.svg
 	-$(GO) test ./builder/spec ./internal/shared/nodeconfig ./internal/host/cli -run Fresh -update
 

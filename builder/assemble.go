@@ -302,6 +302,11 @@ func applyBase(t *layers.Tree, p *Plan, epoch time.Time) error {
 	if err := own(node.AgentFile, 0o755, p.Programs.Agent); err != nil {
 		return err
 	}
+	for _, name := range slices.Sorted(maps.Keys(p.Added)) {
+		if err := own("usr/sbin/"+name, 0o755, p.Added[name]); err != nil {
+			return err
+		}
+	}
 	if img.Console == spec.ConsoleRoot {
 		if err := own(node.RootConsoleFile, 0o755, []byte(rootConsole)); err != nil {
 			return err

@@ -14,7 +14,11 @@ import (
 
 // programs returns digests of what pikelet itself puts into an image.
 func (p *Plan) programs() map[string]string {
-	return map[string]string{"init": image.DigestOf(p.Programs.Init), "pikeletd": image.DigestOf(p.Programs.Agent)}
+	m := map[string]string{"init": image.DigestOf(p.Programs.Init), "pikeletd": image.DigestOf(p.Programs.Agent)}
+	for name, b := range p.Added {
+		m[name] = image.DigestOf(b)
+	}
+	return m
 }
 
 // repositories are the spec's, as it says them.

@@ -44,6 +44,8 @@ type Plan struct {
 	Packages []Package
 	Layers   []Layer
 	Overlays []overlays.Overlay // the base first
+	// Added are programs of pikelet itself that overlays add, by name.
+	Added    map[string][]byte
 	Programs deviceprogs.Programs
 	// Inventory is the file of node configs that goes into the image; nil for
 	// none.
@@ -90,6 +92,9 @@ func resolve(ctx context.Context, img *spec.Image, in Inputs, c *contents) (*Pla
 		return nil, err
 	}
 	if err := p.pinOverlays(in.Lock); err != nil {
+		return nil, err
+	}
+	if err := p.addPrograms(); err != nil {
 		return nil, err
 	}
 	var err error
@@ -405,6 +410,9 @@ func (p *Plan) identity() []byte {
 	fmt.Fprintf(&b, "kernel %s\nwords %s\n", img.Kernel.Package, strings.Join(p.Words, " "))
 	fmt.Fprintf(&b, "init %s\npikeletd %s\nsquashfs %d %s\n", image.DigestOf(p.Programs.Init), image.DigestOf(p.Programs.Agent),
 		squashfs.Generation, img.Compression)
+	for _, name := range slices.Sorted(maps.Keys(p.Added)) {
+		fmt.Fprintf(&b, "program %s %s\n", name, image.DigestOf(p.Added[name]))
+	}
 	for _, level := range slices.Sorted(maps.Keys(img.Services)) {
 		fmt.Fprintf(&b, "services %s %s\n", level, strings.Join(img.Services[level], " "))
 	}

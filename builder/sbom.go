@@ -3,7 +3,9 @@ package builder
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -108,6 +110,9 @@ func billOfMaterials(p *Plan, packages []*apk.Installed) ([]byte, error) {
 	}
 	add("program", spdxPackage{Name: "pikelet-init", Declared: "Apache-2.0", Checksums: spdxSHA256(image.DigestOf(p.Programs.Init))})
 	add("program", spdxPackage{Name: "pikeletd", Declared: "Apache-2.0", Checksums: spdxSHA256(image.DigestOf(p.Programs.Agent))})
+	for _, name := range slices.Sorted(maps.Keys(p.Added)) {
+		add("program", spdxPackage{Name: name, Declared: "Apache-2.0", Checksums: spdxSHA256(image.DigestOf(p.Added[name]))})
+	}
 	for i := range d.Packages {
 		s := &d.Packages[i]
 		for _, field := range []*string{&s.Download, &s.Concluded, &s.Declared, &s.Copyright} {

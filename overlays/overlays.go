@@ -23,7 +23,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-//go:embed all:base all:chrony all:iscsi all:k3s all:metallb all:seed-node all:ssh all:wifi
+//go:embed all:base all:chrony all:iscsi all:k3s all:metallb all:rollout all:seed-node all:ssh all:wifi
 var embedded embed.FS
 
 // Overlay is one bundle.
@@ -41,6 +41,9 @@ type Overlay struct {
 	// Images are container images, by digest, that the manifests run: a list
 	// of them goes beside the archives that k3s imports.
 	Images []string `yaml:"images"`
+	// Programs are programs of pikelet itself for nodes, by name, which go to
+	// /usr/sbin. They are part of the pikelet command.
+	Programs []string `yaml:"programs"`
 	// Services are enabled, by runlevel. Optional ones are enabled where
 	// their scripts are in the tree.
 	Services map[string][]string `yaml:"services"`
@@ -333,6 +336,9 @@ func (o Overlay) Digest() string {
 	fmt.Fprintf(h, "%q %q %q\n", o.Packages, o.Modules, o.Kernel)
 	if len(o.KernelWants) > 0 {
 		fmt.Fprintf(h, "%q %q\n", o.KernelWants, o.WantedFor)
+	}
+	if len(o.Programs) > 0 {
+		fmt.Fprintf(h, "programs %q\n", o.Programs)
 	}
 	for _, services := range []map[string][]string{o.Services, o.Optional} {
 		for _, level := range slices.Sorted(maps.Keys(services)) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"runtime/debug"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -29,9 +30,14 @@ const (
 	endOfTrial = 10 * time.Second // for a round of checks and one record
 )
 
+// garbage is how much garbage the daemon keeps at most, in percent of what is in use:
+// it does little, and what it takes of a node's memory is not there for pods.
+const garbage = 25
+
 // daemon watches over the node until ctx ends. Its own problems go to stderr, what
 // concerns upgrades and the volume to log.
 func daemon(ctx context.Context, log *slog.Logger, stderr io.Writer) error {
+	debug.SetGCPercent(garbage)
 	problems := slog.New(console.NewHandler(stderr, "pikeletd"))
 	disks, err := watchDisks()
 	if err != nil {

@@ -269,6 +269,9 @@ func (b *builder) k3s() {
 	b.files = append(b.files, File{Path: "/etc/rancher/node", Mode: fs.ModeDir | 0o700})
 	b.add("/etc/rancher/node/password", b.Identity.NodePassword+"\n", 0o600)
 	b.enable("default", "pikelet-k3s")
+	if k.Role == "server" && b.has("/etc/init.d/pikelet-rollout") {
+		b.enable("default", "pikelet-rollout")
+	}
 }
 
 // yaml writes a file that may hold secrets.

@@ -66,8 +66,8 @@ func text(files []File, problems []string) string {
 	return b.String()
 }
 
-var everything = []string{"usr/bin/doas", "usr/sbin/dropbear", "usr/sbin/sshd", "usr/sbin/chronyd", "sbin/iscsid", "etc/init.d/pikelet-k3s",
-	"usr/share/zoneinfo/Europe/Berlin", "sbin/wpa_supplicant"}
+var everything = []string{"usr/bin/doas", "usr/sbin/dropbear", "usr/sbin/sshd", "usr/sbin/chronyd", "sbin/iscsid",
+	"etc/init.d/pikelet-k3s", "etc/init.d/pikelet-rollout", "usr/share/zoneinfo/Europe/Berlin", "sbin/wpa_supplicant"}
 
 // TestGolden: all that a config with every field makes of /etc, as text.
 func TestGolden(t *testing.T) {
@@ -168,6 +168,26 @@ func TestAccountsOfTheImageStay(t *testing.T) {
 	for _, f := range files {
 		if f.Path == "/etc/passwd" || strings.Contains(f.Path, "authorized_keys") {
 			t.Errorf("%s is written", f.Path)
+		}
+	}
+}
+
+// TestRolloutsRunOnServers: the controller of rollouts is a service of servers alone,
+// and of images that bring it.
+func TestRolloutsRunOnServers(t *testing.T) {
+	for _, c := range []struct {
+		role  string
+		files []string
+		want  bool
+	}{
+		{"{role: server}", everything, true},
+		{"{role: agent, server: 'https://a:6443', token: t}", everything, false},
+		{"{role: server}", []string{"etc/init.d/pikelet-k3s"}, false},
+	} {
+		files, _ := Files(input(t, "hostname: attic\nk3s: "+c.role+"\n", c.files...))
+		got := slices.ContainsFunc(files, func(f File) bool { return f.Path == "/etc/runlevels/default/pikelet-rollout" })
+		if got != c.want {
+			t.Errorf("%s, %q: the service is enabled: %v, want %v", c.role, c.files, got, c.want)
 		}
 	}
 }

@@ -73,7 +73,7 @@ Exit status:
   0  done
   1  failed
   2  the command line, the spec or the inventory is invalid
-  3  a node rolled back to the release it ran before`,
+  3  a node rolled back to the release it ran before, or halted a rollout`,
 		PersistentPreRun: func(*cobra.Command, []string) { a.setUp() },
 	})
 	a.addFlags(root)
@@ -85,7 +85,7 @@ Exit status:
 	)
 	root.AddCommand(newInit(a), newBuild(a), newLock(a), newVendor(a), newInspect(a), newDiff(a), newCache(a),
 		newKeygen(a), newSign(a), newVerify(a), newPublish(a), newPromote(a), newPull(a),
-		newFlash(a), newNode(a), newUpgrade(a), newWipe(a),
+		newFlash(a), newNode(a), newUpgrade(a), newRollout(a), newWipe(a),
 		newServe(a), newNodes(a), newEEPROM(a), newVM(a))
 	return root
 }

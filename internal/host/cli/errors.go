@@ -8,6 +8,7 @@ import (
 
 	"github.com/pikelet-os/pikelet/builder/spec"
 	"github.com/pikelet-os/pikelet/internal/host/fleet"
+	"github.com/pikelet-os/pikelet/internal/host/rollouts"
 	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/image/registry"
 )
@@ -44,7 +45,7 @@ func (a *app) report(err error) int {
 		text, status = bad.Error(), exitUsage // a line for each mistake, with its file
 	case errors.As(err, new(usageError)):
 		status = exitUsage
-	case errors.Is(err, fleet.ErrRolledBack):
+	case errors.Is(err, fleet.ErrRolledBack), errors.Is(err, rollouts.ErrHalted):
 		status = exitRolledBack
 	}
 	hints := hint.Of(withFlags(err))

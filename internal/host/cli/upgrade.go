@@ -22,18 +22,18 @@ const upgradePoll = 5 * time.Second
 
 type upgradeOptions struct {
 	fleet.Options
-	ssh       overSSH
-	PlainHTTP bool
-	Again     bool
-	Drill     bool
-	DryRun    bool
+	ssh     overSSH
+	Again   bool
+	Drill   bool
+	DryRun  bool
+	cluster clusterOptions
 }
 
 func newUpgrade(a *app) *cobra.Command {
 	var o upgradeOptions
 	c := &cobra.Command{
-		Use:   "upgrade HOST... REFERENCE",
-		Short: "Upgrade nodes in place over SSH, servers first",
+		Use:   "upgrade (HOST... | --kubeconfig FILE) REFERENCE",
+		Short: "Upgrade nodes in place over SSH, or a whole cluster with its own means, servers first",
 		Long: `Upgrade nodes in place over ssh, with your own keys, known_hosts and
 ~/.ssh/config; a host whose key is not known is refused. The nodes download the
 image themselves, so they must reach the registry.
@@ -43,29 +43,49 @@ at the same time. pikelet waits until each node has committed the release or rol
 back. After the first node that rolls back or refuses the release, the remaining
 nodes are left as they are.
 
+With --kubeconfig the nodes of a cluster are upgraded as a rollout: they are made
+unschedulable, their pods evicted within their disruption budgets, and they are
+watched before the next one's turn. The cluster needs no controller for that; where
+it has one, that does the work. An interrupt has nodes under way come to their end,
+and no further one begin.
+
 The exit status is 3 if a node rolled back.`,
 		Example: `  pikelet upgrade attic cellar registry.example/pi/homelab:1.4
+  pikelet upgrade --kubeconfig k3s.yaml registry.example/pi/homelab:1.4
   pikelet upgrade --dry-run attic registry.example/pi/homelab:stable`,
 		GroupID: groupNodes,
 		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) < 2 {
-				return usagef("want hosts and a reference, got %d arguments", len(args))
-			}
-			return nil
+			return o.checkArgs(args)
 		},
 		RunE: func(c *cobra.Command, args []string) error {
+			if o.cluster.Kubeconfig != "" {
+				return runClusterUpgrade(c.Context(), args[0], &o, a)
+			}
 			return runUpgrade(c.Context(), args[:len(args)-1], args[len(args)-1], o, a)
 		},
 	}
 	f := c.Flags()
 	f.IntVar(&o.Parallel, "parallel", 1, "`NUMBER` of agents to upgrade at the same time")
 	f.DurationVar(&o.Wait, "wait", 30*time.Minute, "time limit for a node to commit the release or roll back")
-	f.BoolVar(&o.PlainHTTP, "plain-http", false, "have the nodes use HTTP without TLS for the registry")
 	f.BoolVar(&o.Again, "again", false, "retry a release that failed there before")
 	f.BoolVar(&o.DryRun, "dry-run", false, "only print how each node would obtain the release, and how much it would download")
 	f.BoolVar(&o.Drill, "drill", false, "try the release on each node and roll back in any case")
 	o.ssh.addFlags(c)
+	o.cluster.addFlags(c, a)
 	return c
+}
+
+// checkArgs checks the arguments: a cluster is upgraded whole.
+func (o *upgradeOptions) checkArgs(args []string) error {
+	switch {
+	case o.cluster.Kubeconfig == "" && len(args) < 2:
+		return usagef("want hosts and a reference, got %d arguments", len(args))
+	case o.cluster.Kubeconfig != "" && len(args) != 1:
+		return usagef("want a reference alone with --kubeconfig, got %d arguments", len(args))
+	case o.cluster.Kubeconfig != "" && o.Drill:
+		return usagef("--drill is for nodes over ssh, without --kubeconfig")
+	}
+	return nil
 }
 
 func runUpgrade(ctx context.Context, hosts []string, ref string, o upgradeOptions, a *app) error {
@@ -93,7 +113,7 @@ func (o *upgradeOptions) verb(ref string) []string {
 	for _, flag := range []struct {
 		name string
 		on   bool
-	}{{"--plain-http", o.PlainHTTP}, {"--again", o.Again}, {"--drill", o.Drill}, {"--dry-run", o.DryRun}} {
+	}{{"--plain-http", o.cluster.image.PlainHTTP}, {"--again", o.Again}, {"--drill", o.Drill}, {"--dry-run", o.DryRun}} {
 		if flag.on {
 			verb = append(verb, flag.name)
 		}

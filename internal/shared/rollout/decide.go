@@ -163,7 +163,7 @@ func (d *decision) prepare(t *Turn, n *Node, phase Phase, reason string, took ti
 			d.cordon(n)
 			return
 		}
-		pods, refused := d.leaving(n.Name)
+		pods, refused := d.Spec.Drain.Leaving(d.Pods[n.Name])
 		switch {
 		case refused != "":
 			d.to(t, Failed, refused)
@@ -188,11 +188,12 @@ func (d *decision) restart(t *Turn, n *Node, phase Phase, reason string, took ti
 	case phase == Refused || phase == Left:
 		d.to(t, Failed, cmp.Or(reason, "the node went back to the release before"))
 	case phase == Committed && n.Ready:
+		d.status.Slowest = max(d.status.Slowest, took)
 		d.to(t, Soak, "")
 	case !asked && !n.Unschedulable:
 		d.cordon(n)
 	case !asked:
-		pods, _ := d.leaving(n.Name)
+		pods, _ := d.Spec.Drain.Leaving(d.Pods[n.Name])
 		if d.Pods[n.Name] == nil {
 			return
 		}
@@ -312,11 +313,11 @@ func (d *decision) start() {
 	left := 0 // servers that do not run the release yet
 	for _, n := range d.selected() {
 		t := d.turn(n)
-		if n.Server && !d.runs(n) {
+		if n.Server && !d.Runs(n) {
 			left++
 		}
 		switch {
-		case t != nil || d.runs(n):
+		case t != nil || d.Runs(n):
 			continue
 		case n.Server && servers+agents > 0, !n.Server && (left > 0 || servers > 0 || agents >= max(d.Spec.MaxUnavailable, 1)):
 			return
@@ -353,7 +354,7 @@ func (d *decision) mayStart() string {
 	}
 	todo := false
 	for _, n := range d.selected() {
-		todo = todo || !d.runs(n) && d.turn(n) == nil
+		todo = todo || !d.Runs(n) && d.turn(n) == nil
 	}
 	if !todo {
 		return "no node is left"

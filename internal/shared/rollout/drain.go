@@ -5,19 +5,19 @@ import (
 	"strings"
 )
 
-// leaving returns the pods of a node that must leave it, and why some may not be
+// Leaving returns those of a node's pods that must leave it, and why some may not be
 // evicted; "" for nothing.
-func (d *decision) leaving(node string) (pods []Pod, refused string) {
-	if d.Spec.Drain.Off {
+func (o Drain) Leaving(all []Pod) (pods []Pod, refused string) {
+	if o.Off {
 		return nil, ""
 	}
-	for _, p := range d.Pods[node] {
+	for _, p := range all {
 		switch {
 		case p.Static || p.DaemonSet || p.Finished:
 			continue
-		case !p.Controlled && !d.Spec.Drain.Force && !p.Terminating:
+		case !p.Controlled && !o.Force && !p.Terminating:
 			refused = fmt.Sprintf("pod %s/%s has no controller that makes it anew: drain.force evicts it", p.Namespace, p.Name)
-		case p.LocalData && !d.Spec.Drain.LocalData && !p.Terminating:
+		case p.LocalData && !o.LocalData && !p.Terminating:
 			refused = fmt.Sprintf("pod %s/%s keeps data in an emptyDir: drain.deleteEmptyDirData evicts it", p.Namespace, p.Name)
 		}
 		pods = append(pods, p)

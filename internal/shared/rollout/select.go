@@ -5,12 +5,13 @@ import (
 	"slices"
 )
 
-// selected returns the nodes of the rollout: servers first, each kind by name.
-func (d *decision) selected() []*Node {
+// Order returns the nodes that the rollout selects in the order of their turns:
+// servers first, each kind by name.
+func (r *Rollout) Order(nodes []Node) []*Node {
 	var list []*Node
-	for i := range d.Nodes {
-		n := &d.Nodes[i]
-		if d.Selected(n) {
+	for i := range nodes {
+		n := &nodes[i]
+		if r.Selected(n) {
 			list = append(list, n)
 		}
 	}
@@ -42,5 +43,8 @@ func (d *decision) owner(n *Node) *Rollout {
 	return nil
 }
 
-// runs reports whether a node runs the release, and keeps it.
-func (d *decision) runs(n *Node) bool { return n.Image.Digest == d.Spec.Digest && !n.Image.Trial }
+// Runs reports whether a node, which the rollout selects, runs the release and keeps
+// it.
+func (r *Rollout) Runs(n *Node) bool { return n.Image.Digest == r.Spec.Digest && !n.Image.Trial }
+
+func (d *decision) selected() []*Node { return d.Order(d.Nodes) }

@@ -104,6 +104,12 @@ type Status struct {
 	Returned int64
 	// Done and Total count the nodes that run the release, and all selected ones.
 	Done, Total int
+	// Completed is the image that all nodes ran last, Previous the one before that:
+	// what a person goes back to. "" is none yet.
+	Completed, Previous string
+	// Slowest is the longest that a node ever took from its restart until it kept the
+	// release and was Ready.
+	Slowest time.Duration
 }
 
 // Turn is a node that is under way, or failed.

@@ -58,7 +58,9 @@ spec:
 // agent becomes a server by its config.
 func TestClusterOnNodes(t *testing.T) {
 	c := &cluster{t: t, lan: newLAN(t)}
-	c.lan.serveTime()
+	if err := c.lan.ServeTime(); err != nil {
+		t.Fatal(err)
+	}
 	r := clusterImage(t, "1.0", nil)
 	// Without k3s' own archive of images there is only what tests run.
 	const options = "options: {pause-image: 'registry.test/pause:1'"
@@ -74,6 +76,13 @@ func TestClusterOnNodes(t *testing.T) {
 	cellar.eventually("all checks of the server hold", func() bool { return cellar.succeeds("pikeletd check") })
 	cellar.works("kubectl create deployment web --replicas=2 --image=registry.test/app:1")
 	cellar.works("until kubectl get deployment web -o jsonpath='{.status.readyReplicas}' | grep 2; do sleep 10; done")
+	// The image brings the controller of rollouts: it runs on the server alone.
+	cellar.works("until kubectl -n kube-system get lease pikelet-rollout -o jsonpath='{.spec.holderIdentity}' | grep cellar; " +
+		"do sleep 10; done")
+	cellar.works(fmt.Sprintf(`printf '%%s\n' 'apiVersion: pikelet.dev/v1alpha1' 'kind: Rollout' 'metadata: {name: lab}' `+
+		`'spec: {image: "registry.test/lab@%s", pause: true}' | kubectl apply -f -`, r.Artifact.Digest))
+	cellar.works("until kubectl get rollout lab -o jsonpath='{.status.state} {.status.total}' | grep 'Paused 2'; do sleep 10; done")
+	attic.works("! rc-service pikelet-rollout status")
 	attic.off()
 	c.configure(attic.card, "attic", 11, "k3s: {role: server, token: b-token, "+server+"}\n")
 	attic = c.boot(attic.card, "attic", 11)

@@ -19,6 +19,7 @@ import (
 	"github.com/pikelet-os/pikelet/internal/shared/rollout/v1alpha1"
 	"github.com/pikelet-os/pikelet/internal/shared/slots"
 	"github.com/pikelet-os/pikelet/internal/testing/rig"
+	"github.com/pikelet-os/pikelet/overlays"
 )
 
 // fleet are fake nodes that answer requests of rollouts as pikeletd does.
@@ -136,7 +137,11 @@ func (c *cluster) controller() *exec.Cmd {
 // define has the API know rollouts.
 func (c *cluster) define() {
 	c.t.Helper()
-	c.apply(string(v1alpha1.Definition))
+	o, err := overlays.Find("rollout", "", nil)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.apply(string(o.Manifests["pikelet.dev_rollouts.yaml"]))
 	c.must("wait", "--for=condition=Established", "crd/rollouts.pikelet.dev", "--timeout=60s")
 }
 
@@ -158,20 +163,12 @@ func (c *cluster) until(what string, done func() bool) {
 	}
 }
 
-// TestClusterRolloutOfFakes: a rollout brings a release to a server and five agents,
-// through a disruption budget and over the death of its controller; a bad one halts
-// at the first node; what the API server can refuse, it refuses.
-func TestClusterRolloutOfFakes(t *testing.T) {
-	c := newCluster(t)
-	c.define()
-	f := newFleet(t, c, 6, "0")
-	f.bad = digestOf("2")
-	c.must("cordon", "fake-3") // by somebody, and for a reason
-	c.apply(`apiVersion: apps/v1
+// webWithBudget is a Deployment of seven pods, none of which may be disrupted.
+const webWithBudget = `apiVersion: apps/v1
 kind: Deployment
 metadata: {name: web}
 spec:
-  replicas: 8
+  replicas: 7
   selector: {matchLabels: {app: web}}
   template:
     metadata: {labels: {app: web}}
@@ -181,7 +178,19 @@ apiVersion: policy/v1
 kind: PodDisruptionBudget
 metadata: {name: web}
 spec: {minAvailable: 7, selector: {matchLabels: {app: web}}}
-`)
+`
+
+// TestClusterRolloutOfFakes: a rollout brings a release to a server and five agents,
+// through a disruption budget and over the death of its controller; a bad one halts
+// at the first node; what the API server can refuse, it refuses.
+func TestClusterRolloutOfFakes(t *testing.T) {
+	c := newCluster(t)
+	c.define()
+	f := newFleet(t, c, 6, "0")
+	f.bad = digestOf("2")
+	c.must("cordon", "fake-3") // by somebody, and for a reason
+	c.apply(webWithBudget)
+	c.must("scale", "deployment/web", "--replicas=8")
 	c.must("rollout", "status", "deployment/web", "--timeout=5m")
 	const form = `apiVersion: pikelet.dev/v1alpha1
 kind: Rollout
@@ -231,6 +240,17 @@ func (c *cluster) schedulable(but string) {
 		n := c.node(name)
 		if n.Spec.Unschedulable != (name == but) || n.Metadata.Annotations[rollout.CordonKey] != "" {
 			c.t.Errorf("%s: unschedulable %v, cordoned by %q", name, n.Spec.Unschedulable, n.Metadata.Annotations[rollout.CordonKey])
+		}
+	}
+}
+
+// noneCordoned checks that no rollout keeps a node of n unschedulable.
+func (c *cluster) noneCordoned(n int) {
+	c.t.Helper()
+	for i := range n {
+		name := fmt.Sprintf("fake-%d", i+1)
+		if o := c.node(name); o.Spec.Unschedulable || o.Metadata.Annotations[rollout.CordonKey] != "" {
+			c.t.Errorf("%s: unschedulable %v, cordoned by %q", name, o.Spec.Unschedulable, o.Metadata.Annotations[rollout.CordonKey])
 		}
 	}
 }

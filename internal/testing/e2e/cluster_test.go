@@ -9,7 +9,6 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"slices"
 	"strings"
@@ -37,7 +36,9 @@ func newCluster(t *testing.T) *cluster {
 		t.Fatal(err)
 	}
 	l := newLAN(t)
-	l.serveTime()
+	if err := l.ServeTime(); err != nil {
+		t.Fatal(err)
+	}
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	ctx, cancel := context.WithTimeout(t.Context(), tooLong)
 	defer cancel()
@@ -47,21 +48,6 @@ func newCluster(t *testing.T) *cluster {
 	}
 	t.Cleanup(c.Stop)
 	return &cluster{t, c, l}
-}
-
-// serveTime answers NTP in the network.
-func (l *lan) serveTime() {
-	l.t.Helper()
-	var conn net.PacketConn
-	err := vm.InNamespace(l.Name, func() (err error) {
-		conn, err = net.ListenPacket("udp", vm.LANAddress+":123")
-		return err
-	})
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	l.t.Cleanup(func() { conn.Close() })
-	go answerTime(conn, 0)
 }
 
 // k3sFile is a release of k3s itself, for nodes that need no other control plane.

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"bytes"
-	"encoding/binary"
 	"net"
 	"strings"
 	"testing"
@@ -120,35 +119,7 @@ func serveTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	go answerTime(l, time.Until(time.Date(2042, 6, 1, 0, 0, 0, 0, time.UTC)))
-}
-
-// answerTime answers NTP with a clock that is ahead of this computer's, until l is
-// closed.
-func answerTime(l net.PacketConn, ahead time.Duration) {
-	stamp := func(b []byte) { // seconds since 1900, in 32.32 bits (RFC 5905 6)
-		now := time.Now().Add(ahead)
-		binary.BigEndian.PutUint32(b, uint32(now.Unix()+2208988800))
-		binary.BigEndian.PutUint32(b[4:], uint32(uint64(now.Nanosecond())<<32/1e9))
-	}
-	b := make([]byte, 128)
-	for {
-		n, from, err := l.ReadFrom(b)
-		if err != nil {
-			return
-		}
-		if n < 48 {
-			continue
-		}
-		r := make([]byte, 48)
-		r[0], r[1], r[2], r[3] = 0x24, 1, b[2], 0xec // server of version 4, stratum 1, a microsecond
-		copy(r[12:], "TEST")
-		stamp(r[16:])
-		copy(r[24:32], b[40:48]) // what the client sent comes back
-		stamp(r[32:])
-		stamp(r[40:])
-		l.WriteTo(r, from)
-	}
+	go vm.AnswerTime(l, time.Until(time.Date(2042, 6, 1, 0, 0, 0, 0, time.UTC)))
 }
 
 // TestNodeCannotDeriveOtherIdentities: nothing that one node holds leads to what

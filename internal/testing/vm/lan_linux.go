@@ -18,6 +18,7 @@ type LAN struct {
 	Device string // of it, whose address is Address
 	pis    int
 	others []string
+	time   net.PacketConn // what answers NTP, or nil
 }
 
 // LANAddress is this side's address in a LAN, whose network is 10.77.0.0/24.
@@ -40,8 +41,23 @@ func NewLAN() (*LAN, error) {
 	return l, nil
 }
 
+// ServeTime answers NTP at LANAddress until Close.
+func (l *LAN) ServeTime() error {
+	err := InNamespace(l.Name, func() (err error) {
+		l.time, err = net.ListenPacket("udp", LANAddress+":123")
+		return err
+	})
+	if err == nil {
+		go AnswerTime(l.time, 0)
+	}
+	return err
+}
+
 // Close takes it all away.
 func (l *LAN) Close() {
+	if l.time != nil {
+		l.time.Close()
+	}
 	for _, name := range l.others {
 		exec.Command("ip", "netns", "del", name).Run()
 	}

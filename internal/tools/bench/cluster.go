@@ -37,7 +37,7 @@ health: {soak: 10s, deadline: 300s}
 
 // clusterConfig is the node config of the agent that is measured.
 const clusterConfig = `hostname: attic
-time: {wait: 1s}
+time: {wait: 30s, servers: [10.77.0.1]}
 network: {interfaces: [{name: eth0, addresses: [10.77.0.11/24], gateway: 10.77.0.1}]}
 k3s: {role: agent, server: 'https://10.77.0.1:6443', token: '%s'}
 `
@@ -59,6 +59,9 @@ func cluster(ctx context.Context, o options, figures map[string]float64) error {
 		return err
 	}
 	defer lan.Close()
+	if err := lan.ServeTime(); err != nil {
+		return err
+	}
 	dir := filepath.Join(o.scratch, "control")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err

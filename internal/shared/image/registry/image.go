@@ -178,6 +178,9 @@ func (img *Published) top() []byte {
 	return img.Signature.Manifest
 }
 
+// Trusted returns the keys that the image was checked with.
+func (img *Published) Trusted() []*ecdsa.PublicKey { return img.trusted }
+
 // String is how errors call the image.
 func (img *Published) String() string { return img.From.Reference(img.Digest) }
 

@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	managed "sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -66,7 +67,10 @@ func (r *Reconciler) SetUp(m ctrl.Manager) error {
 		}
 		return list
 	})
-	return ctrl.NewControllerManagedBy(m).For(&v1alpha1.Rollout{}).Watches(&corev1.Node{}, all).Complete(r)
+	// Names tell metrics apart, which are off; a process that lost its Lease starts over.
+	again := true
+	return ctrl.NewControllerManagedBy(m).For(&v1alpha1.Rollout{}).Watches(&corev1.Node{}, all).
+		WithOptions(managed.Options{SkipNameValidation: &again}).Complete(r)
 }
 
 // Reconcile looks at one rollout, and does what is next.
@@ -98,14 +102,14 @@ func (r *Reconciler) reconcile(ctx context.Context, name string) (busy bool, err
 	}
 	v := rollout.View{Now: r.Now()}
 	for i := range nodes.Items {
-		v.Nodes = append(v.Nodes, decodeNode(&nodes.Items[i]))
+		v.Nodes = append(v.Nodes, DecodeNode(&nodes.Items[i]))
 	}
 	lease, err := r.lock(ctx)
 	if err != nil {
 		return false, err
 	}
 	v.Lock = lockOf(lease)
-	decided, invalid := decode(o, v.Nodes)
+	decided, invalid := Decode(o, v.Nodes)
 	// What was begun before the spec became invalid is ended all the same.
 	ended := len(o.Status.Turns) == 0 && o.DeletionTimestamp == nil && v.Lock.Holder != string(o.UID)
 	if invalid != nil && ended {
@@ -145,7 +149,7 @@ func (r *Reconciler) others(ctx context.Context, o *v1alpha1.Rollout, nodes []ro
 		if all.Items[i].UID == o.UID {
 			continue
 		}
-		if other, err := decode(&all.Items[i], nodes); err == nil {
+		if other, err := Decode(&all.Items[i], nodes); err == nil {
 			list = append(list, other)
 		}
 	}
@@ -189,7 +193,7 @@ func (r *Reconciler) pods(ctx context.Context, s rollout.Status) (map[string][]r
 		}
 		pods := []rollout.Pod{}
 		for i := range list.Items {
-			pods = append(pods, decodePod(&list.Items[i], r.blocked))
+			pods = append(pods, DecodePod(&list.Items[i], r.blocked))
 		}
 		all[t.Node] = pods
 	}

@@ -31,10 +31,10 @@ const (
 // carried out.
 var ErrSpec = errors.New("invalid rollout")
 
-// decode returns a rollout as decisions take it. Of nodes, those that it selects are
+// Decode returns a rollout as decisions take it. Of nodes, those that it selects are
 // counted, for a maxUnavailable in percent. Where the error is ErrSpec the rollout is
 // paused, so that what it began before comes to its end.
-func decode(o *v1alpha1.Rollout, nodes []rollout.Node) (*rollout.Rollout, error) {
+func Decode(o *v1alpha1.Rollout, nodes []rollout.Node) (*rollout.Rollout, error) {
 	r := &rollout.Rollout{
 		Name: o.Name, UID: string(o.UID), Created: o.CreationTimestamp.Time, Generation: o.Generation, Deleted: o.DeletionTimestamp != nil,
 		Spec: rollout.Spec{
@@ -119,7 +119,7 @@ func decodeWindow(w v1alpha1.Window) (rollout.Window, error) {
 func decodeStatus(s v1alpha1.RolloutStatus) rollout.Status {
 	to := rollout.Status{
 		State: rollout.State(s.State), Reason: s.Reason, Observed: s.ObservedGeneration, Began: s.Began, Returned: s.Returned,
-		Done: s.Done, Total: s.Total,
+		Done: s.Done, Total: s.Total, Completed: s.Completed, Previous: s.Previous, Slowest: s.Slowest.Duration,
 	}
 	for _, t := range s.Turns {
 		to.Turns = append(to.Turns, rollout.Turn{Node: t.Node, UID: t.UID, Step: rollout.Step(t.Step), Since: t.Since.Time, Reason: t.Reason,
@@ -131,7 +131,7 @@ func decodeStatus(s v1alpha1.RolloutStatus) rollout.Status {
 func encodeStatus(s rollout.Status) v1alpha1.RolloutStatus {
 	to := v1alpha1.RolloutStatus{
 		State: string(s.State), Reason: s.Reason, ObservedGeneration: s.Observed, Began: s.Began, Returned: s.Returned,
-		Done: s.Done, Total: s.Total,
+		Done: s.Done, Total: s.Total, Completed: s.Completed, Previous: s.Previous, Slowest: metav1.Duration{Duration: s.Slowest},
 	}
 	for _, t := range s.Turns {
 		to.Turns = append(to.Turns, v1alpha1.Turn{Node: t.Node, UID: t.UID, Step: string(t.Step), Since: metav1.NewMicroTime(t.Since),
@@ -148,9 +148,9 @@ const controlPlane = "node-role.kubernetes.io/control-plane"
 // (k3s-io/k3s, pkg/etcd/etcd.go).
 const voter corev1.NodeConditionType = "EtcdIsVoter"
 
-// decodeNode returns a node as decisions take it. Annotations that cannot be read
+// DecodeNode returns a node as decisions take it. Annotations that cannot be read
 // count as none: a node that has no image to show has no part in a rollout.
-func decodeNode(n *corev1.Node) rollout.Node {
+func DecodeNode(n *corev1.Node) rollout.Node {
 	_, server := n.Labels[controlPlane]
 	to := rollout.Node{
 		Name: n.Name, UID: string(n.UID), Version: n.ResourceVersion, Labels: n.Labels, Server: server,
@@ -170,8 +170,8 @@ func decodeNode(n *corev1.Node) rollout.Node {
 	return to
 }
 
-// decodePod returns a pod as decisions take it.
-func decodePod(p *corev1.Pod, blocked map[types.UID]string) rollout.Pod {
+// DecodePod returns a pod as decisions take it.
+func DecodePod(p *corev1.Pod, blocked map[types.UID]string) rollout.Pod {
 	to := rollout.Pod{
 		Namespace: p.Namespace, Name: p.Name, UID: string(p.UID), Terminating: p.DeletionTimestamp != nil, Blocked: blocked[p.UID],
 		Finished: p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed,

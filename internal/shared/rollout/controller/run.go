@@ -6,7 +6,9 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
+	"os"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -28,6 +30,9 @@ const Election = "pikelet-rollout"
 // sweepEvery is how often what gone rollouts left is looked for.
 const sweepEvery = time.Minute
 
+// awaitEvery is how often credentials are looked for that are not there yet.
+const awaitEvery = 2 * time.Second
+
 // Scheme returns the kinds that a controller reads and writes.
 func Scheme() (*runtime.Scheme, error) {
 	s := runtime.NewScheme()
@@ -43,7 +48,8 @@ func Main(ctx context.Context, args []string, now func() time.Time, stderr io.Wr
 	// A set of its own: a library adds flags to the command line's.
 	f := flag.NewFlagSet("pikelet-rollout", flag.ContinueOnError)
 	f.SetOutput(stderr)
-	kubeconfig := f.String("kubeconfig", "", "`FILE` with the credentials of an administrator; without it, those of the pod this runs in")
+	kubeconfig := f.String("kubeconfig", "", "`FILE` with the credentials of an administrator, which is waited for; "+
+		"without it, those of the pod this runs in")
 	switch err := f.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		return 0
@@ -53,15 +59,42 @@ func Main(ctx context.Context, args []string, now func() time.Time, stderr io.Wr
 		fmt.Fprintf(stderr, "pikelet-rollout: unexpected argument %q\n", f.Arg(0))
 		return 2
 	}
-	cfg, err := clientcmd.BuildConfigFromFlags("", *kubeconfig)
+	log := slog.New(slog.NewTextHandler(stderr, nil))
+	err := await(ctx, *kubeconfig, log)
+	if ctx.Err() != nil {
+		return 0
+	}
+	var cfg *rest.Config
 	if err == nil {
-		err = Run(ctx, cfg, now, slog.New(slog.NewTextHandler(stderr, nil)))
+		cfg, err = clientcmd.BuildConfigFromFlags("", *kubeconfig)
+	}
+	if err == nil {
+		err = Run(ctx, cfg, now, log)
 	}
 	if err != nil {
 		fmt.Fprintln(stderr, "pikelet-rollout:", err)
 		return 1
 	}
 	return 0
+}
+
+// await waits for a file, which k3s writes when it first starts, until ctx ends.
+func await(ctx context.Context, name string, log *slog.Logger) error {
+	for said := false; name != ""; said = true {
+		_, err := os.Stat(name)
+		if !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if !said {
+			log.Info("waiting for the credentials", "file", name)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(awaitEvery):
+		}
+	}
+	return nil
 }
 
 // Run carries out the rollouts of a cluster until ctx ends or the lease is lost, by

@@ -154,6 +154,16 @@ type RolloutStatus struct {
 	// total is how many nodes are selected.
 	// +optional
 	Total int `json:"total"`
+	// completed is the image that all nodes ran last.
+	// +optional
+	Completed string `json:"completed,omitempty"`
+	// previous is the image that all nodes ran before that.
+	// +optional
+	Previous string `json:"previous,omitempty"`
+	// slowest is the longest that a node took from its restart until it kept the
+	// release and was Ready.
+	// +optional
+	Slowest metav1.Duration `json:"slowest,omitzero"`
 	// turns are the nodes under way and those that failed.
 	// +optional
 	Turns []Turn `json:"turns,omitempty"`

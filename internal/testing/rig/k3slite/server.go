@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -92,11 +93,12 @@ func (p *processes) apiReady(ctx context.Context, s *supervisor.Supervisor) erro
 	}
 }
 
-// writeAdmin writes the kubeconfig for people.
+// writeAdmin writes the administrator's kubeconfig: for people, and for programs of
+// the server (k3s, pkg/daemons/control/deps).
 func writeAdmin(o options, c supervisor.Cluster) error {
 	name := o.or("write-kubeconfig", "/etc/rancher/k3s/k3s.yaml")
 	text := supervisor.Kubeconfig(ownSupervisor, c.TLS("server-ca.crt"), c.TLS("client-admin.crt"), c.TLS("client-admin.key"))
-	return write(name, []byte(text))
+	return errors.Join(write(name, []byte(text)), write(serverDir+"/cred/admin.kubeconfig", []byte(text)))
 }
 
 // deploy applies the manifests of the server's directory, all at the start and
