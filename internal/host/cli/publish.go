@@ -1,15 +1,21 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"fmt"
+	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/pikelet-os/pikelet/internal/host/publish"
+	"github.com/pikelet-os/pikelet/internal/host/rolloutfile"
+	"github.com/pikelet-os/pikelet/internal/shared/atomicfile"
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/image/registry"
 )
 
@@ -21,6 +27,7 @@ type publishOptions struct {
 	SignKey   string
 	Imager    string
 	ImagerURL string
+	Rollout   string
 }
 
 func newPublish(a *app) *cobra.Command {
@@ -43,16 +50,24 @@ all of it. Nodes accept a patch only if it is signed by a key they trust, that o
 --sign-key or your development key. --from sets the number of releases; an image
 that is copied from another registry brings its patches along.
 
+With --rollout, once all of that is there, each Rollout in a YAML file whose image
+is of the repository names this release by its tag and its digest: the file is for
+git, and the rest of it stays as it is. Without such a Rollout, nothing is published.
+
 With --imager, write a compressed disk image and a list of images for Raspberry Pi
 Imager to a directory, for a web server; no registry need be named then.
 
 Logins of docker login are used.`,
 		Example: `  pikelet publish registry.example/pi/homelab --sign-key release.key
   pikelet publish registry.example/pi/homelab --image out --channel testing
+  pikelet publish registry.example/pi/homelab --rollout cluster/rollout.yaml
   pikelet publish --imager www --imager-url https://example.org/pi`,
 		GroupID: groupShip,
 		Args: func(_ *cobra.Command, args []string) error {
-			if o.Imager != "" && len(args) == 0 {
+			switch {
+			case o.Imager != "" && len(args) == 0 && o.Rollout != "":
+				return usagef("--rollout %s: want a repository too, whose image the Rollout is to name", o.Rollout)
+			case o.Imager != "" && len(args) == 0:
 				return nil
 			}
 			return exactly(1, "a repository: registry.example/name")(nil, args)
@@ -75,6 +90,7 @@ Logins of docker login are used.`,
 	f.IntVar(&o.From, "from", 3, "`NUMBER` of earlier releases to make patches for")
 	f.StringVar(&o.Channel, "channel", "", "`TAG` to move to this release, such as stable")
 	f.StringVar(&o.SignKey, "sign-key", "", "private key that also signs the image, PEM `FILE`")
+	f.StringVar(&o.Rollout, "rollout", "", "YAML `FILE` whose Rollouts are to name this release")
 	f.StringVar(&o.Imager, "imager", "", "write the image and a list for Raspberry Pi Imager to `DIR`")
 	f.StringVar(&o.ImagerURL, "imager-url", "", "`URL` that the directory will have for Raspberry Pi Imager")
 	c.MarkFlagsRequiredTogether("imager", "imager-url")
@@ -106,6 +122,11 @@ func runPublish(ctx context.Context, ref string, o publishOptions, a *app) error
 	if tag != "" {
 		return usagef("%s: leave out the tag: the image's release becomes the tag, and --channel names a moving one", ref)
 	}
+	if o.Rollout != "" { // what cannot be written later is known before anything is published
+		if _, _, err := withImage(o.Rollout, ref, ref); err != nil {
+			return err
+		}
+	}
 	options := publish.Options{Patches: o.From, Channel: o.Channel, Workers: runtime.GOMAXPROCS(0), Meter: a.meter, Log: a.log}
 	if o.SignKey != "" {
 		if options.Key, err = a.readKey(o.SignKey); err != nil {
@@ -126,8 +147,62 @@ func runPublish(ctx context.Context, ref string, o publishOptions, a *app) error
 		a.log.Warn("no patches were made, the signing key is not in the image spec",
 			"hint", "nodes accept only patches signed by a key of the spec: name one with --sign-key KEY, or make none with --from 0")
 	}
-	a.result(r, strings.Join(r.Tags, "\n")+" (OCI manifest "+img.Digest+")")
+	all := published{Result: r}
+	text := strings.Join(r.Tags, "\n") + " (OCI manifest " + img.Digest + ")"
+	if o.Rollout != "" {
+		pinned := ref + ":" + img.Release + "@" + img.Digest
+		changed, err := setImage(o.Rollout, ref, pinned)
+		if err != nil {
+			return hint.Withf(err, "the image is published: write image: %s into the file", pinned)
+		}
+		if changed {
+			all.Rollout = o.Rollout
+			text += "\n" + o.Rollout + ": image: " + pinned
+		} else {
+			a.log.Info("the Rollout names the release already", "file", o.Rollout)
+		}
+	}
+	a.result(all, text)
 	return nil
+}
+
+// published is what publish prints as JSON.
+type published struct {
+	*publish.Result
+	Rollout string `json:"rollout,omitempty"` // the file that was changed
+}
+
+// withImage returns a file of Rollouts as it is, and with another reference as the
+// image of those of a repository.
+func withImage(file, repository, reference string) (was, now []byte, err error) {
+	was, err = os.ReadFile(file)
+	if err != nil {
+		return nil, nil, hint.Withf(fmt.Errorf("reading the Rollout: %w", err),
+			"write one, with image: %s in its spec, or leave out --rollout", repository)
+	}
+	now, err = rolloutfile.SetImage(was, repository, reference)
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading the Rollout in %s: %w", file, err)
+	}
+	return was, now, nil
+}
+
+// setImage has the Rollouts of a repository in a file name a reference, and reports
+// whether the file is another one now.
+func setImage(file, repository, reference string) (changed bool, err error) {
+	was, now, err := withImage(file, repository, reference)
+	if err != nil || bytes.Equal(was, now) {
+		return false, err
+	}
+	target, err := filepath.EvalSymlinks(file) // a link stays one
+	if err != nil {
+		return false, err
+	}
+	st, err := os.Stat(target)
+	if err != nil {
+		return false, err
+	}
+	return true, atomicfile.Write(target, now, st.Mode().Perm())
 }
 
 func newPromote(a *app) *cobra.Command {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -193,6 +194,76 @@ func mirrorAndPromote(t *testing.T, dir, repo string, ca []string) {
 	fails(t, dir, []string{"verify", "two", "--key", "o.pub"}, "none of the 1 keys that are trusted made it")
 	ok(t, dir, "sign", "--sign-key", "o.key", "two/artifact")
 	ok(t, dir, "verify", "two", "--key", "o.pub")
+}
+
+// TestPublishWritesRollout: once a release is published, the Rollouts of a file name
+// it by tag and by the digest that nodes report, and nothing else of the file
+// changes. Where that cannot be done, nothing is published.
+func TestPublishWritesRollout(t *testing.T) {
+	dir := shippedIn(t)
+	s := startRegistry(t, registrytest.Options{})
+	repo := s.Addr + "/os/twin"
+	publish := func(image string) []string {
+		return []string{"--json", "publish", repo, "--plain-http", "--from", "0", "--image", image, "--channel", "stable",
+			"--rollout", "link.yaml"}
+	}
+	const other = "apiVersion: pikelet.dev/v1alpha1\nkind: Rollout\nspec: {image: registry.example/x:1} # another\n"
+	write(t, dir+"/link.yaml", other, 0o644)
+	fails(t, dir, publish("one"), "no Rollout of the repository "+repo)
+	fails(t, dir, []string{"pull", repo + ":1.0", "--plain-http", "--key", "ci.pub", "-o", "x"}, "not exist")
+
+	file := strings.Replace(other, "registry.example/x:1", "'"+repo+"'", 1) + "---\n" + other
+	write(t, dir+"/git/rollout.yaml", file, 0o640)
+	must(t, dir, "rm link.yaml && ln -s git/rollout.yaml link.yaml")
+	for _, c := range [][2]string{{"one", "1.0"}, {"two", "1.1"}} {
+		image, release := c[0], c[1]
+		for _, wanted := range []string{"link.yaml", ""} { // the second time there is nothing to change
+			var said struct {
+				Result struct{ Digest, Rollout, Channel string }
+			}
+			out := ok(t, dir, publish(image)...)
+			if err := json.Unmarshal([]byte(out[strings.Index(out, `{"result"`):]), &said); err != nil {
+				t.Fatalf("%v in\n%s", err, out)
+			}
+			if said.Result.Rollout != wanted {
+				t.Errorf("publishing %s says that the file %q is changed, want %q\n%s", image, said.Result.Rollout, wanted, out)
+			}
+			if got := ok(t, dir, "verify", "--key", "ci.pub", image); !strings.Contains(got, "(OCI manifest "+said.Result.Digest+")") {
+				t.Errorf("the digest is %s, and the image's manifest is another one: %s", said.Result.Digest, got)
+			}
+			if tag := tagDigest(t, s.Addr, "os/twin", release); tag == said.Result.Digest || tag != tagDigest(t, s.Addr, "os/twin", "stable") {
+				t.Errorf("the tag has digest %s, want that of an index, and the channel's: examples/gitops says so", tag)
+			}
+			want := strings.Replace(file, "'"+repo+"'", "'"+repo+":"+release+"@"+said.Result.Digest+"'", 1)
+			if got := mustRead(t, dir+"/git/rollout.yaml"); got != want {
+				t.Errorf("after %s the file is\n%s\nwant\n%s", image, got, want)
+			}
+		}
+	}
+	st, err := os.Lstat(dir + "/link.yaml")
+	if err != nil || st.Mode()&os.ModeSymlink == 0 {
+		t.Errorf("the link is %v (%v)", st, err)
+	}
+}
+
+// tagDigest asks a registry for the digest of a tag, as Renovate does.
+func tagDigest(t *testing.T, addr, repository, tag string) string {
+	t.Helper()
+	req, err := http.NewRequest(http.MethodHead, "http://"+addr+"/v2/"+repository+"/manifests/"+tag, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Accept", image.MediaOCIIndex+", "+image.MediaOCIManifest)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	digest := resp.Header.Get("Docker-Content-Digest")
+	if digest == "" {
+		t.Fatalf("%s: no digest in %v", resp.Status, resp.Header)
+	}
+	return digest
 }
 
 // rootBlob returns the file of the root in a build's output.

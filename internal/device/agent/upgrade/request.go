@@ -1,10 +1,13 @@
 package upgrade
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 
 	"github.com/pikelet-os/pikelet/internal/device/agent/card"
 	"github.com/pikelet-os/pikelet/internal/device/agent/console"
@@ -61,11 +64,26 @@ func (q Requested) bring(ctx context.Context, u *updater.Updater, r rollout.Requ
 		return "", "", err
 	}
 	img, channel, err := find(ctx, u, r.Image, followed(cfg, d), options)
+	if img != nil {
+		err = cmp.Or(names(r, img.Digest), err)
+	}
 	if err != nil {
 		return "", "", err
 	}
 	written, err := bring(ctx, u, img, r.Again, false, console.Prefixed())
 	return written.Digest, channel, err
+}
+
+// errIndex is returned for a request by the digest of an index. The node would never
+// be seen to run that: what it runs, and reports, is the image's manifest.
+var errIndex = errors.New("the digest is that of an index, want that of the image's manifest")
+
+// names reports errIndex where a request led to an image with another digest.
+func names(r rollout.Request, digest string) error {
+	if r.Digest == digest {
+		return nil
+	}
+	return fmt.Errorf("%w: write image: %s@%s", errIndex, strings.TrimSuffix(r.Image, "@"+r.Digest), digest)
 }
 
 // Apply brings the image, of which nothing is written twice, and restarts into its
@@ -85,7 +103,7 @@ func (q Requested) Apply(ctx context.Context, r rollout.Request, mayRestart func
 
 // refusals are the errors that another attempt does not mend.
 var refusals = []error{
-	updater.ErrNoCard, updater.ErrFailedHere, updater.ErrFirmware, updater.ErrStream, updater.ErrMachine, updater.ErrOlder,
+	errIndex, updater.ErrNoCard, updater.ErrFailedHere, updater.ErrFirmware, updater.ErrStream, updater.ErrMachine, updater.ErrOlder,
 	skew.ErrKubeletNewer, skew.ErrKubeletOlder, skew.ErrServersApart, skew.ErrStep,
 }
 
