@@ -43,7 +43,7 @@ func TestGitOpsExampleReads(t *testing.T) {
 	if err != nil || inventory.Inventory == nil || len(inventory.Inventory.Nodes) == 0 {
 		t.Errorf("the inventory: %+v, %v", inventory, err)
 	}
-	r := readRollout(t, []byte(mustRead(t, gitops+"cluster/rollout.yaml")))
+	r := strictRollout(t, []byte(mustRead(t, gitops+"cluster/rollout.yaml")))
 	if want := "registry.example/pi/homelab:" + img.Release + "@sha256:"; !strings.HasPrefix(r.Spec.Image, want) {
 		t.Errorf("the Rollout's image is %s, want %s...", r.Spec.Image, want)
 	}
@@ -104,8 +104,8 @@ func readFlux(t *testing.T) {
 	}
 }
 
-// readRollout reads a Rollout as the API server and the controller would.
-func readRollout(t *testing.T, b []byte) v1alpha1.Rollout {
+// strictRollout reads a Rollout as the API server and the controller would.
+func strictRollout(t *testing.T, b []byte) v1alpha1.Rollout {
 	t.Helper()
 	var r v1alpha1.Rollout
 	text, err := kyaml.ToJSON(b)
@@ -132,7 +132,7 @@ func readRollout(t *testing.T, b []byte) v1alpha1.Rollout {
 			}
 		}
 	}
-	if err := kyaml.Unmarshal([]byte(mustRead(t, "../../shared/rollout/v1alpha1/pikelet.dev_rollouts.yaml")), &definition); err != nil {
+	if err := kyaml.Unmarshal([]byte(mustRead(t, "../../../overlays/rollout/manifests/pikelet.dev_rollouts.yaml")), &definition); err != nil {
 		t.Fatal(err)
 	}
 	pattern := definition.Spec.Versions[0].Schema.OpenAPIV3Schema.Properties.Spec.Properties.Image.Pattern
@@ -206,7 +206,7 @@ func TestRenovateReadsRollout(t *testing.T) {
 		if written := template.Replace(m.AutoReplaceStringTemplate); written != string(found[0][0]) {
 			t.Errorf("Renovate writes %q for %q", written, found[0][0])
 		}
-		image := readRollout(t, changed).Spec.Image
+		image := strictRollout(t, changed).Spec.Image
 		if got := transform.FindStringSubmatch(image); image != reference || !slices.Equal(got, []string{":" + c[1] + "@" + c[2], c[1], c[2]}) {
 			t.Errorf("another repository is told %q of %q", got, image)
 		}
