@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"io/fs"
 	"maps"
 	"regexp"
 	"slices"
@@ -36,19 +37,23 @@ const (
 // maxAccounts bounds etc/passwd and its like.
 const maxAccounts = 1 << 20
 
-func readAccounts(t *layers.Tree, pinned map[string]int, epoch time.Time) *accounts {
+func readAccounts(t *layers.Tree, pinned map[string]int, epoch time.Time) (*accounts, error) {
 	a := &accounts{uid: map[string]int{}, gid: map[string]int{}, hashed: map[string]bool{}, pinned: pinned, days: epoch.Unix() / 86400}
-	a.passwd = accountLines(t, "etc/passwd", a.uid)
-	a.group = accountLines(t, "etc/group", a.gid)
-	a.shadow = accountLines(t, "etc/shadow", nil)
-	return a
+	var errs [3]error
+	a.passwd, errs[0] = accountLines(t, "etc/passwd", a.uid)
+	a.group, errs[1] = accountLines(t, "etc/group", a.gid)
+	a.shadow, errs[2] = accountLines(t, "etc/shadow", nil)
+	return a, errors.Join(errs[:]...)
 }
 
 // accountLines reads name:x:number:… lines; a file that is missing has none.
-func accountLines(t *layers.Tree, name string, ids map[string]int) []string {
+func accountLines(t *layers.Tree, name string, ids map[string]int) ([]string, error) {
 	b, err := t.ReadFile(name, maxAccounts)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	lines := strings.Split(strings.TrimRight(string(b), "\n"), "\n")
 	for _, line := range lines {
@@ -60,7 +65,7 @@ func accountLines(t *layers.Tree, name string, ids map[string]int) []string {
 			ids[f[0]] = int(n)
 		}
 	}
-	return lines
+	return lines, nil
 }
 
 // errThere is an account that a script makes though the image has it, as

@@ -82,7 +82,11 @@ func assemble(ctx context.Context, p *Plan, in Inputs, c *contents) (*assembly, 
 		}
 		starts.look(t, l.source())
 	}
-	if err := readAccounts(t, p.Image.IDs, epoch).own(t, true); err != nil {
+	numbers, err := readAccounts(t, p.Image.IDs, epoch)
+	if err != nil {
+		return nil, err
+	}
+	if err := numbers.own(t, true); err != nil {
 		return nil, err
 	}
 	for i, o := range p.Overlays[1:] {

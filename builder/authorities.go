@@ -8,7 +8,9 @@ import (
 	"encoding/asn1"
 	"encoding/binary"
 	"encoding/pem"
+	"errors"
 	"fmt"
+	"io/fs"
 	"path"
 	"slices"
 	"strings"
@@ -47,8 +49,11 @@ func addAuthorities(t *layers.Tree, packages []*apk.Installed, epoch time.Time) 
 	if len(files) == 0 {
 		return nil, nil
 	}
-	bundle, bundleErr := t.ReadFile(bundleFile, maxBundle)
-	if bundleErr != nil || !slices.ContainsFunc(packages, func(p *apk.Installed) bool { return p.Name == "ca-certificates" }) {
+	bundle, err := t.ReadFile(bundleFile, maxBundle)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if err != nil || !slices.ContainsFunc(packages, func(p *apk.Installed) bool { return p.Name == "ca-certificates" }) {
 		return []Warning{warning("certificates will not be trusted, the image has no ca-certificates",
 			"count", len(files), "first", "/"+files[0].Name, "from", files[0].Source, "hint", "add the package ca-certificates")}, nil
 	}

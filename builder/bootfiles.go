@@ -3,8 +3,10 @@ package builder
 import (
 	"archive/tar"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path"
 	"slices"
 	"sort"
@@ -146,26 +148,38 @@ func (b *bootFiles) addKernelConfig(t *layers.Tree, k *kernel, c *contents) erro
 }
 
 func (b *bootFiles) addBoard(t *layers.Tree, k *kernel, board boards.Board) error {
-	take := func(name string) error {
+	take := func(name string) (found bool, err error) {
 		data, err := t.ReadFile("boot/"+name, maxBootFile)
+		if errors.Is(err, fs.ErrNotExist) {
+			return false, nil
+		}
 		if err == nil {
 			b.Files[name] = data
 		}
-		return err
+		return true, err
 	}
 	for i, name := range board.DTBs {
-		if err := take(name); err != nil && i == 0 {
+		switch found, err := take(name); {
+		case err != nil:
+			return err
+		case !found && i == 0:
 			return fmt.Errorf("board %s: package %s has no device tree %s", board.Name, k.Package, name)
 		}
 	}
 	for _, name := range board.Firmware {
-		if err := take(name); err != nil {
+		switch found, err := take(name); {
+		case err != nil:
+			return err
+		case !found:
 			return hint.With(fmt.Errorf("board %s: no package has the firmware /boot/%s", board.Name, name),
 				"add raspberrypi-bootloader to packages")
 		}
 	}
 	if board.Bootcode {
-		if err := take(slots.BootcodeFile); err != nil {
+		switch found, err := take(slots.BootcodeFile); {
+		case err != nil:
+			return err
+		case !found:
 			return hint.With(fmt.Errorf("board %s: no package has /boot/%s", board.Name, slots.BootcodeFile),
 				"add raspberrypi-bootloader-common to packages")
 		}

@@ -3,7 +3,6 @@ package builder
 import (
 	"strings"
 	"testing"
-	"time"
 )
 
 // scriptCases are scripts, the accounts and memberships that a shell surely makes
@@ -70,7 +69,7 @@ var scriptCases = map[string]struct{ script, made, doubt string }{
 // (chainguard-dev/apko#566).
 func TestScriptAccounts(t *testing.T) {
 	for what, c := range scriptCases {
-		a := readAccounts(rootWith(t), nil, time.Unix(0, 0))
+		a := accountsOf(t, rootWith(t), nil)
 		doubt, err := a.follow(c.script)
 		if err != nil {
 			t.Errorf("%s: %v", what, err)
@@ -100,7 +99,7 @@ func TestScriptAccounts(t *testing.T) {
 // TestFixedNumberClashesWithHashedOne: where a script's own number is the one that was
 // made of another name, the error says which of them to pin.
 func TestFixedNumberClashesWithHashedOne(t *testing.T) {
-	a := readAccounts(rootWith(t), nil, time.Unix(0, 0))
+	a := accountsOf(t, rootWith(t), nil)
 	if err := a.addGroup("one", ""); err != nil {
 		t.Fatal(err)
 	}

@@ -74,7 +74,10 @@ func checkK3s(t *layers.Tree, k *kernel) (warnings []Warning, err error) {
 			errs = append(errs, hint.With(err, p.remedy))
 		}
 	}
-	options, known := kernelOptions(t, k)
+	options, known, err := kernelOptions(t, k)
+	if err != nil {
+		return nil, err
+	}
 	if !known {
 		return nil, errors.Join(errs...) // checkKernel warns of it
 	}

@@ -3,6 +3,7 @@ package builder
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 
@@ -41,7 +42,10 @@ const maxKernelConfig = 4 << 20
 // needed of it. A kernel without a configuration is a warning: its modules
 // alone do not say what is built in.
 func checkKernel(t *layers.Tree, k *kernel, needs []kernelNeed) (warnings []Warning, err error) {
-	options, known := kernelOptions(t, k)
+	options, known, err := kernelOptions(t, k)
+	if err != nil {
+		return nil, err
+	}
 	if !known {
 		return []Warning{warning("kernel options cannot be checked", "package", k.Package, "missing", "/"+k.configFile())}, nil
 	}
@@ -69,10 +73,13 @@ func checkKernel(t *layers.Tree, k *kernel, needs []kernelNeed) (warnings []Warn
 
 // kernelOptions returns how a kernel was built, by options without CONFIG_;
 // known is false where its package does not say.
-func kernelOptions(t *layers.Tree, k *kernel) (options map[string]string, known bool) {
+func kernelOptions(t *layers.Tree, k *kernel) (options map[string]string, known bool, err error) {
 	text, err := t.ReadFile(k.configFile(), maxKernelConfig)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, false, nil
+	}
 	if err != nil {
-		return nil, false
+		return nil, false, err
 	}
 	options = map[string]string{}
 	for _, line := range strings.Split(string(text), "\n") {
@@ -80,7 +87,7 @@ func kernelOptions(t *layers.Tree, k *kernel) (options map[string]string, known 
 			options[strings.TrimPrefix(key, "CONFIG_")] = value
 		}
 	}
-	return options, true
+	return options, true, nil
 }
 
 // kernelNeeds are those of every image, of the root's compression and of the

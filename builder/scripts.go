@@ -47,7 +47,10 @@ var links = map[string]map[string]string{
 // the list, without running any. It returns a warning for each script that does
 // more than it can.
 func doScripts(t *layers.Tree, list []*apk.Installed, ids map[string]int, epoch time.Time) ([]Warning, error) {
-	a := readAccounts(t, ids, epoch)
+	a, err := readAccounts(t, ids, epoch)
+	if err != nil {
+		return nil, err
+	}
 	var left []Warning
 	do := func(p *apk.Installed, kind string) error {
 		script, there := p.Scripts[kind]

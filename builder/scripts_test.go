@@ -80,7 +80,7 @@ func TestScriptsMakeAccounts(t *testing.T) {
 // to release, whatever else is installed.
 func TestAccountNumbersDoNotDependOnOthers(t *testing.T) {
 	number := func(names ...string) int {
-		a := readAccounts(rootWith(t), nil, time.Unix(0, 0))
+		a := accountsOf(t, rootWith(t), nil)
 		for _, n := range names {
 			if err := a.addGroup(n, ""); err != nil {
 				t.Fatal(err)
@@ -91,7 +91,7 @@ func TestAccountNumbersDoNotDependOnOthers(t *testing.T) {
 	if alone, among := number("chrony"), number("avahi", "ntp", "chrony"); alone != among || alone < firstID || alone > lastID {
 		t.Errorf("chrony is %d alone and %d among others", alone, among)
 	}
-	a := readAccounts(rootWith(t), map[string]int{"one": 500, "two": 500}, time.Unix(0, 0))
+	a := accountsOf(t, rootWith(t), map[string]int{"one": 500, "two": 500})
 	a.addGroup("one", "")
 	if err := a.addGroup("two", ""); err == nil || !strings.Contains(err.Error(), "two and one both get the number 500") ||
 		!strings.Contains(withHints(err), "ids: {two: 501}") {
@@ -107,7 +107,7 @@ func TestNamedOwners(t *testing.T) {
 		if err := tree.AddFile(h, "directory files", nil); err != nil {
 			t.Fatal(err)
 		}
-		err := readAccounts(tree, nil, time.Unix(0, 0)).own(tree, true)
+		err := accountsOf(t, tree, nil).own(tree, true)
 		if want < 0 {
 			if err == nil || !strings.Contains(err.Error(),
 				"directory files: the owner of /etc/x is \"no-such-user\", an account the image does not have") {
@@ -119,4 +119,14 @@ func TestNamedOwners(t *testing.T) {
 			t.Errorf("%s: %+v, %v", owner, e, err)
 		}
 	}
+}
+
+// accountsOf returns the accounts of a tree.
+func accountsOf(t *testing.T, tree *layers.Tree, pinned map[string]int) *accounts {
+	t.Helper()
+	a, err := readAccounts(tree, pinned, time.Unix(0, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
 }

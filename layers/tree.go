@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"io/fs"
 	"path"
 	"slices"
 	"sort"
@@ -282,11 +283,13 @@ func (t *Tree) Remove(name string) {
 // Empty takes what is below a name out of the tree, and leaves the name.
 func (t *Tree) Empty(name string) { t.entries.empty(Clean(name)) }
 
-// ReadFile returns the contents of a regular file of at most limit bytes.
+// ReadFile returns the contents of a regular file of at most limit bytes. The error is
+// fs.ErrNotExist where there is none, and store.ErrCorrupt where its contents are not
+// what was kept: whoever does without a file does so for the first alone.
 func (t *Tree) ReadFile(name string, limit int64) ([]byte, error) {
 	e := t.Lookup(name)
 	if e == nil || e.Typeflag != tar.TypeReg {
-		return nil, fmt.Errorf("the tree has no file %q", name)
+		return nil, fmt.Errorf("the tree has no file %q: %w", name, fs.ErrNotExist)
 	}
 	if e.Size > limit {
 		return nil, fmt.Errorf("%q has %d bytes, more than %d", name, e.Size, limit)

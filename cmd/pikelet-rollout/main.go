@@ -8,11 +8,13 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/pikelet-os/pikelet/internal/device/agent/upgrade"
 	"github.com/pikelet-os/pikelet/internal/shared/rollout/controller"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
-	os.Exit(controller.Main(ctx, os.Args[1:], time.Now, os.Stderr))
+	o := controller.Options{Now: time.Now, Resolve: upgrade.Resolver()}
+	os.Exit(controller.Main(ctx, os.Args[1:], o, os.Stderr))
 }

@@ -197,6 +197,9 @@ would halt the rollout or have it wait. Nothing is changed.`,
 			if err != nil {
 				return err
 			}
+			if r.Spec.Image, err = o.resolve(ctx, r.Spec.Image); err != nil {
+				return err
+			}
 			return a.showPlan(ctx, r, s, &imagesOf{o: &o})
 		},
 	}

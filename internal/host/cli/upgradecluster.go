@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/pikelet-os/pikelet/internal/host/rollouts"
+	"github.com/pikelet-os/pikelet/internal/shared/image/registry"
 	"github.com/pikelet-os/pikelet/internal/shared/rollout/v1alpha1"
 )
 
@@ -70,6 +71,16 @@ func (o *clusterOptions) rollout(ref string, u *upgradeOptions) (*v1alpha1.Rollo
 	return rollouts.New(name, spec), nil
 }
 
+// resolve returns a reference with the digest of the manifest of the image that
+// another one names.
+func (o *imageOptions) resolve(ctx context.Context, ref string) (string, error) {
+	img, err := o.open(ctx, ref)
+	if err != nil {
+		return "", err
+	}
+	return registry.Name(ref) + "@" + img.Digest, nil
+}
+
 // fetchTimeout is how long a node may take to bring an image: a day, for those
 // behind a slow line.
 const fetchTimeout = 24 * time.Hour
@@ -77,15 +88,11 @@ const fetchTimeout = 24 * time.Hour
 // runClusterUpgrade upgrades a cluster, or shows what that would do.
 func runClusterUpgrade(ctx context.Context, ref string, u *upgradeOptions, a *app) error {
 	o := &u.cluster
-	img, err := o.image.open(ctx, ref)
+	pinned, err := o.image.resolve(ctx, ref)
 	if err != nil {
 		return err
 	}
-	repository, _, err := o.image.target(ref)
-	if err != nil {
-		return err
-	}
-	r, err := o.rollout(repository.Reference(img.Digest), u)
+	r, err := o.rollout(pinned, u)
 	if err != nil {
 		return err
 	}
@@ -101,7 +108,7 @@ func runClusterUpgrade(ctx context.Context, ref string, u *upgradeOptions, a *ap
 		return a.showPlan(ctx, r, s, &imagesOf{o: &o.image})
 	}
 	last := ""
-	desk := rollouts.Desk{Client: c, Config: cfg, Now: time.Now, Log: a.log, Shown: func(r *v1alpha1.Rollout) {
+	desk := rollouts.Desk{Client: c, Config: cfg, Now: time.Now, Log: a.log, Resolve: o.image.resolve, Shown: func(r *v1alpha1.Rollout) {
 		if text := describeRollout(r); text != last {
 			last = text
 			a.log.Info(text)

@@ -14,6 +14,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/pikelet-os/pikelet/internal/shared/hint"
+	"github.com/pikelet-os/pikelet/internal/shared/image/registry"
 )
 
 // What makes a document a Rollout.
@@ -49,10 +50,10 @@ func SetImage(file []byte, repository, reference string) ([]byte, error) {
 		case err != nil:
 			return nil, err
 		case image == nil:
-		case repositoryOf(value(image)) == repository:
+		case registry.Name(value(image)) == repository:
 			images = append(images, image)
 		default:
-			others = append(others, fmt.Sprintf("line %d has an image of %q", image.Line, repositoryOf(value(image))))
+			others = append(others, fmt.Sprintf("line %d has an image of %q", image.Line, registry.Name(value(image))))
 		}
 	}
 	if len(images) == 0 {
@@ -144,15 +145,6 @@ func value(n *yaml.Node) string {
 		return ""
 	}
 	return strings.TrimSpace(n.Value)
-}
-
-// repositoryOf returns a reference without its tag and digest.
-func repositoryOf(reference string) string {
-	name, _, _ := strings.Cut(reference, "@")
-	if i := strings.LastIndex(name, ":"); i > strings.LastIndex(name, "/") {
-		name = name[:i]
-	}
-	return name
 }
 
 // replace returns a file with other text in place of the images, which are in the

@@ -19,6 +19,7 @@ import (
 
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 	"github.com/pikelet-os/pikelet/internal/shared/image/patch"
+	"github.com/pikelet-os/pikelet/internal/shared/image/registry"
 	"github.com/pikelet-os/pikelet/internal/shared/rollout"
 	"github.com/pikelet-os/pikelet/internal/shared/rollout/controller"
 	"github.com/pikelet-os/pikelet/internal/shared/rollout/v1alpha1"
@@ -122,7 +123,7 @@ func MakePlan(ctx context.Context, o *v1alpha1.Rollout, s State, images Source) 
 		nodes[i] = controller.DecodeNode(&s.Nodes[i])
 		versions[s.Nodes[i].Name] = s.Nodes[i].Status.NodeInfo.KubeletVersion
 	}
-	r, err := controller.Decode(o, nodes)
+	r, err := controller.Decode(o, o.Spec.Image, nodes)
 	if err != nil {
 		return nil, err
 	}
@@ -192,8 +193,7 @@ func (p *planner) turn(ctx context.Context, n *rollout.Node) (Turn, error) {
 // download fills in by which way the node comes by the image.
 func (p *planner) download(ctx context.Context, n *rollout.Node, t *Turn) error {
 	t.Bytes = p.to.Size()
-	name, _, _ := strings.Cut(p.r.Spec.Image, "@")
-	from, err := p.images.Image(ctx, withoutTag(name)+"@"+n.Image.Digest)
+	from, err := p.images.Image(ctx, registry.Name(p.r.Spec.Image)+"@"+n.Image.Digest)
 	if err != nil { // cleaned up in the registry, as a rule
 		return ctx.Err()
 	}
@@ -218,14 +218,6 @@ func (p *planner) download(ctx context.Context, n *rollout.Node, t *Turn) error 
 		t.Bytes += f.Size
 	}
 	return nil
-}
-
-// withoutTag returns the repository of a reference without a digest.
-func withoutTag(ref string) string {
-	if i := strings.LastIndex(ref, ":"); i > strings.LastIndex(ref, "/") {
-		return ref[:i]
-	}
-	return ref
 }
 
 // isFirmware reports whether a file is part of the Pi's own boot firmware

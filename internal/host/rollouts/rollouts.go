@@ -4,6 +4,7 @@
 package rollouts
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -119,7 +120,7 @@ func Pause(ctx context.Context, c client.Client, name string, pause bool) (*v1al
 func Undo(ctx context.Context, c client.Client, name string) (*v1alpha1.Rollout, error) {
 	r, _, err := change(ctx, c, name, func(r *v1alpha1.Rollout) error {
 		s := rollout.Status{Completed: r.Status.Completed, Previous: r.Status.Previous}
-		before := s.Before(r.Spec.Image)
+		before := s.Before(cmp.Or(r.Status.Image, r.Spec.Image))
 		if before == "" {
 			return hint.Withf(fmt.Errorf("rollout %s: %w", r.Name, ErrNoneBefore), "set spec.image to the image that the nodes shall run")
 		}

@@ -83,6 +83,8 @@ type Desk struct {
 	Config *rest.Config // what Client is connected with
 	Now    func() time.Time
 	Log    *slog.Logger
+	// Resolve is that of a controller.Reconciler; it may be nil.
+	Resolve func(ctx context.Context, ref string) (string, error)
 	// Shown is given a rollout whenever its status has changed.
 	Shown func(*v1alpha1.Rollout)
 }
@@ -107,7 +109,7 @@ func (d Desk) Upgrade(ctx context.Context, want *v1alpha1.Rollout) error {
 		defer close(ended)
 		// A cluster of one server is away while that restarts, and the Lease is lost.
 		for work.Err() == nil {
-			if err := controller.Run(work, d.Config, d.Now, d.Log); err != nil {
+			if err := controller.Run(work, d.Config, controller.Options{Now: d.Now, Log: d.Log, Resolve: d.Resolve}); err != nil {
 				d.Log.Debug("the controller ended, and is started again", "err", err)
 			}
 			_ = wait(work)

@@ -18,9 +18,10 @@ func Decide(r *Rollout, v View) []Action {
 	for i := range v.Nodes {
 		d.nodes[v.Nodes[i].Name] = &v.Nodes[i]
 	}
-	if r.Status.Observed != r.Generation {
+	if r.Status.Observed != r.Generation || r.Status.Image != r.Spec.Image {
 		d.begin()
 	}
+	d.status.Image, d.status.Named = r.Spec.Image, r.Spec.Named
 	d.advance()
 	d.start()
 	done, locked := d.underWay() == 0, v.Lock.Holder == r.UID
@@ -51,7 +52,7 @@ type decision struct {
 	wait    string // why no turn begins now
 }
 
-// begin takes note of a spec that changed: what failed before it is forgotten.
+// begin takes note of a spec that changed, or of a channel that names another image: what failed before it is forgotten.
 func (d *decision) begin() {
 	d.status.Observed = d.Generation
 	d.status.Turns = slices.DeleteFunc(d.status.Turns, func(t Turn) bool { return t.Step == Failed && d.released(t) })

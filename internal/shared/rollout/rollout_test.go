@@ -171,6 +171,28 @@ func TestReasons(t *testing.T) {
 	}
 }
 
+// TestChannelNamesAnother: a channel that names another image is as a spec that
+// changed: what failed before is forgotten, and a turn before its restart is given up.
+func TestChannelNamesAnother(t *testing.T) {
+	now := time.Date(2026, 6, 7, 3, 0, 0, 0, time.UTC)
+	nodes := []Node{
+		{Name: "attic", UID: "a", Ready: true, Image: &Image{Digest: "sha256:old"}},
+		{Name: "shed", UID: "s", Ready: true, Image: &Image{Digest: "sha256:old"}, CordonedBy: "u", Unschedulable: true},
+	}
+	r := &Rollout{Name: "lab", UID: "u", Generation: 1, Spec: Spec{Digest: "sha256:2", Image: "lab@sha256:2", Named: "lab:stable"}}
+	r.Status = Status{Observed: 1, Image: "lab@sha256:1", Named: "lab:stable", Turns: []Turn{
+		{Node: "attic", UID: "a", Step: Failed, Since: now}, {Node: "shed", UID: "s", Step: Evict, Since: now},
+	}}
+	got := Decide(r, View{Now: now, Nodes: nodes, Lock: Lock{Holder: "u", Epoch: 1}})
+	if len(got) != 1 || got[0].Kind != WriteStatus {
+		t.Fatalf("got %+v, want the status to be written", got)
+	}
+	s := got[0].Status
+	if s.Image != "lab@sha256:2" || s.Named != "lab:stable" || len(s.Turns) != 1 || s.Turns[0].Step != Abort {
+		t.Errorf("got %+v, want one turn that is given up, and the other image", s)
+	}
+}
+
 // TestRequestsReachNoFile: what a node is asked for comes from a registry, by its
 // digest.
 func TestRequestsReachNoFile(t *testing.T) {

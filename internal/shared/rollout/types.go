@@ -22,6 +22,7 @@ type Rollout struct {
 type Spec struct {
 	Image  string // a reference with a digest
 	Digest string // of the image's manifest
+	Named  string // the reference that Image was found by, such as that of a channel
 	// Selects reports whether a node with some labels is one of the rollout's; nil
 	// selects all.
 	Selects func(labels map[string]string) bool
@@ -92,8 +93,10 @@ const (
 type Status struct {
 	State  State
 	Reason string
-	// Observed is the generation of the spec that this is about.
-	Observed int64
+	// Observed is the generation of the spec that this is about, Image and Named those
+	// of it: a channel names another image without a change of the spec.
+	Observed     int64
+	Image, Named string
 	// Turns are the nodes under way and those that failed, in the order in which
 	// they began.
 	Turns []Turn

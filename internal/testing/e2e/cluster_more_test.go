@@ -65,7 +65,7 @@ func TestClusterOnNodes(t *testing.T) {
 	// Without k3s' own archive of images there is only what tests run.
 	const options = "options: {pause-image: 'registry.test/pause:1'"
 	const server = options + ", flannel-backend: host-gw, disable: [coredns, local-storage, metrics-server, servicelb, traefik]}"
-	cellar := c.join(r, "cellar", 12, "k3s: {role: server, token: a-token, "+server+"}\n")
+	cellar := c.join(r, "cellar", 12, "upgrades: {plain-http: true}\nk3s: {role: server, token: a-token, "+server+"}\n")
 	// kubectl is slow on a virtual Pi: the guest asks, and not too often.
 	const ready = `until kubectl get node %s -o jsonpath='{.status.conditions[?(@.type=="Ready")].status}' | grep True; do sleep 10; done`
 	cellar.works(fmt.Sprintf(ready, "cellar"))
@@ -79,9 +79,12 @@ func TestClusterOnNodes(t *testing.T) {
 	// The image brings the controller of rollouts: it runs on the server alone.
 	cellar.works("until kubectl -n kube-system get lease pikelet-rollout -o jsonpath='{.spec.holderIdentity}' | grep cellar; " +
 		"do sleep 10; done")
-	cellar.works(fmt.Sprintf(`printf '%%s\n' 'apiVersion: pikelet.dev/v1alpha1' 'kind: Rollout' 'metadata: {name: lab}' `+
-		`'spec: {image: "registry.test/lab@%s", pause: true}' | kubectl apply -f -`, r.Artifact.Digest))
-	cellar.works("until kubectl get rollout lab -o jsonpath='{.status.state} {.status.total}' | grep 'Paused 2'; do sleep 10; done")
+	c.registry()
+	digest := c.publish(r)
+	cellar.works("printf '%s\\n' 'apiVersion: pikelet.dev/v1alpha1' 'kind: Rollout' 'metadata: {name: lab}' " +
+		"'spec: {image: \"" + registryAt + "/lab:1.0\"}' | kubectl apply -f -")
+	cellar.works("until kubectl get rollout lab -o jsonpath='{.status.state} {.status.done} {.status.image}' | " +
+		"grep 'Complete 2 " + registryAt + "/lab@" + digest + "'; do sleep 10; done")
 	attic.works("! rc-service pikelet-rollout status")
 	attic.off()
 	c.configure(attic.card, "attic", 11, "k3s: {role: server, token: b-token, "+server+"}\n")

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"flag"
 	"fmt"
 	"net/http"
 	"os/exec"
@@ -304,6 +305,7 @@ spec: {minAvailable: 1, selector: {matchLabels: {app: web}}}
 
 	digest := c.publish(clusterImage(t, "1.1", nil))
 	c.controller()
+	cordoned := c.watchCordons("attic", "cellar")
 	asked, failed, stop := c.asks("http://"+address(11)+":30080", "http://"+address(12)+":30080")
 	c.apply("apiVersion: pikelet.dev/v1alpha1\nkind: Rollout\nmetadata: {name: lab}\n" +
 		"spec: {image: '" + registryAt + "/lab@" + digest + "', soak: 5s}\n")
@@ -315,7 +317,11 @@ spec: {minAvailable: 1, selector: {matchLabels: {app: web}}}
 	if s := c.rollout("lab").Status; s.State != string(rollout.Complete) || s.Done != 2 {
 		t.Fatalf("the rollout is %+v\n%s", s, c.must("describe", "nodes"))
 	}
-	t.Logf("requests: %d, failed: %d", asked(), failed())
+	seconds := cordoned()
+	t.Logf("requests: %d, failed: %d; unschedulable for %.1f s at most", asked(), failed(), seconds)
+	if *figures != "" {
+		writeFile(t, *figures, fmt.Sprintf(`{"drain_to_uncordon_seconds": %g, "failed_requests_during_rollout": %d}`, seconds, failed()), 0o644)
+	}
 	if asked() == 0 || failed() > asked()/20 {
 		t.Errorf("of %d requests %d failed", asked(), failed())
 	}
@@ -327,6 +333,52 @@ spec: {minAvailable: 1, selector: {matchLabels: {app: web}}}
 		if out := c.must("describe", "node", name); !strings.Contains(out, rollout.Condition) || !strings.Contains(out, "UpgradeCommitted") {
 			t.Errorf("kubectl describe node %s printed\n%s", name, out)
 		}
+	}
+}
+
+// figures is where TestClusterRollout writes what it measured.
+var figures = flag.String("figures", "", "a file for the figures of TestClusterRollout, as JSON")
+
+// watchCordons watches nodes until what it returns is called: that returns how long a
+// rollout had one of them unschedulable at most, in seconds.
+func (c *cluster) watchCordons(names ...string) (longest func() float64) {
+	var most float64
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		since := map[string]time.Time{}
+		for {
+			select {
+			case <-done:
+				return
+			case <-time.After(500 * time.Millisecond):
+			}
+			for _, name := range names {
+				var n struct {
+					Metadata struct{ Annotations map[string]string }
+				}
+				if b, err := c.Get(c.t.Context(), "/api/v1/nodes/"+name); err != nil || json.Unmarshal(b, &n) != nil {
+					continue
+				}
+				begin, known := since[name]
+				switch cordoned := n.Metadata.Annotations[rollout.CordonKey] != ""; {
+				case cordoned && !known:
+					since[name] = time.Now()
+				case !cordoned && known:
+					most = max(most, time.Since(begin).Seconds())
+					delete(since, name)
+				}
+			}
+		}
+	}()
+	stop := sync.OnceFunc(func() {
+		close(done)
+		<-ended
+	})
+	c.t.Cleanup(stop)
+	return func() float64 {
+		stop()
+		return most
 	}
 }
 

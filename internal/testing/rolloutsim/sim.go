@@ -169,7 +169,10 @@ func (w *world) faults() {
 	case 110, 111:
 		w.edit("r1", func(r *rollout.Rollout) {
 			if img := w.images["r2"]; img != nil {
-				r.Spec.Digest, r.Spec.Image, r.Generation = "r2", "registry.example/lab@r2", r.Generation+1
+				r.Spec.Digest, r.Spec.Image = "r2", "registry.example/lab@r2"
+				if w.chance(2) { // else its channel names another image, and the spec is the same
+					r.Generation++
+				}
 			}
 		})
 	case 120:

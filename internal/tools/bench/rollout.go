@@ -2,7 +2,11 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -15,8 +19,8 @@ import (
 // simulatedSeeds is how many clusters are simulated.
 const simulatedSeeds = 4000
 
-// rollouts measures how many clusters are simulated a second, on all cores.
-func rollouts(_ context.Context, _ options, figures map[string]float64) error {
+// simulation measures how many clusters are simulated a second, on all cores.
+func simulation(_ context.Context, _ options, figures map[string]float64) error {
 	var next atomic.Uint64
 	var mu sync.Mutex
 	var group sync.WaitGroup
@@ -39,4 +43,22 @@ func rollouts(_ context.Context, _ options, figures map[string]float64) error {
 	}
 	figures["rollout_simulated_seeds_per_second"] = simulatedSeeds / time.Since(start).Seconds()
 	return nil
+}
+
+// rollout measures a rollout to two nodes of a real control plane, under pods that
+// are asked all the time: how long a node is unschedulable at most, and how many
+// requests fail. The test that shows it works is what is measured.
+func rollout(ctx context.Context, o options, figures map[string]float64) error {
+	file := filepath.Join(o.scratch, "figures.json")
+	c := exec.CommandContext(ctx, "go", "test", "-tags", "cluster", "-count=1", "-run", "^TestClusterRollout$",
+		"./internal/testing/e2e", "-figures", file)
+	c.Dir = filepath.Dir(filepath.Dir(o.pikelet))
+	if out, err := c.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w\n%s", c, err, out)
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(b, &figures)
 }

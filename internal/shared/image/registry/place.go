@@ -141,6 +141,16 @@ func LocateTarget(ref string, o Options) (Target, string, error) {
 // tag or digest; the error says what is wrong with the reference.
 func Repository(ref string, o Options) (*Remote, string, error) { return newRemote(ref, o) }
 
+// Name returns a registry's reference without its tag and digest: the repository, as
+// it is written there.
+func Name(ref string) string {
+	ref, _, _ = strings.Cut(ref, "@")
+	if i := strings.LastIndex(ref, ":"); i > strings.LastIndex(ref, "/") {
+		return ref[:i]
+	}
+	return ref
+}
+
 // IsReference tells a registry's reference from a path: it begins with a host,
 // which has a dot or a port, or is localhost (and is no drive of Windows).
 func IsReference(s string) bool {

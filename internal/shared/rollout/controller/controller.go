@@ -4,6 +4,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -50,9 +51,14 @@ type Reconciler struct {
 	Live   client.Reader // reads from the API server
 	Now    func() time.Time
 	Log    *slog.Logger
+	// Resolve returns a reference with the digest of the manifest of the image that
+	// another one names, by a tag or by an index. Nil takes digests as they are, and
+	// no tags.
+	Resolve func(ctx context.Context, ref string) (string, error)
 
 	mu      sync.Mutex
-	blocked map[types.UID]string // why pods were not evicted last
+	blocked map[types.UID]string    // why pods were not evicted last
+	asked   map[types.UID]time.Time // when the registry was asked last
 }
 
 // SetUp has a manager run the reconciler.
@@ -109,7 +115,9 @@ func (r *Reconciler) reconcile(ctx context.Context, name string) (busy bool, err
 		return false, err
 	}
 	v.Lock = lockOf(lease)
-	decided, invalid := Decode(o, v.Nodes)
+	image, unknown := r.image(ctx, o)
+	decided, invalid := Decode(o, image, v.Nodes)
+	invalid = cmp.Or(unknown, invalid)
 	// What was begun before the spec became invalid is ended all the same.
 	ended := len(o.Status.Turns) == 0 && o.DeletionTimestamp == nil && v.Lock.Holder != string(o.UID)
 	if invalid != nil && ended {
@@ -149,7 +157,7 @@ func (r *Reconciler) others(ctx context.Context, o *v1alpha1.Rollout, nodes []ro
 		if all.Items[i].UID == o.UID {
 			continue
 		}
-		if other, err := Decode(&all.Items[i], nodes); err == nil {
+		if other, err := Decode(&all.Items[i], imageOf(&all.Items[i]), nodes); err == nil {
 			list = append(list, other)
 		}
 	}

@@ -31,14 +31,15 @@ const (
 // carried out.
 var ErrSpec = errors.New("invalid rollout")
 
-// Decode returns a rollout as decisions take it. Of nodes, those that it selects are
+// Decode returns a rollout as decisions take it, with the image that its spec names. Of nodes, those that it selects are
 // counted, for a maxUnavailable in percent. Where the error is ErrSpec the rollout is
 // paused, so that what it began before comes to its end.
-func Decode(o *v1alpha1.Rollout, nodes []rollout.Node) (*rollout.Rollout, error) {
+func Decode(o *v1alpha1.Rollout, image string, nodes []rollout.Node) (*rollout.Rollout, error) {
 	r := &rollout.Rollout{
 		Name: o.Name, UID: string(o.UID), Created: o.CreationTimestamp.Time, Generation: o.Generation, Deleted: o.DeletionTimestamp != nil,
 		Spec: rollout.Spec{
-			Image: o.Spec.Image, Soak: cmp.Or(o.Spec.Soak.Duration, defaultSoak), Deadline: cmp.Or(o.Spec.Deadline.Duration, defaultDeadline),
+			Image: image, Named: o.Spec.Image,
+			Soak: cmp.Or(o.Spec.Soak.Duration, defaultSoak), Deadline: cmp.Or(o.Spec.Deadline.Duration, defaultDeadline),
 			Fetch: cmp.Or(o.Spec.FetchTimeout.Duration, defaultFetch), Paused: o.Spec.Pause, Again: o.Spec.Again,
 			Drain: rollout.Drain{
 				Timeout: cmp.Or(o.Spec.Drain.Timeout.Duration, defaultDrain), Off: o.Spec.Drain.Off, Force: o.Spec.Drain.Force,
@@ -54,9 +55,9 @@ func Decode(o *v1alpha1.Rollout, nodes []rollout.Node) (*rollout.Rollout, error)
 
 // decodeSpec reads the fields of a spec that may be invalid. The error is ErrSpec.
 func decodeSpec(spec v1alpha1.RolloutSpec, r *rollout.Rollout, nodes []rollout.Node) error {
-	_, digest, ok := strings.Cut(spec.Image, "@")
+	_, digest, ok := strings.Cut(r.Spec.Image, "@")
 	if !ok {
-		return fmt.Errorf("%w: image: got %q, want a reference with a digest", ErrSpec, spec.Image)
+		return fmt.Errorf("%w: image: got %q, want a reference with a digest", ErrSpec, r.Spec.Image)
 	}
 	r.Spec.Digest = digest
 	if spec.NodeSelector != nil {
@@ -118,6 +119,7 @@ func decodeWindow(w v1alpha1.Window) (rollout.Window, error) {
 
 func decodeStatus(s v1alpha1.RolloutStatus) rollout.Status {
 	to := rollout.Status{
+		Image: s.Image, Named: s.Named,
 		State: rollout.State(s.State), Reason: s.Reason, Observed: s.ObservedGeneration, Began: s.Began, Returned: s.Returned,
 		Done: s.Done, Total: s.Total, Completed: s.Completed, Previous: s.Previous, Slowest: s.Slowest.Duration,
 	}
@@ -130,6 +132,7 @@ func decodeStatus(s v1alpha1.RolloutStatus) rollout.Status {
 
 func encodeStatus(s rollout.Status) v1alpha1.RolloutStatus {
 	to := v1alpha1.RolloutStatus{
+		Image: s.Image, Named: s.Named,
 		State: string(s.State), Reason: s.Reason, ObservedGeneration: s.Observed, Began: s.Began, Returned: s.Returned,
 		Done: s.Done, Total: s.Total, Completed: s.Completed, Previous: s.Previous, Slowest: metav1.Duration{Duration: s.Slowest},
 	}

@@ -44,7 +44,7 @@ func TestDecode(t *testing.T) {
 	} {
 		o := &v1alpha1.Rollout{Spec: good}
 		c.change(&o.Spec)
-		r, err := Decode(o, nodes)
+		r, err := Decode(o, o.Spec.Image, nodes)
 		if (err == nil) != (c.want == "") || err != nil && (!errors.Is(err, ErrSpec) || !strings.Contains(err.Error(), c.want)) {
 			t.Errorf("%s: got %v, want %q", name, err, c.want)
 		}

@@ -42,9 +42,17 @@ func Scheme() (*runtime.Scheme, error) {
 	return s, v1alpha1.AddToScheme(s)
 }
 
-// Main is the command line of pikelet-rollout. It returns the exit status: 0 for
+// Options are what a controller has of the computer that it runs on.
+type Options struct {
+	Now func() time.Time
+	Log *slog.Logger
+	// Resolve is that of a Reconciler; it may be nil.
+	Resolve func(ctx context.Context, ref string) (string, error)
+}
+
+// Main is the command line of pikelet-rollout, which logs to stderr. It returns the exit status: 0 for
 // success and help, 1 for failure, 2 for invalid arguments.
-func Main(ctx context.Context, args []string, now func() time.Time, stderr io.Writer) int {
+func Main(ctx context.Context, args []string, o Options, stderr io.Writer) int {
 	// A set of its own: a library adds flags to the command line's.
 	f := flag.NewFlagSet("pikelet-rollout", flag.ContinueOnError)
 	f.SetOutput(stderr)
@@ -59,8 +67,8 @@ func Main(ctx context.Context, args []string, now func() time.Time, stderr io.Wr
 		fmt.Fprintf(stderr, "pikelet-rollout: unexpected argument %q\n", f.Arg(0))
 		return 2
 	}
-	log := slog.New(slog.NewTextHandler(stderr, nil))
-	err := await(ctx, *kubeconfig, log)
+	o.Log = slog.New(slog.NewTextHandler(stderr, nil))
+	err := await(ctx, *kubeconfig, o.Log)
 	if ctx.Err() != nil {
 		return 0
 	}
@@ -69,7 +77,7 @@ func Main(ctx context.Context, args []string, now func() time.Time, stderr io.Wr
 		cfg, err = clientcmd.BuildConfigFromFlags("", *kubeconfig)
 	}
 	if err == nil {
-		err = Run(ctx, cfg, now, log)
+		err = Run(ctx, cfg, o)
 	}
 	if err != nil {
 		fmt.Fprintln(stderr, "pikelet-rollout:", err)
@@ -97,23 +105,26 @@ func await(ctx context.Context, name string, log *slog.Logger) error {
 	return nil
 }
 
-// Run carries out the rollouts of a cluster until ctx ends or the lease is lost, by
-// the clock that now reads. Of several processes one works, elected by a Lease in
+// Run carries out the rollouts of a cluster until ctx ends or the lease is lost. Of several processes one works, elected by a Lease in
 // kube-system.
-func Run(ctx context.Context, cfg *rest.Config, now func() time.Time, log *slog.Logger) error {
+func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	s, err := Scheme()
 	if err != nil {
 		return err
 	}
-	klog.SetSlogLogger(log) // of client-go's election
+	klog.SetSlogLogger(o.Log) // of client-go's election
+	// Half as often as by default: each renewal is written to a card, and each attempt
+	// is work for an API server that is just starting on a Pi.
+	leaseTime, renewTime, retryTime := 30*time.Second, 20*time.Second, 5*time.Second
 	m, err := ctrl.NewManager(cfg, ctrl.Options{
-		Scheme: s, Logger: logr.FromSlogHandler(log.Handler()), Metrics: server.Options{BindAddress: "0"}, HealthProbeBindAddress: "0",
+		Scheme: s, Logger: logr.FromSlogHandler(o.Log.Handler()), Metrics: server.Options{BindAddress: "0"}, HealthProbeBindAddress: "0",
 		LeaderElection: true, LeaderElectionNamespace: Namespace, LeaderElectionID: Election, LeaderElectionReleaseOnCancel: true,
+		LeaseDuration: &leaseTime, RenewDeadline: &renewTime, RetryPeriod: &retryTime,
 	})
 	if err != nil {
 		return err
 	}
-	r := &Reconciler{Client: m.GetClient(), Live: m.GetAPIReader(), Now: now, Log: log}
+	r := &Reconciler{Client: m.GetClient(), Live: m.GetAPIReader(), Now: o.Now, Log: o.Log, Resolve: o.Resolve}
 	if err := r.SetUp(m); err != nil {
 		return err
 	}

@@ -55,10 +55,12 @@ type RolloutList struct {
 
 // RolloutSpec is what a rollout is to do.
 type RolloutSpec struct {
-	// image is a reference with a digest: registry.example/pi/homelab@sha256:...
+	// image is a reference with a digest, registry.example/pi/homelab@sha256:..., or
+	// with a tag, registry.example/pi/homelab:stable: then the rollout brings what the
+	// tag names, and begins anew when that is another image.
 	//
 	// +kubebuilder:validation:MaxLength=512
-	// +kubebuilder:validation:Pattern=`^[^@\s]+@sha256:[0-9a-f]{64}$`
+	// +kubebuilder:validation:Pattern=`^[^@\s/]+(/[^@\s/:]+)+(:[\w.-]+|(:[\w.-]+)?@sha256:[0-9a-f]{64})$`
 	Image string `json:"image"`
 	// nodeSelector says which nodes the rollout is for. Without it, all that run
 	// Pikelet.
@@ -148,6 +150,12 @@ type RolloutStatus struct {
 	// observedGeneration is that of the spec which this is about.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// image is the one that is brought, by the digest of its manifest.
+	// +optional
+	Image string `json:"image,omitempty"`
+	// named is the spec's image that it was found by.
+	// +optional
+	Named string `json:"named,omitempty"`
 	// done is how many nodes run the release.
 	// +optional
 	Done int `json:"done"`
