@@ -47,6 +47,7 @@ type Keeper struct {
 
 	state  rollout.Self // Busy, Written, Problem and Refusal
 	about  string       // the request that Problem and Refusal are about
+	untold bool         // the condition and the event of the last answer are still to be written
 	ended  chan result
 	logged string
 }
@@ -136,11 +137,13 @@ func (k *Keeper) Reconcile(ctx context.Context) error {
 			return err
 		}
 	}
-	if answer != nil && (last == nil || last.ID != answer.ID || last.Phase != answer.Phase) {
+	k.untold = answer != nil && (k.untold || last == nil || last.ID != answer.ID || last.Phase != answer.Phase)
+	if k.untold {
 		was, _ := n.Condition(rollout.Condition)
 		if err := k.tell(ctx, c, was, image, *answer); err != nil {
 			return err
 		}
+		k.untold = false
 	}
 	if verb != rollout.Nothing {
 		k.begin(ctx, verb, *request)

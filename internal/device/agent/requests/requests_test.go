@@ -30,6 +30,7 @@ type server struct {
 	conditions  []string
 	events      []string
 	refuses     int // how many patches more it answers with a conflict
+	away        int // how many conditions and events more it does not take
 }
 
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -40,7 +41,13 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		text, _ := json.Marshal(s.annotations)
 		return fmt.Sprintf(`{"metadata": {"name": "attic", "resourceVersion": "%d", "annotations": %s}}`, s.version, text)
 	}
-	switch path := r.Method + " " + r.URL.Path; path {
+	path := r.Method + " " + r.URL.Path
+	if s.away > 0 && (strings.HasSuffix(path, "/status") || strings.HasSuffix(path, "/events")) {
+		s.away--
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	}
+	switch path {
 	case "GET /api/v1/nodes/attic":
 		io.WriteString(w, node())
 	case "GET /api/v1/nodes":
@@ -210,6 +217,26 @@ func TestRequest(t *testing.T) {
 		"Normal UpgradeOnTrial" + asked, "Normal UpgradeCommitted: runs lab 1.1"}
 	if diff := cmp.Diff(want, b.events); diff != "" {
 		t.Errorf("events (-want +got):\n%s", diff)
+	}
+}
+
+// TestAnswersAreTold: a condition or an event that the API server did not take is
+// written again, before what the answer is about begins.
+func TestAnswersAreTold(t *testing.T) {
+	for _, away := range []int{1, 2} { // the condition, and then the event too
+		b := newBench(t)
+		b.turn()
+		b.asks(rollout.Request{ID: "u/1", Image: "lab@sha256:next", Digest: "sha256:next"})
+		b.away = away
+		for range away {
+			if err := b.k.Reconcile(t.Context()); err == nil || len(b.did) > 0 {
+				t.Errorf("%d away: %v, and it did %q", away, err, b.did)
+			}
+		}
+		b.turn()
+		if len(b.events) != 1 || len(b.conditions) != 1 || !strings.HasPrefix(b.events[0], "Normal UpgradeBringing") || len(b.did) != 1 {
+			t.Errorf("%d away: conditions %q, events %q, and it did %q", away, b.conditions, b.events, b.did)
+		}
 	}
 }
 

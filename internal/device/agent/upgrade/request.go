@@ -13,6 +13,7 @@ import (
 	"github.com/pikelet-os/pikelet/internal/device/agent/console"
 	"github.com/pikelet-os/pikelet/internal/device/agent/runfiles"
 	"github.com/pikelet-os/pikelet/internal/device/updater"
+	"github.com/pikelet-os/pikelet/internal/shared/image"
 	"github.com/pikelet-os/pikelet/internal/shared/rollout"
 	"github.com/pikelet-os/pikelet/internal/shared/skew"
 	"github.com/pikelet-os/pikelet/internal/shared/slots"
@@ -27,8 +28,8 @@ func (Requested) Self() (rollout.Self, rollout.Image, error) {
 	if err != nil {
 		return rollout.Self{}, rollout.Image{}, err
 	}
-	image := rollout.Image{Stream: b.Stream, Release: b.Release, Digest: b.Signed, Trial: b.Kind == slots.Trial}
-	return rollout.Self{Digest: b.Signed, Kind: b.Kind, Update: card.LastUpdate(b.Disk)}, image, nil
+	running := rollout.Image{Stream: b.Stream, Release: b.Release, Digest: b.Signed, Trial: b.Kind == slots.Trial}
+	return rollout.Self{Digest: b.Signed, Kind: b.Kind, Update: card.LastUpdate(b.Disk)}, running, nil
 }
 
 // holder does not wait: a rollout asks again.
@@ -103,7 +104,8 @@ func (q Requested) Apply(ctx context.Context, r rollout.Request, mayRestart func
 
 // refusals are the errors that another attempt does not mend.
 var refusals = []error{
-	errIndex, updater.ErrNoCard, updater.ErrFailedHere, updater.ErrFirmware, updater.ErrStream, updater.ErrMachine, updater.ErrOlder,
+	errIndex, image.ErrSignature,
+	updater.ErrNoCard, updater.ErrFailedHere, updater.ErrFirmware, updater.ErrStream, updater.ErrMachine, updater.ErrOlder,
 	skew.ErrKubeletNewer, skew.ErrKubeletOlder, skew.ErrServersApart, skew.ErrStep,
 }
 

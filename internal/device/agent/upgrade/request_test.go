@@ -2,11 +2,15 @@ package upgrade
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
+	"github.com/pikelet-os/pikelet/internal/device/updater"
+	"github.com/pikelet-os/pikelet/internal/shared/image"
 	"github.com/pikelet-os/pikelet/internal/shared/image/registry"
 	"github.com/pikelet-os/pikelet/internal/shared/rollout"
+	"github.com/pikelet-os/pikelet/internal/shared/skew"
 )
 
 // TestRequestNamesManifest: a request with a tag and the digest of an image's
@@ -29,6 +33,25 @@ func TestRequestNamesManifest(t *testing.T) {
 			t.Error(err)
 		case digest == index && (!errors.Is(err, errIndex) || !strings.HasSuffix(err.Error(), want) || !Requested{}.Refused(err)):
 			t.Errorf("by an index: %v, want a refusal that ends with %q", err, want)
+		}
+	}
+}
+
+// TestRefused: what another attempt does not mend is refused at once, and a registry
+// that is away is tried again.
+func TestRefused(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want bool
+	}{
+		{image.VerifyDigest("sha256:1", nil, nil), true},
+		{fmt.Errorf("reading: %w", updater.ErrStream), true},
+		{skew.ErrKubeletNewer, true},
+		{registry.ErrGivenUp, false},
+		{errors.New("no route to host"), false},
+	} {
+		if got := (Requested{}).Refused(c.err); got != c.want {
+			t.Errorf("%v: refused %v, want %v", c.err, got, c.want)
 		}
 	}
 }

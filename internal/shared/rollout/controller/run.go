@@ -113,7 +113,7 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 		return err
 	}
 	klog.SetSlogLogger(o.Log) // of client-go's election
-	// Half as often as by default: each renewal is written to a card, and each attempt
+	// Less often than by default: each renewal is written to a card, and each attempt
 	// is work for an API server that is just starting on a Pi.
 	leaseTime, renewTime, retryTime := 30*time.Second, 20*time.Second, 5*time.Second
 	m, err := ctrl.NewManager(cfg, ctrl.Options{
