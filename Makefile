@@ -136,7 +136,7 @@ $(BUILD)/pikelet-rollout: $(SOURCES)
 	CGO_ENABLED=0 $(GO) build $(DEVICE_FLAGS) -o $@ ./cmd/pikelet-rollout
 
 # The others take longer: a control plane on a Pi, netboot.
-CLUSTER_TESTS := TestClusterNode$$|TestClusterOfTwo|TestClusterOfFakes|TestClusterRolloutOfFakes
+CLUSTER_TESTS := TestClusterNode$$|TestClusterOfTwo|TestClusterOfFakes|TestClusterRolloutOfFakes|TestClusterUpgradeFromDesk
 test-cluster: needed rig $(BUILD)/pikelet-rollout ## run nodes in a real Kubernetes; CLUSTER_TESTS=TestCluster for all
 	set -o pipefail; $(GOTEST) -tags cluster -run '$(CLUSTER_TESTS)' ./internal/testing/e2e | $(TESTLOG)
 

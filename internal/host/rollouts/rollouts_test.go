@@ -264,3 +264,25 @@ func TestDefinition(t *testing.T) {
 		t.Errorf("got %s %s, %v", d.GetKind(), d.GetName(), err)
 	}
 }
+
+// TestPlace: an upgrade makes its rollout, brings it to another image, and leaves one
+// alone that something else made.
+func TestPlace(t *testing.T) {
+	c := cluster(t)
+	want := lab()
+	for _, image := range []string{repository + "@" + old, repository + "@" + next} {
+		want.Spec.Image = image
+		if r, err := place(t.Context(), c, want); err != nil || r.Spec.Image != image {
+			t.Fatalf("%s: got %+v, %v", image, r, err)
+		}
+	}
+	kept := lab()
+	kept.Spec.Windows = []v1alpha1.Window{{Time: "02:00-05:00"}}
+	c = cluster(t, kept)
+	if _, err := place(t.Context(), c, want); !errors.Is(err, ErrOthers) {
+		t.Errorf("got %v, want ErrOthers", err)
+	}
+	if r, err := Find(t.Context(), c, "lab"); err != nil || len(r.Spec.Windows) != 1 {
+		t.Errorf("the rollout of others is %+v now, %v", r, err)
+	}
+}

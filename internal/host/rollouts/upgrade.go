@@ -29,8 +29,18 @@ const poll = time.Second
 var (
 	// ErrHalted is returned for a rollout that a node halted.
 	ErrHalted = errors.New("the rollout is halted")
+	// ErrOthers is returned for a rollout that was not made by Upgrade: what keeps it,
+	// such as git, would have it back, and windows and the like are somebody's decision.
+	ErrOthers = errors.New("the rollout was not made by an upgrade from a computer")
 	// ErrStopped is returned for a rollout that was paused before its end.
 	ErrStopped = errors.New("the rollout was stopped before its end")
+)
+
+// The label of rollouts that Upgrade made
+// (https://kubernetes.io/docs/concepts/overview/working-with-objects/common-labels/).
+const (
+	managedBy = "app.kubernetes.io/managed-by"
+	ourselves = "pikelet-upgrade"
 )
 
 // Definition returns the CustomResourceDefinition of rollouts, which the overlay
@@ -94,7 +104,7 @@ type Desk struct {
 // there are any. The rollout is made, or brought to the spec of want.
 //
 // When ctx ends, no further turn begins; those under way come to their end. The
-// errors are ErrHalted, ErrStopped, and those of the API server.
+// errors are ErrHalted, ErrStopped, ErrOthers, and those of the API server.
 func (d Desk) Upgrade(ctx context.Context, want *v1alpha1.Rollout) error {
 	if err := d.define(ctx); err != nil {
 		return err
@@ -121,12 +131,14 @@ func (d Desk) Upgrade(ctx context.Context, want *v1alpha1.Rollout) error {
 	return err
 }
 
-// place makes a rollout, or brings the one of its name to its spec.
+// place makes a rollout, or brings the one of its name to its spec. The error is
+// ErrOthers for one that something else made.
 func place(ctx context.Context, c client.Client, want *v1alpha1.Rollout) (*v1alpha1.Rollout, error) {
 	have := &v1alpha1.Rollout{}
 	err := c.Get(ctx, client.ObjectKeyFromObject(want), have)
 	if apierrors.IsNotFound(err) {
 		r := want.DeepCopy()
+		r.Labels = map[string]string{managedBy: ourselves}
 		return r, explain(c.Create(ctx, r))
 	}
 	if err != nil {
@@ -134,6 +146,10 @@ func place(ctx context.Context, c client.Client, want *v1alpha1.Rollout) (*v1alp
 	}
 	if have.DeletionTimestamp != nil {
 		return nil, hint.With(fmt.Errorf("rollout %s is being deleted", have.Name), "wait until it is gone, which takes a controller")
+	}
+	if have.Labels[managedBy] != ourselves {
+		return nil, hint.With(fmt.Errorf("rollout %s: %w", have.Name, ErrOthers),
+			"change its image where it is kept, or name another one with --name")
 	}
 	have.Spec = want.Spec
 	return have, explain(c.Update(ctx, have))

@@ -50,7 +50,7 @@ func simulation(_ context.Context, _ options, figures map[string]float64) error 
 // requests fail. The test that shows it works is what is measured.
 func rollout(ctx context.Context, o options, figures map[string]float64) error {
 	file := filepath.Join(o.scratch, "figures.json")
-	c := exec.CommandContext(ctx, "go", "test", "-tags", "cluster", "-count=1", "-run", "^TestClusterRollout$",
+	c := exec.CommandContext(ctx, "go", "test", "-tags", "cluster", "-count=1", "-timeout", "1h", "-run", "^TestClusterRollout$",
 		"./internal/testing/e2e", "-figures", file)
 	c.Dir = filepath.Dir(filepath.Dir(o.pikelet))
 	if out, err := c.CombinedOutput(); err != nil {
