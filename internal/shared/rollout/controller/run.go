@@ -105,6 +105,23 @@ func await(ctx context.Context, name string, log *slog.Logger) error {
 	return nil
 }
 
+// warnings passes on what is a warning at least: libraries tell of each of their
+// parts that it starts, which is nothing to people.
+type warnings struct{ slog.Handler }
+
+// Enabled implements slog.Handler.
+func (w warnings) Enabled(ctx context.Context, l slog.Level) bool {
+	return l >= slog.LevelWarn && w.Handler.Enabled(ctx, l)
+}
+
+// WithAttrs implements slog.Handler.
+func (w warnings) WithAttrs(list []slog.Attr) slog.Handler {
+	return warnings{w.Handler.WithAttrs(list)}
+}
+
+// WithGroup implements slog.Handler.
+func (w warnings) WithGroup(name string) slog.Handler { return warnings{w.Handler.WithGroup(name)} }
+
 // Run carries out the rollouts of a cluster until ctx ends or the lease is lost. Of several processes one works, elected by a Lease in
 // kube-system.
 func Run(ctx context.Context, cfg *rest.Config, o Options) error {
@@ -112,12 +129,14 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	if err != nil {
 		return err
 	}
-	klog.SetSlogLogger(o.Log) // of client-go's election
+	libraries := warnings{o.Log.Handler()}
+	klog.SetSlogLogger(slog.New(libraries)) // of client-go's election
+	ctrl.SetLogger(logr.FromSlogHandler(libraries))
 	// Less often than by default: each renewal is written to a card, and each attempt
 	// is work for an API server that is just starting on a Pi.
 	leaseTime, renewTime, retryTime := 30*time.Second, 20*time.Second, 5*time.Second
 	m, err := ctrl.NewManager(cfg, ctrl.Options{
-		Scheme: s, Logger: logr.FromSlogHandler(o.Log.Handler()), Metrics: server.Options{BindAddress: "0"}, HealthProbeBindAddress: "0",
+		Scheme: s, Logger: logr.FromSlogHandler(libraries), Metrics: server.Options{BindAddress: "0"}, HealthProbeBindAddress: "0",
 		LeaderElection: true, LeaderElectionNamespace: Namespace, LeaderElectionID: Election, LeaderElectionReleaseOnCancel: true,
 		LeaseDuration: &leaseTime, RenewDeadline: &renewTime, RetryPeriod: &retryTime,
 	})
