@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/pikelet-os/pikelet/internal/shared/hint"
@@ -130,23 +131,28 @@ func Undo(ctx context.Context, c client.Client, name string) (*v1alpha1.Rollout,
 	return r, err
 }
 
-// change changes the spec of a rollout, of the version that was read.
+// change changes the spec of a rollout, of the version that was read. A controller
+// writes the status of the same object all the time: what was read is then read again.
 func change(ctx context.Context, c client.Client, name string, edit func(*v1alpha1.Rollout) error) (*v1alpha1.Rollout, bool, error) {
-	r, err := Find(ctx, c, name)
+	var r *v1alpha1.Rollout
+	changed := false
+	err := retry.RetryOnConflict(retry.DefaultBackoff, func() (err error) {
+		if r, err = Find(ctx, c, name); err != nil {
+			return err
+		}
+		was := r.DeepCopy()
+		if err := edit(r); err != nil {
+			return err
+		}
+		if r.Spec.Image == was.Spec.Image && r.Spec.Pause == was.Spec.Pause {
+			return nil
+		}
+		err = c.Patch(ctx, r, client.MergeFromWithOptions(was, client.MergeFromWithOptimisticLock{}), client.FieldOwner("pikelet"))
+		changed = err == nil
+		return err
+	})
 	if err != nil {
-		return nil, false, err
+		return nil, false, explain(err)
 	}
-	was := r.DeepCopy()
-	if err := edit(r); err != nil {
-		return nil, false, err
-	}
-	if r.Spec.Image == was.Spec.Image && r.Spec.Pause == was.Spec.Pause {
-		return r, false, nil
-	}
-	patch := client.MergeFromWithOptions(was, client.MergeFromWithOptimisticLock{})
-	err = c.Patch(ctx, r, patch, client.FieldOwner("pikelet"))
-	if apierrors.IsConflict(err) {
-		err = hint.With(err, "somebody changed it at the same time; look at it, and try again")
-	}
-	return r, err == nil, explain(err)
+	return r, changed, nil
 }

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 	"github.com/pikelet-os/pikelet/internal/shared/image/patch"
@@ -284,5 +285,30 @@ func TestPlace(t *testing.T) {
 	}
 	if r, err := Find(t.Context(), c, "lab"); err != nil || len(r.Spec.Windows) != 1 {
 		t.Errorf("the rollout of others is %+v now, %v", r, err)
+	}
+}
+
+// TestPauseBesideController: the status of a rollout that is written meanwhile does
+// not keep it from being paused.
+func TestPauseBesideController(t *testing.T) {
+	c := cluster(t, lab())
+	busy := interceptor.NewClient(c.(client.WithWatch), interceptor.Funcs{Patch: func(
+		ctx context.Context, c client.WithWatch, o client.Object, p client.Patch, opts ...client.PatchOption,
+	) error {
+		now := &v1alpha1.Rollout{}
+		if err := c.Get(ctx, client.ObjectKeyFromObject(o), now); err != nil {
+			return err
+		}
+		if now.Status.Began < 2 { // the controller is faster, twice
+			now.Status.Began++
+			if err := c.Status().Update(ctx, now); err != nil {
+				return err
+			}
+		}
+		return c.Patch(ctx, o, p, opts...)
+	}})
+	r, changed, err := Pause(t.Context(), busy, "lab", true)
+	if err != nil || !changed || !r.Spec.Pause || r.Status.Began != 2 {
+		t.Errorf("got %+v, changed %v, %v", r, changed, err)
 	}
 }

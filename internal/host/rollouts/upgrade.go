@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
@@ -134,15 +135,25 @@ func (d Desk) Upgrade(ctx context.Context, want *v1alpha1.Rollout) error {
 // place makes a rollout, or brings the one of its name to its spec. The error is
 // ErrOthers for one that something else made.
 func place(ctx context.Context, c client.Client, want *v1alpha1.Rollout) (*v1alpha1.Rollout, error) {
+	var r *v1alpha1.Rollout
+	err := retry.RetryOnConflict(retry.DefaultBackoff, func() (err error) {
+		r, err = tryPlace(ctx, c, want)
+		return err
+	})
+	return r, explain(err)
+}
+
+// tryPlace is place, and returns a conflict where the rollout was changed meanwhile.
+func tryPlace(ctx context.Context, c client.Client, want *v1alpha1.Rollout) (*v1alpha1.Rollout, error) {
 	have := &v1alpha1.Rollout{}
 	err := c.Get(ctx, client.ObjectKeyFromObject(want), have)
 	if apierrors.IsNotFound(err) {
 		r := want.DeepCopy()
 		r.Labels = map[string]string{managedBy: ourselves}
-		return r, explain(c.Create(ctx, r))
+		return r, c.Create(ctx, r)
 	}
 	if err != nil {
-		return nil, explain(err)
+		return nil, err
 	}
 	if have.DeletionTimestamp != nil {
 		return nil, hint.With(fmt.Errorf("rollout %s is being deleted", have.Name), "wait until it is gone, which takes a controller")
@@ -152,7 +163,7 @@ func place(ctx context.Context, c client.Client, want *v1alpha1.Rollout) (*v1alp
 			"change its image where it is kept, or name another one with --name")
 	}
 	have.Spec = want.Spec
-	return have, explain(c.Update(ctx, have))
+	return have, c.Update(ctx, have)
 }
 
 // follow looks at a rollout until it has come to its end.

@@ -105,22 +105,33 @@ func await(ctx context.Context, name string, log *slog.Logger) error {
 	return nil
 }
 
-// warnings passes on what is a warning at least: libraries tell of each of their
-// parts that it starts, which is nothing to people.
-type warnings struct{ slog.Handler }
+// warnings passes on what is a warning at least, until the controller is to end:
+// libraries tell of each of their parts that it starts, and that the lease is lost when
+// it is given back.
+type warnings struct {
+	slog.Handler
+	ended <-chan struct{}
+}
 
 // Enabled implements slog.Handler.
 func (w warnings) Enabled(ctx context.Context, l slog.Level) bool {
-	return l >= slog.LevelWarn && w.Handler.Enabled(ctx, l)
+	select {
+	case <-w.ended:
+		return false
+	default:
+		return l >= slog.LevelWarn && w.Handler.Enabled(ctx, l)
+	}
 }
 
 // WithAttrs implements slog.Handler.
 func (w warnings) WithAttrs(list []slog.Attr) slog.Handler {
-	return warnings{w.Handler.WithAttrs(list)}
+	return warnings{w.Handler.WithAttrs(list), w.ended}
 }
 
 // WithGroup implements slog.Handler.
-func (w warnings) WithGroup(name string) slog.Handler { return warnings{w.Handler.WithGroup(name)} }
+func (w warnings) WithGroup(name string) slog.Handler {
+	return warnings{w.Handler.WithGroup(name), w.ended}
+}
 
 // Run carries out the rollouts of a cluster until ctx ends or the lease is lost. Of several processes one works, elected by a Lease in
 // kube-system.
@@ -129,7 +140,7 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	if err != nil {
 		return err
 	}
-	libraries := warnings{o.Log.Handler()}
+	libraries := warnings{o.Log.Handler(), ctx.Done()}
 	klog.SetSlogLogger(slog.New(libraries)) // of client-go's election
 	ctrl.SetLogger(logr.FromSlogHandler(libraries))
 	// Less often than by default: each renewal is written to a card, and each attempt
