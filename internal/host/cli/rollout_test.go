@@ -91,6 +91,7 @@ func TestClusterUpgradeArguments(t *testing.T) {
 	}{
 		{[]string{"attic", "lab:1", "--kubeconfig", "k"}, "want a reference alone with --kubeconfig, got 2 arguments"},
 		{[]string{"lab:1", "--kubeconfig", "k", "--drill"}, "--drill is for nodes over ssh"},
+		{[]string{"./out", "--kubeconfig", "k"}, "./out is not a registry's reference"},
 		{[]string{"lab:1"}, "want hosts and a reference, got 1 arguments"},
 	} {
 		var out bytes.Buffer

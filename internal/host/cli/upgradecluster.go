@@ -52,8 +52,7 @@ var badInName = regexp.MustCompile(`[^a-z0-9-]+`)
 func (o *clusterOptions) rollout(ref string, u *upgradeOptions) (*v1alpha1.Rollout, error) {
 	name := o.Name
 	if name == "" {
-		repository, _, _ := strings.Cut(ref, "@")
-		name = strings.Trim(badInName.ReplaceAllString(strings.ToLower(path.Base(repository)), "-"), "-")
+		name = strings.Trim(badInName.ReplaceAllString(strings.ToLower(path.Base(registry.Name(ref))), "-"), "-")
 	}
 	most := intstr.Parse(o.MaxUnavailable)
 	spec := v1alpha1.RolloutSpec{
@@ -71,9 +70,12 @@ func (o *clusterOptions) rollout(ref string, u *upgradeOptions) (*v1alpha1.Rollo
 	return rollouts.New(name, spec), nil
 }
 
-// resolve returns a reference with the digest of the manifest of the image that
-// another one names.
+// resolve returns a registry's reference with the digest of the manifest of the image
+// that another one names.
 func (o *imageOptions) resolve(ctx context.Context, ref string) (string, error) {
+	if _, _, err := o.target(ref); err != nil {
+		return "", err
+	}
 	img, err := o.open(ctx, ref)
 	if err != nil {
 		return "", err

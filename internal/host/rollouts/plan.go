@@ -1,7 +1,6 @@
 package rollouts
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -315,7 +314,7 @@ func (p *Plan) Total(soak time.Duration) (bytes int64, takes time.Duration) {
 	for _, t := range p.Nodes {
 		if !t.Runs {
 			bytes += t.Bytes
-			takes += time.Duration((t.Seconds+cmp.Or(t.NotReady, 0))*float64(time.Second)) + soak
+			takes += time.Duration((t.Seconds+t.NotReady)*float64(time.Second)) + soak
 		}
 	}
 	return bytes, takes

@@ -57,8 +57,8 @@ type Reconciler struct {
 	Resolve func(ctx context.Context, ref string) (string, error)
 
 	mu      sync.Mutex
-	blocked map[types.UID]string    // why pods were not evicted last
-	asked   map[types.UID]time.Time // when the registry was asked last
+	blocked map[types.UID]string // why pods were not evicted last
+	asked   map[types.UID]answer // what registries said last
 }
 
 // SetUp has a manager run the reconciler.

@@ -15,7 +15,7 @@ import (
 // How often a registry is asked what a tag names, and how long it may take.
 const (
 	askEvery = 5 * time.Minute
-	askTime  = time.Minute
+	askTime  = 20 * time.Second // other rollouts wait meanwhile
 )
 
 // imageOf returns the image that a rollout is known to bring; "" is not known yet.
@@ -38,16 +38,14 @@ func pinned(ref string) bool { return strings.Contains(ref, "@") }
 func (r *Reconciler) image(ctx context.Context, o *v1alpha1.Rollout) (string, error) {
 	known := o.Status.Named == o.Spec.Image && o.Status.Image != ""
 	switch {
-	case known && (r.Resolve == nil || pinned(o.Spec.Image) || underWay(o) || !r.mayAsk(o.UID)):
+	case known && (r.Resolve == nil || pinned(o.Spec.Image) || underWay(o)):
 		return o.Status.Image, nil
 	case r.Resolve == nil && pinned(o.Spec.Image):
 		return o.Spec.Image, nil
 	case r.Resolve == nil:
 		return "", fmt.Errorf("%w: image: %q has no digest, and this controller asks no registry", ErrSpec, o.Spec.Image)
 	}
-	ctx, stop := context.WithTimeout(ctx, askTime)
-	defer stop()
-	image, err := r.Resolve(ctx, o.Spec.Image)
+	image, err := r.ask(ctx, o)
 	switch {
 	case err == nil:
 		return image, nil
@@ -68,17 +66,35 @@ func underWay(o *v1alpha1.Rollout) bool {
 	return false
 }
 
-// mayAsk reports whether it is time to ask a registry again.
-func (r *Reconciler) mayAsk(rollout types.UID) bool {
+// answer is what a registry said of a reference, and when.
+type answer struct {
+	ref, image string
+	err        error
+	at         time.Time
+}
+
+// ask asks the registry, or returns what it said a moment ago: Nodes change often, and
+// each change has all rollouts looked at.
+func (r *Reconciler) ask(ctx context.Context, o *v1alpha1.Rollout) (string, error) {
+	now := r.Now()
+	r.mu.Lock()
+	last := r.asked[o.UID]
+	r.mu.Unlock()
+	every := askEvery
+	if last.err != nil {
+		every = idleEvery
+	}
+	if age := now.Sub(last.at); last.ref == o.Spec.Image && age >= 0 && age < every {
+		return last.image, last.err
+	}
+	ctx, stop := context.WithTimeout(ctx, askTime)
+	defer stop()
+	image, err := r.Resolve(ctx, o.Spec.Image)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := r.Now()
-	if last, ok := r.asked[rollout]; ok && now.Sub(last) < askEvery && !now.Before(last) {
-		return false
-	}
 	if r.asked == nil || len(r.asked) >= maxBlocked {
-		r.asked = map[types.UID]time.Time{}
+		r.asked = map[types.UID]answer{}
 	}
-	r.asked[rollout] = now
-	return true
+	r.asked[o.UID] = answer{o.Spec.Image, image, err, r.Now()}
+	return image, err
 }

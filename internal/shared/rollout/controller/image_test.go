@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
+
 	"github.com/pikelet-os/pikelet/internal/shared/rollout"
 	"github.com/pikelet-os/pikelet/internal/shared/rollout/v1alpha1"
 )
@@ -33,24 +35,27 @@ func TestImage(t *testing.T) {
 		ago    time.Duration
 		want   string
 		asked  bool
+		said   string // what the registry said that long ago
+		failed error
 	}{
-		"a channel":                        {channel, v1alpha1.RolloutStatus{}, one, time.Hour, one, true},
-		"an index":                         {index, v1alpha1.RolloutStatus{}, one, time.Hour, one, true},
-		"a channel that moved":             {channel, known, two, time.Hour, two, true},
-		"asked a minute ago":               {channel, known, two, time.Minute, one, false},
-		"nodes are under way":              {channel, busy, two, time.Hour, one, false},
-		"halted, and there is another one": {channel, halted, two, time.Hour, two, true},
-		"a digest stays":                   {index, v1alpha1.RolloutStatus{Named: index, Image: one}, two, time.Hour, one, false},
-		"another channel":                  {"registry.example/lab:edge", known, two, time.Minute, two, true},
-		"the registry is away":             {channel, known, "", time.Hour, one, true},
-		"it always was":                    {channel, v1alpha1.RolloutStatus{}, "", time.Hour, "", true},
+		"a channel":                        {channel, v1alpha1.RolloutStatus{}, one, time.Hour, one, true, one, nil},
+		"an index":                         {index, v1alpha1.RolloutStatus{}, one, time.Hour, one, true, one, nil},
+		"a channel that moved":             {channel, known, two, time.Hour, two, true, one, nil},
+		"asked a minute ago":               {channel, known, two, time.Minute, one, false, one, nil},
+		"nodes are under way":              {channel, busy, two, time.Hour, one, false, one, nil},
+		"halted, and there is another one": {channel, halted, two, time.Hour, two, true, one, nil},
+		"a digest stays":                   {index, v1alpha1.RolloutStatus{Named: index, Image: one}, two, time.Hour, one, false, one, nil},
+		"another channel":                  {"registry.example/lab:edge", known, two, time.Minute, two, true, one, nil},
+		"the registry is away":             {channel, known, "", time.Hour, one, true, one, nil},
+		"it always was":                    {channel, v1alpha1.RolloutStatus{}, "", time.Hour, "", true, one, nil},
+		"it was away a moment ago":         {channel, v1alpha1.RolloutStatus{}, two, time.Second, "", false, "", away},
+		"it was away a while ago":          {channel, v1alpha1.RolloutStatus{}, two, 2 * time.Minute, two, true, "", away},
 	} {
 		t.Run(name, func(t *testing.T) {
 			now, asked := time.Unix(1e9, 0), false
-			r := &Reconciler{Now: func() time.Time { return now.Add(-c.ago) }, Log: slog.New(slog.DiscardHandler)}
+			r := &Reconciler{Now: func() time.Time { return now }, Log: slog.New(slog.DiscardHandler)}
 			o := &v1alpha1.Rollout{Spec: v1alpha1.RolloutSpec{Image: c.spec}, Status: c.status}
-			r.mayAsk(o.UID)
-			r.Now = func() time.Time { return now }
+			r.asked = map[types.UID]answer{o.UID: {channel, c.said, c.failed, now.Add(-c.ago)}}
 			r.Resolve = func(context.Context, string) (string, error) {
 				if asked = true; c.names == "" {
 					return "", away

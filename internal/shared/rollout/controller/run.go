@@ -50,8 +50,8 @@ type Options struct {
 	Resolve func(ctx context.Context, ref string) (string, error)
 }
 
-// Main is the command line of pikelet-rollout, which logs to stderr. It returns the exit status: 0 for
-// success and help, 1 for failure, 2 for invalid arguments.
+// Main is the command line of pikelet-rollout, which logs to stderr. It returns the
+// exit status: 0 for success and help, 1 for failure, 2 for invalid arguments.
 func Main(ctx context.Context, args []string, o Options, stderr io.Writer) int {
 	// A set of its own: a library adds flags to the command line's.
 	f := flag.NewFlagSet("pikelet-rollout", flag.ContinueOnError)
@@ -133,8 +133,8 @@ func (w warnings) WithGroup(name string) slog.Handler {
 	return warnings{w.Handler.WithGroup(name), w.ended}
 }
 
-// Run carries out the rollouts of a cluster until ctx ends or the lease is lost. Of several processes one works, elected by a Lease in
-// kube-system.
+// Run carries out the rollouts of a cluster until ctx ends or the lease is lost. Of
+// several processes one works, elected by a Lease in kube-system.
 func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	s, err := Scheme()
 	if err != nil {
