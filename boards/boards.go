@@ -5,6 +5,7 @@ package boards
 
 import (
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 )
@@ -172,6 +173,11 @@ func Find(name string) (Board, error) {
 		}
 	}
 	return Board{}, fmt.Errorf("there is no board %q; there are %s", name, strings.Join(Names(), ", "))
+}
+
+// HasFirmware reports whether a name is that of firmware, of some board.
+func HasFirmware(name string) bool {
+	return name == "bootcode.bin" || slices.ContainsFunc(list, func(b Board) bool { return slices.Contains(b.Firmware, name) })
 }
 
 // Pis returns the names of the boards one can hold, sorted.

@@ -45,6 +45,16 @@ func TestOfModel(t *testing.T) {
 	}
 }
 
+// TestHasFirmware: firmware is what some board reads, and nothing else of a slot.
+func TestHasFirmware(t *testing.T) {
+	for name, want := range map[string]bool{"start.elf": true, "fixup4.dat": true, "bootcode.bin": true,
+		"start_notes.dat": false, "config.txt": false, "root.squashfs": false} {
+		if HasFirmware(name) != want {
+			t.Errorf("%s: got %v, want %v", name, !want, want)
+		}
+	}
+}
+
 func TestFindNamesTheChoices(t *testing.T) {
 	if _, err := Find("rpi9"); err == nil || !strings.Contains(err.Error(), "rpi3, rpi4, rpi5, vm, zero2w") {
 		t.Errorf("%v", err)

@@ -3,7 +3,6 @@ package builder
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	bcache "github.com/pikelet-os/pikelet/builder/cache"
@@ -11,6 +10,7 @@ import (
 	"github.com/pikelet-os/pikelet/builder/lock"
 	"github.com/pikelet-os/pikelet/builder/spec"
 	"github.com/pikelet-os/pikelet/internal/shared/hint"
+	"github.com/pikelet-os/pikelet/internal/shared/image/registry"
 	"github.com/pikelet-os/pikelet/layers"
 	"github.com/pikelet-os/pikelet/layers/oci"
 	"github.com/pikelet-os/pikelet/layers/store"
@@ -109,7 +109,7 @@ func (p *Plan) openImage(ctx context.Context, ref string, cache *fetch.Cache, di
 		} else if !missing(err) {
 			return nil, err
 		}
-		ref = withDigest(ref, digest)
+		ref = registry.Name(ref) + "@" + digest
 	}
 	if cache.Offline {
 		return nil, &fetch.Missing{What: "the image " + ref, Offline: true}
@@ -132,15 +132,6 @@ func keptImage(ctx context.Context, kept, digest string, platform oci.Platform) 
 		return nil, hint.Withf(fmt.Errorf("digest mismatch in the cache: %s: got %s, want %s", kept, img.Digest, digest), "remove %s", kept)
 	}
 	return img, err
-}
-
-// withDigest replaces what a reference says behind the repository's name.
-func withDigest(ref, digest string) string {
-	ref, _, _ = strings.Cut(ref, "@")
-	if i := strings.LastIndex(ref, ":"); i > strings.LastIndex(ref, "/") {
-		ref = ref[:i]
-	}
-	return ref + "@" + digest
 }
 
 // load reads the layer, where pinning it did not.

@@ -67,12 +67,13 @@ func newRolloutStatus(a *app, kubeconfig *string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			list, err := rollouts.List(c.Context(), k)
-			if name := nameOf(args); err == nil && name != "" {
-				var one *v1alpha1.Rollout
-				if one, err = rollouts.Find(c.Context(), k, name); err == nil {
-					list = []v1alpha1.Rollout{*one}
-				}
+			var list []v1alpha1.Rollout
+			if name := nameOf(args); name == "" {
+				list, err = rollouts.List(c.Context(), k)
+			} else if one, found := rollouts.Find(c.Context(), k, name); found == nil {
+				list = append(list, *one)
+			} else {
+				err = found
 			}
 			if err != nil {
 				return err
@@ -218,9 +219,12 @@ func readRollout(name string) (*v1alpha1.Rollout, error) {
 		return nil, err
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxRolloutFile))
+	b, err := io.ReadAll(io.LimitReader(f, maxRolloutFile+1))
 	if err != nil {
 		return nil, err
+	}
+	if len(b) > maxRolloutFile {
+		return nil, fmt.Errorf("%s has more than %d bytes, which is more than an API server takes", name, maxRolloutFile)
 	}
 	for _, document := range strings.Split("\n"+string(b), "\n---") {
 		r := &v1alpha1.Rollout{}

@@ -28,6 +28,7 @@ func TestReadRollout(t *testing.T) {
 		"empty":               {"", "holds no rollout"},
 		"a misspelt field":    {head + "spec: {imag: a@b}\n", `unknown field "imag"`},
 		"no YAML":             {"{", "error converting YAML"},
+		"too large":           {head + "#" + strings.Repeat(" ", maxRolloutFile), "more than 3145728 bytes"},
 		"a bad duration":      {head + "spec: {image: a@b, soak: soon}\n", `invalid duration "soon"`},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -90,7 +91,12 @@ func TestClusterUpgradeArguments(t *testing.T) {
 		want string
 	}{
 		{[]string{"attic", "lab:1", "--kubeconfig", "k"}, "want a reference alone with --kubeconfig, got 2 arguments"},
-		{[]string{"lab:1", "--kubeconfig", "k", "--drill"}, "--drill is for nodes over ssh"},
+		{[]string{"lab:1", "--kubeconfig", "k", "--drill"}, "--drill is for hosts, without --kubeconfig"},
+		{[]string{"lab:1", "--kubeconfig", "k", "--parallel", "2"}, "--parallel is for hosts, without --kubeconfig"},
+		{[]string{"lab:1", "--kubeconfig", "k", "--ssh-config", "f"}, "--ssh-config is for hosts, without --kubeconfig"},
+		{[]string{"attic", "lab:1", "--soak", "5m"}, "--soak is for a cluster, with --kubeconfig"},
+		{[]string{"attic", "lab:1", "--key", "k.pub"}, "--key is for a cluster, with --kubeconfig"},
+		{[]string{"attic", "a b", "--wait", "5m", "--again", "--dry-run", "--plain-http", "--json"}, "is not a reference"},
 		{[]string{"./out", "--kubeconfig", "k"}, "./out is not a registry's reference"},
 		{[]string{"lab:1"}, "want hosts and a reference, got 1 arguments"},
 	} {

@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/pikelet-os/pikelet/internal/host/fleet"
 	"github.com/pikelet-os/pikelet/internal/shared/hint"
@@ -54,8 +56,8 @@ The exit status is 3 if a node rolled back.`,
   pikelet upgrade --kubeconfig k3s.yaml registry.example/pi/homelab:1.4
   pikelet upgrade --dry-run attic registry.example/pi/homelab:stable`,
 		GroupID: groupNodes,
-		Args: func(_ *cobra.Command, args []string) error {
-			return o.checkArgs(args)
+		Args: func(c *cobra.Command, args []string) error {
+			return o.checkArgs(c, args)
 		},
 		RunE: func(c *cobra.Command, args []string) error {
 			if o.cluster.Kubeconfig != "" {
@@ -75,17 +77,28 @@ The exit status is 3 if a node rolled back.`,
 	return c
 }
 
-// checkArgs checks the arguments: a cluster is upgraded whole.
-func (o *upgradeOptions) checkArgs(args []string) error {
+// checkArgs checks the arguments: a cluster is upgraded whole, and no flag is given
+// that would be ignored.
+func (o *upgradeOptions) checkArgs(c *cobra.Command, args []string) (err error) {
+	whole := o.cluster.Kubeconfig != ""
 	switch {
-	case o.cluster.Kubeconfig == "" && len(args) < 2:
+	case !whole && len(args) < 2:
 		return usagef("want hosts and a reference, got %d arguments", len(args))
-	case o.cluster.Kubeconfig != "" && len(args) != 1:
+	case whole && len(args) != 1:
 		return usagef("want a reference alone with --kubeconfig, got %d arguments", len(args))
-	case o.cluster.Kubeconfig != "" && o.Drill:
-		return usagef("--drill is for nodes over ssh, without --kubeconfig")
 	}
-	return nil
+	overSSH := []string{"parallel", "drill", "ssh-config"}
+	either := []string{"wait", "again", "dry-run", "plain-http"}
+	c.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
+		switch {
+		case !f.Changed || slices.Contains(either, f.Name):
+		case whole && slices.Contains(overSSH, f.Name):
+			err = usagef("--%s is for hosts, without --kubeconfig", f.Name)
+		case !whole && !slices.Contains(overSSH, f.Name):
+			err = usagef("--%s is for a cluster, with --kubeconfig", f.Name)
+		}
+	})
+	return err
 }
 
 func runUpgrade(ctx context.Context, hosts []string, ref string, o upgradeOptions, a *app) error {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -16,6 +15,7 @@ import (
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/pikelet-os/pikelet/boards"
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 	"github.com/pikelet-os/pikelet/internal/shared/image/patch"
 	"github.com/pikelet-os/pikelet/internal/shared/image/registry"
@@ -199,7 +199,7 @@ func (p *planner) download(ctx context.Context, n *rollout.Node, t *Turn) error 
 	headroom := from.SlotSize - p.to.Size()
 	t.Headroom = &headroom
 	lacking := p.to.Lacking(from)
-	t.Firmware = slices.ContainsFunc(lacking, func(f image.File) bool { return isFirmware(f.Name) })
+	t.Firmware = slices.ContainsFunc(lacking, func(f image.File) bool { return boards.HasFirmware(f.Name) })
 	bytes, err := p.images.Patch(ctx, p.r.Spec.Image, n.Image.Digest)
 	if err != nil {
 		return err
@@ -217,13 +217,6 @@ func (p *planner) download(ctx context.Context, n *rollout.Node, t *Turn) error 
 		t.Bytes += f.Size
 	}
 	return nil
-}
-
-// isFirmware reports whether a file is part of the Pi's own boot firmware
-// (docs/platform.md 1.1).
-func isFirmware(name string) bool {
-	return name == "bootcode.bin" || (strings.HasPrefix(name, "start") || strings.HasPrefix(name, "fixup")) &&
-		(strings.HasSuffix(name, ".elf") || strings.HasSuffix(name, ".dat"))
 }
 
 // skew returns why Kubernetes' rule on versions keeps the node from the image once

@@ -4,11 +4,7 @@ package e2e
 
 import (
 	"bytes"
-	"context"
-	"fmt"
-	"net"
 	"net/http"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -18,47 +14,36 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/pikelet-os/pikelet/builder"
+	"github.com/pikelet-os/pikelet/internal/testing/registrytest"
 	"github.com/pikelet-os/pikelet/internal/testing/rig"
-	"github.com/pikelet-os/pikelet/internal/testing/vm"
 )
+
+// registryAt is where nodes find the registry of their network.
+const registryAt = registrytest.LANAddr
 
 // registry is one that runs in the network of a cluster.
 type registry struct {
-	c      *cluster
-	config string
-	cmd    *exec.Cmd
+	*registrytest.Server
+	c   *cluster
+	dir string
 }
-
-// registryAt is where nodes find it.
-const registryAt = "10.77.0.1:5000"
 
 // registry starts a registry in the network.
 func (c *cluster) registry() *registry {
 	c.t.Helper()
-	dir := c.t.TempDir()
-	r := &registry{c: c, config: filepath.Join(dir, "config.yaml")}
-	const text = "version: 0.1\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: '%s'}\nlog: {level: warn}\n"
-	writeFile(c.t, r.config, fmt.Sprintf(text, dir, registryAt), 0o600)
-	r.start()
-	c.t.Cleanup(r.stop)
+	r := &registry{c: c, dir: c.t.TempDir()}
+	r.start(c.t)
+	c.t.Cleanup(func() { r.Stop() })
 	return r
 }
 
-func (r *registry) start() {
-	r.c.t.Helper()
-	program, err := filepath.Abs("../../../build/tools/registry")
-	if err != nil {
-		r.c.t.Fatal(err)
+// start starts the registry, again after Stop.
+func (r *registry) start(t *testing.T) {
+	t.Helper()
+	var err error
+	if r.Server, err = registrytest.StartInLAN(r.c.lan.LAN, "../../../build/tools/registry", r.dir); err != nil {
+		t.Fatal(err)
 	}
-	r.cmd = r.c.lan.Command(r.c.lan.Name, program, "serve", r.config)
-	if err := r.cmd.Start(); err != nil {
-		r.c.t.Fatal(err)
-	}
-}
-
-func (r *registry) stop() {
-	r.cmd.Process.Kill()
-	r.cmd.Wait()
 }
 
 // push puts the container image of tests into the registry.
@@ -76,13 +61,7 @@ func (r *registry) push(ref string) {
 	if err != nil {
 		r.c.t.Fatal(err)
 	}
-	transport := &http.Transport{DialContext: func(ctx context.Context, network, address string) (conn net.Conn, err error) {
-		err = vm.InNamespace(r.c.lan.Name, func() error {
-			conn, err = new(net.Dialer).DialContext(ctx, network, address)
-			return err
-		})
-		return conn, err
-	}}
+	transport := &http.Transport{DialContext: r.c.lan.DialContext}
 	defer transport.CloseIdleConnections()
 	if err := remote.Write(to, img, remote.WithTransport(transport), remote.WithContext(r.c.t.Context())); err != nil {
 		r.c.t.Fatal(err)
@@ -113,7 +92,7 @@ const mirrored = "registries: {mirrors: {registry.lan: {endpoint: ['http://" + r
 // outlivesRegistry: while the registry is away nothing that runs minds, and what
 // is to be pulled waits; it runs by itself when the registry is back.
 func outlivesRegistry(t *testing.T, m *member, r *registry) {
-	r.stop()
+	r.Stop()
 	m.c.apply(`apiVersion: v1
 kind: Pod
 metadata: {name: pulled, labels: {app: pulled}}
@@ -133,7 +112,7 @@ spec:
 	if n := len(m.running("app=web", 1)); n != 1 || !m.c.node(m.name).ready() {
 		t.Error("what ran does not any more")
 	}
-	r.start()
+	r.start(t)
 	m.running("app=pulled", 1)
 	m.works("crictl images | grep registry.lan/words && crictl ps | grep pulled")
 }

@@ -4,126 +4,35 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
-	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/pikelet-os/pikelet/internal/shared/rollout"
+	"github.com/pikelet-os/pikelet/internal/shared/rollout/controller"
 	"github.com/pikelet-os/pikelet/internal/shared/rollout/v1alpha1"
-	"github.com/pikelet-os/pikelet/internal/shared/slots"
-	"github.com/pikelet-os/pikelet/internal/testing/rig"
 	"github.com/pikelet-os/pikelet/overlays"
 )
 
-// fleet are fake nodes that answer requests of rollouts as pikeletd does.
-type fleet struct {
-	c     *cluster
-	fakes *rig.Fakes
-	bad   string // the digest of a release whose checks fail
-
-	mu       sync.Mutex
-	runs     map[string]string // digests, by the node's name
-	written  map[string]string
-	left     map[string]*slots.Update
-	restarts []string // node and digest, in their order
-}
-
-// digestOf is that of a fake release.
-func digestOf(release string) string { return "sha256:" + strings.Repeat(release, 64) }
-
-// newFleet has n fake nodes run a release; the first is a server.
-func newFleet(t *testing.T, c *cluster, n int, release string) *fleet {
-	t.Helper()
-	fakes, err := c.NewFakes(t.Context(), n)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.must("label", "node", "fake-1", "node-role.kubernetes.io/control-plane=true")
-	f := &fleet{c: c, fakes: fakes, runs: map[string]string{}, written: map[string]string{}, left: map[string]*slots.Update{}}
-	for i := range n {
-		name := fmt.Sprintf("fake-%d", i+1)
-		f.runs[name] = digestOf(release)
-		go f.live(t, name)
-	}
-	return f
-}
-
-// live answers until the test ends. What fails is tried again.
-func (f *fleet) live(t *testing.T, name string) {
-	for t.Context().Err() == nil {
-		time.Sleep(500 * time.Millisecond)
-		var n struct {
-			Metadata struct {
-				ResourceVersion string
-				Annotations     map[string]string
-			}
-		}
-		b, err := f.c.Get(t.Context(), "/api/v1/nodes/"+name)
-		if err != nil || json.Unmarshal(b, &n) != nil {
-			continue
-		}
-		f.mu.Lock()
-		self := rollout.Self{Digest: f.runs[name], Kind: slots.Committed, Written: f.written[name], Update: f.left[name]}
-		f.mu.Unlock()
-		r, _ := rollout.DecodeRequest(n.Metadata.Annotations[rollout.RequestKey])
-		last, _ := rollout.DecodeAnswer(n.Metadata.Annotations[rollout.AnswerKey])
-		answer, verb := rollout.Answers(r, last, self)
-		notes := map[string]string{rollout.ImageKey: rollout.Image{Stream: "lab", Release: self.Digest[7:8], Digest: self.Digest}.Encode()}
-		if answer != nil {
-			notes[rollout.AnswerKey] = answer.Encode()
-		}
-		change := map[string]any{"metadata": map[string]any{"resourceVersion": n.Metadata.ResourceVersion, "annotations": notes}}
-		if _, err := f.c.Do(t.Context(), http.MethodPatch, "/api/v1/nodes/"+name, change); err != nil || verb == rollout.Nothing {
-			continue
-		}
-		f.do(t, name, *r, verb)
-	}
-}
-
-// do brings an image, or restarts into it.
-func (f *fleet) do(t *testing.T, name string, r rollout.Request, verb rollout.Verb) {
-	f.mu.Lock()
-	f.written[name] = r.Digest
-	f.mu.Unlock()
-	if verb != rollout.Apply {
-		return
-	}
-	f.fakes.Down(t.Context(), name)
-	time.Sleep(2 * time.Second)
-	f.mu.Lock()
-	f.restarts = append(f.restarts, name+" "+r.Digest[7:8])
-	if r.Digest == f.bad {
-		f.left[name] = &slots.Update{Step: slots.Left, Digest: r.Digest, Bad: true, Reason: "volume: it never comes"}
-	} else {
-		f.runs[name] = r.Digest
-	}
-	f.mu.Unlock()
-	f.fakes.Up(t.Context(), name)
-}
-
-// restarted returns which nodes restarted into which release.
-func (f *fleet) restarted() []string {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return append([]string(nil), f.restarts...)
-}
-
-// controller starts a controller of rollouts in the network.
-func (c *cluster) controller() *exec.Cmd {
+// controller starts a controller of rollouts in the network, with the credentials
+// of a file.
+func (c *cluster) controller(kubeconfig string) *exec.Cmd {
 	c.t.Helper()
 	program, err := filepath.Abs("../../../build/pikelet-rollout")
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	cmd := c.lan.Command(c.lan.Name, program, "--kubeconfig", c.Kubeconfig())
+	cmd := c.lan.Command(c.lan.Name, program, "--kubeconfig", kubeconfig)
 	cmd.Stderr = c.t.Output()
 	if err := cmd.Start(); err != nil {
 		c.t.Fatal(err)
@@ -133,6 +42,64 @@ func (c *cluster) controller() *exec.Cmd {
 		cmd.Wait()
 	})
 	return cmd
+}
+
+// deployed gives a controller the rights of the example's Deployment, and no others.
+// It returns a file with them.
+func (c *cluster) deployed() (kubeconfig string) {
+	c.t.Helper()
+	example, err := os.ReadFile("../../../examples/rollout-deployment/controller.yaml")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	rights, _, found := strings.Cut(string(example), "---\napiVersion: apps/v1\n")
+	if !found {
+		c.t.Fatal("the example has no Deployment")
+	}
+	c.apply(rights)
+	token := strings.TrimSpace(c.must("-n", "kube-system", "create", "token", "pikelet-rollout", "--duration=2h"))
+	all, err := os.ReadFile(c.Kubeconfig())
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	kubeconfig = filepath.Join(c.t.TempDir(), "kubeconfig")
+	writeFile(c.t, kubeconfig, string(all), 0o600)
+	c.must("--kubeconfig", kubeconfig, "config", "set-credentials", "deployed", "--token="+token)
+	c.must("--kubeconfig", kubeconfig, "config", "set-context", "--current", "--user=deployed")
+	if out, err := c.kubectl("", "--kubeconfig", kubeconfig, "get", "secrets", "-A"); err == nil {
+		c.t.Fatalf("the controller may read secrets:\n%s", out)
+	}
+	return kubeconfig
+}
+
+// elected returns which controller works.
+func (c *cluster) elected() string {
+	c.t.Helper()
+	var lease struct {
+		Spec struct{ HolderIdentity string }
+	}
+	c.get("/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/"+controller.Election, &lease)
+	return lease.Spec.HolderIdentity
+}
+
+// losesLease has a controller stand still until another one was elected: when it goes
+// on it ends, and says why.
+func (c *cluster) losesLease(cmd *exec.Cmd, kubeconfig string) {
+	c.t.Helper()
+	was := c.elected()
+	stop := func(s syscall.Signal) {
+		if err := cmd.Process.Signal(s); err != nil {
+			c.t.Fatal(err)
+		}
+	}
+	stop(syscall.SIGSTOP)
+	c.controller(kubeconfig)
+	c.until("another controller is elected", func() bool { return c.elected() != was })
+	stop(syscall.SIGCONT)
+	var exit *exec.ExitError
+	if err := cmd.Wait(); !errors.As(err, &exit) || exit.ExitCode() != 1 {
+		c.t.Errorf("the controller without the lease ended with %v, want exit status 1", err)
+	}
 }
 
 // define has the API know rollouts.
@@ -204,12 +171,13 @@ spec: {image: "registry.test/lab@%s", maxUnavailable: %s, soak: 3s}
 			t.Errorf("%q: %v\n%s", bad, err, out)
 		}
 	}
-	controller := c.controller()
+	kubeconfig := c.deployed()
+	first := c.controller(kubeconfig)
 	c.apply(fmt.Sprintf(form, digestOf("1"), "2"))
 	c.until("two nodes are upgraded", func() bool { return c.rollout("lab").Status.Done >= 2 })
-	controller.Process.Kill()
-	controller.Wait()
-	c.controller()
+	first.Process.Kill()
+	first.Wait()
+	second := c.controller(kubeconfig)
 	c.until("the rollout is complete", func() bool { return c.rollout("lab").Status.State == string(rollout.Complete) })
 	got := f.restarted()
 	if len(got) != 6 || got[0] != "fake-1 1" {
@@ -220,6 +188,7 @@ spec: {image: "registry.test/lab@%s", maxUnavailable: %s, soak: 3s}
 		t.Errorf("kubectl get rollouts printed\n%s", out)
 	}
 
+	c.losesLease(second, kubeconfig)
 	c.apply(fmt.Sprintf(form, f.bad, "2"))
 	c.until("the rollout halts", func() bool { return c.rollout("lab").Status.State == string(rollout.Halted) })
 	if r := c.rollout("lab"); r.Status.Reason != "fake-1: volume: it never comes" {
@@ -305,7 +274,7 @@ spec: {minAvailable: 1, selector: {matchLabels: {app: web}}}
 		"kubectl --kubeconfig /var/lib/rancher/k3s/agent/kubelet.kubeconfig replace --raw /api/v1/nodes/cellar -f -", "is not allowed to modify")
 
 	digest := c.publish(clusterImage(t, "1.1", nil))
-	c.controller()
+	c.controller(c.Kubeconfig())
 	cordoned := c.watchCordons("attic", "cellar")
 	asked, failed, stop := c.asks("http://"+address(11)+":30080", "http://"+address(12)+":30080")
 	c.apply("apiVersion: pikelet.dev/v1alpha1\nkind: Rollout\nmetadata: {name: lab}\n" +

@@ -1,9 +1,10 @@
 // Package registrytest runs distribution, the registry that most others are
-// made of, on loopback, for tests and make bench.
+// made of, on loopback or in a network of virtual Pis, for tests and make bench.
 package registrytest
 
 import (
 	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -43,17 +44,25 @@ type Server struct {
 	CA   string // file with the certificate, where it has TLS
 	cmd  *exec.Cmd
 	log  bytes.Buffer
+	done chan struct{} // closed when the program has ended
 }
 
 // Start starts a registry that keeps everything below dir. program is
-// distribution's own, which make builds.
+// distribution's own, which make builds. The registry answers when Start returns.
 func Start(program, dir string, o Options) (*Server, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{Addr: l.Addr().String()}
 	l.Close()
+	return start(exec.Command(program), dir, l.Addr().String(), o, new(net.Dialer).DialContext)
+}
+
+type dialer func(ctx context.Context, network, addr string) (net.Conn, error)
+
+// start starts the program of a command, which still lacks its arguments.
+func start(cmd *exec.Cmd, dir, addr string, o Options, dial dialer) (*Server, error) {
+	s := &Server{Addr: addr, cmd: cmd, done: make(chan struct{})}
 	config := fmt.Sprintf("version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %s}, "+
 		"delete: {enabled: true}}\nhttp:\n  addr: %s\n", filepath.Join(dir, "data"), s.Addr)
 	if o.TLS {
@@ -75,27 +84,34 @@ func Start(program, dir string, o Options) (*Server, error) {
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return nil, err
 	}
-	s.cmd = exec.Command(program, "serve", file)
+	s.cmd.Args = append(s.cmd.Args, "serve", file)
 	s.cmd.Stdout, s.cmd.Stderr = &s.log, &s.log
 	s.cmd.Env = append(os.Environ(), "OTEL_TRACES_EXPORTER=none")
 	if err := s.cmd.Start(); err != nil {
 		return nil, hint.With(fmt.Errorf("starting the registry: %w", err), "make tools builds it")
 	}
-	for range 200 {
-		if c, err := net.Dial("tcp", s.Addr); err == nil {
+	go func() {
+		s.cmd.Wait()
+		close(s.done)
+	}()
+	// However busy the machine is: the registry answers, or ends.
+	for {
+		if c, err := dial(context.Background(), "tcp", s.Addr); err == nil {
 			c.Close()
 			return s, nil
 		}
-		time.Sleep(50 * time.Millisecond)
+		select {
+		case <-s.done:
+			return nil, fmt.Errorf("the registry ended:\n%s", s.log.String())
+		case <-time.After(20 * time.Millisecond):
+		}
 	}
-	s.Stop()
-	return nil, fmt.Errorf("the registry does not answer:\n%s", s.log.String())
 }
 
 // Stop ends the registry.
 func (s *Server) Stop() {
 	s.cmd.Process.Kill()
-	s.cmd.Wait()
+	<-s.done
 }
 
 // certificate makes a certificate for 127.0.0.1 that vouches for itself.

@@ -63,15 +63,6 @@ func start(name string, cmd *exec.Cmd) (*program, error) {
 	return p, <-started
 }
 
-// dial connects from within the network.
-func (c *ControlPlane) dial(ctx context.Context, network, address string) (conn net.Conn, err error) {
-	err = vm.InNamespace(c.lan.Name, func() (err error) {
-		conn, err = (&net.Dialer{}).DialContext(ctx, network, address)
-		return err
-	})
-	return conn, err
-}
-
 // Start makes a cluster in an empty directory and starts its control plane, which
 // is ready when Start returns. Logs of its programs are in the directory.
 func Start(ctx context.Context, lan *vm.LAN, programs Programs, dir string, log *slog.Logger) (*ControlPlane, error) {
@@ -83,7 +74,7 @@ func Start(ctx context.Context, lan *vm.LAN, programs Programs, dir string, log 
 	if c.Token, err = c.cluster.Token(); err != nil {
 		return nil, err
 	}
-	if c.admin, err = c.cluster.Admin(c.dial); err != nil {
+	if c.admin, err = c.cluster.Admin(c.lan.DialContext); err != nil {
 		return nil, err
 	}
 	if err := c.Resume(ctx); err != nil {
@@ -114,7 +105,7 @@ func (c *ControlPlane) Resume(ctx context.Context) error {
 		}
 		c.running = append(c.running, started)
 	}
-	s, err := supervisor.New(c.cluster, c.network, c.dial, c.log)
+	s, err := supervisor.New(c.cluster, c.network, c.lan.DialContext, c.log)
 	if err != nil {
 		return err
 	}
@@ -128,7 +119,7 @@ func (c *ControlPlane) Resume(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	go s.Serve(c.listener, c.dial) // until Stop closes the listener
+	go s.Serve(c.listener, c.lan.DialContext) // until Stop closes the listener
 	return c.wait(ctx, "/api/v1/namespaces/default/serviceaccounts/default")
 }
 

@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -83,6 +84,15 @@ func (l *LAN) In(name string, command ...string) error {
 // Command returns a command that runs in a namespace.
 func (l *LAN) Command(name string, command ...string) *exec.Cmd {
 	return exec.Command("ip", append([]string{"netns", "exec", name}, command...)...)
+}
+
+// DialContext connects from within the network, as net.Dialer's does.
+func (l *LAN) DialContext(ctx context.Context, network, address string) (conn net.Conn, err error) {
+	err = InNamespace(l.Name, func() error {
+		conn, err = new(net.Dialer).DialContext(ctx, network, address)
+		return err
+	})
+	return conn, err
 }
 
 // Join plugs a machine in: a namespace of its own, whose eth0 has a hardware

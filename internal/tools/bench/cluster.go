@@ -12,6 +12,7 @@ import (
 
 	"github.com/pikelet-os/pikelet/internal/host/provision"
 	"github.com/pikelet-os/pikelet/internal/shared/nodeconfig"
+	"github.com/pikelet-os/pikelet/internal/testing/registrytest"
 	"github.com/pikelet-os/pikelet/internal/testing/rig"
 	"github.com/pikelet-os/pikelet/internal/testing/vm"
 )
@@ -202,19 +203,12 @@ func (a agent) idle() (float64, error) {
 // upgrade upgrades the node to release 1.1 and returns the seconds from the
 // restart, when the kubelet ends, to Ready in the next boot.
 func (a agent) upgrade(o options, lan *vm.LAN) (float64, error) {
-	config := filepath.Join(o.scratch, "registry.yaml")
-	const at = vm.LANAddress + ":5000"
-	const form = "version: 0.1\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: '%s'}\nlog: {level: warn}\n"
-	text := fmt.Sprintf(form, o.scratch+"/registry", at)
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+	const at = registrytest.LANAddr
+	registry, err := registrytest.StartInLAN(lan, filepath.Join(filepath.Dir(o.pikelet), "tools", "registry"), o.scratch)
+	if err != nil {
 		return 0, err
 	}
-	registry := lan.Command(lan.Name, filepath.Join(filepath.Dir(o.pikelet), "tools", "registry"), "serve", config)
-	if err := registry.Start(); err != nil {
-		return 0, err
-	}
-	defer registry.Wait()
-	defer registry.Process.Kill()
+	defer registry.Stop()
 	publish := lan.Command(lan.Name, o.pikelet, "publish", at+"/lab", "--plain-http", "--sign-key", filepath.Join(o.scratch, "ship.key"),
 		"--image", filepath.Join(o.scratch, "lab2", "artifact"))
 	if out, err := publish.CombinedOutput(); err != nil {

@@ -93,6 +93,12 @@ type RolloutSpec struct {
 	// +optional
 	// +kubebuilder:default="2h"
 	FetchTimeout metav1.Duration `json:"fetchTimeout,omitempty"`
+	// onFailure says what a node that does not keep the release leads to. Halt, which
+	// is all that there is so far: no further node's turn begins until the spec is
+	// changed.
+	// +optional
+	// +kubebuilder:default=Halt
+	OnFailure OnFailure `json:"onFailure,omitempty"`
 	// pause lets no further node's turn begin.
 	// +optional
 	Pause bool `json:"pause,omitempty"`
@@ -100,6 +106,14 @@ type RolloutSpec struct {
 	// +optional
 	Again bool `json:"again,omitempty"`
 }
+
+// OnFailure is what a node that does not keep a release leads to.
+//
+// +kubebuilder:validation:Enum=Halt
+type OnFailure string
+
+// Halt keeps nodes that have not had their turn as they are.
+const Halt OnFailure = "Halt"
 
 // Drain says how pods leave a node, through the Eviction API: disruption budgets
 // hold.
