@@ -74,7 +74,7 @@ func TestClusterUpgradeFromDesk(t *testing.T) {
 	d, f := newDesk(c), newFleet(t, c, 4, "0")
 	good := c.publish(clusterImage(t, "1.0", nil))
 	f.bad = c.publish(clusterImage(t, "1.1", nil))
-	c.apply(webWithBudget)
+	c.apply(web(7, 7))
 	c.must("rollout", "status", "deployment/web", "--timeout=5m")
 	c.until("all nodes say what they run", func() bool {
 		return strings.Count(c.must("get", "nodes", "-o", "yaml"), rollout.ImageKey+":") == 4

@@ -148,21 +148,7 @@ func TestClusterOfFakes(t *testing.T) {
 	if _, err := c.NewFakes(t.Context(), 50); err != nil {
 		t.Fatal(err)
 	}
-	c.apply(`apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  replicas: 50
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec: {containers: [{name: web, image: registry.test/app:1}]}
----
-apiVersion: policy/v1
-kind: PodDisruptionBudget
-metadata: {name: web}
-spec: {minAvailable: 49, selector: {matchLabels: {app: web}}}
-`)
+	c.apply(web(50, 49))
 	c.must("rollout", "status", "deployment/web", "--timeout=5m")
 	c.must("drain", "fake-1", "--ignore-daemonsets", "--timeout=5m")
 	if !c.node("fake-1").Spec.Unschedulable {

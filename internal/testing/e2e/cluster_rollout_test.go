@@ -131,12 +131,13 @@ func (c *cluster) until(what string, done func() bool) {
 	}
 }
 
-// webWithBudget is a Deployment of seven pods, none of which may be disrupted.
-const webWithBudget = `apiVersion: apps/v1
+// web is a Deployment of pods on fake nodes, of which some must stay available.
+func web(replicas, available int) string {
+	return fmt.Sprintf(`apiVersion: apps/v1
 kind: Deployment
 metadata: {name: web}
 spec:
-  replicas: 7
+  replicas: %d
   selector: {matchLabels: {app: web}}
   template:
     metadata: {labels: {app: web}}
@@ -145,8 +146,9 @@ spec:
 apiVersion: policy/v1
 kind: PodDisruptionBudget
 metadata: {name: web}
-spec: {minAvailable: 7, selector: {matchLabels: {app: web}}}
-`
+spec: {minAvailable: %d, selector: {matchLabels: {app: web}}}
+`, replicas, available)
+}
 
 // TestClusterRolloutOfFakes: a rollout brings a release to a server and five agents,
 // through a disruption budget and over the death of its controller; a bad one halts
@@ -157,7 +159,7 @@ func TestClusterRolloutOfFakes(t *testing.T) {
 	f := newFleet(t, c, 6, "0")
 	f.bad = digestOf("2")
 	c.must("cordon", "fake-3") // by somebody, and for a reason
-	c.apply(webWithBudget)
+	c.apply(web(7, 7))
 	c.must("scale", "deployment/web", "--replicas=8")
 	c.must("rollout", "status", "deployment/web", "--timeout=5m")
 	const form = `apiVersion: pikelet.dev/v1alpha1
