@@ -222,7 +222,8 @@ func TestPublishWritesRollout(t *testing.T) {
 				Result struct{ Digest, Rollout, Channel string }
 			}
 			out := ok(t, dir, publish(image)...)
-			if err := json.Unmarshal([]byte(out[strings.Index(out, `{"result"`):]), &said); err != nil {
+			_, result, _ := strings.Cut(out, `{"result"`)
+			if err := json.Unmarshal([]byte(`{"result"`+result), &said); err != nil {
 				t.Fatalf("%v in\n%s", err, out)
 			}
 			if said.Result.Rollout != wanted {

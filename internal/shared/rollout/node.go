@@ -32,7 +32,7 @@ const (
 	Apply   Verb = "apply" // that, where it is not there, and restart into its trial
 )
 
-// Answer returns what a node says to a request, and what it does. last is what it
+// Answers returns what a node says to a request, and what it does. last is what it
 // said before, as the API server has it. The answer must be there before the verb
 // begins: after a power cut it tells what the node was about to do. A nil answer
 // leaves what is there.

@@ -185,20 +185,20 @@ func (c *Client) do(ctx context.Context, method, path, kind string, body []byte,
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return fmt.Errorf("%w: %v", ErrUnreachable, err)
+		return fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	switch {
 	case err != nil:
-		return fmt.Errorf("%w: reading the answer: %v", ErrUnreachable, err)
+		return fmt.Errorf("%w: reading the answer: %w", ErrUnreachable, err)
 	case len(b) > maxAnswer:
 		return fmt.Errorf("%w: larger than %d bytes", ErrAnswer, maxAnswer)
 	case resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusCreated:
 		return statusError(resp, b)
 	}
 	if err := json.Unmarshal(b, to); err != nil {
-		return fmt.Errorf("%w: %v", ErrAnswer, err)
+		return fmt.Errorf("%w: %w", ErrAnswer, err)
 	}
 	return nil
 }
