@@ -292,7 +292,8 @@ func setTarget(h *tar.Header, b []byte) error {
 			h.Typeflag = tar.TypeSymlink
 			return nil
 		}
-		h.Typeflag = tar.TypeLink
+		// apk mkpkg calls a file in the root "./NAME".
+		h.Typeflag, h.Linkname = tar.TypeLink, strings.TrimPrefix(h.Linkname, "./")
 		return checkPath(h.Linkname)
 	case modeFifo, modeChar, modeBlock:
 		if len(b) != 8 {

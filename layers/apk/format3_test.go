@@ -56,7 +56,9 @@ build-time 1600000000
 dir etc 755 root root
 file etc/empty 644 root root 1600000001 ""
 file etc/shadow 640 root shadow 1600000002 secret
+dir home 755 root root
 dir home/user 700 user users
+dir usr 755 root root
 dir usr/bin 755 root root
 file usr/bin/su 4755 root root 1600000003 "#!/bin/sh\n"
 file usr/bin/tool 755 root root 1600000003 "\x7fELF\x00\x01"`,
@@ -64,6 +66,7 @@ file usr/bin/tool 755 root root 1600000003 "\x7fELF\x00\x01"`,
 name tool
 version 1
 arch x86_64
+dir usr 755 root root
 dir usr/bin 755 root root
 file usr/bin/a 755 root root 1600000000 hello
 hard usr/bin/b 755 root root 1600000000 usr/bin/a
@@ -79,7 +82,7 @@ arch noarch
 dir dev 755 root root
 char dev/null 666 root root 1600000000 1:3
 block dev/sda 660 root disk 1600000000 8:0
-block dev/huge 660 root disk 1600000000 4097:1048575
+block dev/huge 660 root disk 1600000000 4095:1048575
 fifo dev/initctl 600 root root 1600000000`,
 	"attributes": `
 name caps

@@ -1,7 +1,7 @@
 // Package adbtest writes packages and indexes of apk's format 3 for tests
 // (docs/platform.md 5.9), from text or value by value, damaged ones too. It is
 // written apart from the reader, and apk itself judges what it writes (make
-// oracle3).
+// oracle-adb). What it is asked for and cannot write is a panic.
 package adbtest
 
 import (
