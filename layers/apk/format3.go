@@ -242,7 +242,7 @@ func (a *Archive) parse3() error {
 			return fmt.Errorf("scripts: %s: %w", name, err)
 		}
 		if len(b) > 0 {
-			a.Scripts[name] = b
+			a.Scripts[name] = bytes.Clone(b) // the block is larger, and is not kept
 		}
 	}
 	triggers, err := root.At(packageTriggers).List()

@@ -111,7 +111,8 @@ func (u *unpacker3) advance() error {
 	}
 }
 
-// directory hands out a directory and its files.
+// directory hands out a directory, which has no time but the package's, and its
+// files.
 func (u *unpacker3) directory(number int, v adb.Value) error {
 	h, files, err := readDirectory3(v)
 	if err != nil {

@@ -269,6 +269,22 @@ func TestPackagesOfFormat3(t *testing.T) {
 	}
 }
 
+// TestHardLinksToTheRoot: apk mkpkg calls a file in the root "./NAME" in a link to
+// it.
+func TestHardLinksToTheRoot(t *testing.T) {
+	key, ring := newKey(t, "test.rsa.pub")
+	want, b := package3("name a\nversion 1\ndir . 755 root root\nfile f 644 root root 0 x\ndir d 755 root root\nhard d/l 644 root root 0 ./f",
+		adbtest.None, key.Private)
+	a, err := open3(b, want, ring)
+	if err != nil {
+		t.Fatal(err)
+	}
+	target := ""
+	if err := a.Unpack(func(h *tar.Header, _ io.Reader) error { target += h.Linkname; return nil }); err != nil || target != "f" {
+		t.Errorf("the target is %q, %v", target, err)
+	}
+}
+
 // TestIdentitiesOfPackages: an index of either format knows packages of both, by a
 // SHA-1, a SHA-256 or the beginning of one.
 func TestIdentitiesOfPackages(t *testing.T) {

@@ -16,7 +16,7 @@ import (
 // Package is one record of an index.
 type Package struct {
 	Name, Version, Arch string
-	Identity            string // what an index knows the package by: identityOf says how
+	Identity            string // a digest, Q1 and base64 of 20 bytes or Q2 and that of 32 (docs/platform.md 5.9)
 	Size, Installed     int64  // bytes of the .apk, and of its files
 	Description, URL    string
 	License, Origin     string

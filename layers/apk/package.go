@@ -305,7 +305,8 @@ func WritePackage(w io.Writer, p Package, files []File, key *Key) (*Package, err
 }
 
 // ChecksumRecord is the pax record with the SHA-1 of a file's contents or a
-// link's target that every file of a package has (docs/platform.md 5.2).
+// link's target that every file of a package of format 2 has (docs/platform.md
+// 5.2).
 const ChecksumRecord = "APK-TOOLS.checksum.SHA1"
 
 // writeFile adds one file with the checksum apk-tools wants of files and
