@@ -23,7 +23,7 @@ COMMAND_FLAGS = -trimpath -buildvcs=false -ldflags='-s -w -X main.version=$(VERS
 SOURCES := $(shell find . -name '*.go' -not -path './build/*') go.mod go.sum
 ASSETS  := $(shell find overlays cmd/starter/files -type f)
 
-.PHONY: help check lint large pairs build device tools starter demo test test-all rig test-cluster test-k3s bench fuzz proof soak test-clients oracle eeprom generate dist needed setup-run setup-test setup-bench setup-clients
+.PHONY: help check lint large pairs build device tools starter demo test test-all rig test-cluster test-k3s bench fuzz proof soak test-clients oracle oracle-adb eeprom generate dist needed setup-run setup-test setup-bench setup-clients
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -192,6 +192,9 @@ WORLDS ?= 3000
 oracle: build starter ## compare with Alpine's own apk: make oracle ALPINE=DIR, with its minirootfs archives and index
 	$(GO) test -tags oracle -v -count=1 -timeout 60m -run Oracle ./layers/apk -alpine $(abspath $(ALPINE)) -worlds $(WORLDS)
 	$(GO) test -tags oracle -v -count=1 -timeout 10m -run Alpine ./internal/testing/e2e -alpine $(abspath $(ALPINE))
+
+oracle-adb: ## compare packages and indexes of format 3 with apk itself, as root: make oracle-adb APK=FILE, apk of apk-tools 3
+	$(GO) test -tags oracle -v -count=1 -timeout 20m -run AsApk3 ./layers/apk -apk3 $(abspath $(APK))
 
 eeprom: device ## compare updates of bootloaders with Raspberry Pi's own tool: make eeprom RPI_EEPROM=DIR, a work tree of raspberrypi/rpi-eeprom
 	$(GO) test -count=1 -v -tags rpieeprom -run AsRaspberryPi ./internal/host/bootserver/eeprom -rpi-eeprom $(abspath $(RPI_EEPROM))

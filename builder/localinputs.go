@@ -15,7 +15,9 @@ func LocalInputs(img *spec.Image) []string {
 	var files []string
 	for _, r := range img.Repositories {
 		if !fetch.IsRemote(r.URL) {
-			files = append(files, filepath.Join(img.Path(r.URL), Arch, "APKINDEX.tar.gz"))
+			for _, name := range indexFiles {
+				files = append(files, filepath.Join(img.Path(r.URL), Arch, name))
+			}
 		}
 		for _, k := range r.Keys {
 			files = append(files, img.Path(k))

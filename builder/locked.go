@@ -1,6 +1,7 @@
 package builder
 
 import (
+	"context"
 	"errors"
 	"maps"
 	"slices"
@@ -94,5 +95,23 @@ func missing(err error) bool {
 	return errors.As(err, &m)
 }
 
-// indexFile is what the index of a repository is called.
-const indexFile = "APKINDEX.tar.gz"
+// indexFiles are what the index of a repository may be called: what apk calls one of
+// format 2 (docs/platform.md 5.3), and one of format 3 (5.9). Which format it has its
+// first bytes tell.
+var indexFiles = []string{"APKINDEX.tar.gz", "Packages.adb"}
+
+// readIndex returns the first index that a repository has. The error is that of
+// the first name where there is none.
+func readIndex(ctx context.Context, cache *fetch.Cache, url string) ([]byte, error) {
+	var first error
+	for _, name := range indexFiles {
+		b, err := cache.Read(ctx, url+"/"+Arch+"/"+name, maxIndexFile)
+		if err == nil || !missing(err) {
+			return b, err
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	return nil, first
+}

@@ -287,7 +287,7 @@ func (p *Plan) choose(ctx context.Context, cache *fetch.Cache) error {
 	at := map[string]int{}
 	p.Newest = map[string]int64{}
 	for i, r := range p.Image.Repositories {
-		b, err := cache.Read(ctx, urls[i]+"/"+Arch+"/"+indexFile, maxIndexFile)
+		b, err := readIndex(ctx, cache, urls[i])
 		if err != nil {
 			return fmt.Errorf("repository %s: %w", r.URL, err)
 		}

@@ -42,7 +42,7 @@ func (p *Plan) Vendor(ctx context.Context, cache *fetch.Cache, dir string, key *
 	if err != nil {
 		return err
 	}
-	if err := writeWhole(filepath.Join(dir, Arch, "APKINDEX.tar.gz"), bytes.NewReader(b)); err != nil {
+	if err := writeWhole(filepath.Join(dir, Arch, indexFiles[0]), bytes.NewReader(b)); err != nil {
 		return err
 	}
 	public, err := key.Public()

@@ -51,8 +51,10 @@ type Package struct {
 	Version    string `yaml:"version"`
 	Arch       string `yaml:"arch"`
 	Repository string `yaml:"repository"` // as the spec says it
-	Identity   string `yaml:"identity"`   // C: of the index, which pins the data
-	Size       int64  `yaml:"size"`       // bytes of the .apk
+	// Identity is what the index knows the package by, which pins the data: Q1
+	// and base64 of a SHA-1, or Q2 and that of a SHA-256 (docs/platform.md 5.9).
+	Identity string `yaml:"identity"`
+	Size     int64  `yaml:"size"` // bytes of the .apk
 }
 
 // Layer is one pinned layer or overlay.
@@ -82,6 +84,9 @@ func (f *File) Encode() ([]byte, error) {
 // versions took. Whoever sees the lock has it, so it is neither used nor quoted.
 var loginForm = regexp.MustCompile(`://[^/]*@`)
 
+// identityForm is how the identity of a package begins.
+var identityForm = regexp.MustCompile(`^Q[12]`)
+
 // ErrOutdated is returned for a lock whose spec asks for other inputs.
 var ErrOutdated = errors.New("does not fit the spec")
 
@@ -108,7 +113,7 @@ func (f *File) check() error {
 		return fmt.Errorf("unsupported format %d, want %d", f.Format, Format)
 	}
 	for _, p := range f.Packages {
-		if p.Name == "" || p.Version == "" || p.Repository == "" || p.Size <= 0 || !strings.HasPrefix(p.Identity, "Q1") {
+		if p.Name == "" || p.Version == "" || p.Repository == "" || p.Size <= 0 || !identityForm.MatchString(p.Identity) {
 			return fmt.Errorf("incomplete package %q", p.Name+"-"+p.Version)
 		}
 		if strings.ContainsAny(p.Name+p.Version, "/\\ ") || strings.HasPrefix(p.Name, ".") {

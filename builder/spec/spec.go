@@ -103,11 +103,12 @@ type Image struct {
 
 // Repository is one apk repository.
 type Repository struct {
-	// URL is a directory or an http(s) address, without the architecture.
+	// URL is a directory or an http(s) address, without the architecture. Below
+	// that is the index: APKINDEX.tar.gz, or Packages.adb.
 	URL string `yaml:"url"`
 	// Keys are files with the public keys that may sign it, or directories with
-	// such files, whose names end in .pub. Names matter: signatures call keys by
-	// file name.
+	// such files, whose names end in .pub. Names matter: signatures of apk's
+	// format 2 call keys by file name.
 	Keys []string `yaml:"keys"`
 	// Tag makes its packages available only to names written NAME@TAG.
 	Tag string `yaml:"tag"`

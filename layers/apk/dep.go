@@ -92,7 +92,7 @@ func (d Dep) allows(version, identity string) bool {
 	case "":
 		return true
 	case "><":
-		return identity == d.Version
+		return identity == d.Version || shortIdentity(identity) == d.Version
 	}
 	if version == "" {
 		return false

@@ -9,12 +9,14 @@ import (
 	"io"
 	"sort"
 	"strings"
+
+	"github.com/pikelet-os/pikelet/layers/apk/adb"
 )
 
 // Package is one record of an index.
 type Package struct {
 	Name, Version, Arch string
-	Identity            string // C: of the index, Q1 and base64 of the control member's SHA-1
+	Identity            string // a digest, Q1 and base64 of 20 bytes or Q2 and that of 32 (docs/platform.md 5.9)
 	Size, Installed     int64  // bytes of the .apk, and of its files
 	Description, URL    string
 	License, Origin     string
@@ -24,7 +26,8 @@ type Package struct {
 	Depends, Provides   []Dep
 	InstallIf           []Dep
 
-	// These are known from a package only; indexes do not say them.
+	// These are known from a package only; indexes do not say them, but for
+	// Replaces in one of format 3.
 	Replaces         []Dep
 	ReplacesPriority int
 	Triggers         []string // directories whose changes run the package's trigger
@@ -41,10 +44,10 @@ func (p *Package) String() string { return p.Name + "-" + p.Version }
 // Skipped is a package whose record in an index has an unsupported field.
 type Skipped struct {
 	Package string // name and version
-	Field   string // the letter of the field
+	Field   string // the letter of the field, or its name in format 3
 }
 
-// Index is the contents of an APKINDEX.
+// Index is the contents of an APKINDEX, or of an index of format 3.
 type Index struct {
 	Description string
 	Packages    []*Package
@@ -82,10 +85,18 @@ const (
 	maxSign    = 64 << 10
 )
 
-// ReadIndex checks the signature of an APKINDEX.tar.gz against keys and reads
-// it. A record with an upper-case field that is not known is skipped, as
-// apk does; one that is damaged is an error that names it.
+// ReadIndex checks the signature of an index of either format against keys and
+// reads it. A record with an upper-case field that is not known is skipped, as
+// apk does; one that is damaged is an error that names it. It returns
+// ErrSignature for an index without a valid signature.
 func ReadIndex(b []byte, keys Keyring) (*Index, error) {
+	if adb.Is(b) {
+		x, err := readIndex3(b, keys)
+		if err != nil {
+			return nil, fmt.Errorf("reading an index: %w", err)
+		}
+		return x, nil
+	}
 	sign, rest, err := splitMember(b, maxSign)
 	if err != nil {
 		return nil, fmt.Errorf("reading an index: %w", err)
@@ -108,6 +119,14 @@ func ReadIndex(b []byte, keys Keyring) (*Index, error) {
 	return &Index{Description: string(files["DESCRIPTION"]), Packages: packages, Skipped: skipped}, nil
 }
 
+// checkName refuses a package whose file would lie somewhere else.
+func (p *Package) checkName() error {
+	if strings.ContainsAny(p.Name+p.Version, "/\\ ") || strings.HasPrefix(p.Name, ".") {
+		return fmt.Errorf("invalid package name %q", p.String())
+	}
+	return nil
+}
+
 // parseIndex returns the packages of an index, and those that it skips.
 func parseIndex(b []byte) (list []*Package, skipped []Skipped, err error) {
 	p := &Package{}
@@ -122,8 +141,8 @@ func parseIndex(b []byte) (list []*Package, skipped []Skipped, err error) {
 		if p.Name == "" || p.Version == "" || p.Identity == "" {
 			return fmt.Errorf("line %d: the record has no name, version or identity", line)
 		}
-		if strings.ContainsAny(p.Name+p.Version, "/\\ ") || strings.HasPrefix(p.Name, ".") {
-			return fmt.Errorf("line %d: invalid package name %q", line, p.String())
+		if err := p.checkName(); err != nil {
+			return fmt.Errorf("line %d: %w", line, err)
 		}
 		if unknown != 0 {
 			skipped = append(skipped, Skipped{Package: p.String(), Field: string(rune(unknown))})

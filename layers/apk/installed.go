@@ -34,6 +34,7 @@ func Database(list []*Installed, at time.Time) (map[string][]byte, error) {
 	var installed, triggers, scripts bytes.Buffer
 	tw := tar.NewWriter(&scripts)
 	for _, p := range list {
+		p = p.known()
 		p.encode(&installed)
 		if len(p.Triggers) > 0 {
 			fmt.Fprintf(&triggers, "%s", p.Identity)
@@ -62,6 +63,14 @@ func Database(list []*Installed, at time.Time) (map[string][]byte, error) {
 		return nil, err
 	}
 	return map[string][]byte{"installed": installed.Bytes(), "triggers": triggers.Bytes(), "scripts.tar": scripts.Bytes(), "lock": nil}, nil
+}
+
+// known returns the package under the identity that the database has for it.
+func (p *Installed) known() *Installed {
+	own, pkg := *p, *p.Package
+	pkg.Identity = shortIdentity(pkg.Identity)
+	own.Package = &pkg
+	return &own
 }
 
 // encode writes one record: the index fields, then directories with their files.

@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"crypto/sha1" // #nosec: the identity of a package is a SHA-1
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -18,7 +17,7 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 
-	"github.com/pikelet-os/pikelet/internal/shared/hint"
+	"github.com/pikelet-os/pikelet/layers/apk/adb"
 	"github.com/pikelet-os/pikelet/layers/tarball"
 )
 
@@ -28,14 +27,9 @@ type File struct {
 	Open func() (io.ReadCloser, error)
 }
 
-// newGzipReader opens one gzip member. It names ADB input for what it is.
+// newGzipReader opens one gzip member.
 func newGzipReader(r io.Reader) (*gzip.Reader, error) {
-	br := bufio.NewReader(r)
-	if head, _ := br.Peek(3); string(head) == "ADB" {
-		return nil, hint.With(errors.New("unsupported apk format 3 (ADB)"),
-			"use a repository with format 2, as Alpine's releases up to 3.24 are")
-	}
-	gz, err := gzip.NewReader(br)
+	gz, err := gzip.NewReader(bufio.NewReader(r))
 	if err != nil {
 		return nil, fmt.Errorf("not gzip: %w", err)
 	}
@@ -67,10 +61,6 @@ func (c *countingReader) ReadByte() (byte, error) {
 // contents are at most limit bytes.
 func memberEnd(r io.Reader, limit int64) (int64, error) {
 	c := &countingReader{r: bufio.NewReader(r)}
-	if head, _ := c.r.Peek(3); string(head) == "ADB" {
-		_, err := newGzipReader(c.r)
-		return 0, err
-	}
 	gz, err := gzip.NewReader(c)
 	if err != nil {
 		return 0, fmt.Errorf("not gzip: %w", err)
@@ -103,15 +93,25 @@ type Archive struct {
 	Scripts map[string][]byte // by name, ".post-install" and the like
 
 	name     string
-	data     *io.SectionReader
-	datahash string
+	data     *io.SectionReader // all of a package of format 3
+	datahash string            // of format 2
+	values   []byte            // of format 3, nil otherwise
 }
 
-// OpenArchive checks a package: signed by a key of the ring, and the very one
-// the index means. want.Identity empty takes any.
+// OpenArchive checks a package of either format: signed by a key of the ring,
+// and the very one the index means. want.Identity empty takes any. It returns
+// ErrSignature for one without a valid signature.
 func OpenArchive(r io.ReaderAt, size int64, want *Package, keys Keyring) (*Archive, error) {
 	fail := func(err error) (*Archive, error) {
 		return nil, fmt.Errorf("package %s: %w", want, err)
+	}
+	var head [3]byte
+	if n, _ := r.ReadAt(head[:], 0); adb.Is(head[:n]) {
+		a, err := openArchive3(io.NewSectionReader(r, 0, size), want, keys)
+		if err != nil {
+			return fail(err)
+		}
+		return a, nil
 	}
 	signEnd, err := memberEnd(io.NewSectionReader(r, 0, size), maxSign)
 	if err != nil {
@@ -131,10 +131,10 @@ func OpenArchive(r io.ReaderAt, size int64, want *Package, keys Keyring) (*Archi
 	if err := keys.verify(sign, control); err != nil {
 		return fail(err)
 	}
-	sum := sha1.Sum(control) // #nosec: format
-	identity := "Q1" + base64.StdEncoding.EncodeToString(sum[:])
-	if want.Identity != "" && want.Identity != identity {
-		return fail(fmt.Errorf("identity mismatch: got %s, want %s: another build of the same version", identity, want.Identity))
+	sum, long := sha1.Sum(control), sha256.Sum256(control) // #nosec: format
+	identity, err := checkIdentity(want.Identity, identityOf(sum[:]), identityOf(long[:]), identityOf(long[:shortDigest]))
+	if err != nil {
+		return fail(err)
 	}
 	files, err := readTar(control, maxControl)
 	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
@@ -160,10 +160,13 @@ func OpenArchive(r io.ReaderAt, size int64, want *Package, keys Keyring) (*Archi
 // Unpack hands every file of the package to visit, with a reader over its
 // contents, and then checks the hash of all of it. What visit was given
 // counts for nothing when Unpack fails. What has a name with a leading dot in
-// the root of the package is passed over, as apk does, which keeps those names
-// for the package's own control files.
+// the root of a package of format 2 is passed over, as apk does, which keeps
+// those names for the package's own control files.
 func (a *Archive) Unpack(visit func(*tar.Header, io.Reader) error) error {
 	fail := func(err error) error { return fmt.Errorf("package %s: %w", a.name, err) }
+	if a.values != nil {
+		return a.unpack3(visit, fail)
+	}
 	sum := sha256.New()
 	raw := io.TeeReader(io.NewSectionReader(a.data, 0, a.data.Size()), sum)
 	gz, err := newGzipReader(raw)
@@ -290,7 +293,7 @@ func WritePackage(w io.Writer, p Package, files []File, key *Key) (*Package, err
 		return fail(err)
 	}
 	id := sha1.Sum(control) // #nosec: format
-	p.Identity = "Q1" + base64.StdEncoding.EncodeToString(id[:])
+	p.Identity = identityOf(id[:])
 	for _, part := range [][]byte{sign, control, data.Bytes()} {
 		n, err := w.Write(part)
 		if err != nil {
@@ -302,7 +305,8 @@ func WritePackage(w io.Writer, p Package, files []File, key *Key) (*Package, err
 }
 
 // ChecksumRecord is the pax record with the SHA-1 of a file's contents or a
-// link's target that every file of a package has (docs/platform.md 5.2).
+// link's target that every file of a package of format 2 has (docs/platform.md
+// 5.2).
 const ChecksumRecord = "APK-TOOLS.checksum.SHA1"
 
 // writeFile adds one file with the checksum apk-tools wants of files and

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"crypto"
+	"crypto/ecdsa"
 	"crypto/rsa"
 	"crypto/sha1" // #nosec: what Alpine's RSA signatures are made over
 	"crypto/sha256"
@@ -22,9 +23,10 @@ import (
 	"github.com/pikelet-os/pikelet/internal/shared/hint"
 )
 
-// Keyring holds the public keys that may sign, by the file name the
-// signatures call them (docs/platform.md 5.2).
-type Keyring map[string]*rsa.PublicKey
+// Keyring holds the public keys that may sign, each an *rsa.PublicKey or an
+// *ecdsa.PublicKey, by file name: signatures of format 2 call them by that
+// (docs/platform.md 5.2).
+type Keyring map[string]crypto.PublicKey
 
 // Add reads a PEM public key, as in /etc/apk/keys.
 func (k Keyring) Add(name string, b []byte) error {
@@ -36,12 +38,12 @@ func (k Keyring) Add(name string, b []byte) error {
 	if err != nil {
 		return fmt.Errorf("reading the key %q: %w", name, err)
 	}
-	key, ok := pub.(*rsa.PublicKey)
-	if !ok {
-		return fmt.Errorf("reading the key %q: apk signs with RSA keys only", name)
+	switch key := pub.(type) {
+	case *rsa.PublicKey, *ecdsa.PublicKey:
+		k[name] = key
+		return nil
 	}
-	k[name] = key
-	return nil
+	return fmt.Errorf("reading the key %q: apk signs with RSA and ECDSA keys only", name)
 }
 
 // Fingerprint names the keys of the ring: what one ring accepts, another with
@@ -49,11 +51,25 @@ func (k Keyring) Add(name string, b []byte) error {
 func (k Keyring) Fingerprint() string {
 	var list []string
 	for name, key := range k {
-		sum := sha256.Sum256(x509.MarshalPKCS1PublicKey(key))
+		sum := sha256.Sum256(encodeKey(key))
 		list = append(list, fmt.Sprintf("%q %x", name, sum))
 	}
 	slices.Sort(list)
 	return strings.Join(list, ",")
+}
+
+// encodeKey returns a public key's own bytes: PKCS #1 of an RSA key, the
+// uncompressed point of one of ECDSA.
+func encodeKey(key crypto.PublicKey) []byte {
+	switch key := key.(type) {
+	case *rsa.PublicKey:
+		return x509.MarshalPKCS1PublicKey(key)
+	case *ecdsa.PublicKey:
+		if point, err := key.ECDH(); err == nil {
+			return point.Bytes()
+		}
+	}
+	return nil
 }
 
 func (k Keyring) names() string {
@@ -88,8 +104,17 @@ type signature struct {
 }
 
 // by reports whether the signature of body is that of a key.
-func (s signature) by(key *rsa.PublicKey, body []byte) bool {
-	return s.hash != 0 && rsa.VerifyPKCS1v15(key, s.hash, digest(s.hash, body), s.sig) == nil
+func (s signature) by(key crypto.PublicKey, body []byte) bool {
+	if s.hash == 0 {
+		return false
+	}
+	switch key := key.(type) {
+	case *rsa.PublicKey:
+		return rsa.VerifyPKCS1v15(key, s.hash, digest(s.hash, body), s.sig) == nil
+	case *ecdsa.PublicKey:
+		return ecdsa.VerifyASN1(key, digest(s.hash, body), s.sig)
+	}
+	return false
 }
 
 // verify checks that one signature of a signature member is good for body and
