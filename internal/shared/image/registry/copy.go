@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"errors"
@@ -32,9 +31,9 @@ type copier struct {
 }
 
 // Copy copies an image to another place: its files, what refers to it and is
-// signed by a key that the image was checked with, the signatures of all, and,
-// when all of that is there, the tags that name it. With a key it signs what it
-// copies. What is there is not sent again.
+// signed by a key that the image was checked with, the signatures of all in both
+// forms, and, when all of that is there, the tags that name it. With a key it
+// signs what it copies. What is there is not sent again.
 //
 // Signatures follow what they sign, because some registries refuse a signature
 // of a manifest they do not have (sigstore/cosign#2208). Until a tag names the
@@ -66,13 +65,30 @@ func Copy(ctx context.Context, img *Published, to Target, tags []string, key *ec
 			return err
 		}
 	}
+	listed := map[string][]image.Descriptor{}
+	for _, b := range referrers {
+		listed[img.Digest] = append(listed[img.Digest], referrerOf(b))
+	}
+	var mu sync.Mutex
 	g, inner = errgroup.WithContext(ctx)
 	g.SetLimit(jobs)
 	for _, b := range all {
-		g.Go(func() error { return c.signatures(inner, image.DigestOf(b)) })
+		g.Go(func() error {
+			d := image.Describe(b)
+			list, err := c.signatures(inner, d)
+			mu.Lock()
+			defer mu.Unlock()
+			listed[d.Digest] = append(listed[d.Digest], list...)
+			return err
+		})
 	}
 	if err := g.Wait(); err != nil {
 		return err
+	}
+	for _, b := range all { // found only once their signatures are there
+		if err := to.PutReferrers(ctx, image.DigestOf(b), listed[image.DigestOf(b)]); err != nil {
+			return err
+		}
 	}
 	top := img.top()
 	for _, tag := range tags {
@@ -102,15 +118,18 @@ func (img *Published) signedReferrers(ctx context.Context) ([][]byte, error) {
 	}
 	var found [][]byte
 	for _, d := range list[:min(len(list), maxListed)] {
-		signed, err := Signatures(ctx, img.From, d.Digest)
+		if d.ArtifactType == image.MediaBundle {
+			continue // a signature is not signed
+		}
+		signed, err := isSigned(ctx, img.From, d.Digest, img.trusted)
 		if err != nil {
 			return nil, err
 		}
-		if image.VerifyDigest(d.Digest, signed, img.trusted) != nil {
+		if !signed {
 			continue
 		}
 		b, err := readReferrer(ctx, img.From, d.Digest, img.Digest)
-		if errors.Is(err, errNoReferrer) {
+		if errors.Is(err, errNoReferrer) || errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
@@ -124,7 +143,7 @@ func (img *Published) signedReferrers(ctx context.Context) ([][]byte, error) {
 }
 
 // errNoReferrer is returned for a manifest that does not refer to an image,
-// whatever the registry lists, or that is an image itself.
+// whatever the registry lists, or that is an image or a signature itself.
 var errNoReferrer = errors.New("not a referrer of the image")
 
 // readReferrer reads a manifest that refers to an image, and checks that it does
@@ -138,7 +157,7 @@ func readReferrer(ctx context.Context, p Place, digest, subject string) ([]byte,
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", digest, err)
 	}
-	if m.Subject == nil || m.Subject.Digest != subject || m.ArtifactType == image.ArtifactType {
+	if m.Subject == nil || m.Subject.Digest != subject || m.ArtifactType == image.ArtifactType || m.ArtifactType == image.MediaBundle {
 		return nil, fmt.Errorf("reading %s: %w", digest, errNoReferrer)
 	}
 	left := int64(maxReferrer)
@@ -151,20 +170,46 @@ func readReferrer(ctx context.Context, p Place, digest, subject string) ([]byte,
 	return b, nil
 }
 
-// signatures copies the signatures of a manifest, with the key's own.
-func (c *copier) signatures(ctx context.Context, digest string) error {
-	list, err := Signatures(ctx, c.img.From, digest)
+// signatures copies the signatures of a manifest, with the key's own, and returns
+// what the target has to list for them.
+func (c *copier) signatures(ctx context.Context, d image.Descriptor) ([]image.Descriptor, error) {
+	list, err := classic(ctx, c.img.From, d.Digest)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if c.key != nil {
-		s, err := image.SignDigest(digest, c.key)
-		if err != nil {
-			return err
-		}
-		list = image.Join(list, []image.Signed{s})
+	found, err := bundles(ctx, c.img.From, d.Digest)
+	if err != nil && !(errors.Is(err, errUnknownReferrers) && len(list) > 0) {
+		return nil, err
 	}
-	return addSignatures(ctx, c.to, digest, list)
+	if err := addSignatures(ctx, c.to, d.Digest, list); err != nil {
+		return nil, err
+	}
+	listed, err := addBundles(ctx, c.to, d.Digest, found)
+	if err != nil || c.key == nil {
+		return listed, err
+	}
+	more, err := signBoth(ctx, c.to, d, c.key)
+	return append(listed, more...), err
+}
+
+// signBoth adds a key's signatures of what d describes, in both forms, and returns
+// what the place has to list for them.
+func signBoth(ctx context.Context, at Target, d image.Descriptor, key *ecdsa.PrivateKey) ([]image.Descriptor, error) {
+	s, err := image.SignDigest(d.Digest, key)
+	if err != nil {
+		return nil, err
+	}
+	if err := addSignatures(ctx, at, d.Digest, []image.Signed{s}); err != nil {
+		return nil, err
+	}
+	if s, err = image.SignBundle(d.Digest, key); err != nil {
+		return nil, err
+	}
+	b, err := newBundle(s, d, &key.PublicKey)
+	if err != nil {
+		return nil, err
+	}
+	return addBundles(ctx, at, d.Digest, []bundle{b})
 }
 
 // blobs copies what a manifest lists. A registry checks what it is sent
@@ -217,9 +262,10 @@ func (t metered) WriteTo(w io.Writer) (int64, error) {
 	return t.reader.WriteTo(io.MultiWriter(w, counter(t.progress)))
 }
 
-// addSignatures adds signatures of a digest to those a place has.
+// addSignatures adds signatures of a digest in cosign's classic form to those a
+// place has.
 func addSignatures(ctx context.Context, to Target, digest string, list []image.Signed) error {
-	old, err := Signatures(ctx, to, digest)
+	old, err := classic(ctx, to, digest)
 	if err != nil {
 		return err
 	}
@@ -232,52 +278,57 @@ func addSignatures(ctx context.Context, to Target, digest string, list []image.S
 		return err
 	}
 	for _, b := range blobs {
-		d := image.Descriptor{MediaType: "application/octet-stream", Digest: image.DigestOf(b), Size: int64(len(b))}
-		if err := to.PutBlob(ctx, d, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }); err != nil {
+		if err := putBytes(ctx, to, b); err != nil {
 			return err
 		}
 	}
 	return to.PutManifest(ctx, image.CosignTag(digest), image.Describe(m), m)
 }
 
-// Sign adds a key's signatures to an image where it is: to its OCI manifest,
-// the index that leads to it, and what refers to it. It returns the digests
-// that were signed.
+// Sign adds a key's signatures, in both forms, to an image where it is: to its OCI
+// manifest, the index that leads to it, and what refers to it. It returns the
+// digests that were signed.
 func Sign(ctx context.Context, at Target, ref, arch string, key *ecdsa.PrivateKey) ([]string, error) {
 	img, err := open(ctx, at, ref, arch)
 	if err != nil {
 		return nil, err
 	}
-	digests := []string{img.Digest}
+	all := [][]byte{img.Signature.Manifest}
 	if img.Index != nil {
-		digests = append(digests, image.DigestOf(img.Index))
+		all = append(all, img.Index)
 	}
 	referrers, err := at.Referrers(ctx, img.Digest)
 	if err != nil {
 		return nil, err
 	}
 	for _, d := range referrers[:min(len(referrers), maxListed)] {
+		if d.ArtifactType == image.MediaBundle {
+			continue // a signature is not signed
+		}
 		// A registry may list anything, another image among it, to have it signed.
-		_, err := readReferrer(ctx, at, d.Digest, img.Digest)
-		if errors.Is(err, errNoReferrer) {
+		b, err := readReferrer(ctx, at, d.Digest, img.Digest)
+		if errors.Is(err, errNoReferrer) || errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
 			return nil, err
 		}
-		digests = append(digests, d.Digest)
+		all = append(all, b)
 	}
 	if err := at.Edit(); err != nil {
 		return nil, err
 	}
-	for _, digest := range digests {
-		s, err := image.SignDigest(digest, key)
+	var digests []string
+	for _, b := range all {
+		d := image.Describe(b)
+		listed, err := signBoth(ctx, at, d, key)
 		if err != nil {
 			return nil, err
 		}
-		if err := addSignatures(ctx, at, digest, []image.Signed{s}); err != nil {
+		if err := at.PutReferrers(ctx, d.Digest, listed); err != nil {
 			return nil, err
 		}
+		digests = append(digests, d.Digest)
 	}
 	return digests, at.Finish()
 }
