@@ -28,7 +28,7 @@ const (
 	contentOfEnvelope = "dsse-envelope"
 )
 
-// MaxBundle bounds a bundle, in bytes. One that names a key has 900; with the
+// MaxBundle bounds a bundle, in bytes. One that names a key has 700; with the
 // entry of a transparency log, which is not looked at, about 6,000.
 const MaxBundle = 64 << 10
 
