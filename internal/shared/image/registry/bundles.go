@@ -81,7 +81,8 @@ func readBundle(ctx context.Context, p Place, digest, subject string) (bundle, e
 }
 
 // addBundles adds bundles about a digest to those a place has, and returns what
-// the place has to list for them.
+// the place has to list for them. A registry that refuses their type keeps the
+// classic form alone, which Remote.RefusesBundles tells.
 func addBundles(ctx context.Context, to Target, digest string, list []bundle) ([]image.Descriptor, error) {
 	there, err := bundles(ctx, to, digest)
 	if err != nil && !errors.Is(err, errUnknownReferrers) {
@@ -94,12 +95,17 @@ func addBundles(ctx context.Context, to Target, digest string, list []bundle) ([
 		listed = append(listed, referrerOf(b.manifest))
 	}
 	for _, b := range list {
+		if r, ok := to.(*Remote); ok && r.RefusesBundles() != nil {
+			return listed, nil
+		}
 		all := image.Join(have, []image.Signed{b.signed})
 		if len(all) == len(have) {
 			continue
 		}
 		have = all
-		if err := putBundle(ctx, to, b); err != nil {
+		if err := putBundle(ctx, to, b); toleratesBundles(to, err) {
+			return listed, nil
+		} else if err != nil {
 			return nil, fmt.Errorf("writing a bundle of a signature of %s: %w", digest, err)
 		}
 		listed = append(listed, referrerOf(b.manifest))

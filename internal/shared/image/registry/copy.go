@@ -65,30 +65,28 @@ func Copy(ctx context.Context, img *Published, to Target, tags []string, key *ec
 			return err
 		}
 	}
-	listed := map[string][]image.Descriptor{}
-	for _, b := range referrers {
-		listed[img.Digest] = append(listed[img.Digest], referrerOf(b))
-	}
-	var mu sync.Mutex
+	done := make([]written, len(all))
 	g, inner = errgroup.WithContext(ctx)
 	g.SetLimit(jobs)
-	for _, b := range all {
-		g.Go(func() error {
-			d := image.Describe(b)
-			list, err := c.signatures(inner, d)
-			mu.Lock()
-			defer mu.Unlock()
-			listed[d.Digest] = append(listed[d.Digest], list...)
+	for i, b := range all {
+		g.Go(func() (err error) {
+			done[i], err = c.signatures(inner, b)
 			return err
 		})
 	}
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	for _, b := range all { // found only once their signatures are there
-		if err := to.PutReferrers(ctx, image.DigestOf(b), listed[image.DigestOf(b)]); err != nil {
+	for _, b := range referrers { // of the first one, which is the image
+		done[0].listed = append(done[0].listed, referrerOf(b))
+	}
+	for _, w := range done { // found only once their signatures are there
+		if err := to.PutReferrers(ctx, w.digest, w.listed); err != nil {
 			return err
 		}
+	}
+	if err := readBack(ctx, to, done); err != nil {
+		return err
 	}
 	top := img.top()
 	for _, tag := range tags {
@@ -171,45 +169,79 @@ func readReferrer(ctx context.Context, p Place, digest, subject string) ([]byte,
 }
 
 // signatures copies the signatures of a manifest, with the key's own, and returns
-// what the target has to list for them.
-func (c *copier) signatures(ctx context.Context, d image.Descriptor) ([]image.Descriptor, error) {
+// what has to be found from there on.
+func (c *copier) signatures(ctx context.Context, manifest []byte) (written, error) {
+	d := image.Describe(manifest)
+	w := written{digest: d.Digest}
+	if m, err := image.DecodeOCI(manifest); err == nil && d.MediaType == image.MediaOCIManifest {
+		w.blobs = append(w.blobs, m.Config)
+		w.blobs = append(w.blobs, m.Layers...)
+	}
 	list, err := classic(ctx, c.img.From, d.Digest)
 	if err != nil {
-		return nil, err
+		return w, err
 	}
 	found, err := bundles(ctx, c.img.From, d.Digest)
 	if err != nil && !(errors.Is(err, errUnknownReferrers) && len(list) > 0) {
-		return nil, err
+		return w, err
 	}
-	if err := addSignatures(ctx, c.to, d.Digest, list); err != nil {
-		return nil, err
+	if c.key != nil {
+		s, own, err := signBoth(d, c.key)
+		if err != nil {
+			return w, err
+		}
+		list, found = image.Join(list, []image.Signed{s}), append(found, own)
 	}
-	listed, err := addBundles(ctx, c.to, d.Digest, found)
-	if err != nil || c.key == nil {
-		return listed, err
-	}
-	more, err := signBoth(ctx, c.to, d, c.key)
-	return append(listed, more...), err
+	return w, w.sign(ctx, c.to, list, found)
 }
 
-// signBoth adds a key's signatures of what d describes, in both forms, and returns
-// what the place has to list for them.
-func signBoth(ctx context.Context, at Target, d image.Descriptor, key *ecdsa.PrivateKey) ([]image.Descriptor, error) {
-	s, err := image.SignDigest(d.Digest, key)
+// sign adds signatures to those that a place has of what was written, and notes
+// what has to be found there.
+func (w *written) sign(ctx context.Context, at Target, list []image.Signed, found []bundle) error {
+	if err := addSignatures(ctx, at, w.digest, list); err != nil {
+		return err
+	}
+	w.signed = list
+	listed, err := addBundles(ctx, at, w.digest, found)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if err := addSignatures(ctx, at, d.Digest, []image.Signed{s}); err != nil {
-		return nil, err
+	w.listed = listed
+	if r, ok := at.(*Remote); ok && r.RefusesBundles() != nil {
+		return nil
 	}
-	if s, err = image.SignBundle(d.Digest, key); err != nil {
-		return nil, err
+	for _, b := range found {
+		w.signed = image.Join(w.signed, []image.Signed{b.signed})
+	}
+	return nil
+}
+
+// signBoth signs what d describes in both forms.
+func signBoth(d image.Descriptor, key *ecdsa.PrivateKey) (image.Signed, bundle, error) {
+	old, err := image.SignDigest(d.Digest, key)
+	if err != nil {
+		return old, bundle{}, err
+	}
+	s, err := image.SignBundle(d.Digest, key)
+	if err != nil {
+		return old, bundle{}, err
 	}
 	b, err := newBundle(s, d, &key.PublicKey)
+	return old, b, err
+}
+
+// addBoth adds a key's signatures of what d describes, in both forms, to those a
+// place has. What has to be found there is returned.
+func addBoth(ctx context.Context, at Target, d image.Descriptor, key *ecdsa.PrivateKey) (written, error) {
+	w := written{digest: d.Digest}
+	s, b, err := signBoth(d, key)
 	if err != nil {
-		return nil, err
+		return w, err
 	}
-	return addBundles(ctx, at, d.Digest, []bundle{b})
+	if err := w.sign(ctx, at, []image.Signed{s}, []bundle{b}); err != nil {
+		return w, err
+	}
+	return w, at.PutReferrers(ctx, d.Digest, w.listed)
 }
 
 // blobs copies what a manifest lists. A registry checks what it is sent
@@ -319,16 +351,16 @@ func Sign(ctx context.Context, at Target, ref, arch string, key *ecdsa.PrivateKe
 		return nil, err
 	}
 	var digests []string
+	var done []written
 	for _, b := range all {
-		d := image.Describe(b)
-		listed, err := signBoth(ctx, at, d, key)
+		w, err := addBoth(ctx, at, image.Describe(b), key)
 		if err != nil {
 			return nil, err
 		}
-		if err := at.PutReferrers(ctx, d.Digest, listed); err != nil {
-			return nil, err
-		}
-		digests = append(digests, d.Digest)
+		digests, done = append(digests, w.digest), append(done, w)
+	}
+	if err := readBack(ctx, at, done); err != nil {
+		return nil, err
 	}
 	return digests, at.Finish()
 }

@@ -67,7 +67,7 @@ func FindPatch(ctx context.Context, img *Published, from string, keys []*ecdsa.P
 
 // AddPatch puts a patch beside the image that it makes, then its signatures, as
 // some registries refuse one of a manifest they do not have, and has it listed
-// when they are there.
+// when they are there. A registry is read back, as Copy does.
 func AddPatch(
 	ctx context.Context, to Target, img *Published, p image.Patch, open func() (io.ReadCloser, error), key *ecdsa.PrivateKey,
 ) error {
@@ -85,14 +85,16 @@ func AddPatch(
 	if err := to.PutManifest(ctx, "", d, manifest); err != nil {
 		return err
 	}
-	listed, err := signBoth(ctx, to, d, key)
+	w, err := addBoth(ctx, to, d, key)
 	if err != nil {
 		return err
 	}
-	if err := to.PutReferrers(ctx, d.Digest, listed); err != nil {
+	w.blobs = []image.Descriptor{p.Blob}
+	listed := []image.Descriptor{referrerOf(manifest)}
+	if err := to.PutReferrers(ctx, img.Digest, listed); err != nil {
 		return err
 	}
-	return to.PutReferrers(ctx, img.Digest, []image.Descriptor{referrerOf(manifest)})
+	return readBack(ctx, to, []written{w, {digest: img.Digest, listed: listed}})
 }
 
 // Previous returns the latest releases below an image's that a repository has of

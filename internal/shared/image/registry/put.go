@@ -61,7 +61,7 @@ func (r *Remote) send(ctx context.Context, ref, mediaType string, b []byte) erro
 			return nil
 		}
 		if ctx.Err() != nil || !Temporary(err) || failed == Tries {
-			return r.explain(fmt.Errorf("writing the manifest %s: %w", ref, err))
+			return r.explain(explainPut(fmt.Errorf("writing the manifest %s: %w", ref, err), ref, b))
 		}
 		if err := Wait(ctx, r.Backoff(), failed); err != nil {
 			return err

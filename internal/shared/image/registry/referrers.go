@@ -191,6 +191,11 @@ func (r *Remote) pages(ctx context.Context, p *page) ([]image.Descriptor, error)
 // referrersIndex reads the list under the tag of a registry without the API.
 func (r *Remote) referrersIndex(ctx context.Context, digest string) ([]byte, error) {
 	d, b, err := r.Manifest(ctx, referrersTag(digest))
+	// GitLab takes sha256-HEX for a digest, and answers with the manifest itself
+	// (https://github.com/oras-project/oras-go/issues/1396).
+	if err == nil && d.Digest == digest {
+		return nil, fmt.Errorf("%s: %s: %w", r, referrersTag(digest), fs.ErrNotExist)
+	}
 	if err == nil && d.MediaType != image.MediaOCIIndex {
 		err = fmt.Errorf("%s: the tag %s is a %q; want the index of referrers", r, referrersTag(digest), d.MediaType)
 	}
