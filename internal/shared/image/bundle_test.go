@@ -101,6 +101,9 @@ func TestBundles(t *testing.T) {
 	}
 	subject := `{"digest":{"sha256":"` + hex + `"}}`
 	good := bundleOf(t, digest, key)
+	of := func(kind, predicate, subjects string) []byte {
+		return enveloped(t, mediaStatement, form(kind, predicate, "["+subjects+"]"), key)
+	}
 	for name, c := range map[string]struct {
 		bundle []byte
 		want   string // "" is accepted
@@ -108,25 +111,27 @@ func TestBundles(t *testing.T) {
 		"ours": {good, ""},
 		"with a log entry and a time": {bytes.Replace(good, []byte(`"publicKey":`),
 			[]byte(`"tlogEntries":[{"logIndex":"1"}],"timestampVerificationData":{},"publicKey":`), 1), ""},
-		"without a hint":           {bytes.Replace(good, []byte(`"hint"`), []byte(`"hint":"","hint"`), 1), ""},
-		"annotations":              {enveloped(t, mediaStatement, form(statementType, signPredicate, `[{"annotations":{"a":"b"},`+subject[1:]+`]`), key), ""},
-		"another key":              {bundleOf(t, digest, other), "none of the 1 keys that are trusted made it"},
-		"another digest":           {bundleOf(t, DigestOf([]byte("other")), key), "which was signed"},
-		"another payload":          {tampered(t, good, form(statementType, signPredicate, "["+subject+",{}]")), "none of the 1 keys"},
-		"another payload type":     {enveloped(t, "application/json", form(statementType, signPredicate, "["+subject+"]"), key), "no envelope of type"},
-		"another statement":        {enveloped(t, mediaStatement, form("https://in-toto.io/Statement/v0.1", signPredicate, "["+subject+"]"), key), "unsupported type"},
-		"an attestation":           {enveloped(t, mediaStatement, form(statementType, "https://spdx.dev/Document", "["+subject+"]"), key), "unsupported type"},
-		"two subjects":             {enveloped(t, mediaStatement, form(statementType, signPredicate, "["+subject+","+subject+"]"), key), "2 subjects"},
-		"no subject":               {enveloped(t, mediaStatement, form(statementType, signPredicate, "[]"), key), "0 subjects"},
-		"a digest of another kind": {enveloped(t, mediaStatement, form(statementType, signPredicate, `[{"digest":{"sha512":"`+hex+`"}}]`), key), "mismatch"},
+		"without a hint":  {bytes.Replace(good, []byte(`"hint"`), []byte(`"hint":"","hint"`), 1), ""},
+		"annotations":     {of(statementType, signPredicate, `{"annotations":{"a":"b"},`+subject[1:]), ""},
+		"another key":     {bundleOf(t, digest, other), "none of the 1 keys that are trusted made it"},
+		"another digest":  {bundleOf(t, DigestOf([]byte("other")), key), "which was signed"},
+		"another payload": {tampered(t, good, form(statementType, signPredicate, "["+subject+",{}]")), "none of the 1 keys"},
+		"another payload type": {enveloped(t, "application/json", form(statementType, signPredicate, "["+subject+"]"), key),
+			"no envelope of type"},
+		"another statement":        {of("https://in-toto.io/Statement/v0.1", signPredicate, subject), "unsupported type"},
+		"an attestation":           {of(statementType, "https://spdx.dev/Document", subject), "unsupported type"},
+		"two subjects":             {of(statementType, signPredicate, subject+","+subject), "2 subjects"},
+		"no subject":               {of(statementType, signPredicate, ""), "0 subjects"},
+		"a digest of another kind": {of(statementType, signPredicate, `{"digest":{"sha512":"`+hex+`"}}`), "mismatch"},
 		"no statement":             {enveloped(t, mediaStatement, []byte("<html>"), key), "reading what was signed"},
 		"no signature":             {unsigned(t, good), "0 signatures"},
 		"two signatures": {bytes.Replace(good, []byte(`"signatures":[`), []byte(`"signatures":[{"sig":"AAAA"},`), 1),
 			"2 signatures"},
 		"a certificate": {bytes.Replace(good, []byte(`"publicKey"`), []byte(`"certificate":{"rawBytes":"AAAA"},"publicKey"`), 1),
 			"unknown field"},
-		"no key":          {bytes.Replace(good, []byte(`"publicKey":{`), []byte(`"tlogEntries":{`), 1), "names no key"},
-		"a blob's":        {[]byte(`{"mediaType":"` + MediaBundle + `","verificationMaterial":{"publicKey":{}},"messageSignature":{}}`), "unknown field"},
+		"no key": {bytes.Replace(good, []byte(`"publicKey":{`), []byte(`"tlogEntries":{`), 1), "names no key"},
+		"a blob's": {[]byte(`{"mediaType":"` + MediaBundle + `","verificationMaterial":{"publicKey":{}},"messageSignature":{}}`),
+			"unknown field"},
 		"another version": {bytes.Replace(good, []byte("v0.3"), []byte("v0.4"), 1), "media type"},
 		"more follows":    {append(bytes.Clone(good), "{}"...), "more follows it"},
 		"of any length":   {append(bytes.Clone(good), bytes.Repeat([]byte(" "), MaxBundle)...), "more than 65536"},

@@ -90,8 +90,8 @@ func Copy(ctx context.Context, img *Published, to Target, tags []string, key *ec
 	}
 	top := img.top()
 	for _, tag := range tags {
-		if err := to.PutManifest(ctx, tag, image.Describe(top), top); err != nil {
-			return fmt.Errorf("writing the tag %q: %w", tag, err)
+		if err := putTag(ctx, to, tag, top); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -382,6 +382,8 @@ var ErrDowngrade = errors.New("nodes do not go back by themselves")
 // Move has a channel's tag name an image that is in the same place. A lower
 // release than the channel names takes a key, with which the statement is
 // signed that lets nodes go back to it; without one the error is ErrDowngrade.
+// A registry is read back: the error is ErrIncomplete, ErrTypeRefused and
+// ErrTagRefused as with Copy.
 func Move(ctx context.Context, img *Published, at Target, channel string, allow *ecdsa.PrivateKey) error {
 	if !IsChannel(channel) {
 		return fmt.Errorf("invalid channel %q: numbers are releases", channel)
@@ -407,7 +409,9 @@ func Move(ctx context.Context, img *Published, at Target, channel string, allow 
 		if err := addSignatures(ctx, at, img.Digest, []image.Signed{s}); err != nil {
 			return err
 		}
+		if err := readBack(ctx, at, []written{{digest: img.Digest, signed: []image.Signed{s}}}); err != nil {
+			return err
+		}
 	}
-	top := img.top()
-	return at.PutManifest(ctx, channel, image.Describe(top), top)
+	return putTag(ctx, at, channel, img.top())
 }

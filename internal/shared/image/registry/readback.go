@@ -36,11 +36,11 @@ func readBack(ctx context.Context, to Target, list []written) error {
 		return nil
 	}
 	for failed := 1; ; failed++ {
-		g, inner := errgroup.WithContext(ctx)
+		var g errgroup.Group // one that is missing does not end the others: the next try needs fewer
 		g.SetLimit(jobs)
 		fresh := &Remote{repo: r.repo, options: r.options, base: r.base}
 		for _, w := range list {
-			g.Go(func() error { return fresh.check(inner, w) })
+			g.Go(func() error { return fresh.check(ctx, w) })
 		}
 		err := g.Wait()
 		if err == nil || !errors.Is(err, ErrIncomplete) {
@@ -53,6 +53,26 @@ func readBack(ctx context.Context, to Target, list []written) error {
 			return err
 		}
 	}
+}
+
+// putTag has a tag name what is there already.
+func putTag(ctx context.Context, to Target, tag string, b []byte) error {
+	d := image.Describe(b)
+	if err := to.PutManifest(ctx, tag, d, b); err != nil {
+		return fmt.Errorf("writing the tag %q: %w", tag, err)
+	}
+	if !to.Remote() {
+		return nil
+	}
+	there, _, err := to.Manifest(ctx, tag)
+	if err != nil {
+		return missing(to.Reference(tag), "what it was to name", err)
+	}
+	if there.Digest != d.Digest {
+		err := fmt.Errorf("%w: %s names %s; want %s", ErrIncomplete, to.Reference(tag), there.Digest, d.Digest)
+		return hint.With(err, "publish again: somebody else may have written the tag, or a cache answers for the registry")
+	}
+	return nil
 }
 
 // check reads back what a digest has to lead to.

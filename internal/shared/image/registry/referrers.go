@@ -85,7 +85,7 @@ func (r *Remote) Referrers(ctx context.Context, digest string) ([]image.Descript
 
 // errUnknownReferrers is returned where the referrers API fails for a while, and
 // there is no list under a tag.
-var errUnknownReferrers = errors.New("it is not known what refers to it")
+var errUnknownReferrers = errors.New("the referrers API fails, and no tag lists referrers")
 
 // lists reports whether a digest is in a list.
 func lists(list []image.Descriptor, digest string) bool {
