@@ -283,11 +283,12 @@ func (f *first) time(what string) bool {
 	return !was
 }
 
-// busy answers the first request of each method that there were too many.
+// busy answers the first request for a manifest, and the first one that sends one,
+// that there were too many.
 func busy(behind http.Handler, _ string) http.Handler {
 	var f first
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if f.time(r.Method) {
+		if strings.Contains(r.URL.Path, "/manifests/") && f.time(r.Method) {
 			io.Copy(io.Discard, io.LimitReader(r.Body, 1<<20))
 			w.Header().Set("Retry-After", "1")
 			refuse(w, http.StatusTooManyRequests, "TOOMANYREQUESTS", "slow down")
