@@ -31,7 +31,7 @@ func explainPut(err error, ref string, b []byte) error {
 		return err
 	}
 	switch {
-	case tagRefused(status):
+	case !strings.HasPrefix(ref, "sha256:") && tagRefused(status):
 		err = fmt.Errorf("%w: %w", ErrTagRefused, err)
 		if isCosignTag(ref) {
 			return hint.With(err, "exempt tags that begin with sha256- from the registry's immutable tags: signatures are added to them")
