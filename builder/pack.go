@@ -1,6 +1,7 @@
 package builder
 
 import (
+	"cmp"
 	"crypto/ecdsa"
 	"encoding/json"
 	"os"
@@ -61,7 +62,8 @@ func newManifest(p *Plan, kubernetes string, root *rootPlan, boot *bootFiles) *i
 }
 
 // sign writes the manifests, the index over them, the bill of materials that
-// refers to the image, and each one's signature as cosign stores it.
+// refers to the image, and each one's signatures as cosign stores them: the classic
+// one under a tag, and the bundle that refers to what it signs.
 func (a *Artifact) sign(sbom []byte, key *ecdsa.PrivateKey) error {
 	if _, err := writeBlob(a.Dir, a.Text); err != nil {
 		return err
@@ -96,22 +98,29 @@ func (a *Artifact) sign(sbom []byte, key *ecdsa.PrivateKey) error {
 	if _, err := writeBlob(a.Dir, index); err != nil {
 		return err
 	}
-	for _, digest := range []string{a.Digest, image.DigestOf(index), image.DigestOf(bill)} {
-		signed, err := image.SignDigest(digest, key)
+	for _, b := range [][]byte{oci, index, bill} {
+		subject := image.Describe(b)
+		signed, err := image.SignDigest(subject.Digest, key)
 		if err != nil {
 			return err
 		}
-		if digest == a.Digest {
+		if subject.Digest == a.Digest {
 			a.Signature = image.Signature{Manifest: oci, Signatures: []image.Signed{signed}}
 		}
-		d, err := a.cosign(digest, signed)
+		tagged, err := a.cosign(subject.Digest, signed)
 		if err != nil {
 			return err
 		}
-		top = append(top, d)
+		bundle, err := a.bundle(subject, key)
+		if err != nil {
+			return err
+		}
+		top = append(top, tagged, bundle)
 	}
 	sort.Slice(top[2:], func(i, j int) bool {
-		return top[2+i].Annotations[image.AnnotationRefName] < top[2+j].Annotations[image.AnnotationRefName]
+		a, b := top[2+i], top[2+j]
+		return cmp.Or(cmp.Compare(a.Annotations[image.AnnotationRefName], b.Annotations[image.AnnotationRefName]),
+			cmp.Compare(a.Digest, b.Digest)) < 0
 	})
 	layout, err := json.Marshal(image.OCIIndex{SchemaVersion: 2, MediaType: image.MediaOCIIndex, Manifests: top})
 	if err != nil {
@@ -137,6 +146,29 @@ func (a *Artifact) cosign(digest string, s image.Signed) (image.Descriptor, erro
 	}
 	return image.Descriptor{MediaType: image.MediaOCIManifest, Digest: image.DigestOf(m), Size: int64(len(m)),
 		Annotations: map[string]string{image.AnnotationRefName: image.CosignTag(digest)}}, nil
+}
+
+// bundle stores a signature as cosign 3 does: a bundle that refers to what it
+// signs.
+func (a *Artifact) bundle(subject image.Descriptor, key *ecdsa.PrivateKey) (image.Descriptor, error) {
+	signed, err := image.SignBundle(subject.Digest, key)
+	if err != nil {
+		return image.Descriptor{}, err
+	}
+	text, err := image.EncodeBundle(signed, &key.PublicKey)
+	if err != nil {
+		return image.Descriptor{}, err
+	}
+	m, blobs, err := image.EncodeBundleManifest(text, subject)
+	if err != nil {
+		return image.Descriptor{}, err
+	}
+	for _, b := range append(blobs, m) {
+		if _, err := writeBlob(a.Dir, b); err != nil {
+			return image.Descriptor{}, err
+		}
+	}
+	return image.Describe(m), nil
 }
 
 func writeBlob(dir string, b []byte) (string, error) {

@@ -50,6 +50,11 @@ func runSign(ctx context.Context, ref, key string, o placeOptions, a *app) error
 	if err != nil {
 		return err
 	}
+	if r, ok := at.(*registry.Remote); ok {
+		if why := r.RefusesBundles(); why != nil {
+			a.log.Warn("the registry refuses cosign 3's bundles: the signatures are in the classic form alone", "err", why)
+		}
+	}
 	a.result(map[string]any{"signed": digests}, "signed "+strings.Join(digests, "\nsigned "))
 	return nil
 }

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/pikelet-os/pikelet/internal/shared/disk"
@@ -119,9 +121,32 @@ func (s *Source) Manifest(_ context.Context, ref string) (image.Descriptor, []by
 			return image.Descriptor{}, nil, err
 		}
 	default:
-		return image.Descriptor{}, nil, fmt.Errorf("%s holds no %s: %w", s, ref, fs.ErrNotExist)
+		if b = s.bundles()[ref]; b == nil {
+			return image.Descriptor{}, nil, fmt.Errorf("%s holds no %s: %w", s, ref, fs.ErrNotExist)
+		}
 	}
 	return image.Descriptor{MediaType: image.MediaOCIManifest, Digest: image.DigestOf(b), Size: int64(len(b))}, b, nil
+}
+
+// bundles returns, by their digests, the manifests and blobs of the bundles that
+// hold signatures of the image. signature.json keeps what they hold; which key made
+// each is left out.
+func (s *Source) bundles() map[string][]byte {
+	all := map[string][]byte{}
+	for _, signed := range s.sign.Signatures {
+		text, err := image.EncodeBundle(signed, nil)
+		if err != nil {
+			continue // a classic one
+		}
+		manifest, blobs, err := image.EncodeBundleManifest(text, image.Describe(s.sign.Manifest))
+		if err != nil {
+			continue
+		}
+		for _, b := range append(blobs, manifest) {
+			all[image.DigestOf(b)] = b
+		}
+	}
+	return all
 }
 
 // Remote implements registry.Place.
@@ -142,8 +167,17 @@ func (s *Source) Part(ctx context.Context, digest string, at, n int64) (io.ReadC
 	return image.Section(r, at, n), nil
 }
 
-// Referrers implements registry.Place: a card holds none.
-func (s *Source) Referrers(context.Context, string) ([]image.Descriptor, error) { return nil, nil }
+// Referrers implements registry.Place: a card holds bundles alone.
+func (s *Source) Referrers(_ context.Context, digest string) ([]image.Descriptor, error) {
+	var list []image.Descriptor
+	all := s.bundles()
+	for _, d := range slices.Sorted(maps.Keys(all)) {
+		if _, err := image.BundleIn(all[d], digest); err == nil {
+			list = append(list, image.Describe(all[d]))
+		}
+	}
+	return list, nil
+}
 
 // Blob implements registry.Place.
 func (s *Source) Blob(_ context.Context, digest string, size, from int64) (io.ReadCloser, error) {
@@ -163,6 +197,9 @@ func (s *Source) OpenAt(digest string, _ int64) (image.ReaderAt, error) {
 		if image.DigestOf(signed.Payload) == digest {
 			return image.NopCloser(bytes.NewReader(signed.Payload)), nil
 		}
+	}
+	if b, ok := s.bundles()[digest]; ok {
+		return image.NopCloser(bytes.NewReader(b)), nil
 	}
 	for _, f := range s.manifest.Files {
 		if f.Digest != digest {

@@ -9,7 +9,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 	"github.com/pikelet-os/pikelet/internal/shared/image/patch"
 	"github.com/pikelet-os/pikelet/internal/shared/image/registry"
@@ -39,8 +41,9 @@ type Patch struct {
 
 // patches makes a patch for each of the releases before an image that a
 // repository has, and puts them beside the image. An image that no patch can be
-// made for is logged; it does not keep an image from being published. noKey
-// reports that there is no key to sign patches with.
+// made for is logged; it does not keep an image from being published. One that
+// the registry does not give back does (registry.ErrIncomplete). noKey reports that
+// there is no key to sign patches with.
 func patches(ctx context.Context, to *registry.Remote, img *registry.Published, o Options) (list []Patch, noKey bool, err error) {
 	if o.Patches == 0 {
 		return nil, false, nil
@@ -63,11 +66,15 @@ func patches(ctx context.Context, to *registry.Remote, img *registry.Published, 
 		p := Patch{From: old.Release, Whole: img.Size()}
 		size, err := publishPatch(ctx, to, img, old, key, o)
 		switch {
-		case ctx.Err() != nil:
+		case ctx.Err() != nil, errors.Is(err, registry.ErrIncomplete):
 			return list, false, err
 		case err != nil:
 			p.Problem = err.Error()
-			o.Log.Warn("no patch for an earlier release", "release", old.Release, "err", err)
+			attrs := []any{"release", old.Release, "err", err}
+			if advice := hint.Of(err); len(advice) > 0 {
+				attrs = append(attrs, "hint", strings.Join(advice, "; "))
+			}
+			o.Log.Warn("no patch for an earlier release", attrs...)
 		default:
 			p.Bytes = size
 			o.Log.Info("published a patch", "from", old.Release, "bytes", size, "whole", p.Whole)

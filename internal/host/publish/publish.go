@@ -56,6 +56,9 @@ type Result struct {
 	Channel   string   `json:"channel"` // the tag; "" for none
 	Patches   []Patch  `json:"patches"`
 	Tags      []string `json:"-"` // references to all tags that were written
+	// ClassicOnly reports that signatures are there in cosign's classic form alone:
+	// the registry refuses bundles.
+	ClassicOnly bool `json:"classic_only,omitempty"`
 	// NoPatchKey reports that no patches were made for want of a key that the
 	// image trusts.
 	NoPatchKey bool `json:"-"`
@@ -63,7 +66,9 @@ type Result struct {
 
 // Publish puts an image into a repository under its release as a tag, with
 // patches for the releases before it, and moves a channel to it. It returns
-// ErrNotBootable and ErrReleaseExists before anything is written.
+// ErrNotBootable and ErrReleaseExists before anything is written, and
+// registry.ErrIncomplete, registry.ErrTypeRefused and registry.ErrTagRefused for
+// registries that do not give back what they are sent, or do not take it.
 func Publish(ctx context.Context, img *registry.Published, to *registry.Remote, o Options) (*Result, error) {
 	if err := bootable(ctx, img, o.Key); err != nil {
 		return nil, err
@@ -85,6 +90,11 @@ func Publish(ctx context.Context, img *registry.Published, to *registry.Remote, 
 	r := &Result{Reference: to.Reference(img.Release), Digest: img.Digest, Channel: o.Channel, Tags: []string{to.Reference(img.Release)}}
 	if r.Patches, r.NoPatchKey, err = patches(ctx, to, img, o); err != nil {
 		return nil, err
+	}
+	if why := to.RefusesBundles(); why != nil {
+		r.ClassicOnly = true
+		o.Log.Warn("the registry refuses cosign 3's bundles: signatures are there in the classic form alone, "+
+			"which cosign verifies, and nodes", "err", why)
 	}
 	if o.Channel != "" {
 		if err := registry.Move(ctx, img, to, o.Channel, nil); err != nil {

@@ -32,11 +32,14 @@ func CosignTag(digest string) string { return strings.Replace(digest, ":", "-", 
 
 // EncodeCosign returns signatures as cosign stores them: an image with one
 // layer for each, whose contents are what was signed. Its blobs are the
-// config and the payloads.
+// config and the payloads. Those that bundles hold are passed over.
 func EncodeCosign(list []Signed) (manifest []byte, blobs [][]byte, err error) {
 	m := OCIManifest{SchemaVersion: 2, MediaType: MediaOCIManifest}
 	var ids, history []string
 	for _, s := range list {
+		if s.InBundle() {
+			continue
+		}
 		digest := DigestOf(s.Payload)
 		ids = append(ids, fmt.Sprintf("%q", digest))
 		history = append(history, `{"created":"0001-01-01T00:00:00Z"}`)
@@ -44,9 +47,9 @@ func EncodeCosign(list []Signed) (manifest []byte, blobs [][]byte, err error) {
 		m.Layers = append(m.Layers, Descriptor{MediaType: mediaSimpleSigning, Digest: digest, Size: int64(len(s.Payload)),
 			Annotations: map[string]string{cosignAnnotation: base64.StdEncoding.EncodeToString(s.Signature)}})
 	}
-	const emptyConfig = `{"architecture":"","created":"0001-01-01T00:00:00Z","history":[%s],"os":"",` +
+	const configForm = `{"architecture":"","created":"0001-01-01T00:00:00Z","history":[%s],"os":"",` +
 		`"rootfs":{"type":"layers","diff_ids":[%s]},"config":{}}`
-	config := fmt.Appendf(nil, emptyConfig, strings.Join(history, ","), strings.Join(ids, ","))
+	config := fmt.Appendf(nil, configForm, strings.Join(history, ","), strings.Join(ids, ","))
 	m.Config = Descriptor{MediaType: mediaImageConfig, Digest: DigestOf(config), Size: int64(len(config))}
 	manifest, err = json.Marshal(m)
 	return manifest, append(blobs, config), err
@@ -123,7 +126,7 @@ func SignDowngrade(digest string, d Downgrade, key *ecdsa.PrivateKey) (Signed, e
 }
 
 // Downgrades returns the statements among signatures that one of the keys made
-// over a digest.
+// over a digest. Bundles hold none.
 func Downgrades(digest string, list []Signed, keys []*ecdsa.PublicKey) []Downgrade {
 	var found []Downgrade
 	for _, s := range list {
@@ -176,7 +179,7 @@ func signDigest(digest string, optional map[string]any, key *ecdsa.PrivateKey) (
 var ErrSignature = errors.New("no valid signature from a trusted key")
 
 // VerifyDigest checks that one of the keys made one of the signatures over a
-// digest. The error is ErrSignature where none did, and another one where a key
+// digest, in either form. The error is ErrSignature where none did, and another one where a key
 // signed something else.
 func VerifyDigest(digest string, list []Signed, keys []*ecdsa.PublicKey) error {
 	problem := fmt.Errorf("%w: not signed", ErrSignature)
@@ -190,7 +193,8 @@ func VerifyDigest(digest string, list []Signed, keys []*ecdsa.PublicKey) error {
 	return problem
 }
 
-// verify checks one signature over a digest and returns what was signed.
+// verify checks one signature over a digest and returns what was signed; nothing
+// for one that a bundle holds.
 func (s Signed) verify(digest string, keys []*ecdsa.PublicKey) (payload, error) {
 	var p payload
 	sum := sha256.Sum256(s.Payload)
@@ -200,6 +204,9 @@ func (s Signed) verify(digest string, keys []*ecdsa.PublicKey) (payload, error) 
 	}
 	if !good {
 		return p, fmt.Errorf("%w: none of the %d keys that are trusted made it, or it was changed", ErrSignature, len(keys))
+	}
+	if s.InBundle() {
+		return p, checkStatement(s.Payload, digest)
 	}
 	if err := json.Unmarshal(s.Payload, &p); err != nil {
 		return p, fmt.Errorf("reading what was signed: %w", err)

@@ -82,9 +82,13 @@ func encodeOCI(m *Manifest, config Descriptor) ([]byte, error) {
 // blob of a media type. Registries list it as a referrer of its subject. Its
 // blobs are the blob and OCI's empty config.
 func EncodeReferrer(media string, blob []byte, subject Descriptor) (manifest []byte, blobs [][]byte, err error) {
-	empty := []byte("{}")
+	return encodeReferrer(media, blob, subject, nil)
+}
+
+func encodeReferrer(media string, blob []byte, subject Descriptor, notes map[string]string) (manifest []byte, blobs [][]byte, err error) {
+	empty := []byte(EmptyConfig)
 	manifest, err = json.Marshal(OCIManifest{
-		SchemaVersion: 2, MediaType: MediaOCIManifest, ArtifactType: media, Subject: &subject,
+		SchemaVersion: 2, MediaType: MediaOCIManifest, ArtifactType: media, Subject: &subject, Annotations: notes,
 		Config: Descriptor{MediaType: mediaEmpty, Digest: DigestOf(empty), Size: int64(len(empty))},
 		Layers: []Descriptor{{MediaType: media, Digest: DigestOf(blob), Size: int64(len(blob))}},
 	})

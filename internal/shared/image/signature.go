@@ -14,14 +14,15 @@ import (
 )
 
 // Signature is what a slot holds as signature.json: the OCI manifest and the
-// signatures over its digest, each in cosign's classic form
-// (docs/platform.md 10.3).
+// signatures over its digest, each in cosign's classic form or out of a bundle
+// (docs/platform.md 10.3, 10.4).
 type Signature struct {
 	Manifest   []byte   `json:"manifest"` // the OCI manifest's bytes
 	Signatures []Signed `json:"signatures"`
 }
 
-// Signed is one signature: the payload, and ECDSA over its SHA-256 in ASN.1.
+// Signed is one signature: the payload, and ECDSA over its SHA-256 in ASN.1. In
+// both forms the payload is all that was signed.
 type Signed struct {
 	Payload   []byte `json:"payload"`
 	Signature []byte `json:"signature"`

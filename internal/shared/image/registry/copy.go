@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"errors"
@@ -32,9 +31,9 @@ type copier struct {
 }
 
 // Copy copies an image to another place: its files, what refers to it and is
-// signed by a key that the image was checked with, the signatures of all, and,
-// when all of that is there, the tags that name it. With a key it signs what it
-// copies. What is there is not sent again.
+// signed by a key that the image was checked with, the signatures of all in both
+// forms, and, when all of that is there, the tags that name it. With a key it
+// signs what it copies. What is there is not sent again.
 //
 // Signatures follow what they sign, because some registries refuse a signature
 // of a manifest they do not have (sigstore/cosign#2208). Until a tag names the
@@ -66,18 +65,33 @@ func Copy(ctx context.Context, img *Published, to Target, tags []string, key *ec
 			return err
 		}
 	}
+	done := make([]written, len(all))
 	g, inner = errgroup.WithContext(ctx)
 	g.SetLimit(jobs)
-	for _, b := range all {
-		g.Go(func() error { return c.signatures(inner, image.DigestOf(b)) })
+	for i, b := range all {
+		g.Go(func() (err error) {
+			done[i], err = c.signatures(inner, b)
+			return err
+		})
 	}
 	if err := g.Wait(); err != nil {
 		return err
 	}
+	for _, b := range referrers { // of the first one, which is the image
+		done[0].listed = append(done[0].listed, referrerOf(b))
+	}
+	for _, w := range done { // found only once their signatures are there
+		if err := to.PutReferrers(ctx, w.digest, w.listed); err != nil {
+			return err
+		}
+	}
+	if err := readBack(ctx, to, done); err != nil {
+		return err
+	}
 	top := img.top()
 	for _, tag := range tags {
-		if err := to.PutManifest(ctx, tag, image.Describe(top), top); err != nil {
-			return fmt.Errorf("writing the tag %q: %w", tag, err)
+		if err := putTag(ctx, to, tag, top); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -102,15 +116,18 @@ func (img *Published) signedReferrers(ctx context.Context) ([][]byte, error) {
 	}
 	var found [][]byte
 	for _, d := range list[:min(len(list), maxListed)] {
-		signed, err := Signatures(ctx, img.From, d.Digest)
+		if d.ArtifactType == image.MediaBundle {
+			continue // a signature is not signed
+		}
+		signed, err := isSigned(ctx, img.From, d.Digest, img.trusted)
 		if err != nil {
 			return nil, err
 		}
-		if image.VerifyDigest(d.Digest, signed, img.trusted) != nil {
+		if !signed {
 			continue
 		}
 		b, err := readReferrer(ctx, img.From, d.Digest, img.Digest)
-		if errors.Is(err, errNoReferrer) {
+		if errors.Is(err, errNoReferrer) || errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
@@ -124,7 +141,7 @@ func (img *Published) signedReferrers(ctx context.Context) ([][]byte, error) {
 }
 
 // errNoReferrer is returned for a manifest that does not refer to an image,
-// whatever the registry lists, or that is an image itself.
+// whatever the registry lists, or that is an image or a signature itself.
 var errNoReferrer = errors.New("not a referrer of the image")
 
 // readReferrer reads a manifest that refers to an image, and checks that it does
@@ -138,7 +155,7 @@ func readReferrer(ctx context.Context, p Place, digest, subject string) ([]byte,
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", digest, err)
 	}
-	if m.Subject == nil || m.Subject.Digest != subject || m.ArtifactType == image.ArtifactType {
+	if m.Subject == nil || m.Subject.Digest != subject || m.ArtifactType == image.ArtifactType || m.ArtifactType == image.MediaBundle {
 		return nil, fmt.Errorf("reading %s: %w", digest, errNoReferrer)
 	}
 	left := int64(maxReferrer)
@@ -151,20 +168,80 @@ func readReferrer(ctx context.Context, p Place, digest, subject string) ([]byte,
 	return b, nil
 }
 
-// signatures copies the signatures of a manifest, with the key's own.
-func (c *copier) signatures(ctx context.Context, digest string) error {
-	list, err := Signatures(ctx, c.img.From, digest)
+// signatures copies the signatures of a manifest, with the key's own, and returns
+// what has to be found from there on.
+func (c *copier) signatures(ctx context.Context, manifest []byte) (written, error) {
+	d := image.Describe(manifest)
+	w := written{digest: d.Digest}
+	if m, err := image.DecodeOCI(manifest); err == nil && d.MediaType == image.MediaOCIManifest {
+		w.blobs = append(w.blobs, m.Config)
+		w.blobs = append(w.blobs, m.Layers...)
+	}
+	list, err := classic(ctx, c.img.From, d.Digest)
+	if err != nil {
+		return w, err
+	}
+	found, err := bundles(ctx, c.img.From, d.Digest)
+	if err != nil && !(errors.Is(err, errUnknownReferrers) && len(list) > 0) {
+		return w, err
+	}
+	if c.key != nil {
+		s, own, err := signBoth(d, c.key)
+		if err != nil {
+			return w, err
+		}
+		list, found = image.Join(list, []image.Signed{s}), append(found, own)
+	}
+	return w, w.sign(ctx, c.to, list, found)
+}
+
+// sign adds signatures to those that a place has of what was written, and notes
+// what has to be found there.
+func (w *written) sign(ctx context.Context, at Target, list []image.Signed, found []bundle) error {
+	if err := addSignatures(ctx, at, w.digest, list); err != nil {
+		return err
+	}
+	w.signed = list
+	listed, err := addBundles(ctx, at, w.digest, found)
 	if err != nil {
 		return err
 	}
-	if c.key != nil {
-		s, err := image.SignDigest(digest, c.key)
-		if err != nil {
-			return err
-		}
-		list = image.Join(list, []image.Signed{s})
+	w.listed = listed
+	if r, ok := at.(*Remote); ok && r.RefusesBundles() != nil {
+		return nil
 	}
-	return addSignatures(ctx, c.to, digest, list)
+	for _, b := range found {
+		w.signed = image.Join(w.signed, []image.Signed{b.signed})
+	}
+	return nil
+}
+
+// signBoth signs what d describes in both forms.
+func signBoth(d image.Descriptor, key *ecdsa.PrivateKey) (image.Signed, bundle, error) {
+	old, err := image.SignDigest(d.Digest, key)
+	if err != nil {
+		return old, bundle{}, err
+	}
+	s, err := image.SignBundle(d.Digest, key)
+	if err != nil {
+		return old, bundle{}, err
+	}
+	b, err := newBundle(s, d, &key.PublicKey)
+	return old, b, err
+}
+
+// addBoth adds a key's signatures of what d describes, in both forms, to those a
+// place has. What has to be found there is returned.
+func addBoth(ctx context.Context, at Target, d image.Descriptor, key *ecdsa.PrivateKey) (written, error) {
+	w := written{digest: d.Digest}
+	s, b, err := signBoth(d, key)
+	if err != nil {
+		return w, err
+	}
+	if err := w.sign(ctx, at, []image.Signed{s}, []bundle{b}); err != nil {
+		return w, err
+	}
+	return w, at.PutReferrers(ctx, d.Digest, w.listed)
 }
 
 // blobs copies what a manifest lists. A registry checks what it is sent
@@ -217,9 +294,10 @@ func (t metered) WriteTo(w io.Writer) (int64, error) {
 	return t.reader.WriteTo(io.MultiWriter(w, counter(t.progress)))
 }
 
-// addSignatures adds signatures of a digest to those a place has.
+// addSignatures adds signatures of a digest in cosign's classic form to those a
+// place has.
 func addSignatures(ctx context.Context, to Target, digest string, list []image.Signed) error {
-	old, err := Signatures(ctx, to, digest)
+	old, err := classic(ctx, to, digest)
 	if err != nil {
 		return err
 	}
@@ -232,52 +310,57 @@ func addSignatures(ctx context.Context, to Target, digest string, list []image.S
 		return err
 	}
 	for _, b := range blobs {
-		d := image.Descriptor{MediaType: "application/octet-stream", Digest: image.DigestOf(b), Size: int64(len(b))}
-		if err := to.PutBlob(ctx, d, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }); err != nil {
+		if err := putBytes(ctx, to, b); err != nil {
 			return err
 		}
 	}
 	return to.PutManifest(ctx, image.CosignTag(digest), image.Describe(m), m)
 }
 
-// Sign adds a key's signatures to an image where it is: to its OCI manifest,
-// the index that leads to it, and what refers to it. It returns the digests
-// that were signed.
+// Sign adds a key's signatures, in both forms, to an image where it is: to its OCI
+// manifest, the index that leads to it, and what refers to it. It returns the
+// digests that were signed.
 func Sign(ctx context.Context, at Target, ref, arch string, key *ecdsa.PrivateKey) ([]string, error) {
 	img, err := open(ctx, at, ref, arch)
 	if err != nil {
 		return nil, err
 	}
-	digests := []string{img.Digest}
+	all := [][]byte{img.Signature.Manifest}
 	if img.Index != nil {
-		digests = append(digests, image.DigestOf(img.Index))
+		all = append(all, img.Index)
 	}
 	referrers, err := at.Referrers(ctx, img.Digest)
 	if err != nil {
 		return nil, err
 	}
 	for _, d := range referrers[:min(len(referrers), maxListed)] {
+		if d.ArtifactType == image.MediaBundle {
+			continue // a signature is not signed
+		}
 		// A registry may list anything, another image among it, to have it signed.
-		_, err := readReferrer(ctx, at, d.Digest, img.Digest)
-		if errors.Is(err, errNoReferrer) {
+		b, err := readReferrer(ctx, at, d.Digest, img.Digest)
+		if errors.Is(err, errNoReferrer) || errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
 			return nil, err
 		}
-		digests = append(digests, d.Digest)
+		all = append(all, b)
 	}
 	if err := at.Edit(); err != nil {
 		return nil, err
 	}
-	for _, digest := range digests {
-		s, err := image.SignDigest(digest, key)
+	var digests []string
+	var done []written
+	for _, b := range all {
+		w, err := addBoth(ctx, at, image.Describe(b), key)
 		if err != nil {
 			return nil, err
 		}
-		if err := addSignatures(ctx, at, digest, []image.Signed{s}); err != nil {
-			return nil, err
-		}
+		digests, done = append(digests, w.digest), append(done, w)
+	}
+	if err := readBack(ctx, at, done); err != nil {
+		return nil, err
 	}
 	return digests, at.Finish()
 }
@@ -299,6 +382,8 @@ var ErrDowngrade = errors.New("nodes do not go back by themselves")
 // Move has a channel's tag name an image that is in the same place. A lower
 // release than the channel names takes a key, with which the statement is
 // signed that lets nodes go back to it; without one the error is ErrDowngrade.
+// A registry is read back: the error is ErrIncomplete, ErrTypeRefused and
+// ErrTagRefused as with Copy.
 func Move(ctx context.Context, img *Published, at Target, channel string, allow *ecdsa.PrivateKey) error {
 	if !IsChannel(channel) {
 		return fmt.Errorf("invalid channel %q: numbers are releases", channel)
@@ -324,7 +409,9 @@ func Move(ctx context.Context, img *Published, at Target, channel string, allow 
 		if err := addSignatures(ctx, at, img.Digest, []image.Signed{s}); err != nil {
 			return err
 		}
+		if err := readBack(ctx, at, []written{{digest: img.Digest, signed: []image.Signed{s}}}); err != nil {
+			return err
+		}
 	}
-	top := img.top()
-	return at.PutManifest(ctx, channel, image.Describe(top), top)
+	return putTag(ctx, at, channel, img.top())
 }

@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"crypto/ecdsa"
+	"errors"
 	"fmt"
 	"io"
 	"regexp"
@@ -20,6 +21,7 @@ type Published struct {
 	From  Place
 
 	trusted []*ecdsa.PublicKey // the keys that the chain was checked with
+	unread  error              // why signatures in one of the two forms could not be read; nil for none
 }
 
 // Want says which image is wanted. Everything else is refused.
@@ -120,9 +122,10 @@ func open(ctx context.Context, p Place, ref, arch string) (*Published, error) {
 		return nil, fmt.Errorf("%s: %w", img, err)
 	}
 	signatures, err := Signatures(ctx, p, img.Digest)
-	if err != nil {
+	if err != nil && (len(signatures) == 0 || ctx.Err() != nil) {
 		return nil, err
 	}
+	img.unread = err
 	img.Signature = image.Signature{Manifest: oci, Signatures: signatures}
 	return img, nil
 }
@@ -130,18 +133,19 @@ func open(ctx context.Context, p Place, ref, arch string) (*Published, error) {
 // verify checks the signatures of the OCI manifest and of the index.
 func (img *Published) verify(ctx context.Context, keys []*ecdsa.PublicKey) error {
 	if err := image.VerifyDigest(img.Digest, img.Signature.Signatures, keys); err != nil {
-		return fmt.Errorf("verifying the OCI manifest of %s: %w", img, err)
+		return fmt.Errorf("verifying the OCI manifest of %s: %w", img, errors.Join(err, img.unread))
 	}
 	if img.Index == nil {
 		return nil
 	}
 	digest := image.DigestOf(img.Index)
-	list, err := Signatures(ctx, img.From, digest)
-	if err != nil {
-		return err
+	list, unread := Signatures(ctx, img.From, digest)
+	if unread != nil && (len(list) == 0 || ctx.Err() != nil) {
+		return unread
 	}
 	if err := image.VerifyDigest(digest, list, keys); err != nil {
-		return hint.With(fmt.Errorf("verifying the index %s, which led to %s: %w", digest, img, err), "sign the index too, not only the image")
+		err = fmt.Errorf("verifying the index %s, which led to %s: %w", digest, img, errors.Join(err, unread))
+		return hint.With(err, "sign the index too, not only the image")
 	}
 	return nil
 }

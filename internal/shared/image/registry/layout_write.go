@@ -100,6 +100,9 @@ func (l *Layout) PutManifest(_ context.Context, tag string, d image.Descriptor, 
 	return os.WriteFile(name, b, 0o644)
 }
 
+// PutReferrers implements Target: a layout lists what it holds.
+func (l *Layout) PutReferrers(context.Context, string, []image.Descriptor) error { return nil }
+
 // errArchive is returned for a layout in an archive, which cannot be changed.
 var errArchive = errors.New("an archive cannot be changed")
 

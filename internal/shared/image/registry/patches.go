@@ -1,11 +1,12 @@
 package registry
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"slices"
 
@@ -34,11 +35,18 @@ func FindPatch(ctx context.Context, img *Published, from string, keys []*ecdsa.P
 	if err != nil {
 		return nil, fmt.Errorf("looking for patches of %s: %w", img, err)
 	}
-	for _, d := range list[:min(len(list), maxReferrers)] {
-		if d.ArtifactType != "" && d.ArtifactType != image.MediaPatch || !image.MayBeFor(d, from) {
+	looked := 0
+	for _, d := range list[:min(len(list), maxListed)] {
+		if !image.MayBeType(d, image.MediaPatch) || !image.MayBeFor(d, from) {
 			continue
 		}
+		if looked++; looked > maxReferrers {
+			break
+		}
 		d, b, err := readManifest(ctx, img.From, d.Digest)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // listed, and not there
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -46,20 +54,20 @@ func FindPatch(ctx context.Context, img *Published, from string, keys []*ecdsa.P
 		if err != nil || p.From != from || p.Subject != img.Digest {
 			continue
 		}
-		signed, err := Signatures(ctx, img.From, d.Digest)
+		signed, err := isSigned(ctx, img.From, d.Digest, keys)
 		if err != nil {
 			return nil, err
 		}
-		if image.VerifyDigest(d.Digest, signed, keys) == nil {
+		if signed {
 			return &Patch{p, img.From}, nil
 		}
 	}
 	return nil, nil
 }
 
-// AddPatch puts a patch beside the image that it makes, and then its signature:
-// some registries refuse one of a manifest they do not have. Until it is there,
-// readers pass over the patch.
+// AddPatch puts a patch beside the image that it makes, then its signatures, as
+// some registries refuse one of a manifest they do not have, and has it listed
+// when they are there. A registry is read back, as Copy does.
 func AddPatch(
 	ctx context.Context, to Target, img *Published, p image.Patch, open func() (io.ReadCloser, error), key *ecdsa.PrivateKey,
 ) error {
@@ -70,19 +78,23 @@ func AddPatch(
 	if err := to.PutBlob(ctx, p.Blob, open); err != nil {
 		return err
 	}
-	empty := image.Descriptor{MediaType: "application/octet-stream", Digest: image.DigestOf(config), Size: int64(len(config))}
-	if err := to.PutBlob(ctx, empty, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(config)), nil }); err != nil {
+	if err := putBytes(ctx, to, config); err != nil {
 		return err
 	}
 	d := image.Describe(manifest)
-	s, err := image.SignDigest(d.Digest, key)
-	if err != nil {
-		return err
-	}
 	if err := to.PutManifest(ctx, "", d, manifest); err != nil {
 		return err
 	}
-	return addSignatures(ctx, to, d.Digest, []image.Signed{s})
+	w, err := addBoth(ctx, to, d, key)
+	if err != nil {
+		return err
+	}
+	w.blobs = []image.Descriptor{p.Blob}
+	listed := []image.Descriptor{referrerOf(manifest)}
+	if err := to.PutReferrers(ctx, img.Digest, listed); err != nil {
+		return err
+	}
+	return readBack(ctx, to, []written{w, {digest: img.Digest, listed: listed}})
 }
 
 // Previous returns the latest releases below an image's that a repository has of

@@ -11,6 +11,7 @@ package registry
 
 import (
 	"context"
+	"crypto/ecdsa"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -67,6 +68,9 @@ type Target interface {
 	// PutManifest stores a manifest or an index under a tag, or under its
 	// digest alone where the tag is "".
 	PutManifest(ctx context.Context, tag string, d image.Descriptor, b []byte) error
+	// PutReferrers has the place list manifests that it has as referrers of a
+	// digest, all at once: a list under a tag may be written only once.
+	PutReferrers(ctx context.Context, digest string, list []image.Descriptor) error
 }
 
 // Options say how registries are spoken to.
@@ -158,9 +162,30 @@ func IsReference(s string) bool {
 	return ok && rest != "" && len(host) > 2 && !strings.HasPrefix(host, ".") && (strings.ContainsAny(host, ".:") || host == "localhost")
 }
 
-// Signatures returns what was signed of a digest. It is not checked, but
-// bounded.
+// Signatures returns what was signed of a digest, in cosign's classic form and in
+// bundles. It is not checked, but bounded. Where one form could not be read, what
+// the other one holds comes with the error.
 func Signatures(ctx context.Context, p Place, digest string) ([]image.Signed, error) {
+	list, err := classic(ctx, p, digest)
+	found, other := bundles(ctx, p, digest)
+	for _, b := range found {
+		list = image.Join(list, []image.Signed{b.signed})
+	}
+	return list, errors.Join(err, other)
+}
+
+// isSigned reports whether one of the keys signed a digest. Where one form could
+// not be read, and the other one does not hold such a signature, it is an error.
+func isSigned(ctx context.Context, p Place, digest string, keys []*ecdsa.PublicKey) (bool, error) {
+	list, err := Signatures(ctx, p, digest)
+	if image.VerifyDigest(digest, list, keys) == nil {
+		return true, nil
+	}
+	return false, err
+}
+
+// classic returns the signatures of a digest in cosign's classic form.
+func classic(ctx context.Context, p Place, digest string) ([]image.Signed, error) {
 	_, b, err := p.Manifest(ctx, image.CosignTag(digest))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil

@@ -31,8 +31,8 @@ func (h headless) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // PutManifest implements Target. remote.Put of go-containerregistry is not used:
 // it takes any answer but four for a failure of the referrers API
-// (google/go-containerregistry#1962), leaves the list of referrers as it is where
-// the manifest is there, and wants digests in headers that not all registries send.
+// (google/go-containerregistry#1962), writes a list of referrers under a tag once
+// for every manifest, with the wrong types, and wants digests in headers that not all registries send.
 func (r *Remote) PutManifest(ctx context.Context, tag string, d image.Descriptor, b []byte) error {
 	ref := tag
 	if ref == "" {
@@ -43,14 +43,10 @@ func (r *Remote) PutManifest(ctx context.Context, tag string, d image.Descriptor
 		return err
 	}
 	// A manifest that the tag names already is not sent: the tag may be immutable.
-	if err != nil || there.Digest != d.Digest {
-		if err := r.send(ctx, ref, d.MediaType, b); err != nil {
-			return err
-		}
+	if err == nil && there.Digest == d.Digest {
+		return nil
 	}
-	// The list is looked at even where the manifest was there already: the
-	// publish that sent it may have ended before the list was written.
-	return r.listReferrer(ctx, d, b)
+	return r.send(ctx, ref, d.MediaType, b)
 }
 
 // send puts a manifest under a tag or its digest.
@@ -65,7 +61,7 @@ func (r *Remote) send(ctx context.Context, ref, mediaType string, b []byte) erro
 			return nil
 		}
 		if ctx.Err() != nil || !Temporary(err) || failed == Tries {
-			return r.explain(fmt.Errorf("writing the manifest %s: %w", ref, err))
+			return r.explain(explainPut(fmt.Errorf("writing the manifest %s: %w", ref, err), ref, b))
 		}
 		if err := Wait(ctx, r.Backoff(), failed); err != nil {
 			return err

@@ -45,20 +45,28 @@ type page struct {
 // errNoList is an answer that is no list of referrers.
 var errNoList = errors.New("the registry's answer is no list of referrers")
 
-// Referrers implements Place: maxListed at most. Where the API fails for a while
-// and there is no list under a tag either, its error is returned: what refers to
-// the manifest is unknown then, and not nothing.
+// Referrers implements Place: maxListed at most, what the API lists and then what
+// is listed under the tag. Some registries have an API that does not list what came
+// before it, or anything (TestRegistriesPeopleHave names them). Where the API fails
+// for a while and there is no list under a tag either, its error is returned: what
+// refers to the manifest is unknown then, and not nothing.
 func (r *Remote) Referrers(ctx context.Context, digest string) ([]image.Descriptor, error) {
+	var list []image.Descriptor
 	first, err := r.firstPage(ctx, digest)
 	if err != nil {
 		return nil, err
 	}
 	if first != nil {
-		return r.pages(ctx, first)
+		if list, err = r.pages(ctx, first); err != nil {
+			return nil, err
+		}
 	}
 	b, err := r.referrersIndex(ctx, digest)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, r.referrers.failed
+		if first == nil && r.referrers.failed != nil {
+			return nil, fmt.Errorf("%w: %w", errUnknownReferrers, r.referrers.failed)
+		}
+		return list, nil
 	}
 	if err != nil {
 		return nil, err
@@ -67,7 +75,21 @@ func (r *Remote) Referrers(ctx context.Context, digest string) ([]image.Descript
 	if err != nil {
 		return nil, fmt.Errorf("%s: reading the list of referrers %s: %w", r, referrersTag(digest), err)
 	}
-	return i.Manifests, nil
+	for _, d := range i.Manifests {
+		if len(list) < maxListed && !lists(list, d.Digest) {
+			list = append(list, d)
+		}
+	}
+	return list, nil
+}
+
+// errUnknownReferrers is returned where the referrers API fails for a while, and
+// there is no list under a tag.
+var errUnknownReferrers = errors.New("the referrers API fails, and no tag lists referrers")
+
+// lists reports whether a digest is in a list.
+func lists(list []image.Descriptor, digest string) bool {
+	return slices.ContainsFunc(list, func(d image.Descriptor) bool { return d.Digest == digest })
 }
 
 // firstPage asks the referrers API. It returns nil where the registry has none.
@@ -169,52 +191,68 @@ func (r *Remote) pages(ctx context.Context, p *page) ([]image.Descriptor, error)
 // referrersIndex reads the list under the tag of a registry without the API.
 func (r *Remote) referrersIndex(ctx context.Context, digest string) ([]byte, error) {
 	d, b, err := r.Manifest(ctx, referrersTag(digest))
+	// GitLab takes sha256-HEX for a digest, and answers with the manifest itself
+	// (https://github.com/oras-project/oras-go/issues/1396).
+	if err == nil && d.Digest == digest {
+		return nil, fmt.Errorf("%s: %s: %w", r, referrersTag(digest), fs.ErrNotExist)
+	}
 	if err == nil && d.MediaType != image.MediaOCIIndex {
 		err = fmt.Errorf("%s: the tag %s is a %q; want the index of referrers", r, referrersTag(digest), d.MediaType)
 	}
 	return b, err
 }
 
-// listReferrer adds a manifest that refers to another to the list of those,
-// where the registry does not do that itself. What others wrote into the list
-// stays as it is. Two clients that add to one list at the same time may lose an
-// entry, as registries compare nothing; publishing again adds it.
-func (r *Remote) listReferrer(ctx context.Context, d image.Descriptor, b []byte) error {
+// referrerOf returns the entry for a manifest in a list of referrers.
+func referrerOf(b []byte) image.Descriptor {
+	d := image.Describe(b)
 	var m struct {
-		Subject     *image.Descriptor `json:"subject"`
 		Config      image.Descriptor  `json:"config"`
 		Annotations map[string]string `json:"annotations"`
 	}
-	if err := json.Unmarshal(b, &m); err != nil {
-		return fmt.Errorf("reading the manifest %s: %w", d.Digest, err)
+	if json.Unmarshal(b, &m) == nil {
+		d.Annotations = m.Annotations
+		if d.ArtifactType == "" {
+			d.ArtifactType = m.Config.MediaType
+		}
 	}
-	if m.Subject == nil {
-		return nil
-	}
-	if there, err := r.firstPage(ctx, m.Subject.Digest); err != nil || there != nil {
+	return d
+}
+
+// PutReferrers implements Target. What the registry lists by itself it need not be
+// told; everything else is written into the list under the tag. What others wrote
+// there stays as it is. Two clients that add to one list at the same time may lose
+// an entry, as registries compare nothing; publishing again adds it.
+func (r *Remote) PutReferrers(ctx context.Context, digest string, list []image.Descriptor) error {
+	there, err := r.Referrers(ctx, digest)
+	if err != nil && !errors.Is(err, errUnknownReferrers) { // which a list under a tag makes known
 		return err
 	}
-	d.Annotations = m.Annotations
-	if d.ArtifactType == "" {
-		d.ArtifactType = m.Config.MediaType
+	var missing []image.Descriptor
+	for _, d := range list {
+		if !lists(there, d.Digest) {
+			missing = append(missing, d)
+		}
 	}
-	old, err := r.referrersIndex(ctx, m.Subject.Digest)
+	if len(missing) == 0 {
+		return nil
+	}
+	old, err := r.referrersIndex(ctx, digest)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	now, err := withReferrer(old, d)
-	if err != nil || now == nil {
+	now, err := withReferrers(old, missing)
+	if err != nil {
 		return err
 	}
-	if err := r.send(ctx, referrersTag(m.Subject.Digest), image.MediaOCIIndex, now); err != nil {
+	if err := r.send(ctx, referrersTag(digest), image.MediaOCIIndex, now); err != nil {
 		return fmt.Errorf("writing the list of referrers: %w", err)
 	}
 	return nil
 }
 
-// withReferrer returns a list of referrers with one more; nil where it has that
-// already. Fields it does not know stay.
-func withReferrer(list []byte, d image.Descriptor) ([]byte, error) {
+// withReferrers returns a list of referrers with more. Fields it does not know
+// stay.
+func withReferrers(list []byte, more []image.Descriptor) ([]byte, error) {
 	index := map[string]json.RawMessage{
 		"schemaVersion": json.RawMessage("2"), "mediaType": json.RawMessage(`"` + image.MediaOCIIndex + `"`),
 	}
@@ -227,17 +265,15 @@ func withReferrer(list []byte, d image.Descriptor) ([]byte, error) {
 			return nil, fmt.Errorf("reading the list of referrers: %w", err)
 		}
 	}
-	for _, e := range entries {
-		var there image.Descriptor
-		if json.Unmarshal(e, &there) == nil && there.Digest == d.Digest {
-			return nil, nil
+	for _, d := range more {
+		entry, err := json.Marshal(d)
+		if err != nil {
+			return nil, err
 		}
+		entries = append(entries, entry)
 	}
-	entry, err := json.Marshal(d)
-	if err != nil {
-		return nil, err
-	}
-	if index["manifests"], err = json.Marshal(append(entries, entry)); err != nil {
+	var err error
+	if index["manifests"], err = json.Marshal(entries); err != nil {
 		return nil, err
 	}
 	b, err := json.Marshal(index)

@@ -31,7 +31,9 @@ type Remote struct {
 	mu     sync.Mutex
 	client *http.Client // logged in; nil before the first request
 	pusher *remote.Pusher
-	sender *http.Client // logged in to write, without retries; nil before the first manifest
+
+	noBundles error        // why the registry refused a bundle; nil where it did not
+	sender    *http.Client // logged in to write, without retries; nil before the first manifest
 
 	referrers referrersAPI
 

@@ -11,6 +11,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -85,7 +87,21 @@ func (s *shelf) Part(ctx context.Context, digest string, at, n int64) (io.ReadCl
 
 func (s *shelf) OpenAt(string, int64) (image.ReaderAt, error) { return nil, errors.ErrUnsupported }
 
-func (s *shelf) Referrers(context.Context, string) ([]image.Descriptor, error) { return s.list, nil }
+// Referrers lists what the shelf says of any image, and the bundles that are about
+// this one.
+func (s *shelf) Referrers(_ context.Context, digest string) ([]image.Descriptor, error) {
+	s.Lock()
+	defer s.Unlock()
+	list := s.list
+	for _, d := range slices.Sorted(maps.Keys(s.blobs)) {
+		if _, err := image.BundleIn(s.blobs[d], digest); err == nil {
+			list = append(list[:len(list):len(list)], image.Describe(s.blobs[d]))
+		}
+	}
+	return list, nil
+}
+
+func (s *shelf) PutReferrers(context.Context, string, []image.Descriptor) error { return nil }
 
 func (s *shelf) PutBlob(_ context.Context, _ image.Descriptor, open func() (io.ReadCloser, error)) error {
 	r, err := open()
