@@ -1,6 +1,7 @@
 package script
 
 import (
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -283,7 +284,7 @@ func (c *call) external2() int {
 }
 
 func (c *call) cd() int {
-	_, dirs := c.flags("+LP")
+	f, dirs := c.flags("+LP")
 	to := ""
 	switch {
 	case len(dirs) > 1:
@@ -293,7 +294,7 @@ func (c *call) cd() int {
 	default:
 		to, _ = c.get("HOME")
 	}
-	old := where(c.dir)
+	old := c.here
 	if to == "-" {
 		if to, _ = c.get("OLDPWD"); to == "" {
 			return c.fail("OLDPWD not set")
@@ -303,9 +304,17 @@ func (c *call) cd() int {
 	if to == "" {
 		return 0
 	}
-	at, err := c.view.resolve(c.dir, to, true)
+	// A .. takes back the last part of the path by which the shell came here.
+	here := path.Clean("/" + to)
+	if !strings.HasPrefix(to, "/") {
+		here = path.Clean(c.here + "/" + to)
+	}
+	if f.has('P') {
+		here = to
+	}
+	at, err := c.view.resolve(c.dir, here, true)
 	switch {
-	case err == nil && at.node == nil:
+	case err == nil && (at.node == nil || at.null):
 		err = errMissing
 	case err == nil && !at.node.isDir():
 		err = errNotDir
@@ -314,9 +323,12 @@ func (c *call) cd() int {
 		c.complain("cd: can't cd to %s: %v", to, err)
 		return 1
 	}
-	c.dir = at.name
+	if c.dir = at.name; f.has('P') {
+		here = where(at.name)
+	}
+	c.here = here
 	c.assign("OLDPWD", old)
-	c.assign("PWD", where(c.dir))
+	c.assign("PWD", here)
 	return 0
 }
 

@@ -95,7 +95,7 @@ func (c *call) adduser() int {
 	u := newUser{name: names[0], uid: f.last('u', ""), group: f.last('G', ""), gecos: f.last('g', "Linux User,,,"),
 		home: f.last('h', "/home/"+names[0]), shell: f.last('s', c.rootShell())}
 	if f.has('S') {
-		u.shell = f.last('s', "/bin/false")
+		u.shell = f.last('s', "/sbin/nologin")
 		if u.group == "" {
 			u.group = nogroup
 		}
@@ -238,7 +238,7 @@ func (c *call) getent() int {
 	keys := args[1:]
 	for _, line := range c.view.accountLines("etc/" + args[0]) {
 		if len(keys) == 0 {
-			c.print("%s\n", line)
+			c.print("%s\n", strings.TrimSuffix(line, groupEnd(args[0])))
 		}
 	}
 	for _, key := range keys {
@@ -246,9 +246,17 @@ func (c *call) getent() int {
 		if f == nil {
 			return 2
 		}
-		c.print("%s\n", strings.Join(f, ":"))
+		c.print("%s\n", strings.TrimSuffix(strings.Join(f, ":"), groupEnd(args[0])))
 	}
 	return 0
+}
+
+// groupEnd is what getent leaves out of the line of a group without members.
+func groupEnd(database string) string {
+	if database == "group" {
+		return ":"
+	}
+	return "\n"
 }
 
 // id tells numbers and names of a user's.

@@ -47,8 +47,11 @@ func (c *call) dirname() int {
 }
 
 func (c *call) pwd() int {
-	c.flags("LP")
-	c.print("%s\n", where(c.dir))
+	if f, _ := c.flags("LP"); f.has('P') {
+		c.print("%s\n", where(c.dir))
+		return 0
+	}
+	c.print("%s\n", c.here)
 	return 0
 }
 

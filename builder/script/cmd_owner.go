@@ -182,7 +182,7 @@ func (c *call) toTarget(names []string, exact bool, do func(from, to string) err
 
 // copyTo copies a file, or a directory and what is below it.
 func (c *call) copyTo(from place, to string, keep bool) error {
-	at, err := c.view.resolve(c.dir, strings.TrimSuffix(to, "/"), !from.node.isLink())
+	at, err := c.view.resolve(c.dir, strings.TrimSuffix(to, "/"), false)
 	if err != nil {
 		return err
 	}
@@ -217,7 +217,8 @@ func (c *call) copyTo(from place, to string, keep bool) error {
 	return nil
 }
 
-// copyOne copies a file or a link; a file that is there keeps its owner and mode.
+// copyOne copies a file or a link; a file that is there keeps its owner, and a link
+// that is there is replaced.
 func (c *call) copyOne(from *node, to place, keep bool) error {
 	switch {
 	case to.node == nil:
@@ -228,10 +229,9 @@ func (c *call) copyOne(from *node, to place, keep bool) error {
 		c.view.touch(to.name)
 		c.view.write(to.node, nil)
 		c.view.writeAt(to.node, 0, data)
-		if keep {
-			c.view.change(to.name, to.node)
-			c.view.keep(to.node, from, true)
-		}
+		c.view.change(to.name, to.node)
+		to.node.Mode = from.Mode &^ c.umask & 0o7777
+		c.view.keep(to.node, from, keep)
 		return nil
 	default:
 		if err := c.view.remove(to.name); err != nil {

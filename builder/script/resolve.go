@@ -20,77 +20,64 @@ type place struct {
 
 // resolve follows a path from the directory dir, through links in its
 // directories, and through its last part too if follow is set. The directory
-// that the last part is in exists, unless there is an error.
+// that the last part is in exists, unless there is an error. Nothing leads out
+// of the tree: the root is above itself.
 func (v *view) resolve(dir, p string, follow bool) (place, error) {
-	at, err := v.walk(dir, p, follow)
-	if err == nil {
-		at.null = v.guard(at.name)
-	}
-	return at, err
-}
-
-func (v *view) walk(dir, p string, follow bool) (place, error) {
-	if p == "" {
+	switch {
+	case p == "":
 		return place{}, errMissing
-	}
-	if len(p) > maxPath {
+	case len(p) > maxPath:
 		return place{}, errLong
 	}
-	v.m.effort(len(p))
-	at := strings.Trim(dir, "/")
-	rest := p
+	at := dir
+	if strings.HasPrefix(p, "/") {
+		at = ""
+	}
 	slash := strings.HasSuffix(p, "/") // the last part has to be a directory
-	for links := 0; rest != ""; {
-		if strings.HasPrefix(rest, "/") {
-			if rest == p || links > 0 && at == "/" {
-				at = ""
-			}
-			rest = strings.TrimLeft(rest, "/")
-			if rest == "" {
-				break
-			}
-		}
-		var part string
-		part, rest, _ = cut(rest)
-		dirNode := v.get(at)
-		switch {
-		case dirNode == nil:
+	links := 0
+	for rest := strings.TrimLeft(p, "/"); rest != ""; {
+		part, more, _ := strings.Cut(rest, "/")
+		rest = strings.TrimLeft(more, "/")
+		last := rest == ""
+		v.m.effort(len(at) + len(rest))
+		if n := v.get(at); n == nil && !isOwn(at) {
 			return place{}, errMissing
-		case !dirNode.isDir():
+		} else if n != nil && !n.isDir() {
 			return place{}, errNotDir
-		case part == ".":
+		}
+		if part == "." {
 			continue
-		case part == "..":
+		}
+		if part == ".." {
 			at, _ = parent(at)
 			continue
-		case len(part) > maxName:
+		}
+		if len(part) > maxName {
 			return place{}, errLong
 		}
-		name := join(at, part)
-		v.guard(name)
-		n := v.get(name)
-		last := strings.Trim(rest, "/") == ""
-		if n == nil || !n.isLink() || last && !follow && !slash {
-			if n == nil && !last {
-				return place{}, errMissing
+		at = join(at, part)
+		if v.guard(at, last) {
+			if !last || slash {
+				return place{}, errNotDir
 			}
-			at = name
+			return place{name: at, null: true}, nil
+		}
+		n := v.get(at)
+		if n == nil || !n.isLink() || last && !follow && !slash {
 			continue
 		}
 		if links++; links > maxLinks {
 			return place{}, errLoop
 		}
-		if strings.HasPrefix(n.Linkname, "/") {
+		if at, _ = parent(at); strings.HasPrefix(n.Linkname, "/") {
 			at = ""
 		}
-		rest = strings.TrimLeft(n.Linkname, "/") + "/" + strings.TrimLeft(rest, "/")
-		if last && !slash {
+		if rest = strings.Trim(n.Linkname, "/") + "/" + rest; last {
 			rest = strings.TrimSuffix(rest, "/")
 		}
 		if len(rest) > maxPath {
 			return place{}, errLong
 		}
-		v.m.effort(len(rest))
 	}
 	n := v.get(at)
 	if slash && n != nil && !n.isDir() {
@@ -99,22 +86,19 @@ func (v *view) walk(dir, p string, follow bool) (place, error) {
 	return place{name: at, node: n}, nil
 }
 
-// cut returns the first part of a path, and what is behind it, with its slash.
-func cut(p string) (part, rest string, more bool) {
-	if i := strings.IndexByte(p, '/'); i >= 0 {
-		return p[:i], p[i:], true
-	}
-	return p, "", false
-}
-
 // secrets are devices that a script would make a key of.
 var secrets = map[string]bool{"dev/random": true, "dev/urandom": true, "dev/hwrng": true,
 	"proc/sys/kernel/random/uuid": true, "proc/sys/kernel/random/boot_id": true}
 
+// isOwn reports whether a name is a directory of what is a node's own, or below one.
+func isOwn(name string) bool {
+	top, _, _ := strings.Cut(name, "/")
+	return top == "dev" || top == "proc" || top == "sys"
+}
+
 // guard refuses names that are a node's own, and reports whether name is /dev/null.
-func (v *view) guard(name string) bool {
-	top, _, below := strings.Cut(name, "/")
-	if !below || top != "dev" && top != "proc" && top != "sys" {
+func (v *view) guard(name string, last bool) bool {
+	if !isOwn(name) || !strings.Contains(name, "/") {
 		return false
 	}
 	if name == "dev/null" {
@@ -123,10 +107,9 @@ func (v *view) guard(name string) bool {
 	if secrets[name] {
 		v.m.refuse(Secret, "it reads /%s", name)
 	}
-	// The name is walked part by part: one of a secret's directories is no answer yet.
 	for secret := range secrets {
-		if strings.HasPrefix(secret, name+"/") {
-			return false
+		if !last && strings.HasPrefix(secret, name+"/") {
+			return false // not decided yet
 		}
 	}
 	v.m.refuse(Machine, "it uses /%s", name)

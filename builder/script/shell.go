@@ -38,6 +38,7 @@ type shell struct {
 	functions map[string]*syntax.Stmt
 	files     [10]*stream
 	dir       string // where it is, without a slash before it
+	here      string // the path by which it came there
 	umask     int64
 	status    int
 	trap      string // for EXIT
@@ -55,7 +56,7 @@ const path0 = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 func newShell(m *machine) *shell {
 	out := &stream{out: m.output}
-	sh := &shell{machine: m, name: m.options.Name, params: m.options.Args, umask: 0o022, functions: map[string]*syntax.Stmt{},
+	sh := &shell{machine: m, name: m.options.Name, params: m.options.Args, here: "/", umask: 0o022, functions: map[string]*syntax.Stmt{},
 		modes: map[byte]bool{}, vars: map[string]variable{
 			"PATH": {value: path0, set: true, exported: true}, "PWD": {value: "/", set: true, exported: true},
 			"IFS": {value: " \t\n", set: true}, "OPTIND": {value: "1", set: true}, "PS1": {value: "# ", set: true},
@@ -126,11 +127,15 @@ func (sh *shell) source(script []byte) {
 	sh.checkNesting(script)
 	file, err := syntax.NewParser(syntax.Variant(syntax.LangPOSIX)).Parse(bytes.NewReader(script), "")
 	if err != nil {
-		line, text := sh.line, err.Error()
-		if e, is := err.(syntax.ParseError); is {
-			line, text = int(e.Pos.Line()), e.Text
+		at, text := syntax.Pos{}, err.Error()
+		switch e := err.(type) {
+		case syntax.ParseError:
+			at = e.Pos
+		case syntax.LangError:
+			at = e.Pos
 		}
-		panic(&Refusal{Kind: Syntax, Line: line, Reason: strings.TrimSpace(text)})
+		text = strings.TrimPrefix(text, at.String()+": ")
+		panic(&Refusal{Kind: Syntax, Line: int(at.Line()), Reason: text})
 	}
 	sh.list(file.Stmts)
 }

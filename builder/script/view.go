@@ -81,7 +81,7 @@ func (v *view) get(name string) *node {
 // children returns the names in a directory, sorted.
 func (v *view) children(dir string) []string {
 	list := v.tree.Children(dir)
-	v.m.effort(64 * len(list))
+	v.m.effort(64*(1+len(list)) + 16*len(dir))
 	if len(v.in[dir]) == 0 {
 		return list
 	}
@@ -126,6 +126,7 @@ func (v *view) place(name string, n *node) {
 		v.m.refuse(Unsupported, "the file name %q has a control character", name)
 	}
 	v.touch(name)
+	v.m.effort(16 * len(name))
 	v.at[name] = n
 	dir, base := parent(name)
 	if v.in[dir] == nil {

@@ -184,7 +184,11 @@ func (sh *shell) tilde(f *splitter, parts []syntax.WordPart, assignment bool) []
 }
 
 func (sh *shell) parts(f *splitter, parts []syntax.WordPart, quoted bool) {
-	for _, part := range parts {
+	for i, part := range parts {
+		if lit, is := part.(*syntax.Lit); is && !quoted && i+1 < len(parts) && strings.HasSuffix(lit.Value, "$") &&
+			!strings.HasSuffix(lit.Value, `\$`) {
+			sh.refuse(Unsupported, "quotes behind a dollar sign")
+		}
 		sh.part(f, part, quoted)
 	}
 }
