@@ -41,19 +41,20 @@ var hostile = map[string]struct {
 	"large here-document":    {"cat >/x <<T\n" + strings.Repeat("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\n", 4096) + "T\n", Limit},
 	"here-document in a loop": {"while :; do cat >>/x <<T\n" + strings.Repeat("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\n", 1024) + "T\ndone",
 		Limit},
-	"large script":         {strings.Repeat(": aaaaaaaa\n", 8000), Limit},
-	"deep brackets":        {strings.Repeat("(", 30000), Limit},
-	"deep braces":          {strings.Repeat("{ ", 30000), Limit},
-	"deep substitution":    {"echo " + strings.Repeat("$(echo ", 9000) + strings.Repeat(")", 9000), Limit},
-	"deep defaults":        {"echo " + strings.Repeat("${a:-", 9000) + strings.Repeat("}", 9000), Limit},
-	"deep arithmetic":      {"echo $((" + strings.Repeat("(", 9000) + "1" + strings.Repeat(")", 9000) + "))", Limit},
-	"deep if":              {strings.Repeat("if :; then ", 5000) + ":" + strings.Repeat("; fi", 5000), Limit},
-	"long list":            {"true" + strings.Repeat(" && true", 7000), Limit},
-	"long pipe":            {"true" + strings.Repeat(" | true", 7000), Limit},
-	"long sum":             {"echo $((1" + strings.Repeat("+1", 30000) + "))", Limit},
-	"deep negation":        {"[ " + strings.Repeat("! ", 3000) + "x ]", Limit},
-	"deep expr":            {"expr " + strings.Repeat("\\( ", 3000) + "1" + strings.Repeat(" \\)", 3000), Limit},
-	"pattern without end":  {"x=" + strings.Repeat("a", 30000) + "; while :; do case $x in " + strings.Repeat("*a", 5000) + "b) ;; esac; done", Limit},
+	"large script":      {strings.Repeat(": aaaaaaaa\n", 8000), Limit},
+	"deep brackets":     {strings.Repeat("(", 30000), Limit},
+	"deep braces":       {strings.Repeat("{ ", 30000), Limit},
+	"deep substitution": {"echo " + strings.Repeat("$(echo ", 9000) + strings.Repeat(")", 9000), Limit},
+	"deep defaults":     {"echo " + strings.Repeat("${a:-", 9000) + strings.Repeat("}", 9000), Limit},
+	"deep arithmetic":   {"echo $((" + strings.Repeat("(", 9000) + "1" + strings.Repeat(")", 9000) + "))", Limit},
+	"deep if":           {strings.Repeat("if :; then ", 5000) + ":" + strings.Repeat("; fi", 5000), Limit},
+	"long list":         {"true" + strings.Repeat(" && true", 7000), Limit},
+	"long pipe":         {"true" + strings.Repeat(" | true", 7000), Limit},
+	"long sum":          {"echo $((1" + strings.Repeat("+1", 30000) + "))", Limit},
+	"deep negation":     {"[ " + strings.Repeat("! ", 3000) + "x ]", Limit},
+	"deep expr":         {"expr " + strings.Repeat("\\( ", 3000) + "1" + strings.Repeat(" \\)", 3000), Limit},
+	"pattern without end": {"x=" + strings.Repeat("a", 30000) + "; while :; do case $x in " + strings.Repeat("*a", 5000) + "b) ;; esac; done",
+		Limit},
 	"trimming without end": {"x=" + strings.Repeat("a", 30000) + "; while :; do y=${x%%*b*}; done", Limit},
 	"many files":           {"i=0; while :; do i=$((i+1)); : >/tmp/$i; done", Limit},
 	"many directories":     {"d=/tmp; while :; do d=$d/a; mkdir $d; done", Limit},
@@ -120,7 +121,8 @@ func TestRunEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	tree := newTree(t, storetest.File(t, 1<<30))
-	if _, err := Run(ctx, tree, NewAccounts(nil, epoch), []byte("touch /x"), options()); !errors.Is(err, context.Canceled) || tree.At("x") != nil {
+	_, err := Run(ctx, tree, NewAccounts(nil, epoch), []byte("touch /x"), options())
+	if !errors.Is(err, context.Canceled) || tree.At("x") != nil {
 		t.Errorf("%v", err)
 	}
 }

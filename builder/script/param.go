@@ -104,7 +104,7 @@ func (sh *shell) expansion(f *splitter, p *syntax.ParamExp, value string, set, q
 			sh.words(f, e.Word)
 			return
 		}
-		sh.parts(f, e.Word.Parts, true)
+		sh.quotedWord(f, e.Word)
 	}
 	switch e.Op {
 	case syntax.DefaultUnset, syntax.DefaultUnsetOrNull:
@@ -161,6 +161,22 @@ func (sh *shell) words(f *splitter, w *syntax.Word) {
 			continue
 		}
 		sh.part(f, part, false)
+	}
+}
+
+// quotedWord adds the word of an expansion in double quotes, where a single quote is
+// a sign like others.
+func (sh *shell) quotedWord(f *splitter, w *syntax.Word) {
+	f.begin()
+	for _, part := range w.Parts {
+		switch p := part.(type) {
+		case *syntax.Lit:
+			f.add(unescape(p.Value, "$`\"\\}"), true)
+		case *syntax.SglQuoted:
+			f.add("'"+p.Value+"'", true)
+		default:
+			sh.part(f, part, true)
+		}
 	}
 }
 

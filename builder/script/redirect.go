@@ -88,11 +88,15 @@ func (sh *shell) open(name string, op syntax.RedirOperator) (*stream, error) {
 		}
 	}
 	if op == syntax.RdrIn {
-		data, err := sh.read(name)
+		at, err := sh.readable(name)
 		if err != nil {
 			return nil, err
 		}
-		return &stream{in: &source{data: data}}, nil
+		if at.null {
+			return &stream{in: &source{}}, nil
+		}
+		sh.view.contents(at.node)
+		return &stream{in: &source{view: sh.view, file: at.node}}, nil
 	}
 	at, err := sh.view.resolve(sh.dir, name, true)
 	switch {
@@ -128,20 +132,27 @@ func (sh *shell) open(name string, op syntax.RedirOperator) (*stream, error) {
 
 // read returns the contents of a file of the tree.
 func (sh *shell) read(name string) ([]byte, error) {
+	at, err := sh.readable(name)
+	if err != nil || at.null {
+		return nil, err
+	}
+	return sh.view.contents(at.node), nil
+}
+
+// readable finds a file whose contents can be read, or /dev/null.
+func (sh *shell) readable(name string) (place, error) {
 	at, err := sh.view.resolve(sh.dir, name, true)
 	switch {
-	case err != nil:
-		return nil, err
-	case at.null:
-		return nil, nil
+	case err != nil || at.null:
+		return at, err
 	case at.node == nil:
-		return nil, errMissing
+		return at, errMissing
 	case at.node.isDir():
-		return nil, errIsDir
+		return at, errIsDir
 	case !at.node.isFile():
 		sh.refuse(Machine, "it reads /%s, which is no file", at.name)
 	}
-	return sh.view.contents(at.node), nil
+	return at, nil
 }
 
 // hereDoc returns the text of a here-document. Nothing in it is expanded where

@@ -24,15 +24,15 @@ import (
 // Limits of a script. The largest of Alpine's has 6 KiB and takes some hundred
 // steps.
 const (
-	maxScript  = 64 << 10  // bytes, also of one that eval, . or a script calls
-	maxSteps   = 20_000    // commands, turns of loops and expansions
-	maxText    = 64 << 10  // bytes of a variable, of what a command writes to another, and of all output
-	maxWritten = 8 << 20   // bytes written to files, all together
-	maxChanges = 4096      // files made, changed or removed, all together
-	maxWork    = 128 << 20 // bytes looked at, all together, which bounds the time of a script
-	maxNesting = 400       // commands, calls and expansions inside each other
-	maxScripts = 8         // scripts that call each other
-	maxFields  = 4096      // words of a command
+	maxScript  = 64 << 10 // bytes, also of one that eval, . or a script calls
+	maxSteps   = 20_000   // commands, turns of loops and expansions
+	maxText    = 64 << 10 // bytes of a variable, of what a command writes to another, and of all output
+	maxWritten = 8 << 20  // bytes written to files, all together
+	maxChanges = 4096     // files made, changed or removed, all together
+	maxWork    = 64 << 20 // bytes looked at, all together, which bounds the time of a script
+	maxNesting = 400      // commands, calls and expansions inside each other
+	maxScripts = 8        // scripts that call each other
+	maxFields  = 4096     // words of a command
 )
 
 // Options are what a script is told.

@@ -8,27 +8,37 @@ type stream struct {
 	out sink
 }
 
-// source is what is left to be read; descriptors that were copied share it.
+// source is what is left to be read; descriptors that were copied share it. What a
+// file holds is looked at when it is read, not when it is opened.
 type source struct {
 	data []byte
+	view *view
+	file *node // in place of data
 	at   int
+}
+
+func (s *source) left() []byte {
+	if s.file != nil {
+		s.data = s.view.look(s.file)
+	}
+	return s.data[min(s.at, len(s.data)):]
 }
 
 // rest returns all that is left.
 func (s *source) rest() []byte {
-	b := s.data[s.at:]
-	s.at = len(s.data)
+	b := s.left()
+	s.at += len(b)
 	return b
 }
 
 // line returns the next line without its end, and reports whether it had one.
 func (s *source) line() (string, bool) {
-	b := s.data[s.at:]
+	b := s.left()
 	if i := bytes.IndexByte(b, '\n'); i >= 0 {
 		s.at += i + 1
 		return string(b[:i]), true
 	}
-	s.at = len(s.data)
+	s.at += len(b)
 	return string(b), false
 }
 

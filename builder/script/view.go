@@ -143,16 +143,18 @@ func (v *view) change(name string, n *node) {
 
 // contents returns those of a regular file.
 func (v *view) contents(n *node) []byte {
-	if n.written || n.entry == nil {
-		v.m.effort(len(n.data))
+	b := v.look(n)
+	v.m.effort(len(b))
+	return b
+}
+
+// look is contents where the bytes are counted by who reads them.
+func (v *view) look(n *node) []byte {
+	if n.written || n.entry == nil || n.data != nil {
 		return n.data
 	}
 	if n.entry.Size > maxWritten {
 		v.m.refuse(Limit, "the file /%s has more than %d MiB", n.entry.Name, maxWritten>>20)
-	}
-	v.m.effort(int(n.entry.Size))
-	if n.data != nil {
-		return n.data
 	}
 	r, err := n.entry.Open()
 	if err != nil {
