@@ -175,9 +175,17 @@ func (c *call) busybox() int {
 	return 1
 }
 
+// InstallLinks is the name in Options.Elsewhere for the links that busybox makes to
+// itself. A tree that has their lists gets them all the same.
+const InstallLinks = "busybox --install"
+
 func (c *call) installLinks() int {
 	const lists = "etc/busybox-paths.d"
 	if n := c.view.get(lists); n == nil || !n.isDir() {
+		if c.options.Elsewhere[InstallLinks] {
+			c.elsewhere[InstallLinks] = true
+			return 0
+		}
 		c.refuse(Unsupported, "the tree has no /%s", lists)
 	}
 	for _, list := range c.view.children(lists) {
