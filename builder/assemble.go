@@ -49,14 +49,12 @@ func assemble(ctx context.Context, p *Plan, in Inputs, c *contents) (*assembly, 
 	}
 	t := layers.NewTree(c.spool)
 	epoch := time.Unix(p.Epoch, 0).UTC()
-	packages, err := merge(t, p, packageParts)
+	scripts := newScripts(ctx, t, p.Image.IDs, epoch)
+	packages, err := merge(t, p, packageParts, scripts)
 	if err != nil {
 		return nil, err
 	}
-	a := &assembly{Tree: t, Packages: byName(packages)}
-	if a.Warnings, err = doScripts(t, packages, p.Image.IDs, epoch); err != nil {
-		return nil, err
-	}
+	a := &assembly{Tree: t, Packages: byName(packages), Warnings: scripts.left}
 	if a.Kernel, err = findKernel(ctx, t, p.Image.Kernel.Package, in.Workers, c); err != nil {
 		return nil, err
 	}
@@ -82,7 +80,7 @@ func assemble(ctx context.Context, p *Plan, in Inputs, c *contents) (*assembly, 
 		}
 		starts.look(t, l.source())
 	}
-	numbers, err := readAccounts(t, p.Image.IDs, epoch)
+	numbers, err := readAccounts(t)
 	if err != nil {
 		return nil, err
 	}
@@ -159,25 +157,50 @@ func checkNoIdentity(t *layers.Tree) error {
 }
 
 // merge lays the packages over the tree in the order in which apk installs
-// them, the base layout first, and returns them in that order. Two packages may
-// have one file only where apk lets them.
-func merge(t *layers.Tree, p *Plan, parts []*part) ([]*apk.Installed, error) {
+// them, the base layout first, each with what its scripts do before its files and
+// behind them, and returns them in that order. Two packages may have one file only
+// where apk lets them.
+func merge(t *layers.Tree, p *Plan, parts []*part, s *scripts) ([]*apk.Installed, error) {
 	order, err := p.installOrder(parts)
 	if err != nil {
 		return nil, err
 	}
 	owners := map[string]*apk.Package{}
-	var list []*apk.Installed
-	for _, i := range order {
-		pkg := parts[i].Package
-		for _, e := range parts[i].Files {
-			if err := place(t, e, pkg, owners); err != nil {
-				return nil, fmt.Errorf("package %s: %w", pkg, err)
+	files := func(part *part) error {
+		for _, e := range part.Files {
+			if err := place(t, e, part.Package, owners); err != nil {
+				return fmt.Errorf("package %s: %w", part.Package, err)
 			}
 		}
-		list = append(list, &apk.Installed{Package: pkg, Scripts: parts[i].Scripts})
+		return s.own(part.Files)
 	}
-	return list, nil
+	// Scripts add to the files of accounts, which no package may replace behind that.
+	early := map[int]bool{}
+	for _, i := range order {
+		early[i] = slices.ContainsFunc(parts[i].Files, func(e *layers.Entry) bool { return slices.Contains(accountFiles, layers.Clean(e.Name)) })
+		if early[i] = early[i] || parts[i].Package.Name == baseLayout; early[i] {
+			if err := files(parts[i]); err != nil {
+				return nil, err
+			}
+		}
+	}
+	var list []*apk.Installed
+	for _, i := range order {
+		pkg := &apk.Installed{Package: parts[i].Package, Scripts: parts[i].Scripts}
+		if err := s.do(pkg, preInstall, pkg.Version); err != nil {
+			return nil, err
+		}
+		if !early[i] {
+			if err := files(parts[i]); err != nil {
+				return nil, err
+			}
+		}
+		if err := s.do(pkg, postInstall, pkg.Version); err != nil {
+			return nil, err
+		}
+		list = append(list, pkg)
+	}
+	return list, s.finish(list)
 }
 
 // installOrder returns the parts' numbers in the order in which their packages

@@ -60,7 +60,7 @@ func TestDamagedFilesAreNotMissing(t *testing.T) {
 		read func(*layers.Tree) error
 	}{
 		"accounts": {"etc/passwd", func(tree *layers.Tree) error {
-			_, err := readAccounts(tree, nil, time.Unix(0, 0))
+			_, err := readAccounts(tree)
 			return err
 		}},
 		"kernel options": {k.configFile(), func(tree *layers.Tree) error {

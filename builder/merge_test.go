@@ -2,6 +2,7 @@ package builder
 
 import (
 	"archive/tar"
+	"context"
 	"strings"
 	"testing"
 	"time"
@@ -58,7 +59,8 @@ func TestFilesOfTwoPackages(t *testing.T) {
 		}
 		all := newContents(t)
 		tree := layers.NewTree(all.spool)
-		_, err := merge(tree, asked("a", "z"), []*part{packed(t, all, c.a, "etc/lab"), packed(t, all, c.z, "etc/lab")})
+		_, err := merge(tree, asked("a", "z"), []*part{packed(t, all, c.a, "etc/lab"), packed(t, all, c.z, "etc/lab")},
+			newScripts(context.Background(), tree, nil, time.Unix(0, 0)))
 		if err != nil {
 			if !strings.Contains(err.Error(), c.want) || len(c.want) == 1 {
 				t.Errorf("%s: %v, want %q", what, err, c.want)
@@ -81,13 +83,9 @@ func TestScriptsInTheOrderOfDependencies(t *testing.T) {
 	group := packed(t, all, apk.Package{Name: "zz-groups", Version: "1"}, "usr/zz")
 	group.Scripts = map[string][]byte{".pre-install": []byte("addgroup -S zzgrp 2>/dev/null\nexit 0\n")}
 	tree := rootWith(t)
-	list, err := merge(tree, asked("aa-svc"), []*part{user, group})
-	if err != nil {
-		t.Fatal(err)
-	}
-	left, err := doScripts(tree, list, nil, time.Unix(0, 0))
-	if err != nil || len(left) > 0 {
-		t.Fatalf("%q, %v", left, err)
+	s := newScripts(context.Background(), tree, nil, time.Unix(0, 0))
+	if _, err := merge(tree, asked("aa-svc"), []*part{user, group}, s); err != nil || len(s.left) > 0 {
+		t.Fatalf("%q, %v", s.left, err)
 	}
 	if got, _ := tree.ReadFile("etc/passwd", 1<<10); !strings.Contains(string(got), "\naasvc:x:") {
 		t.Errorf("etc/passwd:\n%s", got)
@@ -101,7 +99,8 @@ func TestBaseLayoutComesFirst(t *testing.T) {
 	for _, name := range []string{"aa", baseLayout, "zz"} {
 		parts = append(parts, packed(t, all, apk.Package{Name: name, Version: "1"}, "usr/"+name))
 	}
-	list, err := merge(layers.NewTree(all.spool), asked("aa", baseLayout, "zz"), parts)
+	tree := layers.NewTree(all.spool)
+	list, err := merge(tree, asked("aa", baseLayout, "zz"), parts, newScripts(context.Background(), tree, nil, time.Unix(0, 0)))
 	if err != nil || list[0].Name != baseLayout || list[1].Name != "aa" || list[2].Name != "zz" {
 		t.Errorf("%v, %v", list, err)
 	}

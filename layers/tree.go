@@ -59,6 +59,9 @@ func (e *Entry) Change(f func(*tar.Header)) {
 	}
 }
 
+// Linked reports whether the file has more names than this one.
+func (e *Entry) Linked() bool { return e.inode != nil && len(e.inode.names) > 1 }
+
 // HardLinks returns, for each entry of a list that is another name of an
 // earlier one's file, the first name of that file in the list.
 func HardLinks(list []*Entry) map[*Entry]*Entry {
@@ -321,6 +324,17 @@ func (t *Tree) Below(dir string) []*Entry {
 		list = append(list, t.entries.get(name))
 	}
 	return byName(list)
+}
+
+// Children returns the names of what is directly in a directory, without the
+// directory's own, sorted. No link is followed.
+func (t *Tree) Children(dir string) []string {
+	var list []string
+	for name := range t.entries.in[Clean(dir)] {
+		list = append(list, name[strings.LastIndexByte(name, '/')+1:])
+	}
+	sort.Strings(list)
+	return list
 }
 
 func byName(list []*Entry) []*Entry {
