@@ -270,11 +270,11 @@ func (c *call) exec() int {
 	}
 	c.shell.command = args[0]
 	c.trap = ""
-	panic(exit{c.callOf(args).external2()})
+	panic(exit{c.callOf(args).utility()})
 }
 
-// external2 is external for commands that the shell has too.
-func (c *call) external2() int {
+// utility is external for commands that the shell has too.
+func (c *call) utility() int {
 	defer c.nest()()
 	c.step()
 	if slices.Contains([]string{"true", "false", "which"}, c.args[0]) {

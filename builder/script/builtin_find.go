@@ -26,7 +26,7 @@ func (c *call) runCommand() int {
 	if b := builtin(args[0]); b != nil {
 		return b(sub)
 	}
-	return sub.external2()
+	return sub.utility()
 }
 
 // find says what a name of a command stands for.
@@ -34,7 +34,7 @@ func (c *call) find(name string) (string, bool) {
 	if c.functions[name] != nil || builtin(name) != nil && name != "which" || slices.Contains([]string{"echo", "printf", "test", "["}, name) {
 		return name, true
 	}
-	if _, p, found := c.searchPath(name); found {
+	if _, p, found := c.locate(name); found {
 		return p, true
 	}
 	if isApplet(name) {

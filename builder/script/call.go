@@ -30,9 +30,8 @@ var special = map[string]bool{":": true, ".": true, "break": true, "continue": t
 
 // call runs a simple command.
 func (sh *shell) call(c *syntax.CallExpr, redirs []*syntax.Redirect) {
-	before := sh.status
-	sh.status = -1
-	args := sh.arguments(c.Args, before)
+	sh.substituted = 0
+	args := sh.arguments(c.Args)
 	files := sh.files
 	defer func() { sh.files = files }()
 	if len(args) > 0 {
@@ -47,26 +46,18 @@ func (sh *shell) call(c *syntax.CallExpr, redirs []*syntax.Redirect) {
 	}
 	if len(args) == 0 {
 		for _, a := range c.Assigns {
-			sh.assign(sh.assignment(a, before))
+			sh.assign(sh.assignment(a))
 		}
-		sh.status = max(sh.status, 0)
+		sh.status = sh.substituted
 		return
 	}
 	old := map[string]variable{}
 	for _, a := range c.Assigns {
-		name, value := sh.assignment(a, before)
-		if _, there := old[name]; !there {
-			old[name] = sh.vars[name]
-		}
-		sh.assign(name, value)
-		v := sh.vars[name]
-		v.exported = true
-		sh.vars[name] = v
+		sh.lend(old, a)
 	}
 	if len(old) > 0 && !special[args[0]] {
 		defer sh.restore(old)
 	}
-	sh.status = before
 	if args[0] == "exec" && len(args) == 1 {
 		files = sh.files
 		sh.status = 0
@@ -75,25 +66,27 @@ func (sh *shell) call(c *syntax.CallExpr, redirs []*syntax.Redirect) {
 	sh.status = sh.run(args)
 }
 
-// arguments expands the words of a command. $? is the status before it.
-func (sh *shell) arguments(words []*syntax.Word, before int) []string {
-	if len(words) == 0 {
-		return nil
+// lend sets a variable for one command, and keeps in old what it was before.
+func (sh *shell) lend(old map[string]variable, a *syntax.Assign) {
+	name, value := sh.assignment(a)
+	if _, there := old[name]; !there {
+		old[name] = sh.vars[name]
 	}
-	sh.status = before
-	defer func() {
-		if !hasSubstitution(words) {
-			sh.status = -1
-		}
-	}()
-	if !assigns[words[0].Lit()] {
+	sh.assign(name, value)
+	v := sh.vars[name]
+	v.exported = true
+	sh.vars[name] = v
+}
+
+// arguments expands the words of a command.
+func (sh *shell) arguments(words []*syntax.Word) []string {
+	if len(words) == 0 || !assigns[words[0].Lit()] {
 		return sh.fields(words)
 	}
 	args := sh.fields(words[:1])
 	for _, w := range words[1:] {
-		lit, is := w.Parts[0].(*syntax.Lit)
 		name, value, assigned := "", "", false
-		if is {
+		if lit, is := w.Parts[0].(*syntax.Lit); is {
 			name, value, assigned = strings.Cut(lit.Value, "=")
 		}
 		if !assigned || !syntax.ValidName(name) {
@@ -106,35 +99,13 @@ func (sh *shell) arguments(words []*syntax.Word, before int) []string {
 	return args
 }
 
-// hasSubstitution reports whether a command that is empty gets the status of
-// commands in its words.
-func hasSubstitution(words []*syntax.Word) bool {
-	found := false
-	for _, w := range words {
-		syntax.Walk(w, func(n syntax.Node) bool {
-			_, is := n.(*syntax.CmdSubst)
-			found = found || is
-			return !found
-		})
-	}
-	return found
-}
-
 // assignment expands name=value.
-func (sh *shell) assignment(a *syntax.Assign, before int) (name, value string) {
+func (sh *shell) assignment(a *syntax.Assign) (name, value string) {
 	if a.Append || a.Index != nil || a.Array != nil || a.Naked || a.Name == nil {
 		sh.refuse(Unsupported, "an assignment that ash does not have")
 	}
 	if a.Value == nil {
 		return a.Name.Value, ""
-	}
-	if sh.status < 0 {
-		sh.status = before
-		defer func() {
-			if !hasSubstitution([]*syntax.Word{a.Value}) {
-				sh.status = -1
-			}
-		}()
 	}
 	return a.Name.Value, sh.text(a.Value)
 }
@@ -149,7 +120,7 @@ func (sh *shell) declare(c *syntax.DeclClause) {
 		case a.Naked:
 			args = append(args, sh.fields([]*syntax.Word{a.Value})...)
 		default:
-			name, value := sh.assignment(a, sh.status)
+			name, value := sh.assignment(a)
 			args = append(args, name+"="+value)
 		}
 	}
@@ -180,13 +151,13 @@ func (sh *shell) run(args []string) int {
 
 // function calls a function of the script.
 func (sh *shell) function(body *syntax.Stmt, params []string) int {
-	old, tolerant := sh.params, sh.loops
+	outer, loops := sh.params, sh.loops
 	scope := map[string]variable{}
 	sh.params, sh.loops, sh.locals = params, 0, append(sh.locals, scope)
 	sh.calls++
 	sh.stmt(body)
 	sh.calls--
-	sh.params, sh.loops, sh.locals = old, tolerant, sh.locals[:len(sh.locals)-1]
+	sh.params, sh.loops, sh.locals = outer, loops, sh.locals[:len(sh.locals)-1]
 	sh.restore(scope)
 	if sh.leave == returning {
 		sh.leave = staying
@@ -235,12 +206,12 @@ var makesSecrets = map[string]bool{"openssl": true, "uuidgen": true, "dbus-uuidg
 
 // search finds a program of the tree.
 func (c *call) search(name string) (place, bool) {
-	at, _, found := c.searchPath(name)
+	at, _, found := c.locate(name)
 	return at, found
 }
 
-// searchPath is search, and returns the path by which it was found too.
-func (c *call) searchPath(name string) (at place, found string, is bool) {
+// locate is search, and returns the path by which it was found too.
+func (c *call) locate(name string) (at place, found string, is bool) {
 	var dirs []string
 	if !strings.Contains(name, "/") {
 		list, _ := c.get("PATH")

@@ -81,7 +81,7 @@ func (c *call) env() int {
 		c.refuse(Unsupported, "env with these arguments")
 	}
 	c.shell.command = args[0]
-	return c.callOf(args).external2()
+	return c.callOf(args).utility()
 }
 
 // xargs runs a command with the words of its input.
@@ -112,7 +112,7 @@ func (c *call) xargs() int {
 	for first := true; first || len(words) > 0; first = false {
 		n := min(size, len(words))
 		c.shell.command = args[0]
-		if c.callOf(append(slices.Clone(args), words[:n]...)).external2() != 0 {
+		if c.callOf(append(slices.Clone(args), words[:n]...)).utility() != 0 {
 			status = 123
 		}
 		words = words[n:]
@@ -167,7 +167,7 @@ func (c *call) busybox() int {
 	switch {
 	case len(args) > 0 && isApplet(args[0]):
 		c.shell.command = args[0]
-		return c.callOf(args).external2()
+		return c.callOf(args).utility()
 	case len(args) == 2 && args[0] == "--install" && args[1] == "-s":
 		return c.installLinks()
 	}

@@ -242,10 +242,10 @@ func (t *condition) unary(op, arg string) bool {
 	case "-G":
 		return n.Gid == 0
 	}
-	return special1(op, n.Typeflag)
+	return isSpecialFile(op, n.Typeflag)
 }
 
-// special1 is for the kinds of files that no install script makes.
-func special1(op string, kind byte) bool {
+// isSpecialFile is for the kinds of files that no install script makes.
+func isSpecialFile(op string, kind byte) bool {
 	return op == "-b" && kind == '4' || op == "-c" && kind == '3' || op == "-p" && kind == '6'
 }

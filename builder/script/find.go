@@ -233,7 +233,7 @@ func (f *finder) action(word string) findTest {
 			for i, arg := range command {
 				args[i] = strings.ReplaceAll(arg, "{}", p)
 			}
-			return len(args) > 0 && f.callOf(args).external2() == 0
+			return len(args) > 0 && f.callOf(args).utility() == 0
 		}
 	}
 	f.refuse(Unsupported, "find's %s", word)

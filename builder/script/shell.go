@@ -41,24 +41,27 @@ type shell struct {
 	here      string // the path by which it came there
 	umask     int64
 	status    int
-	trap      string // for EXIT
-	modes     map[byte]bool
-	leave     leaving
-	levels    int                   // of loops that are left
-	loops     int                   // that it is in
-	calls     int                   // of functions and sourced files that it is in
-	locals    []map[string]variable // what local variables hide, by call
-	tolerant  int                   // above 0, failure does not end it in spite of -e
+	// substituted is the status of the last command substitution in the words of the
+	// command at hand.
+	substituted int
+	trap        string // for EXIT
+	modes       map[byte]bool
+	leave       leaving
+	levels      int                   // of loops that are left
+	loops       int                   // that it is in
+	calls       int                   // of functions and sourced files that it is in
+	locals      []map[string]variable // what local variables hide, by call
+	tolerant    int                   // above 0, failure does not end it in spite of -e
 }
 
-// path is what apk gives scripts (src/package.c of apk-tools).
-const path0 = "/usr/sbin:/usr/bin:/sbin:/bin"
+// searchPath is what apk gives scripts (src/package.c of apk-tools).
+const searchPath = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 func newShell(m *machine) *shell {
 	out := &stream{out: m.output}
 	sh := &shell{machine: m, name: m.options.Name, params: m.options.Args, here: "/", umask: 0o022, functions: map[string]*syntax.Stmt{},
 		modes: map[byte]bool{}, vars: map[string]variable{
-			"PATH": {value: path0, set: true, exported: true}, "PWD": {value: "/", set: true, exported: true},
+			"PATH": {value: searchPath, set: true, exported: true}, "PWD": {value: "/", set: true, exported: true},
 			"IFS": {value: " \t\n", set: true}, "OPTIND": {value: "1", set: true}, "PS1": {value: "# ", set: true},
 			"PS2": {value: "> ", set: true}, "PS4": {value: "+ ", set: true}, "PPID": {value: "1", set: true},
 		}}

@@ -297,14 +297,12 @@ func unescape(s, signs string) string {
 }
 
 // substitute runs commands and returns their output without line ends at its end.
+// Their status is not $?, but that of a command that is nothing else.
 func (sh *shell) substitute(c *syntax.CmdSubst) string {
 	out := &buffer{m: sh.machine, what: "the output of a command"}
 	line, command := sh.line, sh.command
 	to := func(sub *shell) { sub.files[1] = &stream{out: out} }
-	sh.status = sh.subshell(to, func(sub *shell) {
-		sub.calls = max(sub.calls, 0)
-		sub.list(c.Stmts)
-	})
+	sh.substituted = sh.subshell(to, func(sub *shell) { sub.list(c.Stmts) })
 	sh.line, sh.command = line, command
 	return strings.TrimRight(strings.ReplaceAll(out.String(), "\x00", ""), "\n")
 }
