@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/x509"
+	"encoding/binary"
 	"encoding/pem"
 	"flag"
 	"fmt"
@@ -140,8 +141,19 @@ func TestEncoderAsApk3(t *testing.T) {
 			}
 		}
 	}
+	// What apk itself writes of large blocks alone: headers of 16 bytes.
+	p := adbtest.Package(shapes["files"])
+	long := [][]byte{adbtest.LongBlock(0, p.Values), adbtest.Sign(j.rsa, "pckg", p.Values)}
+	for _, d := range p.Data {
+		long = append(long, adbtest.LongBlock(2, d[4:binary.LittleEndian.Uint32(d)&0xffff]))
+	}
+	b := adbtest.File(adbtest.Deflate, "pckg", long...)
+	j.run("verify", j.write("long.apk", b))
+	if err := read3(b, &Package{Name: "tool", Version: "1"}, j.ring); err != nil {
+		t.Errorf("long headers: %v", err)
+	}
 	stranger, _ := newECKey(t, "stranger")
-	_, b := package3(shapes["files"], adbtest.None, stranger)
+	_, b = package3(shapes["files"], adbtest.None, stranger)
 	if out, err := j.try("verify", j.write("stranger.apk", b)); err == nil || !strings.Contains(out, "UNTRUSTED") {
 		t.Errorf("apk trusts a stranger's signature: %s", out)
 	}
