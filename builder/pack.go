@@ -104,16 +104,20 @@ func (a *Artifact) sign(sbom []byte, key *ecdsa.PrivateKey) error {
 		if err != nil {
 			return err
 		}
-		if subject.Digest == a.Digest {
-			a.Signature = image.Signature{Manifest: oci, Signatures: []image.Signed{signed}}
-		}
 		tagged, err := a.cosign(subject.Digest, signed)
 		if err != nil {
 			return err
 		}
-		bundle, err := a.bundle(subject, key)
+		bundled, err := image.SignBundle(subject.Digest, key)
 		if err != nil {
 			return err
+		}
+		bundle, err := a.bundle(subject, bundled, &key.PublicKey)
+		if err != nil {
+			return err
+		}
+		if subject.Digest == a.Digest {
+			a.Signature = image.Signature{Manifest: oci, Signatures: []image.Signed{signed, bundled}}
 		}
 		top = append(top, tagged, bundle)
 	}
@@ -150,12 +154,8 @@ func (a *Artifact) cosign(digest string, s image.Signed) (image.Descriptor, erro
 
 // bundle stores a signature as cosign 3 does: a bundle that refers to what it
 // signs.
-func (a *Artifact) bundle(subject image.Descriptor, key *ecdsa.PrivateKey) (image.Descriptor, error) {
-	signed, err := image.SignBundle(subject.Digest, key)
-	if err != nil {
-		return image.Descriptor{}, err
-	}
-	text, err := image.EncodeBundle(signed, &key.PublicKey)
+func (a *Artifact) bundle(subject image.Descriptor, s image.Signed, key *ecdsa.PublicKey) (image.Descriptor, error) {
+	text, err := image.EncodeBundle(s, key)
 	if err != nil {
 		return image.Descriptor{}, err
 	}

@@ -118,6 +118,16 @@ func cutCounted(b []byte) (counted, rest []byte, ok bool) {
 // then what DSSE has signed: the statement, and around it its type and lengths.
 func (s Signed) InBundle() bool { return bytes.HasPrefix(s.Payload, []byte(paeBegin)) }
 
+// newStatement returns what is signed of an envelope for a SHA-256 in hexadecimal
+// digits.
+func newStatement(hex string) ([]byte, error) {
+	text, err := json.Marshal(statement{
+		Type: statementType, Subject: []statementSubject{{Digest: map[string]string{"sha256": hex}}},
+		PredicateType: signPredicate, Predicate: json.RawMessage("{}"),
+	})
+	return preAuth(mediaStatement, text), err
+}
+
 // SignBundle signs the digest of a manifest or an index as cosign 3 does. The
 // same key gives the same bytes, as with SignDigest.
 func SignBundle(digest string, key *ecdsa.PrivateKey) (Signed, error) {
@@ -125,14 +135,10 @@ func SignBundle(digest string, key *ecdsa.PrivateKey) (Signed, error) {
 	if !ok {
 		return Signed{}, fmt.Errorf("signing %q: want a digest of SHA-256", digest)
 	}
-	text, err := json.Marshal(statement{
-		Type: statementType, Subject: []statementSubject{{Digest: map[string]string{"sha256": hex}}},
-		PredicateType: signPredicate, Predicate: json.RawMessage("{}"),
-	})
+	payload, err := newStatement(hex)
 	if err != nil {
 		return Signed{}, err
 	}
-	payload := preAuth(mediaStatement, text)
 	sum := sha256.Sum256(payload)
 	sig, err := key.Sign(nil, sum[:], crypto.SHA256)
 	if err != nil {

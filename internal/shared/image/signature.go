@@ -11,6 +11,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // Signature is what a slot holds as signature.json: the OCI manifest and the
@@ -64,8 +65,8 @@ func (s Signature) Encode() ([]byte, error) {
 	return append(b, '\n'), err
 }
 
-// SealedSizes returns how many bytes manifest.json and, with one signature,
-// signature.json will have once the digest and the verity hash of the root are
+// SealedSizes returns how many bytes manifest.json and, with one key's signatures
+// in both forms, signature.json will have once the digest and the verity hash of the root are
 // known: whoever lays out a slot before its root is written needs no more. Of m
 // both may be "".
 func (m *Manifest) SealedSizes() (manifest, signature int64, err error) {
@@ -86,12 +87,17 @@ func (m *Manifest) SealedSizes() (manifest, signature int64, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
-	frame, err := Signature{Manifest: []byte{}, Signatures: []Signed{{Payload: []byte{}, Signature: []byte{}}}}.Encode()
+	statement, err := newStatement(strings.Repeat("0", hex.EncodedLen(sha256.Size)))
+	if err != nil {
+		return 0, 0, err
+	}
+	none := Signed{Payload: []byte{}, Signature: []byte{}}
+	frame, err := Signature{Manifest: []byte{}, Signatures: []Signed{none, none}}.Encode()
 	if err != nil {
 		return 0, 0, err
 	}
 	signature = int64(len(frame))
-	for _, n := range []int{len(oci) + digestLen + int(missing), len(payload) + digestLen, maxECDSA} {
+	for _, n := range []int{len(oci) + digestLen + int(missing), len(payload) + digestLen, maxECDSA, len(statement), maxECDSA} {
 		signature += int64(base64.StdEncoding.EncodedLen(n))
 	}
 	return manifest, signature, nil

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 )
@@ -58,6 +59,8 @@ func bundles(ctx context.Context, p Place, digest string) ([]bundle, error) {
 		}
 		found = append(found, b)
 	}
+	// In one order, whatever a registry lists them in: a slot holds them.
+	slices.SortFunc(found, func(a, b bundle) int { return bytes.Compare(a.signed.Signature, b.signed.Signature) })
 	return found, nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/image"
@@ -158,6 +159,19 @@ func (l *Layout) Finish() error {
 		}
 	}
 	add(false)
+	// Bundles come last, and in one order: they were written at the same time.
+	slices.SortStableFunc(l.rest, func(a, b image.Descriptor) int {
+		last := func(d image.Descriptor) int {
+			if d.ArtifactType == image.MediaBundle {
+				return 1
+			}
+			return 0
+		}
+		if last(a) == 0 || last(b) == 0 {
+			return last(a) - last(b)
+		}
+		return strings.Compare(a.Digest, b.Digest)
+	})
 	for _, d := range l.rest {
 		if !children[d.Digest] {
 			children[d.Digest] = true
