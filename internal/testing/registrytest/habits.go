@@ -61,7 +61,7 @@ func Habits() []Habit {
 			Wrap: refuseTypes(http.StatusUnsupportedMediaType, "", "application/vnd.dev.sigstore")},
 		{Name: "tags after manifests", Report: "https://github.com/sigstore/cosign/issues/2208", Wrap: tagsAfterManifests},
 		{Name: "tags do not move", Report: ecr, TagsFixed: true, Wrap: refuseTags(http.StatusBadRequest, "TAG_INVALID", false)},
-		{Name: "tags do not move, by a rule", Report: "https://github.com/goharbor/harbor/issues/17332", TagsFixed: true,
+		{Name: "tags do not move by a rule", Report: "https://github.com/goharbor/harbor/issues/17332", TagsFixed: true,
 			Wrap: refuseTags(http.StatusPreconditionFailed, "PRECONDITION", false)},
 		{Name: "a digest has one tag", Report: ecr, OneTag: true, Wrap: refuseTags(http.StatusConflict, "TAG_INVALID", true)},
 		{Name: "tokens for what was asked", Report: "https://github.com/regclient/regclient/issues/153", Wrap: tokens},

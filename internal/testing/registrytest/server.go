@@ -63,7 +63,7 @@ type dialer func(ctx context.Context, network, addr string) (net.Conn, error)
 // start starts the program of a command, which still lacks its arguments.
 func start(cmd *exec.Cmd, dir, addr string, o Options, dial dialer) (*Server, error) {
 	s := &Server{Addr: addr, cmd: cmd, done: make(chan struct{})}
-	config := fmt.Sprintf("version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %s}, "+
+	config := fmt.Sprintf("version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %q}, "+
 		"delete: {enabled: true}}\nhttp:\n  addr: %s\n", filepath.Join(dir, "data"), s.Addr)
 	if o.TLS {
 		s.CA = filepath.Join(dir, "ca.pem")
