@@ -189,7 +189,8 @@ test-clients: setup-clients build starter $(BUILD)/tools/registry ## let real cl
 	testdata/clients.sh $(abspath $(BUILD)/pikelet) $(abspath $(BUILD)/tools/registry) examples/demo.yaml $(abspath $(BUILD)/clients)
 
 WORLDS ?= 3000
-oracle: build starter ## compare with Alpine's own apk: make oracle ALPINE=DIR, with its minirootfs archives and index
+oracle: build starter ## compare with Alpine's own apk and busybox, as root: make oracle ALPINE=DIR, with its minirootfs archives and index
+	$(GO) test -tags oracle -v -count=1 -timeout 10m -run Oracle ./builder/script -alpine $(abspath $(ALPINE))
 	$(GO) test -tags oracle -v -count=1 -timeout 60m -run Oracle ./layers/apk -alpine $(abspath $(ALPINE)) -worlds $(WORLDS)
 	$(GO) test -tags oracle -v -count=1 -timeout 10m -run Alpine ./internal/testing/e2e -alpine $(abspath $(ALPINE))
 

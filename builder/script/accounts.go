@@ -96,5 +96,5 @@ func free(id int, all ...map[string]int) int {
 	return id
 }
 
-// accountName is what busybox takes for a name of a user or a group.
-var accountName = regexp.MustCompile(`^[A-Za-z0-9_.][A-Za-z0-9_.-]*\$?$`)
+// accountName is what Alpine's busybox takes for a name of a user or a group.
+var accountName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]*\$?$`)

@@ -132,12 +132,13 @@ func (c *call) addUser(u newUser) (uid, gid, status int) {
 	}
 	groups := c.view.numbers(groupFile)
 	gid, there := groups[u.group]
+	_, own := groups[u.name]
 	switch {
 	case u.group != "" && !there:
 		return 0, 0, c.fail("unknown group %s", u.group)
 	case c.accounts.user(c.view, u.name) != nil:
 		return 0, 0, c.fail("user '%s' in use", u.name)
-	case u.group == "" && groups[u.name] != 0:
+	case u.group == "" && own:
 		return 0, 0, c.fail("group '%s' in use", u.name)
 	}
 	if uid, status = c.numberOf(u.name, u.uid, passwdFile); status != 0 {

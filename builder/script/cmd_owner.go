@@ -193,6 +193,9 @@ func (c *call) copyTo(from place, to string, keep bool) error {
 		return errno("same file")
 	}
 	if !from.node.isDir() {
+		if at.node == nil && strings.HasSuffix(to, "/") {
+			return errNotDir
+		}
 		return c.copyOne(from.node, at, keep)
 	}
 	if strings.HasPrefix(at.name, from.name+"/") || from.name == "" {
@@ -265,6 +268,8 @@ func (c *call) mv() int {
 			return nil
 		case target.name == at.name:
 			return errno("same file")
+		case target.node == nil && !at.node.isDir() && strings.HasSuffix(to, "/"):
+			return errNotDir
 		case target.node != nil && at.node.isDir() && !target.node.isDir():
 			return errNotDir
 		}

@@ -16,7 +16,6 @@ type finder struct {
 	minimum  int
 	maximum  int
 	acts     bool // it has an action of its own
-	oneSide  bool
 	prune    bool // what is below the file is left out
 	depth    bool
 	commands [][]string // of -exec with +

@@ -72,11 +72,10 @@ func (c *call) clause(mode int64, who, what string, dir bool, text string) int64
 		case '-':
 			mode &^= bits & mask
 		default:
-			keep := int64(0)
-			if dir {
-				keep = 0o6000
+			if who == "" {
+				mode = 0
 			}
-			mode = mode&^(mask&^keep) | bits&mask
+			mode = mode&^mask | bits&mask
 		}
 		what = what[end:]
 	}

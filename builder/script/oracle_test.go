@@ -280,8 +280,8 @@ func inChroot(t *testing.T, base string, script []byte) (int, string, map[string
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	// The script gets its name as apk gives it, and no environment but the path.
-	cmd := exec.CommandContext(ctx, "unshare", "-m", "-p", "-f", "-n", "--kill-child",
-		"env", "-i", "PATH="+searchPath, "chroot", root, "/bin/sh")
+	cmd := exec.CommandContext(ctx, "unshare", "-m", "-p", "-f", "-n", "--kill-child", "env", "-i", "PATH="+searchPath, "chroot", root,
+		"/bin/sh")
 	if first, _, _ := bytes.Cut(script, []byte("\n")); bytes.HasPrefix(first, []byte("#!")) && bytes.Contains(first, []byte(" -e")) {
 		cmd.Args = append(cmd.Args, "-e")
 	}

@@ -125,7 +125,8 @@ type machine struct {
 // get their numbers by a's rules.
 //
 // The error is that of ctx, of contents of the tree that cannot be read, or of
-// two accounts that get one number. The tree is as it was then.
+// two accounts that get one number, and the tree is as it was; or of a tree that
+// takes no more, which is not to be used then.
 func Run(ctx context.Context, t *layers.Tree, a *Accounts, script []byte, o Options) (Result, error) {
 	m := &machine{ctx: ctx, accounts: a.clone(), options: o, elsewhere: map[string]bool{}}
 	m.view = newView(t, m)
