@@ -1,6 +1,7 @@
 package script
 
 import (
+	"archive/tar"
 	"context"
 	"errors"
 	"strings"
@@ -124,5 +125,34 @@ func TestRunEndsWithItsContext(t *testing.T) {
 	_, err := Run(ctx, tree, NewAccounts(nil, epoch), []byte("touch /x"), options())
 	if !errors.Is(err, context.Canceled) || tree.At("x") != nil {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestFilesWithSeveralNames: a change of mode or owner is one of all names; what would
+// write to all of them is refused, because the tree takes it for one.
+func TestFilesWithSeveralNames(t *testing.T) {
+	tree := newTree(t, storetest.File(t, 1<<30))
+	h := tar.Header{Typeflag: tar.TypeLink, Name: "etc/other", Linkname: "etc/shells"}
+	if err := tree.Add(h, "test", nil); err != nil {
+		t.Fatal(err)
+	}
+	script := "chmod 600 /etc/shells; chown nobody /etc/other; ln /etc/passwd /etc/p2; rm /tmp/none; mv /etc/p2 /etc/p3"
+	if err := runOn(t, tree, NewAccounts(nil, epoch), script); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"etc/shells", "etc/other"} {
+		if e := tree.At(name); e.Mode != 0o600 || e.Uid != 65534 || !e.Linked() {
+			t.Errorf("%s: %o %d", name, e.Mode, e.Uid)
+		}
+	}
+	if e := tree.At("etc/p3"); e == nil || !e.Linked() || !tree.At("etc/passwd").Linked() {
+		t.Error("/etc/p3 is no other name of /etc/passwd")
+	}
+	before := string(tree.Listing())
+	for _, script := range []string{"echo x >>/etc/other", "sed -i d /etc/shells", "adduser -D x"} {
+		res, err := Run(context.Background(), tree, NewAccounts(nil, epoch), []byte(script), options())
+		if err != nil || res.Refusal == nil || res.Refusal.Kind != Unsupported || string(tree.Listing()) != before {
+			t.Errorf("%s: %+v, %v", script, res, err)
+		}
 	}
 }

@@ -51,7 +51,9 @@ type view struct {
 	touched map[string]bool
 	// in has, for each directory, the names in it that the script made or
 	// removed.
-	in      map[string]map[string]bool
+	in map[string]map[string]bool
+	// shared are the files of the tree with several names that were looked at.
+	shared  []*node
 	root    *node
 	written int
 	changes int
@@ -72,9 +74,27 @@ func (v *view) get(name string) *node {
 	}
 	var n *node
 	if e := v.tree.At(name); e != nil {
-		n = &node{Header: e.Header, entry: e}
+		if n = v.linked(e); n == nil {
+			n = &node{Header: e.Header, entry: e}
+		}
 	}
 	v.at[name] = n
+	return n
+}
+
+// linked returns the node of a file that another name of it was looked at by.
+func (v *view) linked(e *layers.Entry) *node {
+	if !e.Linked() {
+		return nil
+	}
+	for _, n := range v.shared {
+		if n.entry.SameFile(e) {
+			return n
+		}
+	}
+	n := &node{Header: e.Header, entry: e}
+	v.shared = append(v.shared, n)
+	v.m.effort(64 * len(v.shared))
 	return n
 }
 
