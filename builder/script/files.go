@@ -151,7 +151,7 @@ func (v *view) chown(at place, uid, gid int) {
 		if n.Mode&0o010 != 0 {
 			n.Mode &^= setGID
 		}
-		n.dropRecord(capabilities)
+		n.dropRecords(func(key string) bool { return key == capabilities })
 	}
 }
 
@@ -240,6 +240,9 @@ func (v *view) put(name string, n *node, source string) (bool, error) {
 	}
 	h := n.Header
 	h.Name = name
+	if v.here(name, n) { // a file that was changed stays its package's
+		source = n.entry.Source
+	}
 	switch {
 	case v.here(name, n) && !n.written:
 		if n.changed {

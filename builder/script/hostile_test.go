@@ -4,6 +4,8 @@ import (
 	"archive/tar"
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -153,6 +155,32 @@ func TestFilesWithSeveralNames(t *testing.T) {
 		res, err := Run(context.Background(), tree, NewAccounts(nil, epoch), []byte(script), options())
 		if err != nil || res.Refusal == nil || res.Refusal.Kind != Unsupported || string(tree.Listing()) != before {
 			t.Errorf("%s: %+v, %v", script, res, err)
+		}
+	}
+}
+
+// TestRecordsOfChangedFiles: a record of a package about a file's contents goes where
+// they do, and so do capabilities; the file stays the package's.
+func TestRecordsOfChangedFiles(t *testing.T) {
+	tree := newTree(t, storetest.File(t, 1<<30))
+	for _, name := range []string{"etc/one", "etc/two", "etc/three"} {
+		h := tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o755, PAXRecords: map[string]string{"APK-TOOLS.checksum.SHA1": "x",
+			capabilities: "y", "SCHILY.xattr.user.z": "z"}}
+		if err := tree.Add(h, "package", strings.NewReader("")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := runOn(t, tree, NewAccounts(nil, epoch), "echo x >/etc/one; chown ntp /etc/two; chmod 700 /etc/three; echo y >/etc/new"); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		"etc/one": "package SCHILY.xattr.user.z", "etc/two": "package APK-TOOLS.checksum.SHA1 SCHILY.xattr.user.z", "etc/new": "test",
+		"etc/three": "package APK-TOOLS.checksum.SHA1 " + capabilities + " SCHILY.xattr.user.z",
+	} {
+		e := tree.At(name)
+		got := append([]string{e.Source}, slices.Sorted(maps.Keys(e.PAXRecords))...)
+		if strings.Join(got, " ") != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
 		}
 	}
 }
