@@ -170,7 +170,8 @@ func TestRecordsOfChangedFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := runOn(t, tree, NewAccounts(nil, epoch), "echo x >/etc/one; chown ntp /etc/two; chmod 700 /etc/three; echo y >/etc/new"); err != nil {
+	script := "echo x >/etc/one; chown ntp /etc/two; chmod 700 /etc/three; echo y >/etc/new"
+	if err := runOn(t, tree, NewAccounts(nil, epoch), script); err != nil {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]string{
