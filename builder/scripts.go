@@ -76,7 +76,8 @@ func (s *scripts) do(p *apk.Installed, kind string, args ...string) error {
 	if !there {
 		return nil
 	}
-	o := script.Options{Name: p.String() + kind, Args: args, Epoch: s.epoch, Source: p.String(), Elsewhere: map[string]bool{}}
+	// What a script makes is no file of its package's, for apk.
+	o := script.Options{Name: p.String() + kind, Args: args, Epoch: s.epoch, Source: p.String() + kind, Elsewhere: map[string]bool{}}
 	for _, name := range elsewhere {
 		o.Elsewhere[name] = true
 	}

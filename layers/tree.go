@@ -59,8 +59,13 @@ func (e *Entry) Change(f func(*tar.Header)) {
 	}
 }
 
-// Linked reports whether the file has more names than this one.
+// Linked reports whether the file has had more names than this one.
 func (e *Entry) Linked() bool { return e.inode != nil && len(e.inode.names) > 1 }
+
+// SameFile reports whether two entries are names of one file.
+func (e *Entry) SameFile(other *Entry) bool {
+	return e == other || e.inode != nil && e.inode == other.inode
+}
 
 // HardLinks returns, for each entry of a list that is another name of an
 // earlier one's file, the first name of that file in the list.

@@ -134,3 +134,26 @@ func TestReadFileHasALimit(t *testing.T) {
 		t.Errorf("opened: %q", b)
 	}
 }
+
+// TestChildrenAndLinked: the names in one directory, and whether a file has others.
+func TestChildrenAndLinked(t *testing.T) {
+	tree := newTree(t)
+	for _, name := range []string{"a/z", "a/b/c", "a/y", "ab/c"} {
+		add(t, tree, tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644}, "x")
+	}
+	add(t, tree, tar.Header{Typeflag: tar.TypeLink, Name: "ab/d", Linkname: "a/z"}, "")
+	for dir, want := range map[string]string{"": "a ab", "/a/": "b y z", "a/b": "c", "a/z": "", "none": ""} {
+		if got := strings.Join(tree.Children(dir), " "); got != want {
+			t.Errorf("%q has %q, want %q", dir, got, want)
+		}
+	}
+	for name, want := range map[string]bool{"a/z": true, "ab/d": true, "a/y": false, "a": false} {
+		if got := tree.At(name).Linked(); got != want {
+			t.Errorf("%s has other names: %v", name, got)
+		}
+	}
+	z := tree.At("a/z")
+	if !z.SameFile(z) || !z.SameFile(tree.At("ab/d")) || z.SameFile(tree.At("a/y")) || tree.At("a").SameFile(tree.At("ab")) {
+		t.Error("which names are those of one file")
+	}
+}

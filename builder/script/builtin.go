@@ -243,6 +243,7 @@ func (c *call) dot() int {
 	if c.scripts++; c.scripts > maxScripts {
 		c.refuse(Limit, "more than %d scripts that call each other", maxScripts)
 	}
+	defer func() { c.scripts-- }()
 	params, loops := c.params, c.loops
 	if len(c.args) > 2 {
 		c.params = c.args[2:]
@@ -251,7 +252,6 @@ func (c *call) dot() int {
 	c.calls++
 	c.source(b)
 	c.calls--
-	c.scripts--
 	c.params, c.loops = params, loops
 	if c.leave == returning {
 		c.leave = staying

@@ -211,13 +211,11 @@ func (c *call) search(name string) (place, bool) {
 }
 
 // locate is search, and returns the path by which it was found too.
-func (c *call) locate(name string) (at place, found string, is bool) {
-	var dirs []string
+func (c *call) locate(name string) (at place, by string, found bool) {
+	dirs := []string{""}
 	if !strings.Contains(name, "/") {
 		list, _ := c.get("PATH")
 		dirs = strings.Split(list, ":")
-	} else {
-		dirs = []string{""}
 	}
 	for _, dir := range dirs {
 		p := name

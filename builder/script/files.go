@@ -151,7 +151,7 @@ func (v *view) chown(at place, uid, gid int) {
 		if n.Mode&0o010 != 0 {
 			n.Mode &^= setGID
 		}
-		n.dropRecord(capabilities)
+		n.dropRecords(func(key string) bool { return key == capabilities })
 	}
 }
 
@@ -180,27 +180,37 @@ func (v *view) keep(n, from *node, all bool) {
 	}
 }
 
+// here reports whether a file has a name in the tree already.
+func (v *view) here(name string, n *node) bool {
+	e := v.tree.At(name)
+	return e != nil && n != nil && n.entry != nil && e.SameFile(n.entry)
+}
+
 // commit writes what has changed to the tree and returns the names, sorted.
 func (v *view) commit(source string) ([]string, error) {
 	names := slices.Sorted(maps.Keys(v.touched))
+	first := map[*node]string{} // of the names of a file, the one that is written
 	for _, name := range slices.Backward(names) {
-		if e := v.tree.At(name); e != nil && (v.at[name] == nil || v.at[name].entry != e) {
+		n := v.at[name]
+		if v.here(name, n) {
+			first[n] = name
+		} else if v.tree.At(name) != nil {
 			v.tree.Remove(name)
 		}
 	}
-	first := map[*node]string{}
-	var changed []string
 	for _, name := range names {
-		n := v.at[name]
-		if n == nil {
-			changed = append(changed, name)
-			continue
-		}
-		other, linked := first[n]
-		if !linked {
+		if n := v.at[name]; n != nil && first[n] == "" {
 			first[n] = name
 		}
-		done, err := v.put(name, n, other, linked, source)
+	}
+	var changed, links []string
+	for _, name := range names {
+		n := v.at[name]
+		if n != nil && first[n] != name {
+			links = append(links, name)
+			continue
+		}
+		done, err := v.put(name, n, source)
 		if err != nil {
 			return nil, err
 		}
@@ -208,19 +218,33 @@ func (v *view) commit(source string) ([]string, error) {
 			changed = append(changed, name)
 		}
 	}
+	for _, name := range links {
+		n := v.at[name]
+		if v.here(name, n) && !n.written {
+			continue
+		}
+		h := tar.Header{Typeflag: tar.TypeLink, Name: name, Linkname: first[n], ModTime: n.ModTime}
+		if err := v.tree.Add(h, source, nil); err != nil {
+			return nil, err
+		}
+		changed = append(changed, name)
+	}
+	slices.Sort(changed)
 	return changed, nil
 }
 
 // put writes one name to the tree, and reports whether that changed it.
-func (v *view) put(name string, n *node, other string, linked bool, source string) (bool, error) {
+func (v *view) put(name string, n *node, source string) (bool, error) {
+	if n == nil {
+		return true, nil
+	}
 	h := n.Header
 	h.Name = name
-	here := n.entry != nil && v.tree.At(name) == n.entry
+	if v.here(name, n) { // a file that was changed stays its package's
+		source = n.entry.Source
+	}
 	switch {
-	case linked && !here:
-		h = tar.Header{Typeflag: tar.TypeLink, Name: name, Linkname: other, ModTime: n.ModTime}
-		return true, v.tree.Add(h, source, nil)
-	case here && !n.written:
+	case v.here(name, n) && !n.written:
 		if n.changed {
 			n.entry.Change(func(to *tar.Header) {
 				to.Mode, to.Uid, to.Gid, to.Uname, to.Gname = h.Mode, h.Uid, h.Gid, h.Uname, h.Gname

@@ -1,8 +1,11 @@
 package script
 
 import (
+	"archive/tar"
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -124,5 +127,61 @@ func TestRunEndsWithItsContext(t *testing.T) {
 	_, err := Run(ctx, tree, NewAccounts(nil, epoch), []byte("touch /x"), options())
 	if !errors.Is(err, context.Canceled) || tree.At("x") != nil {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestFilesWithSeveralNames: a change of mode or owner is one of all names; what would
+// write to all of them is refused, because the tree takes it for one.
+func TestFilesWithSeveralNames(t *testing.T) {
+	tree := newTree(t, storetest.File(t, 1<<30))
+	h := tar.Header{Typeflag: tar.TypeLink, Name: "etc/other", Linkname: "etc/shells"}
+	if err := tree.Add(h, "test", nil); err != nil {
+		t.Fatal(err)
+	}
+	script := "chmod 600 /etc/shells; chown ntp /etc/other; ln /etc/passwd /etc/p2; rm /tmp/none; mv /etc/p2 /etc/p3"
+	if err := runOn(t, tree, NewAccounts(nil, epoch), script); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"etc/shells", "etc/other"} {
+		if e := tree.At(name); e.Mode != 0o600 || e.Uid != 123 || !e.Linked() {
+			t.Errorf("%s: %o %d", name, e.Mode, e.Uid)
+		}
+	}
+	if e := tree.At("etc/p3"); e == nil || !e.Linked() || !tree.At("etc/passwd").Linked() {
+		t.Error("/etc/p3 is no other name of /etc/passwd")
+	}
+	before := string(tree.Listing())
+	for _, script := range []string{"echo x >>/etc/other", "sed -i d /etc/shells", "adduser -D x"} {
+		res, err := Run(context.Background(), tree, NewAccounts(nil, epoch), []byte(script), options())
+		if err != nil || res.Refusal == nil || res.Refusal.Kind != Unsupported || string(tree.Listing()) != before {
+			t.Errorf("%s: %+v, %v", script, res, err)
+		}
+	}
+}
+
+// TestRecordsOfChangedFiles: a record of a package about a file's contents goes where
+// they do, and so do capabilities; the file stays the package's.
+func TestRecordsOfChangedFiles(t *testing.T) {
+	tree := newTree(t, storetest.File(t, 1<<30))
+	for _, name := range []string{"etc/one", "etc/two", "etc/three"} {
+		h := tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o755, PAXRecords: map[string]string{"APK-TOOLS.checksum.SHA1": "x",
+			capabilities: "y", "SCHILY.xattr.user.z": "z"}}
+		if err := tree.Add(h, "package", strings.NewReader("")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	script := "echo x >/etc/one; chown ntp /etc/two; chmod 700 /etc/three; echo y >/etc/new"
+	if err := runOn(t, tree, NewAccounts(nil, epoch), script); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		"etc/one": "package SCHILY.xattr.user.z", "etc/two": "package APK-TOOLS.checksum.SHA1 SCHILY.xattr.user.z", "etc/new": "test",
+		"etc/three": "package APK-TOOLS.checksum.SHA1 " + capabilities + " SCHILY.xattr.user.z",
+	} {
+		e := tree.At(name)
+		got := append([]string{e.Source}, slices.Sorted(maps.Keys(e.PAXRecords))...)
+		if strings.Join(got, " ") != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
 	}
 }

@@ -44,7 +44,8 @@ type Options struct {
 	Args []string
 	// Epoch is the modification time of what the script makes or changes.
 	Epoch time.Time
-	// Source is where files that the script makes are said to come from.
+	// Source is where files that the script makes are said to come from. One
+	// that it changes keeps what it has.
 	Source string
 	// Elsewhere are commands whose work the builder does itself, by name. They
 	// do nothing and succeed.

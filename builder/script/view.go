@@ -3,6 +3,7 @@ package script
 import (
 	"archive/tar"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 
@@ -51,7 +52,9 @@ type view struct {
 	touched map[string]bool
 	// in has, for each directory, the names in it that the script made or
 	// removed.
-	in      map[string]map[string]bool
+	in map[string]map[string]bool
+	// shared are the files of the tree with several names that were looked at.
+	shared  []*node
 	root    *node
 	written int
 	changes int
@@ -72,9 +75,27 @@ func (v *view) get(name string) *node {
 	}
 	var n *node
 	if e := v.tree.At(name); e != nil {
-		n = &node{Header: e.Header, entry: e}
+		if n = v.linked(e); n == nil {
+			n = &node{Header: e.Header, entry: e}
+		}
 	}
 	v.at[name] = n
+	return n
+}
+
+// linked returns the node of a file that another name of it was looked at by.
+func (v *view) linked(e *layers.Entry) *node {
+	if !e.Linked() {
+		return nil
+	}
+	for _, n := range v.shared {
+		if n.entry.SameFile(e) {
+			return n
+		}
+	}
+	n := &node{Header: e.Header, entry: e}
+	v.shared = append(v.shared, n)
+	v.m.effort(64 * len(v.shared))
 	return n
 }
 
@@ -179,7 +200,10 @@ func (v *view) size(n *node) int64 {
 
 // capabilities is the attribute that the kernel drops when a file is written to
 // or gets another owner.
-const capabilities = "SCHILY.xattr.security.capability"
+const (
+	attributes   = "SCHILY.xattr."
+	capabilities = attributes + "security.capability"
+)
 
 // write gives a file new contents.
 func (v *view) write(n *node, data []byte) {
@@ -187,7 +211,8 @@ func (v *view) write(n *node, data []byte) {
 		v.m.refuse(Unsupported, "it writes to /%s, a file with several names", n.entry.Name)
 	}
 	n.data, n.written, n.ModTime = data, true, v.m.options.Epoch
-	n.dropRecord(capabilities)
+	// Other records than attributes are a package's about the contents it had.
+	n.dropRecords(func(key string) bool { return key == capabilities || !strings.HasPrefix(key, attributes) })
 }
 
 // writeAt writes to a file at an offset.
@@ -204,15 +229,8 @@ func (v *view) writeAt(n *node, at int, p []byte) {
 	v.write(n, data)
 }
 
-func (n *node) dropRecord(key string) {
-	if _, there := n.PAXRecords[key]; !there {
-		return
-	}
-	kept := map[string]string{}
-	for k, val := range n.PAXRecords {
-		if k != key {
-			kept[k] = val
-		}
-	}
-	n.PAXRecords = kept
+// dropRecords takes records out of a header, which other headers may share.
+func (n *node) dropRecords(is func(key string) bool) {
+	n.PAXRecords = maps.Clone(n.PAXRecords)
+	maps.DeleteFunc(n.PAXRecords, func(key, _ string) bool { return is(key) })
 }
