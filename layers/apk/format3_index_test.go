@@ -66,6 +66,7 @@ func TestIndexesOfFormat3(t *testing.T) {
 }
 
 func TestOperatorsOfFormat3(t *testing.T) {
+	key, ring := newKey(t, "test.rsa.pub")
 	for match, want := range map[int]string{0: "=", 1: "=", 2: "<", 3: "<=", 4: ">", 5: ">=", 6: "><", 8: "~", 9: "~", 11: "<~", 13: ">~",
 		16: "!=", 18: "!<", 25: "!~"} {
 		text := "a" + strings.TrimPrefix(want, "!") + "1"
@@ -74,7 +75,6 @@ func TestOperatorsOfFormat3(t *testing.T) {
 		}
 		root := adbtest.List{nil, adbtest.Array{adbtest.List{"p", "1", digest20, 15: nil}}}
 		root[1].(adbtest.Array)[0].(adbtest.List)[14] = adbtest.Array{adbtest.List{"a", "1", match}}
-		key, ring := newKey(t, "test.rsa.pub")
 		x, err := ReadIndex(index3(adbtest.None, key.Private, root), ring)
 		if err != nil || joinDeps(x.Packages[0].Depends) != text {
 			t.Errorf("operator %d: %+v, %v, want %s", match, x, err, text)
