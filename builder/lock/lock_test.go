@@ -1,7 +1,9 @@
 package lock
 
 import (
+	"encoding/json"
 	"flag"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -49,15 +51,48 @@ func TestGolden(t *testing.T) {
 	}
 }
 
+// lines returns changes for people.
+func lines(list []Change) string {
+	var text []string
+	for _, c := range list {
+		text = append(text, c.String())
+	}
+	return strings.Join(text, "\n")
+}
+
+// TestChangesForPrograms: each change has fields, and a lock that is the first has all
+// of its inputs as new ones.
+func TestChangesForPrograms(t *testing.T) {
+	now := sample()
+	now.Layers[0].Digest = "sha256:dd"
+	b, err := json.Marshal(Changes(sample(), now))
+	was := sample().Layers[0]
+	want := `[{"kind":"` + was.Kind + `","name":"files","from":"` + was.Digest + `","to":"sha256:dd","note":"other contents"}]`
+	if err != nil || string(b) != want {
+		t.Errorf("got %s, %v, want %s", b, err, want)
+	}
+	list := Changes(nil, now)
+	if len(list) != len(now.Packages)+len(now.Layers)+len(now.Overlays) {
+		t.Errorf("a new lock changes %v", list)
+	}
+	for _, c := range list {
+		if c.From != "" || c.To == "" {
+			t.Errorf("%+v is not new", c)
+		}
+	}
+}
+
 func TestChanges(t *testing.T) {
 	now := sample()
 	now.Packages[0].Version = "1.37.0-r7"
 	now.Packages[1] = Package{"linux-lts", "6.6-r0", "aarch64", "x", "Q1z=", 1}
 	now.Layers[0].Digest = "sha256:dd"
 	now.Tool = "v2"
+	now.Programs = maps.Clone(now.Programs)
+	now.Programs["pikelet-rollout"] = "sha256:ee"
 	want := "~ busybox 1.37.0-r6 -> 1.37.0-r7\n+ linux-lts 6.6-r0\n- linux-rpi 6.12.51-r0\n~ " +
-		now.Layers[0].Kind + " files: other contents\n~ tool v1 -> v2"
-	if got := strings.Join(Changes(sample(), now), "\n"); got != want {
+		now.Layers[0].Kind + " files: other contents\n+ program pikelet-rollout\n~ tool v1 -> v2"
+	if got := lines(Changes(sample(), now)); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 	if got := Changes(sample(), sample()); len(got) != 0 {
@@ -96,8 +131,8 @@ func TestOlder(t *testing.T) {
 	if f, err := Decode(b); err != nil || !cmp.Equal(f, old) {
 		t.Errorf("read back %+v, %v", f, err)
 	}
-	if got := strings.Join(Changes(old, with(map[string]int64{"a": 1795219260, "b": 5, "c": 1})),
-		"\n"); got != "~ index of a: 2026-11-21 00:00 -> 2026-11-21 00:01" {
+	now := with(map[string]int64{"a": 1795219260, "b": 5, "c": 1})
+	if got := lines(Changes(old, now)); got != "~ index of a: 2026-11-21 00:00 -> 2026-11-21 00:01" {
 		t.Errorf("changes: %q", got)
 	}
 }

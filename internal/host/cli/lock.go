@@ -9,6 +9,7 @@ import (
 
 	"github.com/pikelet-os/pikelet/builder"
 	"github.com/pikelet-os/pikelet/builder/lock"
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 )
 
 func newLock(a *app) *cobra.Command {
@@ -31,32 +32,96 @@ newest versions; it prints what changed. Keep the lock in git.`,
 	return c
 }
 
-func runLock(ctx context.Context, o inputOptions, a *app) error {
-	img, in, err := o.inputs(ctx, a)
+func newOutdated(a *app) *cobra.Command {
+	var o inputOptions
+	c := &cobra.Command{
+		Use:   "outdated SPEC",
+		Short: "Show what pikelet lock would change, and write nothing",
+		Long: `Show what pikelet lock would change, and write nothing: packages that have newer
+versions, layers with other contents, and a pikelet that puts in other programs. With
+--json each change has a kind, a name, and what it was and is.`,
+		Example: `  pikelet outdated image.yaml
+  pikelet outdated --json image.yaml | jq '.result.changes[].name'`,
+		GroupID: groupBuild,
+		Args:    exactly(1, "the image spec"),
+		RunE: func(c *cobra.Command, args []string) error {
+			o.Spec = args[0]
+			return runOutdated(c.Context(), o, a)
+		},
+	}
+	o.addFlags(c)
+	return c
+}
+
+func runOutdated(ctx context.Context, o inputOptions, a *app) error {
+	old, err := lock.Load(o.Spec)
 	if err != nil {
 		return err
 	}
-	defer in.Made.Hold()()
+	if old == nil {
+		return hint.Withf(fmt.Errorf("%s has no lock", o.Spec), "pikelet lock %s makes it", o.Spec)
+	}
+	now, done, err := relock(ctx, o, old, a)
+	if err != nil {
+		return err
+	}
+	defer done()
+	a.showChanges(o.Spec, old, now)
+	return nil
+}
+
+func runLock(ctx context.Context, o inputOptions, a *app) error {
 	old, err := lock.Load(o.Spec)
 	if err != nil {
 		a.log.Warn("replacing a lock that cannot be read", "err", err)
 	}
-	plan, err := builder.Resolve(ctx, img, in)
+	now, done, err := relock(ctx, o, old, a)
 	if err != nil {
-		return inputHint(err, o.Spec)
-	}
-	now := plan.Lock(a.version)
-	if err := lock.Older(old, now); err != nil {
 		return err
 	}
-	changes := lock.Changes(old, now)
+	defer done()
 	if err := now.Save(o.Spec); err != nil {
 		return err
 	}
-	text := fmt.Sprintf("%s: %d packages, nothing changed", lock.Name(o.Spec), len(now.Packages))
-	if len(changes) > 0 {
-		text = strings.Join(changes, "\n") + "\n" + lock.Name(o.Spec)
-	}
-	a.result(map[string]any{"lock": lock.Name(o.Spec), "changes": changes}, text)
+	a.showChanges(o.Spec, old, now)
 	return nil
+}
+
+// relock chooses the inputs of an image anew. What it takes from the caches stays there
+// until done is called.
+func relock(ctx context.Context, o inputOptions, old *lock.File, a *app) (now *lock.File, done func(), err error) {
+	img, in, err := o.inputs(ctx, a)
+	if err != nil {
+		return nil, nil, err
+	}
+	done = in.Made.Hold()
+	plan, err := builder.Resolve(ctx, img, in)
+	if err != nil {
+		done()
+		return nil, nil, inputHint(err, o.Spec)
+	}
+	now = plan.Lock(a.version)
+	if err := lock.Older(old, now); err != nil {
+		done()
+		return nil, nil, err
+	}
+	return now, done, nil
+}
+
+// showChanges prints what differs between two locks of a spec. old may be nil.
+func (a *app) showChanges(spec string, old, now *lock.File) {
+	changes := lock.Changes(old, now)
+	var text strings.Builder
+	switch {
+	case old == nil:
+		fmt.Fprintf(&text, "new lock: %d packages\n%s", len(now.Packages), lock.Name(spec))
+	case len(changes) == 0:
+		fmt.Fprintf(&text, "%s: %d packages, nothing changed", lock.Name(spec), len(now.Packages))
+	default:
+		for _, c := range changes {
+			fmt.Fprintln(&text, c)
+		}
+		text.WriteString(lock.Name(spec))
+	}
+	a.result(map[string]any{"lock": lock.Name(spec), "changes": changes}, text.String())
 }

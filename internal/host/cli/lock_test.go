@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"encoding/json"
 	"io"
 	"log"
 	"net/http"
@@ -8,12 +9,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+
+	"github.com/pikelet-os/pikelet/builder/lock"
 )
 
 // mirror serves a copy of the starter repository over HTTP and a container
@@ -108,6 +112,7 @@ func TestLockAndVendor(t *testing.T) {
 	if !strings.Contains(free, "building without a lock\nhint: pikelet lock image.yaml pins") {
 		t.Errorf("a build without a lock does not say so:\n%s", free)
 	}
+	fails(t, dir, []string{"outdated", "image.yaml"}, "image.yaml has no lock", "pikelet lock image.yaml")
 	if out := ok(t, dir, "lock", "image.yaml"); !strings.Contains(out, "new lock: ") {
 		t.Errorf("a first lock says\n%s", out)
 	}
@@ -219,6 +224,20 @@ func TestOutdatedLockIsRefused(t *testing.T) {
 	if out := ok(t, dir, build...); !strings.Contains(out, "lock was made by another version of pikelet, "+
 		"the image may differ lock=v0 this=dev") {
 		t.Errorf("another tool is not named:\n%s", out)
+	}
+	before := mustRead(t, dir+"/image.yaml.lock")
+	var said struct {
+		Result struct{ Changes []lock.Change }
+	}
+	_, result, _ := strings.Cut(ok(t, dir, "outdated", "--json", "image.yaml"), `{"result"`)
+	if err := json.Unmarshal([]byte(`{"result"`+result), &said); err != nil {
+		t.Fatal(err)
+	}
+	if want := []lock.Change{{Kind: lock.OfTool, From: "v0", To: "dev"}}; !slices.Equal(said.Result.Changes, want) {
+		t.Errorf("outdated says %+v, want %+v", said.Result.Changes, want)
+	}
+	if mustRead(t, dir+"/image.yaml.lock") != before {
+		t.Error("outdated changed the lock")
 	}
 	if out := ok(t, dir, "lock", "image.yaml"); !strings.Contains(out, "~ tool v0 -> dev") {
 		t.Errorf("lock does not say what changed:\n%s", out)
