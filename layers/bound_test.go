@@ -282,7 +282,9 @@ func TestDeepPathsAreLinear(t *testing.T) {
 		if n := tree.Lookups() - before; n > 2*depth+20 {
 			t.Errorf("%s looked at %d entries, want at most twice the %d of the path", c.what, n, depth)
 		}
-		if took > 1<<20 {
+		// A copy for each directory would be 4 MB; a buffer of the store has 512 KiB, and is
+		// sometimes made anew.
+		if took > 2<<20 {
 			t.Errorf("%s allocated %d KiB for a path of 4 KiB", c.what, took>>10)
 		}
 	}
