@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -22,12 +23,13 @@ import (
 // TestPlainHTTPIsRefused: a registry at an address that looks local hears
 // nothing without TLS, unless the reference says so.
 func TestPlainHTTPIsRefused(t *testing.T) {
-	heard, user := 0, ""
+	var heard atomic.Int64
+	var user atomic.Value
 	handler := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		heard++
+		heard.Add(1)
 		if u, _, ok := r.BasicAuth(); ok {
-			user = u
+			user.Store(u)
 		} else {
 			w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
 			w.WriteHeader(http.StatusUnauthorized)
@@ -45,8 +47,8 @@ func TestPlainHTTPIsRefused(t *testing.T) {
 	t.Setenv("DOCKER_CONFIG", dir)
 	ref := host + "/pi/tools:1"
 	_, err := Open(context.Background(), ref, arm64)
-	if err == nil || !strings.Contains(strings.Join(hint.Of(err), ""), "write http://"+ref) || heard != 0 {
-		t.Errorf("not told: %d requests, %v", heard, err)
+	if err == nil || !strings.Contains(strings.Join(hint.Of(err), ""), "write http://"+ref) || heard.Load() != 0 {
+		t.Errorf("not told: %d requests, %v", heard.Load(), err)
 	}
 	c, err := Reference(context.Background(), PlainPrefix+ref)
 	if err != nil {
@@ -55,8 +57,8 @@ func TestPlainHTTPIsRefused(t *testing.T) {
 	if err := remote.Write(c.Reference, imageOf(t, "arm64", layerOf(t, "a")), c.Options...); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(context.Background(), PlainPrefix+ref, arm64); err != nil || user != "anna" {
-		t.Errorf("told: %v, as %q", err, user)
+	if _, err := Open(context.Background(), PlainPrefix+ref, arm64); err != nil || user.Load() != "anna" {
+		t.Errorf("told: %v, as %q", err, user.Load())
 	}
 }
 
