@@ -53,7 +53,8 @@ func (sh *shell) call(c *syntax.CallExpr, redirs []*syntax.Redirect) {
 	}
 	old := map[string]variable{}
 	for _, a := range c.Assigns {
-		sh.lend(old, a)
+		name, value := sh.assignment(a)
+		sh.lend(old, name, value)
 	}
 	if len(old) > 0 && !special[args[0]] {
 		defer sh.restore(old)
@@ -67,8 +68,7 @@ func (sh *shell) call(c *syntax.CallExpr, redirs []*syntax.Redirect) {
 }
 
 // lend sets a variable for one command, and keeps in old what it was before.
-func (sh *shell) lend(old map[string]variable, a *syntax.Assign) {
-	name, value := sh.assignment(a)
+func (sh *shell) lend(old map[string]variable, name, value string) {
 	if _, there := old[name]; !there {
 		old[name] = sh.vars[name]
 	}

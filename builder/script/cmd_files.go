@@ -3,6 +3,7 @@ package script
 import (
 	"archive/tar"
 	"bytes"
+	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -139,7 +140,7 @@ func (c *call) rmdir() int {
 				err = c.view.remove(at.name)
 			}
 			if err != nil {
-				if !(err == errNotEmpty && f.has('i')) {
+				if !(errors.Is(err, errNotEmpty) && f.has('i')) {
 					status = c.fail("'%s': %v", name, err)
 				}
 				break
@@ -170,7 +171,7 @@ func (c *call) rm() int {
 		}
 		at, err := c.existing(strings.TrimRight(name, "/"), false)
 		switch {
-		case err == errMissing && f.has('f'), err == errNotDir && f.has('f'):
+		case errors.Is(err, errMissing) && f.has('f'), errors.Is(err, errNotDir) && f.has('f'):
 			continue
 		case err == nil && at.node.isDir() && !recursive:
 			err = errIsDir
@@ -351,7 +352,7 @@ func (c *call) mktemp() int {
 		name := template[:len(template)-6] + fmt.Sprintf("%06d", c.temporary)
 		at, err := c.vacant(name)
 		switch {
-		case err == errExists:
+		case errors.Is(err, errExists):
 			continue
 		case err != nil:
 			return c.fail("%s: %v", name, err)

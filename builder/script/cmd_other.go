@@ -68,13 +68,7 @@ func (c *call) env() int {
 		if !syntax.ValidName(name) {
 			c.refuse(Unsupported, "the variable %q", name)
 		}
-		if _, there := old[name]; !there {
-			old[name] = c.vars[name]
-		}
-		c.assign(name, value)
-		v := c.vars[name]
-		v.exported = true
-		c.vars[name] = v
+		c.lend(old, name, value)
 		args = args[1:]
 	}
 	if len(args) == 0 || strings.HasPrefix(args[0], "-") {

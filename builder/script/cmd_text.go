@@ -112,12 +112,18 @@ func (c *call) countFlags() (flags, []string) {
 	return (&call{shell: c.shell, args: args}).flags("n:c:q")
 }
 
-func (c *call) head() int {
+// counted returns what head and tail are given to print a part of.
+func (c *call) counted() (f flags, all [][]byte, status int) {
 	f, names := c.countFlags()
 	if len(names) > 1 && !f.has('q') {
 		c.refuse(Unsupported, "several files")
 	}
-	all, status := c.texts(names)
+	all, status = c.texts(names)
+	return f, all, status
+}
+
+func (c *call) head() int {
+	f, all, status := c.counted()
 	for _, b := range all {
 		if f.has('c') {
 			c.write(b[:min(len(b), c.natural(f.last('c', "")))])
@@ -137,11 +143,7 @@ func (c *call) head() int {
 }
 
 func (c *call) tail() int {
-	f, names := c.countFlags()
-	if len(names) > 1 && !f.has('q') {
-		c.refuse(Unsupported, "several files")
-	}
-	all, status := c.texts(names)
+	f, all, status := c.counted()
 	for _, b := range all {
 		if f.has('c') {
 			c.write(b[max(0, len(b)-c.natural(f.last('c', ""))):])

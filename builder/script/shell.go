@@ -2,6 +2,7 @@ package script
 
 import (
 	"bytes"
+	"errors"
 	"maps"
 	"strings"
 
@@ -131,11 +132,12 @@ func (sh *shell) source(script []byte) {
 	file, err := syntax.NewParser(syntax.Variant(syntax.LangPOSIX)).Parse(bytes.NewReader(script), "")
 	if err != nil {
 		at, text := syntax.Pos{}, err.Error()
-		switch e := err.(type) {
-		case syntax.ParseError:
-			at = e.Pos
-		case syntax.LangError:
-			at = e.Pos
+		var parse syntax.ParseError
+		var lang syntax.LangError
+		if errors.As(err, &parse) {
+			at = parse.Pos
+		} else if errors.As(err, &lang) {
+			at = lang.Pos
 		}
 		text = strings.TrimPrefix(text, at.String()+": ")
 		panic(&Refusal{Kind: Syntax, Line: int(at.Line()), Reason: text})
@@ -180,23 +182,19 @@ func (sh *shell) stmt(s *syntax.Stmt) {
 		sh.tolerant++
 		defer func() { sh.tolerant-- }()
 	}
-	checked := true // its own parts have been looked at for -e
+	checked := false // its own parts have been looked at for -e
 	switch c := s.Cmd.(type) {
 	case *syntax.CallExpr:
 		sh.call(c, s.Redirs)
-		checked = false
 	case nil:
 		sh.status = 0
 		sh.call(&syntax.CallExpr{}, s.Redirs)
-		checked = false
 	default:
 		checked = sh.compound(c, s.Redirs)
 	}
 	switch {
 	case s.Negated && sh.leave == staying:
-		if sh.status = 1 - min(sh.status, 1); s.Negated {
-			return
-		}
+		sh.status = 1 - min(sh.status, 1)
 	case !checked:
 		sh.checkFailure()
 	}

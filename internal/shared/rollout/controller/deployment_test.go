@@ -12,8 +12,8 @@ import (
 )
 
 // TestDeploymentExampleReads: the example's objects are read strictly, are all in the
-// namespace of the Leases, and name these; no right is for everything. What the rights
-// suffice for, TestClusterRolloutOfFakes tells.
+// namespace of the Leases, and name these; no right is for everything.
+// TestClusterRolloutOfFakes runs a controller with these rights.
 func TestDeploymentExampleReads(t *testing.T) {
 	s, err := Scheme()
 	if err != nil {
