@@ -9,6 +9,7 @@ import (
 
 	"github.com/pikelet-os/pikelet/builder"
 	"github.com/pikelet-os/pikelet/builder/lock"
+	"github.com/pikelet-os/pikelet/builder/spec"
 	"github.com/pikelet-os/pikelet/internal/shared/hint"
 )
 
@@ -59,6 +60,9 @@ func runOutdated(ctx context.Context, o inputOptions, a *app) error {
 		return err
 	}
 	if old == nil {
+		if _, err := spec.Load(o.Spec); err != nil {
+			return err // pikelet lock would not help
+		}
 		return hint.Withf(fmt.Errorf("%s has no lock", o.Spec), "pikelet lock %s makes it", o.Spec)
 	}
 	now, done, err := relock(ctx, o, old, a)

@@ -112,6 +112,7 @@ func TestLockAndVendor(t *testing.T) {
 	if !strings.Contains(free, "building without a lock\nhint: pikelet lock image.yaml pins") {
 		t.Errorf("a build without a lock does not say so:\n%s", free)
 	}
+	fails(t, dir, []string{"outdated", "none.yaml"}, "none.yaml: no such file")
 	fails(t, dir, []string{"outdated", "image.yaml"}, "image.yaml has no lock", "pikelet lock image.yaml")
 	if out := ok(t, dir, "lock", "image.yaml"); !strings.Contains(out, "new lock: ") {
 		t.Errorf("a first lock says\n%s", out)
