@@ -36,7 +36,7 @@ func WriteControl(d medium.Medium, t disk.Table, name, text string) error {
 	if _, err := d.WriteAt(padded, at); err != nil {
 		return err
 	}
-	return d.Flush()
+	return Settle(d)
 }
 
 // Scrub takes the secrets in a file of the control partition off the card as
@@ -51,7 +51,7 @@ func Scrub(d medium.Medium, t disk.Table, name, text string, discard func(at, si
 	if _, err := d.WriteAt(make([]byte, size), at); err != nil {
 		return err
 	}
-	if err := d.Flush(); err != nil {
+	if err := Settle(d); err != nil {
 		return err
 	}
 	discard(at, size)
@@ -79,7 +79,7 @@ func Grow(d medium.Medium, t disk.Table, end int64) (disk.Table, error) {
 	if _, err := d.WriteAt(t.Encode(), 0); err != nil {
 		return t, err
 	}
-	return t, d.Flush()
+	return t, Settle(d)
 }
 
 // growTries bounds how much of a card is given up, in MiB: a byte of a length

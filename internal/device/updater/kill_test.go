@@ -191,3 +191,69 @@ func (l *life) comesToRest() bool {
 	}
 	return false
 }
+
+// TestBrokenOffThenPowerCut breaks an upgrade and its trial off at each write and
+// each flush: the process is killed, or the card refuses once. What goes on then
+// reads what the kernel still holds of the writes before. No power cut after that
+// leaves a card without its record, or one whose record names a slot that is not
+// there.
+func TestBrokenOffThenPowerCut(t *testing.T) {
+	for name, refuse := range map[string]func() error{
+		"killed":  func() error { panic(killed{}) },
+		"refused": func() error { return syscall.EIO },
+	} {
+		t.Run(name, func(t *testing.T) {
+			y := newTally()
+			for step, more := 1, true; more; step++ {
+				var r record
+				r, more = brokenOff(t, step, refuse)
+				y.judge(t, r, fmt.Sprintf("%d.0", step))
+			}
+			if len(y.problems) > 0 {
+				t.Errorf("%d of %d states, such as: %s", len(y.problems), y.states, y.problems[0])
+			}
+			t.Logf("%d states", y.states)
+		})
+	}
+}
+
+// brokenOff records an upgrade that is broken off at a step and begun again, and
+// reports whether it has that many steps.
+func brokenOff(t *testing.T, step int, refuse func() error) (record, bool) {
+	l := newLife(t, newImage(t, "1.0"))
+	l.start("", PowerOn)
+	well := []string{l.boot.Digest}
+	left := step
+	l.card.Fail = func(at int64, _ int) error {
+		if at == powercut.Reading {
+			return nil
+		}
+		if left--; left == 0 {
+			return refuse()
+		}
+		return nil
+	}
+	img := l.add(newImage(t, "1.1"), true)
+	_ = l.through(img) // the card is judged
+	l.card.Fail = nil
+	// What is there may be whole already, and need not be brought again.
+	if l.release == "1.0" {
+		if l.asked == nil && l.updater().Arm(context.Background(), Order{Return: true}) != nil {
+			l.run()
+		}
+		if l.asked != nil {
+			l.start(*l.asked, Watchdog)
+			l.run()
+		}
+	}
+	if l.release == "1.0" {
+		if err := l.through(img); err != nil {
+			t.Fatalf("broken off at step %d: %v", step, err)
+		}
+	}
+	parts, err := powercut.CardParts(l.card.Base)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return record{powercut.Run{Base: l.card.Base, Ops: l.card.Ops, Parts: parts, Seed: 1, Other: 20, Only: -1}, well}, left <= 0
+}

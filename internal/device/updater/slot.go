@@ -46,6 +46,10 @@ func WriteSlot(ctx context.Context, d medium.Medium, img image.Image, l slots.Le
 		return Written{}, err
 	}
 	if compare(ctx, d, img, l, p, layout, nil) == nil {
+		// A process that was killed may have written it, and not have flushed.
+		if err := Settle(d); err != nil {
+			return Written{}, fmt.Errorf("writing slot %s: %w", l, err)
+		}
 		return Written{}, nil
 	}
 	source := image.Prefer(img, inPlace(d, l, p, layout))
@@ -73,7 +77,7 @@ func WriteSlot(ctx context.Context, d medium.Medium, img image.Image, l slots.Le
 	}
 	// All but the first sector and its copy is on the card, and read back, before
 	// those are written: what is a filesystem is whole.
-	if err := settle(d); err != nil {
+	if err := Settle(d); err != nil {
 		return w.Written, fmt.Errorf("writing slot %s: %w", l, err)
 	}
 	if err := compare(ctx, d, img, l, p, layout, boot); err != nil {
@@ -84,7 +88,7 @@ func WriteSlot(ctx context.Context, d medium.Medium, img image.Image, l slots.Le
 			return w.Written, fmt.Errorf("writing slot %s: %w", l, err)
 		}
 	}
-	if err := settle(d); err != nil {
+	if err := Settle(d); err != nil {
 		return w.Written, fmt.Errorf("writing slot %s: %w", l, err)
 	}
 	got := make([]byte, disk.SectorSize)
@@ -155,13 +159,12 @@ func earlier(d io.ReaderAt, p disk.Partition) (digests map[string]bool, known bo
 	return digests, true
 }
 
-// settle returns when all that was written is on the card, and later reads come
-// from there.
-func settle(d medium.Medium) error {
-	if err := d.Flush(); err != nil {
-		return err
-	}
-	return d.Forget()
+// Settle returns when all that was written is on the card, and later reads come
+// from there, also where an error says that not all of it is: a process that was
+// killed before its flush leaves bytes that read well and that a power cut takes
+// away, and so does a flush that failed.
+func Settle(d medium.Medium) error {
+	return errors.Join(d.Flush(), d.Forget())
 }
 
 // boot are the sectors that make a volume of a partition: the first, and its
@@ -388,10 +391,7 @@ func Commit(d medium.Medium, t disk.Table, l slots.Letter) error {
 	if _, err := d.WriteAt(text, at); err != nil {
 		return fmt.Errorf("committing slot %s: %w", l, err)
 	}
-	if err := d.Flush(); err != nil {
-		return fmt.Errorf("committing slot %s: %w", l, err)
-	}
-	if err := d.Forget(); err != nil {
+	if err := Settle(d); err != nil {
 		return fmt.Errorf("committing slot %s: %w", l, err)
 	}
 	got := make([]byte, len(text))

@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/pikelet-os/pikelet/internal/shared/disk"
@@ -38,8 +40,9 @@ func TestUnchangedBlocksAreNotWritten(t *testing.T) {
 		t.Errorf("the first took %+v, one with another kernel of %d bytes %+v", first, kernel.Size, second)
 	}
 	card.Ops = nil
-	if w := write(now); w != (Written{}) || len(card.Ops) != 0 {
-		t.Errorf("what was there was written again: %+v, %d writes", w, len(card.Ops))
+	written := func(o powercut.Op) bool { return o.Data != nil }
+	if w := write(now); w != (Written{}) || slices.ContainsFunc(card.Ops, written) {
+		t.Errorf("what was there was written again: %+v, %d operations", w, len(card.Ops))
 	}
 }
 
@@ -240,5 +243,54 @@ func TestTornTableKeepsThePartition(t *testing.T) {
 				t.Fatalf("from %d to %d bytes, of %d MiB: bytes of both may make %d", was, is, size, mix)
 			}
 		}
+	}
+}
+
+// TestUnflushedSlot: of a slot that a process wrote without its last flush before
+// it was killed nothing is written again, and it is on the card when WriteSlot
+// returns.
+func TestUnflushedSlot(t *testing.T) {
+	img := newImage(t, "1.0")
+	base, table := newCard(t, newImage(t, "0.9"))
+	card := powercut.Record(base)
+	p := table.Partitions[disk.SlotB-1]
+	flushes := 0
+	card.Fail = func(at int64, _ int) error {
+		if at == powercut.Flushing {
+			if flushes++; flushes == 3 {
+				panic(killed{})
+			}
+		}
+		return nil
+	}
+	if _, dead := survive(func() error { _, err := WriteSlot(context.Background(), card, img, slots.B, p); return err }); !dead {
+		t.Fatalf("got %d flushes, want one more after the first sector is written", flushes)
+	}
+	card.Fail = nil
+	written := len(card.Ops)
+	if _, err := WriteSlot(context.Background(), card, img, slots.B, p); err != nil {
+		t.Fatal(err)
+	}
+	if got := card.Ops[written:]; len(got) != 1 || !got[0].Flush {
+		t.Errorf("got %d operations, want one flush: %+v", len(got), got)
+	}
+}
+
+// TestFailedFlushOfCommit: a commit whose flush fails is none, and is not read as
+// one.
+func TestFailedFlushOfCommit(t *testing.T) {
+	base, table := newCard(t, newImage(t, "1.0"))
+	card := powercut.Record(base)
+	card.Fail = func(at int64, _ int) error {
+		if at == powercut.Flushing {
+			return syscall.EIO
+		}
+		return nil
+	}
+	if err := Commit(card, table, slots.B); !errors.Is(err, syscall.EIO) {
+		t.Errorf("got error %v, want %v", err, syscall.EIO)
+	}
+	if got := slots.Default(card, table); got != slots.A {
+		t.Errorf("default slot mismatch: got %s, want %s", got, slots.A)
 	}
 }

@@ -86,10 +86,15 @@ type Updater struct {
 // note records the state of an upgrade, and returns when that is on the card.
 func (u *Updater) note(s slots.Update) error {
 	s.Reason = s.Reason[:min(len(s.Reason), slots.MaxReason)]
+	// The place that is written next is the older one only if the card has the
+	// newer one; and what is armed was flushed, whoever wrote it.
+	if err := Settle(u.Card); err != nil {
+		return fmt.Errorf("recording the state of the upgrade: %w", err)
+	}
 	if err := slots.ChangeCard(u.Card, func(c *slots.Card) { c.Update = &s }); err != nil {
 		return fmt.Errorf("recording the state of the upgrade: %w", err)
 	}
-	if err := u.Card.Flush(); err != nil {
+	if err := Settle(u.Card); err != nil {
 		return fmt.Errorf("recording the state of the upgrade: %w", err)
 	}
 	return nil

@@ -311,16 +311,11 @@ func (d *decision) start() {
 			agents++
 		}
 	}
-	left := 0 // servers that do not run the release yet
-	for _, n := range d.selected() {
-		t := d.turn(n)
-		if n.Server && !d.Runs(n) {
-			left++
-		}
+	for _, n := range d.selected() { // servers come first
 		switch {
-		case t != nil || d.Runs(n):
+		case d.turn(n) != nil || d.Runs(n):
 			continue
-		case n.Server && servers+agents > 0, !n.Server && (left > 0 || servers > 0 || agents >= max(d.Spec.MaxUnavailable, 1)):
+		case n.Server && servers+agents > 0, !n.Server && (servers > 0 || agents >= max(d.Spec.MaxUnavailable, 1)):
 			return
 		}
 		if d.Lock.Holder != d.UID || d.Lock.Epoch == d.status.Returned {

@@ -95,7 +95,9 @@ func CardRecord(card io.ReaderAt) (Card, error) {
 
 // ChangeCard changes what the card's record says, and leaves the rest of it.
 // Where no record can be read, and one may lie in a place that gives an error,
-// nothing is written: what it says would be lost. The caller flushes.
+// nothing is written: what it says would be lost. The caller flushes after it, and
+// before it has the kernel forget what it holds of the card: a place is written
+// anew only when the other one is on the card.
 func ChangeCard(card interface {
 	io.ReaderAt
 	io.WriterAt

@@ -14,6 +14,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"slices"
 )
 
 // SectorSize is what a card writes whole or not at all, but for the one that
@@ -117,6 +118,8 @@ type Recorder struct {
 	Rots int64
 	// Steps counts everything done to the card.
 	Steps int
+
+	stale bool // Card has what a flush that failed did not write
 }
 
 // The invalid places that Fail is asked about.
@@ -164,9 +167,18 @@ func (r *Recorder) WriteAt(b []byte, at int64) (int, error) {
 	return len(b), err
 }
 
-// Flush implements medium.Medium.
+// Flush implements medium.Medium. What a flush that fails was to write is not on
+// the card, and no later flush writes it, though it reads well until Forget: so
+// Linux treats the pages that it could not write back
+// (https://wiki.postgresql.org/wiki/Fsync_Errors).
 func (r *Recorder) Flush() error {
 	if err := r.ask(Flushing, 0); err != nil {
+		last := len(r.Ops)
+		for last > 0 && !r.Ops[last-1].Flush {
+			last--
+		}
+		r.Ops = slices.DeleteFunc(r.Ops, func(o Op) bool { last--; return last < 0 && o.Data != nil })
+		r.stale = true
 		return err
 	}
 	r.Ops = append(r.Ops, Op{Flush: true})
@@ -174,7 +186,18 @@ func (r *Recorder) Flush() error {
 }
 
 // Forget implements medium.Medium.
-func (r *Recorder) Forget() error { return nil }
+func (r *Recorder) Forget() error {
+	if !r.stale {
+		return nil
+	}
+	r.Card, r.stale = r.Base.Clone(), false
+	for _, o := range r.Ops {
+		if _, err := r.Card.WriteAt(o.Data, o.At); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // Fact notes what was found out.
 func (r *Recorder) Fact(text string) { r.Ops = append(r.Ops, Op{Fact: text}) }

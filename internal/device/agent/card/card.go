@@ -63,6 +63,10 @@ func (c *Card) WriteControl(name, text string) error {
 	return updater.WriteControl(c.Medium(), c.Table, name, text)
 }
 
+// Settle returns when all that was written is on the card, and later reads come
+// from there (updater.Settle).
+func (c *Card) Settle() error { return updater.Settle(c.Medium()) }
+
 // Scrub takes the secrets in a file of the control partition off the card.
 func (c *Card) Scrub(name, text string) error {
 	return updater.Scrub(c.Medium(), c.Table, name, text, func(at, size int64) {

@@ -60,6 +60,9 @@ func cardState(c *card.Card, st *node.StateStatus, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	if err := c.Settle(); err != nil {
+		return fmt.Errorf("reading the card's record: %w", err)
+	}
 	record, lost := slots.CardRecord(c.File)
 	format, err := mustFormat(blank, record, lost)
 	if err != nil {
@@ -173,8 +176,11 @@ func makeState(c *card.Card) error {
 // NoteState writes into the card's record how far the state partition is:
 // slots.StateMaking or slots.StateMade.
 func NoteState(c *card.Card, state string) error {
+	if err := c.Settle(); err != nil {
+		return err
+	}
 	if err := slots.ChangeCard(c.File, func(r *slots.Card) { r.State = state }); err != nil {
 		return err
 	}
-	return c.File.Sync()
+	return c.Settle()
 }
