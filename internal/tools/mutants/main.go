@@ -8,6 +8,7 @@
 //	# promise: what the code would break
 //	# package: ./layers ./layers/oci
 //	# test: TestOne|TestTwo
+//	# hangs: how it has a test never end (only where it does)
 //
 // The tests are run on the tree as it is, where they must pass, and then with
 // each diff, where one of them must fail. A diff that does not apply or compile
@@ -35,7 +36,7 @@ import (
 func main() {
 	match := flag.String("run", "", "only mutants whose file names match the regular expression")
 	sample := flag.Int("sample", 0, "only so many of them, always the same")
-	hang := flag.Duration("hang", time.Minute, "how long tests may take before they count as failed")
+	hang := flag.Duration("hang", time.Minute, "how long the tests of a mutant may take")
 	workers := flag.Int("workers", 2, "mutants at the same time")
 	flag.Parse()
 	only, err := regexp.Compile(*match)
@@ -60,6 +61,7 @@ type mutant struct {
 	promise  string
 	packages []string
 	tests    []string
+	hangs    string // how it has a test never end; "" where it does not
 	diff     []byte
 }
 
@@ -83,8 +85,10 @@ func parse(name string, b []byte) (mutant, error) {
 			m.packages = strings.Fields(value)
 		case "test":
 			m.tests = strings.Split(value, "|")
+		case "hangs":
+			m.hangs = value
 		default:
-			return m, fmt.Errorf("%s: a line %q at its head; want promise, package and test", name, key)
+			return m, fmt.Errorf("%s: a line %q at its head; want promise, package, test and hangs", name, key)
 		}
 	}
 	wrongTest := func(s string) bool { return !testName.MatchString(s) }
@@ -181,7 +185,7 @@ func (t trial) judge(ctx context.Context, list []mutant) error {
 	group.Wait()
 	fmt.Fprintf(t.out, "mutants: %d, killed: %d, survived: %d\n", len(list), count["killed"], count["SURVIVED"])
 	if count["killed"] < len(list) {
-		return fmt.Errorf("%d survived: their tests are green without the check; %d could not be tried", count["SURVIVED"], count["ERROR"])
+		return fmt.Errorf("%d survived: their tests are green without the check; %d could not be tried", count["SURVIVED"], count["ERROR"]+count["TIMEOUT"])
 	}
 	return nil
 }
@@ -202,6 +206,8 @@ func (t trial) try(ctx context.Context, dir string, m mutant) (result, detail st
 		return "ERROR", ctx.Err().Error()
 	case strings.Contains(out, "[build failed]") || strings.Contains(out, "[setup failed]"):
 		return "ERROR", "it does not compile:\n" + out
+	case strings.Contains(out, "panic: test timed out") && m.hangs == "":
+		return "TIMEOUT", fmt.Sprintf("no test failed within %v; if the mutant makes one hang, say so in a line # hangs: HOW", t.hang)
 	case strings.Contains(out, "--- FAIL: ") || strings.Contains(out, "panic: "):
 		return "killed", m.promise
 	}

@@ -81,7 +81,8 @@ func TestMutantOutcome(t *testing.T) {
 	const weak = "@@ -4,3 +4,3 @@\n func Check(n int) bool {\n-\tif n > 3 {\n+\tif n > 4 {\n \t\treturn false\n"
 	out, err := judged(t, map[string]string{
 		"killed":   diff("TestCheck", weak),
-		"loops":    diff("TestCheck", "@@ -4,2 +4,4 @@\n func Check(n int) bool {\n+\tfor n > 3 {\n+\t}\n \tif n > 3 {\n"),
+		"loops":    "# hangs: it never returns\n" + diff("TestCheck", "@@ -4,2 +4,4 @@\n func Check(n int) bool {\n+\tfor n > 3 {\n+\t}\n \tif n > 3 {\n"),
+		"slow":     diff("TestCheck", "@@ -4,2 +4,4 @@\n func Check(n int) bool {\n+\tfor n > 3 {\n+\t}\n \tif n > 3 {\n"),
 		"survives": diff("TestCheck", "@@ -7,3 +7,3 @@\n \t}\n-\treturn n != 2\n+\treturn true\n }\n"),
 		"old":      diff("TestCheck", "@@ -4,3 +4,3 @@\n func Other(n int) bool {\n-\tif n > 3 {\n+\tif n > 4 {\n \t\treturn false\n"),
 		"no-go":    diff("TestCheck", "@@ -4,3 +4,3 @@\n func Check(n int) bool {\n-\tif n > 3 {\n+\tif nn > 3 {\n \t\treturn false\n"),
@@ -89,16 +90,17 @@ func TestMutantOutcome(t *testing.T) {
 	for _, want := range []string{
 		`killed    killed  .* what is too large is refused`,
 		`killed    loops  `,
+		`TIMEOUT   slow  .* no test failed within 3s`,
 		`SURVIVED  survives  .* what is too large is refused`,
 		`ERROR     old  .* it does not apply: git apply`,
 		`(?s)ERROR     no-go  .* it does not compile:.*undefined: nn`,
-		`mutants: 5, killed: 2, survived: 1\n$`,
+		`mutants: 6, killed: 2, survived: 1\n$`,
 	} {
 		if !regexp.MustCompile(want).MatchString(out) {
 			t.Errorf("no %q in\n%s", want, out)
 		}
 	}
-	if err == nil || !strings.HasPrefix(err.Error(), "1 survived: ") || !strings.HasSuffix(err.Error(), "; 2 could not be tried") {
+	if err == nil || !strings.HasPrefix(err.Error(), "1 survived: ") || !strings.HasSuffix(err.Error(), "; 3 could not be tried") {
 		t.Errorf("%v", err)
 	}
 }
