@@ -185,7 +185,8 @@ func (t trial) judge(ctx context.Context, list []mutant) error {
 	group.Wait()
 	fmt.Fprintf(t.out, "mutants: %d, killed: %d, survived: %d\n", len(list), count["killed"], count["SURVIVED"])
 	if count["killed"] < len(list) {
-		return fmt.Errorf("%d survived: their tests are green without the check; %d could not be tried", count["SURVIVED"], count["ERROR"]+count["TIMEOUT"])
+		return fmt.Errorf("%d survived: their tests are green without the check; %d could not be tried",
+			count["SURVIVED"], count["ERROR"]+count["TIMEOUT"])
 	}
 	return nil
 }

@@ -79,10 +79,11 @@ func judged(t *testing.T, mutants map[string]string) (string, error) {
 
 func TestMutantOutcome(t *testing.T) {
 	const weak = "@@ -4,3 +4,3 @@\n func Check(n int) bool {\n-\tif n > 3 {\n+\tif n > 4 {\n \t\treturn false\n"
+	const loop = "@@ -4,2 +4,4 @@\n func Check(n int) bool {\n+\tfor n > 3 {\n+\t}\n \tif n > 3 {\n"
 	out, err := judged(t, map[string]string{
 		"killed":   diff("TestCheck", weak),
-		"loops":    "# hangs: it never returns\n" + diff("TestCheck", "@@ -4,2 +4,4 @@\n func Check(n int) bool {\n+\tfor n > 3 {\n+\t}\n \tif n > 3 {\n"),
-		"slow":     diff("TestCheck", "@@ -4,2 +4,4 @@\n func Check(n int) bool {\n+\tfor n > 3 {\n+\t}\n \tif n > 3 {\n"),
+		"loops":    "# hangs: it never returns\n" + diff("TestCheck", loop),
+		"slow":     diff("TestCheck", loop),
 		"survives": diff("TestCheck", "@@ -7,3 +7,3 @@\n \t}\n-\treturn n != 2\n+\treturn true\n }\n"),
 		"old":      diff("TestCheck", "@@ -4,3 +4,3 @@\n func Other(n int) bool {\n-\tif n > 3 {\n+\tif n > 4 {\n \t\treturn false\n"),
 		"no-go":    diff("TestCheck", "@@ -4,3 +4,3 @@\n func Check(n int) bool {\n-\tif n > 3 {\n+\tif nn > 3 {\n \t\treturn false\n"),
