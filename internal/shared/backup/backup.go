@@ -35,21 +35,17 @@ type Info struct {
 // Datastore is a kind of datastore.
 type Datastore string
 
-// The kinds of datastore.
-const (
-	SQLite Datastore = "sqlite" // a copy of db/state.db
-	Etcd   Datastore = "etcd"   // a snapshot as etcd writes it
-)
+// SQLite is a datastore of one server: a copy of db/state.db.
+const SQLite Datastore = "sqlite"
 
 // The places in a backup. Everything below Server lies below k3s' server directory
 // on a node.
 const (
-	infoName     = "backup.json"
-	sumsName     = "sums.json"
-	Server       = "server/"
-	StateDB      = Server + "db/state.db"
-	EtcdSnapshot = Server + "db/etcd-snapshot"
-	Password     = "node/password" // of the server, by which k3s knows it again
+	infoName = "backup.json"
+	sumsName = "sums.json"
+	Server   = "server/"
+	StateDB  = Server + "db/state.db"
+	Seed     = "node/seed" // of the server's identity, its password with k3s among it
 )
 
 // What a backup may hold. A server of a cluster of a hundred nodes has some 120
@@ -90,8 +86,8 @@ func (i Info) check() error {
 	switch {
 	case i.Format != 1:
 		return fmt.Errorf("%w: its format is %d, want 1", ErrDamaged, i.Format)
-	case i.Datastore != SQLite && i.Datastore != Etcd:
-		return fmt.Errorf("%w: its datastore is %q, want %q or %q", ErrDamaged, i.Datastore, SQLite, Etcd)
+	case i.Datastore != SQLite:
+		return fmt.Errorf("%w: its datastore is %q, want %q", ErrDamaged, i.Datastore, SQLite)
 	case !strings.HasPrefix(i.Cluster, "sha256:") || i.Node == "":
 		return fmt.Errorf("%w: %s names no cluster or no node", ErrDamaged, infoName)
 	}
@@ -101,10 +97,10 @@ func (i Info) check() error {
 // allowed reports whether a file of some name may be in a backup, and how large it
 // may be, in bytes.
 func allowed(name string) (limit int64, ok bool) {
-	switch {
-	case name == StateDB || name == EtcdSnapshot:
+	switch name {
+	case StateDB:
 		return MaxFile, true
-	case name == Password:
+	case Seed:
 		return maxSmall, true
 	}
 	rest, in := strings.CutPrefix(name, Server)
@@ -128,6 +124,9 @@ func encoders(w io.Writer, recipients []age.Recipient) (z *zstd.Encoder, sealed 
 // Decrypt returns a reader of a backup as Extract takes it. The errors are ErrKey
 // and ErrDamaged, the latter also of later reads.
 func Decrypt(r io.Reader, identities ...age.Identity) (io.Reader, error) {
+	if len(identities) == 0 {
+		return nil, ErrKey
+	}
 	plain, err := age.Decrypt(r, identities...)
 	if err != nil {
 		if errors.As(err, new(*age.NoIdentityMatchError)) {
