@@ -43,7 +43,12 @@ type File struct {
 	Packages []Package        `yaml:"packages"`
 	Layers   []Layer          `yaml:"layers,omitempty"`
 	Overlays []Layer          `yaml:"overlays,omitempty"`
+
+	text []byte // what was decoded
 }
+
+// Text returns the bytes that a lock was read from; nil for one that was not.
+func (f *File) Text() []byte { return f.text }
 
 // Package is one pinned package.
 type Package struct {
@@ -105,6 +110,7 @@ func Decode(b []byte) (*File, error) {
 	if err := f.check(); err != nil {
 		return nil, hint.With(fmt.Errorf("reading the lock: %w", err), "write a new lock")
 	}
+	f.text = b
 	return &f, nil
 }
 
