@@ -43,6 +43,7 @@ type Inputs struct {
 	Programs deviceprogs.Programs
 	Key      *ecdsa.PrivateKey // signs the artifact
 	Lock     *lock.File        // pins the inputs; nil has them chosen
+	LockText []byte            // the bytes of the lock's file, which the provenance names
 	Tool     string            // the version of pikelet, compared with the lock's
 	Workers  int               // goroutines that compress; does not change the bytes
 	Log      *slog.Logger      // what was done

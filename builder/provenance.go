@@ -30,7 +30,7 @@ func provenanceOf(p *Plan, a *assembly, in Inputs) ([]byte, error) {
 		b.Inputs = append(b.Inputs, i)
 	}
 	if in.Lock != nil {
-		add(provenance.KindLock, provenance.Input{Name: lock.Name(spec), Digest: provenance.SHA256(image.DigestOf(in.Lock.Text()))})
+		add(provenance.KindLock, provenance.Input{Name: lock.Name(spec), Digest: provenance.SHA256(image.DigestOf(in.LockText))})
 	}
 	for i, key := range p.Keys {
 		add("key", provenance.Input{Name: fmt.Sprintf("keys[%d]", i), Digest: provenance.SHA256(image.DigestOf([]byte(key)))})

@@ -43,12 +43,7 @@ type File struct {
 	Packages []Package        `yaml:"packages"`
 	Layers   []Layer          `yaml:"layers,omitempty"`
 	Overlays []Layer          `yaml:"overlays,omitempty"`
-
-	text []byte // what was decoded
 }
-
-// Text returns the bytes that a lock was read from; nil for one that was not.
-func (f *File) Text() []byte { return f.text }
 
 // Package is one pinned package.
 type Package struct {
@@ -110,7 +105,6 @@ func Decode(b []byte) (*File, error) {
 	if err := f.check(); err != nil {
 		return nil, hint.With(fmt.Errorf("reading the lock: %w", err), "write a new lock")
 	}
-	f.text = b
 	return &f, nil
 }
 
@@ -140,18 +134,24 @@ func (f *File) check() error {
 
 // Load reads the lock of a spec; there may be none.
 func Load(spec string) (*File, error) {
+	f, _, err := LoadText(spec)
+	return f, err
+}
+
+// LoadText is Load that returns the bytes of the lock too.
+func LoadText(spec string) (*File, []byte, error) {
 	b, err := os.ReadFile(Name(spec))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return nil, nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("reading the lock: %w", err)
+		return nil, nil, fmt.Errorf("reading the lock: %w", err)
 	}
 	f, err := Decode(b)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", Name(spec), err)
+		return nil, nil, fmt.Errorf("%s: %w", Name(spec), err)
 	}
-	return f, nil
+	return f, b, nil
 }
 
 // Save writes the lock of a spec: the old one, or the new one whole.

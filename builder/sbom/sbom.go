@@ -17,14 +17,14 @@ type Document struct {
 	Version string // its release
 	Digest  string // of its OCI manifest, which binds the document to it
 	Comment string
-	// Namespace is a URI that no other document has.
+	// Namespace is a URI that identifies this document alone.
 	Namespace string
 	Epoch     int64  // when it was created, seconds since 1970
 	Tool      string // what wrote it, NAME-VERSION
 	Parts     []Part // what the image contains
 }
 
-// Kind says what a part of an image is.
+// Kind tells parts of an image apart.
 type Kind string
 
 // The kinds.
@@ -135,7 +135,8 @@ func Encode(d Document) ([]byte, error) {
 		out.Relationships = append(out.Relationships, relationship{root, "CONTAINS", s.ID})
 	}
 	for _, id := range slices.Sorted(maps.Keys(refs)) {
-		out.Licenses = append(out.Licenses, extracted{id, "The source of the package names this licence, and does not say more of it: " + refs[id], refs[id]})
+		text := "The package names this licence, whose text is not known here: " + refs[id]
+		out.Licenses = append(out.Licenses, extracted{id, text, refs[id]})
 	}
 	b, err := json.MarshalIndent(out, "", " ")
 	return append(b, '\n'), err

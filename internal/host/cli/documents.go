@@ -62,7 +62,8 @@ func documentHint(err error, img *opened) error {
 	case !errors.Is(err, registry.ErrNoReferrer):
 		return err
 	case img.card != nil:
-		return hint.Withf(err, "cards and disk images hold the files of nodes alone: name the build's output directory, or REPOSITORY@%s", img.Digest)
+		return hint.Withf(err, "cards and disk images hold the files of nodes alone: name the build's output directory, or REPOSITORY@%s",
+			img.Digest)
 	case errors.Is(err, image.ErrSignature):
 		return hint.With(err, "name the public key that signed it with --key, or publish again with that key as --sign-key")
 	}

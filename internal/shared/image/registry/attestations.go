@@ -46,7 +46,7 @@ func FindAttestation(ctx context.Context, img *Published, predicateType string) 
 
 // attestations returns the attestations among what refers to a digest, whoever
 // signed them, maxReferrers at most, in the order of their bytes. What a registry
-// lists that is none, or is not there, is passed over.
+// lists that does not attest, or is not there, is passed over.
 func attestations(ctx context.Context, p Place, digest, predicateType string) ([]bundle, error) {
 	list, err := p.Referrers(ctx, digest)
 	if err != nil {
