@@ -66,7 +66,7 @@ func FuzzConvert(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		l := convert(text)
-		if l.expression == nothing || len(text) > 200 { // the judge takes time that doubles with each OR
+		if l.expression == nothing || strings.Count(text, "OR")+strings.Count(text, "AND") > 4 { // the judge's time doubles with each
 			return
 		}
 		if ok, bad := spdxexp.ValidateLicenses([]string{l.expression}); !ok {

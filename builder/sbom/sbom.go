@@ -3,6 +3,7 @@
 package sbom
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -138,8 +139,12 @@ func Encode(d Document) ([]byte, error) {
 		text := "The package names this licence, whose text is not known here: " + refs[id]
 		out.Licenses = append(out.Licenses, extracted{id, text, refs[id]})
 	}
-	b, err := json.MarshalIndent(out, "", " ")
-	return append(b, '\n'), err
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false) // people search it for package URLs
+	enc.SetIndent("", " ")
+	err := enc.Encode(out)
+	return b.Bytes(), err
 }
 
 // newPackage returns what SPDX says of a part, but for its licence.
