@@ -49,9 +49,10 @@ func documented(t *testing.T, dir string) (*Plan, *assembly, Inputs) {
 		keys []string
 		url  string
 	}{
-		{apk.Package{Name: "busybox", Version: "1.37.0-r12", License: "GPL-2.0-only", Origin: "busybox", URL: "https://busybox.net/", Commit: "cafe"},
-			[]string{alpine}, "https://example.org/v3.23/main/aarch64/busybox-1.37.0-r12.apk"},
-		{apk.Package{Name: "mixed", Version: "1-r0", License: "custom", URL: "javascript:alert(1)"}, []string{alpine, own}, dir + "/mixed-1-r0.apk"},
+		{apk.Package{Name: "busybox", Version: "1.37.0-r12", License: "GPL-2.0-only", Origin: "busybox", URL: "https://busybox.net/",
+			Commit: "cafe"}, []string{alpine}, "https://example.org/v3.23/main/aarch64/busybox-1.37.0-r12.apk"},
+		{apk.Package{Name: "mixed", Version: "1-r0", License: "custom", URL: "javascript:alert(1)"}, []string{alpine, own},
+			dir + "/mixed-1-r0.apk"},
 		{apk.Package{Name: "own", Version: "2-r0"}, []string{own}, dir + "/own-2-r0.apk"},
 		{apk.Package{Name: "unsigned", Version: "3-r0"}, nil, dir + "/unsigned-3-r0.apk"},
 	} {
@@ -69,7 +70,7 @@ func documented(t *testing.T, dir string) (*Plan, *assembly, Inputs) {
 }
 
 // TestDocuments pins what a bill of materials and a provenance say of each kind of
-// input. Only packages that nobody but Alpine can have signed are Alpine's; no path
+// input. Only packages that Alpine's keys alone can have signed are Alpine's; no path
 // of this computer is told, so that a build in another directory says the same.
 func TestDocuments(t *testing.T) {
 	digest := image.DigestOf([]byte("an image"))

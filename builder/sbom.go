@@ -18,7 +18,7 @@ import (
 // (https://git.alpinelinux.org/aports/tree/main/alpine-keys).
 var alpineKey = regexp.MustCompile(`^alpine-devel@lists\.alpinelinux\.org-[0-9a-f]+\.rsa\.pub$`)
 
-// fromAlpine reports whether a package is one of Alpine's: nobody but Alpine may
+// fromAlpine reports whether a package is one of Alpine's: keys of Alpine alone may
 // have signed it. Who else builds packages may give them Alpine's names, and
 // scanners would look for Alpine's flaws in them.
 func (pkg Package) fromAlpine() bool {

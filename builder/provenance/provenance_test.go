@@ -80,8 +80,9 @@ func TestGolden(t *testing.T) {
 // TestIdentity: an identity is under a name of its own, as it is no digest of a file.
 func TestIdentity(t *testing.T) {
 	for identity, want := range map[string]string{
-		"Q1AAECAwQFBgcICQoLDA0ODxAREhM=":                 "map[apkControlSha1:000102030405060708090a0b0c0d0e0f10111213]",
-		"Q2AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=": "map[apkControlSha256:000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f]",
+		"Q1AAECAwQFBgcICQoLDA0ODxAREhM=": "map[apkControlSha1:000102030405060708090a0b0c0d0e0f10111213]",
+		"Q2AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=": "map[apkControlSha256:000102030405060708090a0b0c0d0e0f1011121314151617" +
+			"18191a1b1c1d1e1f]",
 		"Q3AAEC": "unsupported identity", "": "unsupported identity", "Q": "unsupported identity", "Q1=": "illegal base64",
 	} {
 		set := map[string]string{}

@@ -61,12 +61,14 @@ func TestConvert(t *testing.T) {
 // FuzzConvert: whatever a package states, the result is an expression that others
 // accept, and every name that SPDX does not know is explained.
 func FuzzConvert(f *testing.F) {
-	for _, s := range []string{"MIT", "MIT AND (ISC OR custom)", "GPL-2.0-only WITH x", "MIT+", "a WITH b WITH c", "((", "LicenseRef-a:b", "\xff", "é"} {
+	for _, s := range []string{"MIT", "MIT AND (ISC OR custom)", "GPL-2.0-only WITH x", "MIT+", "a WITH b WITH c", "((", "LicenseRef-a:b",
+		"\xff", "é"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		l := convert(text)
-		if l.expression == nothing || strings.Count(text, "OR")+strings.Count(text, "AND") > 4 { // the judge's time doubles with each
+		if l.expression == nothing || strings.Count(text, "OR")+strings.Count(text, "AND") > 4 {
+			// The judge takes time that doubles with each of them.
 			return
 		}
 		if ok, bad := spdxexp.ValidateLicenses([]string{l.expression}); !ok {

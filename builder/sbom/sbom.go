@@ -121,7 +121,7 @@ func Encode(d Document) ([]byte, error) {
 		Creation: creation{time.Unix(d.Epoch, 0).UTC().Format(time.RFC3339), []string{"Tool: " + d.Tool}},
 	}
 	first := newPackage(root, Part{Name: d.Name, Version: d.Version, Comment: d.Comment, SHA256: strings.TrimPrefix(d.Digest, "sha256:")})
-	first.Purpose = "OPERATING-SYSTEM"
+	first.Purpose = "OPERATING_SYSTEM"
 	out.Packages = []spdxPackage{first}
 	out.Relationships = []relationship{{out.ID, "DESCRIBES", root}}
 	refs := map[string]string{}

@@ -28,7 +28,7 @@ func sample() Document {
 				PURL: APK("alpine", "3.23", "libstdc++", "14.2.0-r6", "aarch64")},
 			{Kind: Package, Name: "own", Version: "1", License: "see the file COPYING"},
 			{Kind: Package, Name: "silent", Version: "1"},
-			{Kind: Layer, Name: "files", Comment: "a layer of kind folder"},
+			{Kind: Layer, Name: "files", Comment: "a layer of kind tar"},
 			{Kind: Layer, Name: "registry.example/tools:1", SHA256: sum, PURL: OCI("registry.example/Team/tools", "sha256:"+sum, "arm64")},
 			Fetch("https://github.com/k3s-io/k3s/releases/download/v1.34.3+k3s1/k3s-arm64", sum),
 			{Kind: Program, Name: "pikeletd", Version: "v1.0.0", License: "Apache-2.0", Supplier: "Organization: Pikelet", SHA256: sum,

@@ -125,7 +125,8 @@ func judgeSignature(t *testing.T, dir, private string) {
 		t.Fatal(err)
 	}
 	var layout, index image.OCIIndex
-	if err := json.Unmarshal(b, &layout); err != nil || len(layout.Manifests) != 9 { // index, bill, provenance, and three signatures in two forms
+	// The index, the bill, the provenance, and three signatures in two forms.
+	if err := json.Unmarshal(b, &layout); err != nil || len(layout.Manifests) != 9 {
 		t.Fatalf("index.json: %v\n%s", err, b)
 	}
 	tmp := t.TempDir()
@@ -195,7 +196,8 @@ func judgeBill(t *testing.T, read func(string, any) []byte, d image.Descriptor, 
 		names[p.Name+" "+p.Version], names[p.Name] = true, true
 		ids[p.ID] = true
 		// The starter repository is not Alpine's, and SPDX does not know what it says of licences.
-		if strings.HasPrefix(p.Name, "busybox") && (len(p.External) != 0 || len(p.Checksums) != 1 || !strings.HasPrefix(p.Declared, "LicenseRef-")) {
+		if strings.HasPrefix(p.Name, "busybox") &&
+			(len(p.External) != 0 || len(p.Checksums) != 1 || !strings.HasPrefix(p.Declared, "LicenseRef-")) {
 			t.Errorf("of busybox it says %+v", p)
 		}
 	}
