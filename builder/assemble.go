@@ -33,7 +33,8 @@ const builderSource = "pikelet"
 type assembly struct {
 	Tree     *layers.Tree
 	Kernel   *kernel
-	Packages []*apk.Installed // as their files say what they are
+	Packages []*apk.Installed  // as their files say what they are
+	sums     map[string]string // the SHA-256 of those files, by the packages' names
 	Warnings []Warning
 	// Kubernetes is the version that the image brings; "" for none or an unknown one.
 	Kubernetes string
@@ -54,7 +55,7 @@ func assemble(ctx context.Context, p *Plan, in Inputs, c *contents) (*assembly, 
 	if err != nil {
 		return nil, err
 	}
-	a := &assembly{Tree: t, Packages: byName(packages), Warnings: scripts.left}
+	a := &assembly{Tree: t, Packages: byName(packages), sums: sumsOf(packageParts), Warnings: scripts.left}
 	if a.Kernel, err = findKernel(ctx, t, p.Image.Kernel.Package, in.Workers, c); err != nil {
 		return nil, err
 	}

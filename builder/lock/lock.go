@@ -134,18 +134,24 @@ func (f *File) check() error {
 
 // Load reads the lock of a spec; there may be none.
 func Load(spec string) (*File, error) {
+	f, _, err := LoadText(spec)
+	return f, err
+}
+
+// LoadText is Load that returns the bytes of the lock too.
+func LoadText(spec string) (*File, []byte, error) {
 	b, err := os.ReadFile(Name(spec))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return nil, nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("reading the lock: %w", err)
+		return nil, nil, fmt.Errorf("reading the lock: %w", err)
 	}
 	f, err := Decode(b)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", Name(spec), err)
+		return nil, nil, fmt.Errorf("%s: %w", Name(spec), err)
 	}
-	return f, nil
+	return f, b, nil
 }
 
 // Save writes the lock of a spec: the old one, or the new one whole.
