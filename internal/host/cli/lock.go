@@ -113,6 +113,7 @@ func relock(ctx context.Context, o inputOptions, a *app) (now *lock.File, done f
 	if err != nil {
 		return nil, nil, err
 	}
+	img.Keys = nil // a lock is not signed, and does not hold them: it is made where the signing key is not
 	done = in.Made.Hold()
 	plan, err := builder.Resolve(ctx, img, in)
 	if err != nil {

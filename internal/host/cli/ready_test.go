@@ -83,7 +83,8 @@ func TestReadyImages(t *testing.T) {
 	text := strings.Replace(mustRead(t, dir+"/image.yaml"), "packages:", "mirror: https://MIRROR/alpine\npackages:", 1)
 	write(t, dir+"/examples/ready/image.yaml", text+"keys: [release.pub]\n", 0o644)
 	write(t, dir+"/bin/gh", "#!/bin/sh\necho \"$@\" > gh.txt\n", 0o755)
-	must(t, dir, "openssl pkey -in ci.key -pubout -out ci.pub && mv files starter examples/ready/ && mkdir build && ln -s ../pikelet build/pikelet")
+	must(t, dir, "openssl pkey -in ci.key -pubout -out ci.pub && "+
+		"mv files starter examples/ready/ && mkdir build && ln -s ../pikelet build/pikelet")
 	cmd := exec.Command("bash", "-e", "-o", "pipefail", "-c", script)
 	cmd.Dir = dir + "/examples/ready"
 	cmd.Env = []string{"BE_PIKELET=1", "HOME=" + dir, "XDG_CACHE_HOME=" + dir + "/cache", "RUNNER_TEMP=" + dir,
@@ -93,7 +94,8 @@ func TestReadyImages(t *testing.T) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	const files = "www/image.yaml www/image.yaml.lock www/os_list.json www/pikelet.svg www/release.pub www/disk.img.bmap www/twin-2.3.4.img.zst"
+	const files = "www/image.yaml www/image.yaml.lock www/os_list.json www/pikelet.svg www/release.pub www/disk.img.bmap " +
+		"www/twin-2.3.4.img.zst"
 	said := strings.Fields(mustRead(t, dir+"/examples/ready/gh.txt"))
 	want := append([]string{"release", "upload", "v2.3.4"}, strings.Fields(files)...)
 	slices.Sort(said)
