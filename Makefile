@@ -188,6 +188,21 @@ soak: setup-test build starter $(BUILD)/tools/registry ## run long tests: power 
 test-clients: setup-clients build starter $(BUILD)/tools/registry ## let real clients judge: cosign, crane, regctl, skopeo, syft
 	testdata/clients.sh $(abspath $(BUILD)/pikelet) $(abspath $(BUILD)/tools/registry) examples/demo.yaml $(abspath $(BUILD)/clients)
 
+# Renovate wants a newer node than Debian has; npm has that too. What compiles with
+# scripts is left out: Renovate does without.
+RENOVATE := $(BUILD)/renovate
+RENOVATE_NODE := node-linux-$(if $(filter aarch64 arm64,$(shell uname -m)),arm64,x64)
+RENOVATE_PACKAGES := renovate@43.288.0 $(RENOVATE_NODE)@24.22.3
+$(RENOVATE)/node: Makefile
+	@command -v npm > /dev/null || sh internal/tools/install.sh npm
+	@mkdir -p $(@D) && echo '{"private": true}' > $(@D)/package.json
+	npm install --prefix $(@D) --no-audit --no-fund --omit=optional --ignore-scripts --loglevel=error $(RENOVATE_PACKAGES)
+	ln -sfn node_modules/$(RENOVATE_NODE)/bin/node $@ && touch -h $@
+
+.PHONY: test-renovate
+test-renovate: $(RENOVATE)/node device ## run Renovate over the example of a repository, with indexes and registries on loopback
+	$(GO) test -count=1 -v -timeout 10m -tags renovate -run 'TestRenovate$$' ./internal/host/cli -renovate $(abspath $(RENOVATE))
+
 WORLDS ?= 3000
 oracle: build starter ## compare with Alpine's own apk and busybox, as root: make oracle ALPINE=DIR, with its minirootfs archives and index
 	$(GO) test -tags oracle -v -count=1 -timeout 10m -run Oracle ./builder/script -alpine $(abspath $(ALPINE))
