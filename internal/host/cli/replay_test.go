@@ -42,7 +42,8 @@ func TestReplayedIndex(t *testing.T) {
 
 	replayed = before
 	for _, command := range []string{"lock", "outdated"} {
-		fails(t, s.dir, []string{command, "image.yaml"}, "or an old one shown again: this one was made 2023-11-14 22:15, and that 2023-11-14 22:16",
+		fails(t, s.dir, []string{command, "image.yaml"},
+			"or an old one shown again: this one was made 2023-11-14 22:15, and that 2023-11-14 22:16",
 			"hint: ask another mirror; pikelet lock --allow-older takes")
 	}
 	if mustRead(t, s.dir+"/image.yaml.lock") != pinned {
