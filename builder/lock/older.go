@@ -55,11 +55,11 @@ func (x Index) before(next Index) error {
 	case next.Digest == x.Digest && x.Digest != "":
 		return nil
 	case next.Written == 0 && x.Written != 0:
-		return fmt.Errorf("it does not say when it was made, and that one was of %s", day(x.Written))
+		return fmt.Errorf("this one does not say when it was made, and that was of %s", day(x.Written))
 	case next.Written < x.Written:
-		return fmt.Errorf("it was made %s, and that one %s", day(next.Written), day(x.Written))
+		return fmt.Errorf("this one was made %s, and that %s", day(next.Written), day(x.Written))
 	case next.Newest < x.Newest:
-		return fmt.Errorf("its newest package is of %s, and was of %s", day(next.Newest), day(x.Newest))
+		return fmt.Errorf("the newest package is of %s, and was of %s", day(next.Newest), day(x.Newest))
 	}
 	return nil
 }

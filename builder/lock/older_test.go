@@ -37,15 +37,16 @@ func TestOlder(t *testing.T) {
 		"another repository":                       {dated, elsewhere, ""},
 		"made earlier, with the same newest package": {dated, is(Index{"sha256:1", 1795219140, 1795210000}),
 			"repository https://mirror.example/main: the index is older than the one the lock was made with, or an old one shown again: " +
-				"it was made 2026-11-20 23:59, and that one 2026-11-21 00:00"},
-		"made later, of older packages":          {dated, is(Index{"sha256:1", 1795219201, 1795200000}), "its newest package is of 2026-11-20 18:40"},
-		"without a time any more":                {dated, is(Index{"sha256:1", 0, 1795210000}), "it does not say when it was made"},
+				"this one was made 2026-11-20 23:59, and that 2026-11-21 00:00"},
+		"made later, of older packages": {dated, is(Index{"sha256:1", 1795219201, 1795200000}),
+			"the newest package is of 2026-11-20 18:40"},
+		"without a time any more":                {dated, is(Index{"sha256:1", 0, 1795210000}), "this one does not say when it was made"},
 		"without a time, and the same packages":  {undated, is(Index{"sha256:1", 0, 1795210000}), ""},
 		"without a time, and a package is newer": {undated, is(Index{"sha256:3", 0, 1795210000}, "1.37.0-r10"), ""},
 		"without a time, and a package goes back": {undated, is(Index{"sha256:1", 0, 1795210000}, "1.37.0-r5"),
 			"busybox would go back from 1.37.0-r6 to 1.37.0-r5"},
 		"without a time, the same, for a spec that wants less": {undated, is(Index{"sha256:2", 0, 1795210000}, "1.37.0-r5"), ""},
-		"of older packages": {undated, is(Index{"sha256:1", 0, 1795200000}), "its newest package is of 2026-11-20 18:40"},
+		"of older packages": {undated, is(Index{"sha256:1", 0, 1795200000}), "the newest package is of 2026-11-20 18:40"},
 	} {
 		err := Older(c.old, c.now)
 		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {

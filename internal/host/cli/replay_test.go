@@ -42,7 +42,8 @@ func TestReplayedIndex(t *testing.T) {
 
 	replayed = before
 	for _, command := range []string{"lock", "outdated"} {
-		fails(t, s.dir, []string{command, "image.yaml"}, "or an old one shown again: it was made 2023-11-14 22:15, and that one 2023-11-14 22:16",
+		fails(t, s.dir, []string{command, "image.yaml"},
+			"or an old one shown again: this one was made 2023-11-14 22:15, and that 2023-11-14 22:16",
 			"hint: ask another mirror; pikelet lock --allow-older takes")
 	}
 	if mustRead(t, s.dir+"/image.yaml.lock") != pinned {
@@ -56,7 +57,7 @@ func TestReplayedIndex(t *testing.T) {
 	// An index without a time, as pikelet vendor makes: a package that goes back tells.
 	replayed, s.index.Written = "", 0
 	s.writeIndex()
-	fails(t, s.dir, []string{"lock", "image.yaml"}, "it does not say when it was made")
+	fails(t, s.dir, []string{"lock", "image.yaml"}, "this one does not say when it was made")
 	ok(t, s.dir, "lock", "--allow-older", "image.yaml")
 	replayed = index()
 	s.add(apk.Package{Name: "tool", Version: "3-r0"})
