@@ -3,9 +3,13 @@ package openrc
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
+	"github.com/pikelet-os/pikelet/layers"
 )
 
 // Limits of what gendepends.sh prints.
@@ -92,15 +96,34 @@ func (b *Broken) Error() string {
 	return s.String()
 }
 
-// Hint says what to do about it.
-func (b *Broken) Hint() string {
+// advice says what to do about it.
+func (b *Broken) advice() string {
 	return fmt.Sprintf("add the package, overlay or layer that has a service %s, or take %s out of services.%s", b.Missing, b.Chain[0], b.Runlevel)
 }
 
-// Check looks for needs that nothing meets, of the services in each runlevel and
-// of those that they need, and returns an error with one Broken for each. Absent is a
-// function that reports whether no service that is not in the list can be meant by a word.
-func Check(services []Service, runlevels map[string][]string, absent func(word string) bool) error {
+// Check looks for needs that nothing in the tree meets, of the services in each
+// runlevel and of those that they need. The error joins one Broken for each, with its
+// advice. What a service that is left may provide counts as there.
+func (r *Result) Check(t *layers.Tree, runlevels map[string][]string) error {
+	var unread []string
+	for _, l := range r.Left {
+		if l.Service == "" {
+			return nil
+		}
+		text, err := t.ReadFile("etc/init.d/"+l.Service, maxInput)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		unread = append(unread, l.Service+" "+string(text))
+	}
+	return check(r.Services, runlevels, func(word string) bool {
+		return !slices.ContainsFunc(unread, func(text string) bool { return strings.Contains(text, word) })
+	})
+}
+
+// check is Check for services that are known; absent reports whether no other can be
+// meant by a word.
+func check(services []Service, runlevels map[string][]string, absent func(word string) bool) error {
 	by := map[string]*Service{}
 	provided := map[string][]*Service{}
 	for i := range services {
@@ -127,7 +150,8 @@ func Check(services []Service, runlevels map[string][]string, absent func(word s
 				case len(provided[w]) == 1:
 					visit(provided[w][0], chain)
 				case len(provided[w]) == 0 && absent(w):
-					errs = append(errs, &Broken{level, chain, w})
+					b := &Broken{level, chain, w}
+					errs = append(errs, hint.With(b, b.advice()))
 				}
 			}
 		}

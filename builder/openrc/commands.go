@@ -15,7 +15,9 @@ import (
 func commands(t *layers.Tree) map[string]script.Command {
 	all := map[string]script.Command{
 		"shell_var": shellVar, "lsb2rcconf": lsb, "fstabinfo": fstabinfo, "awk": awk,
-		"rc-service": func(args []string, read func(string) ([]byte, bool)) (string, int, string) { return exists(t, args, read) },
+		"rc-service": func(args []string, read func(string) ([]byte, bool)) (string, int, string) {
+			return exists(t, args, read)
+		},
 	}
 	// Messages go to a terminal or the log. Those that end something return
 	// the status that they are told.
