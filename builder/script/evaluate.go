@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"mvdan.cc/sh/v3/syntax"
 
@@ -53,8 +54,7 @@ type Part struct {
 //
 // The error is that of ctx, or of contents of the tree that cannot be read.
 func Evaluate(ctx context.Context, t *layers.Tree, script []byte, q Inquiry) ([]Part, error) {
-	m := &machine{ctx: ctx, accounts: &Accounts{}, options: Options{Name: q.Name, Elsewhere: map[string]bool{}}, elsewhere: map[string]bool{}}
-	m.inquiry, m.notes = &q, newNotes()
+	m := &machine{ctx: ctx, accounts: NewAccounts(nil, time.Time{}), options: Options{Name: q.Name}, inquiry: &q, notes: newNotes()}
 	m.view = newView(t, m)
 	m.output = &buffer{m: m, what: "the script's output"}
 	_, refusal, err := m.interpret(script)

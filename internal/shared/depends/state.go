@@ -1,6 +1,7 @@
 package depends
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -95,6 +96,9 @@ var assignment = regexp.MustCompile(`^([A-Za-z_][A-Za-z0-9_]*)=(?:"[^"$` + "`" +
 // Sets returns the variables that a file of conf.d sets, sorted, and reports
 // whether it does nothing but giving variables plain values.
 func Sets(text []byte) (names []string, plain bool) {
+	if bytes.IndexByte(text, 0) >= 0 {
+		return nil, false
+	}
 	for line := range strings.SplitSeq(string(text), "\n") {
 		line = strings.Trim(line, " \t")
 		if line == "" || line[0] == '#' {
