@@ -115,8 +115,8 @@ func inRoot(t *testing.T, root string, args ...string) string {
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: root}
 	cmd.Dir = "/"
-	cmd.Env = []string{"PATH=/bin:/sbin:/usr/bin:/usr/sbin", "RC_LIBEXECDIR=/usr/lib/rc", "RC_SCRIPTDIRS=/etc", "RC_UNAME=Linux", "RC_SVCDIR=/run/openrc",
-		"RC_RUNLEVEL=sysinit", "EINFO_QUIET=yes"}
+	cmd.Env = []string{"PATH=/bin:/sbin:/usr/bin:/usr/sbin", "RC_LIBEXECDIR=/usr/lib/rc", "RC_SCRIPTDIRS=/etc", "RC_UNAME=Linux",
+		"RC_SVCDIR=/run/openrc", "RC_RUNLEVEL=sysinit", "EINFO_QUIET=yes"}
 	var out, errs strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	cmd.Path = args[0]

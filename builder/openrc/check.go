@@ -98,7 +98,8 @@ func (b *Broken) Error() string {
 
 // advice says what to do about it.
 func (b *Broken) advice() string {
-	return fmt.Sprintf("add the package, overlay or layer that has a service %s, or take %s out of services.%s", b.Missing, b.Chain[0], b.Runlevel)
+	return fmt.Sprintf("add the package, overlay or layer that has a service %s, or take %s out of services.%s",
+		b.Missing, b.Chain[0], b.Runlevel)
 }
 
 // Check looks for needs that nothing in the tree meets, of the services in each

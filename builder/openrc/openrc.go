@@ -64,10 +64,13 @@ func Compute(ctx context.Context, t *layers.Tree) (*Result, error) {
 			return r, nil
 		}
 	}
-	parts, err := script.Evaluate(ctx, t, text, script.Inquiry{Name: "/" + name, Part: "RC_SVCNAME", Commands: commands(t), Environment: map[string]string{
-		"RC_SCRIPTDIRS": "/etc", "RC_UNAME": "Linux", "RC_LIBEXECDIR": "/" + path.Dir(path.Dir(name)), "RC_RUNLEVEL": "sysinit",
-		"PATH": "/" + path.Dir(path.Dir(name)) + "/sbin:/" + path.Dir(path.Dir(name)) + "/bin:/bin:/sbin:/usr/bin:/usr/sbin",
-	}})
+	libexec := "/" + path.Dir(path.Dir(name))
+	// What OpenRC sets before it runs the script (setup_environment of librc-depend.c, and
+	// env_config of src/shared/misc.c).
+	environment := map[string]string{"RC_SCRIPTDIRS": "/etc", "RC_UNAME": "Linux", "RC_LIBEXECDIR": libexec, "RC_RUNLEVEL": "sysinit",
+		"PATH": libexec + "/sbin:" + libexec + "/bin:/bin:/sbin:/usr/bin:/usr/sbin"}
+	parts, err := script.Evaluate(ctx, t, text, script.Inquiry{Name: "/" + name, Part: "RC_SVCNAME", Environment: environment,
+		Commands: commands(t)})
 	if err != nil {
 		return nil, err
 	}

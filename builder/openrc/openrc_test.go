@@ -296,7 +296,7 @@ func TestCheck(t *testing.T) {
 		{Name: "e2", Provides: []string{"either"}}, {Name: "guess", Needs: []string{"unread"}},
 	}
 	for name, c := range map[string]struct{ level, names, want string }{
-		"direct":                  {"boot", "wifi", "runlevel boot: the service wifi needs radio, and no service of the image is or provides that"},
+		"direct":                  {"boot", "wifi", "runlevel boot: the service wifi needs radio, and no service of the image is or"},
 		"through another":         {"default", "app", "runlevel default: the service app needs data, which needs disk, and no service"},
 		"through what provides":   {"default", "lone", "the service lone needs eth, which needs gone, and"},
 		"nothing is missing":      {"default", "networking localmount", ""},

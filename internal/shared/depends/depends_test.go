@@ -33,8 +33,9 @@ func TestState(t *testing.T) {
 		"etc/large": {Data: make([]byte, maxInput+1)},
 	}
 	for path, want := range map[string]string{
-		"/etc/f": FileState([]byte("x"), false), "/etc/p": FileState([]byte("x"), true), "/etc/d": DirState, "/etc/d/": NamesState([]string{"a", "b"}),
-		"/etc/l": LinkState("f"), "/etc/none": Absent, "/etc/none/": Absent, "/none/none": Absent, "/etc/s": "!", "/etc/large": "!",
+		"/etc/f": FileState([]byte("x"), false), "/etc/p": FileState([]byte("x"), true), "/etc/d": DirState,
+		"/etc/d/": NamesState([]string{"a", "b"}),
+		"/etc/l":  LinkState("f"), "/etc/none": Absent, "/etc/none/": Absent, "/none/none": Absent, "/etc/s": "!", "/etc/large": "!",
 	} {
 		got, err := State(root, path)
 		if err != nil {
