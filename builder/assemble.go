@@ -115,7 +115,11 @@ func assemble(ctx context.Context, p *Plan, in Inputs, c *contents) (*assembly, 
 	if err != nil {
 		return nil, err
 	}
-	a.Warnings = append(append(a.Warnings, left...), dropAttributes(t)...)
+	alone, err := addDependencies(ctx, t, epoch)
+	if err != nil {
+		return nil, err
+	}
+	a.Warnings = append(append(append(a.Warnings, left...), alone...), dropAttributes(t)...)
 	return a, writeDatabase(t, p, a.Packages, epoch)
 }
 

@@ -31,7 +31,10 @@ var special = map[string]bool{":": true, ".": true, "break": true, "continue": t
 // call runs a simple command.
 func (sh *shell) call(c *syntax.CallExpr, redirs []*syntax.Redirect) {
 	sh.substituted = 0
-	args := sh.arguments(c.Args)
+	args := sh.ignored(c.Args)
+	if args == nil {
+		args = sh.arguments(c.Args)
+	}
 	files := sh.files
 	defer func() { sh.files = files }()
 	if len(args) > 0 {
@@ -107,7 +110,7 @@ func (sh *shell) assignment(a *syntax.Assign) (name, value string) {
 	if a.Value == nil {
 		return a.Name.Value, ""
 	}
-	return a.Name.Value, sh.text(a.Value)
+	return a.Name.Value, sh.making(a.Name.Value, func() string { return sh.text(a.Value) })
 }
 
 // declare is export, readonly or local where the parser knows them.
@@ -181,6 +184,9 @@ func (c *call) external() int {
 	if known != "" && c.options.Elsewhere[known] {
 		c.elsewhere[known] = true
 		return 0
+	}
+	if status, done := c.instead(known); done {
+		return status
 	}
 	if f := applet(known); f != nil {
 		return f(c)

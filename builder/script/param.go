@@ -72,6 +72,9 @@ func (sh *shell) all(f *splitter, name string, quoted bool) {
 
 // unset ends the shell where -u asks for that.
 func (sh *shell) unset(name string) {
+	if sh.modes['u'] {
+		sh.decides(name)
+	}
 	if sh.modes['u'] && name != "@" && name != "*" && name != "!" {
 		sh.complain("%s: parameter not set", name)
 		panic(exit{2})
@@ -125,11 +128,12 @@ func (sh *shell) expansion(f *splitter, p *syntax.ParamExp, value string, set, q
 				sh.complain("%s: bad variable name", name)
 				panic(exit{2})
 			}
-			value = sh.text(e.Word)
+			value = sh.making(name, func() string { return sh.text(e.Word) })
 			sh.assign(name, value)
 		}
 		self()
 	case syntax.ErrorUnset, syntax.ErrorUnsetOrNull:
+		sh.decides(name)
 		if empty {
 			text := "parameter not set"
 			if e.Word != nil {

@@ -120,6 +120,12 @@ type machine struct {
 	command                 string
 	elsewhere               map[string]bool
 	temporary               int // names that mktemp has made
+
+	// For Evaluate only.
+	inquiry  *Inquiry
+	notes    *notes
+	finished []Part
+	inPart   bool
 }
 
 // Run does what a script does to the files of a tree. Accounts that it makes
@@ -159,6 +165,9 @@ func (m *machine) interpret(script []byte) (status int, refusal *Refusal, err er
 		}
 	}()
 	sh := newShell(m)
+	if m.inquiry != nil {
+		m.inquiry.prepare(sh)
+	}
 	args, interpreted := interpreter(script)
 	if !interpreted && bytes.HasPrefix(script, []byte("#!")) {
 		line, _, _ := strings.Cut(string(script), "\n")
@@ -168,6 +177,9 @@ func (m *machine) interpret(script []byte) (status int, refusal *Refusal, err er
 		sh.set([]string{arg})
 	}
 	status = sh.toplevel(func() { sh.source(script) })
+	if m.inquiry != nil {
+		return status, nil, nil
+	}
 	m.audit(newView(m.view.tree, m))
 	return status, nil, nil
 }

@@ -114,7 +114,11 @@ func (sh *shell) subshell(prepare func(*shell), f func(*shell)) int {
 	if prepare != nil {
 		prepare(sub)
 	}
-	status := sub.toplevel(func() { f(sub) })
+	status := 0
+	sh.making("", func() string {
+		status = sub.toplevel(func() { f(sub) })
+		return ""
+	})
 	sh.nesting = nesting
 	return status
 }
@@ -229,6 +233,9 @@ func (sh *shell) compound(c syntax.Command, redirs []*syntax.Redirect) (checked 
 	case *syntax.Block:
 		sh.list(c.Stmts)
 	case *syntax.Subshell:
+		if sh.ownPart(c.Stmts) {
+			return false
+		}
 		sh.status = sh.subshell(nil, func(sub *shell) { sub.list(c.Stmts) })
 		return false
 	case *syntax.IfClause:

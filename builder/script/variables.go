@@ -41,6 +41,7 @@ func (sh *shell) get(name string) (string, bool) {
 		}
 		return sh.params[n-1], true
 	}
+	sh.readVariable(name)
 	v, there := sh.vars[name]
 	if kind := random[name]; kind != "" && !there {
 		sh.refuse(kind, "it uses $%s", name)

@@ -229,7 +229,7 @@ func (sh *shell) part(f *splitter, part syntax.WordPart, quoted bool) {
 			sh.refuse(Unsupported, "arithmetic that ash does not have")
 		}
 		sh.step()
-		sh.put(f, sh.arithmetic(p.X), quoted)
+		sh.put(f, sh.making("", func() string { return sh.arithmetic(p.X) }), quoted)
 	default:
 		sh.refuse(Unsupported, "an expansion that ash does not have")
 	}

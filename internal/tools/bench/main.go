@@ -44,7 +44,7 @@ func main() {
 	flag.StringVar(&o.alpine, "alpine", "", "directory with alpine-minirootfs-*-x86_64.tar.gz and APKINDEX-*-x86_64.tar.gz, for solve_ms")
 	flag.IntVar(&o.rounds, "rounds", 5, "how often each is measured; figures are medians")
 	flag.StringVar(&o.only, "only", "",
-		"measure only these groups: boot, node, build, loop, solve, ship, update, netboot, delta, cluster, rollout, simulation")
+		"measure only these groups: boot, openrc, node, build, loop, solve, ship, update, netboot, delta, cluster, rollout, simulation")
 	pack := flag.String("squash", "", "only pack this directory into the file -o, as the builder's writer does")
 	flag.Parse()
 	err := func() error {
@@ -68,7 +68,7 @@ type group struct {
 
 func groups() []group {
 	return []group{
-		{"boot", boots}, {"node", node}, {"build", builds}, {"loop", loop}, {"solve", solve},
+		{"boot", boots}, {"openrc", openrc}, {"node", node}, {"build", builds}, {"loop", loop}, {"solve", solve},
 		{"ship", ship}, {"update", update}, {"netboot", netboot}, {"delta", deltas}, {"cluster", cluster}, {"rollout", rollout},
 		{"simulation", simulation},
 	}
