@@ -126,7 +126,7 @@ func (v *view) rename(from, to string) error {
 // chmod sets the mode of what a path leads to.
 func (v *view) chmod(at place, mode int64) {
 	if at.name == "" {
-		v.m.refuse(Unsupported, "it changes the root directory")
+		v.m.refuse(Unfit, "it changes the root directory")
 	}
 	v.change(at.name, at.node)
 	at.node.Mode = mode & 0o7777
@@ -136,7 +136,7 @@ func (v *view) chmod(at place, mode int64) {
 // takes from a file what gives whoever runs it rights of the owner.
 func (v *view) chown(at place, uid, gid int) {
 	if at.name == "" {
-		v.m.refuse(Unsupported, "it changes the root directory")
+		v.m.refuse(Unfit, "it changes the root directory")
 	}
 	n := at.node
 	v.change(at.name, n)
