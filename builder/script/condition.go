@@ -269,8 +269,6 @@ func (sh *shell) testArguments(args []string, x syntax.TestExpr) []string {
 	switch x := x.(type) {
 	case *syntax.Word:
 		return append(args, sh.fields([]*syntax.Word{x})...)
-	case *syntax.ParenTest:
-		return append(sh.testArguments(append(args, "("), x.X), ")")
 	case *syntax.UnaryTest:
 		return sh.testArguments(append(args, x.Op.String()), x.X)
 	case *syntax.BinaryTest:

@@ -240,8 +240,9 @@ func (v *view) put(name string, n *node, source string) (bool, error) {
 	}
 	h := n.Header
 	h.Name = name
+	packaged := ""
 	if v.here(name, n) { // a file that was changed stays its package's
-		source = n.entry.Source
+		source, packaged = n.entry.Source, n.entry.Packaged
 	}
 	switch {
 	case v.here(name, n) && !n.written:
@@ -253,7 +254,11 @@ func (v *view) put(name string, n *node, source string) (bool, error) {
 		}
 		return n.changed, nil
 	case n.isFile() && n.written:
-		return true, v.tree.AddFile(h, source, n.data)
+		err := v.tree.AddFile(h, source, n.data)
+		if e := v.tree.At(name); err == nil && e != nil {
+			e.Packaged = packaged
+		}
+		return true, err
 	case n.isFile(): // under another name
 		return true, v.tree.Place(&layers.Entry{Header: h, Source: source, Content: n.entry.Content})
 	}

@@ -61,7 +61,7 @@ func ashHas(file *syntax.File) bool {
 	has := true
 	syntax.Walk(file, func(n syntax.Node) bool {
 		switch n := n.(type) {
-		case *syntax.ArrayExpr, *syntax.ExtGlob, *syntax.ArithmCmd, *syntax.LetClause, *syntax.CoprocClause,
+		case *syntax.ArrayExpr, *syntax.ExtGlob, *syntax.ArithmCmd, *syntax.LetClause, *syntax.CoprocClause, *syntax.ParenTest,
 			*syntax.TestDecl, *syntax.TimeClause:
 			has = false
 		case *syntax.Assign:
