@@ -278,7 +278,7 @@ func (sh *shell) testArguments(args []string, x syntax.TestExpr) []string {
 			op = "-a"
 		case syntax.OrTest:
 			op = "-o"
-		case syntax.TsReMatch:
+		case syntax.TsReMatch, syntax.TsBefore, syntax.TsAfter: // of which < and > are redirections in ash
 			sh.refuse(Unsupported, "[[ with other operators than those of [")
 		}
 		return sh.testArguments(append(sh.testArguments(args, x.X), op), x.Y)
