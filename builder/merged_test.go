@@ -41,8 +41,9 @@ func packedFiles(t *testing.T, c *contents, p apk.Package, names ...string) *par
 
 // layouts are what a base layout has of the top of the root.
 var layouts = map[string][]string{
-	"apart":  {"bin/", "lib/", "sbin/", "usr/", "usr/bin/", "usr/lib/", "usr/sbin/", "var/", "run/", "var/run->../run"},
-	"merged": {"bin->usr/bin", "lib->usr/lib", "sbin->usr/sbin", "usr/", "usr/bin/", "usr/lib/", "usr/sbin/", "var/", "run/", "var/run->../run"},
+	"apart": {"bin/", "lib/", "sbin/", "usr/", "usr/bin/", "usr/lib/", "usr/sbin/", "var/", "run/", "var/run->../run"},
+	"merged": {"bin->usr/bin", "lib->usr/lib", "sbin->usr/sbin", "usr/", "usr/bin/", "usr/lib/", "usr/sbin/",
+		"var/", "run/", "var/run->../run"},
 }
 
 // merging merges packages, those of the base layout first, and returns the tree.
@@ -164,10 +165,11 @@ func TestOneFileByTwoNames(t *testing.T) {
 		names  [2]string
 		want   string // of the error; "" for the file of z
 	}{
-		"two files":          {"apart", apk.Package{}, apk.Package{}, [2]string{"bin/x", "usr/bin/x"}, ""},
-		"one file":           {"merged", apk.Package{}, apk.Package{}, [2]string{"bin/x", "usr/bin/x"}, "/usr/bin/x belongs to a-1 too"},
-		"the other way":      {"merged", apk.Package{}, apk.Package{}, [2]string{"usr/bin/x", "bin/x"}, "/usr/bin/x belongs to a-1 too"},
-		"a link":             {"merged", apk.Package{}, apk.Package{}, [2]string{"lib/x", "usr/lib/x->../../lib/x"}, "/usr/lib/x belongs to a-1 too"},
+		"two files":     {"apart", apk.Package{}, apk.Package{}, [2]string{"bin/x", "usr/bin/x"}, ""},
+		"one file":      {"merged", apk.Package{}, apk.Package{}, [2]string{"bin/x", "usr/bin/x"}, "/usr/bin/x belongs to a-1 too"},
+		"the other way": {"merged", apk.Package{}, apk.Package{}, [2]string{"usr/bin/x", "bin/x"}, "/usr/bin/x belongs to a-1 too"},
+		"a link": {"merged", apk.Package{}, apk.Package{},
+			[2]string{"lib/x", "usr/lib/x->../../lib/x"}, "/usr/lib/x belongs to a-1 too"},
 		"one replaces":       {"merged", apk.Package{}, apk.Package{Replaces: deps(t, "a")}, [2]string{"sbin/x", "usr/sbin/x"}, ""},
 		"one package's":      {"merged", apk.Package{Origin: "o"}, apk.Package{Origin: "o"}, [2]string{"bin/x", "usr/bin/x"}, ""},
 		"another link's":     {"merged", apk.Package{}, apk.Package{}, [2]string{"run/x", "var/run/x"}, "/run/x belongs to a-1 too"},
