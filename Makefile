@@ -6,7 +6,7 @@ GO    ?= go
 BUILD := build
 # Debian packages: what make itself needs, and what only tests do.
 RUN_PACKAGES  := qemu-system-arm
-TEST_PACKAGES := $(RUN_PACKAGES) mtools dosfstools squashfs-tools cryptsetup-bin fdisk zstd cpio device-tree-compiler openssl kmod bmap-tools openssh-client qemu-user-static gcc libc6-dev tgt e2fsprogs iproute2 dnsmasq-base tftp-hpa curl udhcpc chromium-headless-shell
+TEST_PACKAGES := $(RUN_PACKAGES) mtools dosfstools squashfs-tools cryptsetup-bin fdisk zstd cpio device-tree-compiler openssl kmod bmap-tools openssh-client qemu-user-static strace gcc libc6-dev tgt e2fsprogs iproute2 dnsmasq-base tftp-hpa curl udhcpc chromium-headless-shell
 # Servers that bench measures beside ours.
 BENCH_PACKAGES := nginx-light atftpd bsdiff casync
 
@@ -148,7 +148,7 @@ k3s-file:
 test-k3s: k3s-file needed $(addprefix $(RIG)/arm64/,coredns app) ## run nodes with a release of k3s: make test-k3s K3S=FILE
 	set -o pipefail; $(GOTEST) -tags cluster -run TestClusterOnNodes ./internal/testing/e2e -k3s $(abspath $(K3S)) | $(TESTLOG)
 
-bench: setup-bench build starter tools ## measure, side by side with the peers, into bench.json; ALPINE=DIR for solve_ms
+bench: setup-bench build starter tools ## measure, side by side with the peers, into bench.json; ALPINE=DIR for solve_ms and scripts_done_ratio
 	$(BUILD)/starter-bin -bulk -o $(BUILD)/bulk
 	$(BUILD)/pikelet build -o $(BUILD)/demo examples/demo.yaml
 	$(if $(filter-out %delta,$(or $(ONLY),delta)),,$(MAKE) --no-print-directory large)

@@ -33,6 +33,7 @@ const (
 	maxNesting = 400      // commands, calls and expansions inside each other
 	maxScripts = 8        // scripts that call each other
 	maxFields  = 4096     // words of a command
+	maxFiles   = 32       // file descriptors
 )
 
 // Options are what a script is told.
@@ -78,6 +79,7 @@ const (
 	Background  Kind = "background job"    // it leaves something running
 	Limit       Kind = "limit"             // it is too long, too large or too deep
 	Unsupported Kind = "unsupported"       // a construct, command or option that this package does not know
+	Unfit       Kind = "not for an image"  // it makes what no image of ours may have
 	Machine     Kind = "depends on a node" // it looks at devices, processes, the clock or the network
 	Syntax      Kind = "syntax error"
 	Bug         Kind = "internal error" // of this package

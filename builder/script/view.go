@@ -147,7 +147,7 @@ func (v *view) touch(name string) {
 // place gives a name to a file; what had the name before loses it.
 func (v *view) place(name string, n *node) {
 	if strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-		v.m.refuse(Unsupported, "the file name %q has a control character", name)
+		v.m.refuse(Unfit, "the file name %q has a control character", name)
 	}
 	v.touch(name)
 	v.m.effort(16 * len(name))
