@@ -6,7 +6,7 @@ GO    ?= go
 BUILD := build
 # Debian packages: what make itself needs, and what only tests do.
 RUN_PACKAGES  := qemu-system-arm
-TEST_PACKAGES := $(RUN_PACKAGES) mtools dosfstools squashfs-tools cryptsetup-bin fdisk zstd cpio device-tree-compiler openssl kmod bmap-tools openssh-client qemu-user-static gcc libc6-dev tgt e2fsprogs iproute2 dnsmasq-base tftp-hpa curl udhcpc chromium-headless-shell
+TEST_PACKAGES := $(RUN_PACKAGES) mtools dosfstools squashfs-tools cryptsetup-bin fdisk zstd cpio device-tree-compiler openssl kmod bmap-tools openssh-client qemu-user-static strace gcc libc6-dev tgt e2fsprogs iproute2 dnsmasq-base tftp-hpa curl udhcpc chromium-headless-shell
 # Servers that bench measures beside ours.
 BENCH_PACKAGES := nginx-light atftpd bsdiff casync
 
@@ -150,7 +150,7 @@ k3s-file:
 test-k3s: k3s-file needed $(addprefix $(RIG)/arm64/,coredns app) ## run nodes with a release of k3s: make test-k3s K3S=FILE
 	set -o pipefail; $(GOTEST) -tags cluster -run TestClusterOnNodes ./internal/testing/e2e -k3s $(abspath $(K3S)) | $(TESTLOG)
 
-bench: setup-bench build starter tools ## measure, side by side with the peers, into bench.json; ALPINE=DIR for solve_ms
+bench: setup-bench build starter tools ## measure, side by side with the peers, into bench.json; ALPINE=DIR for solve_ms and scripts_done_ratio
 	$(BUILD)/starter-bin -bulk -o $(BUILD)/bulk
 	$(BUILD)/pikelet build -o $(BUILD)/demo examples/demo.yaml
 	$(if $(filter-out %delta,$(or $(ONLY),delta)),,$(MAKE) --no-print-directory large)
@@ -187,8 +187,23 @@ soak: setup-test build starter $(BUILD)/tools/registry ## run long tests: power 
 	$(GO) test -count=1 -timeout 60m -v -run TestBootStorm ./internal/testing/e2e -storm 100 -lossy-storm 20
 	CGO_ENABLED=1 $(GO) test -tags full -race -count=1 -timeout 60m -run TestBuildsShareACache ./internal/host/cli
 
-test-clients: setup-clients build starter $(BUILD)/tools/registry ## let real clients judge: cosign, crane, regctl, skopeo
+test-clients: setup-clients build starter $(BUILD)/tools/registry ## let real clients judge: cosign, crane, regctl, skopeo, syft
 	testdata/clients.sh $(abspath $(BUILD)/pikelet) $(abspath $(BUILD)/tools/registry) examples/demo.yaml $(abspath $(BUILD)/clients)
+
+# Renovate wants a newer node than Debian has; npm has that too. What compiles with
+# scripts is left out: Renovate does without.
+RENOVATE := $(BUILD)/renovate
+RENOVATE_NODE := node-linux-$(if $(filter aarch64 arm64,$(shell uname -m)),arm64,x64)
+RENOVATE_PACKAGES := renovate@43.288.0 $(RENOVATE_NODE)@24.22.3
+$(RENOVATE)/node: Makefile
+	@command -v npm > /dev/null || sh internal/tools/install.sh npm
+	@mkdir -p $(@D) && echo '{"private": true}' > $(@D)/package.json
+	npm install --prefix $(@D) --no-audit --no-fund --omit=optional --ignore-scripts --loglevel=error $(RENOVATE_PACKAGES)
+	ln -sfn node_modules/$(RENOVATE_NODE)/bin/node $@ && touch -h $@
+
+.PHONY: test-renovate
+test-renovate: $(RENOVATE)/node device ## run Renovate over the example of a repository, with indexes and registries on loopback
+	$(GO) test -count=1 -v -timeout 10m -tags renovate -run 'TestRenovate$$' ./internal/host/cli -renovate $(abspath $(RENOVATE))
 
 WORLDS ?= 3000
 oracle: build starter ## compare with Alpine's own apk and busybox, as root: make oracle ALPINE=DIR, with its minirootfs archives and index

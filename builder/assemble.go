@@ -33,7 +33,8 @@ const builderSource = "pikelet"
 type assembly struct {
 	Tree     *layers.Tree
 	Kernel   *kernel
-	Packages []*apk.Installed // as their files say what they are
+	Packages []*apk.Installed  // as their files say what they are
+	sums     map[string]string // the SHA-256 of those files, by the packages' names
 	Warnings []Warning
 	// Kubernetes is the version that the image brings; "" for none or an unknown one.
 	Kubernetes string
@@ -54,7 +55,7 @@ func assemble(ctx context.Context, p *Plan, in Inputs, c *contents) (*assembly, 
 	if err != nil {
 		return nil, err
 	}
-	a := &assembly{Tree: t, Packages: byName(packages), Warnings: scripts.left}
+	a := &assembly{Tree: t, Packages: byName(packages), sums: sumsOf(packageParts), Warnings: scripts.left}
 	if a.Kernel, err = findKernel(ctx, t, p.Image.Kernel.Package, in.Workers, c); err != nil {
 		return nil, err
 	}
@@ -114,7 +115,11 @@ func assemble(ctx context.Context, p *Plan, in Inputs, c *contents) (*assembly, 
 	if err != nil {
 		return nil, err
 	}
-	a.Warnings = append(append(a.Warnings, left...), dropAttributes(t)...)
+	alone, err := addDependencies(ctx, t, epoch)
+	if err != nil {
+		return nil, err
+	}
+	a.Warnings = append(append(append(a.Warnings, left...), alone...), dropAttributes(t)...)
 	return a, writeDatabase(t, p, a.Packages, epoch)
 }
 
@@ -165,10 +170,10 @@ func merge(t *layers.Tree, p *Plan, parts []*part, s *scripts) ([]*apk.Installed
 	if err != nil {
 		return nil, err
 	}
-	owners := map[string]*apk.Package{}
+	placer := newPlacer(t, parts)
 	files := func(part *part) error {
 		for _, e := range part.Files {
-			if err := place(t, e, part.Package, owners); err != nil {
+			if err := placer.place(e, part.Package); err != nil {
 				return fmt.Errorf("package %s: %w", part.Package, err)
 			}
 		}
@@ -235,27 +240,6 @@ func (p *Plan) installOrder(parts []*part) ([]int, error) {
 // materials list them.
 func byName(list []*apk.Installed) []*apk.Installed {
 	return slices.SortedFunc(slices.Values(list), func(a, b *apk.Installed) int { return cmp.Compare(a.Name, b.Name) })
-}
-
-// place puts an entry of a package into the tree, unless another package has
-// the file and keeps it.
-func place(t *layers.Tree, e *layers.Entry, pkg *apk.Package, owners map[string]*apk.Package) error {
-	if e.Typeflag != tar.TypeDir {
-		at, err := t.Resolve(e.Name, false)
-		if err != nil {
-			return err
-		}
-		if old := owners[at]; old != nil {
-			switch apk.ReplacesFile(old, pkg) {
-			case apk.Conflict:
-				return hint.With(fmt.Errorf("/%s belongs to %s too", at, old), "leave one of the two out")
-			case apk.Keep:
-				return nil
-			}
-		}
-		owners[at] = pkg
-	}
-	return t.Place(e)
 }
 
 // busyboxLinks makes the links that busybox's install script would: one for

@@ -43,6 +43,7 @@ type Inputs struct {
 	Programs deviceprogs.Programs
 	Key      *ecdsa.PrivateKey // signs the artifact
 	Lock     *lock.File        // pins the inputs; nil has them chosen
+	LockText []byte            // the bytes of the lock's file, which the provenance names
 	Tool     string            // the version of pikelet, compared with the lock's
 	Workers  int               // goroutines that compress; does not change the bytes
 	Log      *slog.Logger      // what was done
@@ -128,11 +129,13 @@ func build(ctx context.Context, img *spec.Image, in Inputs, work string) (*Resul
 	in.Log.Info("made the initramfs", "kernel", assembly.Kernel.Release, "modules", len(boot.Modules))
 	root, _ := m.File(image.RootFile)
 	in.Log.Info("wrote the root", "bytes", root.Size, "verity", m.Root.Hash)
-	sbom, err := billOfMaterials(plan, assembly.Packages)
-	if err != nil {
-		return nil, err
-	}
-	art, err := pack(m, rootFile(work), boot, sbom, in.Key, filepath.Join(work, "artifact"))
+	art, err := pack(m, rootFile(work), boot, in.Key, filepath.Join(work, "artifact"), func(digest string) (d documents, err error) {
+		if d.bill, err = billOfMaterials(plan, assembly, digest, in.Tool); err != nil {
+			return d, err
+		}
+		d.provenance, err = provenanceOf(plan, assembly, in)
+		return d, err
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -104,6 +104,7 @@ func (c *contents) find(key string) *os.File {
 type part struct {
 	Files   layers.Part
 	Package *apk.Package      // of a package
+	SHA256  string            // of the file of a package, hexadecimal digits
 	Scripts map[string][]byte // of a package
 	Lone    *store.Content    // of a lone file
 }

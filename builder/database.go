@@ -47,8 +47,12 @@ func writeDatabase(t *layers.Tree, p *Plan, list []*apk.Installed, epoch time.Ti
 	for _, pkg := range list {
 		owners[pkg.String()] = pkg
 	}
+	database, err := t.Resolve(apk.DatabaseDir, true)
+	if err != nil {
+		return err
+	}
 	for _, e := range t.Entries() {
-		if strings.HasPrefix(e.Name, "boot/") || strings.HasPrefix(e.Name, apk.DatabaseDir+"/") {
+		if strings.HasPrefix(e.Name, "boot/") || strings.HasPrefix(e.Name, database+"/") {
 			continue
 		}
 		owner := owners[e.Source]
@@ -59,7 +63,12 @@ func writeDatabase(t *layers.Tree, p *Plan, list []*apk.Installed, epoch time.Ti
 		if err != nil {
 			return err
 		}
-		owner.Files = append(owner.Files, apk.InstalledFile{Header: &e.Header, SHA1: sum})
+		h := e.Header
+		// apk knows a file by the name of its package, and follows links to it.
+		if owner != image && h.Typeflag != tar.TypeDir && e.Packaged != "" {
+			h.Name = e.Packaged
+		}
+		owner.Files = append(owner.Files, apk.InstalledFile{Header: &h, SHA1: sum})
 	}
 	files, err := apk.Database(append(list, image), epoch)
 	if err != nil {

@@ -24,10 +24,41 @@ import (
 // URL/os_list.json.
 const ImagerFile = "os_list.json"
 
+// imagerIcon is the file of the icon that Imager shows beside an image, and
+// imagerIconText what is in it: an image of 40 by 40 pixels, as rpi-imager's
+// doc/os-sublist-example.json has it.
+const (
+	imagerIcon     = "pikelet.svg"
+	imagerIconText = `<svg xmlns="http://www.w3.org/2000/svg" width="40" height="40" viewBox="0 0 40 40">` +
+		`<circle cx="20" cy="20" r="19" fill="#c9803a"/><circle cx="20" cy="20" r="15" fill="#f0c988"/>` +
+		`<g fill="#c9803a"><circle cx="15" cy="14" r="2"/><circle cx="25" cy="15" r="2"/><circle cx="20" cy="21" r="2"/>` +
+		`<circle cx="13" cy="24" r="2"/><circle cx="26" cy="26" r="2"/></g></svg>` + "\n"
+)
+
+// website is where Imager leads who wants to know more of an image.
+const website = "https://github.com/pikelet-os/pikelet"
+
+// imagerArch is what Imager calls 64-bit Arm.
+const imagerArch = "armv8"
+
 // imagerList is the part of Imager's list that ours has (rpi-imager's
-// doc/json-schema/os-list-schema.json).
+// doc/json-schema/os-list-schema.json). Imager 2 asks for the device first, and
+// knows none but those of the list.
 type imagerList struct {
+	Imager struct {
+		Devices []imagerDevice `json:"devices"`
+	} `json:"imager"`
 	Systems []imagerSystem `json:"os_list"`
+}
+
+// imagerDevice is a model that Imager offers; it shows the images that have one of
+// its tags.
+type imagerDevice struct {
+	Name         string   `json:"name"`
+	Description  string   `json:"description"`
+	Tags         []string `json:"tags"`
+	Matching     string   `json:"matching_type"`
+	Architecture string   `json:"architecture"`
 }
 
 type imagerSystem struct {
@@ -41,11 +72,13 @@ type imagerSystem struct {
 	DownloadSHA256 string   `json:"image_download_sha256"`
 	Released       string   `json:"release_date"`
 	Init           string   `json:"init_format"`
-	Devices        []string `json:"devices,omitempty"`
+	Devices        []string `json:"devices"`
+	Website        string   `json:"website"`
+	Architecture   string   `json:"architecture"`
 }
 
 // imagerDescription is what Imager shows of an image, below its name.
-const imagerDescription = "A Pikelet image for %s. Put the config of its node onto the card with pikelet node write."
+const imagerDescription = "A Pikelet image for %s. Then put nodes.yaml onto the card's first partition."
 
 // ParseImagerURL parses the address of a directory that Raspberry Pi Imager
 // fetches from: http or https, with a host.
@@ -67,6 +100,7 @@ func AddToImager(dir, file, img string, base *url.URL, m *image.Manifest) error 
 		// a user or a Wi-Fi network.
 		Init:        "none",
 		Description: fmt.Sprintf(imagerDescription, strings.Join(m.Boards, ", ")),
+		Icon:        base.JoinPath(imagerIcon).String(), Website: website, Architecture: imagerArch, Devices: []string{},
 	}
 	for _, name := range m.Boards {
 		b, err := boards.Find(name)
@@ -99,10 +133,28 @@ func AddToImager(dir, file, img string, base *url.URL, m *image.Manifest) error 
 			systems = append(systems, old)
 		}
 	}
-	if b, err = json.MarshalIndent(imagerList{systems}, "", "  "); err != nil {
+	list.Systems, list.Imager.Devices = systems, imagerDevices(systems)
+	if b, err = json.MarshalIndent(list, "", "  "); err != nil {
+		return err
+	}
+	if err := atomicfile.Write(filepath.Join(dir, imagerIcon), []byte(imagerIconText), 0o644); err != nil {
 		return err
 	}
 	return atomicfile.Write(name, append(b, '\n'), 0o644)
+}
+
+// imagerDevices returns the models that there is an image for.
+func imagerDevices(systems []imagerSystem) []imagerDevice {
+	list := []imagerDevice{}
+	for _, name := range boards.Names() {
+		b, err := boards.Find(name)
+		if err != nil || !slices.ContainsFunc(systems, func(s imagerSystem) bool { return slices.Contains(s.Devices, b.Imager) }) {
+			continue
+		}
+		list = append(list, imagerDevice{Name: b.Title, Description: "The board " + b.Name, Tags: []string{b.Imager},
+			Matching: "exclusive", Architecture: imagerArch})
+	}
+	return list
 }
 
 func hashFile(name string) (sum string, size int64, err error) {

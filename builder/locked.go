@@ -38,7 +38,7 @@ func (p *Plan) repositories() []string {
 // Lock writes the plan down as a lock, made by the named version of pikelet.
 func (p *Plan) Lock(tool string) *lock.File {
 	f := &lock.File{Format: lock.Format, Tool: tool, Epoch: p.Epoch, Programs: p.programs(),
-		World: p.world(), Repositories: p.repositories(), Newest: p.Newest}
+		World: p.world(), Repositories: p.repositories(), Indexes: p.Indexes}
 	for _, pkg := range p.Packages {
 		f.Packages = append(f.Packages, lock.Package{Name: pkg.Name, Version: pkg.Version, Arch: pkg.Arch,
 			Repository: pkg.repository, Identity: pkg.Identity, Size: pkg.Size})

@@ -19,10 +19,17 @@ type Artifact struct {
 
 func blobsOf(dir string) image.Blobs { return image.Blobs(filepath.Join(dir, "blobs", "sha256")) }
 
+// documents are what refers to an image in its artifact.
+type documents struct {
+	bill       []byte // of materials, SPDX
+	provenance []byte // a predicate of SLSA
+}
+
 // pack writes root and boot files as a signed OCI layout into dir, which must not
-// exist, with the bill of materials beside. m describes all of them; root is the
-// path of the sealed root, which is moved, not copied.
-func pack(m *image.Manifest, root string, boot *bootFiles, sbom []byte, key *ecdsa.PrivateKey, dir string) (*Artifact, error) {
+// exist, with what write returns for the image's digest beside. m describes all
+// of them; root is the path of the sealed root, which is moved, not copied.
+func pack(m *image.Manifest, root string, boot *bootFiles, key *ecdsa.PrivateKey, dir string, write func(digest string) (documents, error),
+) (*Artifact, error) {
 	if err := os.MkdirAll(filepath.Join(dir, "blobs", "sha256"), 0o755); err != nil {
 		return nil, err
 	}
@@ -43,7 +50,7 @@ func pack(m *image.Manifest, root string, boot *bootFiles, sbom []byte, key *ecd
 		return nil, err
 	}
 	a := &Artifact{Image: image.Image{Manifest: m, Text: text, Source: blobs}, Dir: dir}
-	return a, a.sign(sbom, key)
+	return a, a.sign(write, key)
 }
 
 // newManifest describes an image whose root is laid out. What is not known before
@@ -63,8 +70,9 @@ func newManifest(p *Plan, kubernetes string, root *rootPlan, boot *bootFiles) *i
 
 // sign writes the manifests, the index over them, the bill of materials that
 // refers to the image, and each one's signatures as cosign stores them: the classic
-// one under a tag, and the bundle that refers to what it signs.
-func (a *Artifact) sign(sbom []byte, key *ecdsa.PrivateKey) error {
+// one under a tag, and the bundle that refers to what it signs. The provenance is
+// in a bundle that signs it.
+func (a *Artifact) sign(write func(digest string) (documents, error), key *ecdsa.PrivateKey) error {
 	if _, err := writeBlob(a.Dir, a.Text); err != nil {
 		return err
 	}
@@ -76,7 +84,11 @@ func (a *Artifact) sign(sbom []byte, key *ecdsa.PrivateKey) error {
 		return err
 	}
 	img := image.Descriptor{MediaType: image.MediaOCIManifest, ArtifactType: image.ArtifactType, Digest: a.Digest, Size: int64(len(oci))}
-	bill, blobs, err := image.EncodeReferrer(image.MediaSPDX, sbom, img)
+	about, err := write(a.Digest)
+	if err != nil {
+		return err
+	}
+	bill, blobs, err := image.EncodeReferrer(image.MediaSPDX, about.bill, img)
 	if err != nil {
 		return err
 	}
@@ -121,6 +133,11 @@ func (a *Artifact) sign(sbom []byte, key *ecdsa.PrivateKey) error {
 		}
 		top = append(top, tagged, bundle)
 	}
+	attested, err := a.attest(image.Describe(oci), about.provenance, key)
+	if err != nil {
+		return err
+	}
+	top = append(top, attested)
 	sort.Slice(top[2:], func(i, j int) bool {
 		a, b := top[2+i], top[2+j]
 		return cmp.Or(cmp.Compare(a.Annotations[image.AnnotationRefName], b.Annotations[image.AnnotationRefName]),
@@ -163,6 +180,29 @@ func (a *Artifact) bundle(subject image.Descriptor, s image.Signed, key *ecdsa.P
 	if err != nil {
 		return image.Descriptor{}, err
 	}
+	return a.referrer(m, blobs)
+}
+
+// attest stores the provenance of what subject describes as cosign 3 does: a bundle
+// that holds it and its signature.
+func (a *Artifact) attest(subject image.Descriptor, predicate []byte, key *ecdsa.PrivateKey) (image.Descriptor, error) {
+	s, err := image.Attest(subject.Digest, image.PredicateSLSA, predicate, key)
+	if err != nil {
+		return image.Descriptor{}, err
+	}
+	text, err := image.EncodeBundle(s, &key.PublicKey)
+	if err != nil {
+		return image.Descriptor{}, err
+	}
+	m, blobs, err := image.EncodeAttestationManifest(text, image.PredicateSLSA, subject)
+	if err != nil {
+		return image.Descriptor{}, err
+	}
+	return a.referrer(m, blobs)
+}
+
+// referrer stores a manifest and its blobs.
+func (a *Artifact) referrer(m []byte, blobs [][]byte) (image.Descriptor, error) {
 	for _, b := range append(blobs, m) {
 		if _, err := writeBlob(a.Dir, b); err != nil {
 			return image.Descriptor{}, err

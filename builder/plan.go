@@ -53,9 +53,9 @@ type Plan struct {
 	Words     []string // of the kernel command line, without those of the slot
 	Keys      []string // PEM public keys that may sign
 	Epoch     int64    // seconds since 1970
-	// Newest is when the newest package of each repository's index was built,
-	// by what the spec calls the repository; nil where no index was read.
-	Newest  map[string]int64
+	// Indexes are those that packages were chosen from, by what the spec calls the
+	// repository; nil where no index was read.
+	Indexes map[string]lock.Index
 	BuildID string
 	Notes   []Warning // what the person who builds should know
 }
@@ -285,7 +285,7 @@ func (p *Plan) choose(ctx context.Context, cache *fetch.Cache) error {
 		return err
 	}
 	at := map[string]int{}
-	p.Newest = map[string]int64{}
+	p.Indexes = map[string]lock.Index{}
 	for i, r := range p.Image.Repositories {
 		b, err := readIndex(ctx, cache, urls[i])
 		if err != nil {
@@ -302,10 +302,12 @@ func (p *Plan) choose(ctx context.Context, cache *fetch.Cache) error {
 		if index, err = index.For(Arch); err != nil {
 			return fmt.Errorf("repository %s: %w", r.URL, err)
 		}
+		locked := lock.Index{Digest: image.DigestOf(b), Written: index.Written}
 		for _, pkg := range index.Packages {
 			pkg.Repository = urls[i]
-			p.Newest[r.URL] = max(p.Newest[r.URL], pkg.BuildTime)
+			locked.Newest = max(locked.Newest, pkg.BuildTime)
 		}
+		p.Indexes[r.URL] = locked
 		at[urls[i]] = i
 		sources = append(sources, apk.Source{Index: index, Tag: r.Tag})
 	}

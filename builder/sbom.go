@@ -1,151 +1,149 @@
 package builder
 
 import (
-	"encoding/json"
-	"fmt"
 	"maps"
 	"net/url"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
-	"time"
 
-	"github.com/pikelet-os/pikelet/internal/shared/image"
+	"github.com/pikelet-os/pikelet/builder/sbom"
+	"github.com/pikelet-os/pikelet/internal/shared/image/registry"
 	"github.com/pikelet-os/pikelet/layers/apk"
+	"github.com/pikelet-os/pikelet/layers/oci"
 )
 
-// These are the parts of SPDX 2.3 that a bill of materials of ours has
-// (https://spdx.github.io/spdx-spec/v2.3/, JSON form). Where an image says
-// nothing, SPDX wants that said.
-const spdxNothing = "NOASSERTION"
+// alpineKey is how Alpine calls the keys that sign its repositories
+// (https://git.alpinelinux.org/aports/tree/main/alpine-keys).
+var alpineKey = regexp.MustCompile(`^alpine-devel@lists\.alpinelinux\.org-[0-9a-f]+\.rsa\.pub$`)
 
-type spdxDocument struct {
-	Version       string             `json:"spdxVersion"`
-	DataLicense   string             `json:"dataLicense"`
-	ID            string             `json:"SPDXID"`
-	Name          string             `json:"name"`
-	Namespace     string             `json:"documentNamespace"`
-	Creation      spdxCreation       `json:"creationInfo"`
-	Packages      []spdxPackage      `json:"packages"`
-	Relationships []spdxRelationship `json:"relationships"`
-}
-
-type spdxCreation struct {
-	Created  string   `json:"created"`
-	Creators []string `json:"creators"`
-}
-
-type spdxPackage struct {
-	ID        string         `json:"SPDXID"`
-	Name      string         `json:"name"`
-	Version   string         `json:"versionInfo,omitempty"`
-	Download  string         `json:"downloadLocation"`
-	Analyzed  bool           `json:"filesAnalyzed"`
-	Concluded string         `json:"licenseConcluded"`
-	Declared  string         `json:"licenseDeclared"`
-	Copyright string         `json:"copyrightText"`
-	Homepage  string         `json:"homepage,omitempty"`
-	Source    string         `json:"sourceInfo,omitempty"`
-	Comment   string         `json:"comment,omitempty"`
-	Checksums []spdxChecksum `json:"checksums,omitempty"`
-	External  []spdxExternal `json:"externalRefs,omitempty"`
-}
-
-type spdxChecksum struct {
-	Algorithm string `json:"algorithm"`
-	Value     string `json:"checksumValue"`
-}
-
-type spdxExternal struct {
-	Category string `json:"referenceCategory"`
-	Type     string `json:"referenceType"`
-	Locator  string `json:"referenceLocator"`
-}
-
-type spdxRelationship struct {
-	From string `json:"spdxElementId"`
-	Type string `json:"relationshipType"`
-	To   string `json:"relatedSpdxElement"`
-}
-
-// billOfMaterials lists what an image is made of as an SPDX document: its
-// packages, layers and overlays, and the programs Pikelet adds. It is the same
-// for the same image, wherever its packages came from.
-func billOfMaterials(p *Plan, packages []*apk.Installed) ([]byte, error) {
-	const root = "SPDXRef-image"
-	d := spdxDocument{
-		Version: "SPDX-2.3", DataLicense: "CC0-1.0", ID: "SPDXRef-DOCUMENT", Name: p.Image.Stream + " " + p.Image.Release,
-		Namespace: "https://pikelet-os.github.io/spdx/" + url.PathEscape(p.Image.Stream) + "/" + p.BuildID,
-		Creation:  spdxCreation{time.Unix(p.Epoch, 0).UTC().Format(time.RFC3339), []string{"Tool: pikelet"}},
-		Packages:  []spdxPackage{{ID: root, Name: p.Image.Stream, Version: p.Image.Release, Comment: "A Pikelet image, build " + p.BuildID}},
-	}
-	d.Relationships = []spdxRelationship{{d.ID, "DESCRIBES", root}}
-	add := func(kind string, s spdxPackage) {
-		s.ID = fmt.Sprintf("SPDXRef-%s-%d", kind, len(d.Packages))
-		d.Packages = append(d.Packages, s)
-		d.Relationships = append(d.Relationships, spdxRelationship{root, "CONTAINS", s.ID})
-	}
-	for _, pkg := range packages {
-		s := spdxPackage{Name: pkg.Name, Version: pkg.Version, Homepage: pkg.URL, Comment: "apk identity " + pkg.Identity}
-		if pkg.Origin != "" {
-			s.Source = "built from the source package " + pkg.Origin
-		}
-		if spdxLicense(pkg.License) {
-			s.Declared = pkg.License
-		} else if pkg.License != "" {
-			s.Comment += "; it says its licence is: " + pkg.License
-		}
-		s.External = []spdxExternal{{"PACKAGE-MANAGER", "purl", fmt.Sprintf("pkg:apk/alpine/%s@%s?arch=%s&distro=alpine-%s",
-			url.PathEscape(pkg.Name), url.PathEscape(pkg.Version), pkg.Arch, url.QueryEscape(p.Image.Alpine))}}
-		add("package", s)
-	}
-	for _, l := range p.Layers {
-		add("layer", spdxPackage{Name: l.Name, Comment: "a layer of kind " + l.Kind, Checksums: spdxSHA256(l.Digest)})
-	}
-	for _, o := range p.Overlays {
-		add("overlay", spdxPackage{Name: o.Name, Comment: "an overlay", Checksums: spdxSHA256(o.Digest())})
-		for _, f := range o.Fetch {
-			add("fetched", spdxPackage{Name: f.URL, Download: f.URL, Comment: "what the overlay " + o.Name + " fetches",
-				Checksums: spdxSHA256("sha256:" + f.SHA256)})
-		}
-	}
-	add("program", spdxPackage{Name: "pikelet-init", Declared: "Apache-2.0", Checksums: spdxSHA256(image.DigestOf(p.Programs.Init))})
-	add("program", spdxPackage{Name: "pikeletd", Declared: "Apache-2.0", Checksums: spdxSHA256(image.DigestOf(p.Programs.Agent))})
-	for _, name := range slices.Sorted(maps.Keys(p.Added)) {
-		add("program", spdxPackage{Name: name, Declared: "Apache-2.0", Checksums: spdxSHA256(image.DigestOf(p.Added[name]))})
-	}
-	for i := range d.Packages {
-		s := &d.Packages[i]
-		for _, field := range []*string{&s.Download, &s.Concluded, &s.Declared, &s.Copyright} {
-			if *field == "" {
-				*field = spdxNothing
-			}
-		}
-	}
-	b, err := json.MarshalIndent(d, "", " ")
-	return append(b, '\n'), err
-}
-
-func spdxSHA256(digest string) []spdxChecksum {
-	hex, ok := strings.CutPrefix(digest, "sha256:")
-	if !ok {
-		return nil
-	}
-	return []spdxChecksum{{"SHA256", hex}}
-}
-
-// spdxLicense reports whether a package's licence is written as SPDX writes
-// expressions. Packages say other things too, such as "custom".
-func spdxLicense(text string) bool {
-	if text == "" || strings.EqualFold(text, "custom") || strings.ContainsAny(text, ",;:/") {
-		return false
-	}
-	operand := false
-	for _, word := range strings.Fields(strings.NewReplacer("(", " ", ")", " ").Replace(text)) {
-		operator := word == "AND" || word == "OR" || word == "WITH"
-		if operator != operand {
+// fromAlpine reports whether a package is one of Alpine's: keys of Alpine alone may
+// have signed it. Who else builds packages may give them Alpine's names, and
+// scanners would look for Alpine's flaws in them.
+func (pkg Package) fromAlpine() bool {
+	for name := range pkg.keys {
+		if !alpineKey.MatchString(name) {
 			return false
 		}
-		operand = !operator
 	}
-	return operand
+	return len(pkg.keys) > 0
+}
+
+// purl returns the package URL of a package; "" for one that is of no distribution.
+func (p *Plan) purl(pkg Package, arch string) string {
+	if !pkg.fromAlpine() {
+		return ""
+	}
+	return sbom.APK("alpine", p.Image.Alpine, pkg.Name, pkg.Version, arch)
+}
+
+// purl returns the package URL of a layer; "" for one that lies on this computer.
+func (l Layer) purl() string {
+	if _, local := oci.LayoutDir(l.Name); local || l.Kind != "oci" {
+		return ""
+	}
+	return sbom.OCI(registry.Name(strings.TrimPrefix(l.Name, "http://")), l.Digest, ociArch)
+}
+
+// billOfMaterials lists what an image is made of: its packages, layers and
+// overlays, and the programs Pikelet adds. It is the same for the same image,
+// wherever its packages came from. digest is that of the image's OCI manifest.
+func billOfMaterials(p *Plan, a *assembly, digest, tool string) ([]byte, error) {
+	d := sbom.Document{
+		Name: p.Image.Stream, Version: p.Image.Release, Digest: digest, Comment: "A Pikelet image, build " + p.BuildID,
+		Namespace: "https://pikelet-os.github.io/spdx/" + url.PathEscape(p.Image.Stream) + "/" + strings.TrimPrefix(digest, "sha256:"),
+		Epoch:     p.Epoch, Tool: "pikelet-" + tool,
+	}
+	chosen := map[string]Package{}
+	for _, pkg := range p.Packages {
+		chosen[pkg.Name] = pkg
+	}
+	for _, pkg := range a.Packages {
+		d.Parts = append(d.Parts, p.packagePart(pkg, chosen[pkg.Name], a.sums[pkg.Name]))
+	}
+	for _, l := range p.Layers {
+		part := sbom.Part{Kind: sbom.Layer, Name: givenName(l.Name), Comment: "a layer of kind " + l.Kind, PURL: l.purl()}
+		if l.Kind == "folder" {
+			part.Comment += ", whose names, modes and contents have the digest " + l.Digest
+		} else {
+			part.SHA256 = strings.TrimPrefix(l.Digest, "sha256:")
+		}
+		d.Parts = append(d.Parts, part)
+	}
+	for _, o := range p.Overlays {
+		part := sbom.Part{Kind: sbom.Overlay, Name: givenName(o.Name), Comment: "an overlay, whose contents have the digest " + o.Digest()}
+		if o.Embedded {
+			part.Supplier, part.License = supplier, licenseOfOurs
+		}
+		d.Parts = append(d.Parts, part)
+		for _, f := range o.Fetch {
+			part := sbom.Fetch(f.URL, f.SHA256)
+			part.Comment = "what the overlay " + givenName(o.Name) + " fetches"
+			d.Parts = append(d.Parts, part)
+		}
+	}
+	programs := p.programs()
+	for _, name := range slices.Sorted(maps.Keys(programs)) {
+		d.Parts = append(d.Parts, sbom.Part{
+			Kind: sbom.Program, Name: programName(name), Version: tool, Supplier: supplier, License: licenseOfOurs,
+			SHA256: strings.TrimPrefix(programs[name], "sha256:"), PURL: sbom.GoModule("github.com/pikelet-os/pikelet", tool),
+		})
+	}
+	return sbom.Encode(d)
+}
+
+// Who supplies what is part of pikelet, and under which licence.
+const (
+	supplier      = "Organization: Pikelet"
+	licenseOfOurs = "Apache-2.0"
+)
+
+// packagePart returns what a bill of materials says of a package: what its own file
+// says, which is signed. sum is the SHA-256 of that file.
+func (p *Plan) packagePart(pkg *apk.Installed, chosen Package, sum string) sbom.Part {
+	part := sbom.Part{
+		Kind: sbom.Package, Name: pkg.Name, Version: pkg.Version, License: pkg.License, Homepage: homepage(pkg.URL), SHA256: sum,
+		Comment: "apk identity " + chosen.Identity, PURL: p.purl(chosen, pkg.Arch),
+	}
+	if chosen.fromAlpine() {
+		part.Supplier = "Organization: Alpine Linux"
+	}
+	if pkg.Origin != "" {
+		part.Source = "built from the source package " + pkg.Origin
+		if pkg.Commit != "" {
+			part.Source += " at commit " + pkg.Commit
+		}
+	}
+	return part
+}
+
+// homepage returns an address that is one: packages may say anything.
+func homepage(text string) string {
+	u, err := url.Parse(text)
+	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
+		return ""
+	}
+	return u.String()
+}
+
+// programName is what the file of a program of ours is called on nodes.
+func programName(name string) string {
+	if name == "init" {
+		return "pikelet-init"
+	}
+	return name
+}
+
+// givenName is how a document calls a layer or an overlay: as the spec does, but
+// for a path of this computer, of which only the last name is anybody's business.
+func givenName(name string) string {
+	dir, local := oci.LayoutDir(name)
+	if !local {
+		dir = name
+	}
+	if filepath.IsAbs(dir) {
+		return filepath.Base(dir)
+	}
+	return name
 }

@@ -133,7 +133,11 @@ func (s *scripts) own(files layers.Part) error {
 func (s *scripts) finish(list []*apk.Installed) error {
 	for _, p := range list {
 		for _, name := range slices.Sorted(maps.Keys(links[p.Name])) {
-			if s.tree.At(name) != nil {
+			at, err := s.tree.Resolve(name, false)
+			if err != nil {
+				return err
+			}
+			if s.tree.At(at) != nil {
 				continue
 			}
 			h := tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: links[p.Name][name], Mode: 0o777, ModTime: s.epoch}
@@ -180,17 +184,43 @@ func triggering(t *layers.Tree, patterns []string) ([]string, error) {
 		return nil, hint.With(fmt.Errorf("the trigger has %d patterns, more than %d", len(patterns), maxTriggers), "leave the package out")
 	}
 	var dirs []string
+	aliases := topLinks(t)
 	for _, e := range t.Entries() {
 		if e.Typeflag != tar.TypeDir {
 			continue
 		}
-		name := "/" + e.Name
-		if slices.ContainsFunc(patterns, func(p string) bool {
-			is, err := path.Match(strings.TrimPrefix(p, "+"), name)
-			return err == nil && is
-		}) {
-			dirs = append(dirs, name)
+		names := []string{"/" + e.Name}
+		for _, a := range aliases {
+			if rest, below := strings.CutPrefix(e.Name, a.to+"/"); below {
+				names = append(names, "/"+a.name+"/"+rest)
+			}
+		}
+		for _, name := range names {
+			if slices.ContainsFunc(patterns, func(p string) bool {
+				is, err := path.Match(strings.TrimPrefix(p, "+"), name)
+				return err == nil && is
+			}) {
+				dirs = append(dirs, name)
+			}
 		}
 	}
 	return dirs, nil
+}
+
+// alias is another name of a directory.
+type alias struct{ name, to string }
+
+// topLinks returns the links at the top of the root that lead to directories, as /lib
+// does to usr/lib where /usr is merged: packages name what is in them by either.
+func topLinks(t *layers.Tree) []alias {
+	var list []alias
+	for _, name := range t.Children("") {
+		if e := t.At(name); e == nil || e.Typeflag != tar.TypeSymlink {
+			continue
+		}
+		if e := t.Lookup(name); e != nil && e.Typeflag == tar.TypeDir {
+			list = append(list, alias{name, e.Name})
+		}
+	}
+	return list
 }

@@ -3,6 +3,8 @@ package builder
 import (
 	"archive/tar"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"os"
@@ -73,7 +75,7 @@ func unpack(ctx context.Context, p *Plan, in Inputs, c *contents) (packages []*p
 
 // load fetches and unpacks a package: it waits for its turn when it is there.
 func (pkg Package) load(ctx context.Context, in Inputs, c *contents, turn chan struct{}) (*part, error) {
-	key := c.key("package", pkg.Identity, pkg.Size, pkg.keys.Fingerprint())
+	key := c.key("apk", pkg.Identity, pkg.Size, pkg.keys.Fingerprint())
 	p, err := c.part(key, func(file *store.File) (*part, error) {
 		name, err := in.Cache.File(ctx, pkg.url, pkg.vendored(), pkg.Identity, pkg.Size)
 		if err != nil {
@@ -107,10 +109,25 @@ func (pkg Package) read(ctx context.Context, name string, to *store.File) (*part
 		return nil, err
 	}
 	p := &part{Package: a.Info, Scripts: a.Scripts}
+	sum := sha256.New()
+	if _, err := io.Copy(sum, io.NewSectionReader(f, 0, st.Size())); err != nil {
+		return nil, err
+	}
+	p.SHA256 = hex.EncodeToString(sum.Sum(nil))
 	return p, a.Unpack(func(h *tar.Header, r io.Reader) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		return p.Files.Add(to, *h, pkg.String(), r)
 	})
+}
+
+// sumsOf returns the SHA-256 of the files that packages came in, by their names, in
+// hexadecimal digits. What an identity pins is less: the signature is no part of it.
+func sumsOf(packages []*part) map[string]string {
+	sums := map[string]string{}
+	for _, p := range packages {
+		sums[p.Package.Name] = p.SHA256
+	}
+	return sums
 }

@@ -29,6 +29,9 @@ type Entry struct {
 	tar.Header
 	Source  string         // the layer it came from, for errors and listings
 	Content *store.Content // of a regular file
+	// Packaged is what its package calls it, where a link in the path led
+	// elsewhere; "" where that is its name.
+	Packaged string
 
 	inode *inode // of a name that shares its file with others
 }

@@ -1,8 +1,8 @@
 #!/bin/sh
 # Let real clients judge what pikelet ships, and pikelet what they make: cosign 2
-# and 3, crane, regctl and skopeo, with distribution as the registry on loopback.
+# and 3, crane, regctl, skopeo and syft, with distribution as the registry on loopback.
 # Arguments: pikelet, distribution's registry, a spec, a folder to work in.
-# Compiling both cosigns takes about ten minutes the first time.
+# Compiling both cosigns and syft takes about ten minutes the first time.
 set -eu
 pikelet=$1 registry=$2 spec=$3 work=$4
 rm -rf "$work/run"
@@ -13,6 +13,8 @@ go install github.com/google/go-containerregistry/cmd/crane@v0.22.1
 go install github.com/regclient/regclient/cmd/regctl@v0.11.7
 go install github.com/sigstore/cosign/v2/cmd/cosign@v2.6.5
 GOBIN="$GOBIN/v3" go install github.com/sigstore/cosign/v3/cmd/cosign@v3.1.3
+go install github.com/anchore/syft/cmd/syft@v1.57.1
+schema=$(go env GOMODCACHE)/github.com/anchore/syft@v1.57.1/schema/spdx-json/spdx-schema-2.3.json
 run=$work/run
 passed=0
 fail() { echo "FAILED: $1"; [ ! -f "$run/log" ] || cat "$run/log"; exit 1; }
@@ -61,6 +63,29 @@ for ref in "$repo:$release" "$repo:stable" "$repo@$image" "$repo@$index"; do
 done
 bill=$("$GOBIN/crane" manifest --insecure "$repo:$(list "$image")" | tr '{' '\n' | grep spdx | grep -o 'sha256:[0-9a-f]*' | head -n 1)
 ok "cosign 3 verifies the bill of materials" $verify3 --key "$run/ours.pub" "$repo@$bill"
+
+# The provenance: cosign takes it for what SLSA defines, by our key alone, and so do we.
+attested="--type slsaprovenance1 --insecure-ignore-tlog=true --allow-insecure-registry"
+ok "cosign 3 verifies the provenance" "$cosign3" verify-attestation $attested --key "$run/ours.pub" "$repo@$image"
+refused "cosign 3 takes a stranger's provenance" "$cosign3" verify-attestation $attested --key "$run/stranger.pub" "$repo@$image"
+
+ok "cosign verifies the provenance" "$cosign" verify-attestation --new-bundle-format --trusted-root "$run/roots.json" $attested --key "$run/ours.pub" "$repo@$image"
+ok "cosign 3 lists the provenance" sh -c "'$cosign3' tree --allow-insecure-registry $repo@$image | grep -q https://slsa.dev/provenance/v1"
+ok "we verify the provenance" "$pikelet" provenance --plain-http --key "$run/ours.pub" --spec "$run/image.yaml" "$repo:$release"
+refused "another spec made it" "$pikelet" provenance --plain-http --key "$run/ours.pub" --spec "$spec" "$repo:$release"
+
+# The bill of materials: it fits SPDX's schema, and syft reads packages, versions, licences and package URLs.
+"$pikelet" -q sbom --plain-http --key "$run/ours.pub" "$repo:$release" >"$run/bill.spdx.json"
+ok "SPDX's schema takes the bill of materials" go test -tags clients -count=1 -run TestSchema ./builder/sbom -spdx-schema "$schema" -document "$run/bill.spdx.json"
+syft() { SYFT_CHECK_FOR_APP_UPDATE=false "$GOBIN/syft" -q convert "$@"; }
+syft "$run/bill.spdx.json" -o cyclonedx-json >"$run/bill.cdx.json"
+listed=$(grep -c '"SPDXID": "SPDXRef-[a-z]' "$run/bill.spdx.json") # the parts, the image, and not the document
+ok "syft reads every part" test "$(grep -o '"type":"library"' "$run/bill.cdx.json" | wc -l)" -eq "$listed"
+ok "syft reads a package" grep -q '"name":"busybox","version":"1' "$run/bill.cdx.json"
+syft builder/testdata/documents.spdx.json -o cyclonedx-json >"$run/documents.cdx.json"
+ok "syft reads the package URL" grep -q '"purl":"pkg:apk/alpine/busybox@1.37.0-r12?arch=aarch64&distro=alpine-3.23"' "$run/documents.cdx.json"
+ok "syft reads the licence" grep -q '"license":{"id":"GPL-2.0-only"}' "$run/documents.cdx.json"
+ok "syft reads the distribution" grep -q '"type":"operating-system","name":"alpine","version":"3.23"' "$run/documents.cdx.json"
 ok "cosign 3 lists the bundle" sh -c "'$cosign3' tree --allow-insecure-registry $repo@$image | grep -q https://sigstore.dev/cosign/sign/v1"
 ok "crane reads the artifact type" sh -c "'$GOBIN/crane' manifest --insecure $repo@$image | grep -q application/vnd.pikelet.image.v1"
 ok "regctl lists the tags" sh -c "'$GOBIN/regctl' --host reg=127.0.0.1:5999,tls=disabled tag ls $repo | grep -qx stable"

@@ -169,6 +169,9 @@ func (s *Slot) checkRoot(problem func(string, ...any)) {
 	defer root.Close()
 	b, err := root.readFile("lib/apk/db/installed")
 	if err != nil {
+		b, err = root.readFile("usr/lib/apk/db/installed") // where /lib is a link, which is not followed
+	}
+	if err != nil {
 		return // an older image, or one without packages
 	}
 	name := ""

@@ -1,6 +1,7 @@
 package lock
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -10,7 +11,7 @@ import (
 // The kinds of a Change, beside those of a Layer.
 const (
 	OfPackage = "package"
-	OfIndex   = "index" // of a repository; From and To are when its newest package was built
+	OfIndex   = "index" // of a repository; From and To are when it was made, or when its newest package was
 	OfProgram = "program"
 	OfTool    = "tool"  // the version of pikelet
 	OfEpoch   = "epoch" // the image's time, seconds since 1970
@@ -68,11 +69,7 @@ func Changes(old, now *File) []Change {
 	list := packageChanges(old, now)
 	list = append(list, layerChanges(old.Layers, now.Layers)...)
 	list = append(list, layerChanges(old.Overlays, now.Overlays)...)
-	for _, name := range slices.Sorted(maps.Keys(now.Newest)) {
-		if o, n := old.Newest[name], now.Newest[name]; o != 0 && o != n {
-			list = append(list, Change{Kind: OfIndex, Name: name, From: day(o), To: day(n)})
-		}
-	}
+	list = append(list, indexChanges(old, now)...)
 	programs := map[string]bool{}
 	for _, f := range []*File{old, now} {
 		for name := range f.Programs {
@@ -92,6 +89,25 @@ func Changes(old, now *File) []Change {
 	}
 	return list
 }
+
+func indexChanges(old, now *File) (list []Change) {
+	for _, name := range slices.Sorted(maps.Keys(now.Indexes)) {
+		o, there := old.Indexes[name]
+		n := now.Indexes[name]
+		if !there || o == n {
+			continue
+		}
+		c := Change{Kind: OfIndex, Name: name, From: o.day(), To: n.day()}
+		if c.From == c.To {
+			c.Note = "another one of " + c.To
+		}
+		list = append(list, c)
+	}
+	return list
+}
+
+// day returns when an index was made, or else when its newest package was.
+func (x Index) day() string { return day(cmp.Or(x.Written, x.Newest)) }
 
 func packageChanges(old, now *File) (list []Change) {
 	before := map[string]Package{}

@@ -8,11 +8,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"time"
 
@@ -37,12 +35,20 @@ type File struct {
 	// another, the lock is out of date.
 	World        []string `yaml:"world"`
 	Repositories []string `yaml:"repositories"`
-	// Newest is when the newest package of each repository's index was built,
-	// seconds since 1970. Indexes are signed and have no date of their own.
-	Newest   map[string]int64 `yaml:"newest,omitempty"`
+	// Indexes are those that the packages were chosen from, by repository: pikelet lock
+	// takes none that is older.
+	Indexes  map[string]Index `yaml:"indexes,omitempty"`
 	Packages []Package        `yaml:"packages"`
 	Layers   []Layer          `yaml:"layers,omitempty"`
 	Overlays []Layer          `yaml:"overlays,omitempty"`
+}
+
+// Index is what is known of a repository's signed index. Times are in seconds since
+// 1970.
+type Index struct {
+	Digest  string `yaml:"digest"`            // of the file as it was fetched
+	Written int64  `yaml:"written,omitempty"` // when it was made; 0 where it does not say
+	Newest  int64  `yaml:"newest,omitempty"`  // when its newest package was built
 }
 
 // Package is one pinned package.
@@ -134,18 +140,24 @@ func (f *File) check() error {
 
 // Load reads the lock of a spec; there may be none.
 func Load(spec string) (*File, error) {
+	f, _, err := LoadText(spec)
+	return f, err
+}
+
+// LoadText is Load that returns the bytes of the lock too.
+func LoadText(spec string) (*File, []byte, error) {
 	b, err := os.ReadFile(Name(spec))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return nil, nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("reading the lock: %w", err)
+		return nil, nil, fmt.Errorf("reading the lock: %w", err)
 	}
 	f, err := Decode(b)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", Name(spec), err)
+		return nil, nil, fmt.Errorf("%s: %w", Name(spec), err)
 	}
-	return f, nil
+	return f, b, nil
 }
 
 // Save writes the lock of a spec: the old one, or the new one whole.
@@ -171,23 +183,6 @@ func (f *File) Save(spec string) error {
 	}
 	if err != nil {
 		return fmt.Errorf("writing the lock: %w", err)
-	}
-	return nil
-}
-
-// Older returns an error where a repository shows an older index to now than it
-// did to old, which may be nil: the mirror is behind, or an attacker replays an
-// index whose packages have known flaws.
-func Older(old, now *File) error {
-	if old == nil {
-		return nil
-	}
-	for _, name := range slices.Sorted(maps.Keys(now.Newest)) {
-		if was := old.Newest[name]; now.Newest[name] < was {
-			err := fmt.Errorf("repository %s: the index is older than the one the lock was made with (newest package of %s, then of %s): "+
-				"the mirror is behind, or shows an old index", name, day(now.Newest[name]), day(was))
-			return hint.With(err, "ask another mirror, or remove the lock to take the old index all the same")
-		}
 	}
 	return nil
 }

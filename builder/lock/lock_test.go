@@ -20,6 +20,7 @@ var update = flag.Bool("update", false, "write the golden files")
 func sample() *File {
 	return &File{Format: Format, Tool: "v1", Epoch: 1795219200, Programs: map[string]string{"init": "sha256:aa", "pikeletd": "sha256:bb"},
 		World: []string{"linux-rpi", "busybox<2"}, Repositories: []string{"https://mirror.example/main"},
+		Indexes: map[string]Index{"https://mirror.example/main": {Digest: "sha256:dd", Written: 1795219000, Newest: 1795218000}},
 		Packages: []Package{
 			{"busybox", "1.37.0-r6", "aarch64", "https://mirror.example/main", "Q1abc=", 500},
 			{"linux-rpi", "6.12.51-r0", "aarch64", "https://mirror.example/main", "Q1def=", 900},
@@ -97,43 +98,6 @@ func TestChanges(t *testing.T) {
 	}
 	if got := Changes(sample(), sample()); len(got) != 0 {
 		t.Errorf("nothing changed, but %q", got)
-	}
-}
-
-// TestOlder: a repository whose index is older than the lock's is refused.
-func TestOlder(t *testing.T) {
-	with := func(newest map[string]int64) *File {
-		f := sample()
-		f.Newest = newest
-		return f
-	}
-	old := with(map[string]int64{"a": 1795219200, "b": 5, "gone": 9})
-	for what, c := range map[string]struct {
-		old, now *File
-		want     string
-	}{
-		"no lock":            {nil, old, ""},
-		"a lock without":     {sample(), old, ""},
-		"the same":           {old, old, ""},
-		"newer, and another": {old, with(map[string]int64{"a": 1795219201, "b": 5, "c": 1}), ""},
-		"older": {old, with(map[string]int64{"a": 1795219199, "b": 6}),
-			"repository a: the index is older than the one the lock was made with (newest package of 2026-11-20 23:59, then of 2026-11-21 00:00)"},
-		"without a time any more": {old, with(map[string]int64{"b": 0}), "repository b: the index is older"},
-	} {
-		if err := Older(c.old, c.now); (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%s: %v, want %q", what, err, c.want)
-		}
-	}
-	b, err := old.Encode()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if f, err := Decode(b); err != nil || !cmp.Equal(f, old) {
-		t.Errorf("read back %+v, %v", f, err)
-	}
-	now := with(map[string]int64{"a": 1795219260, "b": 5, "c": 1})
-	if got := lines(Changes(old, now)); got != "~ index of a: 2026-11-21 00:00 -> 2026-11-21 00:01" {
-		t.Errorf("changes: %q", got)
 	}
 }
 

@@ -160,7 +160,7 @@ func accountApplet(name string) command {
 
 func otherApplet(name string) command {
 	switch name {
-	case "test", "[":
+	case "test", "[", "[[":
 		return (*call).test
 	case "expr":
 		return (*call).expr

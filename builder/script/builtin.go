@@ -52,7 +52,14 @@ func builtin(name string) command {
 		return (*call).describe
 	case "wait":
 		return func(*call) int { return 0 }
-	case "getopts", "alias", "unalias", "ulimit", "times", "jobs", "fg", "bg", "kill", "hash", "let", "builtin":
+	case "getopts":
+		return (*call).getopts
+	case "kill", "jobs", "fg", "bg":
+		return func(c *call) int {
+			c.refuse(Machine, "no process is there that it could be about")
+			return 1
+		}
+	case "alias", "unalias", "ulimit", "times", "hash", "let", "builtin":
 		return func(c *call) int {
 			c.refuse(Unsupported, "a command of the shell that this package does not know")
 			return 1

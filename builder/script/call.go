@@ -31,11 +31,17 @@ var special = map[string]bool{":": true, ".": true, "break": true, "continue": t
 // call runs a simple command.
 func (sh *shell) call(c *syntax.CallExpr, redirs []*syntax.Redirect) {
 	sh.substituted = 0
-	args := sh.arguments(c.Args)
+	args := sh.ignored(c.Args)
+	if args == nil {
+		args = sh.arguments(c.Args)
+	}
 	files := sh.files
 	defer func() { sh.files = files }()
 	if len(args) > 0 {
 		sh.command = args[0]
+	}
+	if len(redirs) > 0 && sh.command == "[[" {
+		sh.refuse(Unsupported, "[[ with other operators than those of [")
 	}
 	if !sh.redirect(redirs) {
 		sh.status = 1
@@ -107,7 +113,7 @@ func (sh *shell) assignment(a *syntax.Assign) (name, value string) {
 	if a.Value == nil {
 		return a.Name.Value, ""
 	}
-	return a.Name.Value, sh.text(a.Value)
+	return a.Name.Value, sh.making(a.Name.Value, func() string { return sh.text(a.Value) })
 }
 
 // declare is export, readonly or local where the parser knows them.
@@ -151,14 +157,15 @@ func (sh *shell) run(args []string) int {
 
 // function calls a function of the script.
 func (sh *shell) function(body *syntax.Stmt, params []string) int {
-	outer, loops := sh.params, sh.loops
+	outer, loops, parsing := sh.params, sh.loops, sh.parsing
 	scope := map[string]variable{}
-	sh.params, sh.loops, sh.locals = params, 0, append(sh.locals, scope)
+	sh.params, sh.loops, sh.locals, sh.parsing = params, 0, append(sh.locals, scope), startParsing("1")
 	sh.calls++
 	sh.stmt(body)
 	sh.calls--
 	sh.params, sh.loops, sh.locals = outer, loops, sh.locals[:len(sh.locals)-1]
 	sh.restore(scope)
+	sh.parsing = parsing
 	if sh.leave == returning {
 		sh.leave = staying
 	}
@@ -182,10 +189,16 @@ func (c *call) external() int {
 		c.elsewhere[known] = true
 		return 0
 	}
+	if status, done := c.instead(known); done {
+		return status
+	}
 	if f := applet(known); f != nil {
 		return f(c)
 	}
 	at, found := c.search(name)
+	if isApplet(known) && path.Base(at.name) == "busybox" {
+		found = false // it is busybox' own command of that name
+	}
 	switch {
 	case makesSecrets[path.Base(name)] && (found || isApplet(known)):
 		c.refuse(Secret, "it makes a key, a password or an identity")
@@ -254,7 +267,7 @@ func (c *call) script(script []byte, args, options []string) int {
 		sub.name, sub.params = args[0], args[1:]
 		sub.functions = map[string]*syntax.Stmt{}
 		sub.modes = map[byte]bool{}
-		sub.calls, sub.tolerant = 0, 0
+		sub.calls, sub.tolerant, sub.parsing = 0, 0, startParsing("1")
 		maps.DeleteFunc(sub.vars, func(_ string, v variable) bool { return !v.exported })
 		sub.vars["IFS"] = variable{value: " \t\n", set: true}
 	}, func(sub *shell) {

@@ -127,7 +127,7 @@ func (c *call) addUser(u newUser) (uid, gid, status int) {
 	}
 	for _, field := range []string{u.gecos, u.home, u.shell} {
 		if strings.ContainsFunc(field, func(r rune) bool { return r == ':' || r < ' ' || r == 0x7f }) {
-			c.refuse(Unsupported, "%q fits into no field of /etc/passwd", field)
+			c.refuse(Unfit, "%q fits into no field of /etc/passwd", field)
 		}
 	}
 	groups := c.view.numbers(groupFile)

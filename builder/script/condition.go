@@ -1,8 +1,11 @@
 package script
 
 import (
+	"slices"
 	"strconv"
 	"strings"
+
+	"mvdan.cc/sh/v3/syntax"
 )
 
 // condition is test or [ at work: its arguments, and how many of them are read.
@@ -17,8 +20,17 @@ type condition struct {
 // does for more: -o binds less than -a, and ! more than both.
 func (c *call) test() int {
 	args := c.args[1:]
-	if strings.HasSuffix(c.args[0], "[") {
-		if len(args) == 0 || args[len(args)-1] != "]" {
+	switch closing := "]"; {
+	case strings.HasSuffix(c.args[0], "[["):
+		// Ash has && and || for -a and -o in there, which the parser does not know.
+		if closing = "]]"; len(args) == 0 || args[len(args)-1] != closing || slices.ContainsFunc(args, func(arg string) bool {
+			return arg == "=~" || arg == "-a" || arg == "-o"
+		}) {
+			c.refuse(Unsupported, "[[ with other operators than those of [")
+		}
+		args = args[:len(args)-1]
+	case strings.HasSuffix(c.args[0], "["):
+		if len(args) == 0 || args[len(args)-1] != closing {
 			c.fail("missing ]")
 			return 2
 		}
@@ -248,4 +260,29 @@ func (t *condition) unary(op, arg string) bool {
 // isSpecialFile is for the kinds of files that no install script makes.
 func isSpecialFile(op string, kind byte) bool {
 	return op == "-b" && kind == '4' || op == "-c" && kind == '3' || op == "-p" && kind == '6'
+}
+
+// testArguments adds the words of a [[ as those of a [, which it is in ash but for
+// && and ||.
+func (sh *shell) testArguments(args []string, x syntax.TestExpr) []string {
+	defer sh.nest()()
+	switch x := x.(type) {
+	case *syntax.Word:
+		return append(args, sh.fields([]*syntax.Word{x})...)
+	case *syntax.UnaryTest:
+		return sh.testArguments(append(args, x.Op.String()), x.X)
+	case *syntax.BinaryTest:
+		op := x.Op.String()
+		switch x.Op {
+		case syntax.AndTest:
+			op = "-a"
+		case syntax.OrTest:
+			op = "-o"
+		case syntax.TsReMatch, syntax.TsBefore, syntax.TsAfter: // of which < and > are redirections in ash
+			sh.refuse(Unsupported, "[[ with other operators than those of [")
+		}
+		return sh.testArguments(append(sh.testArguments(args, x.X), op), x.Y)
+	}
+	sh.refuse(Unsupported, "[[ with other operators than those of [")
+	return nil
 }

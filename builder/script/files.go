@@ -126,7 +126,7 @@ func (v *view) rename(from, to string) error {
 // chmod sets the mode of what a path leads to.
 func (v *view) chmod(at place, mode int64) {
 	if at.name == "" {
-		v.m.refuse(Unsupported, "it changes the root directory")
+		v.m.refuse(Unfit, "it changes the root directory")
 	}
 	v.change(at.name, at.node)
 	at.node.Mode = mode & 0o7777
@@ -136,7 +136,7 @@ func (v *view) chmod(at place, mode int64) {
 // takes from a file what gives whoever runs it rights of the owner.
 func (v *view) chown(at place, uid, gid int) {
 	if at.name == "" {
-		v.m.refuse(Unsupported, "it changes the root directory")
+		v.m.refuse(Unfit, "it changes the root directory")
 	}
 	n := at.node
 	v.change(at.name, n)
@@ -240,8 +240,9 @@ func (v *view) put(name string, n *node, source string) (bool, error) {
 	}
 	h := n.Header
 	h.Name = name
+	packaged := ""
 	if v.here(name, n) { // a file that was changed stays its package's
-		source = n.entry.Source
+		source, packaged = n.entry.Source, n.entry.Packaged
 	}
 	switch {
 	case v.here(name, n) && !n.written:
@@ -253,7 +254,11 @@ func (v *view) put(name string, n *node, source string) (bool, error) {
 		}
 		return n.changed, nil
 	case n.isFile() && n.written:
-		return true, v.tree.AddFile(h, source, n.data)
+		err := v.tree.AddFile(h, source, n.data)
+		if e := v.tree.At(name); err == nil && e != nil {
+			e.Packaged = packaged
+		}
+		return true, err
 	case n.isFile(): // under another name
 		return true, v.tree.Place(&layers.Entry{Header: h, Source: source, Content: n.entry.Content})
 	}

@@ -142,7 +142,8 @@ func inClass(name string, r rune) bool {
 // glob returns the names of files that a field stands for, sorted, or the field
 // itself where there are none. Links that lead nowhere are names too.
 func (sh *shell) glob(f *field) []string {
-	if !f.magic || sh.modes['f'] {
+	// [ is a command, and opens no set without an end.
+	if !f.magic || sh.modes['f'] || f.text.String() == "[" {
 		return []string{f.text.String()}
 	}
 	pattern := f.pattern.String()

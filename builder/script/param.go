@@ -2,6 +2,7 @@ package script
 
 import (
 	"strconv"
+	"strings"
 	"unicode/utf8"
 
 	"mvdan.cc/sh/v3/syntax"
@@ -10,7 +11,7 @@ import (
 // param expands a parameter.
 func (sh *shell) param(f *splitter, p *syntax.ParamExp, quoted bool) {
 	if p.Param == nil || p.Flags != nil || p.Excl || p.Width || p.IsSet || p.NestedParam != nil || p.Index != nil ||
-		p.Modifiers != nil || p.Slice != nil || p.Repl != nil || p.Names != 0 {
+		p.Modifiers != nil || p.Names != 0 {
 		sh.refuse(Unsupported, "an expansion of a variable that this package does not know")
 	}
 	name := p.Param.Value
@@ -28,6 +29,19 @@ func (sh *shell) param(f *splitter, p *syntax.ParamExp, quoted bool) {
 		sh.put(f, strconv.Itoa(n), quoted)
 	case p.Exp != nil:
 		sh.expansion(f, p, value, set, quoted)
+	case p.Slice != nil || p.Repl != nil:
+		if all {
+			sh.refuse(Unsupported, "cutting ${%s}", name)
+		}
+		if !set {
+			sh.unset(name)
+		}
+		if p.Slice != nil {
+			value = sh.slice(value, p.Slice)
+		} else {
+			value = sh.replaced(value, p.Repl)
+		}
+		sh.put(f, value, quoted)
 	case all:
 		sh.all(f, name, quoted)
 	case !set:
@@ -72,6 +86,9 @@ func (sh *shell) all(f *splitter, name string, quoted bool) {
 
 // unset ends the shell where -u asks for that.
 func (sh *shell) unset(name string) {
+	if sh.modes['u'] {
+		sh.decides(name)
+	}
 	if sh.modes['u'] && name != "@" && name != "*" && name != "!" {
 		sh.complain("%s: parameter not set", name)
 		panic(exit{2})
@@ -125,11 +142,12 @@ func (sh *shell) expansion(f *splitter, p *syntax.ParamExp, value string, set, q
 				sh.complain("%s: bad variable name", name)
 				panic(exit{2})
 			}
-			value = sh.text(e.Word)
+			value = sh.making(name, func() string { return sh.text(e.Word) })
 			sh.assign(name, value)
 		}
 		self()
 	case syntax.ErrorUnset, syntax.ErrorUnsetOrNull:
+		sh.decides(name)
 		if empty {
 			text := "parameter not set"
 			if e.Word != nil {
@@ -205,4 +223,60 @@ func (sh *shell) trim(value, pattern string, op syntax.ParExpOperator) string {
 		}
 	}
 	return value
+}
+
+// slice cuts ${name:offset:length} out of a value, in bytes. An offset below 0 counts
+// from the end, a length below 0 too; one that still is below 0 then is none.
+func (sh *shell) slice(value string, s *syntax.Slice) string {
+	size := int64(len(value))
+	length := size
+	at := int64(0)
+	if s.Offset != nil {
+		at = sh.number(s.Offset)
+	}
+	if s.Length != nil {
+		length = sh.number(s.Length)
+	}
+	if at < 0 {
+		at += size
+	}
+	if at < 0 || at >= size {
+		return ""
+	}
+	if length < 0 {
+		length += size - at
+	}
+	if length < 0 || length > size-at {
+		length = size - at
+	}
+	return value[at : at+length]
+}
+
+// replaced puts a text in place of the first or each longest part of a value that a
+// pattern matches. Ash knows no # and % that bind the pattern to an end.
+func (sh *shell) replaced(value string, r *syntax.Replace) string {
+	pattern, with := sh.pattern(r.Orig), sh.joined(r.With, false).text.String()
+	if pattern == "" {
+		return value
+	}
+	var b strings.Builder
+	for at := 0; at < len(value); {
+		sh.step()
+		end := len(value)
+		for end > at && !sh.match(pattern, value[at:end]) {
+			end--
+		}
+		if end == at {
+			b.WriteByte(value[at])
+			at++
+			continue
+		}
+		b.WriteString(with)
+		sh.bound(b.Len(), "a word")
+		if at = end; !r.All {
+			b.WriteString(value[at:])
+			break
+		}
+	}
+	return b.String()
 }

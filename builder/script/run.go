@@ -33,6 +33,7 @@ const (
 	maxNesting = 400      // commands, calls and expansions inside each other
 	maxScripts = 8        // scripts that call each other
 	maxFields  = 4096     // words of a command
+	maxFiles   = 32       // file descriptors
 )
 
 // Options are what a script is told.
@@ -78,6 +79,7 @@ const (
 	Background  Kind = "background job"    // it leaves something running
 	Limit       Kind = "limit"             // it is too long, too large or too deep
 	Unsupported Kind = "unsupported"       // a construct, command or option that this package does not know
+	Unfit       Kind = "not for an image"  // it makes what no image of ours may have
 	Machine     Kind = "depends on a node" // it looks at devices, processes, the clock or the network
 	Syntax      Kind = "syntax error"
 	Bug         Kind = "internal error" // of this package
@@ -120,6 +122,12 @@ type machine struct {
 	command                 string
 	elsewhere               map[string]bool
 	temporary               int // names that mktemp has made
+
+	// For Evaluate only.
+	inquiry  *Inquiry
+	notes    *notes
+	finished []Part
+	inPart   bool
 }
 
 // Run does what a script does to the files of a tree. Accounts that it makes
@@ -159,6 +167,9 @@ func (m *machine) interpret(script []byte) (status int, refusal *Refusal, err er
 		}
 	}()
 	sh := newShell(m)
+	if m.inquiry != nil {
+		m.inquiry.prepare(sh)
+	}
 	args, interpreted := interpreter(script)
 	if !interpreted && bytes.HasPrefix(script, []byte("#!")) {
 		line, _, _ := strings.Cut(string(script), "\n")
@@ -168,6 +179,9 @@ func (m *machine) interpret(script []byte) (status int, refusal *Refusal, err er
 		sh.set([]string{arg})
 	}
 	status = sh.toplevel(func() { sh.source(script) })
+	if m.inquiry != nil {
+		return status, nil, nil
+	}
 	m.audit(newView(m.view.tree, m))
 	return status, nil, nil
 }

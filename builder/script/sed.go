@@ -35,6 +35,7 @@ type sedParser struct {
 	at       int
 	extended bool
 	depth    int
+	jumps    []string // labels that b and t name
 }
 
 func (c *call) sed() int {
@@ -114,6 +115,11 @@ func (p *sedParser) list() []*sedCommand {
 		p.skip(" \t\n;")
 		switch {
 		case p.at == len(p.in) && p.depth == 1:
+			for _, label := range p.jumps {
+				if labelled(list, label) < 0 {
+					p.wrong()
+				}
+			}
 			return list
 		case p.peek() == '}' && p.depth > 1:
 			p.at++
@@ -218,12 +224,11 @@ func (p *sedParser) command() *sedCommand {
 		s.block = p.list()
 		return s
 	case 'd', 'p', 'q', '=', 'n', 'N', 'D', 'P', 'h', 'H', 'g', 'G', 'x':
-		if strings.IndexByte("NDPhHgGx", s.name) >= 0 {
-			p.wrong()
-		}
 	case 'a', 'i', 'c':
 		s.text = p.textLine()
 		return s
+	case ':', 'b', 't':
+		p.label(s)
 	case 's':
 		p.substitution(s)
 	case 'y':
@@ -241,6 +246,23 @@ func (p *sedParser) command() *sedCommand {
 		p.wrong()
 	}
 	return s
+}
+
+// label reads the name behind :, b and t. One that is defined in a block is not known:
+// who jumps would have to jump into it.
+func (p *sedParser) label(s *sedCommand) {
+	p.skip(" \t")
+	from := p.at
+	for p.at < len(p.in) && strings.IndexByte(" \t\n;}", p.peek()) < 0 {
+		p.at++
+	}
+	s.text = p.in[from:p.at]
+	if s.name == ':' && (s.text == "" || p.depth > 1 || s.from != nil || s.not) {
+		p.wrong()
+	}
+	if s.text != "" && s.name != ':' {
+		p.jumps = append(p.jumps, s.text)
+	}
 }
 
 // textLine reads what a, i and c write: the rest of the line, or the lines behind a

@@ -1,6 +1,7 @@
 package script
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -11,10 +12,16 @@ type sedState struct {
 	lines  []string
 	line   int // from 0
 	space  string
+	hold   string
 	after  string // what a writes
 	quiet  bool
 	delete bool
 	quit   bool
+	ended  bool // the line at hand ends with a line end, whatever the file says
+	again  bool // the commands begin anew with what is left of the line
+	jump   bool // to the label
+	label  string
+	done   bool // an s has replaced something, for t
 	out    strings.Builder
 }
 
@@ -22,18 +29,40 @@ func (c *call) sedRun(list []*sedCommand, b []byte, quiet bool) []byte {
 	s := &sedState{c: c, lines: lines(b), quiet: quiet}
 	c.effort(8 * len(b) * max(1, len(list)))
 	for ; s.line < len(s.lines) && !s.quit; s.line++ {
-		s.space, s.delete, s.after = s.lines[s.line], false, ""
-		s.run(list)
+		s.space, s.after, s.ended, s.again = s.lines[s.line], "", false, true
+		for s.again {
+			c.step()
+			s.again, s.delete, s.done = false, false, false
+			s.cycle(list)
+		}
 		if !s.delete && !quiet {
 			s.put(s.space + "\n")
 		}
 		s.put(s.after)
 	}
 	text := s.out.String()
-	if len(b) > 0 && b[len(b)-1] != '\n' && s.line == len(s.lines) && s.after == "" {
+	if len(b) > 0 && b[len(b)-1] != '\n' && s.line == len(s.lines) && s.after == "" && !s.ended {
 		text = strings.TrimSuffix(text, "\n")
 	}
 	return []byte(text)
+}
+
+// labelled returns where a label is in a list, or -1.
+func labelled(list []*sedCommand, label string) int {
+	return slices.IndexFunc(list, func(k *sedCommand) bool { return k.name == ':' && k.text == label })
+}
+
+// cycle runs the commands for a line. A jump without a label goes to their end.
+func (s *sedState) cycle(all []*sedCommand) {
+	for list := all; ; {
+		s.jump = false
+		s.run(list)
+		if !s.jump || s.label == "" {
+			return
+		}
+		s.c.step()
+		list = all[labelled(all, s.label):]
+	}
 }
 
 func (s *sedState) put(text string) {
@@ -100,6 +129,12 @@ func (s *sedState) run(list []*sedCommand) {
 			}
 			s.line++
 			s.space = s.lines[s.line]
+		case 'N', 'P', 'D', 'h', 'H', 'g', 'G', 'x':
+			s.several(k.name)
+		case 'b', 't':
+			if k.name == 'b' || s.done {
+				s.jump, s.label, s.done = true, k.text, false
+			}
 		case 'a':
 			s.after += k.text
 		case 'i':
@@ -118,10 +153,52 @@ func (s *sedState) run(list []*sedCommand) {
 				return r
 			}, s.space)
 		}
-		if s.delete || s.quit {
+		if s.delete || s.quit || s.jump {
 			return
 		}
 	}
+}
+
+// several does the commands for more lines than one, and for those that are held.
+func (s *sedState) several(name byte) {
+	switch name {
+	case 'N':
+		if s.line+1 >= len(s.lines) {
+			s.quit = true
+			break
+		}
+		s.line++
+		s.space += "\n" + s.lines[s.line]
+		s.grown(s.space)
+	case 'P':
+		first, _, _ := strings.Cut(s.space, "\n")
+		s.put(first + "\n")
+	case 'D':
+		if _, rest, several := strings.Cut(s.space, "\n"); several {
+			s.space, s.again = rest, true
+		}
+		s.delete = true
+	case 'h':
+		s.hold = s.space
+	case 'H':
+		s.hold += "\n" + s.space
+		s.grown(s.hold)
+	case 'g':
+		s.space = s.hold
+	case 'G':
+		s.space += "\n" + s.hold
+		s.ended = true
+		s.grown(s.space)
+	case 'x':
+		s.space, s.hold = s.hold, s.space
+		s.ended = true
+	}
+}
+
+// grown bounds what sed keeps, and counts what it takes to copy it.
+func (s *sedState) grown(text string) {
+	s.c.effort(len(text))
+	s.c.bound(len(text), "what sed keeps")
 }
 
 func (s *sedState) substitute(k *sedCommand) {
@@ -141,7 +218,7 @@ func (s *sedState) substitute(k *sedCommand) {
 	if !found {
 		return
 	}
-	s.space = b.String() + s.space[at:]
+	s.space, s.done = b.String()+s.space[at:], true
 	if k.print {
 		s.put(s.space + "\n")
 	}

@@ -2,7 +2,6 @@ package script
 
 import (
 	"bytes"
-	"errors"
 	"maps"
 	"strings"
 
@@ -37,7 +36,7 @@ type shell struct {
 	params    []string
 	vars      map[string]variable
 	functions map[string]*syntax.Stmt
-	files     [10]*stream
+	files     [maxFiles]*stream
 	dir       string // where it is, without a slash before it
 	here      string // the path by which it came there
 	umask     int64
@@ -52,6 +51,7 @@ type shell struct {
 	loops       int                   // that it is in
 	calls       int                   // of functions and sourced files that it is in
 	locals      []map[string]variable // what local variables hide, by call
+	parsing     parsing               // of getopts
 	tolerant    int                   // above 0, failure does not end it in spite of -e
 }
 
@@ -60,13 +60,14 @@ const searchPath = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 func newShell(m *machine) *shell {
 	out := &stream{out: m.output}
-	sh := &shell{machine: m, name: m.options.Name, params: m.options.Args, here: "/", umask: 0o022, functions: map[string]*syntax.Stmt{},
-		modes: map[byte]bool{}, vars: map[string]variable{
+	sh := &shell{machine: m, parsing: startParsing("1"), name: m.options.Name, params: m.options.Args, here: "/", umask: 0o022,
+		functions: map[string]*syntax.Stmt{},
+		modes:     map[byte]bool{}, vars: map[string]variable{
 			"PATH": {value: searchPath, set: true, exported: true}, "PWD": {value: "/", set: true, exported: true},
 			"IFS": {value: " \t\n", set: true}, "OPTIND": {value: "1", set: true}, "PS1": {value: "# ", set: true},
 			"PS2": {value: "> ", set: true}, "PS4": {value: "+ ", set: true}, "PPID": {value: "1", set: true},
 		}}
-	sh.files = [10]*stream{{in: &source{}}, out, out}
+	sh.files = [maxFiles]*stream{{in: &source{}}, out, out}
 	return sh
 }
 
@@ -114,7 +115,11 @@ func (sh *shell) subshell(prepare func(*shell), f func(*shell)) int {
 	if prepare != nil {
 		prepare(sub)
 	}
-	status := sub.toplevel(func() { f(sub) })
+	status := 0
+	sh.making("", func() string {
+		status = sub.toplevel(func() { f(sub) })
+		return ""
+	})
 	sh.nesting = nesting
 	return status
 }
@@ -129,19 +134,7 @@ func (sh *shell) source(script []byte) {
 		sh.refuse(Syntax, "the script has a NUL byte")
 	}
 	sh.checkNesting(script)
-	file, err := syntax.NewParser(syntax.Variant(syntax.LangPOSIX)).Parse(bytes.NewReader(script), "")
-	if err != nil {
-		at, text := syntax.Pos{}, err.Error()
-		var parse syntax.ParseError
-		var lang syntax.LangError
-		if errors.As(err, &parse) {
-			at = parse.Pos
-		} else if errors.As(err, &lang) {
-			at = lang.Pos
-		}
-		text = strings.TrimPrefix(text, at.String()+": ")
-		panic(&Refusal{Kind: Syntax, Line: int(at.Line()), Reason: text})
-	}
+	file := parse(script)
 	sh.list(file.Stmts)
 }
 
@@ -229,6 +222,9 @@ func (sh *shell) compound(c syntax.Command, redirs []*syntax.Redirect) (checked 
 	case *syntax.Block:
 		sh.list(c.Stmts)
 	case *syntax.Subshell:
+		if sh.ownPart(c.Stmts) {
+			return false
+		}
 		sh.status = sh.subshell(nil, func(sub *shell) { sub.list(c.Stmts) })
 		return false
 	case *syntax.IfClause:
@@ -247,6 +243,11 @@ func (sh *shell) compound(c syntax.Command, redirs []*syntax.Redirect) (checked 
 		sh.status = 0
 	case *syntax.DeclClause:
 		sh.declare(c)
+		return false
+	case *syntax.TestClause:
+		sh.command = "[["
+		args := sh.testArguments([]string{"["}, c.X)
+		sh.status = sh.callOf(append(args, "]")).test()
 		return false
 	default:
 		sh.refuse(Unsupported, "a construct that ash does not have")

@@ -41,6 +41,7 @@ func (sh *shell) get(name string) (string, bool) {
 		}
 		return sh.params[n-1], true
 	}
+	sh.readVariable(name)
 	v, there := sh.vars[name]
 	if kind := random[name]; kind != "" && !there {
 		sh.refuse(kind, "it uses $%s", name)
@@ -76,7 +77,9 @@ func (sh *shell) assign(name, value string) {
 	if len(sh.vars) >= maxFields {
 		sh.refuse(Limit, "more than %d variables", maxFields)
 	}
-	sh.vars[name] = v
+	if sh.vars[name] = v; name == "OPTIND" {
+		sh.parsing = startParsing(value)
+	}
 	if kept := 0; len(sh.vars) > 64 {
 		for _, v := range sh.vars {
 			kept += len(v.value)

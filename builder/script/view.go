@@ -70,6 +70,7 @@ func (v *view) get(name string) *node {
 	if name == "" {
 		return v.root
 	}
+	v.m.look(name)
 	if n, known := v.at[name]; known {
 		return n
 	}
@@ -102,6 +103,7 @@ func (v *view) linked(e *layers.Entry) *node {
 // children returns the names in a directory, sorted.
 func (v *view) children(dir string) []string {
 	list := v.tree.Children(dir)
+	v.m.list(dir)
 	v.m.effort(64*(1+len(list)) + 16*len(dir))
 	if len(v.in[dir]) == 0 {
 		return list
@@ -135,6 +137,7 @@ func parent(name string) (dir, base string) {
 
 // touch counts a change of a name.
 func (v *view) touch(name string) {
+	v.m.mayChange()
 	if v.changes++; v.changes > maxChanges {
 		v.m.refuse(Limit, "more than %d changes of files", maxChanges)
 	}
@@ -144,7 +147,7 @@ func (v *view) touch(name string) {
 // place gives a name to a file; what had the name before loses it.
 func (v *view) place(name string, n *node) {
 	if strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-		v.m.refuse(Unsupported, "the file name %q has a control character", name)
+		v.m.refuse(Unfit, "the file name %q has a control character", name)
 	}
 	v.touch(name)
 	v.m.effort(16 * len(name))
@@ -207,6 +210,7 @@ const (
 
 // write gives a file new contents.
 func (v *view) write(n *node, data []byte) {
+	v.m.mayChange()
 	if n.entry != nil && n.entry.Linked() {
 		v.m.refuse(Unsupported, "it writes to /%s, a file with several names", n.entry.Name)
 	}

@@ -186,11 +186,17 @@ func (sh *shell) tilde(f *splitter, parts []syntax.WordPart, assignment bool) []
 func (sh *shell) parts(f *splitter, parts []syntax.WordPart, quoted bool) {
 	for i, part := range parts {
 		if lit, is := part.(*syntax.Lit); is && !quoted && i+1 < len(parts) && strings.HasSuffix(lit.Value, "$") &&
-			!strings.HasSuffix(lit.Value, `\$`) {
+			!strings.HasSuffix(lit.Value, `\$`) && isSingle(parts[i+1]) {
 			sh.refuse(Unsupported, "quotes behind a dollar sign")
 		}
 		sh.part(f, part, quoted)
 	}
+}
+
+// isSingle reports whether a part is text in single quotes.
+func isSingle(part syntax.WordPart) bool {
+	_, is := part.(*syntax.SglQuoted)
+	return is
 }
 
 // part expands a part of a word.
@@ -204,13 +210,14 @@ func (sh *shell) part(f *splitter, part syntax.WordPart, quoted bool) {
 		}
 		sh.literal(f, p.Value)
 	case *syntax.SglQuoted:
+		text := p.Value
 		if p.Dollar {
-			sh.refuse(Unsupported, "the quotes $'…'")
+			text = sh.dollarQuoted(text)
 		}
-		f.add(p.Value, true)
+		f.add(text, true)
 	case *syntax.DblQuoted:
-		if p.Dollar {
-			sh.refuse(Unsupported, `the quotes $"…"`)
+		if p.Dollar { // ash has no such quotes
+			f.add("$", false)
 		}
 		if !onlyAll(p.Parts) {
 			f.begin()
@@ -229,7 +236,9 @@ func (sh *shell) part(f *splitter, part syntax.WordPart, quoted bool) {
 			sh.refuse(Unsupported, "arithmetic that ash does not have")
 		}
 		sh.step()
-		sh.put(f, sh.arithmetic(p.X), quoted)
+		sh.put(f, sh.making("", func() string { return sh.arithmetic(p.X) }), quoted)
+	case *syntax.ProcSubst:
+		sh.refuse(Machine, "it names a pipe, by /dev/fd")
 	default:
 		sh.refuse(Unsupported, "an expansion that ash does not have")
 	}

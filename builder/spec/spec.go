@@ -99,6 +99,7 @@ type Image struct {
 
 	file string
 	dir  string
+	text []byte
 }
 
 // Repository is one apk repository.
@@ -254,6 +255,9 @@ func (t *Time) UnmarshalYAML(n *yaml.Node) error {
 // machine.
 const ConsoleRoot = "root"
 
+// Text returns the bytes of the spec.
+func (i *Image) Text() []byte { return i.text }
+
 // File is where the spec was read from.
 func (i *Image) File() string { return i.file }
 
@@ -282,7 +286,7 @@ func Load(file string) (*Image, error) {
 
 // Parse is Load on bytes that were read from file.
 func Parse(file string, b []byte) (*Image, error) {
-	img := &Image{file: file, dir: filepath.Dir(file)}
+	img := &Image{file: file, dir: filepath.Dir(file), text: b}
 	c := &checker{yamlcheck.New(file)}
 	if _, ok := c.Decode(b, img); !ok {
 		return nil, c.Err()

@@ -50,8 +50,12 @@ type Skipped struct {
 // Index is the contents of an APKINDEX, or of an index of format 3.
 type Index struct {
 	Description string
-	Packages    []*Package
-	Skipped     []Skipped
+	// Written is when the index was made, seconds since 1970: the time that its
+	// archive gives the list of packages, which the signature covers (docs/platform.md
+	// 5.3). It is 0 where there is none, as in format 3.
+	Written  int64
+	Packages []*Package
+	Skipped  []Skipped
 	// Foreign has names of packages that For left out, and their architecture.
 	Foreign map[string]string
 }
@@ -76,6 +80,9 @@ func (x *Index) For(arch string) (*Index, error) {
 	}
 	return &left, nil
 }
+
+// listName is the file of an index that lists packages.
+const listName = "APKINDEX"
 
 // limits on what is read: Alpine's largest index, edge community, has about
 // 30,000 packages in 13 MiB.
@@ -104,11 +111,17 @@ func ReadIndex(b []byte, keys Keyring) (*Index, error) {
 	if err := keys.verify(sign, rest); err != nil {
 		return nil, fmt.Errorf("checking an index: %w", err)
 	}
-	files, err := readTar(rest, maxIndex)
+	files, written := map[string][]byte{}, int64(0)
+	err = walkTar(rest, maxIndex, func(h *tar.Header, data []byte) {
+		files[h.Name] = data
+		if h.Name == listName {
+			written = h.ModTime.Unix()
+		}
+	})
 	if err != nil {
 		return nil, fmt.Errorf("reading an index: %w", err)
 	}
-	list, ok := files["APKINDEX"]
+	list, ok := files[listName]
 	if !ok {
 		return nil, errors.New("reading an index: no APKINDEX in it")
 	}
@@ -116,7 +129,7 @@ func ReadIndex(b []byte, keys Keyring) (*Index, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading an index: %w", err)
 	}
-	return &Index{Description: string(files["DESCRIPTION"]), Packages: packages, Skipped: skipped}, nil
+	return &Index{Description: string(files["DESCRIPTION"]), Written: max(written, 0), Packages: packages, Skipped: skipped}, nil
 }
 
 // checkName refuses a package whose file would lie somewhere else.
@@ -232,7 +245,7 @@ func WriteIndex(x *Index, key *Key) ([]byte, error) {
 	for _, p := range list {
 		p.encode(&text)
 	}
-	body, err := gzipTar([]tarFile{{"DESCRIPTION", []byte(x.Description)}, {"APKINDEX", text.Bytes()}}, true)
+	body, err := writeTar([]tarFile{{"DESCRIPTION", []byte(x.Description)}, {listName, text.Bytes()}}, x.Written, true)
 	if err != nil {
 		return nil, err
 	}
@@ -245,26 +258,36 @@ func WriteIndex(x *Index, key *Key) ([]byte, error) {
 
 // readTar returns the regular files of a gzipped tar of at most limit bytes.
 func readTar(b []byte, limit int64) (map[string][]byte, error) {
-	gz, err := newGzipReader(bytes.NewReader(b))
-	if err != nil {
+	files := map[string][]byte{}
+	if err := walkTar(b, limit, func(h *tar.Header, data []byte) { files[h.Name] = data }); err != nil {
 		return nil, err
 	}
+	return files, nil
+}
+
+// walkTar calls f for each regular file of a gzipped tar of at most limit bytes.
+func walkTar(b []byte, limit int64, f func(h *tar.Header, data []byte)) error {
+	gz, err := newGzipReader(bytes.NewReader(b))
+	if err != nil {
+		return err
+	}
 	defer gz.Close()
-	files := map[string][]byte{}
 	tr := tar.NewReader(io.LimitReader(gz, limit))
 	for {
 		h, err := tr.Next()
 		if err == io.EOF {
-			return files, nil
+			return nil
 		}
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if h.Typeflag != tar.TypeReg {
 			continue
 		}
-		if files[h.Name], err = io.ReadAll(tr); err != nil {
-			return nil, err
+		data, err := io.ReadAll(tr)
+		if err != nil {
+			return err
 		}
+		f(h, data)
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/klauspost/compress/gzip"
 
@@ -196,7 +197,10 @@ type tarFile struct {
 
 // gzipTar returns a gzipped tar of plain files owned by root, with or without
 // the end-of-archive blocks.
-func gzipTar(files []tarFile, end bool) ([]byte, error) {
+func gzipTar(files []tarFile, end bool) ([]byte, error) { return writeTar(files, 0, end) }
+
+// writeTar is gzipTar with a time for the files, seconds since 1970.
+func writeTar(files []tarFile, written int64, end bool) ([]byte, error) {
 	var out bytes.Buffer
 	gz, err := gzip.NewWriterLevel(&out, gzip.BestCompression)
 	if err != nil {
@@ -204,7 +208,8 @@ func gzipTar(files []tarFile, end bool) ([]byte, error) {
 	}
 	tw := tar.NewWriter(gz)
 	for _, f := range files {
-		h := &tar.Header{Typeflag: tar.TypeReg, Name: f.name, Mode: 0o644, Size: int64(len(f.data)), Format: tar.FormatUSTAR}
+		h := &tar.Header{Typeflag: tar.TypeReg, Name: f.name, Mode: 0o644, Size: int64(len(f.data)),
+			ModTime: time.Unix(written, 0), Format: tar.FormatUSTAR}
 		if err := tw.WriteHeader(h); err != nil {
 			return nil, err
 		}

@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/rsa"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -117,4 +118,34 @@ func FuzzParseDep(f *testing.F) {
 		d.allows("1.0-r0", "Q1")
 		ParseDep(s)
 	})
+}
+
+// TestIndexTimeIsSigned: an index keeps the time it was made, and with another one its signature fails.
+func TestIndexTimeIsSigned(t *testing.T) {
+	key, ring := newKey(t, "test.rsa.pub")
+	for _, written := range []int64{0, 1700000000} {
+		b, err := WriteIndex(&Index{Written: written, Packages: []*Package{{Name: "a", Version: "1", Identity: "Q1x="}}}, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		x, err := ReadIndex(b, ring)
+		if err != nil || x.Written != written {
+			t.Fatalf("read back %+v, %v", x, err)
+		}
+		later, err := WriteIndex(&Index{Written: written + 1, Packages: x.Packages}, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sign, _, err := splitMember(b, maxSign)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, rest, err := splitMember(later, maxSign)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ReadIndex(slices.Concat(sign, rest), ring); !errors.Is(err, ErrSignature) {
+			t.Errorf("made at another time: %v", err)
+		}
+	}
 }

@@ -159,7 +159,7 @@ func runBuild(ctx context.Context, o buildOptions, a *app) error {
 		return err
 	}
 	if !o.NoLock {
-		if in.Lock, err = lock.Load(o.Spec); err != nil {
+		if in.Lock, in.LockText, err = lock.LoadText(o.Spec); err != nil {
 			return err
 		}
 		if in.Lock == nil {

@@ -54,7 +54,7 @@ func TestLocksOfFormat3(t *testing.T) {
 	s.addFormat3(app3, 1700000000)
 	ok(t, s.dir, "lock", "image.yaml")
 	pinned := mustRead(t, s.dir+"/image.yaml.lock")
-	for _, want := range []string{"name: app\n", "identity: Q2", "identity: Q1", "  repo: 1700000000\n"} {
+	for _, want := range []string{"name: app\n", "identity: Q2", "identity: Q1", "    newest: 1700000000\n"} {
 		if !strings.Contains(pinned, want) {
 			t.Errorf("the lock has no %q:\n%s", want, pinned)
 		}

@@ -153,30 +153,11 @@ func strictRollout(t *testing.T, b []byte) v1alpha1.Rollout {
 // example's Rollout, also after publish --rollout wrote it, and writes a line that
 // it finds again.
 func TestRenovateReadsRollout(t *testing.T) {
-	var config struct {
-		Schema            string `json:"$schema"`
-		Description       []string
-		CustomDatasources map[string]struct {
-			DefaultRegistryURLTemplate, Format string
-			TransformTemplates                 []string
-		}
-		CustomManagers []struct {
-			CustomType, DatasourceTemplate, VersioningTemplate, AutoReplaceStringTemplate string
-			ManagerFilePatterns, MatchStrings                                             []string
-		}
-	}
-	dec := json.NewDecoder(strings.NewReader(mustRead(t, gitops+"renovate.json")))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&config); err != nil {
-		t.Fatal(err)
-	}
-	m := config.CustomManagers[0]
-	source, ok := config.CustomDatasources[strings.TrimPrefix(m.DatasourceTemplate, "custom.")]
-	if !ok || !strings.HasSuffix(source.DefaultRegistryURLTemplate, "/cluster/rollout.yaml") {
-		t.Errorf("the manager's datasource is %s, and there are %v", m.DatasourceTemplate, config.CustomDatasources)
-	}
-	if !regexp.MustCompile(strings.Trim(m.ManagerFilePatterns[0], "/")).MatchString("cluster/rollout.yaml") {
-		t.Errorf("%s is not cluster/rollout.yaml", m.ManagerFilePatterns[0])
+	config := readRenovate(t)
+	m := config.manager(t, "custom.rollout", "cluster/rollout.yaml")
+	source := config.CustomDatasources["rollout"]
+	if !strings.HasSuffix(source.DefaultRegistryURLTemplate, "/cluster/rollout.yaml") {
+		t.Errorf("the datasource reads %s", source.DefaultRegistryURLTemplate)
 	}
 	line := regexp.MustCompile(m.MatchStrings[0])
 	transform := regexp.MustCompile(regexp.MustCompile(`spec\.image, /(.*)/\)`).FindStringSubmatch(source.TransformTemplates[0])[1])

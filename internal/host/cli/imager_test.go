@@ -2,6 +2,8 @@ package cli
 
 import (
 	"encoding/json"
+	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -13,7 +15,7 @@ func TestPublishForImager(t *testing.T) {
 	for _, from := range []string{"one", "two", "two"} {
 		ok(t, dir, "publish", "--image", from, "--imager", "www", "--imager-url", "https://pi.example/images/")
 	}
-	must(t, dir, "ls -A www | wc -l | grep -qx 3")
+	must(t, dir, "ls -A www | wc -l | grep -qx 4")
 	must(t, dir, "zstd -q -d -c www/twin-1.0.img.zst | cmp - one/disk.img")
 	var list struct {
 		Systems []struct {
@@ -42,6 +44,54 @@ func TestPublishForImager(t *testing.T) {
 	fails(t, dir, []string{"publish", "--image", "one", "--imager", "x", "--imager-url", "my directory"},
 		"Raspberry Pi Imager cannot fetch from")
 	must(t, dir, "[ ! -e x ]") // it is refused before anything is made
+}
+
+// TestImagerList: the list has each field that Imager's schema wants, of the kind it wants; of
+// the rest, only what the schema knows. (rpi-imager's doc/json-schema/os-list-schema.json, of August 2026.)
+func TestImagerList(t *testing.T) {
+	dir := shippedIn(t)
+	ok(t, dir, "publish", "--image", "one", "--imager", "www", "--imager-url", "https://pi.example/images/")
+	text := mustRead(t, dir+"/www/os_list.json")
+	var list map[string]any
+	if err := json.Unmarshal([]byte(text), &list); err != nil {
+		t.Fatal(err)
+	}
+	const address, digest, tags = `https://pi\.example/images/[^/]+`, `[0-9a-f]{64}`, `\[(pi[345]-64bit ?)+\]`
+	check := func(what string, of any, fields map[string]string) {
+		t.Helper()
+		m, ok := of.(map[string]any)
+		if !ok {
+			t.Fatalf("%s is %v", what, of)
+		}
+		for name, form := range fields {
+			v := m[name]
+			if n, ok := v.(float64); ok {
+				v = int64(n)
+			}
+			if got := fmt.Sprint(v); !regexp.MustCompile("^(" + form + ")$").MatchString(got) {
+				t.Errorf("%s: %s is %s, want %s", what, name, got, form)
+			}
+		}
+		for name := range m {
+			if fields[name] == "" {
+				t.Errorf("%s: %s is not known", what, name)
+			}
+		}
+	}
+	systems, _ := list["os_list"].([]any)
+	imager, _ := list["imager"].(map[string]any)
+	devices, _ := imager["devices"].([]any)
+	if len(list) != 2 || len(systems) != 1 || len(imager) != 1 || len(devices) != 3 { // rpi3, zero2w that is called as it is, rpi4
+		t.Fatalf("the list is\n%s", text)
+	}
+	check("the image", systems[0], map[string]string{"name": ".+", "description": ".+", "icon": address, "url": address,
+		"extract_size": `\d+`, "extract_sha256": digest, "image_download_size": `\d+`, "image_download_sha256": digest,
+		"release_date": `\d{4}-\d\d-\d\d`, "init_format": "none", "devices": tags, "website": "https://.+", "architecture": "armv8"})
+	for _, d := range devices {
+		check("a device", d, map[string]string{"name": "Raspberry Pi .+", "description": ".+", "tags": tags, "matching_type": "exclusive",
+			"architecture": "armv8"})
+	}
+	must(t, dir, "grep -q '^<svg ' www/pikelet.svg && grep -q 'images/pikelet.svg' www/os_list.json")
 }
 
 func jsonNumber(n int64) string { b, _ := json.Marshal(n); return string(b) }

@@ -218,8 +218,8 @@ func TestOutdatedLockIsRefused(t *testing.T) {
 			t.Fatal(what)
 		}
 	}
-	must(t, dir, "cp image.yaml.lock now && sed -i '/^newest:/{n;s/: [0-9]*$/: 9999999999/}' image.yaml.lock")
-	fails(t, dir, []string{"lock", "image.yaml"}, "the index is older than the one the lock was made with", "remove the lock")
+	must(t, dir, "cp image.yaml.lock now && sed -i 's/    newest: [0-9]*$/    newest: 9999999999/; s/ digest: sha256:./&x/' image.yaml.lock")
+	fails(t, dir, []string{"lock", "image.yaml"}, "the index is older than the one the lock was made with", "--allow-older")
 	must(t, dir, "mv now image.yaml.lock")
 	edit(t, dir+"/image.yaml.lock", "tool: dev", "tool: v0")
 	if out := ok(t, dir, build...); !strings.Contains(out, "lock was made by another version of pikelet, "+

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -123,6 +124,15 @@ func TestDamagedBackups(t *testing.T) {
 		changed[n] ^= 0x04
 		if _, _, err := read(changed, key); !errors.Is(err, ErrDamaged) && !errors.Is(err, ErrKey) {
 			t.Fatalf("byte %d of %d changed: got error %v, want %v", n, len(b), err, ErrDamaged)
+		}
+	}
+	// What age seals in several pieces, and zstd in several blocks.
+	random := make([]byte, 300<<10)
+	rand.NewChaCha8([32]byte{}).Read(random)
+	large := write(t, key, map[string]string{StateDB: string(random)})
+	for n := range 100 {
+		if _, _, err := read(large[:len(large)-n-1], key); !errors.Is(err, ErrDamaged) {
+			t.Fatalf("without the last %d bytes: got error %v, want %v", n+1, err, ErrDamaged)
 		}
 	}
 	if _, _, err := read(append(bytes.Clone(b), "more"...), key); !errors.Is(err, ErrDamaged) {

@@ -2,7 +2,6 @@ package image
 
 import (
 	"bytes"
-	"crypto"
 	"crypto/ecdsa"
 	"crypto/sha256"
 	"crypto/x509"
@@ -67,7 +66,8 @@ type envelopeSignature struct {
 	KeyID string `json:"keyid,omitempty"`
 }
 
-// statement is what an envelope of cosign's holds. The predicate is empty.
+// statement is what an envelope of cosign's holds. The predicate of a signature is
+// empty.
 type statement struct {
 	Type          string             `json:"_type"`
 	Subject       []statementSubject `json:"subject"`
@@ -118,12 +118,12 @@ func cutCounted(b []byte) (counted, rest []byte, ok bool) {
 // then what DSSE has signed: the statement, and around it its type and lengths.
 func (s Signed) InBundle() bool { return bytes.HasPrefix(s.Payload, []byte(paeBegin)) }
 
-// newStatement returns what is signed of an envelope for a SHA-256 in hexadecimal
-// digits.
-func newStatement(hex string) ([]byte, error) {
+// newStatement returns what is signed of an envelope that says something of a
+// SHA-256 in hexadecimal digits.
+func newStatement(hex, predicateType string, predicate []byte) ([]byte, error) {
 	text, err := json.Marshal(statement{
 		Type: statementType, Subject: []statementSubject{{Digest: map[string]string{"sha256": hex}}},
-		PredicateType: signPredicate, Predicate: json.RawMessage("{}"),
+		PredicateType: predicateType, Predicate: predicate,
 	})
 	return preAuth(mediaStatement, text), err
 }
@@ -135,16 +135,11 @@ func SignBundle(digest string, key *ecdsa.PrivateKey) (Signed, error) {
 	if !ok {
 		return Signed{}, fmt.Errorf("signing %q: want a digest of SHA-256", digest)
 	}
-	payload, err := newStatement(hex)
+	payload, err := newStatement(hex, signPredicate, []byte("{}"))
 	if err != nil {
 		return Signed{}, err
 	}
-	sum := sha256.Sum256(payload)
-	sig, err := key.Sign(nil, sum[:], crypto.SHA256)
-	if err != nil {
-		return Signed{}, fmt.Errorf("signing: %w", err)
-	}
-	return Signed{Payload: payload, Signature: sig}, nil
+	return signPayload(payload, key)
 }
 
 // EncodeBundle returns the bundle of a signature that SignBundle made, or
@@ -175,9 +170,11 @@ func EncodeBundle(s Signed, key *ecdsa.PublicKey) ([]byte, error) {
 // for VerifyDigest to find out. The error is ErrBundle for a bundle with a
 // certificate in place of a key, with a signature over an artifact itself, with
 // several signatures, or of another version.
-func DecodeBundle(b []byte) (Signed, error) {
-	if len(b) > MaxBundle {
-		return Signed{}, fmt.Errorf("reading a bundle: %w: %d bytes, more than %d", ErrBundle, len(b), MaxBundle)
+func DecodeBundle(b []byte) (Signed, error) { return decodeBundle(b, MaxBundle) }
+
+func decodeBundle(b []byte, limit int) (Signed, error) {
+	if len(b) > limit {
+		return Signed{}, fmt.Errorf("reading a bundle: %w: %d bytes, more than %d", ErrBundle, len(b), limit)
 	}
 	var s sigstoreBundle
 	d := json.NewDecoder(bytes.NewReader(b))
@@ -202,28 +199,28 @@ func DecodeBundle(b []byte) (Signed, error) {
 	return Signed{Payload: preAuth(e.PayloadType, e.Payload), Signature: e.Signatures[0].Sig}, nil
 }
 
-// checkStatement checks that what was signed of an envelope is cosign's statement
-// that signs a digest.
-func checkStatement(signed []byte, digest string) error {
+// readStatement checks that what was signed of an envelope is a statement of a type
+// about a digest, and returns it and its bytes.
+func readStatement(signed []byte, digest, predicateType string) (statement, []byte, error) {
+	var s statement
 	kind, payload, ok := splitPreAuth(signed)
 	if !ok || kind != mediaStatement {
-		return fmt.Errorf("unsupported type of what was signed: want an envelope of %q", mediaStatement)
+		return s, nil, fmt.Errorf("unsupported type of what was signed: want an envelope of %q", mediaStatement)
 	}
-	var s statement
 	if err := json.Unmarshal(payload, &s); err != nil {
-		return fmt.Errorf("reading what was signed: %w", err)
+		return s, nil, fmt.Errorf("reading what was signed: %w", err)
 	}
 	switch {
 	case s.Type != statementType:
-		return fmt.Errorf("unsupported type of what was signed: got %q, want %q", s.Type, statementType)
-	case s.PredicateType != signPredicate:
-		return fmt.Errorf("unsupported type of what was signed: got a statement %q, want %q", s.PredicateType, signPredicate)
+		return s, nil, fmt.Errorf("unsupported type of what was signed: got %q, want %q", s.Type, statementType)
+	case s.PredicateType != predicateType:
+		return s, nil, fmt.Errorf("unsupported type of what was signed: got a statement %q, want %q", s.PredicateType, predicateType)
 	case len(s.Subject) != 1:
-		return fmt.Errorf("unsupported statement: it is about %d subjects; want 1", len(s.Subject))
+		return s, nil, fmt.Errorf("unsupported statement: it is about %d subjects; want 1", len(s.Subject))
 	case "sha256:"+s.Subject[0].Digest["sha256"] != digest:
-		return fmt.Errorf("digest mismatch: got %s, want %q, which was signed", digest, "sha256:"+s.Subject[0].Digest["sha256"])
+		return s, nil, fmt.Errorf("digest mismatch: got %s, want %q, which was signed", digest, "sha256:"+s.Subject[0].Digest["sha256"])
 	}
-	return nil
+	return s, payload, nil
 }
 
 // EmptyConfig is OCI's empty config.
@@ -234,16 +231,17 @@ const EmptyConfig = "{}"
 // config. cosign notes the time as an annotation too, which is optional
 // (docs/platform.md 10.4): without it what is signed twice is the same twice.
 func EncodeBundleManifest(bundle []byte, subject Descriptor) (manifest []byte, blobs [][]byte, err error) {
-	return encodeReferrer(MediaBundle, bundle, Descriptor{MediaType: subject.MediaType, Digest: subject.Digest, Size: subject.Size},
-		map[string]string{bundleContent: contentOfEnvelope, bundlePredicate: signPredicate})
+	return EncodeAttestationManifest(bundle, signPredicate, subject)
 }
 
 // MayBeBundle reports whether an entry in a list of referrers may be a bundle.
 // Clients on go-containerregistry, cosign among them, write the type of the
 // config into such lists (sigstore/cosign#4422).
-func MayBeBundle(d Descriptor) bool {
-	return MayBeType(d, MediaBundle)
-}
+func MayBeBundle(d Descriptor) bool { return MayBeType(d, MediaBundle) }
+
+// MayBeSignature reports whether an entry in a list of referrers may be a bundle
+// that holds a signature, and no attestation.
+func MayBeSignature(d Descriptor) bool { return MayAttest(d, signPredicate) }
 
 // MayBeType reports whether an entry in a list of referrers may be of an artifact
 // type, as MayBeBundle does for bundles.
@@ -254,6 +252,10 @@ func MayBeType(d Descriptor, artifactType string) bool {
 // BundleIn returns where the bundle is that a manifest about subject holds. The
 // error is ErrBundle for a manifest of anything else.
 func BundleIn(manifest []byte, subject string) (Descriptor, error) {
+	return bundleIn(manifest, subject, MaxBundle)
+}
+
+func bundleIn(manifest []byte, subject string, limit int64) (Descriptor, error) {
 	m, err := DecodeOCI(manifest)
 	switch {
 	case err != nil:
@@ -264,8 +266,8 @@ func BundleIn(manifest []byte, subject string) (Descriptor, error) {
 		return Descriptor{}, fmt.Errorf("%w: it is about something else than %s", ErrBundle, subject)
 	case m.Config.Digest != DigestOf([]byte(EmptyConfig)):
 		return Descriptor{}, fmt.Errorf("%w: its config is not empty", ErrBundle)
-	case m.Layers[0].Size > MaxBundle:
-		return Descriptor{}, fmt.Errorf("%w: %d bytes, more than %d", ErrBundle, m.Layers[0].Size, MaxBundle)
+	case m.Layers[0].Size > limit:
+		return Descriptor{}, fmt.Errorf("%w: %d bytes, more than %d", ErrBundle, m.Layers[0].Size, limit)
 	}
 	return m.Layers[0], nil
 }

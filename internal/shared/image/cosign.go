@@ -1,7 +1,6 @@
 package image
 
 import (
-	"crypto"
 	"crypto/ecdsa"
 	"crypto/sha256"
 	"encoding/base64"
@@ -153,9 +152,8 @@ func AllowsDowngrade(digest string, list []Signed, keys []*ecdsa.PublicKey, chan
 	})
 }
 
-// SignDigest signs the digest of a manifest or an index. ECDSA is made
-// deterministic by RFC 6979, which is what a nil source of randomness asks
-// crypto/ecdsa for.
+// SignDigest signs the digest of a manifest or an index. The same key gives the
+// same bytes.
 func SignDigest(digest string, key *ecdsa.PrivateKey) (Signed, error) {
 	return signDigest(digest, nil, key)
 }
@@ -167,12 +165,7 @@ func signDigest(digest string, optional map[string]any, key *ecdsa.PrivateKey) (
 	if err != nil {
 		return Signed{}, err
 	}
-	sum := sha256.Sum256(b)
-	sig, err := key.Sign(nil, sum[:], crypto.SHA256)
-	if err != nil {
-		return Signed{}, fmt.Errorf("signing: %w", err)
-	}
-	return Signed{Payload: b, Signature: sig}, nil
+	return signPayload(b, key)
 }
 
 // ErrSignature is returned for what no trusted key signed.
@@ -193,20 +186,22 @@ func VerifyDigest(digest string, list []Signed, keys []*ecdsa.PublicKey) error {
 	return problem
 }
 
+// madeBy reports whether one of the keys made the signature.
+func (s Signed) madeBy(keys []*ecdsa.PublicKey) bool {
+	sum := sha256.Sum256(s.Payload)
+	return slices.ContainsFunc(keys, func(k *ecdsa.PublicKey) bool { return ecdsa.VerifyASN1(k, sum[:], s.Signature) })
+}
+
 // verify checks one signature over a digest and returns what was signed; nothing
 // for one that a bundle holds.
 func (s Signed) verify(digest string, keys []*ecdsa.PublicKey) (payload, error) {
 	var p payload
-	sum := sha256.Sum256(s.Payload)
-	good := false
-	for _, k := range keys {
-		good = good || ecdsa.VerifyASN1(k, sum[:], s.Signature)
-	}
-	if !good {
+	if !s.madeBy(keys) {
 		return p, fmt.Errorf("%w: none of the %d keys that are trusted made it, or it was changed", ErrSignature, len(keys))
 	}
 	if s.InBundle() {
-		return p, checkStatement(s.Payload, digest)
+		_, _, err := readStatement(s.Payload, digest, signPredicate)
+		return p, err
 	}
 	if err := json.Unmarshal(s.Payload, &p); err != nil {
 		return p, fmt.Errorf("reading what was signed: %w", err)

@@ -87,7 +87,7 @@ func (m *Manifest) SealedSizes() (manifest, signature int64, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
-	statement, err := newStatement(strings.Repeat("0", hex.EncodedLen(sha256.Size)))
+	statement, err := newStatement(strings.Repeat("0", hex.EncodedLen(sha256.Size)), signPredicate, []byte("{}"))
 	if err != nil {
 		return 0, 0, err
 	}

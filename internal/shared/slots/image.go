@@ -22,6 +22,7 @@ const (
 	CmdlineFile  = "cmdline.txt"
 	AutobootFile = "autoboot.txt"
 	NodeFile     = "node.yaml"
+	NodesFile    = "nodes.yaml" // an inventory that a person put there
 	ReportFile   = "report.txt" // see report.go
 	BootcodeFile = "bootcode.bin"
 )

@@ -43,6 +43,12 @@ func TestEarlyServices(t *testing.T) {
 		p.works("[ $(grep -c '^" + m + " ' /proc/mounts) = 1 ]")
 	}
 	p.works("grep '^scratch /mnt tmpfs .*nosuid.*size=4096k,mode=750' /proc/mounts && grep ' /mnt ' /proc/self/mountinfo | grep shared:")
+	// OpenRC took its dependencies from the build, the same that it computes itself.
+	p.works("[ -e /run/pikelet/depends.sh ] && [ ! -s /run/pikelet/depends.sh ] && cp /run/openrc/deptree /tmp/deptree")
+	p.works("rc-update -u && cmp /run/openrc/deptree /tmp/deptree && grep -c swclock /tmp/deptree")
+	// What is changed on the node is seen.
+	p.works("sleep 1; echo rc_need=swclock > /etc/conf.d/syslog; rc-status >/dev/null; grep -A9 \"='syslog'\" /run/openrc/deptree | " +
+		"grep ineed.*swclock")
 	p.works("grep memory /sys/fs/cgroup/cgroup.subtree_control")
 	p.works("[ $(cut -f1 /proc/sys/kernel/printk) = 4 ] && grep Linux /var/log/dmesg && [ -r /dev/stdin ]")
 	for text, want := range map[string]int{

@@ -67,7 +67,6 @@ func Habits() []Habit {
 		{Name: "tokens for what was asked", Report: "https://github.com/regclient/regclient/issues/153", Wrap: tokens},
 		{Name: "too many requests", Report: "https://github.com/containerd/containerd/issues/10447", Wrap: busy},
 		{Name: "uploads break off", Report: "https://github.com/distribution/distribution/issues/1692", Wrap: breakOff},
-		{Name: "mounts are forbidden", Report: "https://github.com/containerd/containerd/issues/14086", Wrap: refuseMounts},
 		{Name: "relative locations", Report: "https://github.com/apple/swift-container-plugin/pull/44",
 			Wrap: locations(func(u *url.URL, _ string) { u.Scheme, u.Host = "", "" })},
 		{Name: "locations on another host", Report: "https://github.com/oras-project/oras-go/pull/1282",
@@ -305,17 +304,6 @@ func breakOff(behind http.Handler, _ string) http.Handler {
 		if r.Method == http.MethodPatch && f.time(strconv.FormatInt(r.ContentLength, 10)) {
 			io.CopyN(io.Discard, r.Body, r.ContentLength/2)
 			refuse(w, http.StatusBadGateway, "", "")
-			return
-		}
-		behind.ServeHTTP(w, r)
-	})
-}
-
-// refuseMounts forbids to mount blobs of other repositories.
-func refuseMounts(behind http.Handler, _ string) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Query().Has("from") || r.URL.Query().Has("mount") {
-			refuse(w, http.StatusForbidden, "DENIED", "requested access to the resource is denied")
 			return
 		}
 		behind.ServeHTTP(w, r)

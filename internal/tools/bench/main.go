@@ -26,7 +26,7 @@ type options struct {
 	starter string // repository of small packages
 	bulk    string // and of large ones; "" leaves out what needs them
 	large   string // directory with large programs and packages, in two versions each
-	alpine  string // directory with Alpine's index and a root with its key; "" leaves out solve_ms
+	alpine  string // directory with Alpine's index and root; "" leaves out solve_ms, and the starter's busybox judges scripts
 	rounds  int
 	only    string // comma-separated names of groups; "" is all
 	scratch string
@@ -41,10 +41,11 @@ func main() {
 	flag.StringVar(&o.starter, "starter", "build/starter", "repository of the images that are built")
 	flag.StringVar(&o.bulk, "bulk", "build/bulk", "repository of large packages")
 	flag.StringVar(&o.large, "large", "build/large", "directory of what testdata/large makes")
-	flag.StringVar(&o.alpine, "alpine", "", "directory with alpine-minirootfs-*-x86_64.tar.gz and APKINDEX-*-x86_64.tar.gz, for solve_ms")
+	flag.StringVar(&o.alpine, "alpine", "",
+		"directory with alpine-minirootfs-*-x86_64.tar.gz and APKINDEX-*-x86_64.tar.gz, for solve_ms and scripts_done_ratio")
 	flag.IntVar(&o.rounds, "rounds", 5, "how often each is measured; figures are medians")
 	flag.StringVar(&o.only, "only", "",
-		"measure only these groups: boot, node, build, loop, solve, ship, update, netboot, delta, cluster, rollout, simulation")
+		"measure only these groups: boot, openrc, node, build, loop, solve, ship, update, netboot, delta, cluster, rollout, simulation, scripts")
 	pack := flag.String("squash", "", "only pack this directory into the file -o, as the builder's writer does")
 	flag.Parse()
 	err := func() error {
@@ -68,9 +69,9 @@ type group struct {
 
 func groups() []group {
 	return []group{
-		{"boot", boots}, {"node", node}, {"build", builds}, {"loop", loop}, {"solve", solve},
+		{"boot", boots}, {"openrc", openrc}, {"node", node}, {"build", builds}, {"loop", loop}, {"solve", solve},
 		{"ship", ship}, {"update", update}, {"netboot", netboot}, {"delta", deltas}, {"cluster", cluster}, {"rollout", rollout},
-		{"simulation", simulation},
+		{"simulation", simulation}, {"scripts", scripts},
 	}
 }
 

@@ -22,17 +22,18 @@ const DatastoreFile = "/run/pikelet/datastore.txt"
 // defaultCopies is how many copies of the datastore are kept.
 const defaultCopies = 3
 
-// Version asks the image's k3s for its version.
+// Version asks the image's k3s for its version, such as v1.34.4+k3s1: what it prints
+// has its commit behind that.
 func Version() (string, error) {
 	program, err := findProgram()
 	if err != nil {
 		return "", err
 	}
-	v := version(program)
-	if v == "" {
+	v := strings.Fields(version(program))
+	if len(v) == 0 {
 		return "", fmt.Errorf("asking %s for its version: no answer", program)
 	}
-	return v, nil
+	return v[0], nil
 }
 
 // version asks k3s for its version.

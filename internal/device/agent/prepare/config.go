@@ -1,6 +1,7 @@
 package prepare
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ import (
 	"github.com/pikelet-os/pikelet/internal/device/agent/machine"
 	"github.com/pikelet-os/pikelet/internal/device/agent/runfiles"
 	"github.com/pikelet-os/pikelet/internal/device/agent/statefile"
+	"github.com/pikelet-os/pikelet/internal/shared/fat"
 	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/node"
 	"github.com/pikelet-os/pikelet/internal/shared/nodeconfig"
@@ -70,21 +72,20 @@ func (p configs) take(m nodeconfig.Machine, state node.StateStatus) (*nodeconfig
 		}
 		refuse(err)
 	}
-	if p.card != nil {
-		text, err := p.card.ReadControl(slots.NodeFile)
-		if err == nil && !nodeconfig.Blank(text) {
-			var cfg *nodeconfig.Config
-			if cfg, err = over(inventory, m, slots.NodeFile, text); err == nil {
-				st.Source, st.Taken = node.FromCard, time.Now().Unix()
-				if err := p.keep(text, state); err != nil {
-					refuse(fmt.Errorf("the config on the card counts for this boot, and stays there: %w", err))
-				}
-				return cfg, st
-			}
+	for _, from := range p.onCard(m) {
+		var cfg *nodeconfig.Config
+		if from.err == nil {
+			cfg, from.err = over(inventory, m, from.file, from.text)
 		}
-		if err != nil {
-			refuse(err)
+		if from.err != nil {
+			refuse(from.err)
+			continue
 		}
+		st.Source, st.Taken = node.FromCard, time.Now().Unix()
+		if err := p.keep(from.text, state); err != nil {
+			refuse(fmt.Errorf("the config on the card counts for this boot, and stays there: %w", err))
+		}
+		return cfg, st
 	}
 	kept, err := os.ReadFile(p.kept)
 	if err == nil {
@@ -119,6 +120,37 @@ func (p configs) take(m nodeconfig.Machine, state node.StateStatus) (*nodeconfig
 		refuse(err)
 	}
 	return &nodeconfig.Config{}, st
+}
+
+// delivered is a config that somebody put onto the card.
+type delivered struct {
+	file string
+	text []byte
+	err  error // why there is no text
+}
+
+// onCard returns the configs on the control partition: node.yaml, and this node's own of
+// the inventory nodes.yaml, which people put there by hand. The first that is good counts.
+func (p configs) onCard(m nodeconfig.Machine) (list []delivered) {
+	if p.card == nil {
+		return nil
+	}
+	text, err := p.card.ReadControl(slots.NodeFile)
+	if err != nil || !nodeconfig.Blank(text) {
+		list = append(list, delivered{slots.NodeFile, text, err})
+	}
+	text, err = p.card.ReadControl(slots.NodesFile)
+	var none *fat.NotFoundError
+	if errors.As(err, &none) || err == nil && nodeconfig.Blank(text) {
+		return list
+	}
+	if err == nil {
+		var d *nodeconfig.Document
+		if d, err = nodeconfig.Load(slots.NodesFile, bytes.TrimRight(text, "\x00"), boards.Names(), false); err == nil {
+			text, err = d.Own(m)
+		}
+	}
+	return append(list, delivered{slots.NodesFile, text, err})
 }
 
 // takeSent takes a config that was sent over SSH. It is kept on state when it
@@ -167,7 +199,9 @@ var errForgets = errors.New("state is in memory, and would forget the config")
 func over(inventory *nodeconfig.Document, m nodeconfig.Machine, file string, text []byte) (*nodeconfig.Config, error) {
 	cfg, err := nodeconfig.Over(inventory, m, file, text, false)
 	if err == nil {
-		err = clearOf(cfg)
+		if err = clearOf(cfg); err != nil {
+			err = fmt.Errorf("%s: %w", file, err)
+		}
 	}
 	return cfg, err
 }
@@ -176,7 +210,7 @@ func over(inventory *nodeconfig.Document, m nodeconfig.Machine, file string, tex
 func clearOf(cfg *nodeconfig.Config) error {
 	for _, s := range cfg.Secrets() {
 		if nodeconfig.IsEncrypted(*s.Value) {
-			return hint.With(fmt.Errorf("%s: %s is still encrypted", slots.NodeFile, s.Field),
+			return hint.With(fmt.Errorf("%s is still encrypted", s.Field),
 				"write the config to the card with its identity file at hand, which decrypts it")
 		}
 	}
@@ -196,7 +230,8 @@ func (p configs) readInventory() (*nodeconfig.Document, error) {
 }
 
 // keep moves a config from the control partition, which any computer reads, to
-// state. Only when it is safe there does it leave the card.
+// state. Only when it is safe there does it leave the card. An inventory goes with
+// it: a second boot would take it in place of what counts now.
 func (p configs) keep(text []byte, state node.StateStatus) error {
 	if state.Memory != "" {
 		return errForgets
@@ -204,5 +239,15 @@ func (p configs) keep(text []byte, state node.StateStatus) error {
 	if err := statefile.Write(p.kept, []byte(strings.TrimRight(string(text), "\x00\n")+"\n")); err != nil {
 		return err
 	}
-	return p.card.Scrub(slots.NodeFile, nodeconfig.Taken)
+	for _, name := range []string{slots.NodeFile, slots.NodesFile} {
+		text, err := p.card.ReadControl(name)
+		if err == nil && !nodeconfig.Blank(text) {
+			err = p.card.Scrub(name, nodeconfig.Taken)
+		}
+		var none *fat.NotFoundError
+		if err != nil && !errors.As(err, &none) {
+			return err
+		}
+	}
+	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/pikelet-os/pikelet/internal/shared/fat"
 	"github.com/pikelet-os/pikelet/internal/shared/node"
 	"github.com/pikelet-os/pikelet/internal/shared/nodeconfig"
 	"github.com/pikelet-os/pikelet/internal/shared/slots"
@@ -17,13 +18,19 @@ import (
 // fakeCard is a control partition with a config.
 type fakeCard struct {
 	text    string
+	nodes   string // nodes.yaml; "" where there is none
 	scrubs  int
 	keptWas string // of the file keeps, when the card was scrubbed
 	keeps   string
 }
 
 func (c *fakeCard) ReadControl(name string) ([]byte, error) {
-	if name != slots.NodeFile {
+	switch {
+	case name == slots.NodesFile && c.nodes != "":
+		return []byte(c.nodes), nil
+	case name == slots.NodesFile:
+		return nil, &fat.NotFoundError{Name: name}
+	case name != slots.NodeFile:
 		return nil, fs.ErrNotExist
 	}
 	return []byte(c.text), nil
@@ -31,6 +38,10 @@ func (c *fakeCard) ReadControl(name string) ([]byte, error) {
 
 func (c *fakeCard) Scrub(name, text string) error {
 	b, _ := os.ReadFile(c.keeps)
+	if name == slots.NodesFile {
+		c.nodes = text
+		return nil
+	}
 	c.scrubs, c.keptWas, c.text = c.scrubs+1, string(b), text
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"strings"
@@ -19,6 +20,7 @@ import (
 	"github.com/pikelet-os/pikelet/internal/device/agent/runfiles"
 	"github.com/pikelet-os/pikelet/internal/device/agent/volume"
 	"github.com/pikelet-os/pikelet/internal/device/early"
+	"github.com/pikelet-os/pikelet/internal/shared/depends"
 	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/node"
 	"github.com/pikelet-os/pikelet/internal/shared/nodeconfig"
@@ -74,6 +76,7 @@ func Run(out io.Writer, log *slog.Logger) error {
 	problem(mounts.BindWritable(node.State))
 	problem(refill(b, cfg, id, p))
 	problem(volume.Prepare(cfg))
+	problem(leaveDependencies())
 	problem(startEarly())
 	p.Seconds = time.Since(start).Seconds()
 	problem(motd.Write(b, *p))
@@ -99,4 +102,21 @@ func Run(out io.Writer, log *slog.Logger) error {
 func startEarly() error {
 	report := early.New(os.DirFS("/")).Run(early.Linux{})
 	return os.WriteFile(node.EarlyFile, []byte(report.String()), 0o644)
+}
+
+// leaveDependencies has OpenRC take what its services depend on from the build, where
+// nothing that decides it was changed: by the config, or by what is in memory over /etc.
+func leaveDependencies() error {
+	b, err := os.ReadFile(depends.File)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	r, err := depends.Decode(b)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(depends.ScriptFile, []byte(r.On(os.DirFS("/")).Script()), 0o644)
 }

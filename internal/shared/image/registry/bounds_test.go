@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/pikelet-os/pikelet/internal/shared/image"
@@ -159,22 +160,24 @@ func TestUpload(t *testing.T) {
 		"not read":     {func(r *http.Request) error { <-r.Context().Done(); return r.Context().Err() }, errSilent},
 		"not answered": {func(r *http.Request) error { io.ReadAll(r.Body); <-r.Context().Done(); return r.Context().Err() }, errSilent},
 	} {
-		b := bounded{trip(func(r *http.Request) (*http.Response, error) {
-			if err := c.take(r); err != nil {
-				return nil, err
+		synctest.Test(t, func(t *testing.T) {
+			b := bounded{trip(func(r *http.Request) (*http.Response, error) {
+				if err := c.take(r); err != nil {
+					return nil, err
+				}
+				if err := r.Context().Err(); err != nil {
+					return nil, err
+				}
+				return &http.Response{StatusCode: http.StatusCreated, Body: http.NoBody}, nil
+			}), short}
+			r, err := http.NewRequest(http.MethodPatch, "https://registry.example/v2/", strings.NewReader(strings.Repeat("x", 12)))
+			if err != nil {
+				t.Fatal(err)
 			}
-			if err := r.Context().Err(); err != nil {
-				return nil, err
+			if _, err := b.RoundTrip(r); !errors.Is(err, c.want) {
+				t.Errorf("%s: %v, want %v", name, err, c.want)
 			}
-			return &http.Response{StatusCode: http.StatusCreated, Body: http.NoBody}, nil
-		}), short}
-		r, err := http.NewRequest(http.MethodPatch, "https://registry.example/v2/", strings.NewReader(strings.Repeat("x", 12)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := b.RoundTrip(r); !errors.Is(err, c.want) {
-			t.Errorf("%s: %v, want %v", name, err, c.want)
-		}
+		})
 	}
 }
 

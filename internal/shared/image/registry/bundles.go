@@ -44,7 +44,7 @@ func bundles(ctx context.Context, p Place, digest string) ([]bundle, error) {
 	var found []bundle
 	read := 0
 	for _, d := range list[:min(len(list), maxListed)] {
-		if !image.MayBeBundle(d) {
+		if !image.MayBeSignature(d) {
 			continue
 		}
 		if read++; read > image.MaxSignatures {
@@ -80,6 +80,9 @@ func readBundle(ctx context.Context, p Place, digest, subject string) (bundle, e
 		return b, err
 	}
 	b.signed, err = image.DecodeBundle(b.text)
+	if err == nil && b.signed.Attests() != "" { // which signs nothing, and would be in every slot
+		err = fmt.Errorf("%w: it holds an attestation", image.ErrBundle)
+	}
 	return b, err
 }
 

@@ -31,8 +31,8 @@ type copier struct {
 }
 
 // Copy copies an image to another place: its files, what refers to it and is
-// signed by a key that the image was checked with, the signatures of all in both
-// forms, and, when all of that is there, the tags that name it. With a key it
+// signed by a key that the image was checked with, attestations by such a key, the
+// signatures of all in both forms, and, when all of that is there, the tags that name it. With a key it
 // signs what it copies. What is there is not sent again.
 //
 // Signatures follow what they sign, because some registries refuse a signature
@@ -43,6 +43,10 @@ func Copy(ctx context.Context, img *Published, to Target, tags []string, key *ec
 	referrers, err := img.signedReferrers(ctx)
 	if err != nil {
 		return fmt.Errorf("looking for what refers to %s: %w", img, err)
+	}
+	attested, err := img.attested(ctx, key)
+	if err != nil {
+		return err
 	}
 	all := append([][]byte{img.Signature.Manifest}, referrers...) // found only once all they name is there
 	g, inner := errgroup.WithContext(ctx)
@@ -80,6 +84,11 @@ func Copy(ctx context.Context, img *Published, to Target, tags []string, key *ec
 	for _, b := range referrers { // of the first one, which is the image
 		done[0].listed = append(done[0].listed, referrerOf(b))
 	}
+	listed, err := putAttestations(ctx, to, attested)
+	if err != nil {
+		return err
+	}
+	done[0].listed = append(done[0].listed, listed...)
 	for _, w := range done { // found only once their signatures are there
 		if err := to.PutReferrers(ctx, w.digest, w.listed); err != nil {
 			return err

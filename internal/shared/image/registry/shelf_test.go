@@ -94,7 +94,7 @@ func (s *shelf) Referrers(_ context.Context, digest string) ([]image.Descriptor,
 	defer s.Unlock()
 	list := s.list
 	for _, d := range slices.Sorted(maps.Keys(s.blobs)) {
-		if _, err := image.BundleIn(s.blobs[d], digest); err == nil {
+		if _, err := image.AttestationIn(s.blobs[d], digest); err == nil {
 			list = append(list[:len(list):len(list)], image.Describe(s.blobs[d]))
 		}
 	}

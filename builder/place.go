@@ -1,0 +1,116 @@
+package builder
+
+import (
+	"archive/tar"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
+	"github.com/pikelet-os/pikelet/layers"
+	"github.com/pikelet-os/pikelet/layers/apk"
+	"github.com/pikelet-os/pikelet/layers/tarball"
+)
+
+// placer lays packages' files over a tree. Two names that a link of the base layout
+// makes one, such as /bin/x and /usr/bin/x where /bin is a link, are one file.
+type placer struct {
+	tree   *layers.Tree
+	base   string                  // the base layout with its version; "" where the image has none
+	owners map[string]*apk.Package // by where the files are in the tree
+}
+
+func newPlacer(t *layers.Tree, parts []*part) *placer {
+	p := &placer{tree: t, owners: map[string]*apk.Package{}}
+	for _, one := range parts {
+		if one.Package.Name == baseLayout {
+			p.base = one.Package.String()
+		}
+	}
+	return p
+}
+
+// place puts an entry of a package into the tree, unless another package has
+// the file and keeps it.
+func (p *placer) place(e *layers.Entry, pkg *apk.Package) error {
+	name, isDir := layers.Clean(e.Name), e.Typeflag == tar.TypeDir
+	if err := p.follows(name, isDir); err != nil {
+		return err
+	}
+	if e.Typeflag == tar.TypeLink {
+		if err := p.follows(layers.Clean(e.Linkname), false); err != nil {
+			return err
+		}
+	}
+	at, err := p.tree.Resolve(name, isDir)
+	if err != nil {
+		return err
+	}
+	if at != name {
+		e.Packaged = name
+	}
+	if isDir {
+		return p.tree.Place(e)
+	}
+	if old := p.owners[at]; old != nil {
+		if old == pkg && p.named(at) != name {
+			return hint.With(fmt.Errorf("/%s is the file /%s too, which the package has already", name, p.named(at)), "leave the package out")
+		}
+		switch apk.ReplacesFile(old, pkg) {
+		case apk.Conflict:
+			return hint.With(fmt.Errorf("/%s belongs to %s too", at, old), "leave one of the two out")
+		case apk.Keep:
+			return nil
+		}
+	}
+	p.owners[at] = pkg
+	return p.tree.Place(e)
+}
+
+// named returns the name that its package has for a file of the tree.
+func (p *placer) named(at string) string {
+	if e := p.tree.At(at); e != nil && e.Packaged != "" {
+		return e.Packaged
+	}
+	return at
+}
+
+// follows refuses a path of a package that leads through a link which is not the
+// base layout's: a package would decide where another's files go. On a machine apk
+// follows any.
+func (p *placer) follows(name string, all bool) error {
+	if !all {
+		if name = path.Dir(name); name == "." {
+			return nil
+		}
+	}
+	for _, e := range p.tree.Trail(name) {
+		if e.Typeflag != tar.TypeSymlink {
+			continue
+		}
+		from := p.owners[e.Name]
+		// What the base layout's own scripts make is its, too.
+		made := from == nil && (e.Source == p.base+preInstall || e.Source == p.base+postInstall)
+		if !made && (from == nil || from.Name != baseLayout) {
+			return hint.With(fmt.Errorf("/%s leads through the link /%s (from %s); packages' files go through links of %s alone",
+				name, e.Name, e.Source, baseLayout), "leave one of the two packages out")
+		}
+		if leadsOut(e) {
+			return hint.With(fmt.Errorf("/%s leads through the link /%s -> %s, which leads out of the root", name, e.Name, e.Linkname),
+				"take another "+baseLayout)
+		}
+	}
+	return nil
+}
+
+// leadsOut reports whether a link leads above the root, which the builder and a
+// node take for the root itself, or to what is no file of the image.
+func leadsOut(e *layers.Entry) bool {
+	to := e.Linkname
+	if !strings.HasPrefix(to, "/") {
+		to = path.Dir(e.Name) + "/" + to
+	}
+	top, _, _ := strings.Cut(layers.Clean(to), "/")
+	return tarball.Climbs(to) || slices.Contains([]string{"", "dev", "proc", "sys"}, top)
+}
