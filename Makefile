@@ -28,18 +28,20 @@ ASSETS  := $(shell find overlays cmd/starter/files -type f)
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+# These are large, and in few images: the controller of rollouts, and backups.
+OTHERS := pikelet-rollout pikelet-backup
+
 build: $(BUILD)/pikelet ## build the pikelet command, device programs inside
 
-device: builder/deviceprogs/pikelet-init builder/deviceprogs/pikeletd builder/deviceprogs/pikelet-rollout.gz ## build the programs that run on nodes
+device: builder/deviceprogs/pikelet-init builder/deviceprogs/pikeletd $(OTHERS:%=builder/deviceprogs/%.gz) ## build the programs that run on nodes
 
 builder/deviceprogs/pikelet-init builder/deviceprogs/pikeletd: builder/deviceprogs/%: $(SOURCES)
 	CGO_ENABLED=0 GOOS=linux GOARCH=arm64 $(GO) build $(DEVICE_FLAGS) -o $@ ./cmd/$*
 
-# The controller of rollouts is large, and in few images.
-builder/deviceprogs/pikelet-rollout.gz: $(SOURCES)
+$(OTHERS:%=builder/deviceprogs/%.gz): builder/deviceprogs/%.gz: $(SOURCES)
 	@mkdir -p $(BUILD)
-	CGO_ENABLED=0 GOOS=linux GOARCH=arm64 $(GO) build $(DEVICE_FLAGS) -o $(BUILD)/pikelet-rollout-arm64 ./cmd/pikelet-rollout
-	gzip -n9 < $(BUILD)/pikelet-rollout-arm64 > $@.tmp && mv $@.tmp $@
+	CGO_ENABLED=0 GOOS=linux GOARCH=arm64 $(GO) build $(DEVICE_FLAGS) -o $(BUILD)/$*-arm64 ./cmd/$*
+	gzip -n9 < $(BUILD)/$*-arm64 > $@.tmp && mv $@.tmp $@
 
 $(BUILD)/pikelet: $(SOURCES) $(ASSETS) device
 	CGO_ENABLED=0 $(GO) build $(COMMAND_FLAGS) -o $@ ./cmd/pikelet

@@ -34,7 +34,7 @@ var sides = []struct {
 }{
 	{"boards", shared}, {"internal/shared", shared},
 	{"initramfs", device}, {"internal/device", device},
-	{"cmd/pikelet-init", device}, {"cmd/pikeletd", device}, {"cmd/pikelet-rollout", device},
+	{"cmd/pikelet-init", device}, {"cmd/pikeletd", device}, {"cmd/pikelet-rollout", device}, {"cmd/pikelet-backup", device},
 	{"builder", host}, {"layers", host}, {"overlays", host}, {"internal/host", host}, {"internal/testing", host}, {"internal/tools", host},
 	{"cmd/pikelet", host}, {"cmd/starter", host},
 }
@@ -56,6 +56,7 @@ func sideOf(pkg string) side {
 // sharedLibraries are what a shared package may import beside the standard
 // library and golang.org/x. Programs of the node hold them too, so each counts.
 var sharedLibraries = map[string][]string{
+	"internal/shared/backup":         {"filippo.io/age", "github.com/klauspost/compress/zstd"},
 	"internal/shared/delta":          {"github.com/klauspost/compress/zstd"},
 	"internal/shared/image/patch":    {"github.com/klauspost/compress/zstd"},
 	"internal/shared/image/registry": {"github.com/google/go-containerregistry"},

@@ -50,7 +50,7 @@ func TestOverlaysAddPrograms(t *testing.T) {
 		t.Errorf("an image without the overlay has the programs %q, %v", without.programs(), err)
 	}
 	_, err = planOf(t, "ELF", "pikelet-ghost")
-	const want = `overlay "mine": programs: pikelet has no program "pikelet-ghost" for nodes; it has pikelet-rollout`
+	const want = `overlay "mine": programs: pikelet has no program "pikelet-ghost" for nodes; it has pikelet-rollout, pikelet-backup`
 	if err == nil || err.Error() != want {
 		t.Errorf("got %v", err)
 	}

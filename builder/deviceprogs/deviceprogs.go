@@ -24,8 +24,9 @@ type Programs struct {
 	Others map[string][]byte
 }
 
-// others are the names of Others: pikelet-rollout is the controller of rollouts.
-var others = []string{"pikelet-rollout"}
+// others are the names of Others: the controller of rollouts, and what backs up a
+// server.
+var others = []string{"pikelet-rollout", "pikelet-backup"}
 
 // Load returns the programs. It fails in a tool that was built without them.
 func Load() (Programs, error) {

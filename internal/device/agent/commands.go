@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
+	"os"
 	"os/signal"
 
 	"github.com/spf13/cobra"
@@ -68,7 +70,7 @@ func newRoot() *cobra.Command {
 		return hint.Withf(usageError{err}, "%s --help lists the flags", c.CommandPath())
 	})
 	root.AddCommand(
-		newStatus(), newCheck(), newConfig(), newReset(), newUpgrade(), newRollback(), newReboot(), newPowerOff(), newVolume(),
+		newStatus(), newCheck(), newConfig(), newReset(), newUpgrade(), newRollback(), newReboot(), newPowerOff(), newVolume(), newBackup(),
 		// Verbs of services and of /init.
 		hidden("prepare", "make this node out of the image", func(c *cobra.Command) error { return prepare.Run(c.OutOrStdout(), consoleLog()) }),
 		hidden("run", "run the daemon", cancellable(func(ctx context.Context, c *cobra.Command) error {
@@ -247,3 +249,19 @@ func withFlags(err error) error {
 
 // consoleLog returns the log of services and the daemon: the console of the node.
 func consoleLog() *slog.Logger { return slog.New(console.NewHandler(console.Writer{}, "pikelet")) }
+
+// backupProgram is the program of the overlay backup.
+const backupProgram = "/usr/sbin/pikelet-backup"
+
+func newBackup() *cobra.Command {
+	return &cobra.Command{
+		Use: "backup write | restore", Short: "back up this node's k3s server, or restore it", DisableFlagParsing: true,
+		RunE: func(_ *cobra.Command, args []string) error {
+			err := unix.Exec(backupProgram, append([]string{backupProgram}, args...), os.Environ())
+			if errors.Is(err, fs.ErrNotExist) {
+				return hint.With(errors.New("this image makes no backups"), "add the overlay backup to its spec")
+			}
+			return fmt.Errorf("running %s: %w", backupProgram, err)
+		},
+	}
+}

@@ -68,6 +68,23 @@ func LoadKeys(file string) (*Keys, error) {
 	return k, nil
 }
 
+// Identities returns the identities.
+func (k *Keys) Identities() []age.Identity { return k.identities }
+
+// Recipients returns the public keys of the identities, as Encrypt takes them. Those
+// of SSH keys and plugins are not known.
+func (k *Keys) Recipients() (list []string) {
+	for _, i := range k.identities {
+		switch i := i.(type) {
+		case *age.X25519Identity:
+			list = append(list, i.Recipient().String())
+		case *age.HybridIdentity:
+			list = append(list, i.Recipient().String())
+		}
+	}
+	return list
+}
+
 // Decrypt decrypts a secret: the prefix age: and an age file, in base64 or in
 // age's own armor.
 func (k *Keys) Decrypt(secret string) (string, error) {

@@ -1,6 +1,7 @@
 package k3s
 
 import (
+	"fmt"
 	"log/slog"
 	"os"
 	"strings"
@@ -20,6 +21,20 @@ const DatastoreFile = "/run/pikelet/datastore.txt"
 
 // defaultCopies is how many copies of the datastore are kept.
 const defaultCopies = 3
+
+// Version asks the image's k3s for its version, such as v1.34.4+k3s1: what it prints
+// has its commit behind that.
+func Version() (string, error) {
+	program, err := findProgram()
+	if err != nil {
+		return "", err
+	}
+	v := strings.Fields(version(program))
+	if len(v) == 0 {
+		return "", fmt.Errorf("asking %s for its version: no answer", program)
+	}
+	return v[0], nil
+}
 
 // version asks k3s for its version.
 func version(program string) string {
@@ -64,6 +79,13 @@ func Start(log *slog.Logger) {
 
 // startDatastore is what happens to a server's datastore before k3s starts.
 func startDatastore(cfg *nodeconfig.Config, program string, log *slog.Logger) error {
+	aside, err := datastore.Adopt(node.K3sServerDir)
+	if err != nil {
+		return fmt.Errorf("starting the restored server: %w", err)
+	}
+	if aside != "" {
+		log.Warn("a restored server takes the place of the one before", "aside", aside)
+	}
 	b, err := runfiles.Boot()
 	if err != nil {
 		return err

@@ -1,0 +1,344 @@
+package backup
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/big"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"filippo.io/age"
+
+	"github.com/pikelet-os/pikelet/internal/device/datastore"
+	form "github.com/pikelet-os/pikelet/internal/shared/backup"
+)
+
+const seed = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
+
+// newServer makes the directory of a server as k3s leaves it, with a datastore as
+// kine makes it.
+func newServer(t testing.TB) Server {
+	t.Helper()
+	s := Server{Dir: filepath.Join(t.TempDir(), "server"), Seed: seed, Node: "attic", K3s: "v1.34.4+k3s1", Release: "1.7"}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		authority: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), "token": "K10::server:secret\n",
+		"cred/passwd": "secret,server,server\n", "tls/etcd/server-ca.key": "key\n", "static/charts/traefik.tgz": "chart",
+		"pikelet/000001-1.6-a/db/state.db": "an older copy", "db/lock": "",
+	} {
+		name = filepath.Join(s.Dir, name)
+		if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("token", filepath.Join(s.Dir, "node-token")); err != nil {
+		t.Fatal(err)
+	}
+	db, err := openDatabase(filepath.Join(s.Dir, database), "rwc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	for _, q := range []string{"PRAGMA journal_mode=WAL", "CREATE TABLE kine (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT, value BLOB)",
+		"INSERT INTO kine (name, value) VALUES ('/bootstrap', 'sealed')"} {
+		if _, err := db.Exec(q); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s
+}
+
+func newKey(t testing.TB) *age.X25519Identity {
+	t.Helper()
+	key, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+// backup makes a backup, and returns it decrypted.
+func backup(t testing.TB, s Server) []byte {
+	t.Helper()
+	key := newKey(t)
+	var out bytes.Buffer
+	if _, err := s.Write(context.Background(), &out, time.Now(), key.Recipient()); err != nil {
+		t.Fatal(err)
+	}
+	r, err := form.Decrypt(&out, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// names returns the files below a directory.
+func names(t testing.TB, dir string) (list []string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			rel, _ := filepath.Rel(dir, name)
+			list = append(list, rel)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+func newTarget(t testing.TB, name, k3s string) Target {
+	return Target{Server: Server{Dir: filepath.Join(t.TempDir(), "server"), Node: name, K3s: k3s}, KeepSeed: func(string) error { return nil }}
+}
+
+// highest returns the last row of a datastore.
+func highest(t testing.TB, file string) (n int64) {
+	t.Helper()
+	db, err := openDatabase(file, "ro")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if err := db.QueryRow("SELECT max(id) FROM kine").Scan(&n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// TestBackupsUnderWrites: of a datastore that is written to all the time, each
+// backup is whole and has every row that was acknowledged before it began.
+func TestBackupsUnderWrites(t *testing.T) {
+	s := newServer(t)
+	db, err := openDatabase(filepath.Join(s.Dir, database), "rw")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	var acknowledged atomic.Int64
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() {
+		value := bytes.Repeat([]byte("a row of the datastore "), 40)
+		for ctx.Err() == nil {
+			r, err := db.Exec("INSERT INTO kine (name, value) VALUES ('/registry/pods', ?)", value)
+			if err != nil {
+				ended <- err
+				return
+			}
+			n, _ := r.LastInsertId() // the driver knows it
+			acknowledged.Store(n)
+		}
+		ended <- nil
+	}()
+	last := int64(0)
+	for range 20 {
+		for acknowledged.Load() < last+20 {
+			select {
+			case err := <-ended:
+				t.Fatalf("writing to the datastore: %v", err)
+			case <-time.After(time.Millisecond):
+			}
+		}
+		last = acknowledged.Load()
+		target := newTarget(t, "attic", s.K3s)
+		if _, err := target.Restore(ctx, bytes.NewReader(backup(t, s))); err != nil {
+			t.Fatal(err)
+		}
+		if got := highest(t, filepath.Join(datastore.Restored(target.Dir), database)); got < last {
+			t.Errorf("the backup ends with row %d, and row %d was acknowledged before", got, last)
+		}
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(filepath.Join(s.Dir, scratch)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%s stays behind: %v", scratch, err)
+	}
+}
+
+// TestRestore: what a backup holds, and what becomes of a server that is there.
+func TestRestore(t *testing.T) {
+	s, ctx := newServer(t), context.Background()
+	b := backup(t, s)
+	target := newTarget(t, "new", "v1.34.9+k3s1")
+	got := ""
+	target.KeepSeed = func(seed string) error { got = seed; return nil }
+	info, err := target.Restore(ctx, bytes.NewReader(b))
+	if err != nil || got != seed || info.Node != "attic" || info.Release != "1.7" {
+		t.Fatalf("got %+v, seed %q, %v", info, got, err)
+	}
+	if _, err := os.Stat(target.Dir); err == nil {
+		t.Error("the server is there before the node restarts")
+	}
+	if aside, err := datastore.Adopt(target.Dir); err != nil || aside != "" {
+		t.Errorf("got %q, %v", aside, err)
+	}
+	want := []string{"cred/passwd", "db/state.db", restored, "tls/etcd/server-ca.key", authority, "token"}
+	if got := names(t, target.Dir); fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("got files %q, want %q", got, want)
+	}
+	// Once more it is refused, and does nothing.
+	if _, err := target.Restore(ctx, bytes.NewReader(b)); !errors.Is(err, ErrRestored) {
+		t.Errorf("got error %v, want %v", err, ErrRestored)
+	}
+	// A later backup of the same cluster, and one of another, replace it only where asked.
+	for _, from := range []Server{s, newServer(t)} {
+		other := backup(t, from)
+		target.Replace = false
+		if _, err := target.Restore(ctx, bytes.NewReader(other)); !errors.Is(err, ErrOccupied) {
+			t.Errorf("got error %v, want %v", err, ErrOccupied)
+		}
+		target.Replace = true
+		if _, err := target.Restore(ctx, bytes.NewReader(other)); err != nil {
+			t.Error(err)
+		}
+		aside, err := datastore.Adopt(target.Dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(filepath.Join(aside, authority)); err != nil {
+			t.Errorf("what was there is gone: %v", err)
+		}
+	}
+}
+
+// TestRestoreRefuses: what is refused leaves nothing behind.
+func TestRestoreRefuses(t *testing.T) {
+	s := newServer(t)
+	b := backup(t, s)
+	empty, other := newServer(t), newServer(t)
+	db, err := openDatabase(filepath.Join(empty.Dir, database), "rw")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Exec("DELETE FROM kine"); err != nil {
+		t.Fatal(err)
+	}
+	db.Close()
+	// Pages of a datastore that no longer belong together.
+	file := filepath.Join(other.Dir, database)
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		backup []byte
+		change func(*Target)
+		want   error
+	}{
+		"an older Kubernetes":      {b, func(t *Target) { t.K3s = "v1.33.9+k3s1" }, ErrNewer},
+		"another identity":         {b, func(t *Target) { t.ConfigSeed = strings.Repeat("ab", 32) }, ErrSeed},
+		"a backup that is cut off": {b[:len(b)/2], nil, form.ErrDamaged},
+		"an empty datastore":       {backup(t, empty), nil, form.ErrDamaged},
+		"a damaged datastore":      {pack(t, s, text[:len(text)/2+100]), nil, form.ErrDamaged},
+		"a datastore of others":    {pack(t, s, []byte("no database")), nil, form.ErrDamaged},
+	} {
+		target := newTarget(t, "attic", s.K3s)
+		if c.change != nil {
+			c.change(&target)
+		}
+		if _, err := target.Restore(context.Background(), bytes.NewReader(c.backup)); !errors.Is(err, c.want) {
+			t.Errorf("%s: got error %v, want %v", name, err, c.want)
+		}
+		if left := names(t, filepath.Dir(target.Dir)); len(left) > 0 {
+			t.Errorf("%s: %q stay behind", name, left)
+		}
+	}
+	target := newTarget(t, "attic", s.K3s)
+	target.ConfigSeed, target.KeepSeed = seed, nil
+	if _, err := target.Restore(context.Background(), bytes.NewReader(b)); err != nil {
+		t.Errorf("with the same seed in its config: %v", err)
+	}
+}
+
+// pack packs a server with another datastore.
+func pack(t testing.TB, s Server, database []byte) []byte {
+	t.Helper()
+	key := newKey(t)
+	certificate, err := os.ReadFile(filepath.Join(s.Dir, authority))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cluster, err := form.ClusterOf(certificate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	w, err := form.NewWriter(&out, form.Info{Node: s.Node, Cluster: cluster, K3s: s.K3s, Datastore: form.SQLite}, key.Recipient())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{form.Seed: seed, form.Server + authority: string(certificate), form.StateDB: string(database)} {
+		if err := w.Add(name, int64(len(text)), strings.NewReader(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r, err := form.Decrypt(&out, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// TestWriteRefuses: what is no server of k3s with sqlite.
+func TestWriteRefuses(t *testing.T) {
+	key := newKey(t)
+	write := func(s Server) error {
+		_, err := s.Write(context.Background(), io.Discard, time.Now(), key.Recipient())
+		return err
+	}
+	if err := write(Server{Dir: t.TempDir()}); !errors.Is(err, ErrNoServer) {
+		t.Errorf("got error %v, want %v", err, ErrNoServer)
+	}
+	s := newServer(t)
+	if err := os.Mkdir(filepath.Join(s.Dir, etcd), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := write(s); !errors.Is(err, ErrEtcd) {
+		t.Errorf("got error %v, want %v", err, ErrEtcd)
+	}
+	s = newServer(t)
+	if err := os.Remove(filepath.Join(s.Dir, database)); err != nil {
+		t.Fatal(err)
+	}
+	if err := write(s); err == nil || !strings.Contains(err.Error(), "there is no") {
+		t.Errorf("without a datastore: got error %v", err)
+	}
+}
