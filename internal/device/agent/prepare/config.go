@@ -231,7 +231,7 @@ func (p configs) readInventory() (*nodeconfig.Document, error) {
 
 // keep moves a config from the control partition, which any computer reads, to
 // state. Only when it is safe there does it leave the card. An inventory goes with
-// it: a second boot would take it in place of what counts now.
+// it, and first: a later boot would take it in place of what counts now.
 func (p configs) keep(text []byte, state node.StateStatus) error {
 	if state.Memory != "" {
 		return errForgets
@@ -239,7 +239,7 @@ func (p configs) keep(text []byte, state node.StateStatus) error {
 	if err := statefile.Write(p.kept, []byte(strings.TrimRight(string(text), "\x00\n")+"\n")); err != nil {
 		return err
 	}
-	for _, name := range []string{slots.NodeFile, slots.NodesFile} {
+	for _, name := range []string{slots.NodesFile, slots.NodeFile} {
 		text, err := p.card.ReadControl(name)
 		if err == nil && !nodeconfig.Blank(text) {
 			err = p.card.Scrub(name, nodeconfig.Taken)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/pikelet-os/pikelet/internal/shared/fat"
@@ -22,6 +23,7 @@ type fakeCard struct {
 	scrubs  int
 	keptWas string // of the file keeps, when the card was scrubbed
 	keeps   string
+	refuses string // the file that cannot be scrubbed
 }
 
 func (c *fakeCard) ReadControl(name string) ([]byte, error) {
@@ -38,6 +40,9 @@ func (c *fakeCard) ReadControl(name string) ([]byte, error) {
 
 func (c *fakeCard) Scrub(name, text string) error {
 	b, _ := os.ReadFile(c.keeps)
+	if c.refuses == name {
+		return syscall.EIO
+	}
 	if name == slots.NodesFile {
 		c.nodes = text
 		return nil

@@ -7,6 +7,7 @@ import (
 
 	"github.com/pikelet-os/pikelet/internal/shared/node"
 	"github.com/pikelet-os/pikelet/internal/shared/nodeconfig"
+	"github.com/pikelet-os/pikelet/internal/shared/slots"
 )
 
 const inventoryText = "defaults:\n  k3s: {role: agent, server: 'https://192.168.1.10:6443', token: the-token-of-all}\nnodes:\n" +
@@ -69,5 +70,21 @@ func TestNodeFileBeforeInventory(t *testing.T) {
 	}
 	if c.text != nodeconfig.Taken || c.nodes != nodeconfig.Taken {
 		t.Errorf("the card has %q and %q", c.text, c.nodes)
+	}
+}
+
+// TestInventoryIsScrubbedFirst: a boot that ends between the two files leaves the one
+// that counts.
+func TestInventoryIsScrubbedFirst(t *testing.T) {
+	p, c := places(t)
+	c.text, c.nodes, c.refuses = "hostname: loft\n", inventoryText, slots.NodeFile
+	m := nodeconfig.Machine{Serial: "10000000c0ffee02"}
+	for range 2 {
+		if cfg, _ := p.take(m, node.StateStatus{}); cfg.Hostname != "loft" {
+			t.Errorf("got hostname %q, want %q", cfg.Hostname, "loft")
+		}
+	}
+	if c.nodes != nodeconfig.Taken {
+		t.Errorf("the card has the inventory %q, want none", c.nodes)
 	}
 }
