@@ -170,7 +170,7 @@ func merge(t *layers.Tree, p *Plan, parts []*part, s *scripts) ([]*apk.Installed
 	if err != nil {
 		return nil, err
 	}
-	placer := newPlacer(t, parts)
+	placer := newPlacer(t)
 	files := func(part *part) error {
 		for _, e := range part.Files {
 			if err := placer.place(e, part.Package); err != nil {

@@ -13,22 +13,15 @@ import (
 	"github.com/pikelet-os/pikelet/layers/tarball"
 )
 
-// placer lays packages' files over a tree. Two names that a link of the base layout
-// makes one, such as /bin/x and /usr/bin/x where /bin is a link, are one file.
+// placer lays packages' files over a tree. Two names that a link makes one, such as
+// /bin/x and /usr/bin/x where /bin is a link, are one file.
 type placer struct {
 	tree   *layers.Tree
-	base   string                  // the base layout with its version; "" where the image has none
 	owners map[string]*apk.Package // by where the files are in the tree
 }
 
-func newPlacer(t *layers.Tree, parts []*part) *placer {
-	p := &placer{tree: t, owners: map[string]*apk.Package{}}
-	for _, one := range parts {
-		if one.Package.Name == baseLayout {
-			p.base = one.Package.String()
-		}
-	}
-	return p
+func newPlacer(t *layers.Tree) *placer {
+	return &placer{tree: t, owners: map[string]*apk.Package{}}
 }
 
 // place puts an entry of a package into the tree, unless another package has
@@ -76,9 +69,8 @@ func (p *placer) named(at string) string {
 	return at
 }
 
-// follows refuses a path of a package that leads through a link which is not the
-// base layout's: a package would decide where another's files go. On a machine apk
-// follows any.
+// follows refuses a path of a package that leads through a link out of the root.
+// Other links it follows, as apk does, whichever package has them.
 func (p *placer) follows(name string, all bool) error {
 	if !all {
 		if name = path.Dir(name); name == "." {
@@ -86,19 +78,9 @@ func (p *placer) follows(name string, all bool) error {
 		}
 	}
 	for _, e := range p.tree.Trail(name) {
-		if e.Typeflag != tar.TypeSymlink {
-			continue
-		}
-		from := p.owners[e.Name]
-		// What the base layout's own scripts make is its, too.
-		made := from == nil && (e.Source == p.base+preInstall || e.Source == p.base+postInstall)
-		if !made && (from == nil || from.Name != baseLayout) {
-			return hint.With(fmt.Errorf("/%s leads through the link /%s (from %s); packages' files go through links of %s alone",
-				name, e.Name, e.Source, baseLayout), "leave one of the two packages out")
-		}
-		if leadsOut(e) {
-			return hint.With(fmt.Errorf("/%s leads through the link /%s -> %s, which leads out of the root", name, e.Name, e.Linkname),
-				"take another "+baseLayout)
+		if e.Typeflag == tar.TypeSymlink && leadsOut(e) {
+			return hint.With(fmt.Errorf("/%s leads through the link /%s -> %s (from %s), which leads out of the root",
+				name, e.Name, e.Linkname, e.Source), "leave the package with the link out")
 		}
 	}
 	return nil
