@@ -47,6 +47,12 @@ func TestState(t *testing.T) {
 	}
 }
 
+func TestExecutable(t *testing.T) {
+	if FileState([]byte("x"), true) == FileState([]byte("x"), false) {
+		t.Error("a script that can be executed is as one that cannot")
+	}
+}
+
 // record is one of two services.
 func record() Record {
 	return Record{
@@ -114,7 +120,9 @@ func TestScript(t *testing.T) {
 			t.Errorf("%s: got %q (%v), want %q", name, out, err, c.want)
 		}
 	}
-	elsewhere := record().On(fstest.MapFS{}).Script() + "_dir=/usr/local/etc/init.d; " + Function + " b || echo unknown\n"
+	root := machine()
+	delete(root, "etc/init.d/a")
+	elsewhere := record().On(root).Script() + "_dir=/usr/local/etc/init.d; " + Function + " b || echo unknown\n"
 	if out, err := exec.Command("sh", "-c", elsewhere).Output(); err != nil || string(out) != "unknown\n" {
 		t.Errorf("a script of another directory: %q, %v", out, err)
 	}
