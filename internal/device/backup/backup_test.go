@@ -89,7 +89,13 @@ func backup(t testing.TB, s Server) []byte {
 	if _, err := s.Write(context.Background(), &out, time.Now(), key.Recipient()); err != nil {
 		t.Fatal(err)
 	}
-	r, err := form.Decrypt(&out, key)
+	return decrypted(t, &out, key)
+}
+
+// decrypted returns a backup as Restore reads it.
+func decrypted(t testing.TB, sealed io.Reader, key age.Identity) []byte {
+	t.Helper()
+	r, err := form.Decrypt(sealed, key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -306,15 +312,7 @@ func pack(t testing.TB, s Server, database []byte) []byte {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	r, err := form.Decrypt(&out, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := io.ReadAll(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
+	return decrypted(t, &out, key)
 }
 
 // TestWriteRefuses: what is no server of k3s with sqlite.

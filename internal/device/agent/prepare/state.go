@@ -60,8 +60,8 @@ func cardState(c *card.Card, st *node.StateStatus, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	if err := c.Settle(); err != nil {
-		return fmt.Errorf("reading the card's record: %w", err)
+	if err := c.Settle(); err != nil { // a card that takes nothing any more is still read
+		log.Warn("writing what an earlier process left unwritten to the card", "err", err)
 	}
 	record, lost := slots.CardRecord(c.File)
 	format, err := mustFormat(blank, record, lost)
