@@ -50,8 +50,8 @@ func assemble(ctx context.Context, p *Plan, in Inputs, c *contents) (*assembly, 
 	}
 	t := layers.NewTree(c.spool)
 	epoch := time.Unix(p.Epoch, 0).UTC()
-	scripts := newScripts(ctx, t, p.Image.IDs, epoch)
-	packages, err := merge(t, p, packageParts, scripts)
+	scripts := newScripts(t, p.Image.IDs, epoch)
+	packages, err := merge(ctx, t, p, packageParts, scripts)
 	if err != nil {
 		return nil, err
 	}
@@ -165,7 +165,7 @@ func checkNoIdentity(t *layers.Tree) error {
 // them, the base layout first, each with what its scripts do before its files and
 // behind them, and returns them in that order. Two packages may have one file only
 // where apk lets them.
-func merge(t *layers.Tree, p *Plan, parts []*part, s *scripts) ([]*apk.Installed, error) {
+func merge(ctx context.Context, t *layers.Tree, p *Plan, parts []*part, s *scripts) ([]*apk.Installed, error) {
 	order, err := p.installOrder(parts)
 	if err != nil {
 		return nil, err
@@ -192,7 +192,7 @@ func merge(t *layers.Tree, p *Plan, parts []*part, s *scripts) ([]*apk.Installed
 	var list []*apk.Installed
 	for _, i := range order {
 		pkg := &apk.Installed{Package: parts[i].Package, Scripts: parts[i].Scripts}
-		if err := s.do(pkg, preInstall, pkg.Version); err != nil {
+		if err := s.do(ctx, pkg, preInstall, pkg.Version); err != nil {
 			return nil, err
 		}
 		if !early[i] {
@@ -200,12 +200,12 @@ func merge(t *layers.Tree, p *Plan, parts []*part, s *scripts) ([]*apk.Installed
 				return nil, err
 			}
 		}
-		if err := s.do(pkg, postInstall, pkg.Version); err != nil {
+		if err := s.do(ctx, pkg, postInstall, pkg.Version); err != nil {
 			return nil, err
 		}
 		list = append(list, pkg)
 	}
-	return list, s.finish(list)
+	return list, s.finish(ctx, list)
 }
 
 // installOrder returns the parts' numbers in the order in which their packages

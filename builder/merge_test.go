@@ -59,8 +59,8 @@ func TestFilesOfTwoPackages(t *testing.T) {
 		}
 		all := newContents(t)
 		tree := layers.NewTree(all.spool)
-		_, err := merge(tree, asked("a", "z"), []*part{packed(t, all, c.a, "etc/lab"), packed(t, all, c.z, "etc/lab")},
-			newScripts(context.Background(), tree, nil, time.Unix(0, 0)))
+		_, err := merge(context.Background(), tree, asked("a", "z"), []*part{packed(t, all, c.a, "etc/lab"), packed(t, all, c.z, "etc/lab")},
+			newScripts(tree, nil, time.Unix(0, 0)))
 		if err != nil {
 			if !strings.Contains(err.Error(), c.want) || len(c.want) == 1 {
 				t.Errorf("%s: %v, want %q", what, err, c.want)
@@ -83,8 +83,8 @@ func TestScriptsInTheOrderOfDependencies(t *testing.T) {
 	group := packed(t, all, apk.Package{Name: "zz-groups", Version: "1"}, "usr/zz")
 	group.Scripts = map[string][]byte{".pre-install": []byte("addgroup -S zzgrp 2>/dev/null\nexit 0\n")}
 	tree := rootWith(t)
-	s := newScripts(context.Background(), tree, nil, time.Unix(0, 0))
-	if _, err := merge(tree, asked("aa-svc"), []*part{user, group}, s); err != nil || len(s.left) > 0 {
+	s := newScripts(tree, nil, time.Unix(0, 0))
+	if _, err := merge(context.Background(), tree, asked("aa-svc"), []*part{user, group}, s); err != nil || len(s.left) > 0 {
 		t.Fatalf("%q, %v", s.left, err)
 	}
 	if got, _ := tree.ReadFile("etc/passwd", 1<<10); !strings.Contains(string(got), "\naasvc:x:") {
@@ -100,7 +100,7 @@ func TestBaseLayoutComesFirst(t *testing.T) {
 		parts = append(parts, packed(t, all, apk.Package{Name: name, Version: "1"}, "usr/"+name))
 	}
 	tree := layers.NewTree(all.spool)
-	list, err := merge(tree, asked("aa", baseLayout, "zz"), parts, newScripts(context.Background(), tree, nil, time.Unix(0, 0)))
+	list, err := merge(context.Background(), tree, asked("aa", baseLayout, "zz"), parts, newScripts(tree, nil, time.Unix(0, 0)))
 	if err != nil || list[0].Name != baseLayout || list[1].Name != "aa" || list[2].Name != "zz" {
 		t.Errorf("%v, %v", list, err)
 	}

@@ -55,7 +55,7 @@ func merging(t *testing.T, all *contents, layout []string, parts ...*part) (*lay
 		names = append(names, p.Package.Name)
 	}
 	tree := layers.NewTree(all.spool)
-	list, err := merge(tree, asked(names...), parts, newScripts(context.Background(), tree, nil, time.Unix(0, 0)))
+	list, err := merge(context.Background(), tree, asked(names...), parts, newScripts(tree, nil, time.Unix(0, 0)))
 	return tree, list, err
 }
 

@@ -59,19 +59,18 @@ var links = map[string]map[string]string{
 
 // scripts does what packages' install scripts do, without running any.
 type scripts struct {
-	ctx   context.Context
 	tree  *layers.Tree
 	ids   *script.Accounts
 	epoch time.Time
 	left  []Warning // for each script that is not done, or failed
 }
 
-func newScripts(ctx context.Context, t *layers.Tree, ids map[string]int, epoch time.Time) *scripts {
-	return &scripts{ctx: ctx, tree: t, ids: script.NewAccounts(ids, epoch), epoch: epoch}
+func newScripts(t *layers.Tree, ids map[string]int, epoch time.Time) *scripts {
+	return &scripts{tree: t, ids: script.NewAccounts(ids, epoch), epoch: epoch}
 }
 
 // do does one script of a package, if it has it.
-func (s *scripts) do(p *apk.Installed, kind string, args ...string) error {
+func (s *scripts) do(ctx context.Context, p *apk.Installed, kind string, args ...string) error {
 	text, there := p.Scripts[kind]
 	if !there {
 		return nil
@@ -83,7 +82,7 @@ func (s *scripts) do(p *apk.Installed, kind string, args ...string) error {
 	}
 	bundled := s.tree.Lookup(bundleFile) != nil
 	o.Elsewhere["update-ca-certificates"] = bundled
-	res, err := script.Run(s.ctx, s.tree, s.ids, text, o)
+	res, err := script.Run(ctx, s.tree, s.ids, text, o)
 	if err != nil {
 		return fmt.Errorf("package %s: its %s script: %w", p, kind[1:], err)
 	}
@@ -130,7 +129,7 @@ func (s *scripts) own(files layers.Part) error {
 
 // finish does what comes once all packages are there: triggers, in the order of the
 // list, and what the builder does of scripts itself.
-func (s *scripts) finish(list []*apk.Installed) error {
+func (s *scripts) finish(ctx context.Context, list []*apk.Installed) error {
 	for _, p := range list {
 		for _, name := range slices.Sorted(maps.Keys(links[p.Name])) {
 			at, err := s.tree.Resolve(name, false)
@@ -157,7 +156,7 @@ func (s *scripts) finish(list []*apk.Installed) error {
 		if len(dirs) == 0 {
 			continue
 		}
-		if err := s.do(p, triggerScript, dirs...); err != nil {
+		if err := s.do(ctx, p, triggerScript, dirs...); err != nil {
 			return err
 		}
 	}

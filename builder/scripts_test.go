@@ -117,15 +117,15 @@ func accountsOf(t *testing.T, tree *layers.Tree) *accounts {
 
 // runScripts does the scripts of packages whose files are in the tree.
 func runScripts(tree *layers.Tree, list []*apk.Installed, ids map[string]int, epoch time.Time) ([]Warning, error) {
-	s := newScripts(context.Background(), tree, ids, epoch)
+	s := newScripts(tree, ids, epoch)
 	for _, p := range list {
 		for _, kind := range []string{preInstall, postInstall} {
-			if err := s.do(p, kind, p.Version); err != nil {
+			if err := s.do(context.Background(), p, kind, p.Version); err != nil {
 				return nil, err
 			}
 		}
 	}
-	return s.left, s.finish(list)
+	return s.left, s.finish(context.Background(), list)
 }
 
 // scriptedPart is a package with one file and its scripts, by name.
@@ -157,8 +157,8 @@ func TestScriptsRunInApksOrder(t *testing.T) {
 	two := scriptedPart(t, all, apk.Package{Name: "two", Version: "2", Triggers: []string{"/nowhere/*"}}, "usr/share/two/file",
 		map[string]string{preInstall: note("pre-two", "usr/share/one/file"), postInstall: note("post-two", "usr/share/two/file"),
 			triggerScript: note("trigger-two", "etc"), ".pre-upgrade": note("never", "etc")})
-	s := newScripts(context.Background(), tree, nil, time.Unix(0, 0))
-	if _, err := merge(tree, asked("one", "two"), []*part{two, one}, s); err != nil || len(s.left) > 0 {
+	s := newScripts(tree, nil, time.Unix(0, 0))
+	if _, err := merge(context.Background(), tree, asked("one", "two"), []*part{two, one}, s); err != nil || len(s.left) > 0 {
 		t.Fatalf("%v\n%s", err, lines(s.left))
 	}
 	got, err := tree.ReadFile("var/order", 1<<10)
@@ -178,8 +178,8 @@ func TestOwnersOfScriptsStay(t *testing.T) {
 		postInstall: "[ -O /var/lib/own ] || chgrp shadow /var/lib/own\n",
 	})
 	p.Files[0].Uname, p.Files[0].Gname, p.Files[0].Uid, p.Files[0].Gid = "own", "own", 101, 101
-	s := newScripts(context.Background(), tree, map[string]int{"own": 512}, time.Unix(0, 0))
-	if _, err := merge(tree, asked("own"), []*part{p}, s); err != nil || len(s.left) > 0 {
+	s := newScripts(tree, map[string]int{"own": 512}, time.Unix(0, 0))
+	if _, err := merge(context.Background(), tree, asked("own"), []*part{p}, s); err != nil || len(s.left) > 0 {
 		t.Fatalf("%v\n%s", err, lines(s.left))
 	}
 	if e := tree.At("var/lib/own"); e.Uid != 512 || e.Gid != 42 || e.Uname != "" || e.Gname != "" {
@@ -195,8 +195,8 @@ func TestAccountFilesComeBeforeScripts(t *testing.T) {
 	first := scriptedPart(t, all, apk.Package{Name: "aa", Version: "1"}, "usr/aa", map[string]string{preInstall: "addgroup -S aa\n"})
 	files := packed(t, all, apk.Package{Name: "root:x:0:\n", Version: "1"}, "etc/group")
 	files.Package.Name = "zz"
-	s := newScripts(context.Background(), tree, nil, time.Unix(0, 0))
-	if _, err := merge(tree, asked("aa", "zz"), []*part{first, files}, s); err != nil || len(s.left) > 0 {
+	s := newScripts(tree, nil, time.Unix(0, 0))
+	if _, err := merge(context.Background(), tree, asked("aa", "zz"), []*part{first, files}, s); err != nil || len(s.left) > 0 {
 		t.Fatalf("%v\n%s", err, lines(s.left))
 	}
 	if got, err := tree.ReadFile("etc/group", 1<<10); err != nil || !strings.HasPrefix(string(got), "root:x:0:\naa:x:") {

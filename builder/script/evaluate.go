@@ -54,7 +54,7 @@ type Part struct {
 //
 // The error is that of ctx, or of contents of the tree that cannot be read.
 func Evaluate(ctx context.Context, t *layers.Tree, script []byte, q Inquiry) ([]Part, error) {
-	m := &machine{ctx: ctx, accounts: NewAccounts(nil, time.Time{}), options: Options{Name: q.Name}, inquiry: &q, notes: newNotes()}
+	m := &machine{ended: ctx.Err, accounts: NewAccounts(nil, time.Time{}), options: Options{Name: q.Name}, inquiry: &q, notes: newNotes()}
 	m.view = newView(t, m)
 	m.output = &buffer{m: m, what: "the script's output"}
 	_, refusal, err := m.interpret(script)

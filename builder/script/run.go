@@ -110,7 +110,7 @@ type fault struct{ err error }
 
 // machine is what all shells of one script share.
 type machine struct {
-	ctx      context.Context
+	ended    func() error // why the caller has the script end now, if it does
 	view     *view
 	accounts *Accounts
 	options  Options
@@ -137,7 +137,7 @@ type machine struct {
 // two accounts that get one number, and the tree is as it was; or of a tree that
 // takes no more, which is not to be used then.
 func Run(ctx context.Context, t *layers.Tree, a *Accounts, script []byte, o Options) (Result, error) {
-	m := &machine{ctx: ctx, accounts: a.clone(), options: o, elsewhere: map[string]bool{}}
+	m := &machine{ended: ctx.Err, accounts: a.clone(), options: o, elsewhere: map[string]bool{}}
 	m.view = newView(t, m)
 	m.output = &buffer{m: m, what: "the script's output"}
 	status, refusal, err := m.interpret(script)
@@ -210,7 +210,7 @@ func (m *machine) refuse(kind Kind, format string, args ...any) {
 
 // step counts what a script does.
 func (m *machine) step() {
-	if err := m.ctx.Err(); err != nil {
+	if err := m.ended(); err != nil {
 		panic(fault{err})
 	}
 	if m.steps++; m.steps > maxSteps {

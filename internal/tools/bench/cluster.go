@@ -93,8 +93,8 @@ func cluster(ctx context.Context, o options, figures map[string]float64) error {
 		return err
 	}
 	defer m.Close()
-	a := agent{ctx: ctx, c: c, m: m}
-	if _, err := a.until(true); err != nil {
+	a := agent{c: c, m: m}
+	if _, err := a.until(ctx, true); err != nil {
 		return err
 	}
 	figures["power_to_ready_seconds"] = time.Since(start).Seconds()
@@ -110,7 +110,7 @@ func cluster(ctx context.Context, o options, figures map[string]float64) error {
 	if figures["card_bytes_idle_hour_agent"], err = a.idle(); err != nil {
 		return err
 	}
-	figures["notready_seconds_upgrade"], err = a.upgrade(o, lan)
+	figures["notready_seconds_upgrade"], err = a.upgrade(ctx, o, lan)
 	return err
 }
 
@@ -147,13 +147,12 @@ func clusterImages(ctx context.Context, o options, programs rig.Programs) error 
 
 // agent is a node that is measured.
 type agent struct {
-	ctx context.Context
-	c   *rig.ControlPlane
-	m   *vm.Machine
+	c *rig.ControlPlane
+	m *vm.Machine
 }
 
 // until waits until the API has the node as Ready, or not. It returns the boot.
-func (a agent) until(ready bool) (boot string, err error) {
+func (a agent) until(ctx context.Context, ready bool) (boot string, err error) {
 	var n struct {
 		Status struct {
 			NodeInfo   struct{ BootID string }
@@ -162,7 +161,7 @@ func (a agent) until(ready bool) (boot string, err error) {
 	}
 	err = a.m.Await(fmt.Sprintf("the node is Ready: %v", ready), func() bool {
 		time.Sleep(200 * time.Millisecond)
-		b, err := a.c.Get(a.ctx, "/api/v1/nodes/attic")
+		b, err := a.c.Get(ctx, "/api/v1/nodes/attic")
 		if err != nil || json.Unmarshal(b, &n) != nil {
 			return false
 		}
@@ -202,7 +201,7 @@ func (a agent) idle() (float64, error) {
 
 // upgrade upgrades the node to release 1.1 and returns the seconds from the
 // restart, when the kubelet ends, to Ready in the next boot.
-func (a agent) upgrade(o options, lan *vm.LAN) (float64, error) {
+func (a agent) upgrade(ctx context.Context, o options, lan *vm.LAN) (float64, error) {
 	const at = registrytest.LANAddr
 	registry, err := registrytest.StartInLAN(lan, filepath.Join(filepath.Dir(o.pikelet), "tools", "registry"), o.scratch)
 	if err != nil {
@@ -214,7 +213,7 @@ func (a agent) upgrade(o options, lan *vm.LAN) (float64, error) {
 	if out, err := publish.CombinedOutput(); err != nil {
 		return 0, fmt.Errorf("publishing: %w\n%s", err, out)
 	}
-	before, err := a.until(true)
+	before, err := a.until(ctx, true)
 	if err != nil {
 		return 0, err
 	}
@@ -230,7 +229,7 @@ func (a agent) upgrade(o options, lan *vm.LAN) (float64, error) {
 	}
 	start := time.Now()
 	for now := before; now == before; {
-		if now, err = a.until(true); err != nil {
+		if now, err = a.until(ctx, true); err != nil {
 			return 0, err
 		}
 	}
