@@ -319,7 +319,7 @@ func (c *call) id() int {
 func (c *call) shells() int {
 	_, names := c.flags("")
 	b, err := c.read("/etc/shells")
-	if err != nil && err != errMissing {
+	if err != nil && !errors.Is(err, errMissing) {
 		return c.fail("/etc/shells: %v", err)
 	}
 	list := lines(b)

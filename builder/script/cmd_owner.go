@@ -2,6 +2,7 @@ package script
 
 import (
 	"archive/tar"
+	"errors"
 	"strconv"
 	"strings"
 
@@ -308,7 +309,7 @@ func (c *call) install() int {
 	if f.has('d') {
 		for _, name := range names {
 			err := c.makeDir(name, 0o755&^c.umask, true, false)
-			if err == errExists {
+			if errors.Is(err, errExists) {
 				err = nil
 			}
 			if err == nil {

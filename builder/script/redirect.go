@@ -2,6 +2,7 @@ package script
 
 import (
 	"archive/tar"
+	"errors"
 	"strconv"
 	"strings"
 
@@ -46,7 +47,7 @@ func (sh *shell) redirectOne(r *syntax.Redirect) bool {
 		if r.Op == syntax.RdrIn {
 			verb = "open"
 		}
-		if err == errMissing {
+		if errors.Is(err, errMissing) {
 			err = errno("nonexistent directory")
 			if r.Op == syntax.RdrIn {
 				err = errno("no such file")

@@ -14,7 +14,8 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
-	defer stop()
 	o := controller.Options{Now: time.Now, Resolve: upgrade.Resolver()}
-	os.Exit(controller.Main(ctx, os.Args[1:], o, os.Stderr))
+	status := controller.Main(ctx, os.Args[1:], o, os.Stderr)
+	stop()
+	os.Exit(status)
 }

@@ -209,7 +209,11 @@ func newOrchard(t *testing.T) *orchard {
 	o.add(apk.Package{Name: "tool", Version: "2-r0"})
 	o.tools[1] = o.push("1.1")
 	outdated := ok(t, o.dir, "outdated", "--json", "image.yaml")
-	write(t, o.dir+"/outdated.json", outdated[strings.Index(outdated, `{"result"`):], 0o644)
+	_, result, found := strings.Cut(outdated, `{"result"`)
+	if !found {
+		t.Fatalf("pikelet outdated --json printed no result:\n%s", outdated)
+	}
+	write(t, o.dir+"/outdated.json", `{"result"`+result, 0o644)
 	return o
 }
 

@@ -50,10 +50,10 @@ func Extract(r io.Reader, accept func(Info) error, place func(name string, size 
 	// The rest shows that nothing was cut off: tar's end, zstd's checksum, and the
 	// last chunk of age.
 	if _, err := x.tar.Next(); err != io.EOF {
-		return i, fmt.Errorf("%w: %s is not its end: %v", ErrDamaged, sumsName, err)
+		return i, fmt.Errorf("%w: %s is not its end: %w", ErrDamaged, sumsName, err)
 	}
 	if n, err := io.Copy(io.Discard, io.LimitReader(z, maxRest)); err != nil || n == maxRest {
-		return i, fmt.Errorf("%w: %d bytes follow its end: %v", ErrDamaged, n, err)
+		return i, fmt.Errorf("%w: %d bytes follow its end: %w", ErrDamaged, n, err)
 	}
 	if x.sums[StateDB].Size == 0 {
 		return i, fmt.Errorf("%w: it has no datastore", ErrDamaged)

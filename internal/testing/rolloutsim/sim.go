@@ -114,16 +114,16 @@ func (w *world) create(uid string) {
 	w.changed()
 }
 
-// edit changes a rollout as people do.
-func (w *world) edit(uid string, change func(*rollout.Rollout)) {
-	o := w.rollouts[uid]
+// edit changes the first rollout as people do.
+func (w *world) edit(change func(*rollout.Rollout)) {
+	o := w.rollouts["r1"]
 	if o == nil || o.last().v.Deleted {
 		return
 	}
 	r := o.last().v
 	change(&r)
 	o.write(w.now, r)
-	w.say("%s is changed: generation %d, paused %v, deleted %v, %s", uid, r.Generation, r.Spec.Paused, r.Deleted, r.Spec.Digest)
+	w.say("r1 is changed: generation %d, paused %v, deleted %v, %s", r.Generation, r.Spec.Paused, r.Deleted, r.Spec.Digest)
 	w.changed()
 }
 
@@ -163,11 +163,11 @@ func (w *world) faults() {
 			w.create("r2")
 		}
 	case 90, 91:
-		w.edit("r1", func(r *rollout.Rollout) { r.Spec.Paused = !r.Spec.Paused; r.Generation++ })
+		w.edit(func(r *rollout.Rollout) { r.Spec.Paused = !r.Spec.Paused; r.Generation++ })
 	case 100:
-		w.edit("r1", func(r *rollout.Rollout) { r.Deleted = true })
+		w.edit(func(r *rollout.Rollout) { r.Deleted = true })
 	case 110, 111:
-		w.edit("r1", func(r *rollout.Rollout) {
+		w.edit(func(r *rollout.Rollout) {
 			if img := w.images["r2"]; img != nil {
 				r.Spec.Digest, r.Spec.Image = "r2", "registry.example/lab@r2"
 				if w.chance(2) { // else its channel names another image, and the spec is the same
@@ -193,7 +193,7 @@ func (w *world) heal() {
 	for _, c := range w.controllers {
 		c.frozen, c.cut, c.lag, c.clock = 0, 0, 0, 0
 	}
-	w.edit("r1", func(r *rollout.Rollout) {
+	w.edit(func(r *rollout.Rollout) {
 		if r.Spec.Paused && w.chance(2) {
 			r.Spec.Paused = false
 			r.Generation++

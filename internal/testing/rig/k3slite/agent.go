@@ -28,7 +28,7 @@ func (p *processes) agent(ctx context.Context, o options, node, ip string, netwo
 	if err := writeContainerd(o, filepath.Dir(plugins)); err != nil {
 		return err
 	}
-	if err := p.start(ctx, "containerd", nil, "-c", agentDir+"/etc/containerd/config.toml"); err != nil {
+	if err := p.start("containerd", nil, "-c", agentDir+"/etc/containerd/config.toml"); err != nil {
 		return err
 	}
 	if err := p.containerdAnswers(); err != nil {
@@ -48,7 +48,7 @@ func (p *processes) agent(ctx context.Context, o options, node, ip string, netwo
 	if l := o["node-taint"]; len(l) > 0 {
 		kubelet = append(kubelet, "--register-with-taints="+strings.Join(l, ","))
 	}
-	if err := p.start(ctx, "kubelet", nil, append(kubelet, o.arguments("kubelet-arg")...)...); err != nil {
+	if err := p.start("kubelet", nil, append(kubelet, o.arguments("kubelet-arg")...)...); err != nil {
 		return err
 	}
 	if o.one("disable-kube-proxy") != "true" {
@@ -57,7 +57,7 @@ func (p *processes) agent(ctx context.Context, o options, node, ip string, netwo
 			"--cluster-cidr=" + network.ClusterCIDR, "--healthz-bind-address=127.0.0.1", "--conntrack-max-per-core=0",
 			"--conntrack-tcp-timeout-established=0s", "--conntrack-tcp-timeout-close-wait=0s",
 		}
-		if err := p.start(ctx, "kube-proxy", nil, append(proxy, o.arguments("kube-proxy-arg")...)...); err != nil {
+		if err := p.start("kube-proxy", nil, append(proxy, o.arguments("kube-proxy-arg")...)...); err != nil {
 			return err
 		}
 	}
@@ -218,7 +218,7 @@ func (p *processes) network(ctx context.Context, o options, node string, n super
 		}
 		if cidr == "" && now.Spec.PodCIDR != "" {
 			cidr = now.Spec.PodCIDR
-			if err := p.flannel(ctx, o, node, cidr, n); err != nil {
+			if err := p.flannel(o, node, cidr, n); err != nil {
 				p.ended <- err
 				return
 			}
@@ -253,7 +253,7 @@ func getNode(ctx context.Context, client *http.Client, node string) (n nodeObjec
 
 // flannel starts flannel, and writes the network's configuration for containerd:
 // that of flannel's plugin with bridge, which is what the plugin makes of it.
-func (p *processes) flannel(ctx context.Context, o options, node, cidr string, n supervisor.Network) error {
+func (p *processes) flannel(o options, node, cidr string, n supervisor.Network) error {
 	logf("Starting flannel with backend %s, addresses of pods %s", n.Flannel, cidr)
 	conf, err := json.Marshal(map[string]any{"Network": n.ClusterCIDR, "EnableIPv4": true, "Backend": map[string]string{"Type": n.Flannel}})
 	if err != nil {
@@ -262,7 +262,7 @@ func (p *processes) flannel(ctx context.Context, o options, node, cidr string, n
 	if err := write(agentDir+"/etc/flannel/net-conf.json", conf); err != nil {
 		return err
 	}
-	err = p.start(ctx, "flanneld", []string{"NODE_NAME=" + node}, "--kubeconfig-file="+agentDir+"/k3scontroller.kubeconfig",
+	err = p.start("flanneld", []string{"NODE_NAME=" + node}, "--kubeconfig-file="+agentDir+"/k3scontroller.kubeconfig",
 		"--net-config-path="+agentDir+"/etc/flannel/net-conf.json", "--iface="+o.one("flannel-iface"))
 	if err != nil {
 		return err

@@ -115,7 +115,7 @@ type processes struct{ ended chan error }
 
 // start starts a program, whose output is k3s' own, as in the one process that
 // k3s is. It ends with this one; what containerd started stays.
-func (p *processes) start(ctx context.Context, program string, env []string, args ...string) error {
+func (p *processes) start(program string, env []string, args ...string) error {
 	path, err := exec.LookPath(program)
 	if err != nil {
 		return err
@@ -143,7 +143,7 @@ func (p *processes) start(ctx context.Context, program string, env []string, arg
 		err := c.Start()
 		started <- err
 		if err == nil {
-			p.ended <- fmt.Errorf("%s exited: %v", program, c.Wait())
+			p.ended <- fmt.Errorf("%s exited: %w", program, c.Wait())
 		}
 	}()
 	if err := <-started; err != nil {

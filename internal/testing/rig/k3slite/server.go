@@ -55,8 +55,8 @@ func (p *processes) serve(ctx context.Context, o options) error {
 				return err
 			}
 		}
-		args := append(c.Args, o.arguments(c.Option)...)
-		if err := p.start(ctx, c.Program, nil, args...); err != nil {
+		args := slices.Concat(c.Args, o.arguments(c.Option))
+		if err := p.start(c.Program, nil, args...); err != nil {
 			return err
 		}
 	}
