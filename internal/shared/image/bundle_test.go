@@ -251,15 +251,7 @@ func TestFormsStayApart(t *testing.T) {
 // by that alone.
 func TestBundleInASlot(t *testing.T) {
 	key := testKey(12345)
-	m := sample()
-	manifest, err := m.Encode()
-	if err != nil {
-		t.Fatal(err)
-	}
-	oci, err := EncodeOCI(m, manifest)
-	if err != nil {
-		t.Fatal(err)
-	}
+	manifest, oci := encoded(t)
 	s, err := SignBundle(DigestOf(oci), key)
 	if err != nil {
 		t.Fatal(err)

@@ -61,17 +61,24 @@ func golden(t *testing.T, name string, got []byte) {
 	}
 }
 
-func signed(t *testing.T, key *ecdsa.PrivateKey) (signature, manifest []byte) {
+// encoded returns the two manifests of the sample.
+func encoded(t *testing.T) (manifest, oci []byte) {
 	t.Helper()
 	m := sample()
 	manifest, err := m.Encode()
 	if err != nil {
 		t.Fatal(err)
 	}
-	oci, err := EncodeOCI(m, manifest)
+	oci, err = EncodeOCI(m, manifest)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return manifest, oci
+}
+
+func signed(t *testing.T, key *ecdsa.PrivateKey) (signature, manifest []byte) {
+	t.Helper()
+	manifest, oci := encoded(t)
 	s, err := Sign(oci, key)
 	if err != nil {
 		t.Fatal(err)

@@ -132,6 +132,21 @@ func controlFile(t *testing.T, card, name string) string {
 	return string(b)
 }
 
+// partitionTable returns the partitions of a card.
+func partitionTable(t *testing.T, card string) disk.Table {
+	t.Helper()
+	f, err := os.Open(card)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	table, err := disk.ReadTable(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return table
+}
+
 // control returns where a file of the control partition lies on a card.
 func control(t *testing.T, card, name string) int64 {
 	t.Helper()

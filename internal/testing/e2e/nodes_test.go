@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -29,16 +28,7 @@ nodes:
 - {hostname: cellar, serial: '00000001'}
 - {hostname: attic, serial: '52617370'}
 `, 0o600)
-	f, err := os.Open(card)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	table, err := disk.ReadTable(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	first := fmt.Sprintf("%s@@%d", card, table.Partitions[disk.Control-1].Start)
+	first := fmt.Sprintf("%s@@%d", card, partitionTable(t, card).Partitions[disk.Control-1].Start)
 	if out, err := exec.Command("mcopy", "-i", first, dir+"/nodes.yaml", "::"+slots.NodesFile).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}

@@ -1,6 +1,5 @@
 //go:build full
 
-// Package full reports whether tests do all they can.
 package full
 
 // Tests is set by go test -tags full.

@@ -32,6 +32,27 @@ func attest(t *testing.T, s *shelf, digest, predicate string, key *ecdsa.Private
 	}
 }
 
+// throughArchive returns image 1.0 of a place as it is in an archive of it.
+func throughArchive(t *testing.T, from Place, keys []*ecdsa.PublicKey) *Published {
+	t.Helper()
+	img, err := Open(t.Context(), from, "1.0", Want{Keys: keys, Arch: "arm64"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "a.tar")
+	if err := SaveArchive(t.Context(), img, file, nil); err != nil {
+		t.Fatal(err)
+	}
+	archive, err := OpenArchive(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if img, err = Open(t.Context(), archive, "", Want{Keys: keys, Arch: "arm64"}); err != nil {
+		t.Fatal(err)
+	}
+	return img
+}
+
 // TestAttestationsTravel: what a trusted key attests of an image goes along with it,
 // however large, into an archive and registries, and nothing that another key
 // attests; a key that signs on the way attests the same.
@@ -43,21 +64,7 @@ func TestAttestationsTravel(t *testing.T) {
 	attest(t, s, digest, predicate, m.key)
 	attest(t, s, digest, `{"a":"made up"}`, stranger)
 	keys := []*ecdsa.PublicKey{&m.key.PublicKey}
-	img, err := Open(ctx, s, "1.0", Want{Keys: keys, Arch: "arm64"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(t.TempDir(), "a.tar")
-	if err := SaveArchive(ctx, img, file, nil); err != nil {
-		t.Fatal(err)
-	}
-	archive, err := OpenArchive(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if img, err = Open(ctx, archive, "", Want{Keys: keys, Arch: "arm64"}); err != nil {
-		t.Fatal(err)
-	}
+	img := throughArchive(t, s, keys)
 	for _, api := range []bool{false, true} {
 		server := quirky(t, api, nil)
 		for range 2 {

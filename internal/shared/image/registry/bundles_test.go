@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/ecdsa"
 	"errors"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -161,21 +160,7 @@ func TestBundlesTravel(t *testing.T) {
 	if len(want) != 2 {
 		t.Fatalf("the shelf has %d bundles", len(want))
 	}
-	img, err := Open(ctx, s, "1.0", Want{Keys: keys, Arch: "arm64"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	if err := SaveArchive(ctx, img, filepath.Join(dir, "a.tar"), nil); err != nil {
-		t.Fatal(err)
-	}
-	archive, err := OpenArchive(filepath.Join(dir, "a.tar"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if img, err = Open(ctx, archive, "", Want{Keys: keys, Arch: "arm64"}); err != nil {
-		t.Fatal(err)
-	}
+	img := throughArchive(t, s, keys)
 	for _, api := range []bool{false, true} {
 		server := quirky(t, api, nil)
 		for range 2 {
