@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -38,12 +37,11 @@ func RetryOptions(backoff time.Duration) []remote.Option {
 }
 
 // WithoutTLS reports whether err is that of speaking TLS to a server that has
-// none: a transport returns what crypto/tls says, and http.Client a text in its
-// place, for which there is no error value.
+// none: a transport returns what crypto/tls says, and http.Client an error of its
+// own.
 func WithoutTLS(err error) bool {
 	var record tls.RecordHeaderError
-	return errors.As(err, &record) && string(record.RecordHeader[:]) == "HTTP/" ||
-		strings.Contains(err.Error(), "server gave HTTP response to HTTPS client")
+	return errors.Is(err, http.ErrSchemeMismatch) || errors.As(err, &record) && string(record.RecordHeader[:]) == "HTTP/"
 }
 
 // Wait waits before the next try, after failed ones in a row: backoff after the
