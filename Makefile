@@ -176,7 +176,7 @@ fuzz: device ## run every fuzz target for FUZZTIME
 	    echo "== $$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p; done; done
 
 proof: setup-test build starter $(BUILD)/tools/registry ## judge 120,000 states that power cuts leave, and those of recorded runs; boot 20 of them; simulate 100,000 clusters
-	$(GO) test -count=1 -timeout 60m -v -run 'TestProof|TestMutants|TestKillTable' ./internal/device/updater -states 120000
+	$(GO) test -count=1 -timeout 60m -v -run 'TestProof|TestMutants|TestKillTable|TestBrokenOff' ./internal/device/updater -states 120000
 	$(GO) test -count=1 -timeout 60m -v -run TestSimulation ./internal/testing/rolloutsim -seeds 100000
 	$(GO) test -count=1 -timeout 60m -v -run TestRecorded ./internal/testing/e2e -crash-states 15 -boot-states 20
 
