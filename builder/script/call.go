@@ -204,6 +204,8 @@ func (c *call) external() int {
 		c.refuse(Secret, "it makes a key, a password or an identity")
 	case found:
 		return c.program(at)
+	case known == "awk":
+		c.refuse(Unsupported, "programs of awk are not interpreted, those of sed are")
 	case isApplet(known):
 		c.refuse(Unsupported, "a command of busybox that this package does not know")
 	}
