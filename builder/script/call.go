@@ -164,8 +164,9 @@ func (sh *shell) function(body *syntax.Stmt, params []string) int {
 	sh.stmt(body)
 	sh.calls--
 	sh.params, sh.loops, sh.locals = outer, loops, sh.locals[:len(sh.locals)-1]
-	sh.restore(scope)
+	// A local OPTIND has the caller's options begin at a word of their own.
 	sh.parsing = parsing
+	sh.restore(scope)
 	if sh.leave == returning {
 		sh.leave = staying
 	}
