@@ -187,7 +187,7 @@ soak: setup-test build starter $(BUILD)/tools/registry ## run long tests: power 
 	$(GO) test -count=1 -timeout 60m -v -run TestBootStorm ./internal/testing/e2e -storm 100 -lossy-storm 20
 	CGO_ENABLED=1 $(GO) test -tags full -race -count=1 -timeout 60m -run TestBuildsShareACache ./internal/host/cli
 
-test-clients: setup-clients build starter $(BUILD)/tools/registry ## let real clients judge: cosign, crane, regctl, skopeo, syft
+test-clients: setup-clients build starter $(BUILD)/tools/registry ## let real clients judge: cosign, crane, regctl, skopeo, syft, Kyverno
 	testdata/clients.sh $(abspath $(BUILD)/pikelet) $(abspath $(BUILD)/tools/registry) examples/demo.yaml $(abspath $(BUILD)/clients)
 
 # Renovate wants a newer node than Debian has; npm has that too. What compiles with

@@ -1,8 +1,8 @@
 #!/bin/sh
 # Let real clients judge what pikelet ships, and pikelet what they make: cosign 2
-# and 3, crane, regctl, skopeo and syft, with distribution as the registry on loopback.
+# and 3, crane, regctl, skopeo, syft and Kyverno, with distribution as the registry on loopback.
 # Arguments: pikelet, distribution's registry, a spec, a folder to work in.
-# Compiling both cosigns and syft takes about ten minutes the first time.
+# Compiling both cosigns, syft and Kyverno takes about 17 minutes the first time.
 set -eu
 pikelet=$1 registry=$2 spec=$3 work=$4
 rm -rf "$work/run"
@@ -14,6 +14,13 @@ go install github.com/regclient/regclient/cmd/regctl@v0.11.7
 go install github.com/sigstore/cosign/v2/cmd/cosign@v2.6.5
 GOBIN="$GOBIN/v3" go install github.com/sigstore/cosign/v3/cmd/cosign@v3.1.3
 go install github.com/anchore/syft/cmd/syft@v1.57.1
+# Kyverno's go.mod replaces a module, which go install does not take: it is built in a copy.
+kyverno=$GOBIN/kyverno-v1.19.1
+if [ ! -x "$kyverno" ]; then
+	cp -R "$(go mod download -json github.com/kyverno/kyverno@v1.19.1 | sed -n 's/.*"Dir": "\(.*\)".*/\1/p')" "$work/run/kyverno"
+	chmod -R u+w "$work/run/kyverno"
+	(cd "$work/run/kyverno" && go build -o "$kyverno" ./cmd/cli/kubectl-kyverno)
+fi
 schema=$(go env GOMODCACHE)/github.com/anchore/syft@v1.57.1/schema/spdx-json/spdx-schema-2.3.json
 run=$work/run
 passed=0
@@ -63,6 +70,75 @@ for ref in "$repo:$release" "$repo:stable" "$repo@$image" "$repo@$index"; do
 done
 bill=$("$GOBIN/crane" manifest --insecure "$repo:$(list "$image")" | tr '{' '\n' | grep spdx | grep -o 'sha256:[0-9a-f]*' | head -n 1)
 ok "cosign 3 verifies the bill of materials" $verify3 --key "$run/ours.pub" "$repo@$bill"
+
+# Kyverno checks both forms, for a pod and for a Rollout, and the image by its digest in policies of its newer kind.
+keyed() { sed "s/^/$1/" "$run/$2.pub"; } # a key in a policy
+resource() { printf 'apiVersion: %s\nkind: %s\nmetadata: {name: x}\nspec: %s\n' "$1" "$2" "$3" >"$run/$2.yaml"; }
+resource v1 Pod "{containers: [{name: c, image: '$repo:$release'}]}"
+resource pikelet.dev/v1alpha1 Rollout "{image: '$repo:$release'}"
+policy() { # a form of signatures, a kind of objects and a key
+	cat >"$run/policy.yaml" <<END
+apiVersion: kyverno.io/v1
+kind: ClusterPolicy
+metadata: {name: signed}
+spec:
+  background: false
+  rules:
+    - name: signed
+      match: {any: [{resources: {kinds: [$2]}}]}
+$([ "${2##*/}" != Rollout ] || echo "      imageExtractors: {Rollout: [{path: /spec/image}]}")
+      verifyImages:
+        - imageReferences: ["$repo*"]
+          failureAction: Enforce
+          type: $1
+          mutateDigest: false
+          verifyDigest: false
+          attestors:
+            - entries:
+                - keys:
+                    publicKeys: |
+$(keyed '                      ' "$3")
+                    rekor: {ignoreTlog: true}
+                    ctlog: {ignoreSCT: true}
+END
+}
+admits() { "$kyverno" apply "$run/policy.yaml" --registry --resource "$run/$1.yaml" | tee "$run/admitted" && grep -q 'pass: [1-9].*fail: 0.*error: 0' "$run/admitted"; }
+denies() { ! "$kyverno" apply "$run/policy.yaml" --registry --resource "$run/$1.yaml" >"$run/admitted" && grep -q 'pass: 0, fail: [1-9].*error: 0' "$run/admitted"; }
+for form in Cosign SigstoreBundle; do
+	for kind in Pod pikelet.dev/v1alpha1/Rollout; do
+		policy "$form" "$kind" ours
+		ok "Kyverno admits a ${kind##*/} by $form" admits "${kind##*/}"
+		policy "$form" "$kind" stranger
+		ok "Kyverno denies a ${kind##*/} by a stranger's $form" denies "${kind##*/}"
+	done
+done
+validating() {
+	cat >"$run/policy.yaml" <<END
+apiVersion: policies.kyverno.io/v1
+kind: ImageValidatingPolicy
+metadata: {name: signed}
+spec:
+  validationActions: [Deny]
+  matchConstraints: {resourceRules: [{apiGroups: [""], apiVersions: [v1], operations: [CREATE, UPDATE], resources: [pods]}]}
+  matchImageReferences: [{glob: "$repo*"}]
+  validationConfigurations: {mutateDigest: false, verifyDigest: false}
+  attestors:
+    - name: ours
+      cosign:
+        key:
+          data: |
+$(keyed '            ' "$1")
+        ctlog: {insecureIgnoreTlog: true, insecureIgnoreSCT: true}
+  validations:
+    - expression: images.containers.map(image, verifyImageSignatures(image, [attestors.ours])).all(n, n > 0)
+      message: not signed
+END
+}
+resource v1 Pod "{containers: [{name: c, image: '$repo@$image'}]}"
+validating ours
+ok "Kyverno's newer policy admits a Pod" admits Pod
+validating stranger
+ok "Kyverno's newer policy denies a Pod of a stranger's" denies Pod
 
 # The provenance: cosign takes it for what SLSA defines, by our key alone, and so do we.
 attested="--type slsaprovenance1 --insecure-ignore-tlog=true --allow-insecure-registry"

@@ -64,19 +64,26 @@ func shellVar(args []string, _ func(string) ([]byte, bool)) (string, int, string
 	return name + "\n", 0, ""
 }
 
-// lsb prints nothing for a script without the header of the Linux Standard
-// Base. Debian's program makes a depend function of that, which no script for
-// Alpine has.
+// lsb is lsb2rcconf, a program of Debian's OpenRC that makes a depend function of a
+// header of the Linux Standard Base; gendepends.sh evaluates it in place of the script. For a
+// script without one it prints nothing. With one, what it prints here is a call of
+// itself, which refuses the service that evaluates it, and no other.
 func lsb(args []string, read func(string) ([]byte, bool)) (string, int, string) {
 	if len(args) != 1 {
 		return "", 0, "not one argument"
 	}
+	if args[0] == headerArgument {
+		return "", 0, "it has a header of the Linux Standard Base"
+	}
 	text, _ := read(args[0])
 	if strings.Contains(string(text), "### BEGIN INIT INFO") {
-		return "", 0, args[0] + " has a header of the Linux Standard Base"
+		return "lsb2rcconf " + headerArgument + "\n", 0, ""
 	}
 	return "", 0, ""
 }
+
+// headerArgument is the name of no file.
+const headerArgument = "//header"
 
 // exists is rc-service --exists.
 func exists(t *layers.Tree, args []string, read func(string) ([]byte, bool)) (string, int, string) {

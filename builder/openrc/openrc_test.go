@@ -241,6 +241,26 @@ func TestInstall(t *testing.T) {
 	}
 }
 
+// TestLSBHeader: a service with a header of the Linux Standard Base is left to its node,
+// and the others are computed as they are without it.
+func TestLSBHeader(t *testing.T) {
+	files := archive(t, "services.txtar")
+	delete(files, "etc/init.d/star")
+	want := summary(compute(t, plant(t, files)))
+	files["etc/init.d/lsb"] = "#!/bin/sh\n### BEGIN INIT INFO\n# Provides: nowhere\n# Required-Start: $network\n### END INIT INFO\n"
+	tree := plant(t, files)
+	r := compute(t, tree)
+	got := summary(r)
+	const left = "left lsb: line 1: lsb2rcconf: unsupported: it has a header of the Linux Standard Base\n"
+	if strings.Replace(got, left, "", 1) != want || !strings.Contains(got, left) || r.record.Complete {
+		t.Errorf("computed\n%s\nwithout the header it is\n%s", got, want)
+	}
+	// It may provide what another one needs.
+	if err := r.Check(tree, map[string][]string{"default": {"broken"}}); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestUnknownScript(t *testing.T) {
 	for name, c := range map[string]struct{ from, to, want string }{
 		"another loop":            {"for RC_SERVICE in *; do", "for RC_SERVICE in  *; do", "not like those that are known"},

@@ -2,15 +2,13 @@ package openrc
 
 import (
 	"archive/tar"
-	"compress/gzip"
-	"errors"
 	"io"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 
+	"github.com/pikelet-os/pikelet/internal/testing/startertest"
 	"github.com/pikelet-os/pikelet/internal/testing/storetest"
 	"github.com/pikelet-os/pikelet/layers"
 )
@@ -20,43 +18,6 @@ var starterPackages = []string{"openrc", "busybox", "busybox-openrc", "busybox-m
 	"dropbear-openrc", "open-iscsi-openrc", "wpa_supplicant-openrc", "libeinfo1", "librc1t64", "libc6", "libcap2", "libcrypt1", "libselinux1",
 	"libpcre2-8-0", "libpam0g", "libaudit1", "libcap-ng0", "libbsd0", "libmd0"}
 
-// eachFile calls f with each file of a package of the starter repository.
-func eachFile(t *testing.T, pkg string, f func(h *tar.Header, r io.Reader)) {
-	t.Helper()
-	all, err := filepath.Glob("../../build/starter/aarch64/" + pkg + "-*.apk")
-	if err != nil {
-		t.Fatal(err)
-	}
-	version := regexp.MustCompile(`^` + regexp.QuoteMeta(pkg) + `-[0-9][^-]*-r[0-9]+\.apk$`)
-	for _, name := range all {
-		if !version.MatchString(filepath.Base(name)) {
-			continue
-		}
-		file, err := os.Open(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer file.Close()
-		z, err := gzip.NewReader(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for r := tar.NewReader(z); ; {
-			h, err := r.Next()
-			if errors.Is(err, io.EOF) {
-				return
-			}
-			if err != nil {
-				t.Fatalf("%s: %v", name, err)
-			}
-			if !strings.HasPrefix(h.Name, ".") {
-				f(h, r)
-			}
-		}
-	}
-	t.Fatalf("%s in build/starter: not found; make starter makes it", pkg)
-}
-
 // starterTree is a tree with these packages, and the scripts of Pikelet's overlays.
 func starterTree(t *testing.T) *layers.Tree {
 	t.Helper()
@@ -65,7 +26,10 @@ func starterTree(t *testing.T) *layers.Tree {
 	}
 	tree := layers.NewTree(storetest.File(t, 1<<28))
 	for _, pkg := range starterPackages {
-		eachFile(t, pkg, func(h *tar.Header, r io.Reader) {
+		startertest.Members(t, startertest.Package(t, pkg), func(h *tar.Header, r io.Reader) {
+			if strings.HasPrefix(h.Name, ".") {
+				return
+			}
 			one := tar.Header{Typeflag: h.Typeflag, Name: strings.TrimSuffix(h.Name, "/"), Linkname: h.Linkname, Mode: h.Mode, Size: h.Size}
 			if err := tree.Add(one, pkg, r); err != nil {
 				t.Fatal(err)

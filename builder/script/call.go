@@ -164,8 +164,9 @@ func (sh *shell) function(body *syntax.Stmt, params []string) int {
 	sh.stmt(body)
 	sh.calls--
 	sh.params, sh.loops, sh.locals = outer, loops, sh.locals[:len(sh.locals)-1]
-	sh.restore(scope)
+	// A local OPTIND has the caller's options begin at a word of their own.
 	sh.parsing = parsing
+	sh.restore(scope)
 	if sh.leave == returning {
 		sh.leave = staying
 	}
@@ -204,6 +205,8 @@ func (c *call) external() int {
 		c.refuse(Secret, "it makes a key, a password or an identity")
 	case found:
 		return c.program(at)
+	case known == "awk":
+		c.refuse(Unsupported, "programs of awk are not interpreted, those of sed are")
 	case isApplet(known):
 		c.refuse(Unsupported, "a command of busybox that this package does not know")
 	}

@@ -2,48 +2,20 @@ package script
 
 import (
 	"archive/tar"
-	"compress/gzip"
-	"errors"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/pikelet-os/pikelet/internal/testing/startertest"
 )
 
 // wantedShare is how many of the scripts of testdata have to be done as a real
 // busybox does them, or refused for a good reason.
 const wantedShare = 0.95
-
-const starterDir = "../../build/starter/aarch64"
-
-// members calls f for each member of a package, which is several archives of tar, one
-// behind the other.
-func members(t *testing.T, apk string, f func(h *tar.Header, r io.Reader)) {
-	t.Helper()
-	file, err := os.Open(apk)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	z, err := gzip.NewReader(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for r := tar.NewReader(z); ; {
-		h, err := r.Next()
-		if errors.Is(err, io.EOF) {
-			return
-		}
-		if err != nil {
-			t.Fatalf("%s: %v", apk, err)
-		}
-		f(h, r)
-	}
-}
 
 // starterJudge makes a root of the starter's busybox, which is for arm64. Every
 // command is a link to a program for this computer, which starts busybox by
@@ -60,8 +32,6 @@ func starterJudge(t *testing.T) *judge {
 	if err != nil {
 		t.Fatal("qemu-aarch64-static is missing; make setup-test installs it")
 	}
-	all, _ := filepath.Glob(starterDir + "/busybox-*.apk")
-	version := regexp.MustCompile(`/busybox-[0-9][^-]*-r[0-9]+\.apk$`)
 	j := &judge{name: "starter", base: t.TempDir(), shared: map[string]string{}}
 	programs := t.TempDir()
 	for _, dir := range []string{"bin", judgeDir} {
@@ -75,22 +45,19 @@ func starterJudge(t *testing.T) *judge {
 		}
 		j.shared[name] = filepath.Join(programs, name)
 	}
-	for _, name := range all {
-		if version.MatchString(name) {
-			members(t, name, func(h *tar.Header, r io.Reader) {
-				if h.Name != "bin/busybox" {
-					return
-				}
-				b, err := io.ReadAll(r)
-				if err != nil {
-					t.Fatal(err)
-				}
-				write("busybox", b)
-			})
+	busybox := startertest.Package(t, "busybox")
+	startertest.Members(t, busybox, func(h *tar.Header, r io.Reader) {
+		if h.Name != "bin/busybox" {
+			return
 		}
-	}
+		b, err := io.ReadAll(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		write("busybox", b)
+	})
 	if j.shared["busybox"] == "" {
-		t.Fatalf("no package busybox with /bin/busybox in %s; make starter makes it", starterDir)
+		t.Fatalf("%s has no /bin/busybox", busybox)
 	}
 	b, err := os.ReadFile(qemu)
 	if err != nil {
@@ -129,13 +96,9 @@ func starterJudge(t *testing.T) *judge {
 // starterScripts are the install scripts of the starter's packages.
 func starterScripts(t *testing.T) []named {
 	t.Helper()
-	all, err := filepath.Glob(starterDir + "/*.apk")
-	if err != nil || len(all) == 0 {
-		t.Fatalf("no packages in %s: %v", starterDir, err)
-	}
 	var list []named
-	for _, name := range all {
-		members(t, name, func(h *tar.Header, r io.Reader) {
+	for _, name := range startertest.Packages(t) {
+		startertest.Members(t, name, func(h *tar.Header, r io.Reader) {
 			switch h.Name {
 			case ".pre-install", ".post-install", ".trigger":
 				text, err := io.ReadAll(r)

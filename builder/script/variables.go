@@ -114,6 +114,9 @@ func (sh *shell) restore(old map[string]variable) {
 		} else {
 			sh.vars[name] = v
 		}
+		if name == "OPTIND" {
+			sh.parsing = startParsing(v.value)
+		}
 	}
 }
 

@@ -115,20 +115,24 @@ func keepFile(t *testing.T, dir, name string, b []byte) (path, digest string) {
 // k3sImage builds testdata/k3s.yaml with a release made of the stand-in.
 func k3sImage(t *testing.T) *builder.Result {
 	t.Helper()
-	return sharedBuildOf(t, "k3s.yaml", func(dir string) []string {
-		inner := zstdOf(t, tarOf(t, map[string][]byte{"./bin/k3s": forGuest(t, "k3s"), "./bin/cni": nil}, "./bin/host-local"))
-		// A program that holds the archive, after bytes that look like one.
-		release := append([]byte("\x7fELF, as far as the first bytes go \x28\xb5\x2f\xfd no archive "), inner...)
-		path, digest := keepFile(t, dir, "k3s-arm64", append(release, "the end of the program"...))
-		eater := eaterImage(t)
-		images, imagesDigest := keepFile(t, dir, "images.tar.zst", zstdOf(t, eater))
-		srv := filepath.Join(dir, "srv")
-		if err := os.Mkdir(srv, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		keepFile(t, srv, "eater.tar", eater) // ctr reads no compressed ones
-		return []string{"FOLDER", srv, "RELEASE", path, "IMAGESHA", imagesDigest, "SHA256", digest, "IMAGES", images}
-	})
+	return sharedBuildOf(t, "k3s.yaml", func(dir string) []string { return k3sWords(t, dir) })
+}
+
+// k3sWords makes what testdata/k3s.yaml names, and returns what stands for its words.
+func k3sWords(t *testing.T, dir string) []string {
+	t.Helper()
+	inner := zstdOf(t, tarOf(t, map[string][]byte{"./bin/k3s": forGuest(t, "k3s"), "./bin/cni": nil}, "./bin/host-local"))
+	// A program that holds the archive, after bytes that look like one.
+	release := append([]byte("\x7fELF, as far as the first bytes go \x28\xb5\x2f\xfd no archive "), inner...)
+	path, digest := keepFile(t, dir, "k3s-arm64", append(release, "the end of the program"...))
+	eater := eaterImage(t)
+	images, imagesDigest := keepFile(t, dir, "images.tar.zst", zstdOf(t, eater))
+	srv := filepath.Join(dir, "srv")
+	if err := os.Mkdir(srv, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	keepFile(t, srv, "eater.tar", eater) // ctr reads no compressed ones
+	return []string{"FOLDER", srv, "RELEASE", path, "IMAGESHA", imagesDigest, "SHA256", digest, "IMAGES", images}
 }
 
 // followK3s shows the log of k3s on the console from its beginning on.
