@@ -12,6 +12,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/nodeconfig"
 )
 
@@ -331,6 +332,10 @@ func (p *playbook) build() {
 		default:
 			p.d.note(h.at, "host "+name, "in no group of k3s servers or agents; add it to nodes by hand if it is to be one")
 		}
+	}
+	if len(servers)+len(agents) == 0 && len(p.order) > 0 {
+		p.d.fail(hint.With(fmt.Errorf("%w in a group of k3s servers or agents; its groups are %s", ErrNothing, strings.Join(p.names, ", ")),
+			"call the groups server and agent, as k3s-io/k3s-ansible does"))
 	}
 	used := map[string]bool{}
 	made := map[string]*nodeconfig.Node{}

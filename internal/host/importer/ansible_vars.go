@@ -89,12 +89,10 @@ var harmless = map[string]string{
 	"k3s_server_location":          "a node keeps k3s' data on its volume; volume says where that is",
 	"airgap_dir":                   "the overlay k3s takes a release with its images (docs/k3s.md)",
 	"extra_manifests":              "files of the desk; bring them with the overlay manifests, or through files",
-	"kube_vip_tag_version":         "the version of a manifest of kube-vip; apply one to the cluster",
-	"kube_vip_arp":                 "kube-vip is not part of a node; apply its manifest to the cluster",
 	"metal_lb_ip_range":            "MetalLB is not part of a node; apply its manifest with this range to the cluster",
-	"metal_lb_type":                "MetalLB is not part of a node; apply its manifest to the cluster",
-	"metal_lb_mode":                "MetalLB is not part of a node; apply its manifest to the cluster",
 	"k3s_master_taint":             "a taint, where a template decides it; k3s.taints of the servers has them",
+	"custom_registries":            "registries has what it turns on",
+	"cluster_cidr":                 "cluster-cidr of k3s.options of the servers, where it is not k3s' own",
 	"retry_count":                  "how often the playbook asks",
 	"k3s_node_ip":                  "node-ip of k3s.options, where a node has several addresses",
 }
@@ -166,9 +164,21 @@ func (v *ansibleVars) unknown(e entry) {
 		d.note(e.at, e.key, "nodes have no passwords; --ssh-key gives the user a key")
 	case why != "":
 		d.note(e.at, e.key, why)
+	case addon(e.key) != "":
+		d.notef(e.at, e.key, "%s is not part of a node; apply its manifest to the cluster", addon(e.key))
 	default:
 		d.note(e.at, "variable "+e.key, "no part of a node config that pikelet knows of")
 	}
+}
+
+// addon returns what a variable's name says that it is about, "" for no add-on.
+func addon(key string) string {
+	for _, a := range [][2]string{{"kube_vip_", "kube-vip"}, {"metal_lb_", "MetalLB"}, {"metallb_", "MetalLB"}, {"cilium_", "Cilium"}, {"calico_", "Calico"}} {
+		if strings.HasPrefix(key, a[0]) {
+			return a[1]
+		}
+	}
+	return ""
 }
 
 func (v *ansibleVars) address(e entry) {

@@ -189,6 +189,23 @@ func (d *draft) try(n *nodeconfig.Node, what string, at place, change func(c *no
 	return true
 }
 
+// complete notes what nodes need and a source does not say.
+func (d *draft) complete(source string) {
+	at := place{source, 0}
+	for _, n := range d.nodes {
+		k := &n.K3s
+		if k.Role == "agent" && k.Server == "" {
+			d.note(at, "k3s", "an agent without the address of a server; write k3s.role, k3s.server and k3s.token into the inventory")
+			*k = nodeconfig.K3s{}
+			continue
+		}
+		if k.Token == "" && (k.Role == "agent" || k.Server != "") && !slices.Contains(d.leftOut, "k3s.token") {
+			d.note(at, "k3s.token", "nothing says it; a server has it in /var/lib/rancher/k3s/server/token, and pikelet node encrypt makes an inventory's secret of it")
+			d.leftOut = append(d.leftOut, "k3s.token")
+		}
+	}
+}
+
 // encode returns the inventory: what all nodes have in common as its defaults.
 func (d *draft) encode(source string) ([]byte, error) {
 	inv := nodeconfig.Inventory{}

@@ -98,6 +98,9 @@ var (
 	sysctlFile  = regexp.MustCompile(`^/etc/sysctl(\.d/[^/]+)?\.conf$`)
 	modulesFile = regexp.MustCompile(`^/etc/(modules-load\.d/[^/]+\.conf|modules)$`)
 	notOurs     = []struct{ prefix, why string }{
+		{"/var/lib/rancher/k3os/", "steers k3OS alone"},
+		{"/etc/fstab", "volume says where k3s and pods keep their data"},
+		{"/etc/hosts", "a node writes it itself"},
 		{"/etc/local.d/", "a script that runs at boot; a service in an overlay does that"},
 		{"/etc/systemd/", "nodes have OpenRC; a service in an overlay does that"},
 		{"/etc/netplan/", "network.interfaces says that"},

@@ -86,6 +86,7 @@ func Read(fsys fs.FS, format, name string, o Options) (*Result, error) {
 	if len(d.nodes) == 0 {
 		return nil, hint.With(fmt.Errorf("%s: %w", name, ErrNothing), "check that it is a file of "+format)
 	}
+	d.complete(name)
 	text, err := d.encode(name)
 	if err != nil {
 		return nil, err

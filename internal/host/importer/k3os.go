@@ -2,6 +2,8 @@ package importer
 
 import (
 	"fmt"
+	"net"
+	"path"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -24,6 +26,11 @@ func (d *draft) k3os(name string) error {
 		return hint.With(fmt.Errorf("%s: %w", name, ErrNothing), "want a config.yaml of k3OS")
 	}
 	n := d.node()
+	// Generators of images for Pis name a config after the machine's address
+	// (sgielen/picl-k3os-image-generator).
+	if mac, err := net.ParseMAC(strings.TrimSuffix(path.Base(name), path.Ext(name))); err == nil && len(mac) == 6 {
+		n.MAC = mac.String()
+	}
 	k := v.get("k3os")
 	var words []word
 	for _, item := range k.get("k3s_args").items() {
@@ -57,6 +64,10 @@ func (d *draft) k3os(name string) error {
 		}
 	}
 	d.arguments(n, spread(words))
+	if n.Hostname == "" && n.MAC == "" {
+		n.Hostname = "node"
+		d.note(place{name, 0}, "hostname", "the file has none; it became node")
+	}
 	return nil
 }
 

@@ -212,6 +212,7 @@ func (d *draft) script(n *nodeconfig.Node, what, file, text string, base int) {
 	for _, pipe := range list {
 		if run, is := installer(pipe, exported); is {
 			d.installs(n, run)
+			exported = nil
 			continue
 		}
 		c := pipe[0]
@@ -228,6 +229,9 @@ func (d *draft) script(n *nodeconfig.Node, what, file, text string, base int) {
 			program = "..."
 		}
 		d.note(c.at, what+": "+program, carried)
+	}
+	for _, v := range exported {
+		d.note(v.at, what+": "+v.name, carried)
 	}
 }
 
