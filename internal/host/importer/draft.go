@@ -23,7 +23,8 @@ type draft struct {
 	leftOut []string
 	nodes   []*nodeconfig.Node
 	notes   []Note
-	err     error // the first
+	err     error  // the first
+	dataDir string // of k3s, where a source moves it
 }
 
 func (d *draft) note(at place, what, why string) {

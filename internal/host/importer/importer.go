@@ -86,6 +86,14 @@ func Read(fsys fs.FS, format, name string, o Options) (*Result, error) {
 	if len(d.nodes) == 0 {
 		return nil, hint.With(fmt.Errorf("%s: %w", name, ErrNothing), "check that it is a file of "+format)
 	}
+	return d.result(name)
+}
+
+// result returns what became of a source.
+func (d *draft) result(name string) (*Result, error) {
+	if d.err != nil {
+		return nil, d.err
+	}
 	d.complete(name)
 	text, err := d.encode(name)
 	if err != nil {

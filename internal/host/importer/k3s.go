@@ -117,6 +117,9 @@ func (d *draft) option(n *nodeconfig.Node, name, val string, at place) {
 		name = "disable"
 	}
 	if why := elsewhere[name]; why != "" {
+		if name == "data-dir" && !strings.Contains(val, hole) {
+			d.dataDir = val
+		}
 		d.note(at, what, why)
 		return
 	}
