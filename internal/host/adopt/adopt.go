@@ -38,6 +38,7 @@ const (
 	maxSurvey = 8 << 20   // bytes of all of a survey
 	maxSmall  = 4 << 20   // bytes of a file beside the datastore, as in a backup
 	maxRest   = 128 << 20 // bytes of all of them
+	maxTail   = 1 << 20   // bytes behind the end of a tar
 )
 
 // Errors of taking a server over.
@@ -74,23 +75,36 @@ func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + 
 func Survey(ctx context.Context, run Run, root, dataDir string) (*Server, error) {
 	s := &Server{dir: path.Join(root, dataDir, "server"), Files: Files{}}
 	script := fmt.Sprintf("root=%s\ndir=%s\n", quote(root), quote(s.dir)) + surveyScript
+	if err := stream(ctx, run, script, func(r io.Reader) error { return s.read(tar.NewReader(io.LimitReader(r, maxSurvey))) }); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// stream has a script run, and what it prints be read. The error of reading comes
+// first: it ends the script, which fails then too.
+func stream(ctx context.Context, run Run, script string, read func(io.Reader) error) error {
 	pr, pw := io.Pipe()
 	done := make(chan error, 1)
 	go func() {
 		err := run(ctx, script, pw)
-		pw.CloseWithError(err)
+		pw.CloseWithError(err) // the end of the stream for nil
 		done <- err
 	}()
-	readErr := s.read(tar.NewReader(io.LimitReader(pr, maxSurvey)))
-	pr.CloseWithError(errors.New("the survey was not read to its end"))
-	if err := <-done; err != nil {
-		return nil, err
+	readErr := read(pr)
+	if readErr == nil {
+		_, readErr = io.Copy(io.Discard, io.LimitReader(pr, maxTail)) // what tar fills its last record with
 	}
-	if readErr != nil {
-		return nil, fmt.Errorf("reading the survey: %w", readErr)
+	pr.CloseWithError(errStopped)
+	runErr := <-done
+	if readErr != nil && !errors.Is(readErr, runErr) {
+		return fmt.Errorf("reading what the server sends: %w", readErr)
 	}
-	return s, nil
+	return runErr
 }
+
+// errStopped ends a stream that is not read any further.
+var errStopped = errors.New("the rest is not read")
 
 func (s *Server) read(r *tar.Reader) error {
 	for {
@@ -168,22 +182,14 @@ func (s *Server) Copy(ctx context.Context, run Run, w io.Writer, node, spool str
 	yes := map[bool]string{true: "yes", false: "no"}
 	script := fmt.Sprintf("dir=%s\ntool=%s\ninit=%s\nstop=%s\nleave=%s\n", quote(s.dir), quote(s.Tool), quote(s.Init), yes[stop || leave], yes[leave]) +
 		copyScript
-	pr, pw := io.Pipe()
-	done := make(chan error, 1)
-	go func() {
-		err := run(ctx, script, pw)
-		pw.CloseWithError(err)
-		done <- err
-	}()
-	small, readErr := readState(tar.NewReader(pr), spool)
-	pr.CloseWithError(errors.New("the copy was not read to its end"))
-	if err := <-done; err != nil && (readErr == nil || !errors.Is(readErr, errOversize)) {
+	var small map[string][]byte
+	err := stream(ctx, run, script, func(r io.Reader) (err error) {
+		small, err = readState(tar.NewReader(r), spool)
+		return err
+	})
+	if err != nil {
 		return info, nil, err
 	}
-	if readErr != nil {
-		return info, nil, fmt.Errorf("reading the copy: %w", readErr)
-	}
-	var err error
 	if info.Cluster, err = backup.ClusterOf(small["tls/server-ca.crt"]); err != nil {
 		return info, nil, err
 	}

@@ -73,16 +73,8 @@ func (a *app) importFile(o *importOptions, format, file string) error {
 	if len(recipients) > 0 {
 		options.Seal = func(secret string) (string, error) { return provision.Encrypt(secret, recipients) }
 	}
-	for _, name := range o.keys {
-		b, err := os.ReadFile(name)
-		if err != nil {
-			return err
-		}
-		for _, line := range strings.Split(string(b), "\n") {
-			if line = strings.TrimSpace(line); line != "" && line[0] != '#' {
-				options.Keys = append(options.Keys, line)
-			}
-		}
+	if options.Keys, err = o.publicKeys(); err != nil {
+		return err
 	}
 	dir, base := filepath.Split(filepath.Clean(file))
 	if dir == "" {
@@ -92,12 +84,7 @@ func (a *app) importFile(o *importOptions, format, file string) error {
 	if err != nil {
 		return fmt.Errorf("importing %s: %w", file, err)
 	}
-	if o.force {
-		err = atomicfile.Write(o.output, result.Inventory, 0o644)
-	} else {
-		err = create(o.output, string(result.Inventory))
-	}
-	if err != nil {
+	if err := o.writeInventory(result.Inventory); err != nil {
 		return err
 	}
 	var text strings.Builder
@@ -134,4 +121,27 @@ func (o *importOptions) sealTo() ([]string, error) {
 		return nil, err
 	}
 	return keys.Recipients(), nil
+}
+
+// publicKeys returns the lines of the files that --ssh-key names.
+func (o *importOptions) publicKeys() (keys []string, err error) {
+	for _, name := range o.keys {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		for _, line := range strings.Split(string(b), "\n") {
+			if line = strings.TrimSpace(line); line != "" && line[0] != '#' {
+				keys = append(keys, line)
+			}
+		}
+	}
+	return keys, nil
+}
+
+func (o *importOptions) writeInventory(text []byte) error {
+	if o.force {
+		return atomicfile.Write(o.output, text, 0o644)
+	}
+	return create(o.output, string(text))
 }

@@ -23,8 +23,11 @@ type draft struct {
 	leftOut []string
 	nodes   []*nodeconfig.Node
 	notes   []Note
-	err     error  // the first
-	dataDir string // of k3s, where a source moves it
+	err     error // the first
+	// overrides has a key of config.yaml replace what an earlier file says, as k3s
+	// reads the files of config.yaml.d.
+	overrides bool
+	dataDir   string // of k3s, where a source moves it
 }
 
 func (d *draft) note(at place, what, why string) {

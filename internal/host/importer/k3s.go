@@ -25,6 +25,12 @@ var switches = strings.Fields(`alsologtostderr cluster-init cluster-reset debug 
 	flannel-external-ip flannel-ipv6-masq kine-tls no-flannel prefer-bundled-bin protect-kernel-defaults rootless
 	secrets-encryption selinux supervisor-metrics tls-san-security with-node-id`)
 
+// lists are the options of k3s that take several values; of any other the last value
+// counts (k3s-io/k3s, pkg/cli/cmds: StringSlice).
+var lists = strings.Fields(`airgap-extra-registry cluster-cidr cluster-dns disable etcd-arg helm-controller-arg kube-apiserver-arg
+	kube-cloud-controller-arg kube-cloud-controller-manager-arg kube-controller-arg kube-controller-manager-arg kube-proxy-arg
+	kube-scheduler-arg kubelet-arg node-external-dns node-external-ip node-internal-dns node-ip service-cidr tls-san`)
+
 // short are k3s' one-letter options.
 var short = map[string]string{
 	"c": "config", "d": "data-dir", "i": "node-ip", "l": "log", "o": "write-kubeconfig", "s": "server", "t": "token",
@@ -200,6 +206,10 @@ func (d *draft) plainOption(n *nodeconfig.Node, name, val string, at place) {
 	if slices.Contains(switches, name) && (val == "true" || val == "false") {
 		v = val == "true"
 	}
+	if !slices.Contains(lists, name) {
+		n.K3s.Options[name] = v
+		return
+	}
 	switch old := n.K3s.Options[name].(type) {
 	case nil:
 		n.K3s.Options[name] = v
@@ -208,7 +218,7 @@ func (d *draft) plainOption(n *nodeconfig.Node, name, val string, at place) {
 			n.K3s.Options[name] = append(old, v)
 		}
 	default:
-		if old != v && !slices.Contains(switches, name) {
+		if old != v {
 			n.K3s.Options[name] = []any{old, v}
 		}
 	}
@@ -272,6 +282,9 @@ func (d *draft) configFile(n *nodeconfig.Node, file string, text string, base in
 		name := strings.TrimSuffix(e.key, "+")
 		if long := short[name]; long != "" {
 			name = long
+		}
+		if d.overrides && !strings.HasSuffix(e.key, "+") {
+			delete(n.K3s.Options, name)
 		}
 		for _, item := range e.items() {
 			if item.Kind != yaml.ScalarNode {

@@ -55,6 +55,11 @@ func Server(s Installed, o Options) (*Taken, error) {
 		d.notef(place{"etc/hostname", 1}, "hostname", "the new node is called %s: k3s knows %s by a password that stays on the old machine; "+
 			"delete the Node %s once its pods have moved", n.Hostname, taken.Node, taken.Node)
 	}
+	if len(o.Keys) > 0 {
+		d.user(n, "admin", o.Keys, true, place{"etc/passwd", 0})
+	} else {
+		d.note(place{"etc/passwd", 0}, "users", "accounts are not carried; --ssh-key FILE.pub has an administrator log in")
+	}
 	for _, a := range s.Addresses {
 		d.notef(place{"etc/network", 0}, "address "+a, "agents that know the server by it find it again where the new node has it; reserve it, or write it into network.interfaces")
 	}
@@ -85,7 +90,11 @@ func (d *draft) installed(n *nodeconfig.Node, s Installed) error {
 	}
 	list := []source{{"etc/rancher/k3s/registries.yaml", func(file, text string) { d.registriesFile(n, file, text, 0) }}}
 	for _, name := range append([]string{"etc/rancher/k3s/config.yaml"}, s.Configs...) {
-		list = append(list, source{name, func(file, text string) { d.configFile(n, file, text, 0) }})
+		list = append(list, source{name, func(file, text string) {
+			d.overrides = true
+			d.configFile(n, file, text, 0)
+			d.overrides = false
+		}})
 	}
 	for _, name := range []string{"etc/systemd/system/k3s.service.env", "etc/rancher/k3s/k3s.env", "etc/default/k3s", "etc/sysconfig/k3s"} {
 		list = append(list, source{name, func(file, text string) { d.environment(n, file, text) }})
