@@ -159,32 +159,42 @@ func (s *Server) facts(text string) {
 func (s *Server) Check(stop bool) error {
 	switch {
 	case s.Etcd:
-		return hint.With(ErrEtcd, "k3s etcd-snapshot save makes a snapshot; add Pikelet servers to the cluster one by one, and take the old ones away")
+		return hint.With(ErrEtcd, "k3s etcd-snapshot save makes a snapshot; add Pikelet servers to the cluster one by one, and take the old "+
+			"ones away")
 	case !s.SQLite:
-		return hint.With(fmt.Errorf("%w: no datastore in %s", ErrNoServer, s.dir), "name the machine that runs k3s server, and check that it has started once")
+		return hint.With(fmt.Errorf("%w: no datastore in %s", ErrNoServer, s.dir),
+			"name the machine that runs k3s server, and check that it has started once")
 	case s.Version == "":
 		return hint.With(fmt.Errorf("%w: k3s does not say its version", ErrNoServer), "check that k3s is in /usr/local/bin or in PATH there")
 	case stop && s.Init == "":
 		return hint.With(errors.New("k3s is no service of systemd or OpenRC there"), "stop it by hand, and adopt the machine without --stop")
 	case !stop && s.Tool == "":
-		return hint.With(ErrInUse, "install sqlite3 there; or --stop stops k3s for the time of the copy: the API is away meanwhile, and pods go on")
+		return hint.With(ErrInUse, "install sqlite3 there; or --stop stops k3s for the time of the copy: the API is away meanwhile, and "+
+			"pods go on")
 	}
 	return nil
 }
 
-// Copy reads the state of a server into a backup that the recipients can read. stop
-// stops k3s for the copy, and leave leaves it so. node is what the cluster calls the
-// server. spool is a directory for the datastore, which lies there unencrypted until
-// Copy returns.
-func (s *Server) Copy(ctx context.Context, run Run, w io.Writer, node, spool string, stop, leave bool, now time.Time, recipients ...age.Recipient,
-) (backup.Info, map[string][]byte, error) {
-	info := backup.Info{Node: node, K3s: s.Version, Made: now.UTC(), Datastore: backup.SQLite, Adopted: true}
+// Copying says how a server is copied.
+type Copying struct {
+	Node  string    // what the cluster calls it
+	Spool string    // a directory for the datastore, which lies there unencrypted
+	Stop  bool      // stops k3s for the copy
+	Leave bool      // stops k3s, and starts it again only where the copy fails
+	Now   time.Time // the time of the copy
+}
+
+// Copy reads the state of a server into a backup that the recipients can read. It
+// returns what the backup is of, and its files but for the datastore, by their names in
+// the server directory.
+func (s *Server) Copy(ctx context.Context, run Run, w io.Writer, c Copying, recipients ...age.Recipient) (backup.Info, map[string][]byte, error) {
+	info := backup.Info{Node: c.Node, K3s: s.Version, Made: c.Now.UTC(), Datastore: backup.SQLite, Adopted: true}
 	yes := map[bool]string{true: "yes", false: "no"}
-	script := fmt.Sprintf("dir=%s\ntool=%s\ninit=%s\nstop=%s\nleave=%s\n", quote(s.dir), quote(s.Tool), quote(s.Init), yes[stop || leave], yes[leave]) +
-		copyScript
+	script := fmt.Sprintf("dir=%s\ntool=%s\ninit=%s\nstop=%s\nleave=%s\n", quote(s.dir), quote(s.Tool), quote(s.Init),
+		yes[c.Stop || c.Leave], yes[c.Leave]) + copyScript
 	var small map[string][]byte
 	err := stream(ctx, run, script, func(r io.Reader) (err error) {
-		small, err = readState(tar.NewReader(r), spool)
+		small, err = readState(tar.NewReader(r), c.Spool)
 		return err
 	})
 	if err != nil {
@@ -193,7 +203,7 @@ func (s *Server) Copy(ctx context.Context, run Run, w io.Writer, node, spool str
 	if info.Cluster, err = backup.ClusterOf(small["tls/server-ca.crt"]); err != nil {
 		return info, nil, err
 	}
-	database := filepath.Join(spool, stateDB)
+	database := filepath.Join(c.Spool, stateDB)
 	if err := settle(ctx, database); err != nil {
 		return info, nil, err
 	}

@@ -125,7 +125,8 @@ func (m *machine) copied(s *Server, stop, leave bool) (backup.Info, map[string][
 		m.t.Fatal(err)
 	}
 	var out bytes.Buffer
-	info, _, err := s.Copy(context.Background(), m.run, &out, "pi-one", m.t.TempDir(), stop, leave, time.Unix(1, 0), key.Recipient())
+	info, _, err := s.Copy(context.Background(), m.run, &out,
+		Copying{Node: "pi-one", Spool: m.t.TempDir(), Stop: stop, Leave: leave, Now: time.Unix(1, 0)}, key.Recipient())
 	if err != nil {
 		return info, nil, err
 	}

@@ -26,7 +26,8 @@ func settle(ctx context.Context, file string) (err error) {
 	defer func() { err = errors.Join(err, db.Close()) }()
 	db.SetMaxOpenConns(1)
 	damaged := func(err error) error {
-		return hint.With(fmt.Errorf("checking the copied datastore: %w", err), "nothing was written; adopt the server again, or stop k3s for the copy with --stop")
+		return hint.With(fmt.Errorf("checking the copied datastore: %w", err),
+			"nothing was written; adopt the server again, or stop k3s for the copy with --stop")
 	}
 	busy, said, rows := 0, "", 0
 	var log, moved any

@@ -65,7 +65,8 @@ Machines that wait for a boot server are adopted with pikelet nodes adopt.`,
 	f.StringVar(&o.name, "name", "", "`NAME` of the node (default: that of the server, with -2)")
 	f.BoolVar(&o.stop, "stop", false, "stop k3s for the time of the copy")
 	f.BoolVar(&o.leave, "leave-stopped", false, "stop k3s, and start it again only if the copy fails")
-	f.StringArrayVarP(&o.recipients, "recipient", "r", nil, "public `KEY` that opens the backup and the secrets; repeatable (default: those of --identity)")
+	f.StringArrayVarP(&o.recipients, "recipient", "r", nil,
+		"public `KEY` that opens the backup and the secrets; repeatable (default: those of --identity)")
 	f.StringArrayVar(&o.keys, "ssh-key", nil, "`FILE.pub` with public keys of the administrator of the node; repeatable")
 	addIdentityFlag(c, &o.identity.identity)
 	o.ssh.addFlags(c)
@@ -91,7 +92,8 @@ func (a *app) adopt(ctx context.Context, o *adoptOptions, host string) error {
 	run := o.ssh.script(host, a.err)
 	server, taken, err := surveyed(ctx, run, options, o.name)
 	if err == nil && taken.External {
-		err = hint.With(adopt.ErrExternal, "there is nothing to copy: a Pikelet server with the same datastore-endpoint in k3s.options and the same token joins it")
+		err = hint.With(adopt.ErrExternal, "there is nothing to copy: a Pikelet server with the same datastore-endpoint in k3s.options and "+
+			"the same token joins it")
 	}
 	if err == nil {
 		err = server.Check(o.stop || o.leave)
@@ -172,7 +174,8 @@ func (a *app) copyServer(ctx context.Context, o *adoptOptions, run adopt.Run, s 
 	}
 	defer os.Remove(part)
 	defer f.Close()
-	if info, small, err = s.Copy(ctx, run, f, node, spool, o.stop, o.leave, time.Now(), opens...); err != nil {
+	how := adopt.Copying{Node: node, Spool: spool, Stop: o.stop, Leave: o.leave, Now: time.Now()}
+	if info, small, err = s.Copy(ctx, run, f, how, opens...); err != nil {
 		return info, nil, err
 	}
 	keys, err := o.identity.keys()
@@ -194,16 +197,17 @@ func (a *app) adopted(o *adoptOptions, host string, info backup.Info, taken *imp
 		taken.Notes[i].File = host + ":/" + taken.Notes[i].File
 		fmt.Fprintln(&text, taken.Notes[i])
 	}
-	fmt.Fprintf(&text, "%s: server %s, cluster %s, k3s %s\n%s: one node; %d lines to look at\n", o.file, info.Node, info.Cluster, info.K3s, o.output,
-		len(taken.Notes))
+	fmt.Fprintf(&text, "%s: server %s, cluster %s, k3s %s\n", o.file, info.Node, info.Cluster, info.K3s)
+	fmt.Fprintf(&text, "%s: one node; %d lines to look at\n", o.output, len(taken.Notes))
 	if o.leave {
 		fmt.Fprintf(&text, "k3s on %s is stopped, and starts again when it boots: turn it off before the node takes its place\n", host)
 	} else {
 		fmt.Fprintf(&text, "k3s on %s runs, and what it writes from now on is not in the backup; --leave-stopped is for the move\n", host)
 	}
 	fmt.Fprintf(&text, "then: pikelet restore %s NODE --replace", o.file)
-	a.result(map[string]any{"backup": o.file, "info": info, "inventory": o.output, "notes": taken.Notes, "leftOut": taken.LeftOut, "stopped": o.leave},
-		text.String())
+	a.result(map[string]any{
+		"backup": o.file, "info": info, "inventory": o.output, "notes": taken.Notes, "leftOut": taken.LeftOut, "stopped": o.leave,
+	}, text.String())
 }
 
 // script returns what runs a script of sh as root on a host.

@@ -225,7 +225,8 @@ func (p *playbook) expand(pattern string, at place) []string {
 		return []string{pattern}
 	}
 	low, high := -1, -1
-	if n, err := fmt.Sscanf(lowText+" "+highText, "%d %d", &low, &high); err != nil || n != 2 || low < 0 || high < low || high-low >= maxNodes {
+	if n, err := fmt.Sscanf(lowText+" "+highText, "%d %d", &low, &high); err != nil || n != 2 || low < 0 || high < low ||
+		high-low >= maxNodes {
 		p.d.notef(at, "host "+pattern, "no range of numbers with at most %d of them; write its machines one by one", maxNodes)
 		return nil
 	}
@@ -375,4 +376,5 @@ func (p *playbook) name(n *nodeconfig.Node, h *host, used map[string]bool) {
 	}
 }
 
-const addressWhy = "an inventory of Ansible has no prefix and no router; reserve the address with your DHCP server, or write it into network.interfaces"
+const addressWhy = "an inventory of Ansible has no prefix and no router; reserve the address with your DHCP server, or write it into " +
+	"network.interfaces"

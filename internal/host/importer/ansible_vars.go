@@ -173,7 +173,9 @@ func (v *ansibleVars) unknown(e entry) {
 
 // addon returns what a variable's name says that it is about, "" for no add-on.
 func addon(key string) string {
-	for _, a := range [][2]string{{"kube_vip_", "kube-vip"}, {"metal_lb_", "MetalLB"}, {"metallb_", "MetalLB"}, {"cilium_", "Cilium"}, {"calico_", "Calico"}} {
+	for _, a := range [][2]string{
+		{"kube_vip_", "kube-vip"}, {"metal_lb_", "MetalLB"}, {"metallb_", "MetalLB"}, {"cilium_", "Cilium"}, {"calico_", "Calico"},
+	} {
 		if strings.HasPrefix(key, a[0]) {
 			return a[1]
 		}
@@ -238,7 +240,8 @@ func (v *ansibleVars) endpoint(e entry) {
 	case text != "":
 		v.vip = text
 		if !v.isServer(text) {
-			v.p.d.notef(e.at, e.key, "%.60s is the address of no server: kube-vip or a load balancer has to answer for it, and neither is part of a node", text)
+			v.p.d.notef(e.at, e.key, "%.60s is the address of no server: kube-vip or a load balancer has to answer for it, and "+
+				"neither is part of a node", text)
 		}
 	}
 }

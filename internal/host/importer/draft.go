@@ -65,7 +65,8 @@ func (d *draft) secret(to *string, field, secret string, at place) {
 		if !slices.Contains(d.leftOut, field) {
 			d.leftOut = append(d.leftOut, field)
 		}
-		d.note(at, field, "a secret, left out because there is no key to encrypt it to; name one with --recipient, or put it in with pikelet node encrypt")
+		d.note(at, field, "a secret, left out because there is no key to encrypt it to; name one with --recipient, or put it in with "+
+			"pikelet node encrypt")
 	default:
 		text, done := d.sealed[secret]
 		if !done {
@@ -204,7 +205,8 @@ func (d *draft) complete(source string) {
 			continue
 		}
 		if k.Token == "" && (k.Role == "agent" || k.Server != "") && !slices.Contains(d.leftOut, "k3s.token") {
-			d.note(at, "k3s.token", "nothing says it; a server has it in /var/lib/rancher/k3s/server/token, and pikelet node encrypt makes an inventory's secret of it")
+			d.note(at, "k3s.token", "nothing says it; a server has it in /var/lib/rancher/k3s/server/token, and pikelet node encrypt makes "+
+				"an inventory's secret of it")
 			d.leftOut = append(d.leftOut, "k3s.token")
 		}
 	}

@@ -61,7 +61,8 @@ func Server(s Installed, o Options) (*Taken, error) {
 		d.note(place{"etc/passwd", 0}, "users", "accounts are not carried; --ssh-key FILE.pub has an administrator log in")
 	}
 	for _, a := range s.Addresses {
-		d.notef(place{"etc/network", 0}, "address "+a, "agents that know the server by it find it again where the new node has it; reserve it, or write it into network.interfaces")
+		d.notef(place{"etc/network", 0}, "address "+a, "agents that know the server by it find it again where the new node has it; "+
+			"reserve it, or write it into network.interfaces")
 	}
 	for _, name := range s.Static {
 		d.note(place{"var/lib/rancher/k3s/server/static", 0}, name, "not in the backup; bring it in an overlay or through files")

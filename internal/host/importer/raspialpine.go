@@ -139,7 +139,8 @@ func (d *draft) buildScript(n *nodeconfig.Node, file, text string) {
 			if strings.Contains(program, hole) || len(program) > 40 {
 				program = "..."
 			}
-			d.note(c.at, "command "+program, "no command runs in a build or on a node; packages, overlays and layers of the image's spec take its place")
+			d.note(c.at, "command "+program, "no command runs in a build or on a node; packages, overlays and layers of the image's spec "+
+				"take its place")
 		}
 	}
 	for _, name := range sortedNames(set) {

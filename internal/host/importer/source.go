@@ -87,7 +87,8 @@ func (d *draft) parse(file string, b []byte, base int) (value, error) {
 	if err := dec.Decode(&doc); err != nil && err != io.EOF {
 		text := strings.TrimPrefix(err.Error(), "yaml: ")
 		if strings.Contains(string(b), "{{") || strings.Contains(string(b), "{%") {
-			err = hint.With(errors.New(text), "a value that begins with {{ stands in quotes; a file that a template makes is imported as it comes out")
+			err = hint.With(errors.New(text), "a value that begins with {{ stands in quotes; a file that a template makes is imported as it "+
+				"comes out")
 		} else {
 			err = errors.New(text)
 		}
@@ -99,7 +100,8 @@ func (d *draft) parse(file string, b []byte, base int) (value, error) {
 	}
 	var second yaml.Node
 	if dec.Decode(&second) == nil && len(second.Content) > 0 {
-		d.note(place{file, base + second.Content[0].Line}, "a second document", "only the first one of a file is read; import the others as files of their own")
+		d.note(place{file, base + second.Content[0].Line}, "a second document",
+			"only the first one of a file is read; import the others as files of their own")
 	}
 	return v, nil
 }
@@ -209,7 +211,8 @@ func (v value) texts(what string) (list []string) {
 func (v value) plain(what string) (string, bool) {
 	switch {
 	case v.vault():
-		v.d.note(v.at(), what, "encrypted by ansible-vault; ansible-vault view shows it, and pikelet node encrypt makes an inventory's secret of it")
+		v.d.note(v.at(), what, "encrypted by ansible-vault; ansible-vault view shows it, and pikelet node encrypt makes an "+
+			"inventory's secret of it")
 	case v.Kind == yaml.MappingNode || v.Kind == yaml.SequenceNode:
 		v.d.note(v.at(), what, "not a single value; write it into the inventory by hand")
 	case strings.Contains(v.text(), hole):
