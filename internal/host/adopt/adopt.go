@@ -16,11 +16,13 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"filippo.io/age"
 
 	"github.com/pikelet-os/pikelet/internal/shared/backup"
 	"github.com/pikelet-os/pikelet/internal/shared/hint"
+	"github.com/pikelet-os/pikelet/internal/shared/skew"
 )
 
 //go:embed survey.sh
@@ -38,6 +40,8 @@ const (
 	maxSurvey = 8 << 20   // bytes of all of a survey
 	maxSmall  = 4 << 20   // bytes of a file beside the datastore, as in a backup
 	maxRest   = 128 << 20 // bytes of all of them
+	maxFact   = 255       // bytes of a fact, such as a host name
+	maxFacts  = 100       // addresses, and names of files
 	maxTail   = 1 << 20   // bytes behind the end of a tar
 )
 
@@ -134,11 +138,16 @@ func (s *Server) read(r *tar.Reader) error {
 func (s *Server) facts(text string) {
 	for _, line := range strings.Split(text, "\n") {
 		key, val, _ := strings.Cut(line, " ")
+		if len(val) > maxFact || len(s.Addresses)+len(s.Static) > maxFacts || strings.ContainsFunc(val, unicode.IsControl) {
+			continue
+		}
 		switch key {
 		case "node":
 			s.Node = strings.ToLower(val)
 		case "version":
-			s.Version = val
+			if _, err := skew.Parse(val); err == nil {
+				s.Version = val
+			}
 		case "tool":
 			s.Tool = val
 		case "init":
@@ -187,7 +196,8 @@ type Copying struct {
 // Copy reads the state of a server into a backup that the recipients can read. It
 // returns what the backup is of, and its files but for the datastore, by their names in
 // the server directory.
-func (s *Server) Copy(ctx context.Context, run Run, w io.Writer, c Copying, recipients ...age.Recipient) (backup.Info, map[string][]byte, error) {
+func (s *Server) Copy(ctx context.Context, run Run, w io.Writer, c Copying, recipients ...age.Recipient,
+) (backup.Info, map[string][]byte, error) {
 	info := backup.Info{Node: c.Node, K3s: s.Version, Made: c.Now.UTC(), Datastore: backup.SQLite, Adopted: true}
 	yes := map[bool]string{true: "yes", false: "no"}
 	script := fmt.Sprintf("dir=%s\ntool=%s\ninit=%s\nstop=%s\nleave=%s\n", quote(s.dir), quote(s.Tool), quote(s.Init),

@@ -73,7 +73,8 @@ func newMachine(t *testing.T) *machine {
 	t.Cleanup(func() { m.db.Close() })
 	for _, q := range []string{"PRAGMA wal_autocheckpoint=0",
 		"CREATE TABLE kine (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT, deleted INTEGER, value BLOB)",
-		"INSERT INTO kine (name, deleted, value) VALUES ('/bootstrap', 0, 'sealed')", "INSERT INTO kine (name, deleted) VALUES ('/registry/last', 0)"} {
+		"INSERT INTO kine (name, deleted, value) VALUES ('/bootstrap', 0, 'sealed')",
+		"INSERT INTO kine (name, deleted) VALUES ('/registry/last', 0)"} {
 		if _, err := m.db.Exec(q); err != nil {
 			t.Fatal(err)
 		}
@@ -208,7 +209,8 @@ func TestCopies(t *testing.T) {
 				names = append(names, name)
 			}
 			slices.Sort(names)
-			if want := []string{"server/cred/passwd", "server/manifests/a b.yaml", "server/tls/server-ca.crt", "server/token"}; !slices.Equal(names, want) {
+			want := []string{"server/cred/passwd", "server/manifests/a b.yaml", "server/tls/server-ca.crt", "server/token"}
+			if !slices.Equal(names, want) {
 				t.Errorf("got files %q, want %q", names, want)
 			}
 			if got := m.calls(); got != c.calls {

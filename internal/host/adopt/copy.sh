@@ -35,7 +35,7 @@ if [ "$stop" = yes ]; then
 	service stop
 fi
 case $tool in
-sqlite3) sqlite3 -cmd '.timeout 30000' "$dir/db/state.db" "VACUUM INTO '$tmp/server/db/state.db'" >&2 ;;
+sqlite3) sqlite3 -batch -init /dev/null -cmd '.timeout 30000' "$dir/db/state.db" "VACUUM INTO '$tmp/server/db/state.db'" >&2 ;;
 python3)
 	python3 -c 'import sqlite3, sys
 db = sqlite3.connect(sys.argv[1], timeout=30, isolation_level=None)

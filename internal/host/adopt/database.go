@@ -47,7 +47,7 @@ func settle(ctx context.Context, file string) (err error) {
 		return damaged(err)
 	}
 	if rows == 0 {
-		return damaged(errors.New("it is empty"))
+		return damaged(errors.New("the datastore is empty"))
 	}
 	return nil
 }

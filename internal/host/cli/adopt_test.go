@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -47,11 +48,12 @@ func fakeServer(t *testing.T, dir string) {
 	write(t, machine+"/etc/rancher/k3s/config.yaml", "data-dir: /srv/k3s\ntls-san: [k3s.lan]\nflannel-backend: vxlan\nunheard-of: x\n", 0o600)
 	write(t, machine+"/etc/rancher/k3s/config.yaml.d/9.yaml", "flannel-backend: host-gw\ntls-san+: [other.lan]\n", 0o600)
 	write(t, machine+"/etc/systemd/system/k3s.service.env", "K3S_TOKEN='hush-token'\nHTTP_PROXY=http://a:hush@p\n", 0o600)
-	write(t, machine+"/etc/systemd/system/k3s.service", "[Service]\nExecStart=/usr/local/bin/k3s \\\n    server \\\n\t'--disable' \\\n\t'traefik' \\\n\n", 0o600)
+	write(t, machine+"/etc/systemd/system/k3s.service",
+		"[Service]\nExecStart=/usr/local/bin/k3s \\\n    server \\\n\t'--disable' \\\n\t'traefik' \\\n\n", 0o600)
 	write(t, dir+"/bin/k3s", "#!/bin/sh\necho 'k3s version v1.33.4+k3s1 (abc)'\n", 0o755)
 	write(t, dir+"/bin/ip", "#!/bin/sh\necho '2: eth0    inet 10.0.0.10/24 brd'\n", 0o755)
 	write(t, dir+"/bin/systemctl", "#!/bin/sh\n[ $1 = cat ] || echo \"$@\" >>"+dir+"/calls\n", 0o755)
-	write(t, dir+"/bin/ssh", "#!/bin/sh\necho \"$1\" >>"+dir+"/hosts\nsed \"s|^root=.*|root="+machine+"|; s|^dir='|dir='"+machine+"|\" | sh -s\n", 0o755)
+	write(t, dir+"/bin/ssh", "#!/bin/sh\nsed \"s|^root=.*|root="+machine+"|; s|^dir='|dir='"+machine+"|\" | sh -s\n", 0o755)
 	for _, q := range []string{"PRAGMA journal_mode=WAL", "CREATE TABLE kine (id INTEGER PRIMARY KEY, name TEXT, deleted INTEGER)",
 		"INSERT INTO kine (name, deleted) VALUES ('/bootstrap', 0)"} {
 		if out, err := exec.Command("sqlite3", server+"db/state.db", q).CombinedOutput(); err != nil {
@@ -81,7 +83,8 @@ func TestAdopt(t *testing.T) {
 	}
 	for _, want := range []string{
 		"one.backup: server pi-one, cluster sha256:", "pi@one:/etc/rancher/k3s/config.yaml:1: k3s option data-dir:",
-		"config.yaml:4: k3s option unheard-of:", "k3s.service.env:2: HTTP_PROXY:", "the new node is called pi-one-2: k3s knows pi-one by a password",
+		"config.yaml:4: k3s option unheard-of:", "k3s.service.env:2: HTTP_PROXY:",
+		"the new node is called pi-one-2: k3s knows pi-one by a password",
 		"address 10.0.0.10/24: agents", "--leave-stopped is for the move", "pikelet restore one.backup NODE --replace",
 	} {
 		if !strings.Contains(out, want) {
@@ -95,8 +98,8 @@ func TestAdopt(t *testing.T) {
 	if strings.Contains(out+string(inventory), "hush") {
 		t.Errorf("a secret is shown:\n%s\n%s", out, inventory)
 	}
-	for _, want := range []string{"hostname: pi-one-2", "role: server", "token: age:", "disable: traefik", "flannel-backend: host-gw", "- k3s.lan",
-		"- other.lan"} {
+	for _, want := range []string{"hostname: pi-one-2", "role: server", "token: age:", "disable: traefik", "flannel-backend: host-gw",
+		"- k3s.lan", "- other.lan"} {
 		if !strings.Contains(string(inventory), want) {
 			t.Errorf("no %q in\n%s", want, inventory)
 		}
@@ -126,15 +129,17 @@ func TestAdopt(t *testing.T) {
 	if out, status := pikelet(t, dir, path, args...); status == 0 || !strings.Contains(out, "nodes.yaml was left as it is") {
 		t.Errorf("a second time: %s", out)
 	}
-	if out, status := pikelet(t, dir, path, append(args, "--force", "--leave-stopped")...); status != 0 || !strings.Contains(out, "is stopped") {
+	leave := append(slices.Clone(args), "--force", "--leave-stopped")
+	if out, status := pikelet(t, dir, path, leave...); status != 0 || !strings.Contains(out, "is stopped") {
 		t.Errorf("--leave-stopped: %s", out)
 	}
 	if calls, _ := os.ReadFile(dir + "/calls"); string(calls) != "stop k3s\n" {
 		t.Errorf("services: got %q", calls)
 	}
-	refused := append(args, "--force", "--stop")
+	refused := append(slices.Clone(args), "--force", "--stop")
 	write(t, dir+"/machine/etc/rancher/k3s/config.yaml", "datastore-endpoint: mysql://k3s:hush@tcp(db)/k3s\n", 0o600)
-	if out, status := pikelet(t, dir, path, refused...); status == 0 || !strings.Contains(out, "a database elsewhere") || strings.Contains(out, "hush") {
+	out, status = pikelet(t, dir, path, refused...)
+	if status == 0 || !strings.Contains(out, "a database elsewhere") || strings.Contains(out, "hush") {
 		t.Errorf("a database elsewhere: %s", out)
 	}
 }

@@ -60,7 +60,7 @@ func (d *draft) cloudInit(name string) error {
 		if k.Server != "" {
 			n.K3s.Role = "agent"
 		}
-		d.notef(place{name, 0}, "k3s", "nothing says whether it is a server or an agent; it became %s", n.K3s.Role)
+		d.notef(place{name, 0}, "k3s", "neither server nor agent by name; it became %s", n.K3s.Role)
 	}
 	if n.Hostname == "" {
 		n.Hostname = "node"

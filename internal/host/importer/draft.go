@@ -31,7 +31,8 @@ type draft struct {
 }
 
 func (d *draft) note(at place, what, why string) {
-	d.notes = append(d.notes, Note{at.file, at.line, strings.ReplaceAll(what, hole, "..."), why})
+	what = strings.Map(printable, strings.ReplaceAll(what, hole, "..."))
+	d.notes = append(d.notes, Note{strings.Map(printable, at.file), at.line, what, strings.Map(printable, why)})
 }
 
 func (d *draft) notef(at place, what, why string, args ...any) {
@@ -252,6 +253,7 @@ func (d *draft) encode(source string) ([]byte, error) {
 	return b.Bytes(), e.Close()
 }
 
+// printable keeps what a source says from steering the terminal that shows it.
 func printable(r rune) rune {
 	if r < ' ' || r == 0x7f {
 		return '?'

@@ -72,23 +72,23 @@ func decodeContent(text, encoding string) (string, error) {
 		return text, nil
 	case "b64", "base64", "gz+b64", "gz+base64", "gzip+b64", "gzip+base64":
 		if b, err = base64.StdEncoding.DecodeString(strings.Join(strings.Fields(text), "")); err != nil {
-			return "", errors.New("its content is no base64")
+			return "", errors.New("the content is no base64")
 		}
 		if !strings.HasPrefix(encoding, "gz") {
 			break
 		}
 		z, err := gzip.NewReader(bytes.NewReader(b))
 		if err != nil {
-			return "", errors.New("its content is no gzip")
+			return "", errors.New("the content is no gzip")
 		}
 		if b, err = io.ReadAll(io.LimitReader(z, maxFile+1)); err != nil || len(b) > maxFile {
-			return "", errors.New("its content is damaged, or too large")
+			return "", errors.New("the content is damaged, or too large")
 		}
 	default:
 		return "", fmt.Errorf("encoding %.20q is unknown", encoding)
 	}
 	if !utf8.Valid(b) {
-		return "", errors.New("its content is no text; bring it in a layer of the image")
+		return "", errors.New("the content is no text; bring it in a layer of the image")
 	}
 	return string(b), nil
 }
