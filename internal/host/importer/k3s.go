@@ -73,7 +73,7 @@ func (d *draft) arguments(n *nodeconfig.Node, words []word) {
 		name, isOption := strings.CutPrefix(w.text, "-")
 		name = strings.TrimPrefix(name, "-")
 		switch {
-		case w.text == "server" || w.text == "agent" || w.text == "k3s" || strings.HasSuffix(w.text, "/k3s"):
+		case !isOption && (w.text == "server" || w.text == "agent" || w.text == "k3s" || strings.HasSuffix(w.text, "/k3s")):
 			continue
 		case !isOption && w.text == hole:
 			d.note(w.at, "k3s arguments", "a template, which is not evaluated; put the arguments it stands for into k3s.options")
@@ -285,6 +285,9 @@ func (d *draft) configFile(n *nodeconfig.Node, file string, text string, base in
 		}
 		if d.overrides && !strings.HasSuffix(e.key, "+") {
 			delete(n.K3s.Options, name)
+		}
+		if e.Kind == yaml.MappingNode {
+			d.note(e.at, "k3s option "+name, "not a single value or a list of them")
 		}
 		for _, item := range e.items() {
 			if item.Kind != yaml.ScalarNode {
