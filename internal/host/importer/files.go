@@ -65,7 +65,7 @@ func (d *draft) writeFiles(n *nodeconfig.Node, list value) {
 
 // decodeContent returns the text of a file whose content is encoded.
 func decodeContent(text, encoding string) (string, error) {
-	b := []byte(text)
+	var b []byte
 	var err error
 	switch encoding {
 	case "", "text/plain":
