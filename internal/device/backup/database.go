@@ -67,6 +67,22 @@ func checkDatabase(ctx context.Context, name string) (err error) {
 	return nil
 }
 
+// hasObject reports whether a datastore holds an object by its key, as kine keeps it:
+// a row for each revision, the last of which may say that it was deleted.
+func hasObject(ctx context.Context, name, key string) (has bool, err error) {
+	db, err := openDatabase(name, "ro")
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	deleted := 0
+	err = db.QueryRowContext(ctx, "SELECT deleted FROM kine WHERE name = ? ORDER BY id DESC LIMIT 1", key).Scan(&deleted)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
+	}
+	return err == nil && deleted == 0, err
+}
+
 func openDatabase(name, mode string) (*sql.DB, error) {
 	u := url.URL{Scheme: "file", OmitHost: true, Path: name, RawQuery: "mode=" + mode + "&_pragma=busy_timeout(" + patience + ")" + pragmas}
 	db, err := sql.Open("sqlite", u.String())

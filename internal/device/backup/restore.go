@@ -75,6 +75,9 @@ func (t Target) Restore(ctx context.Context, r io.Reader) (form.Info, error) {
 	if seed, err = t.identity(info, seed); err != nil {
 		return info, fmt.Errorf("restoring: %w", err)
 	}
+	if err := t.nameIsFree(ctx, part, info); err != nil {
+		return info, fmt.Errorf("restoring: %w", err)
+	}
 	if err := checkPlaced(ctx, part, info); err != nil {
 		return info, fmt.Errorf("restoring: %w: %w", form.ErrDamaged, err)
 	}
@@ -137,6 +140,9 @@ func (t Target) accept(i form.Info) error {
 // identity returns the seed that the node must have: k3s knows a server by a
 // password that comes from it.
 func (t Target) identity(i form.Info, seed string) (string, error) {
+	if i.Adopted {
+		return "", nil
+	}
 	if _, err := node.NewIdentity(i.Node, seed); err != nil {
 		return "", fmt.Errorf("%w: %w", form.ErrDamaged, err)
 	}
@@ -148,6 +154,24 @@ func (t Target) identity(i form.Info, seed string) (string, error) {
 			"give the node the config that the inventory has for that name, or another hostname")
 	}
 	return "", nil
+}
+
+// nameIsFree reports why k3s would refuse this node in a cluster that another program
+// ran: it knows each node by a password, and that of a node with the same name is not
+// this one's (k3s-io/k3s, pkg/nodepassword).
+func (t Target) nameIsFree(ctx context.Context, dir string, i form.Info) error {
+	if !i.Adopted {
+		return nil
+	}
+	taken, err := hasObject(ctx, filepath.Join(dir, database), "/registry/secrets/kube-system/"+t.Node+".node-password.k3s")
+	if err != nil {
+		return fmt.Errorf("%w: %w", form.ErrDamaged, err)
+	}
+	if taken {
+		return hint.With(fmt.Errorf("%w: the cluster knows a node %s by another password, and k3s would refuse this one", ErrSeed, t.Node),
+			"give this node another hostname; or delete the secret "+t.Node+".node-password.k3s of kube-system, and adopt the server again")
+	}
+	return nil
 }
 
 // checkPlaced checks what a backup says against what it holds.

@@ -30,6 +30,9 @@ type Info struct {
 	K3s       string    `json:"k3s"`       // version
 	Release   string    `json:"release"`   // of the image
 	Datastore Datastore `json:"datastore"` // kind
+	// Adopted says that the server was none of Pikelet's: the backup has no seed of
+	// its node, and k3s knows its name by a password that is not in it.
+	Adopted bool `json:"adopted,omitempty"`
 }
 
 // Datastore is a kind of datastore.
