@@ -97,7 +97,7 @@ func s3Error(err error) error {
 		return fmt.Errorf("%w: %w", ErrNotFound, err)
 	case "NoSuchBucket":
 		return hint.With(fmt.Errorf("%w: %w", ErrNotFound, err), "make the bucket; nodes make none")
-	case "InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "InvalidTokenId", "ExpiredToken":
+	case "InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "InvalidTokenId", "ExpiredToken", "XAdminUserNotFound":
 		return hint.With(fmt.Errorf("%w: %w", ErrDenied, err), "compare access key, secret key and region with the store's; may they read and write there?")
 	case "RequestTimeTooSkewed":
 		return hint.With(fmt.Errorf("%w: %w", ErrClock, err), "have a time server set both clocks")
@@ -137,7 +137,9 @@ func (s *s3Store) Put(ctx context.Context, u Upload) error {
 	if err := checkName(u.Name); err != nil {
 		return err
 	}
-	o := minio.PutObjectOptions{ContentType: "application/octet-stream"}
+	// The signature covers the digest that is given, rather than pieces of a stream,
+	// which not every server reads.
+	o := minio.PutObjectOptions{ContentType: "application/octet-stream", DisableContentSha256: true}
 	if !u.Until.IsZero() {
 		o.Mode, o.RetainUntilDate = minio.Compliance, u.Until.UTC()
 	}
@@ -154,9 +156,13 @@ func (s *s3Store) Put(ctx context.Context, u Upload) error {
 		return nil
 	}
 	// A store that does not know of locks ignores them.
-	mode, until, err := s.core.GetObjectRetention(ctx, s.bucket, s.key(u.Name), "")
-	if err != nil || mode == nil || until == nil || until.Before(u.Until.Truncate(time.Second)) {
-		return hint.With(fmt.Errorf("uploading %s: %w", u.Name, errors.Join(ErrLock, err)), "make a bucket with object lock, or leave lock out")
+	i, err := s.core.StatObject(ctx, s.bucket, s.key(u.Name), minio.StatObjectOptions{})
+	if err != nil {
+		return fmt.Errorf("uploading %s: %w", u.Name, s3Error(err))
+	}
+	until, err := time.Parse(time.RFC3339, i.Metadata.Get("X-Amz-Object-Lock-Retain-Until-Date"))
+	if err != nil || until.Before(u.Until.Truncate(time.Second)) {
+		return hint.With(fmt.Errorf("uploading %s: %w", u.Name, ErrLock), "make a bucket with object lock, or leave lock out")
 	}
 	return nil
 }
@@ -231,7 +237,7 @@ func (s *s3Store) sendParts(ctx context.Context, u Upload, o minio.PutObjectOpti
 			return err
 		}
 		part, err := s.core.PutObjectPart(ctx, s.bucket, s.key(u.Name), p.ID, n+1, r, r.Size(),
-			minio.PutObjectPartOptions{Md5Base64: m, Sha256Hex: h})
+			minio.PutObjectPartOptions{Md5Base64: m, Sha256Hex: h, DisableContentSha256: true})
 		if err != nil {
 			return err
 		}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -125,7 +126,12 @@ func TestS3Locks(t *testing.T) {
 
 // TestS3SilentAboutLocks: a store that takes a lock and forgets it is found out.
 func TestS3SilentAboutLocks(t *testing.T) {
-	s := openBucket(t, locationOf(startS3(t), "backups"), false)
+	address := faulty(t, startS3(t), func(w http.ResponseWriter, r *http.Request, h http.Handler) {
+		r.Header.Del("X-Amz-Object-Lock-Mode")
+		r.Header.Del("X-Amz-Object-Lock-Retain-Until-Date")
+		h.ServeHTTP(w, r)
+	})
+	s := openBucket(t, locationOf(address, "backups"), false)
 	u := uploadOf(NameOf("attic", made), []byte("x"))
 	u.Until = time.Now().Add(time.Hour)
 	if err := s.Put(context.Background(), u); !errors.Is(err, ErrLock) {
@@ -346,7 +352,9 @@ func TestS3ChangedOnTheWay(t *testing.T) {
 
 // TestS3TLS: a certificate of an unknown authority is refused.
 func TestS3TLS(t *testing.T) {
-	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { refuse(w, http.StatusNotFound, "NoSuchBucket") }))
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { refuse(w, http.StatusNotFound, "NoSuchBucket") }))
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.StartTLS()
 	defer server.Close()
 	l := locationOf("", "backups")
 	l.Endpoint = server.URL
