@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/pikelet-os/pikelet/internal/shared/atomicfile"
+	"github.com/pikelet-os/pikelet/internal/shared/backup/address"
 	"github.com/pikelet-os/pikelet/internal/shared/hint"
 )
 
@@ -131,7 +132,7 @@ func (d dir) List(context.Context) ([]Object, error) {
 
 func listed(entries []fs.DirEntry) (list []Object, err error) {
 	for _, e := range entries {
-		if _, _, ok := ParseName(e.Name()); !ok || !e.Type().IsRegular() {
+		if _, _, ok := address.ParseName(e.Name()); !ok || !e.Type().IsRegular() {
 			continue
 		}
 		st, err := e.Info()

@@ -5,22 +5,12 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/pikelet-os/pikelet/internal/shared/backup/address"
 )
 
-// Keep says which backups of a node are kept, in the words of restic
-// (https://restic.readthedocs.io/en/stable/060_forget.html): the last ones, and the
-// last one of each of so many days, weeks or months that have any, in UTC. Its zero
-// value keeps all.
-type Keep struct {
-	// Last is how many of the last backups are kept.
-	Last int `yaml:"last,omitempty" jsonschema:"minimum=0"`
-	// Daily is of how many days the last one is kept.
-	Daily int `yaml:"daily,omitempty" jsonschema:"minimum=0"`
-	// Weekly is of how many weeks the last one is kept.
-	Weekly int `yaml:"weekly,omitempty" jsonschema:"minimum=0"`
-	// Monthly is of how many months the last one is kept.
-	Monthly int `yaml:"monthly,omitempty" jsonschema:"minimum=0"`
-}
+// Keep says which backups of a node are kept, as nodeconfig.Keep does.
+type Keep struct{ Last, Daily, Weekly, Monthly int }
 
 // Superfluous returns those of a node's backups that need not be kept, the oldest
 // first, of a list that List returned. The newest is always kept, and so is good, the one that was
@@ -35,7 +25,7 @@ func (k Keep) Superfluous(list []Object, node, good string) (names []string) {
 		of   func(time.Time) string
 		last string
 	}{
-		{left: k.Last, of: func(t time.Time) string { return t.Format(stamp) }},
+		{left: k.Last, of: func(t time.Time) string { return t.Format(time.RFC3339) }},
 		{left: k.Daily, of: func(t time.Time) string { return t.Format("2006-01-02") }},
 		{left: k.Weekly, of: func(t time.Time) string { y, w := t.ISOWeek(); return fmt.Sprint(y, w) }},
 		{left: k.Monthly, of: func(t time.Time) string { return t.Format("2006-01") }},
@@ -70,7 +60,7 @@ func Prune(ctx context.Context, s Store, k Keep, node, good string, lock time.Du
 		return nil, fmt.Errorf("listing backups: %w", err)
 	}
 	for _, name := range k.Superfluous(list, node, good) {
-		if _, made, _ := ParseName(name); lock > 0 && now.Before(made.Add(lock)) {
+		if _, made, _ := address.ParseName(name); lock > 0 && now.Before(made.Add(lock)) {
 			continue
 		}
 		if err := s.Delete(ctx, name); err != nil {

@@ -20,6 +20,7 @@ import (
 	"github.com/minio/minio-go/v7"
 	"github.com/minio/minio-go/v7/pkg/credentials"
 
+	"github.com/pikelet-os/pikelet/internal/shared/backup/address"
 	"github.com/pikelet-os/pikelet/internal/shared/hint"
 )
 
@@ -47,14 +48,15 @@ func openS3(u *url.URL, l Location) (Store, error) {
 	}
 	e, err := url.Parse(endpoint)
 	if err != nil || e.Host == "" || e.Scheme != "https" && e.Scheme != "http" || e.User != nil || strings.Trim(e.Path, "/") != "" {
-		return nil, hint.With(opening(fmt.Errorf("%w: invalid endpoint", ErrAddress)), "want one such as https://s3.example or http://nas.lan:9000")
+		return nil, hint.With(opening(fmt.Errorf("%w: invalid endpoint", address.ErrAddress)),
+			"want one such as https://s3.example or http://nas.lan:9000")
 	}
 	region := l.Region
 	if region == "" {
 		region = "us-east-1"
 	}
 	t := &http.Transport{
-		Proxy: http.ProxyFromEnvironment, DialContext: dial, ForceAttemptHTTP2: false, MaxIdleConnsPerHost: 2, IdleConnTimeout: 30 * time.Second,
+		Proxy: http.ProxyFromEnvironment, DialContext: dial, MaxIdleConnsPerHost: 2, IdleConnTimeout: 30 * time.Second,
 		TLSHandshakeTimeout: dialLimit, ResponseHeaderTimeout: stallLimit, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12},
 		DisableCompression: true, // bytes are compared as they were sent
 	}
@@ -98,7 +100,8 @@ func s3Error(err error) error {
 	case "NoSuchBucket":
 		return hint.With(fmt.Errorf("%w: %w", ErrNotFound, err), "make the bucket; nodes make none")
 	case "InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "InvalidTokenId", "ExpiredToken", "XAdminUserNotFound":
-		return hint.With(fmt.Errorf("%w: %w", ErrDenied, err), "compare access key, secret key and region with the store's; may they read and write there?")
+		return hint.With(fmt.Errorf("%w: %w", ErrDenied, err),
+			"compare access key, secret key and region with the store's; may they read and write there?")
 	case "RequestTimeTooSkewed":
 		return hint.With(fmt.Errorf("%w: %w", ErrClock, err), "have a time server set both clocks")
 	case "QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "XMinioStorageFull", "StorageFull", "InsufficientStorage":
@@ -337,7 +340,7 @@ func (s *s3Store) Tidy(ctx context.Context, node string) error {
 		if i.Err != nil {
 			return s3Error(i.Err)
 		}
-		if of, _, ok := ParseName(path.Base(i.Key)); ok && of == node && i.Key == s.key(path.Base(i.Key)) {
+		if of, _, ok := address.ParseName(path.Base(i.Key)); ok && of == node && i.Key == s.key(path.Base(i.Key)) {
 			given[i.Key] = true
 		}
 	}

@@ -24,13 +24,14 @@ import (
 
 	"github.com/minio/minio-go/v7"
 
+	"github.com/pikelet-os/pikelet/internal/shared/backup/address"
 	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 )
 
 const secretKey = "secret-of-tests"
 
-// startS3 starts a server of S3 that make built, and returns its address.
+// startS3 starts a server of S3 that make built, and returns where.
 func startS3(t *testing.T, args ...string) string {
 	t.Helper()
 	if testing.Short() {
@@ -44,9 +45,9 @@ func startS3(t *testing.T, args ...string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := l.Addr().String()
+	host := l.Addr().String()
 	l.Close()
-	cmd := exec.Command(program, append(args, "-listen", address)...)
+	cmd := exec.Command(program, append(args, "-listen", host)...)
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said
 	if err := cmd.Start(); err != nil {
@@ -54,9 +55,9 @@ func startS3(t *testing.T, args ...string) string {
 	}
 	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
 	for range 200 {
-		if c, err := net.Dial("tcp", address); err == nil {
+		if c, err := net.Dial("tcp", host); err == nil {
 			c.Close()
-			return address
+			return host
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
@@ -64,8 +65,8 @@ func startS3(t *testing.T, args ...string) string {
 	return ""
 }
 
-func locationOf(address, bucket string) Location {
-	return Location{Address: "s3://" + bucket + "/homes/a", Endpoint: "http://" + address, AccessKey: "access", SecretKey: secretKey}
+func locationOf(host, bucket string) Location {
+	return Location{Address: "s3://" + bucket + "/homes/a", Endpoint: "http://" + host, AccessKey: "access", SecretKey: secretKey}
 }
 
 // openBucket makes a bucket, and opens it.
@@ -89,7 +90,8 @@ func TestS3(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := openBucket(t, locationOf(startS3(t, args...), "backups"), false)
 			checkStore(t, s, func(name string) {
-				if _, err := s.core.PutObject(context.Background(), s.bucket, s.key(name), strings.NewReader("x"), 1, "", "", minio.PutObjectOptions{}); err != nil {
+				_, err := s.core.PutObject(context.Background(), s.bucket, s.key(name), strings.NewReader("x"), 1, "", "", minio.PutObjectOptions{})
+				if err != nil {
 					t.Fatal(err)
 				}
 			})
@@ -100,10 +102,10 @@ func TestS3(t *testing.T) {
 // TestS3Locks: what is locked stays, whoever deletes it, and a store that cannot lock
 // says so.
 func TestS3Locks(t *testing.T) {
-	address, ctx := startS3(t, "-dir", t.TempDir()), context.Background()
-	s := openBucket(t, locationOf(address, "locking"), true)
+	host, ctx := startS3(t, "-dir", t.TempDir()), context.Background()
+	s := openBucket(t, locationOf(host, "locking"), true)
 	for _, size := range []int{1000, partSize + 1} {
-		name, b := NameOf("attic", made.Add(time.Duration(size)*time.Second)), bytesOf(size)
+		name, b := address.NameOf("attic", made.Add(time.Duration(size)*time.Second)), bytesOf(size)
 		u := uploadOf(name, b)
 		u.Until = time.Now().Add(time.Hour)
 		if err := s.Put(ctx, u); err != nil {
@@ -116,8 +118,8 @@ func TestS3Locks(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	plain := openBucket(t, locationOf(address, "plain"), false)
-	u := uploadOf(NameOf("attic", made), []byte("x"))
+	plain := openBucket(t, locationOf(host, "plain"), false)
+	u := uploadOf(address.NameOf("attic", made), []byte("x"))
 	u.Until = time.Now().Add(time.Hour)
 	if err := plain.Put(ctx, u); !errors.Is(err, ErrLock) {
 		t.Errorf("got error %v, want %v", err, ErrLock)
@@ -126,13 +128,13 @@ func TestS3Locks(t *testing.T) {
 
 // TestS3SilentAboutLocks: a store that takes a lock and forgets it is found out.
 func TestS3SilentAboutLocks(t *testing.T) {
-	address := faulty(t, startS3(t), func(w http.ResponseWriter, r *http.Request, h http.Handler) {
+	host := faulty(t, startS3(t), func(w http.ResponseWriter, r *http.Request, h http.Handler) {
 		r.Header.Del("X-Amz-Object-Lock-Mode")
 		r.Header.Del("X-Amz-Object-Lock-Retain-Until-Date")
 		h.ServeHTTP(w, r)
 	})
-	s := openBucket(t, locationOf(address, "backups"), false)
-	u := uploadOf(NameOf("attic", made), []byte("x"))
+	s := openBucket(t, locationOf(host, "backups"), false)
+	u := uploadOf(address.NameOf("attic", made), []byte("x"))
 	u.Until = time.Now().Add(time.Hour)
 	if err := s.Put(context.Background(), u); !errors.Is(err, ErrLock) {
 		t.Errorf("got error %v, want %v", err, ErrLock)
@@ -140,11 +142,11 @@ func TestS3SilentAboutLocks(t *testing.T) {
 }
 
 // faulty is a proxy before a server of S3, with its faults.
-func faulty(t *testing.T, address string, fault func(w http.ResponseWriter, r *http.Request, behind http.Handler)) string {
+func faulty(t *testing.T, host string, fault func(w http.ResponseWriter, r *http.Request, behind http.Handler)) string {
 	t.Helper()
 	behind := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
-			r.SetURL(&url.URL{Scheme: "http", Host: address})
+			r.SetURL(&url.URL{Scheme: "http", Host: host})
 			r.Out.Host = r.In.Host
 		},
 		ErrorHandler: func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
@@ -173,13 +175,13 @@ func TestS3Refusals(t *testing.T) {
 		{http.StatusInsufficientStorage, "Other", ErrFull}, {http.StatusForbidden, "QuotaExceeded", ErrFull},
 		{http.StatusBadRequest, "XMinioStorageFull", ErrFull}, {http.StatusNotFound, "NoSuchBucket", ErrNotFound},
 	} {
-		address := faulty(t, "", func(w http.ResponseWriter, _ *http.Request, _ http.Handler) { refuse(w, c.status, c.code) })
-		s, err := Open(context.Background(), locationOf(address, "backups"))
+		host := faulty(t, "", func(w http.ResponseWriter, _ *http.Request, _ http.Handler) { refuse(w, c.status, c.code) })
+		s, err := Open(context.Background(), locationOf(host, "backups"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, size := range []int{1000, partSize + 1} {
-			err := s.Put(context.Background(), uploadOf(NameOf("attic", made), bytesOf(size)))
+			err := s.Put(context.Background(), uploadOf(address.NameOf("attic", made), bytesOf(size)))
 			if !errors.Is(err, c.want) || strings.Contains(fmt.Sprint(err, hint.Of(err)), secretKey) {
 				t.Errorf("%s, %d bytes: got error %v, want %v", c.code, size, err, c.want)
 			}
@@ -199,7 +201,7 @@ func TestS3WrongSecret(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := s.Put(context.Background(), uploadOf(NameOf("attic", made), []byte("x"))); !errors.Is(err, ErrDenied) {
+		if err := s.Put(context.Background(), uploadOf(address.NameOf("attic", made), []byte("x"))); !errors.Is(err, ErrDenied) {
 			t.Errorf("got error %v, want %v", err, ErrDenied)
 		}
 		if _, err := s.List(context.Background()); !errors.Is(err, ErrDenied) {
@@ -214,7 +216,7 @@ func TestS3WrongSecret(t *testing.T) {
 func TestS3Trouble(t *testing.T) {
 	behind := startS3(t, "-dir", t.TempDir())
 	var n atomic.Int64
-	address := faulty(t, behind, func(w http.ResponseWriter, r *http.Request, h http.Handler) {
+	host := faulty(t, behind, func(w http.ResponseWriter, r *http.Request, h http.Handler) {
 		switch n.Add(1) % 4 {
 		case 0:
 			refuse(w, http.StatusInternalServerError, "InternalError")
@@ -229,12 +231,12 @@ func TestS3Trouble(t *testing.T) {
 		}
 	})
 	openBucket(t, locationOf(behind, "backups"), false)
-	s, err := Open(context.Background(), locationOf(address, "backups"))
+	s, err := Open(context.Background(), locationOf(host, "backups"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	b, name := bytesOf(4*partSize+5), NameOf("attic", made)
+	b, name := bytesOf(4*partSize+5), address.NameOf("attic", made)
 	if err := s.Put(context.Background(), uploadOf(name, b)); err != nil {
 		t.Fatal(err)
 	}
@@ -249,19 +251,19 @@ func TestS3GoesOn(t *testing.T) {
 	behind, ctx := startS3(t, "-dir", t.TempDir()), context.Background()
 	direct := openBucket(t, locationOf(behind, "backups"), false)
 	var parts, refuseFrom atomic.Int64
-	address := faulty(t, behind, func(w http.ResponseWriter, r *http.Request, h http.Handler) {
+	host := faulty(t, behind, func(w http.ResponseWriter, r *http.Request, h http.Handler) {
 		if r.URL.Query().Has("partNumber") && parts.Add(1) > refuseFrom.Load() {
 			refuse(w, http.StatusInsufficientStorage, "InsufficientStorage")
 			return
 		}
 		h.ServeHTTP(w, r)
 	})
-	s, err := Open(ctx, locationOf(address, "backups"))
+	s, err := Open(ctx, locationOf(host, "backups"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	b, name := bytesOf(5*partSize), NameOf("attic", made)
+	b, name := bytesOf(5*partSize), address.NameOf("attic", made)
 	saved := []byte("{}")
 	put := func(limit int64) error {
 		parts.Store(0)
@@ -288,7 +290,7 @@ func TestS3GoesOn(t *testing.T) {
 	if err := Verify(ctx, s, name, int64(len(b)), image.DigestOf(b)); err != nil {
 		t.Error(err)
 	}
-	name, saved = NameOf("attic", made.Add(time.Hour)), []byte("{}")
+	name, saved = address.NameOf("attic", made.Add(time.Hour)), []byte("{}")
 	if err := put(3); !errors.Is(err, ErrFull) {
 		t.Fatalf("got error %v, want %v", err, ErrFull)
 	}
@@ -322,8 +324,8 @@ func incomplete(t *testing.T, s *s3Store) (keys []string) {
 func TestS3ChangedOnTheWay(t *testing.T) {
 	behind, ctx := startS3(t, "-dir", t.TempDir()), context.Background()
 	direct := openBucket(t, locationOf(behind, "backups"), false)
-	b, name := bytesOf(1000), NameOf("attic", made)
-	address := faulty(t, behind, func(w http.ResponseWriter, r *http.Request, h http.Handler) {
+	b, name := bytesOf(1000), address.NameOf("attic", made)
+	host := faulty(t, behind, func(w http.ResponseWriter, r *http.Request, h http.Handler) {
 		if r.Method == http.MethodPut {
 			body, err := io.ReadAll(r.Body)
 			if err != nil {
@@ -334,7 +336,7 @@ func TestS3ChangedOnTheWay(t *testing.T) {
 		}
 		h.ServeHTTP(w, r)
 	})
-	s, err := Open(ctx, locationOf(address, "backups"))
+	s, err := Open(ctx, locationOf(host, "backups"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -352,7 +354,9 @@ func TestS3ChangedOnTheWay(t *testing.T) {
 
 // TestS3TLS: a certificate of an unknown authority is refused.
 func TestS3TLS(t *testing.T) {
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { refuse(w, http.StatusNotFound, "NoSuchBucket") }))
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		refuse(w, http.StatusNotFound, "NoSuchBucket")
+	}))
 	server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	server.StartTLS()
 	defer server.Close()

@@ -89,7 +89,8 @@ func openSFTP(ctx context.Context, u *url.URL, l Location) (Store, error) {
 func sshConfig(user string, l Location) (*ssh.ClientConfig, error) {
 	signer, err := ssh.ParsePrivateKey(l.SSHKey)
 	if err != nil {
-		return nil, hint.With(fmt.Errorf("reading the SSH key: %w", ErrDenied), "give a private key without a passphrase, as ssh-keygen makes it")
+		return nil, hint.With(fmt.Errorf("reading the SSH key: %w", ErrDenied),
+			"give a private key without a passphrase, as ssh-keygen makes it")
 	}
 	var keys []ssh.PublicKey
 	var algorithms []string
@@ -99,7 +100,8 @@ func sshConfig(user string, l Location) (*ssh.ClientConfig, error) {
 		}
 		key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(line))
 		if err != nil {
-			return nil, hint.With(fmt.Errorf("reading the host key: %w", err), "want a line such as ssh-ed25519 AAAA..., as ssh-keyscan prints it")
+			return nil, hint.With(fmt.Errorf("reading the host key: %w", err),
+				"want a line such as ssh-ed25519 AAAA..., as ssh-keyscan prints it")
 		}
 		keys = append(keys, key)
 		if key.Type() == ssh.KeyAlgoRSA {
@@ -109,7 +111,8 @@ func sshConfig(user string, l Location) (*ssh.ClientConfig, error) {
 		}
 	}
 	if len(keys) == 0 {
-		return nil, hint.With(fmt.Errorf("%w: there is none", ErrHostKey), "give the server's public host key; a server is never trusted at first sight")
+		return nil, hint.With(fmt.Errorf("%w: there is none", ErrHostKey),
+			"give the server's public host key; a server is never trusted at first sight")
 	}
 	return &ssh.ClientConfig{
 		User: user, Auth: []ssh.AuthMethod{ssh.PublicKeys(signer)}, HostKeyAlgorithms: algorithms, Timeout: dialLimit,

@@ -18,6 +18,7 @@ import (
 	"github.com/pkg/sftp"
 	"golang.org/x/crypto/ssh"
 
+	"github.com/pikelet-os/pikelet/internal/shared/backup/address"
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 )
 
@@ -149,8 +150,8 @@ func TestSFTPKnowsItsServer(t *testing.T) {
 		"another host key": {func(l *Location) { l.HostKey = string(ssh.MarshalAuthorizedKey(other.PublicKey())) }, ErrHostKey},
 		"no host key":      {func(l *Location) { l.HostKey = "" }, ErrHostKey},
 		"another kind of host key": {func(l *Location) {
-			l.HostKey = "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBEmKSENjQEezOmxkZMy7opKgwFB9nkt5YRrYMjNuG5N87uRgg6" +
-				"CLrbo5wAdT/y6v0mKV0U2w0WZ2YB/++Tpockg="
+			l.HostKey = "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBEmKSENjQEezOmxkZMy7opKgwFB9nkt5YRrYMjN" +
+				"uG5N87uRgg6CLrbo5wAdT/y6v0mKV0U2w0WZ2YB/++Tpockg="
 		}, ErrHostKey},
 		"another key":  {func(l *Location) { l.SSHKey = text }, ErrDenied},
 		"no key":       {func(l *Location) { l.SSHKey = nil }, ErrDenied},
@@ -168,7 +169,7 @@ func TestSFTPKnowsItsServer(t *testing.T) {
 // name before it is whole.
 func TestSFTPGoesOn(t *testing.T) {
 	server, ctx := newSFTPServer(t), context.Background()
-	b, name := bytesOf(24<<20), NameOf("attic", made)
+	b, name := bytesOf(24<<20), address.NameOf("attic", made)
 	server.cut.Store(16 << 20)
 	s, err := Open(ctx, server.location)
 	if err != nil {

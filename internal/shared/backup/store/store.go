@@ -9,12 +9,11 @@ import (
 	"fmt"
 	"io"
 	"net/url"
-	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/pikelet-os/pikelet/internal/shared/backup/address"
 	"github.com/pikelet-os/pikelet/internal/shared/hint"
 )
 
@@ -35,8 +34,6 @@ var (
 	ErrHostKey = errors.New("the server's host key is not the one that was given")
 	// ErrDiffers is returned where a store gives back other bytes than it was given.
 	ErrDiffers = errors.New("the store gives back something else")
-	// ErrAddress is returned for an address of no store.
-	ErrAddress = errors.New("invalid address of a store")
 )
 
 // Location says where backups are kept, and what opens the door there.
@@ -83,11 +80,11 @@ type Part struct {
 type Object struct {
 	Name string    `json:"name"`
 	Size int64     `json:"size"` // bytes
-	Node string    `json:"node"` // as Name has it
-	Made time.Time `json:"made"` // as Name has it
+	Node string    `json:"node"` // as its name has it
+	Made time.Time `json:"made"` // as its name has it
 }
 
-// Store keeps backups. Only names that NameOf makes are seen.
+// Store keeps backups. Only names that address.NameOf makes are seen.
 type Store interface {
 	// Put keeps a backup. It has its name there when Put returns nil, and not before.
 	Put(ctx context.Context, u Upload) error
@@ -106,95 +103,41 @@ type Store interface {
 
 // Open opens a store. It may ask the store for nothing yet.
 func Open(ctx context.Context, l Location) (Store, error) {
-	if err := CheckAddress(l.Address); err != nil {
+	kind, err := address.Check(l.Address)
+	if err != nil {
 		return nil, err
 	}
-	if !strings.Contains(l.Address, "://") {
+	if kind == address.Directory {
 		return openDir(l.Address)
 	}
 	u, err := url.Parse(l.Address)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrAddress, err)
+		return nil, address.ErrAddress // which is not shown: Check took it
 	}
-	if u.Scheme == "sftp" {
+	if kind == address.SFTP {
 		return openSFTP(ctx, u, l)
 	}
 	return openS3(u, l)
 }
 
-// CheckAddress reports why an address is not that of a store. The error is
-// ErrAddress.
-func CheckAddress(address string) error {
-	const forms = "want a directory such as /mnt/nas, sftp://USER@HOST/DIRECTORY or s3://BUCKET/PREFIX"
-	refused := func(why string) error {
-		return hint.With(fmt.Errorf("%w: %s", ErrAddress, why), forms)
-	}
-	if !strings.Contains(address, "://") {
-		if !filepath.IsAbs(address) || strings.ContainsAny(address, "\x00\n") {
-			return refused(fmt.Sprintf("%q is neither an absolute path nor a URL", address))
-		}
-		return nil
-	}
-	u, err := url.Parse(address)
-	if err != nil {
-		return refused("it cannot be read as a URL") // the error would show a password
-	}
-	if _, has := u.User.Password(); has || u.RawQuery != "" || u.Fragment != "" {
-		return refused("it has a password, a query or a fragment, and takes none")
-	}
-	switch {
-	case u.Scheme == "sftp" && u.User.Username() != "" && u.Hostname() != "" && len(u.Path) > 1:
-	case u.Scheme == "s3" && bucketForm.MatchString(u.Host) && u.User == nil && !strings.Contains(u.Path, "//"):
-	default:
-		return refused(fmt.Sprintf("%q", address))
-	}
-	return nil
-}
-
-// bucketForm is that of buckets
-// (https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html).
-var bucketForm = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
-
-const (
-	stamp      = "20060102T150405Z"
-	extension  = ".backup"
-	unfinished = ".part"
-)
-
-var nameForm = regexp.MustCompile(`^([A-Za-z0-9][A-Za-z0-9._-]{0,127})-([0-9]{8}T[0-9]{6}Z)\.backup$`)
-
-// NameOf returns the name of a backup in a store: that of the node, and when it was
-// made, to the second.
-func NameOf(node string, made time.Time) string {
-	return node + "-" + made.UTC().Format(stamp) + extension
-}
-
-// ParseName returns what NameOf was given.
-func ParseName(name string) (node string, made time.Time, ok bool) {
-	m := nameForm.FindStringSubmatch(name)
-	if m == nil {
-		return "", time.Time{}, false
-	}
-	made, err := time.Parse(stamp, m[2])
-	return m[1], made, err == nil
-}
+const unfinished = ".part" // ends the name of what is not whole
 
 // partOf returns whose unfinished upload a file is.
 func partOf(name string) (node string, ok bool) {
 	whole, is := strings.CutSuffix(strings.TrimPrefix(name, "."), unfinished)
-	node, _, ok = ParseName(whole)
+	node, _, ok = address.ParseName(whole)
 	return node, is && ok
 }
 
 // object returns a backup by its name; ok is false for names of others.
 func object(name string, size int64) (o Object, ok bool) {
-	node, made, ok := ParseName(name)
+	node, made, ok := address.ParseName(name)
 	return Object{Name: name, Size: size, Node: node, Made: made}, ok
 }
 
-// checkName refuses names that NameOf does not make: they could lead elsewhere.
+// checkName refuses names that address.NameOf does not make: they could lead elsewhere.
 func checkName(name string) error {
-	if _, _, ok := ParseName(name); !ok {
+	if _, _, ok := address.ParseName(name); !ok {
 		return hint.With(fmt.Errorf("%q is not the name of a backup", name), "want NODE-TIME.backup, as pikelet backups lists them")
 	}
 	return nil

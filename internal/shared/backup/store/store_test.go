@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pikelet-os/pikelet/internal/shared/backup/address"
 	"github.com/pikelet-os/pikelet/internal/shared/image"
 )
 
@@ -36,7 +37,7 @@ func checkStore(t *testing.T, s Store, add func(name string)) {
 	t.Helper()
 	ctx := context.Background()
 	small, large := bytesOf(1000), bytesOf(partSize*2+12345)
-	first, second := NameOf("attic", made), NameOf("attic", made.Add(time.Hour))
+	first, second := address.NameOf("attic", made), address.NameOf("attic", made.Add(time.Hour))
 	add("notes.txt")
 	add("attic-20261130T030000Z.backup.old")
 	for name, b := range map[string][]byte{first: small, second: large} {
@@ -115,13 +116,13 @@ func TestDirectory(t *testing.T) {
 		}
 	}
 	checkStore(t, s, add)
-	part := "." + NameOf("attic", made) + ".part"
+	part := "." + address.NameOf("attic", made) + ".part"
 	add(part)
-	add("." + NameOf("cellar", made) + ".part")
+	add("." + address.NameOf("cellar", made) + ".part")
 	if err := s.Tidy(context.Background(), "attic"); err != nil || slices.Contains(files(t, dir), part) || len(files(t, dir)) != 4 {
 		t.Errorf("got %q, %v", files(t, dir), err)
 	}
-	if err := s.Put(context.Background(), Upload{Name: NameOf("a", made), Until: made}); !errors.Is(err, ErrLock) {
+	if err := s.Put(context.Background(), Upload{Name: address.NameOf("a", made), Until: made}); !errors.Is(err, ErrLock) {
 		t.Errorf("got error %v, want %v", err, ErrLock)
 	}
 	if _, err := Open(context.Background(), Location{Address: dir + "/none"}); !errors.Is(err, ErrNotFound) {
@@ -147,50 +148,20 @@ func TestDirectoryHasNoPart(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := bytesOf(1 << 20)
-	if err := s.Put(context.Background(), Upload{Name: NameOf("attic", made), From: broken{b}, Size: int64(len(b))}); err == nil {
+	if err := s.Put(context.Background(), Upload{Name: address.NameOf("attic", made), From: broken{b}, Size: int64(len(b))}); err == nil {
 		t.Error("a source that breaks off is kept")
 	}
 	if got := files(t, dir); len(got) > 0 {
 		t.Errorf("%q stay behind", got)
 	}
 	if st, err := os.Stat("/dev/full"); err == nil && st.Mode()&os.ModeDevice != 0 {
-		if err := os.Symlink("/dev/full", filepath.Join(dir, "."+NameOf("attic", made)+".part")); err != nil {
+		if err := os.Symlink("/dev/full", filepath.Join(dir, "."+address.NameOf("attic", made)+".part")); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.Put(context.Background(), uploadOf(NameOf("attic", made), b)); !errors.Is(err, ErrFull) {
+		if err := s.Put(context.Background(), uploadOf(address.NameOf("attic", made), b)); !errors.Is(err, ErrFull) {
 			t.Errorf("got error %v, want %v", err, ErrFull)
 		}
 	}
-}
-
-func TestAddresses(t *testing.T) {
-	for _, good := range []string{"/mnt/nas", "sftp://u@h/backups", "sftp://u@h:2222/~/b", "s3://bucket", "s3://my-bucket/homes/attic"} {
-		if err := CheckAddress(good); err != nil {
-			t.Errorf("%s: %v", good, err)
-		}
-	}
-	for _, bad := range []string{"", "nas", "../x", "sftp://h/b", "sftp://u:hunter22@h/b", "sftp://u@h", "s3://", "s3://B/x", "s3://key:hunter22@bucket",
-		"https://h/b", "s3://bucket/a?x=y", "sftp://u:hunter22@h:x/b"} {
-		err := CheckAddress(bad)
-		if !errors.Is(err, ErrAddress) || strings.Contains(fmt.Sprint(err), "hunter22") {
-			t.Errorf("%s: got error %v, want %v", bad, err, ErrAddress)
-		}
-	}
-}
-
-func FuzzNames(f *testing.F) {
-	f.Add("attic-20261130T030000Z.backup")
-	f.Add("a-b-20261130T030000Z.backup")
-	f.Add("../20261130T030000Z.backup")
-	f.Fuzz(func(t *testing.T, name string) {
-		node, made, ok := ParseName(name)
-		if !ok {
-			return
-		}
-		if again := NameOf(node, made); again != name || strings.ContainsAny(name, "/\\") || filepath.Base(name) != name {
-			t.Errorf("%q is read as %q of %v, which is %q", name, node, made, again)
-		}
-	})
 }
 
 // TestKeep: what is kept, of 100 backups, one each 6 hours.
@@ -198,7 +169,9 @@ func TestKeep(t *testing.T) {
 	var list []Object
 	for n := range 100 {
 		at := made.Add(time.Duration(n) * 6 * time.Hour)
-		list = append(list, Object{Name: NameOf("attic", at), Node: "attic", Made: at}, Object{Name: NameOf("cellar", at), Node: "cellar", Made: at})
+		for _, node := range []string{"attic", "cellar"} {
+			list = append(list, Object{Name: address.NameOf(node, at), Node: node, Made: at})
+		}
 	}
 	kept := func(k Keep, good string) (names []string) {
 		gone := k.Superfluous(list, "attic", good)
@@ -243,13 +216,14 @@ func TestLockedAreLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	for n := range 5 {
-		if err := s.Put(context.Background(), uploadOf(NameOf("attic", made.Add(time.Duration(n)*24*time.Hour)), []byte("x"))); err != nil {
+		name := address.NameOf("attic", made.Add(time.Duration(n)*24*time.Hour))
+		if err := s.Put(context.Background(), uploadOf(name, []byte("x"))); err != nil {
 			t.Fatal(err)
 		}
 	}
 	now := made.Add(4 * 24 * time.Hour)
 	deleted, err := Prune(context.Background(), s, Keep{Last: 1}, "attic", "", 49*time.Hour, now)
-	if err != nil || !slices.Equal(deleted, []string{NameOf("attic", made), NameOf("attic", made.Add(24*time.Hour))}) {
+	if err != nil || !slices.Equal(deleted, []string{address.NameOf("attic", made), address.NameOf("attic", made.Add(24*time.Hour))}) {
 		t.Errorf("deleted %q, %v", deleted, err)
 	}
 }
@@ -279,7 +253,7 @@ func TestReadingGoesOn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, name := bytesOf(1000), NameOf("attic", made)
+	b, name := bytesOf(1000), address.NameOf("attic", made)
 	if err := s.Put(context.Background(), uploadOf(name, b)); err != nil {
 		t.Fatal(err)
 	}
