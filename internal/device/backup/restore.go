@@ -159,7 +159,7 @@ func (t Target) identity(i form.Info, seed string) (string, error) {
 }
 
 // checkToken compares the token of the node's config with that of a backup: k3s
-// encrypts with it what it keeps in the datastore of certificates (docs/platform.md 7.4).
+// encrypts with it what it keeps in the datastore of certificates (docs/platform.md 7.3).
 // A token is K10HASH::USER:SECRET, or SECRET alone.
 func (t Target) checkToken(dir string) error {
 	b, err := os.ReadFile(filepath.Join(dir, "token"))

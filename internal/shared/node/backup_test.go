@@ -13,7 +13,7 @@ func TestBackupTrouble(t *testing.T) {
 	for want, s := range map[string]BackupStatus{
 		"": {Success: ago(1), Name: "a"}, "no backup was made yet": {}, "too old": {Success: ago(13), Name: "a"},
 		"failed: the store is full; the last good one is a, of 2026-11-30 11:00 UTC": {Success: ago(1), Name: "a", Problem: "the store is full"},
-		"failed: x; there is no good one": {Problem: "x"},
+		"failed: x; there is no good one":                                            {Problem: "x"},
 	} {
 		if got := s.Trouble(12*time.Hour, now); !strings.Contains(got, want) || want == "" && got != "" {
 			t.Errorf("%+v: got %q, want %q", s, got, want)
