@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -215,8 +216,11 @@ func TestFetch(t *testing.T) {
 	}
 }
 
+var megabytes = flag.Int("datastore", 40, "size of the datastore that TestJobsMemory backs up, in MiB")
+
 // TestJobsMemory: what a backup takes of memory does not grow with the datastore. Of
-// the heap it is the peak that is measured, beside what was there before.
+// the heap it is the peak that is measured, beside what was there before; what the whole
+// process took is logged.
 func TestJobsMemory(t *testing.T) {
 	j, _ := newJob(t)
 	db, err := openDatabase(filepath.Join(j.Server.Dir, database), "rw")
@@ -224,9 +228,9 @@ func TestJobsMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	rows := 40 // of a megabyte each
+	rows := *megabytes // of as much each
 	if testing.Short() {
-		rows = 10
+		rows = min(rows, 10)
 	}
 	value, random := make([]byte, 1<<20), rand.NewChaCha8([32]byte{})
 	for range rows {
@@ -249,12 +253,18 @@ func TestJobsMemory(t *testing.T) {
 			}
 		}
 	}()
+	start := time.Now()
 	made, err := j.Run(context.Background(), began)
 	close(stop)
 	<-ended
 	if err != nil || made.Size < int64(rows)<<20 {
 		t.Fatalf("got %+v, %v", made, err)
 	}
+	status, _ := os.ReadFile("/proc/self/status")
+	_, highest, _ := strings.Cut(string(status), "VmHWM:")
+	highest, _, _ = strings.Cut(highest, "\n")
+	t.Logf("%d MiB, %v: the heap grew by %d MiB, the process took %s at most", made.Size>>20, time.Since(start).Round(time.Second),
+		(int64(peak)-int64(before))>>20, strings.TrimSpace(highest))
 	if grown := int64(peak) - int64(before); grown > 32<<20 {
 		t.Errorf("a backup of %d MiB took %d MiB of memory, want at most 32", made.Size>>20, grown>>20)
 	}

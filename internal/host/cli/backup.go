@@ -87,7 +87,7 @@ snapshots.
 				out["backup"] = info
 				text += fmt.Sprintf("\n%s, cluster %s, k3s %s, read back to its last byte", info.Node, info.Cluster, info.K3s)
 			} else {
-				a.log.Warn("the backup was not read to its last byte: " + withoutKey(keys))
+				a.log.Warn("the backup was not read back: " + withoutKey(keys))
 			}
 			a.result(out, text)
 			return nil
