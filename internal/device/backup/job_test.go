@@ -132,15 +132,14 @@ func TestJobReadsBack(t *testing.T) {
 	}
 }
 
-// TestFetch: what a node's config names is restored once it is whole, a download goes
-// on where it broke off, and what is refused leaves no server.
-func TestFetch(t *testing.T) {
+// newFetched returns a job whose server has a token, and what opens its backups.
+func newFetched(t *testing.T) (j Job, keyOf func(name string) string) {
+	t.Helper()
 	j, identity := newJob(t)
-	ctx := context.Background()
 	if err := os.WriteFile(filepath.Join(j.Server.Dir, "token"), []byte("K10abcd::server:secret\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	keyOf := func(name string) string {
+	return j, func(name string) string {
 		b, err := os.ReadFile(filepath.Join(j.Location.Address, name))
 		if err != nil {
 			t.Fatal(err)
@@ -151,6 +150,12 @@ func TestFetch(t *testing.T) {
 		}
 		return key
 	}
+}
+
+// TestFetchRefuses: what is refused leaves no server.
+func TestFetchRefuses(t *testing.T) {
+	j, keyOf := newFetched(t)
+	ctx := context.Background()
 	made, err := j.Run(ctx, began)
 	if err != nil {
 		t.Fatal(err)
@@ -196,7 +201,30 @@ func TestFetch(t *testing.T) {
 			t.Errorf("%s: there is a server", name)
 		}
 	}
-	damage(whole)
+	// What was damaged is fetched anew.
+	target := newTarget(t, "attic", j.Server.K3s)
+	for n, c := range [][]byte{changed, whole} {
+		damage(c)
+		if _, err := target.Fetch(ctx, j.Location, made.Name, key); (err == nil) != (n == 1) {
+			t.Errorf("got error %v", err)
+		}
+	}
+}
+
+// TestFetch: what a node's config names is restored, once, and a download goes on where
+// it broke off.
+func TestFetch(t *testing.T) {
+	j, keyOf := newFetched(t)
+	ctx := context.Background()
+	made, err := j.Run(ctx, began)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := keyOf(made.Name)
+	whole, err := os.ReadFile(filepath.Join(j.Location.Address, made.Name))
+	if err != nil {
+		t.Fatal(err)
+	}
 	target := newTarget(t, "attic", j.Server.K3s)
 	target.Token = "secret"
 	if err := os.WriteFile(target.Dir+".fetched-"+made.Name, whole[:len(whole)/2], 0o600); err != nil {

@@ -18,13 +18,17 @@ import (
 	"github.com/pikelet-os/pikelet/internal/shared/hint"
 )
 
+// backupOptions are those of pikelet backup.
+type backupOptions struct {
+	ssh        overSSH
+	file, to   string
+	identity   nodeOptions
+	recipients []string
+	at         storeOptions
+}
+
 func newBackup(a *app) *cobra.Command {
-	var ssh overSSH
-	var file string
-	var identity nodeOptions
-	var recipients []string
-	var at storeOptions
-	var to string
+	var o backupOptions
 	c := &cobra.Command{
 		Use:   "backup HOST",
 		Short: "Back up the k3s server of a node to a file",
@@ -44,64 +48,68 @@ snapshots.
   pikelet backup attic.local --to sftp://pi@nas.lan/backups`,
 		GroupID: groupNodes,
 		Args:    exactly(1, "a host, as ssh takes it"),
-		RunE: func(c *cobra.Command, args []string) error {
-			keys, err := identity.keys()
-			if err != nil {
-				return err
-			}
-			if len(recipients) == 0 {
-				recipients = keys.Recipients()
-			}
-			if len(recipients) == 0 {
-				return hint.With(usagef("no key to encrypt the backup to"),
-					"age-keygen -o "+keys.File+" makes one; or name a public one with --recipient")
-			}
-			if to != "" {
-				dir, err := os.MkdirTemp("", "pikelet-backup-")
-				if err != nil {
-					return err
-				}
-				defer os.RemoveAll(dir)
-				file = filepath.Join(dir, "backup")
-			}
-			if file == "" {
-				file = fmt.Sprintf("%s-%s.backup", strings.ReplaceAll(args[0], "/", "_"), time.Now().UTC().Format("20060102T150405Z"))
-			}
-			info, checked, err := a.fetchBackup(c.Context(), &ssh, args[0], file, recipients, keys)
-			if err != nil {
-				return fmt.Errorf("backing up %s: %w", args[0], err)
-			}
-			out, text := map[string]any{"file": file, "checked": checked}, file
-			if to != "" {
-				node, made := args[0], time.Now()
-				if checked {
-					node, made = info.Node, info.Made
-				}
-				name, err := keepBackup(c.Context(), at, to, file, node, made)
-				if err != nil {
-					return fmt.Errorf("backing up %s to %s: %w", args[0], to, err)
-				}
-				out, text = map[string]any{"store": to, "name": name, "checked": checked}, name
-			}
-			if checked {
-				out["backup"] = info
-				text += fmt.Sprintf("\n%s, cluster %s, k3s %s, read back to its last byte", info.Node, info.Cluster, info.K3s)
-			} else {
-				a.log.Warn("the backup was not read back: " + withoutKey(keys))
-			}
-			a.result(out, text)
-			return nil
-		},
+		RunE:    func(c *cobra.Command, args []string) error { return o.run(c.Context(), a, args[0]) },
 	}
 	f := c.Flags()
-	f.StringVarP(&file, "output", "o", "", "`FILE` to write (default: HOST-TIME.backup)")
-	f.StringArrayVarP(&recipients, "recipient", "r", nil, "public `KEY` that opens the backup; repeatable (default: those of --identity)")
-	f.StringVar(&to, "to", "", "`ADDRESS` of a store that keeps the backup")
+	f.StringVarP(&o.file, "output", "o", "", "`FILE` to write (default: HOST-TIME.backup)")
+	f.StringArrayVarP(&o.recipients, "recipient", "r", nil, "public `KEY` that opens the backup; repeatable (default: those of --identity)")
+	f.StringVar(&o.to, "to", "", "`ADDRESS` of a store that keeps the backup")
 	c.MarkFlagsMutuallyExclusive("to", "output")
-	at.addFlags(c)
-	addIdentityFlag(c, &identity.identity)
-	ssh.addFlags(c)
+	o.at.addFlags(c)
+	addIdentityFlag(c, &o.identity.identity)
+	o.ssh.addFlags(c)
 	return c
+}
+
+// run makes a backup of a host, in a file or in a store.
+func (o *backupOptions) run(ctx context.Context, a *app, host string) error {
+	file, recipients := o.file, o.recipients
+	keys, err := o.identity.keys()
+	if err != nil {
+		return err
+	}
+	if len(recipients) == 0 {
+		recipients = keys.Recipients()
+	}
+	if len(recipients) == 0 {
+		return hint.With(usagef("no key to encrypt the backup to"),
+			"age-keygen -o "+keys.File+" makes one; or name a public one with --recipient")
+	}
+	if o.to != "" {
+		dir, err := os.MkdirTemp("", "pikelet-backup-")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(dir)
+		file = filepath.Join(dir, "backup")
+	}
+	if file == "" {
+		file = fmt.Sprintf("%s-%s.backup", strings.ReplaceAll(host, "/", "_"), time.Now().UTC().Format("20060102T150405Z"))
+	}
+	info, checked, err := a.fetchBackup(ctx, &o.ssh, host, file, recipients, keys)
+	if err != nil {
+		return fmt.Errorf("backing up %s: %w", host, err)
+	}
+	out, text := map[string]any{"file": file, "checked": checked}, file
+	if o.to != "" {
+		node, made := host, time.Now()
+		if checked {
+			node, made = info.Node, info.Made
+		}
+		name, err := keepBackup(ctx, o.at, o.to, file, node, made)
+		if err != nil {
+			return fmt.Errorf("backing up %s to %s: %w", host, o.to, err)
+		}
+		out, text = map[string]any{"store": o.to, "name": name, "checked": checked}, name
+	}
+	if checked {
+		out["backup"] = info
+		text += fmt.Sprintf("\n%s, cluster %s, k3s %s, read back to its last byte", info.Node, info.Cluster, info.K3s)
+	} else {
+		a.log.Warn("the backup was not read back: " + withoutKey(keys))
+	}
+	a.result(out, text)
+	return nil
 }
 
 // withoutKey says why no key opens a backup.

@@ -86,7 +86,8 @@ func (o *storeOptions) forS3(l *store.Location) error {
 			return err
 		}
 	}
-	l.AccessKey, l.SecretKey, l.SessionToken = os.Getenv("AWS_ACCESS_KEY_ID"), os.Getenv("AWS_SECRET_ACCESS_KEY"), os.Getenv("AWS_SESSION_TOKEN")
+	l.AccessKey, l.SecretKey = os.Getenv("AWS_ACCESS_KEY_ID"), os.Getenv("AWS_SECRET_ACCESS_KEY")
+	l.SessionToken = os.Getenv("AWS_SESSION_TOKEN")
 	if l.AccessKey != "" && l.SecretKey != "" {
 		return nil
 	}
@@ -270,7 +271,8 @@ func fromStore(ctx context.Context, at storeOptions, name string) (file, dir str
 // and a key that opens that backup alone, encrypted to the keys that open it.
 func restoreConfig(file string, keys *provision.Keys) (name, key string, err error) {
 	if name = filepath.Base(file); !isBackup(name) {
-		return "", "", hint.With(fmt.Errorf("%q is not the name of a backup in a store", name), "want NODE-TIME.backup, as pikelet backups lists them")
+		return "", "", hint.With(fmt.Errorf("%q is not the name of a backup in a store", name),
+			"want NODE-TIME.backup, as pikelet backups lists them")
 	}
 	f, err := os.Open(file)
 	if err != nil {

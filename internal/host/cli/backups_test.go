@@ -28,7 +28,8 @@ func TestBackupStores(t *testing.T) {
 	write(t, dir+"/made", string(whole), 0o600)
 	write(t, dir+"/age.key", key.String()+"\n", 0o600)
 	nas := dir + "/nas"
-	env := []string{"PATH=" + dir + "/bin:" + os.Getenv("PATH"), "HOME=" + dir, "AWS_ACCESS_KEY_ID=", "AWS_SECRET_ACCESS_KEY=", "TMPDIR=" + dir}
+	env := []string{"PATH=" + dir + "/bin:" + os.Getenv("PATH"), "HOME=" + dir, "AWS_ACCESS_KEY_ID=", "AWS_SECRET_ACCESS_KEY=",
+		"TMPDIR=" + dir}
 	run := func(want string, args ...string) string {
 		t.Helper()
 		out, _ := pikelet(t, dir, env, args...)

@@ -57,7 +57,8 @@ func TestBackupMistakes(t *testing.T) {
 			"n.yaml:2: restore.name: \"x\": want the name of a backup, as pikelet backups lists it, such as attic-20261130T030000Z.backup"},
 		{"backup: {to: /mnt/nas, R, every: 6h}\nrestore: {name: attic-20261130T030000Z.backup}",
 			"n.yaml:2: restore.key: missing; pikelet restore --for-config prints it"},
-		{"backup: {to: /mnt/nas, R, every: 6h}\nk3s: {role: agent, token: x, server: 'https://a:6443'}\nrestore: {name: attic-20261130T030000Z.backup, key: x}",
+		{"backup: {to: /mnt/nas, R, every: 6h}\nk3s: {role: agent, token: x, server: 'https://a:6443'}\n" +
+			"restore: {name: attic-20261130T030000Z.backup, key: x}",
 			"n.yaml:3: restore.name: the node is an agent; a backup is that of a server"},
 	} {
 		text := strings.NewReplacer("R,", recipients+",", "R}", recipients+"}").Replace(m.text)
@@ -111,7 +112,8 @@ func TestSchedule(t *testing.T) {
 	if got := (Backup{At: "03:00"}).OldAfter(); got != 48*time.Hour {
 		t.Errorf("got %v, want 48h", got)
 	}
-	for text, want := range map[string]string{"30d": "720h0m0s", "1d": "24h0m0s", "90m": "1h30m0s", "d": "", "-1d": "", "99999d": "", "1.5d": ""} {
+	for text, want := range map[string]string{"30d": "720h0m0s", "1d": "24h0m0s", "90m": "1h30m0s", "d": "", "-1d": "", "99999d": "",
+		"1.5d": ""} {
 		c, err := Parse("n.yaml", []byte("time: {wait: "+text+"}"))
 		if got := fmt.Sprint(time.Duration(c.Time.Wait)); err == nil && got != want || err != nil && want != "" {
 			t.Errorf("%s: got %s, %v, want %q", text, got, err, want)
