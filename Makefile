@@ -48,6 +48,7 @@ $(BUILD)/pikelet: $(SOURCES) $(ASSETS) device
 
 # Programs of others that tests and bench run beside ours.
 $(BUILD)/tools/registry: $(wildcard internal/tools/registry/*) ; cd internal/tools/registry && $(GO) build -o $(abspath $@) .
+$(BUILD)/tools/s3: $(wildcard internal/tools/s3/*) ; cd internal/tools/s3 && $(GO) build -o $(abspath $@) .
 $(BUILD)/tools/crane: ; CGO_ENABLED=0 GOBIN=$(abspath $(@D)) $(GO) install github.com/google/go-containerregistry/cmd/crane@v0.22.1
 
 tools: $(BUILD)/tools/registry $(BUILD)/tools/crane ## build the registry and the client that tests and bench use
@@ -94,7 +95,7 @@ PACKAGES := ./internal/testing/e2e ./internal/host/cli ./...
 RACED     := ./internal/host/bootserver/... ./internal/shared/squashfs ./builder/cache ./internal/shared/medium ./internal/host/flash ./layers/store
 ALL_RACED := $(RACED) ./builder/... ./layers/... ./internal/shared/slots ./internal/shared/disk/... ./internal/shared/verity ./internal/shared/image/...
 
-needed: setup-test build starter $(BUILD)/tools/registry $(BUILD)/tools/testlog
+needed: setup-test build starter $(BUILD)/tools/registry $(BUILD)/tools/s3 $(BUILD)/tools/testlog
 
 test: needed ## run all tests, boot tests included
 	$(GO) vet ./...

@@ -57,6 +57,7 @@ func sideOf(pkg string) side {
 // library and golang.org/x. Programs of the node hold them too, so each counts.
 var sharedLibraries = map[string][]string{
 	"internal/shared/backup":         {"filippo.io/age", "github.com/klauspost/compress/zstd"},
+	"internal/shared/backup/store":   {"github.com/minio/minio-go/v7", "github.com/pkg/sftp"},
 	"internal/shared/delta":          {"github.com/klauspost/compress/zstd"},
 	"internal/shared/image/patch":    {"github.com/klauspost/compress/zstd"},
 	"internal/shared/image/registry": {"github.com/google/go-containerregistry"},
@@ -74,6 +75,7 @@ var sharedLibraries = map[string][]string{
 // sharedActs are the shared packages that do more than describe, with the
 // reason.
 var sharedActs = map[string]string{
+	"internal/shared/backup/store":       "computers and nodes keep backups in the same stores, over the network",
 	"internal/shared/image/registry":     "computers and nodes fetch images over HTTP, and credential helpers are programs",
 	"internal/shared/rollout/controller": "servers of a cluster and computers carry out rollouts, through an API server",
 	"internal/shared/rollout/v1alpha1":   "Kubernetes' own types of an object reach net/http",

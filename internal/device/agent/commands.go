@@ -250,18 +250,15 @@ func withFlags(err error) error {
 // consoleLog returns the log of services and the daemon: the console of the node.
 func consoleLog() *slog.Logger { return slog.New(console.NewHandler(console.Writer{}, "pikelet")) }
 
-// backupProgram is the program of the overlay backup.
-const backupProgram = "/usr/sbin/pikelet-backup"
-
 func newBackup() *cobra.Command {
 	return &cobra.Command{
-		Use: "backup write | restore", Short: "back up this node's k3s server, or restore it", DisableFlagParsing: true,
+		Use: "backup write | restore | now", Short: "back up this node's k3s server, or restore it", DisableFlagParsing: true,
 		RunE: func(_ *cobra.Command, args []string) error {
-			err := unix.Exec(backupProgram, append([]string{backupProgram}, args...), os.Environ())
+			err := unix.Exec(node.BackupProgram, append([]string{node.BackupProgram}, args...), os.Environ())
 			if errors.Is(err, fs.ErrNotExist) {
 				return hint.With(errors.New("this image makes no backups"), "add the overlay backup to its spec")
 			}
-			return fmt.Errorf("running %s: %w", backupProgram, err)
+			return fmt.Errorf("running %s: %w", node.BackupProgram, err)
 		},
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
@@ -19,12 +18,7 @@ import (
 // one moment, and holds no trace of rows that were deleted
 // (https://www.sqlite.org/lang_vacuum.html#vacuuminto).
 func copyDatabase(ctx context.Context, to, from string) (err error) {
-	size := int64(0)
-	for _, name := range []string{from, from + "-wal"} {
-		if st, err := os.Stat(name); err == nil {
-			size += st.Size()
-		}
-	}
+	size := databaseSize(from)
 	if size == 0 {
 		return hint.With(fmt.Errorf("copying the datastore: there is no %s", from),
 			"k3s makes it when it starts; a datastore elsewhere (datastore-endpoint) is backed up there")

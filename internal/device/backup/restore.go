@@ -28,6 +28,9 @@ var (
 	// ErrSeed is returned where the node's config gives another identity to the name
 	// of the server that was backed up.
 	ErrSeed = errors.New("the node has another identity than the server of the backup")
+	// ErrToken is returned where the node's config gives another token to the cluster
+	// than the backup has: k3s could not read its own datastore.
+	ErrToken = errors.New("the node's config has another token than the cluster of the backup")
 	// ErrRestored is returned where this very backup was restored before.
 	ErrRestored = errors.New("this backup is restored already")
 )
@@ -37,6 +40,8 @@ type Target struct {
 	Server
 	// ConfigSeed is the seed that the node's config has; "" for none.
 	ConfigSeed string
+	// Token is k3s.token of the node's config; "" for none.
+	Token string
 	// Replace puts a server that the node has aside.
 	Replace bool
 	// KeepSeed gives the node the seed of the backup from the next boot on. It is
@@ -80,6 +85,9 @@ func (t Target) Restore(ctx context.Context, r io.Reader) (form.Info, error) {
 	}
 	if err := checkPlaced(ctx, part, info); err != nil {
 		return info, fmt.Errorf("restoring: %w: %w", form.ErrDamaged, err)
+	}
+	if err := t.checkToken(part); err != nil {
+		return info, fmt.Errorf("restoring: %w", err)
 	}
 	text, err := json.Marshal(info)
 	if err != nil {
@@ -172,6 +180,31 @@ func (t Target) nameIsFree(ctx context.Context, dir string, i form.Info) error {
 			"give this node another hostname; or delete the secret "+t.Node+".node-password.k3s of kube-system, and adopt the server again")
 	}
 	return nil
+}
+
+// checkToken compares the token of the node's config with that of a backup: k3s
+// encrypts with it what it keeps in the datastore of certificates (docs/platform.md 7.3).
+// A token is K10HASH::USER:SECRET, or SECRET alone.
+func (t Target) checkToken(dir string) error {
+	b, err := os.ReadFile(filepath.Join(dir, "token"))
+	if t.Token == "" || errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if secretOf(string(b)) != secretOf(t.Token) {
+		return hint.With(ErrToken, "set k3s.token to the token that the cluster had, or leave it out")
+	}
+	return nil
+}
+
+func secretOf(token string) string {
+	token = strings.TrimSpace(token)
+	if _, rest, ok := strings.Cut(token, "::"); ok && strings.HasPrefix(token, "K10") {
+		_, token, _ = strings.Cut(rest, ":")
+	}
+	return token
 }
 
 // checkPlaced checks what a backup says against what it holds.

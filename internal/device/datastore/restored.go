@@ -14,6 +14,17 @@ import (
 // is about to take the place of server.
 func Restored(server string) string { return server + ".restored" }
 
+// Exists reports whether a server directory holds a server: a new one has its CA
+// before anything else that matters, and a datastore.
+func Exists(server string) bool {
+	for _, name := range []string{"tls/server-ca.crt", "db/state.db", "db/etcd"} {
+		if exists(filepath.Join(server, name)) {
+			return true
+		}
+	}
+	return false
+}
+
 // Prepare makes a directory that is whole the one that Adopt takes at the next boot.
 func Prepare(ready, part string) error {
 	if err := syncDirs(part); err != nil {

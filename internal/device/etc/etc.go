@@ -56,6 +56,7 @@ func Files(in Input) (files []File, problems []string) {
 	b.time()
 	b.kernel()
 	b.k3s()
+	b.backup()
 	b.iscsi()
 	b.consoles()
 	for _, f := range in.Config.Files {
@@ -272,6 +273,18 @@ func (b *builder) k3s() {
 	if k.Role == "server" && b.has("/etc/init.d/pikelet-rollout") {
 		b.enable("default", "pikelet-rollout")
 	}
+}
+
+// backup enables backups of a server. The service reads the config itself.
+func (b *builder) backup() {
+	if b.Config.K3s.Role != "server" || b.Config.Backup.To == "" {
+		return
+	}
+	if !b.has("/etc/init.d/pikelet-backup") {
+		b.problem("backup: the image makes no backups, and restores none; add the overlay backup")
+		return
+	}
+	b.enable("default", "pikelet-backup")
 }
 
 // yaml writes a file that may hold secrets.

@@ -67,7 +67,8 @@ func text(files []File, problems []string) string {
 }
 
 var everything = []string{"usr/bin/doas", "usr/sbin/dropbear", "usr/sbin/sshd", "usr/sbin/chronyd", "sbin/iscsid",
-	"etc/init.d/pikelet-k3s", "etc/init.d/pikelet-rollout", "usr/share/zoneinfo/Europe/Berlin", "sbin/wpa_supplicant"}
+	"etc/init.d/pikelet-k3s", "etc/init.d/pikelet-rollout", "etc/init.d/pikelet-backup",
+	"usr/share/zoneinfo/Europe/Berlin", "sbin/wpa_supplicant"}
 
 // TestGolden: all that a config with every field makes of /etc, as text.
 func TestGolden(t *testing.T) {

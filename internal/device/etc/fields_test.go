@@ -23,6 +23,8 @@ var elsewhere = map[string]string{
 	"Volume":                  "openVolume and prepareVolume",
 	"Upgrades":                "newPoller",
 	"Datastore":               "saveDatastore",
+	"Backup":                  "pikelet-backup run: jobOf",
+	"Restore":                 "pikelet-backup fetch",
 	"Logs":                    "prepare binds /var/log",
 	"Files.Mode":              "the mode of the file",
 	"Files.Owner":             "the owner of the file",

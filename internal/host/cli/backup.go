@@ -18,11 +18,17 @@ import (
 	"github.com/pikelet-os/pikelet/internal/shared/hint"
 )
 
+// backupOptions are those of pikelet backup.
+type backupOptions struct {
+	ssh        overSSH
+	file, to   string
+	identity   nodeOptions
+	recipients []string
+	at         storeOptions
+}
+
 func newBackup(a *app) *cobra.Command {
-	var ssh overSSH
-	var file string
-	var identity nodeOptions
-	var recipients []string
+	var o backupOptions
 	c := &cobra.Command{
 		Use:   "backup HOST",
 		Short: "Back up the k3s server of a node to a file",
@@ -31,49 +37,87 @@ tokens, and the identity of the node. The backup is encrypted to your age keys, 
 those that --recipient names; no node can open it. A key of yours also has the file
 read back and checked to its last byte. Agents and volumes are not part of it.
 
+With --to the backup goes to a store, such as a NAS or a bucket, and is read back from
+there too. Nodes do so by themselves, by a schedule, with backup in their config.
+
 The image of the node needs the overlay backup. A server with etcd makes its own
-snapshots.`,
+snapshots.
+` + storeHelp,
 		Example: `  pikelet backup attic.local
-  pikelet backup attic.local -o attic.backup --recipient age1...`,
+  pikelet backup attic.local -o attic.backup --recipient age1...
+  pikelet backup attic.local --to sftp://pi@nas.lan/backups`,
 		GroupID: groupNodes,
 		Args:    exactly(1, "a host, as ssh takes it"),
-		RunE: func(c *cobra.Command, args []string) error {
-			keys, err := identity.keys()
-			if err != nil {
-				return err
-			}
-			if len(recipients) == 0 {
-				recipients = keys.Recipients()
-			}
-			if len(recipients) == 0 {
-				return hint.With(usagef("no key to encrypt the backup to"),
-					"age-keygen -o "+keys.File+" makes one; or name a public one with --recipient")
-			}
-			if file == "" {
-				file = fmt.Sprintf("%s-%s.backup", strings.ReplaceAll(args[0], "/", "_"), time.Now().UTC().Format("20060102T150405Z"))
-			}
-			info, checked, err := a.fetchBackup(c.Context(), &ssh, args[0], file, recipients, keys)
-			if err != nil {
-				return fmt.Errorf("backing up %s: %w", args[0], err)
-			}
-			out := map[string]any{"file": file, "checked": checked}
-			text := file
-			if checked {
-				out["backup"] = info
-				text += fmt.Sprintf("\n%s, cluster %s, k3s %s, read back to its last byte", info.Node, info.Cluster, info.K3s)
-			} else {
-				a.log.Warn("the backup was not read back: it is encrypted to other keys than yours")
-			}
-			a.result(out, text)
-			return nil
-		},
+		RunE:    func(c *cobra.Command, args []string) error { return o.run(c.Context(), a, args[0]) },
 	}
 	f := c.Flags()
-	f.StringVarP(&file, "output", "o", "", "`FILE` to write (default: HOST-TIME.backup)")
-	f.StringArrayVarP(&recipients, "recipient", "r", nil, "public `KEY` that opens the backup; repeatable (default: those of --identity)")
-	addIdentityFlag(c, &identity.identity)
-	ssh.addFlags(c)
+	f.StringVarP(&o.file, "output", "o", "", "`FILE` to write (default: HOST-TIME.backup)")
+	f.StringArrayVarP(&o.recipients, "recipient", "r", nil, "public `KEY` that opens the backup; repeatable (default: those of --identity)")
+	f.StringVar(&o.to, "to", "", "`ADDRESS` of a store that keeps the backup")
+	c.MarkFlagsMutuallyExclusive("to", "output")
+	o.at.addFlags(c)
+	addIdentityFlag(c, &o.identity.identity)
+	o.ssh.addFlags(c)
 	return c
+}
+
+// run makes a backup of a host, in a file or in a store.
+func (o *backupOptions) run(ctx context.Context, a *app, host string) error {
+	file, recipients := o.file, o.recipients
+	keys, err := o.identity.keys()
+	if err != nil {
+		return err
+	}
+	if len(recipients) == 0 {
+		recipients = keys.Recipients()
+	}
+	if len(recipients) == 0 {
+		return hint.With(usagef("no key to encrypt the backup to"),
+			"age-keygen -o "+keys.File+" makes one; or name a public one with --recipient")
+	}
+	if o.to != "" {
+		dir, err := os.MkdirTemp("", "pikelet-backup-")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(dir)
+		file = filepath.Join(dir, "backup")
+	}
+	if file == "" {
+		file = fmt.Sprintf("%s-%s.backup", strings.ReplaceAll(host, "/", "_"), time.Now().UTC().Format("20060102T150405Z"))
+	}
+	info, checked, err := a.fetchBackup(ctx, &o.ssh, host, file, recipients, keys)
+	if err != nil {
+		return fmt.Errorf("backing up %s: %w", host, err)
+	}
+	out, text := map[string]any{"file": file, "checked": checked}, file
+	if o.to != "" {
+		node, made := host, time.Now()
+		if checked {
+			node, made = info.Node, info.Made
+		}
+		name, err := keepBackup(ctx, o.at, o.to, file, node, made)
+		if err != nil {
+			return fmt.Errorf("backing up %s to %s: %w", host, o.to, err)
+		}
+		out, text = map[string]any{"store": o.to, "name": name, "checked": checked}, name
+	}
+	if checked {
+		out["backup"] = info
+		text += fmt.Sprintf("\n%s, cluster %s, k3s %s, read back to its last byte", info.Node, info.Cluster, info.K3s)
+	} else {
+		a.log.Warn("the backup was not read back: " + withoutKey(keys))
+	}
+	a.result(out, text)
+	return nil
+}
+
+// withoutKey says why no key opens a backup.
+func withoutKey(keys *provision.Keys) string {
+	if len(keys.Identities()) == 0 {
+		return "no age keys in " + keys.File
+	}
+	return "it is encrypted to other keys than those in " + keys.File
 }
 
 // fetchBackup has a node write a backup to a file, which is there only once it is
@@ -128,35 +172,58 @@ func checkBackup(f io.ReadSeeker, keys *provision.Keys) (backup.Info, error) {
 func newRestore(a *app) *cobra.Command {
 	var ssh overSSH
 	var identity nodeOptions
-	var replace, check bool
+	var replace, check, forConfig bool
+	var at storeOptions
 	c := &cobra.Command{
-		Use:   "restore FILE [HOST]",
+		Use:   "restore BACKUP [HOST]",
 		Short: "Restore a backup of a k3s server to a node",
 		Long: `Restore a backup of a k3s server to a node: the node checks it, and restarts as that
 server, with the cluster's certificates, tokens and objects. Agents find it again
-where it has the address that they know.
+where it has the address that they know. BACKUP is a file, or ADDRESS/NAME in a store.
 
 A node that is a server already is refused; --replace puts what it has aside. A
 backup of a newer Kubernetes than the node's release has is refused too. With
---check the file alone is read, and nothing is sent.`,
+--check the backup alone is read, and nothing is sent.
+
+With --for-config nothing is sent either: printed is what makes a fresh node restore the
+backup by itself, for its config. The key in it opens this backup alone, and is encrypted
+to your own keys as all secrets of an inventory are.
+` + storeHelp,
 		Example: `  pikelet restore attic-20261130T030000Z.backup attic.local
-  pikelet restore --check attic-20261130T030000Z.backup`,
+  pikelet restore --check attic-20261130T030000Z.backup
+  pikelet restore s3://backups/homes/attic-20261130T030000Z.backup --for-config`,
 		GroupID: groupNodes,
 		Args:    cobra.RangeArgs(1, 2),
 		RunE: func(c *cobra.Command, args []string) error {
-			if check == (len(args) == 2) {
-				return usagef("want a file and a host, or --check and a file")
+			if (check || forConfig) == (len(args) == 2) {
+				return usagef("want a backup and a host, or a backup and --check or --for-config")
 			}
 			keys, err := identity.keys()
 			if err != nil {
 				return err
 			}
-			info, err := a.restore(c.Context(), &ssh, args, keys, replace)
-			if errors.Is(err, backup.ErrKey) {
-				err = hint.With(err, "name the file with your age keys with --identity")
-			}
-			if err != nil {
+			failed := func(err error) error {
+				if errors.Is(err, backup.ErrKey) {
+					err = hint.With(errors.New(withoutKey(keys)), "name the file with your age keys with --identity")
+				}
 				return fmt.Errorf("restoring %s: %w", args[0], err)
+			}
+			file, dir, err := fromStore(c.Context(), at, args[0])
+			if err != nil {
+				return failed(err)
+			}
+			defer os.RemoveAll(dir)
+			info, err := a.restore(c.Context(), &ssh, append([]string{file}, args[1:]...), keys, replace)
+			if err != nil {
+				return failed(err)
+			}
+			if forConfig {
+				name, key, err := restoreConfig(file, keys)
+				if err != nil {
+					return failed(err)
+				}
+				a.result(map[string]any{"name": name, "key": key}, fmt.Sprintf("restore:\n  name: %s\n  key: %s", name, key))
+				return nil
 			}
 			a.result(map[string]any{"backup": info, "restored": !check},
 				fmt.Sprintf("%s of %s, cluster %s, k3s %s", info.Node, info.Made.Format(time.RFC3339), info.Cluster, info.K3s))
@@ -166,7 +233,9 @@ backup of a newer Kubernetes than the node's release has is refused too. With
 	f := c.Flags()
 	f.BoolVar(&replace, "replace", false, "put the server that the node has aside")
 	f.BoolVar(&check, "check", false, "read the backup, and restore nothing")
-	c.MarkFlagsMutuallyExclusive("replace", "check")
+	f.BoolVar(&forConfig, "for-config", false, "print what has a fresh node restore the backup, and restore nothing")
+	c.MarkFlagsMutuallyExclusive("replace", "check", "for-config")
+	at.addFlags(c)
 	addIdentityFlag(c, &identity.identity)
 	ssh.addFlags(c)
 	return c

@@ -13,6 +13,8 @@ import (
 const (
 	// AgentFile is pikeletd.
 	AgentFile = "/usr/sbin/pikeletd"
+	// BackupProgram is the program of the overlay backup.
+	BackupProgram = "/usr/sbin/pikelet-backup"
 	// RootConsoleFile is the program that opens a console to anybody. It is
 	// in the roots of images whose spec says console: root, and in no other.
 	RootConsoleFile = "/usr/lib/pikelet/root-console"

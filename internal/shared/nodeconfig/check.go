@@ -84,6 +84,8 @@ func (c *checker) check(cfg *Config) {
 	if o := cfg.Datastore.OnLeft; o != "" && o != OnLeftRestore && o != OnLeftKeep {
 		c.Add("datastore.onLeft", "%q: want restore or keep", o)
 	}
+	c.backup("backup", cfg.Backup)
+	c.restore("restore", cfg)
 	c.k3s("k3s", cfg.K3s)
 	c.clusterInit(cfg)
 	c.registries("registries", cfg.Registries)

@@ -6,6 +6,7 @@ package nodeconfig
 import (
 	"bytes"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -49,6 +50,10 @@ type Config struct {
 	Upgrades Upgrades `yaml:"upgrades,omitempty"`
 	// Datastore says how a k3s server keeps its datastore over an upgrade.
 	Datastore Datastore `yaml:"datastore,omitempty"`
+	// Backup says where a k3s server is backed up to, and when.
+	Backup Backup `yaml:"backup,omitempty"`
+	// Restore makes a node that has no k3s server yet the server of a backup.
+	Restore Restore `yaml:"restore,omitempty"`
 	// Logs says where system logs are: memory, or state, which wears the card.
 	// Those of pods are on the volume. Default: memory.
 	Logs string `yaml:"logs,omitempty" jsonschema:"enum=memory,enum=state"`
@@ -311,12 +316,17 @@ type File struct {
 	Owner string `yaml:"owner,omitempty"`
 }
 
-// Duration is a span of time, written as 60s or 10m.
+// Duration is a span of time, written as 60s, 10m or 30d.
 type Duration time.Duration
 
 // UnmarshalYAML reads a duration.
 func (d *Duration) UnmarshalYAML(n *yaml.Node) error {
 	v, err := time.ParseDuration(n.Value)
+	if days, is := strings.CutSuffix(n.Value, "d"); is {
+		var count uint64
+		count, err = strconv.ParseUint(days, 10, 16)
+		v = time.Duration(count) * 24 * time.Hour
+	}
 	if err != nil || v < 0 {
 		return yamlcheck.TypeError(n, "%q: invalid duration; want one such as 60s or 10m", n.Value)
 	}

@@ -244,6 +244,7 @@ func (c *checker) merged(f *Document, i int, claim func(field, what, value strin
 			claim(at+".network", "the address", address)
 		}
 	}
+	claim(at+".restore.name", "the backup", cfg.Restore.Name) // two servers of one cluster would destroy it
 	if cfg.K3s.beginsCluster() {
 		claim(at+".k3s.options.cluster-init", "the cluster begun by cluster-init; others join it:", "server")
 	}

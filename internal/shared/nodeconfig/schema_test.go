@@ -19,7 +19,7 @@ const importPath = "github.com/pikelet-os/pikelet/internal/shared/nodeconfig"
 func schemaOf(t *testing.T, of any, title string) []byte {
 	t.Helper()
 	return schematest.Schema{Of: of, Package: importPath, Title: title,
-		Text: map[reflect.Type]string{reflect.TypeFor[Duration](): `^([0-9.]+(ms|s|m|h))+$`}}.JSON(t)
+		Text: map[reflect.Type]string{reflect.TypeFor[Duration](): `^([0-9]+d|([0-9.]+(ms|s|m|h))+)$`}}.JSON(t)
 }
 
 // both is a schema that an inventory fits, and a node's own file too.

@@ -40,6 +40,9 @@ func (c *Config) Secrets() []Secret {
 			add("k3s.options."+name, &v)
 		}
 	}
+	add("backup.secretKey", &c.Backup.SecretKey)
+	add("backup.sshKey", &c.Backup.SSHKey)
+	add("restore.key", &c.Restore.Key)
 	for _, name := range slices.Sorted(maps.Keys(c.Registries.Configs)) {
 		auth := c.Registries.Configs[name].Auth
 		at := "registries.configs." + name + ".auth."

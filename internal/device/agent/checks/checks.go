@@ -6,6 +6,7 @@ package checks
 
 import (
 	"context"
+	"time"
 
 	"github.com/pikelet-os/pikelet/internal/device/agent/runfiles"
 	"github.com/pikelet-os/pikelet/internal/shared/node"
@@ -54,6 +55,9 @@ func Run(ctx context.Context, cfg *nodeconfig.Config) []node.Check {
 		result("route", "there is a default route", routeProblem()),
 	)
 	list = append(list, needsChecks(ctx, s, "/")...)
+	if cfg.K3s.Role == "server" && cfg.Backup.To != "" {
+		list = append(list, backupCheck(s, node.BackupFile, time.Now()))
+	}
 	return append(list, timeCheck(s), kubeletCheck(s), nodeCheck(ctx, s))
 }
 

@@ -79,13 +79,6 @@ func Start(log *slog.Logger) {
 
 // startDatastore is what happens to a server's datastore before k3s starts.
 func startDatastore(cfg *nodeconfig.Config, program string, log *slog.Logger) error {
-	aside, err := datastore.Adopt(node.K3sServerDir)
-	if err != nil {
-		return fmt.Errorf("starting the restored server: %w", err)
-	}
-	if aside != "" {
-		log.Warn("a restored server takes the place of the one before", "aside", aside)
-	}
 	b, err := runfiles.Boot()
 	if err != nil {
 		return err

@@ -68,6 +68,10 @@ func Run(out io.Writer, log *slog.Logger) error {
 		return err
 	}
 	if cfg.K3s.Role == "server" {
+		r := restoration{node.K3sServerDir, node.BackupProgram, out, log}
+		if err := r.run(cfg.Restore); err != nil {
+			return err
+		}
 		if err := placeManifests(); err != nil {
 			return err
 		}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"strings"
 	"time"
@@ -33,7 +34,7 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io
 		Use: "pikelet-backup", Short: "back up the k3s server of this node, and restore it", SilenceErrors: true, SilenceUsage: true,
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(newWrite(), newRestore())
+	root.AddCommand(newWrite(), newRestore(), newNow(), newRun(), newFetch())
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)
@@ -71,6 +72,35 @@ func newRestore() *cobra.Command {
 	}
 	c.Flags().BoolVar(&replace, "replace", false, "put the server that this node has aside")
 	return c
+}
+
+func newNow() *cobra.Command {
+	return &cobra.Command{
+		Use: "now", Short: "back up to the store that the node config names, at once", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			made, err := makeNow(c.Context(), time.Now())
+			if err == nil {
+				fmt.Fprintf(c.OutOrStdout(), "%s, %d bytes, read back\n", made.Name, made.Size)
+			}
+			return err
+		},
+	}
+}
+
+func newRun() *cobra.Command {
+	return &cobra.Command{
+		Use: "run", Short: "make backups as the node config says", Args: cobra.NoArgs, Hidden: true,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return serve(c.Context(), slog.New(slog.NewTextHandler(c.ErrOrStderr(), nil)))
+		},
+	}
+}
+
+func newFetch() *cobra.Command {
+	return &cobra.Command{
+		Use: "fetch", Short: "restore the backup that the node config names", Args: cobra.NoArgs, Hidden: true,
+		RunE: func(c *cobra.Command, _ []string) error { return fetch(c.Context(), c.OutOrStdout()) },
+	}
 }
 
 func write(ctx context.Context, out, log io.Writer, recipients []string) error {
@@ -143,7 +173,7 @@ func thisNode() (backup.Target, error) {
 		return t, err
 	}
 	t.Server = backup.Server{Dir: node.K3sServerDir, Seed: cfg.Seed, Node: p.Hostname, K3s: version, Release: b.Release}
-	t.ConfigSeed = cfg.Seed
+	t.ConfigSeed, t.Token = cfg.Seed, cfg.K3s.Token
 	if cfg.Seed == "" {
 		text, err := os.ReadFile(node.SeedFile)
 		if err != nil {
