@@ -123,7 +123,8 @@ func names(t testing.TB, dir string) (list []string) {
 }
 
 func newTarget(t testing.TB, name, k3s string) Target {
-	return Target{Server: Server{Dir: filepath.Join(t.TempDir(), "server"), Node: name, K3s: k3s}, KeepSeed: func(string) error { return nil }}
+	return Target{Server: Server{Dir: filepath.Join(t.TempDir(), "server"), Node: name, K3s: k3s}, KeepSeed: func(string) error { return nil },
+		Elsewhere: func(string, string) string { return "" }}
 }
 
 // highest returns the last row of a datastore.

@@ -7,7 +7,6 @@ package backup
 
 import (
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -18,7 +17,7 @@ import (
 	"filippo.io/age"
 	"github.com/klauspost/compress/zstd"
 
-	"github.com/pikelet-os/pikelet/internal/shared/image"
+	"github.com/pikelet-os/pikelet/internal/shared/node"
 )
 
 // Info says what a backup is of.
@@ -30,6 +29,13 @@ type Info struct {
 	K3s       string    `json:"k3s"`       // version
 	Release   string    `json:"release"`   // of the image
 	Datastore Datastore `json:"datastore"` // kind
+	// Answers are the addresses at which agents reach the server, as HOST:PORT,
+	// separated by blanks.
+	Answers string `json:"answers,omitempty"`
+	// Move is the id of the move that this backup is the last one for: the server is
+	// fenced, and nothing was written to it since. "" for any other backup.
+	Move string `json:"move,omitempty"`
+	To   string `json:"to,omitempty"` // the name that the server moves to
 }
 
 // Datastore is a kind of datastore.
@@ -72,15 +78,8 @@ type sum struct {
 	Digest string `json:"digest"`
 }
 
-// ClusterOf returns the digest of a cluster's server CA, from its certificate in
-// PEM: what a token of k3s names as its cluster too.
-func ClusterOf(certificate []byte) (string, error) {
-	block, _ := pem.Decode(certificate)
-	if block == nil || block.Type != "CERTIFICATE" {
-		return "", errors.New("reading the certificate of the server CA: not a certificate in PEM")
-	}
-	return image.DigestOf(block.Bytes), nil
-}
+// ClusterOf is node.ClusterOf.
+func ClusterOf(certificate []byte) (string, error) { return node.ClusterOf(certificate) }
 
 func (i Info) check() error {
 	switch {

@@ -79,7 +79,12 @@ func Start(log *slog.Logger) {
 
 // startDatastore is what happens to a server's datastore before k3s starts.
 func startDatastore(cfg *nodeconfig.Config, program string, log *slog.Logger) error {
+	unlock, err := runfiles.Lock(node.BackupLock)
+	if err != nil {
+		return err
+	}
 	aside, err := datastore.Adopt(node.K3sServerDir)
+	unlock()
 	if err != nil {
 		return fmt.Errorf("starting the restored server: %w", err)
 	}

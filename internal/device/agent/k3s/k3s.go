@@ -68,10 +68,13 @@ func Run(out io.Writer, log *slog.Logger) error {
 		return err
 	}
 	if cfg.K3s.Role == "server" {
-		if err := placeManifests(); err != nil {
+		if err := waitAlone(cfg, node.K3sServerDir, out); err != nil {
 			return err
 		}
 		if err := startDatastore(cfg, program, log); err != nil {
+			return err
+		}
+		if err := placeManifests(); err != nil { // into what has just been adopted
 			return err
 		}
 	}
