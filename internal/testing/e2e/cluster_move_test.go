@@ -61,7 +61,7 @@ func TestClusterMove(t *testing.T) {
 
 	t.Log("cut 1: the old node, as soon as it is marked")
 	desk := d.start(command...)
-	cellar.works("until [ -e " + serverDir + "/pikelet/moved.json ]; do :; done")
+	cellar.works("until [ -e " + serverDir + "/pikelet/moved.json ]; do :; done; sync") // without, it may be lost, and is done again
 	cellar.Close()
 	desk.kill()
 	cellar = c.boot(cellar.card, "cellar", 12)
@@ -88,7 +88,7 @@ func TestClusterMove(t *testing.T) {
 
 	t.Log("cut 5: the new node, when it has the server and has not restarted")
 	desk = d.start(command...)
-	loft.works("until [ -e " + serverDir + ".restored ]; do :; done")
+	loft.works("until [ -e " + serverDir + ".restored ]; do :; done; sync")
 	loft.Close()
 	desk.kill()
 	loft = c.boot(loft.card, "loft", 13)
