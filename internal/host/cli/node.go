@@ -26,7 +26,7 @@ var startingInventory string
 
 func newNode(a *app) *cobra.Command {
 	c := group(&cobra.Command{Use: "node", Short: "Check, show and write node configs", GroupID: groupNodes})
-	c.AddCommand(newNodeInit(a), newNodeCheck(a), newNodeShow(a), newNodeWrite(a), newNodeSend(a), newNodeEncrypt(a))
+	c.AddCommand(newNodeInit(a), newNodeCheck(a), newNodeShow(a), newNodeWrite(a), newNodeSend(a), newNodeEncrypt(a), newNodeReplace(a))
 	return c
 }
 

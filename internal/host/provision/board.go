@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -98,18 +99,7 @@ func SameBoard(a, b string) bool {
 // ReplaceBoard is SetBoard of a file, which is the old one or the new one, and on the
 // disk when it returns.
 func ReplaceBoard(file, name string, b Board) (changed bool, err error) {
-	st, err := os.Stat(file)
-	if err != nil {
-		return false, err
-	}
-	if st.Size() > maxInventory {
-		return false, fmt.Errorf("reading the inventory: %s is too large: got %d bytes, want at most %d", file, st.Size(), maxInventory)
-	}
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return false, err
-	}
-	edited, changed, err := SetBoard(file, text, name, b)
+	edited, mode, changed, err := edit(file, name, b)
 	if err != nil || !changed {
 		return false, err
 	}
@@ -117,7 +107,30 @@ func ReplaceBoard(file, name string, b Board) (changed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	return true, atomicfile.Write(real, edited, st.Mode().Perm())
+	return true, atomicfile.Write(real, edited, mode)
+}
+
+// TrySetBoard reports whether ReplaceBoard would change a file, and why it could not.
+func TrySetBoard(file, name string, b Board) (changes bool, err error) {
+	_, _, changes, err = edit(file, name, b)
+	return changes, err
+}
+
+// edit is SetBoard of a file, and returns its mode too.
+func edit(file, name string, b Board) (edited []byte, mode fs.FileMode, changed bool, err error) {
+	st, err := os.Stat(file)
+	if err != nil {
+		return nil, 0, false, err
+	}
+	if st.Size() > maxInventory {
+		return nil, 0, false, fmt.Errorf("reading the inventory: %s is too large: got %d bytes, want at most %d", file, st.Size(), maxInventory)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, 0, false, err
+	}
+	edited, changed, err = SetBoard(file, text, name, b)
+	return edited, st.Mode().Perm(), changed, err
 }
 
 // entry is the text of an inventory, and what is to change in an entry of it.
@@ -125,11 +138,11 @@ type entry struct {
 	lines [][]rune // without their ends
 	end   string   // of lines
 	node  *yaml.Node
-	edits []edit
+	edits []change
 }
 
-// edit puts text in the place of some characters.
-type edit struct {
+// change puts text in the place of some characters.
+type change struct {
 	line, column, length int // from 0, in characters
 	text                 string
 }
@@ -170,7 +183,7 @@ func pair(n *yaml.Node, key string) (k, v *yaml.Node) {
 // text returns the text with all edits made: the last one in it first, so that the
 // places of the others stay what they are.
 func (e *entry) text() []byte {
-	slices.SortStableFunc(e.edits, func(a, b edit) int { return cmp.Or(b.line-a.line, b.column-a.column) })
+	slices.SortStableFunc(e.edits, func(a, b change) int { return cmp.Or(b.line-a.line, b.column-a.column) })
 	for _, d := range e.edits {
 		line := e.lines[d.line]
 		e.lines[d.line] = slices.Concat(line[:d.column], []rune(d.text), line[d.column+d.length:])
@@ -196,7 +209,7 @@ func (e *entry) set(key, value string) error {
 	if e.node.Style&yaml.FlowStyle != 0 {
 		rest = ", "
 	}
-	e.edits = append(e.edits, edit{at.Line - 1, at.Column - 1, 0, key + ": " + value + rest})
+	e.edits = append(e.edits, change{at.Line - 1, at.Column - 1, 0, key + ": " + value + rest})
 	return nil
 }
 
@@ -218,6 +231,6 @@ func (e *entry) replace(v *yaml.Node, value string) error {
 	if v.Kind != yaml.ScalarNode || v.Anchor != "" || !e.has(v) || v.Column-1+length > len(e.lines[v.Line-1]) {
 		return ErrByHand
 	}
-	e.edits = append(e.edits, edit{v.Line - 1, v.Column - 1, length, value})
+	e.edits = append(e.edits, change{v.Line - 1, v.Column - 1, length, value})
 	return nil
 }
