@@ -120,7 +120,7 @@ func TestAs(t *testing.T) {
 	}
 }
 
-// TestElsewhere: this machine's own addresses do not count, those of others do.
+// TestElsewhere: this machine's own addresses are left out, those of others are not.
 func TestElsewhere(t *testing.T) {
 	ours := newAuthority(t)
 	at := ours.serve(says(ours.pem())) // loopback, an address of this machine

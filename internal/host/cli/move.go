@@ -150,7 +150,7 @@ func (m *move) where(ctx context.Context) (id string, new backup.Status, err err
 	}
 	switch {
 	case begun && old.Moved.To != new.Node:
-		return "", new, hint.Withf(fmt.Errorf("it moves to %s already", old.Moved.To), "pikelet move server %s %s --undo takes that back",
+		return "", new, hint.Withf(fmt.Errorf("the server moves to %s already", old.Moved.To), "pikelet move server %s %s --undo takes that back",
 			m.old, old.Moved.To)
 	case begun:
 		m.log.Info("going on with a move that was begun", "at", old.Moved.At.Format(time.RFC3339))
@@ -189,7 +189,8 @@ func (m *move) without(new backup.Status, why error) (string, error) {
 			return i.Move, nil
 		}
 	}
-	return "", hint.With(why, "turn it on: its server has to be stopped and backed up. If it is gone for good, restore a backup: pikelet restore")
+	return "", hint.With(why,
+		"turn it on: its server has to be stopped and backed up. If it is gone for good, restore a backup: pikelet restore")
 }
 
 // inFile returns what the last backup here is of; nil where there is none that can
@@ -351,10 +352,10 @@ func (m *move) undo(ctx context.Context) error {
 	}
 	new, err := m.look(ctx, m.new)
 	if err != nil {
-		return hint.With(err, "without an answer of it nobody knows whether it serves")
+		return hint.With(err, "turn it on: it may have begun to serve")
 	}
 	if new.Node != old.Moved.To {
-		return fmt.Errorf("it moves to %s, and %s is %s", old.Moved.To, m.new, new.Node)
+		return fmt.Errorf("the server moves to %s, and %s is %s", old.Moved.To, m.new, new.Node)
 	}
 	if new.Next != nil {
 		if _, err := m.ask(ctx, m.new, nil, "drop"); err != nil {

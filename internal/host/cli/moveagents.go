@@ -127,7 +127,8 @@ func (m *move) followed(ctx context.Context, new backup.Status) error {
 	}
 	advice := "give them the new address in k3s.server of the inventory, and run this again with --inventory FILE --send"
 	if m.inventory != "" {
-		advice = fmt.Sprintf("have what they know lead to %s; or set k3s.server in %s to it, and run this again with --send", new.Node, m.inventory)
+		advice = fmt.Sprintf("have what they know lead to %s; or set k3s.server in %s to it, and run this again with --send",
+			new.Node, m.inventory)
 	}
 	return hint.With(fmt.Errorf("%s serves, and these nodes have not followed: %s", m.new, strings.Join(left, ", ")), advice)
 }

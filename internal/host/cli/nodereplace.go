@@ -94,7 +94,7 @@ func (a *app) replaceNode(ctx context.Context, o *replaceOptions, name string) e
 		return err
 	}
 	r := replace.Replacement{
-		Client: client, Node: name, Serial: o.board.Serial, Log: a.log, Drain: o.drain, Poll: lookEvery,
+		Client: client, Node: name, Serial: o.board.Serial, Log: a.log, Drain: o.drain, Poll: lookEvery, Now: time.Now,
 		PowerOff: func(ctx context.Context) error {
 			cmd, err := o.ssh.command(ctx, o.host, []string{"poweroff"})
 			if err == nil {
@@ -145,7 +145,8 @@ func (a *app) leaveOld(ctx context.Context, o *replaceOptions, r replace.Replace
 			return false, err
 		}
 		if ready && provision.SameBoard(o.connected(ctx), o.board.Serial) {
-			a.result(map[string]any{"node": r.Node, "serial": o.board.Serial, "changed": false}, r.Node+" is the board "+o.board.Serial+" already")
+			a.result(map[string]any{"node": r.Node, "serial": o.board.Serial, "changed": false},
+				r.Node+" is the board "+o.board.Serial+" already")
 			return true, nil
 		}
 	}

@@ -72,6 +72,7 @@ type Replacement struct {
 	// none.
 	Connected func(ctx context.Context) string
 	Poll      time.Duration // between two looks
+	Now       func() time.Time
 }
 
 // Begun reports whether the cluster knows of the replacement already.
@@ -294,7 +295,7 @@ func same(a, b string) bool {
 // what was missing. An API server that is away for a while is waited for.
 func (r Replacement) until(ctx context.Context, limit time.Duration, late error, done func() (ok bool, missing string, err error)) error {
 	said := ""
-	for start := time.Now(); ; {
+	for start := r.Now(); ; {
 		ok, missing, err := done()
 		var refused apierrors.APIStatus
 		switch {
@@ -305,7 +306,7 @@ func (r Replacement) until(ctx context.Context, limit time.Duration, late error,
 		case ok:
 			return nil
 		}
-		if time.Since(start) >= limit {
+		if r.Now().Sub(start) >= limit {
 			return fmt.Errorf("%w: %s", late, missing)
 		}
 		if missing != said {

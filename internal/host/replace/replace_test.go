@@ -118,7 +118,7 @@ func (w *world) join(c client.Client) {
 
 func (w *world) replacement() Replacement {
 	return Replacement{
-		Client: w.client, Node: "attic", Serial: newSerial, Log: slog.New(slog.DiscardHandler), Poll: time.Millisecond,
+		Client: w.client, Node: "attic", Serial: newSerial, Log: slog.New(slog.DiscardHandler), Poll: time.Millisecond, Now: time.Now,
 		Drain:     rollout.Drain{Timeout: 20 * time.Millisecond},
 		Connected: func(context.Context) string { return w.told },
 		PowerOff: func(ctx context.Context) error {
@@ -214,12 +214,14 @@ func TestReplaceWaits(t *testing.T) {
 	}{
 		"a pod without a controller": {[]client.Object{pod("alone", false)}, nil, ErrStays, "default/alone"},
 		"a pod with local data":      {[]client.Object{pod("web", true, local)}, nil, ErrStays, "default/web"},
-		"a board nobody turns off": {nil, func(_ *world, r *Replacement) {
+		"a board that stays on": {nil, func(_ *world, r *Replacement) {
 			r.PowerOff = func(context.Context) error { return errors.New("ssh does not reach it") }
 		}, ErrOn, "connected"},
 		"a new board that does not come": {nil, func(w *world, _ *Replacement) { w.joins = "" }, ErrAway, "not Ready"},
 		"the old board, with its boot":   {nil, func(w *world, _ *Replacement) { w.joins = "old" }, ErrAway, "not Ready"},
-		"the old board, once more":       {nil, func(w *world, _ *Replacement) { w.joins, w.told = "again", "1000000012345678" }, ErrOld, "12345678"},
+		"the old board, once more": {nil, func(w *world, _ *Replacement) {
+			w.joins, w.told = "again", "1000000012345678"
+		}, ErrOld, "12345678"},
 	} {
 		w := newWorld(t, append(c.objects, attic(true, "old"), password("of the old board"))...)
 		r := w.replacement()

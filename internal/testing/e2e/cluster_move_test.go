@@ -27,11 +27,33 @@ const serverDir = "/var/lib/rancher/k3s/server"
 // isReady is a command that waits until the API has a node as Ready.
 const isReady = `until kubectl get node %s -o jsonpath='{.status.conditions[?(@.type=="Ready")].status}' | grep True; do sleep 5; done`
 
+// stopsOwn has a new node not begin a cluster of its own, which costs minutes.
+const stopsOwn = "rc-service pikelet-k3s stop"
+
 // TestClusterMove moves a server from a node to another. The power of one of the
 // three, the old node, the new one and the computer that gives the command, is cut at
 // six moments; each time the same command goes on. At no moment two servers of the
 // cluster answer, and in the end the agent, which knew the old address, has followed.
 func TestClusterMove(t *testing.T) {
+	m := newMoving(t)
+	m.cutOldNode()
+	m.cutNewNode()
+	m.agentFollows()
+}
+
+// moving is a cluster whose server moves from cellar to loft.
+type moving struct {
+	t                   *testing.T
+	c                   *cluster
+	cellar, attic, loft *member
+	d                   *admin
+	command             []string
+	agent               func(at string) string // its config, by where it looks for the server
+	watch               func() int
+}
+
+func newMoving(t *testing.T) *moving {
+	t.Helper()
 	c := &cluster{t: t, lan: newLAN(t)}
 	if err := c.lan.ServeTime(); err != nil {
 		t.Fatal(err)
@@ -46,73 +68,91 @@ func TestClusterMove(t *testing.T) {
 		return users + "k3s: {role: agent, server: 'https://" + at + ":6443', token: a-token, " + options + "}}\n"
 	}
 	cellar := c.join(r, "cellar", 12, server)
-	cellar.works(fmt.Sprintf(isReady, "cellar"))
 	attic := c.join(r, "attic", 11, agent(address(12)))
 	loft := c.join(r, "loft", 13, server)
+	loft.works(stopsOwn)
 	cellar.works(fmt.Sprintf(isReady, "attic"))
 	cellar.works("kubectl create configmap kept --from-literal=where=attic")
-	loft.works("until [ -e " + serverDir + "/tls/server-ca.crt ]; do sleep 1; done")
 
 	d := newAdmin(c, "cellar", 12, server, key)
 	d.knows("attic", 11, agent(address(12)), key)
 	d.knows("loft", 13, server, key)
 	watch := c.watchServers(address(12), address(13))
 	command := []string{"move", "server", "cellar", "loft", "--replace", "--follow", "1s", "-o", d.file}
+	return &moving{t, c, cellar, attic, loft, d, command, agent, watch}
+}
 
+// cutOldNode cuts the power of the old node twice, and once that of the desk.
+func (m *moving) cutOldNode() {
+	m.t.Helper()
+	t, d, cellar := m.t, m.d, m.cellar
 	t.Log("cut 1: the old node, as soon as it is marked")
-	desk := d.start(command...)
+	desk := d.start(m.command...)
 	cellar.works("until [ -e " + serverDir + "/pikelet/moved.json ]; do :; done; sync") // without, it may be lost, and is done again
 	cellar.Close()
 	desk.kill()
-	cellar = c.boot(cellar.card, "cellar", 12)
+	cellar = m.c.boot(cellar.card, "cellar", 12)
 	cellar.works("until pikeletd status | grep 'this server moved to loft'; do sleep 2; done")
 
 	t.Log("cut 2: the old node and the desk, in the middle of the last backup")
-	desk = d.start(command...)
+	desk = d.start(m.command...)
 	cellar.eventually("the last backup begins", func() bool { return exists(d.file+".part") || exists(d.file) })
 	cellar.Close()
 	desk.kill()
-	cellar = c.boot(cellar.card, "cellar", 12)
+	cellar = m.c.boot(cellar.card, "cellar", 12)
 
 	t.Log("cut 3: the desk, when it has the last backup")
-	desk = d.start(command...)
+	desk = d.start(m.command...)
 	cellar.eventually("the last backup is there", func() bool { return exists(d.file) })
 	desk.kill()
+	m.cellar = cellar
+}
 
+// cutNewNode cuts the power of the new node three times, the last time while the desk
+// waits for it.
+func (m *moving) cutNewNode() {
+	m.t.Helper()
+	t, d, loft := m.t, m.d, m.loft
 	t.Log("cut 4: the new node, while it takes the server")
-	desk = d.start(command...)
+	desk := d.start(m.command...)
 	loft.works("until [ -e " + serverDir + ".restored.part ] || [ -e " + serverDir + ".restored ]; do :; done")
 	loft.Close()
 	desk.kill()
-	loft = c.boot(loft.card, "loft", 13)
+	loft = m.c.boot(loft.card, "loft", 13)
+	loft.works(stopsOwn)
 
 	t.Log("cut 5: the new node, when it has the server and has not restarted")
-	desk = d.start(command...)
+	desk = d.start(m.command...)
 	loft.works("until [ -e " + serverDir + ".restored ]; do :; done; sync")
 	loft.Close()
 	desk.kill()
-	loft = c.boot(loft.card, "loft", 13)
+	loft = m.c.boot(loft.card, "loft", 13)
 
-	t.Log("cut 6: the new node, as soon as it serves; the desk waits for it")
-	desk = d.start(command...)
-	loft.works("until wget -q -O /dev/null --no-check-certificate https://127.0.0.1:6443/ping; do sleep 1; done")
+	t.Log("cut 6: the new node, as soon as it starts the server; the desk waits for it")
+	desk = d.start(m.command...)
+	loft.works("until [ -e " + serverDir + "/db/state.db-wal ] && ! [ -e " + serverDir + ".restored ]; do sleep 1; done; sync")
 	loft.Close()
-	loft = c.boot(loft.card, "loft", 13)
+	loft = m.c.boot(loft.card, "loft", 13)
 	loft.eventually("the command ends", desk.ended)
 	if out := desk.output(); !containsAll(out, "the server runs", "have not followed: attic", "--send") {
 		t.Fatalf("the command says\n%s", out)
 	}
 	loft.works("kubectl get configmap kept -o jsonpath='{.data.where}' | grep attic")
+	m.loft = loft
+}
 
-	t.Log("the agent gets the new address")
+// agentFollows has the agent be told of the new address, and the old node discard
+// what it has.
+func (m *moving) agentFollows() {
+	m.t.Helper()
+	t, c, d, cellar, attic, loft := m.t, m.c, m.d, m.cellar, m.attic, m.loft
 	nodes := filepath.Join(t.TempDir(), "nodes.yaml")
-	writeFile(t, nodes, c.inventory("attic", serial(11), 11, agent(address(13))), 0o600)
-	d.must(append(command, "--inventory", nodes, "--send", "--discard")...)
+	writeFile(t, nodes, c.inventory("attic", serial(11), 11, m.agent(address(13))), 0o600)
+	d.must(append(m.command, "--inventory", nodes, "--send", "--discard")...)
 	loft.works(fmt.Sprintf(isReady, "attic"))
 	attic.eventually("all checks of the agent hold", func() bool { return attic.succeeds("pikeletd check") })
 	cellar.works("[ \"$(cd " + serverDir + " && find . -type f)\" = ./pikelet/moved.json ]")
-	loft.works("[ -e " + serverDir + ".replaced-1 ] && ! [ -e " + serverDir + ".replaced-2 ]")
-	if n := watch(); n < 50 {
+	if n := m.watch(); n < 50 {
 		t.Errorf("the servers were looked at %d times: too few to tell", n)
 	}
 	// Back there is no way by itself: the old one is told of, and does not start.

@@ -46,21 +46,7 @@ func TestClusterReplace(t *testing.T) {
 	attic.Close()
 
 	desk = d.start(command...)
-	text, err := os.ReadFile(nodes)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !containsAll(string(text), "# the cluster of this test", "generation: 1") {
-		t.Fatalf("the inventory is\n%s", text)
-	}
-	doc, err := nodeconfig.Load(nodes, text, boards.Names(), false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg, err := provision.Config(doc, nodeconfig.Machine{Serial: serial(new)}, "", &provision.Keys{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	cfg := newBoard(t, nodes, serial(new))
 	card := cardOf(t, r)
 	enlarge(t, card, 4000)
 	if err := provision.Write(card, cfg); err != nil {
@@ -80,25 +66,51 @@ func TestClusterReplace(t *testing.T) {
 	next.running("app=web", 1)
 	next.works("grep 'of the first board' /var/lib/rancher/kept && grep 1 /var/lib/pikelet/volume/pikelet/generation")
 
-	// The cluster knows the boards apart by their passwords.
-	before, _, err := provision.Identity(configOf(t, c.inventory("attic", serial(old), old, config), "attic"), "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	after, err := before.WithBoard(cfg.BoardSeed)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for password, want := range map[string]int{before.NodePassword: http.StatusForbidden, after.NodePassword: http.StatusOK} {
-		if got := c.joins("attic", password); got != want {
-			t.Errorf("a board of attic is answered %d, want %d", got, want)
-		}
-	}
-	// The volume does, also while nobody else has it.
+	c.tellsApart(configOf(t, c.inventory("attic", serial(old), old, config), "attic"), cfg)
+	// The volume does, also while no other machine has it.
 	next.off()
 	attic = c.boot(attic.card, "attic", old)
 	attic.works("until pikeletd status | grep 'another board took this node over'; do sleep 2; done")
 	attic.works("! grep -q /var/lib/pikelet/volume /proc/mounts")
+}
+
+// tellsApart: the cluster knows an old board and a new one apart by their passwords.
+func (c *cluster) tellsApart(old, new *nodeconfig.Config) {
+	c.t.Helper()
+	before, _, err := provision.Identity(old, "")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	after, err := before.WithBoard(new.BoardSeed)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	for password, want := range map[string]int{before.NodePassword: http.StatusForbidden, after.NodePassword: http.StatusOK} {
+		if got := c.joins(before.Hostname, password); got != want {
+			c.t.Errorf("a board of %s is answered %d, want %d", before.Hostname, got, want)
+		}
+	}
+}
+
+// newBoard returns the config of a board that was replaced into an inventory.
+func newBoard(t *testing.T, nodes, serial string) *nodeconfig.Config {
+	t.Helper()
+	text, err := os.ReadFile(nodes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !containsAll(string(text), "# the cluster of this test", "generation: 1") {
+		t.Fatalf("the inventory is\n%s", text)
+	}
+	doc, err := nodeconfig.Load(nodes, text, boards.Names(), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := provision.Config(doc, nodeconfig.Machine{Serial: serial}, "", &provision.Keys{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cfg
 }
 
 // joins returns how the server answers a board that says a node's password.
@@ -125,4 +137,3 @@ func (c *cluster) joins(node, password string) int {
 	defer resp.Body.Close()
 	return resp.StatusCode
 }
-

@@ -56,13 +56,14 @@ func TestServersStartAlone(t *testing.T) {
 		value        any
 		want         string
 	}{
-		"a first start":                            {server: map[string]string{"manifests/x": ""}},
-		"a server that was never elsewhere":        {server: map[string]string{}},
-		"a restored one":                           {server: origin, want: old},
-		"one that is about to be one":              {server: map[string]string{}, next: origin, want: old},
-		"one of several":                           {server: origin, option: "cluster-init", value: true},
-		"one of several by an endpoint":            {server: origin, option: "datastore-endpoint", value: "mysql://"},
-		"one of etcd's":                            {server: map[string]string{datastore.RestoredFile: origin[datastore.RestoredFile], "db/etcd/x": ""}},
+		"a first start":                     {server: map[string]string{"manifests/x": ""}},
+		"a server that was never elsewhere": {server: map[string]string{}},
+		"a restored one":                    {server: origin, want: old},
+		"one that is about to be one":       {server: map[string]string{}, next: origin, want: old},
+		"one of several":                    {server: origin, option: "cluster-init", value: true},
+		"one of several by an endpoint":     {server: origin, option: "datastore-endpoint", value: "mysql://"},
+		"one of etcd's": {
+			server: map[string]string{datastore.RestoredFile: origin[datastore.RestoredFile], "db/etcd/x": ""}},
 		"one whose address answers elsewhere":      {server: map[string]string{}, option: "tls-san", value: []any{"vip", "10.0.0.1"}, want: old},
 		"one that moved":                           {server: mark, want: "moved to loft"},
 		"one that moved, of several":               {server: mark, option: "cluster-init", value: true, want: "moved to loft"},
