@@ -257,6 +257,9 @@ func (m *move) possible(old, new backup.Status) error {
 	if new.Free < old.Size+room {
 		refuse("a larger volume", "too little space on the volume of %s: got %d MB, want %d MB", m.new, new.Free/1e6, (old.Size+room)/1e6)
 	}
+	if _, err := os.Lstat(m.file); err == nil {
+		refuse("name another file with --output", "%s is there already, and is of an earlier move or of something else", m.file)
+	}
 	if len(m.keys.Recipients()) == 0 {
 		refuse("age-keygen -o "+m.keys.File+" makes one", "no key to encrypt the last backup to")
 	}

@@ -131,6 +131,27 @@ func TestMoveRefuses(t *testing.T) {
 	}
 }
 
+// TestMoveKeepsFiles: what lies where the last backup is to lie stays, and the old
+// server runs on.
+func TestMoveKeepsFiles(t *testing.T) {
+	d := newDesk(t, newSimulated())
+	write(t, d.dir+"/attic-to-loft.backup", "of something else", 0o600)
+	out, status := d.move("--replace")
+	if status == 0 || !strings.Contains(out, "--output") || readSimulated(d.dir).Nodes["attic"].Running != ours {
+		t.Errorf("status %d: %s", status, out)
+	}
+	if b, err := os.ReadFile(d.dir + "/attic-to-loft.backup"); err != nil || string(b) != "of something else" {
+		t.Errorf("the file is %q, %v", b, err)
+	}
+	s := newSimulated()
+	s.Agents = "loft"
+	d.set(s)
+	if out, status := d.move("--replace", "-o", "other.backup"); status != 0 {
+		t.Errorf("to another file: status %d: %s", status, out)
+	}
+	d.moved("to another file")
+}
+
 // TestMoveWithoutTheOldNode: once the last backup is here, the old node may be gone.
 func TestMoveWithoutTheOldNode(t *testing.T) {
 	s := newSimulated()
