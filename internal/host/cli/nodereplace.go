@@ -118,7 +118,8 @@ func (a *app) replaceNode(ctx context.Context, o *replaceOptions, name string) e
 		return err
 	}
 	a.log.Info("now flash the new board, or boot it over the network", "hint", fmt.Sprintf(
-		"pikelet flash IMAGE CARD --inventory %s --node %s; or restart pikelet serve, which reads the inventory when it starts", o.inventory, name))
+		"pikelet flash IMAGE CARD --inventory %s --node %s; or restart pikelet serve, which reads the inventory when it starts",
+		o.inventory, name))
 	if err := r.Await(ctx, o.wait); err != nil {
 		return hint.With(err, "run the same command again: it goes on waiting")
 	}

@@ -23,6 +23,9 @@ import (
 
 const newSerial = "9abcdef0"
 
+// long is longer than anything takes that comes to an end.
+const long = time.Minute
+
 // world is a cluster, two boards, and a desk whose power may go.
 type world struct {
 	t      *testing.T
@@ -92,6 +95,9 @@ func newWorld(t *testing.T, objects ...client.Object) *world {
 		},
 		Delete: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.DeleteOption) error {
 			return write(func() error {
+				if o.GetUID() == "of the new board" {
+					t.Error("the new board's password is forgotten")
+				}
 				err := c.Delete(ctx, o, opts...)
 				if _, secret := o.(*corev1.Secret); secret && err == nil && w.joins != "" {
 					w.join(c)
@@ -119,7 +125,7 @@ func (w *world) join(c client.Client) {
 func (w *world) replacement() Replacement {
 	return Replacement{
 		Client: w.client, Node: "attic", Serial: newSerial, Log: slog.New(slog.DiscardHandler), Poll: time.Millisecond, Now: time.Now,
-		Drain:     rollout.Drain{Timeout: 20 * time.Millisecond},
+		Drain:     rollout.Drain{Timeout: long},
 		Connected: func(context.Context) string { return w.told },
 		PowerOff: func(ctx context.Context) error {
 			w.off++
@@ -154,7 +160,7 @@ func (w *world) run(edited *bool) error {
 		if ready, _ := r.Ready(ctx); *edited && !begun && ready {
 			return nil // done
 		}
-		if err := r.Leave(ctx, 20*time.Millisecond); err != nil {
+		if err := r.Leave(ctx, long); err != nil {
 			return err
 		}
 	}
@@ -162,7 +168,7 @@ func (w *world) run(edited *bool) error {
 	if err := r.Refuse(ctx); err != nil {
 		return err
 	}
-	return r.Await(ctx, 20*time.Millisecond)
+	return r.Await(ctx, long)
 }
 
 // TestReplaceThroughCuts: the desk loses its power at each write to the API, before
@@ -225,6 +231,7 @@ func TestReplaceWaits(t *testing.T) {
 	} {
 		w := newWorld(t, append(c.objects, attic(true, "old"), password("of the old board"))...)
 		r := w.replacement()
+		r.Drain.Timeout = 20 * time.Millisecond
 		if c.change != nil {
 			c.change(w, &r)
 		}
