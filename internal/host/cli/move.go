@@ -96,7 +96,6 @@ type move struct {
 	send           bool
 	wait, follow   time.Duration
 	agents         []agent // of the inventory
-	started        bool    // whether this run found or made a fence
 	oldNode        string  // the name of OLD in the cluster
 	oldUnreachable error
 }
