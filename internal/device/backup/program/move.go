@@ -240,17 +240,19 @@ func infoIn(dir string) (*form.Info, error) {
 // heard returns when the API server last heard of each node; nil where it does not
 // say.
 func heard() map[string]time.Time {
-	out, err := command.Run("kubectl", "get", "--raw", leases)
+	// The kubeconfig that k3s writes for its own programs.
+	out, err := command.Run("kubectl", "--kubeconfig", node.K3sServerDir+"/cred/admin.kubeconfig", "get", "--raw", leases)
 	if err != nil {
 		return nil
 	}
+	_, text, _ := strings.Cut(out, "{") // warnings come before it
 	var list struct {
 		Items []struct {
 			Metadata struct{ Name string }
 			Spec     struct{ RenewTime time.Time }
 		}
 	}
-	if json.Unmarshal([]byte(strings.TrimSpace(out)), &list) != nil {
+	if json.Unmarshal([]byte("{"+text), &list) != nil {
 		return nil
 	}
 	times := map[string]time.Time{}
