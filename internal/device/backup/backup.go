@@ -63,12 +63,9 @@ type Server struct {
 func (s Server) Write(ctx context.Context, w io.Writer, now time.Time, recipients ...age.Recipient) (form.Info, error) {
 	info := form.Info{Node: s.Node, K3s: s.K3s, Release: s.Release, Made: now.UTC(), Datastore: form.SQLite, Answers: s.Answers}
 	if s.Last {
-		m, err := datastore.Fenced(s.Dir)
+		m, err := s.moved()
 		if err != nil {
 			return info, err
-		}
-		if m == nil {
-			return info, hint.With(ErrNotFenced, "pikelet move fences it first")
 		}
 		info.Move, info.To = m.ID, m.To
 	}
@@ -105,6 +102,20 @@ func (s Server) Write(ctx context.Context, w io.Writer, now time.Time, recipient
 		return info, err
 	}
 	return info, b.Close()
+}
+
+// Fenced returns ErrNotFenced for a server that may start still.
+func (s Server) Fenced() error {
+	_, err := s.moved()
+	return err
+}
+
+func (s Server) moved() (*datastore.Moved, error) {
+	m, err := datastore.Fenced(s.Dir)
+	if err == nil && m == nil {
+		err = hint.With(ErrNotFenced, "pikelet move fences it first")
+	}
+	return m, err
 }
 
 // files adds all files to a backup, the copied datastore last.

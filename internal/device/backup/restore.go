@@ -61,9 +61,12 @@ func (t Target) Restore(ctx context.Context, r io.Reader) (form.Info, error) {
 	}
 	defer os.RemoveAll(part)
 	seed := ""
-	info, err := form.Extract(r, func(i form.Info) error { return errors.Join(t.accept(i), t.alone(i)) }, func(
-		name string, size int64, r io.Reader,
-	) error {
+	info, err := form.Extract(r, func(i form.Info) error {
+		if err := t.accept(i); err != nil {
+			return err
+		}
+		return t.alone(i)
+	}, func(name string, size int64, r io.Reader) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}

@@ -89,6 +89,9 @@ func newUnfence() *cobra.Command {
 		if m != nil && m.ID != id {
 			return fmt.Errorf("taking the move %s back: this server is fenced for another one: %s, to %s", id, m.ID, m.To)
 		}
+		if _, err := os.Stat(filepath.Join(node.K3sServerDir, "tls/server-ca.crt")); err != nil {
+			return fmt.Errorf("taking the move %s back: the data of this server were discarded: %w", id, err)
+		}
 		if err := datastore.Unfence(node.K3sServerDir); err != nil {
 			return err
 		}

@@ -88,6 +88,10 @@ func write(ctx context.Context, out, log io.Writer, recipients []string, last bo
 		return err
 	}
 	if t.Last = last; last {
+		// Looked at first: a server that may run on is not stopped.
+		if err := t.Fenced(); err != nil {
+			return err
+		}
 		if err := stopServer(log); err != nil {
 			return err
 		}
