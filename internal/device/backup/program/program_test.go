@@ -59,7 +59,8 @@ func TestMoveOfANode(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, text := range map[string]string{
-		"tls/server-ca.crt": string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), "token": "K10::server:secret\n", "db/lock": "",
+		"tls/server-ca.crt": string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), "token": "K10::server:secret\n",
+		"db/lock": "",
 	} {
 		if err := os.MkdirAll(filepath.Dir(filepath.Join(files, name)), 0o700); err != nil {
 			t.Fatal(err)
