@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -57,7 +58,7 @@ func gather(ctx context.Context) (node.Status, error) {
 	s.Sessions = iscsi.Sessions()
 	s.Firmware = machine.Firmware()
 	s.Update = card.LastUpdate(s.Boot.Disk)
-	s.Datastore = sysfs.Read(k3s.DatastoreFile)
+	s.Datastore = cmp.Or(sysfs.Read(k3s.WaitingFile), sysfs.Read(k3s.DatastoreFile))
 	s.CardWritten = written(s.Boot.Disk)
 	s.Synchronised = clock.Synchronised()
 	<-done

@@ -14,19 +14,20 @@ import (
 
 	"filippo.io/age"
 
+	"github.com/pikelet-os/pikelet/internal/device/datastore"
 	form "github.com/pikelet-os/pikelet/internal/shared/backup"
 	"github.com/pikelet-os/pikelet/internal/shared/hint"
 )
 
 // Names inside k3s' server directory.
 const (
-	database  = "db/state.db"           // of sqlite
-	etcd      = "db/etcd"               // where etcd keeps its data
-	authority = "tls/server-ca.crt"     // by which agents know the cluster
-	scratch   = "pikelet/backup.part"   // the copy that is being packed
-	restored  = "pikelet/restored.json" // the backup that this is, where it is one
-	spare     = 64 << 20                // bytes that stay free beside the copy: k3s goes on writing
-	patience  = "30000"                 // milliseconds to wait for k3s' own locks
+	database  = "db/state.db"          // of sqlite
+	etcd      = "db/etcd"              // where etcd keeps its data
+	authority = "tls/server-ca.crt"    // by which agents know the cluster
+	scratch   = "pikelet/backup.part"  // the copy that is being packed
+	restored  = datastore.RestoredFile // the backup that this is, where it is one
+	spare     = 64 << 20               // bytes that stay free beside the copy: k3s goes on writing
+	patience  = "30000"                // milliseconds to wait for k3s' own locks
 	pragmas   = "&_pragma=cache_size(-4096)&_pragma=temp_store(1)"
 )
 
@@ -38,6 +39,9 @@ var skipped = map[string]bool{"db": true, "pikelet": true, "static": true, "etc"
 var (
 	ErrNoServer = errors.New("this node has no k3s server")
 	ErrEtcd     = errors.New("the datastore of this server is etcd's")
+	// ErrNotFenced is returned where the last backup of a move is wanted of a server
+	// that may still start.
+	ErrNotFenced = errors.New("this server is not fenced")
 )
 
 // Server is the k3s server of a node.
@@ -47,13 +51,24 @@ type Server struct {
 	Node    string // name
 	K3s     string // version, as k3s prints it
 	Release string // of the image that runs
+	Answers string // as form.Info
+	// Last demands that the server is fenced, and makes the last backup of its move.
+	// Nothing may write to it.
+	Last bool
 }
 
 // Write writes a backup of the server, which goes on running, that the recipients
 // can read. All that the API server acknowledged before now is in it. The errors
-// are ErrNoServer and ErrEtcd, besides those of files.
+// are ErrNoServer, ErrEtcd and ErrNotFenced, besides those of files.
 func (s Server) Write(ctx context.Context, w io.Writer, now time.Time, recipients ...age.Recipient) (form.Info, error) {
-	info := form.Info{Node: s.Node, K3s: s.K3s, Release: s.Release, Made: now.UTC(), Datastore: form.SQLite}
+	info := form.Info{Node: s.Node, K3s: s.K3s, Release: s.Release, Made: now.UTC(), Datastore: form.SQLite, Answers: s.Answers}
+	if s.Last {
+		m, err := s.moved()
+		if err != nil {
+			return info, err
+		}
+		info.Move, info.To = m.ID, m.To
+	}
 	certificate, err := os.ReadFile(filepath.Join(s.Dir, authority))
 	if errors.Is(err, fs.ErrNotExist) {
 		return info, hint.With(ErrNoServer, "back up a node whose config has k3s.role: server, once it has started")
@@ -87,6 +102,20 @@ func (s Server) Write(ctx context.Context, w io.Writer, now time.Time, recipient
 		return info, err
 	}
 	return info, b.Close()
+}
+
+// Fenced returns ErrNotFenced for a server that may start still.
+func (s Server) Fenced() error {
+	_, err := s.moved()
+	return err
+}
+
+func (s Server) moved() (*datastore.Moved, error) {
+	m, err := datastore.Fenced(s.Dir)
+	if err == nil && m == nil {
+		err = hint.With(ErrNotFenced, "pikelet move fences it first")
+	}
+	return m, err
 }
 
 // files adds all files to a backup, the copied datastore last.

@@ -123,7 +123,8 @@ func names(t testing.TB, dir string) (list []string) {
 }
 
 func newTarget(t testing.TB, name, k3s string) Target {
-	return Target{Server: Server{Dir: filepath.Join(t.TempDir(), "server"), Node: name, K3s: k3s}, KeepSeed: func(string) error { return nil }}
+	return Target{Server: Server{Dir: filepath.Join(t.TempDir(), "server"), Node: name, K3s: k3s}, KeepSeed: func(string) error { return nil },
+		Elsewhere: func(string, string) string { return "" }}
 }
 
 // highest returns the last row of a datastore.
@@ -338,5 +339,71 @@ func TestWriteRefuses(t *testing.T) {
 	}
 	if err := write(s); err == nil || !strings.Contains(err.Error(), "there is no") {
 		t.Errorf("without a datastore: got error %v", err)
+	}
+}
+
+// TestTwoServers: what would make two servers of one cluster is refused.
+func TestTwoServers(t *testing.T) {
+	s, ctx := newServer(t), context.Background()
+	s.Answers = "10.0.0.1:6443 vip.example:6443"
+	target := newTarget(t, "loft", s.K3s)
+	target.Answers = "10.0.0.2:6443"
+	asked, cluster := "", ""
+	target.Elsewhere = func(addresses, of string) string { asked, cluster = addresses, of; return "10.0.0.1:6443" }
+	info, err := target.Restore(ctx, bytes.NewReader(backup(t, s)))
+	if !errors.Is(err, ErrAnswers) || !strings.Contains(err.Error(), "10.0.0.1:6443") {
+		t.Errorf("got error %v, want %v", err, ErrAnswers)
+	}
+	if asked != s.Answers+" "+target.Answers || cluster != info.Cluster || cluster == "" {
+		t.Errorf("asked %q for %q", asked, cluster)
+	}
+	if left := names(t, filepath.Dir(target.Dir)); len(left) > 0 {
+		t.Errorf("%q stay behind", left)
+	}
+}
+
+// TestLastBackup: the last backup of a move is made of a fenced server alone, says
+// so, and is for one node.
+func TestLastBackup(t *testing.T) {
+	s, ctx := newServer(t), context.Background()
+	s.Last = true
+	if _, err := s.Write(ctx, io.Discard, time.Now(), newKey(t).Recipient()); !errors.Is(err, ErrNotFenced) {
+		t.Errorf("got error %v, want %v", err, ErrNotFenced)
+	}
+	if _, err := datastore.Fence(s.Dir, datastore.Moved{ID: "01", To: "loft"}); err != nil {
+		t.Fatal(err)
+	}
+	b := backup(t, s)
+	other := newTarget(t, "cellar", s.K3s)
+	if _, err := other.Restore(ctx, bytes.NewReader(b)); !errors.Is(err, ErrElsewhere) {
+		t.Errorf("on another node: got error %v, want %v", err, ErrElsewhere)
+	}
+	target := newTarget(t, "loft", s.K3s)
+	info, err := target.Restore(ctx, bytes.NewReader(b))
+	if err != nil || info.Move != "01" || info.To != "loft" {
+		t.Fatalf("got %+v, %v", info, err)
+	}
+	if _, err := datastore.Adopt(target.Dir); err != nil {
+		t.Fatal(err)
+	}
+	if m, err := datastore.Fenced(target.Dir); m != nil || err != nil {
+		t.Errorf("the mark moves along: %v, %v", m, err)
+	}
+	// The node that the server has left takes it back only from where it went.
+	left := Target{Server: s, Elsewhere: target.Elsewhere, KeepSeed: target.KeepSeed, Replace: true}
+	earlier := s
+	earlier.Last = false
+	for name, b := range map[string][]byte{"its last backup": b, "another backup": backup(t, earlier)} {
+		if _, err := left.Restore(ctx, bytes.NewReader(b)); err == nil {
+			t.Errorf("%s is restored where the server has left", name)
+		}
+	}
+	back := Server{Dir: target.Dir, Seed: seed, Node: "loft", K3s: s.K3s, Last: true}
+	if _, err := datastore.Fence(back.Dir, datastore.Moved{ID: "02", To: "attic"}); err != nil {
+		t.Fatal(err)
+	}
+	left.Replace = false
+	if _, err := left.Restore(ctx, bytes.NewReader(backup(t, back))); err != nil {
+		t.Errorf("moving back: %v", err)
 	}
 }

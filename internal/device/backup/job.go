@@ -38,6 +38,10 @@ type Job struct {
 	// Fresh is how old a backup may be that did not reach the store: an older one is
 	// made anew.
 	Fresh time.Duration
+	// Exclusive is called before the server is read, and its function after: nothing
+	// else may move or replace the server meanwhile. The store has no part in it. Nil
+	// for a server that nothing else works on.
+	Exclusive func() (release func(), err error)
 }
 
 // Made is a backup that is in the store, and was read back.
@@ -132,6 +136,13 @@ func (j Job) fill(ctx context.Context, dir string, now time.Time) (w waiting, er
 		return w, err
 	}
 	defer f.Close()
+	if j.Exclusive != nil {
+		release, err := j.Exclusive()
+		if err != nil {
+			return w, err
+		}
+		defer release()
+	}
 	sum := sha256.New()
 	if _, err := j.Server.Write(ctx, io.MultiWriter(f, sum), now, j.Recipients...); err != nil {
 		return w, err

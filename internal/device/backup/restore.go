@@ -31,6 +31,11 @@ var (
 	// ErrToken is returned where the node's config gives another token to the cluster
 	// than the backup has: k3s could not read its own datastore.
 	ErrToken = errors.New("the node's config has another token than the cluster of the backup")
+	// ErrAnswers is returned where the server of the backup, or another one of its
+	// cluster, still answers elsewhere.
+	ErrAnswers = errors.New("a server of this cluster still answers")
+	// ErrElsewhere is returned for the last backup of a move to another node.
+	ErrElsewhere = errors.New("the server of this backup moves to another node")
 	// ErrRestored is returned where this very backup was restored before.
 	ErrRestored = errors.New("this backup is restored already")
 )
@@ -47,6 +52,9 @@ type Target struct {
 	// KeepSeed gives the node the seed of the backup from the next boot on. It is
 	// called where its config has none.
 	KeepSeed func(seed string) error
+	// Elsewhere returns an address of some, as form.Info has them, at which a server of
+	// a cluster answers that is not this node; "" for none.
+	Elsewhere func(addresses, cluster string) string
 }
 
 // Restore checks a backup that is read from r, decrypted, and makes it the server
@@ -58,7 +66,12 @@ func (t Target) Restore(ctx context.Context, r io.Reader) (form.Info, error) {
 	}
 	defer os.RemoveAll(part)
 	seed := ""
-	info, err := form.Extract(r, t.accept, func(name string, size int64, r io.Reader) error {
+	info, err := form.Extract(r, func(i form.Info) error {
+		if err := t.accept(i); err != nil {
+			return err
+		}
+		return t.alone(i)
+	}, func(name string, size int64, r io.Reader) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -106,6 +119,18 @@ func (t Target) Restore(ctx context.Context, r io.Reader) (form.Info, error) {
 	return info, datastore.Prepare(ready, part)
 }
 
+// alone reports why this node would not be the only server of the cluster.
+func (t Target) alone(i form.Info) error {
+	if i.Move != "" && i.To != t.Node {
+		return hint.Withf(fmt.Errorf("%w: got %s, want %s", ErrElsewhere, t.Node, i.To), "pikelet move server %s %s", i.Node, i.To)
+	}
+	if at := t.Elsewhere(i.Answers+" "+t.Answers, i.Cluster); at != "" {
+		return hint.Withf(fmt.Errorf("%w, at %s: two of them destroy it", ErrAnswers, at),
+			"turn that server off; or, pikelet move server %s %s moves it", i.Node, t.Node)
+	}
+	return nil
+}
+
 // accept reports why a backup may not be restored here.
 func (t Target) accept(i form.Info) error {
 	theirs, err := skew.Parse(i.K3s)
@@ -119,6 +144,13 @@ func (t Target) accept(i form.Info) error {
 	if theirs.Major > ours.Major || theirs.Major == ours.Major && theirs.Minor > ours.Minor {
 		return hint.With(fmt.Errorf("%w: got %s, want at most that of this node's release, %s", ErrNewer, theirs, ours),
 			"upgrade this node first, to a release with that Kubernetes")
+	}
+	gone, err := datastore.Fenced(t.Dir)
+	if err != nil {
+		return err
+	}
+	if gone != nil && (i.Move == "" || i.Move == gone.ID) {
+		return hint.Withf(fmt.Errorf("%w: to %s", datastore.ErrMoved, gone.To), "pikelet move server %s %s moves it back", gone.To, t.Node)
 	}
 	certificate, err := os.ReadFile(filepath.Join(t.Dir, authority))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -136,7 +168,7 @@ func (t Target) accept(i form.Info) error {
 		return ErrRestored
 	}
 	switch {
-	case t.Replace:
+	case t.Replace || gone != nil:
 		return nil
 	case cluster != i.Cluster:
 		return hint.With(fmt.Errorf("%w, of another cluster: got %s, want %s", ErrOccupied, cluster, i.Cluster),

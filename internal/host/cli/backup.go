@@ -121,10 +121,11 @@ func withoutKey(keys *provision.Keys) string {
 }
 
 // fetchBackup has a node write a backup to a file, which is there only once it is
-// whole. checked is false where no key here opens it.
+// whole. checked is false where no key here opens it. more are flags for the node.
 func (a *app) fetchBackup(ctx context.Context, ssh *overSSH, host, file string, recipients []string, keys *provision.Keys,
+	more ...string,
 ) (info backup.Info, checked bool, err error) {
-	verb := []string{"backup", "write"}
+	verb := append([]string{"backup", "write"}, more...)
 	for _, r := range recipients {
 		verb = append(verb, "--recipient", r)
 	}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -25,7 +26,7 @@ var startingInventory string
 
 func newNode(a *app) *cobra.Command {
 	c := group(&cobra.Command{Use: "node", Short: "Check, show and write node configs", GroupID: groupNodes})
-	c.AddCommand(newNodeInit(a), newNodeCheck(a), newNodeShow(a), newNodeWrite(a), newNodeSend(a), newNodeEncrypt(a))
+	c.AddCommand(newNodeInit(a), newNodeCheck(a), newNodeShow(a), newNodeWrite(a), newNodeSend(a), newNodeEncrypt(a), newNodeReplace(a))
 	return c
 }
 
@@ -267,7 +268,10 @@ The node checks and keeps it, and uses it from its next boot on.`,
 }
 
 // overSSH runs subcommands of pikeletd on a node.
-type overSSH struct{ config string }
+type overSSH struct {
+	config  string
+	options []string // of ssh
+}
 
 func (r *overSSH) addFlags(c *cobra.Command) {
 	c.Flags().StringVar(&r.config, "ssh-config", "", "configuration `FILE` for ssh (default: your own)")
@@ -300,7 +304,7 @@ func (r *overSSH) command(ctx context.Context, host string, verb []string) (*exe
 	if r.config != "" {
 		args = append([]string{"-F", r.config}, args...)
 	}
-	return exec.CommandContext(ctx, "ssh", args...), nil
+	return exec.CommandContext(ctx, "ssh", slices.Concat(r.options, args)...), nil
 }
 
 func newNodeEncrypt(a *app) *cobra.Command {

@@ -7,7 +7,6 @@ package backup
 
 import (
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -18,7 +17,7 @@ import (
 	"filippo.io/age"
 	"github.com/klauspost/compress/zstd"
 
-	"github.com/pikelet-os/pikelet/internal/shared/image"
+	"github.com/pikelet-os/pikelet/internal/shared/node"
 )
 
 // Info says what a backup is of.
@@ -33,6 +32,13 @@ type Info struct {
 	// Adopted says that the server was none of Pikelet's: the backup has no seed of
 	// its node, and k3s knows its name by a password that is not in it.
 	Adopted bool `json:"adopted,omitempty"`
+	// Answers are the addresses at which agents reach the server, as HOST:PORT,
+	// separated by blanks.
+	Answers string `json:"answers,omitempty"`
+	// Move is the id of the move that this backup is the last one for: the server is
+	// fenced, and nothing was written to it since. "" for any other backup.
+	Move string `json:"move,omitempty"`
+	To   string `json:"to,omitempty"` // the name that the server moves to
 }
 
 // Datastore is a kind of datastore.
@@ -75,15 +81,8 @@ type sum struct {
 	Digest string `json:"digest"`
 }
 
-// ClusterOf returns the digest of a cluster's server CA, from its certificate in
-// PEM: what a token of k3s names as its cluster too.
-func ClusterOf(certificate []byte) (string, error) {
-	block, _ := pem.Decode(certificate)
-	if block == nil || block.Type != "CERTIFICATE" {
-		return "", errors.New("reading the certificate of the server CA: not a certificate in PEM")
-	}
-	return image.DigestOf(block.Bytes), nil
-}
+// ClusterOf is node.ClusterOf.
+func ClusterOf(certificate []byte) (string, error) { return node.ClusterOf(certificate) }
 
 func (i Info) check() error {
 	switch {

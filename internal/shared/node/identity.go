@@ -55,6 +55,21 @@ func NewIdentity(hostname, seed string) (Identity, error) {
 	return id, err
 }
 
+// WithBoard returns the identity of a board that took the node over from another:
+// what it proves to the cluster with comes from the board's own seed, 64 hexadecimal
+// digits. The rest stays. "" is the first board.
+func (id Identity) WithBoard(seed string) (Identity, error) {
+	if seed == "" {
+		return id, nil
+	}
+	board, err := NewIdentity(id.Hostname, seed)
+	if err != nil {
+		return id, fmt.Errorf("of its board: %w", err)
+	}
+	id.NodePassword = board.NodePassword
+	return id, nil
+}
+
 // keyKind is what SSH calls a host key of ours.
 const keyKind = "ssh-ed25519"
 

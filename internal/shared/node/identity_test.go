@@ -102,3 +102,25 @@ func FuzzStatus(f *testing.F) {
 		DecodeVolume(b)
 	})
 }
+
+// TestBoardTakesNodeOver: it is the same node to people and to a NAS, and proves itself
+// to the cluster by what the board before does not know.
+func TestBoardTakesNodeOver(t *testing.T) {
+	first, err := NewIdentity("attic", seed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if same, err := first.WithBoard(""); err != nil || same.NodePassword != first.NodePassword {
+		t.Errorf("the first board: %v", err)
+	}
+	second, err := first.WithBoard(strings.Repeat("ab", 32))
+	if err != nil || second.NodePassword == first.NodePassword || len(second.NodePassword) != 32 {
+		t.Errorf("got password %q, %v", second.NodePassword, err)
+	}
+	if second.PublicKey() != first.PublicKey() || second.IQN != first.IQN || second.MachineID != first.MachineID {
+		t.Error("the second board is another node")
+	}
+	if _, err := first.WithBoard("abc"); err == nil {
+		t.Error("a short seed passes")
+	}
+}

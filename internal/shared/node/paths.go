@@ -15,6 +15,9 @@ const (
 	// SeedFile holds the seed of a node that was given none, or was given it
 	// by its config.
 	SeedFile = StateDir + "/node/seed"
+	// BackupLock is held while a backup of a server is made or restored, and while a
+	// restored server takes its place.
+	BackupLock = "/run/pikelet/backup.lock"
 	// ConfigFile is the config the node took last, and that was good.
 	ConfigFile = StateDir + "/node/node.yaml"
 	// ClockFile is the last time the node knew.

@@ -41,6 +41,9 @@ var (
 	iqnForm = regexp.MustCompile(`^(iqn\.\d{4}-\d{2}\.[A-Za-z0-9._-]+(:[A-Za-z0-9._:-]+)?|eui\.[0-9A-Fa-f]{16}|naa\.[0-9A-Fa-f]{16,32})$`)
 )
 
+// maxGeneration is how many boards a node may have had: more than one could wear out.
+const maxGeneration = 1000
+
 // check checks a whole config.
 func (c *checker) check(cfg *Config) {
 	if cfg.Hostname != "" && !hostForm.MatchString(cfg.Hostname) {
@@ -48,6 +51,12 @@ func (c *checker) check(cfg *Config) {
 	}
 	if cfg.Seed != "" && !seedForm.MatchString(cfg.Seed) && !IsEncrypted(cfg.Seed) {
 		c.Add("seed", "want 64 hexadecimal digits; leave it out, and pikelet or the node makes one")
+	}
+	if cfg.Generation < 0 || cfg.Generation > maxGeneration {
+		c.Add("generation", "%d: want 0 to %d", cfg.Generation, maxGeneration)
+	}
+	if cfg.BoardSeed != "" && !seedForm.MatchString(cfg.BoardSeed) && !IsEncrypted(cfg.BoardSeed) {
+		c.Add("board-seed", "want 64 hexadecimal digits; leave it out, and pikelet makes one")
 	}
 	if cfg.Console != "" && cfg.Console != "root" {
 		c.Add("console", "%q: want root, or nothing for a console without a way in", cfg.Console)

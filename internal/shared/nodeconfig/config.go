@@ -28,6 +28,14 @@ type Config struct {
 	// inventory's cluster secret. Default: the node makes one and keeps it on
 	// state.
 	Seed string `yaml:"seed,omitempty" jsonschema:"pattern=^[0-9a-f]{64}$"`
+	// Generation counts the boards that were the node before this one. A board whose
+	// config has a lower one is refused by the volume, where that is a disk or a LUN.
+	// pikelet node replace raises it. Default: 0.
+	Generation int `yaml:"generation,omitempty" jsonschema:"minimum=0,maximum=1000"`
+	// BoardSeed is 64 hexadecimal digits from which a board with a generation
+	// derives its k3s node password, instead of seed: the boards before it know that
+	// one. pikelet makes it of the inventory's cluster secret.
+	BoardSeed string `yaml:"board-seed,omitempty" jsonschema:"pattern=^[0-9a-f]{64}$"`
 	// Users may log in over SSH, by key only.
 	Users []User `yaml:"users,omitempty"`
 	// Console opts into a console without a password: root. Default: the

@@ -181,6 +181,9 @@ func (c *checker) inventory(f *Document, boards []string) {
 	if inv.Defaults.Seed != "" {
 		c.Add("defaults.seed", "a seed is one node's own")
 	}
+	if inv.Defaults.Generation != 0 || inv.Defaults.BoardSeed != "" {
+		c.Add("defaults.generation", "a board is one node's own")
+	}
 	claims := map[string]string{}
 	claim := func(field, what, value string) {
 		if value == "" {
@@ -370,6 +373,11 @@ func (f *Document) For(m Machine, name string, decrypt func(string) (string, err
 		if cfg.Seed, err = SeedOf(secret, name); err != nil {
 			return nil, err
 		}
+		if cfg.Generation > 0 && cfg.BoardSeed == "" {
+			if cfg.BoardSeed, err = BoardSeedOf(secret, name, cfg.Generation); err != nil {
+				return nil, err
+			}
+		}
 	}
 	c.Index(whole)
 	c.check(cfg)
@@ -385,6 +393,17 @@ func SeedOf(secret, name string) (string, error) {
 	b, err := hkdf.Key(sha256.New, []byte(secret), nil, "pikelet node seed, version 1: "+name, seedSize)
 	if err != nil {
 		return "", fmt.Errorf("making the seed of %s: %w", name, err)
+	}
+	return hex.EncodeToString(b), nil
+}
+
+// BoardSeedOf makes the seed of one board of a node of the cluster's secret. Boards
+// that were the node before do not know it.
+func BoardSeedOf(secret, name string, generation int) (string, error) {
+	what := fmt.Sprintf("pikelet board seed, version 1: %s, generation %d", name, generation)
+	b, err := hkdf.Key(sha256.New, []byte(secret), nil, what, seedSize)
+	if err != nil {
+		return "", fmt.Errorf("making the board seed of %s: %w", name, err)
 	}
 	return hex.EncodeToString(b), nil
 }

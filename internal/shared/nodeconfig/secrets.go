@@ -29,6 +29,7 @@ func (c *Config) Secrets() []Secret {
 		}
 	}
 	add("seed", &c.Seed)
+	add("board-seed", &c.BoardSeed)
 	for i := range c.Network.Wifi.Networks {
 		add(fmt.Sprintf("network.wifi.networks[%d].password", i), &c.Network.Wifi.Networks[i].Password)
 		add(fmt.Sprintf("network.wifi.networks[%d].eap.password", i), &c.Network.Wifi.Networks[i].EAP.Password)

@@ -68,14 +68,17 @@ func Run(out io.Writer, log *slog.Logger) error {
 		return err
 	}
 	if cfg.K3s.Role == "server" {
-		r := restoration{node.K3sServerDir, node.BackupProgram, out, log}
+		if err := waitAlone(cfg, node.K3sServerDir, out); err != nil {
+			return err
+		}
+		r := restoration{node.K3sServerDir, node.BackupProgram, node.BackupLock, out, log}
 		if err := r.run(cfg.Restore); err != nil {
 			return err
 		}
-		if err := placeManifests(); err != nil {
+		if err := startDatastore(cfg, program, log); err != nil {
 			return err
 		}
-		if err := startDatastore(cfg, program, log); err != nil {
+		if err := placeManifests(); err != nil { // into what has just been adopted
 			return err
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os/exec"
 
+	"github.com/pikelet-os/pikelet/internal/device/agent/runfiles"
 	"github.com/pikelet-os/pikelet/internal/device/datastore"
 	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/nodeconfig"
@@ -17,6 +18,7 @@ import (
 type restoration struct {
 	server  string // k3s' server directory
 	program string // pikelet-backup
+	lock    string // held while a server takes its place
 	out     io.Writer
 	log     *slog.Logger
 }
@@ -51,7 +53,12 @@ func (r restoration) run(config nodeconfig.Restore) error {
 }
 
 func (r restoration) adopt() error {
+	unlock, err := runfiles.Lock(r.lock)
+	if err != nil {
+		return err
+	}
 	aside, err := datastore.Adopt(r.server)
+	unlock()
 	if err != nil {
 		return fmt.Errorf("starting the restored server: %w", err)
 	}

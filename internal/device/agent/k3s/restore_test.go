@@ -15,7 +15,7 @@ import (
 // before k3s could begin another, and once.
 func TestRestoration(t *testing.T) {
 	dir := t.TempDir()
-	r := restoration{filepath.Join(dir, "server"), filepath.Join(dir, "program"), io.Discard, slog.New(slog.DiscardHandler)}
+	r := restoration{filepath.Join(dir, "server"), filepath.Join(dir, "program"), filepath.Join(dir, "lock"), io.Discard, slog.New(slog.DiscardHandler)}
 	script := func(text string) {
 		if err := os.WriteFile(r.program, []byte("#!/bin/sh\necho \"$@\" >> "+dir+"/ran\n"+text), 0o755); err != nil {
 			t.Fatal(err)

@@ -22,6 +22,9 @@ func takeIdentity(b node.Boot, cfg *nodeconfig.Config, p *node.Prepared) (node.I
 	}
 	seed, from, seedErr := takeSeed(cfg, p.State)
 	id, err := node.NewIdentity(p.Hostname, seed)
+	if err == nil {
+		id, err = id.WithBoard(cfg.BoardSeed)
+	}
 	if err != nil {
 		return id, err
 	}

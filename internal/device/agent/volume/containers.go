@@ -40,6 +40,9 @@ func graceOf(cfg *nodeconfig.Config) time.Duration {
 	return defaultPodGrace
 }
 
+// EndContainers ends every pod, on a node where k3s has stopped for good.
+func EndContainers(out io.Writer) { endContainers(cgroupRoot, podGrace(), out) }
+
 // endContainers ends every pod: k3s leaves them running when it stops, for
 // itself to find them again, but their files are on the volume. Their processes
 // get SIGTERM and grace to end by themselves; what is left then is killed. root

@@ -112,7 +112,19 @@ func open(cfg *nodeconfig.Config, v *node.VolumeStatus) error {
 	} else if v.Repaired, err = ext4.Check(dev); err != nil {
 		return err
 	}
+	if !format {
+		switch err := mayOpen(dev, cfg.Generation); {
+		case errors.Is(err, errReplaced):
+			v.Refused = true
+			return err
+		case err != nil:
+			return err
+		}
+	}
 	if err := mountDisk(dev, label, format); err != nil {
+		return err
+	}
+	if err := mark(node.VolumeDir, cfg.Generation); err != nil {
 		return err
 	}
 	if c, err = contentOf(dev); err != nil {

@@ -19,13 +19,11 @@ import (
 	"github.com/pikelet-os/pikelet/internal/device/agent/runfiles"
 	"github.com/pikelet-os/pikelet/internal/device/agent/shutdown"
 	"github.com/pikelet-os/pikelet/internal/device/agent/statefile"
+	"github.com/pikelet-os/pikelet/internal/device/answers"
 	"github.com/pikelet-os/pikelet/internal/device/backup"
 	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/node"
 )
-
-// lockFile is held while a backup is made or restored: one at a time.
-const lockFile = "/run/pikelet/backup.lock"
 
 // Main runs a verb with its arguments, and returns the exit status: 0 for success,
 // 1 for failure.
@@ -34,7 +32,7 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io
 		Use: "pikelet-backup", Short: "back up the k3s server of this node, and restore it", SilenceErrors: true, SilenceUsage: true,
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(newWrite(), newRestore(), newNow(), newRun(), newFetch())
+	root.AddCommand(newWrite(), newRestore(), newNow(), newRun(), newFetch(), newStatus(), newFence(), newUnfence(), newDiscard(), newDrop(), newProbe())
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)
@@ -52,13 +50,15 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io
 
 func newWrite() *cobra.Command {
 	var recipients []string
+	var last bool
 	c := &cobra.Command{
 		Use: "write --recipient KEY", Short: "write a backup to standard output, which KEY alone can open", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return write(c.Context(), c.OutOrStdout(), c.ErrOrStderr(), recipients)
+			return write(c.Context(), c.OutOrStdout(), c.ErrOrStderr(), recipients, last)
 		},
 	}
 	c.Flags().StringArrayVar(&recipients, "recipient", nil, "public `KEY` of age; repeatable")
+	c.Flags().BoolVar(&last, "last", false, "the last one of a server that moves: it is fenced, and stopped first")
 	return c
 }
 
@@ -103,19 +103,28 @@ func newFetch() *cobra.Command {
 	}
 }
 
-func write(ctx context.Context, out, log io.Writer, recipients []string) error {
+func write(ctx context.Context, out, log io.Writer, recipients []string, last bool) error {
 	list, err := age.ParseRecipients(strings.NewReader(strings.Join(recipients, "\n")))
 	if err != nil {
 		return fmt.Errorf("reading the recipients: %w", err)
 	}
-	unlock, err := runfiles.Lock(lockFile)
+	unlock, err := runfiles.Lock(node.BackupLock)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	t, err := thisNode()
+	t, err := thisNode(ctx)
 	if err != nil {
 		return err
+	}
+	if t.Last = last; last {
+		// Looked at first: a server that may run on is not stopped.
+		if err := t.Fenced(); err != nil {
+			return err
+		}
+		if err := stopServer(log); err != nil {
+			return err
+		}
 	}
 	info, err := t.Write(ctx, out, time.Now(), list...)
 	if err != nil {
@@ -126,12 +135,12 @@ func write(ctx context.Context, out, log io.Writer, recipients []string) error {
 }
 
 func restore(ctx context.Context, in io.Reader, out io.Writer, replace bool) error {
-	unlock, err := runfiles.Lock(lockFile)
+	unlock, err := runfiles.Lock(node.BackupLock)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	t, err := thisNode()
+	t, err := thisNode(ctx)
 	if err != nil {
 		return err
 	}
@@ -151,7 +160,7 @@ func restore(ctx context.Context, in io.Reader, out io.Writer, replace bool) err
 }
 
 // thisNode returns what is known of this node.
-func thisNode() (backup.Target, error) {
+func thisNode(ctx context.Context) (backup.Target, error) {
 	var t backup.Target
 	cfg, err := runfiles.Config()
 	if err != nil {
@@ -174,6 +183,10 @@ func thisNode() (backup.Target, error) {
 	}
 	t.Server = backup.Server{Dir: node.K3sServerDir, Seed: cfg.Seed, Node: p.Hostname, K3s: version, Release: b.Release}
 	t.ConfigSeed, t.Token = cfg.Seed, cfg.K3s.Token
+	t.Answers = k3s.Addresses(cfg)
+	t.Elsewhere = func(addresses, cluster string) string {
+		return answers.Elsewhere(ctx, strings.Fields(addresses), cluster)
+	}
 	if cfg.Seed == "" {
 		text, err := os.ReadFile(node.SeedFile)
 		if err != nil {

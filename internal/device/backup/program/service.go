@@ -22,6 +22,7 @@ import (
 	"github.com/pikelet-os/pikelet/internal/device/agent/shutdown"
 	"github.com/pikelet-os/pikelet/internal/device/agent/statefile"
 	"github.com/pikelet-os/pikelet/internal/device/backup"
+	"github.com/pikelet-os/pikelet/internal/device/datastore"
 	"github.com/pikelet-os/pikelet/internal/shared/backup/store"
 	"github.com/pikelet-os/pikelet/internal/shared/hint"
 	"github.com/pikelet-os/pikelet/internal/shared/node"
@@ -41,6 +42,9 @@ const (
 	// clockPatience is how long a time server may take: stores refuse requests of
 	// another time.
 	clockPatience = 10 * time.Minute
+	// spoolLock is held while a backup is made and brought to the store, which may
+	// take hours: other work on the server does not wait for the store.
+	spoolLock = "/run/pikelet/backup-spool.lock"
 )
 
 // service makes backups when they are due, and tells of them.
@@ -228,14 +232,21 @@ func writeStatus(s node.BackupStatus, oldAfter time.Duration) error {
 
 // makeNow makes a backup as the node config says.
 func makeNow(ctx context.Context, now time.Time) (backup.Made, error) {
-	unlock, err := runfiles.Lock(lockFile)
+	unlock, err := runfiles.Lock(spoolLock)
 	if err != nil {
 		return backup.Made{}, err
 	}
 	defer unlock()
-	t, err := thisNode()
+	t, err := thisNode(ctx)
 	if err != nil {
 		return backup.Made{}, err
+	}
+	moved, err := datastore.Fenced(t.Dir)
+	if err != nil {
+		return backup.Made{}, err
+	}
+	if moved != nil {
+		return backup.Made{}, fmt.Errorf("%w: it moved to %s", backup.ErrNoServer, moved.To)
 	}
 	cfg, err := runfiles.Config()
 	if err != nil {
@@ -245,6 +256,7 @@ func makeNow(ctx context.Context, now time.Time) (backup.Made, error) {
 	if err != nil {
 		return backup.Made{}, err
 	}
+	j.Exclusive = func() (func(), error) { return runfiles.Lock(node.BackupLock) }
 	return j.Run(ctx, now)
 }
 
@@ -277,12 +289,12 @@ func locationOf(b nodeconfig.Backup) (store.Location, error) {
 // returns once k3s may start: where the identity is new, not before the restart.
 func fetch(ctx context.Context, out io.Writer) error {
 	debug.SetMemoryLimit(memoryLimit)
-	unlock, err := runfiles.Lock(lockFile)
+	unlock, err := runfiles.Lock(node.BackupLock)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	t, err := thisNode()
+	t, err := thisNode(ctx)
 	if err != nil {
 		return err
 	}
