@@ -86,8 +86,10 @@ type ConfigReport struct {
 	// Pending says that the node keeps a config that it uses from its next boot on.
 	Pending bool `json:"pending,omitempty"`
 	// Fixed says why the node keeps no config that is sent to it; "" where it does.
-	Fixed string       `json:"fixed,omitempty"`
-	Trial *ConfigTrial `json:"trial,omitempty"`
+	Fixed string `json:"fixed,omitempty"`
+	// HostKey is the SSH host key, as in known_hosts.
+	HostKey string       `json:"hostKey,omitempty"`
+	Trial   *ConfigTrial `json:"trial,omitempty"`
 }
 
 // Encode returns the JSON of pikeletd config show.

@@ -178,7 +178,7 @@ func (p configs) expire(digest string) (restart bool, err error) {
 // report returns which config the node keeps, with digests by key in the place of
 // secrets.
 func (p configs) report(prepared node.Prepared, key []byte) (node.ConfigReport, error) {
-	r := node.ConfigReport{Source: prepared.Config.Source, Fixed: prepared.State.Memory}
+	r := node.ConfigReport{Source: prepared.Config.Source, Fixed: prepared.State.Memory, HostKey: prepared.HostKey}
 	t, err := p.readTrial()
 	if err != nil {
 		return r, err
