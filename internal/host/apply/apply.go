@@ -22,7 +22,8 @@ import (
 
 // Node is a node of an inventory.
 type Node struct {
-	Name string
+	Name   string
+	Serial string // of the machine, where the inventory says it
 	// At is where the node is now, and after its config as well, unless it is at one of
 	// the addresses that the config gives it.
 	At        remote.At

@@ -253,7 +253,7 @@ func TestApplyStops(t *testing.T) {
 		err    error
 	}{
 		"goes back":        {func(p *pi) { p.lost = true }, RolledBack, "it was not confirmed within 5m0s", ErrRolledBack},
-		"dies":             {func(p *pi) { p.dead = true }, Failed, "neither confirmed nor left: connect to host: No route to host", ErrIncomplete},
+		"dies":             {func(p *pi) { p.dead = true }, Failed, "neither confirmed nor left: connect to host", ErrIncomplete},
 		"not ready":        {func(p *pi) { p.unready = true }, Failed, "its k3s is not ready after", ErrIncomplete},
 		"refuses it":       {func(p *pi) { p.refuses = "want lower-case letters" }, Failed, "want lower-case letters", nil},
 		"keeps no configs": {func(p *pi) { p.fixed = "this node has no card" }, Failed, "this node has no card", nil},

@@ -179,7 +179,7 @@ func (o *inventoryOptions) node(cfg *nodeconfig.Config, serial string, hosts map
 	if h, ok := hosts[name]; ok {
 		host = h
 	}
-	n := apply.Node{Name: name, At: remote.At{Host: host}, Addresses: addresses(cfg), Config: cfg}
+	n := apply.Node{Name: name, Serial: serial, At: remote.At{Host: host}, Addresses: addresses(cfg), Config: cfg}
 	id, known, err := provision.Identity(cfg, name)
 	if known {
 		n.At.Keys = []string{id.PublicKey()}
