@@ -222,7 +222,7 @@ func TestKubeconfig(t *testing.T) {
 		return k
 	}
 	file := filepath.Join(t.TempDir(), "k3s.yaml")
-	ours, others := read("b3Vycw=="), read("b3RoZXJz")
+	ours, others := read("b3Vycw=="), read("b3Vyfw==")
 	for range 2 { // again: of the same cluster
 		if err := ours.Write(file, "attic", false); err != nil {
 			t.Fatal(err)
