@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -30,8 +31,11 @@ func newConfig() *cobra.Command {
 		func(c *cobra.Command) error { return prepare.Show(key, c.OutOrStdout()) })
 	show.Flags().StringVar(&key, "key", "", "hexadecimal digits that the digests are made with")
 	confirm := &cobra.Command{
-		Use: "confirm DIGEST", Short: "keep the config that the node tries", Args: exactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error { return prepare.Confirm(args[0], c.OutOrStdout()) },
+		Use: "confirm [DIGEST]", Short: "keep the config that the node tries, if it has this digest",
+		Args: func(c *cobra.Command, args []string) error { return exactArgs(min(len(args), 1))(c, args) },
+		RunE: func(c *cobra.Command, args []string) error {
+			return prepare.Confirm(strings.Join(args, ""), c.OutOrStdout())
+		},
 	}
 	c.AddCommand(try, show, confirm)
 	return c

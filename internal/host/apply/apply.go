@@ -234,7 +234,7 @@ func applyOne(ctx context.Context, n Node, r Result, run remote.Run, o Options) 
 	}
 	at := n.At
 	at.Keys = r.keys
-	was := ready(ctx, at, run)
+	was := n.Config.K3s.Role != "" && ready(ctx, at, run)
 	if t := r.report.Trial; t == nil || t.Step != node.TrialBegun || t.Digest != digest {
 		out, err := run(ctx, at, strings.NewReader(string(text)), "config", "try", "--wait", o.Trial.String())
 		// The connection may end with the node's shutdown, before pikeletd has ended.
@@ -248,7 +248,7 @@ func applyOne(ctx context.Context, n Node, r Result, run remote.Run, o Options) 
 	}
 	r.tried = true
 	r = await(ctx, n, at, r, digest, run, o)
-	if r.State == Applied && was && n.Config.K3s.Role != "" {
+	if r.State == Applied && was {
 		o.Log.Info("waiting for k3s", "node", n.Name)
 		if err := awaitReady(ctx, n, at, run, o); err != nil {
 			return r.failed(err)

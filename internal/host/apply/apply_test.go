@@ -41,7 +41,7 @@ type rack struct {
 	nodes     map[string]*pi
 	order     []string
 	now, most int
-	servers   int // that are being changed at the same time, at most
+	servers   int                 // that are being changed at the same time, at most
 	keys      map[string][]string // the host keys it was asked with last
 }
 

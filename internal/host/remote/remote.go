@@ -106,7 +106,7 @@ func (s SSH) arguments(at At, known string, verb []string) ([]string, error) {
 	}
 	if known != "" {
 		// In the place of the system's files, with them: the user's own stay as they are.
-		args = append(args, "-o", "GlobalKnownHostsFile="+known+" /etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2")
+		args = append(args, "-o", `GlobalKnownHostsFile="`+known+`" /etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2`)
 	}
 	args = append(args, at.Host, "doas", "/usr/sbin/pikeletd")
 	return append(args, verb...), nil

@@ -17,7 +17,7 @@ func fakeSSH(t *testing.T, script string) {
 	dir := t.TempDir()
 	text := `#!/bin/sh
 echo "$@"
-for a; do case "$a" in GlobalKnownHostsFile=*) a=${a#*=}; cat "${a%% *}" ;; esac; done
+for a; do case "$a" in GlobalKnownHostsFile=*) a=${a#*=\"}; cat "${a%%\"*}" ;; esac; done
 ` + script
 	if err := os.WriteFile(filepath.Join(dir, "ssh"), []byte(text), 0o755); err != nil {
 		t.Fatal(err)
@@ -41,8 +41,8 @@ func TestRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"-o BatchMode=yes -o ConnectTimeout=10 -F cfg -o HostName=10.0.0.7 -o GlobalKnownHostsFile=",
-		" /etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2 attic doas /usr/sbin/pikeletd config try\n",
+		"-o BatchMode=yes -o ConnectTimeout=10 -F cfg -o HostName=10.0.0.7 -o GlobalKnownHostsFile=\"",
+		"\" /etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2 attic doas /usr/sbin/pikeletd config try\n",
 		"\n* ssh-ed25519 AAAA\nthe config",
 	} {
 		if !strings.Contains(string(out), want) {

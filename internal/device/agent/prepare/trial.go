@@ -126,7 +126,8 @@ func (p configs) trySent(in io.Reader, m nodeconfig.Machine, state node.StateSta
 var errTrialGoesOn = hint.With(errors.New("the node is trying a config already"),
 	"pikeletd config confirm keeps that one, and pikeletd reboot goes back to the one before")
 
-// confirm keeps the config with a digest that this boot tries. One that is kept
+// confirm keeps the config with a digest that this boot tries, or whichever it tries
+// where the digest is "". One that is kept
 // already is no error: whoever confirms may not have heard that it was done.
 func (p configs) confirm(digest string) error {
 	unlock, err := runfiles.Lock(p.lock)
@@ -147,7 +148,7 @@ func (p configs) confirm(digest string) error {
 		}
 		return errors.New("the node tries no config")
 	}
-	if t.Digest != digest {
+	if digest != "" && t.Digest != digest {
 		return fmt.Errorf("the node tries the config with digest %s, not %s", t.Digest, digest)
 	}
 	if err := statefile.Write(p.kept, []byte(t.Config)); err != nil {

@@ -83,6 +83,11 @@ func TestTriedConfigIsConfirmed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	q, _ := sendTried(t)
+	q.boots(t)
+	if err := q.confirm(""); err != nil {
+		t.Errorf("whichever is tried: %v", err)
+	}
 	if again, err := p.expire(digest); again || err != nil {
 		t.Errorf("the time is over after the confirmation: restarts %v, %v", again, err)
 	}
