@@ -58,6 +58,7 @@ func TestWrongAddressComesBack(t *testing.T) {
 	p.prompt()
 	p.works("sed 's/Berlin/Lima/' /var/lib/pikelet/state/node/node.yaml > /tmp/new.yaml")
 	p.run("pikeletd config try < /tmp/new.yaml", "this is attic, config from a trial")
+	p.prompt()
 	p.unplug()
 	p = b.start("the one that was tried was left: the node restarted before", "this is attic, config from state")
 	p.works("grep Berlin /etc/timezone")
