@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"filippo.io/age"
+
 	"github.com/pikelet-os/pikelet/internal/testing/rig"
 )
 
@@ -30,7 +32,11 @@ func TestClusterUp(t *testing.T) {
 	agent := users + "k3s: {role: agent, server: 'https://10.77.0.12:6443', token: a-token, " + options + "}}\n"
 	dir := t.TempDir()
 	d := &admin{c: c, keys: dir + "/age.key", config: dir + "/ssh_config"}
-	writeFile(t, d.keys, "", 0o600)
+	identity, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, d.keys, identity.String()+"\n", 0o600)
 	text := fmt.Sprintf("User anna\nIdentityFile %s\nIdentitiesOnly yes\nUserKnownHostsFile /dev/null\nStrictHostKeyChecking yes\n", key)
 	writeFile(t, d.config, "Host cellar\nHostName "+address(12)+"\nHost attic\nHostName "+address(11)+"\nHost *\n"+text, 0o600)
 	nodes := dir + "/nodes.yaml"
