@@ -30,15 +30,7 @@ func TestClusterUp(t *testing.T) {
 	server := users + "k3s: {role: server, token: a-token, " + options +
 		", flannel-backend: host-gw, disable: [coredns, local-storage, metrics-server, servicelb, traefik]}}\n"
 	agent := users + "k3s: {role: agent, server: 'https://10.77.0.12:6443', token: a-token, " + options + "}}\n"
-	dir := t.TempDir()
-	d := &admin{c: c, keys: dir + "/age.key", config: dir + "/ssh_config"}
-	identity, err := age.GenerateX25519Identity()
-	if err != nil {
-		t.Fatal(err)
-	}
-	writeFile(t, d.keys, identity.String()+"\n", 0o600)
-	text := fmt.Sprintf("User anna\nIdentityFile %s\nIdentitiesOnly yes\nUserKnownHostsFile /dev/null\nStrictHostKeyChecking yes\n", key)
-	writeFile(t, d.config, "Host cellar\nHostName "+address(12)+"\nHost attic\nHostName "+address(11)+"\nHost *\n"+text, 0o600)
+	d, dir := newUpAdmin(c, key)
 	nodes := dir + "/nodes.yaml"
 	_, second, _ := strings.Cut(c.inventory("attic", serial(11), 11, agent), "nodes:\n")
 	inventory := c.inventory("cellar", serial(12), 12, server) + second
@@ -67,19 +59,7 @@ func TestClusterUp(t *testing.T) {
 	c.join(r, "attic", 11, agent)
 	d.must(up...)
 
-	programs, err := rig.Find("../../..")
-	if err != nil {
-		t.Fatal(err)
-	}
-	kubectl := func(args ...string) string {
-		t.Helper()
-		args = append([]string{filepath.Join(programs.Dir, "host/control"), "kubectl", "--kubeconfig", dir + "/k3s.yaml"}, args...)
-		out, err := c.lan.Command(c.lan.Name, args...).CombinedOutput()
-		if err != nil {
-			t.Errorf("kubectl %q: %v\n%s", args, err, out)
-		}
-		return string(out)
-	}
+	kubectl := func(args ...string) string { return d.kubectl(dir+"/k3s.yaml", args...) }
 	if got := kubectl("get", "nodes"); !containsAll(got, "attic", "cellar") || strings.Contains(got, "NotReady") {
 		t.Errorf("the cluster has\n%s", got)
 	}
@@ -99,4 +79,35 @@ func TestClusterUp(t *testing.T) {
 	if got := kubectl("get", "nodes"); !containsAll(got, "attic", "cellar") || strings.Contains(got, "NotReady") {
 		t.Errorf("the cluster has\n%s", got)
 	}
+}
+
+// newUpAdmin returns an administrator of cellar and attic who knows no host keys, with
+// their directory.
+func newUpAdmin(c *cluster, key string) (d *admin, dir string) {
+	c.t.Helper()
+	dir = c.t.TempDir()
+	d = &admin{c: c, keys: dir + "/age.key", config: dir + "/ssh_config"}
+	identity, err := age.GenerateX25519Identity()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	writeFile(c.t, d.keys, identity.String()+"\n", 0o600)
+	text := fmt.Sprintf("User anna\nIdentityFile %s\nIdentitiesOnly yes\nUserKnownHostsFile /dev/null\nStrictHostKeyChecking yes\n", key)
+	writeFile(c.t, d.config, "Host cellar\nHostName "+address(12)+"\nHost attic\nHostName "+address(11)+"\nHost *\n"+text, 0o600)
+	return d, dir
+}
+
+// kubectl runs kubectl in the network, with a kubeconfig.
+func (d *admin) kubectl(kubeconfig string, args ...string) string {
+	d.c.t.Helper()
+	programs, err := rig.Find("../../..")
+	if err != nil {
+		d.c.t.Fatal(err)
+	}
+	args = append([]string{filepath.Join(programs.Dir, "host/control"), "kubectl", "--kubeconfig", kubeconfig}, args...)
+	out, err := d.c.lan.Command(d.c.lan.Name, args...).CombinedOutput()
+	if err != nil {
+		d.c.t.Errorf("kubectl %q: %v\n%s", args, err, out)
+	}
+	return string(out)
 }
