@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 
 	"github.com/pikelet-os/pikelet/internal/shared/hint"
@@ -55,9 +56,11 @@ func (e *Error) Unknown() bool { return e.Status == statusUsage }
 // results of all checks, or a config of 64 KiB as JSON.
 const maxOutput = 4 << 20
 
-// connectTimeout is how long a connection may take to be made, in seconds: a node that
-// restarts, or has another address by now, does not answer at all.
-const connectTimeout = 10
+// always are the options of each connection (https://man.openbsd.org/ssh_config). A node
+// that restarts, or has another address by now, does not answer at all: ssh gives up
+// after 10 s, and after 45 s where a connection goes dead. One that it shared with others
+// would be dead with the node, and would keep ssh's output open.
+var always = []string{"-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=15", "-o", "ControlPath=none"}
 
 // SSH runs subcommands over ssh. Nothing asks for a password or a passphrase: several
 // nodes are talked to at the same time.
@@ -97,7 +100,7 @@ func (s SSH) arguments(at At, known string, verb []string) ([]string, error) {
 	if at.Host == "" || strings.HasPrefix(at.Host, "-") {
 		return nil, fmt.Errorf("%q is not a host", at.Host)
 	}
-	args := []string{"-o", "BatchMode=yes", "-o", fmt.Sprintf("ConnectTimeout=%d", connectTimeout)}
+	args := slices.Clone(always)
 	if s.Config != "" {
 		args = append(args, "-F", s.Config)
 	}

@@ -41,7 +41,7 @@ func TestRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"-o BatchMode=yes -o ConnectTimeout=10 -F cfg -o HostName=10.0.0.7 -o GlobalKnownHostsFile=\"",
+		"-o BatchMode=yes -o ConnectTimeout=10 -o ServerAliveInterval=15 -o ControlPath=none -F cfg -o HostName=10.0.0.7 -o GlobalKnownHostsFile=\"",
 		"\" /etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2 attic doas /usr/sbin/pikeletd config try\n",
 		"\n* ssh-ed25519 AAAA\nthe config",
 	} {
@@ -50,7 +50,7 @@ func TestRun(t *testing.T) {
 		}
 	}
 	out, err = SSH{}.Run(t.Context(), At{Host: "attic"}, nil, "status")
-	if want := "-o BatchMode=yes -o ConnectTimeout=10 attic doas /usr/sbin/pikeletd status\n"; err != nil || string(out) != want {
+	if want := strings.Join(always, " ") + " attic doas /usr/sbin/pikeletd status\n"; err != nil || string(out) != want {
 		t.Errorf("got %q, %v", out, err)
 	}
 	for _, host := range []string{"", "-oProxyCommand=x"} {
