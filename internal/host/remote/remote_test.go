@@ -41,7 +41,7 @@ func TestRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"-o BatchMode=yes -o ConnectTimeout=10 -o ServerAliveInterval=15 -o ControlPath=none -F cfg -o HostName=10.0.0.7 -o GlobalKnownHostsFile=\"",
+		"-o ConnectTimeout=10 -o ServerAliveInterval=15 -o ControlPath=none -F cfg -o HostName=10.0.0.7 -o GlobalKnownHostsFile=\"",
 		"\" /etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2 attic doas /usr/sbin/pikeletd config try\n",
 		"\n* ssh-ed25519 AAAA\nthe config",
 	} {
