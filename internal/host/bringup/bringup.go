@@ -70,8 +70,8 @@ func Order(nodes []apply.Node) ([]apply.Node, error) {
 
 // state is how far a node is.
 type state struct {
-	looked bool
-	waits  string // as of found
+	looked        bool
+	waits, detail string // as of found
 }
 
 func (s state) ready() bool { return s.looked && s.waits == "" }
@@ -142,11 +142,12 @@ func nameMissing(nodes []apply.Node, list []found, o Options) {
 
 // note takes down how a node was found, and tells of what changed.
 func note(n apply.Node, first bool, f found, s *state, o Options) error {
-	if s.looked && f.waits == s.waits {
+	told := s.looked && f.waits == s.waits
+	*s = state{true, f.waits, f.detail}
+	if told {
 		return nil
 	}
-	*s = state{true, f.waits}
-	o.Waits(n, f.waits)
+	o.Waits(n, f.waits+f.detail)
 	if first && s.ready() {
 		return o.First(n, f.status)
 	}
@@ -162,7 +163,7 @@ func timeout(nodes []apply.Node, states []state, wait time.Duration) error {
 		case !s.looked:
 			list = append(list, n.Name+": not its turn yet")
 		default:
-			list = append(list, n.Name+": "+s.waits)
+			list = append(list, n.Name+": "+s.waits+s.detail)
 		}
 	}
 	return hint.With(fmt.Errorf("%w after %v: %s", ErrTimeout, wait, strings.Join(list, "; ")), "the same command goes on from here")
@@ -171,6 +172,7 @@ func timeout(nodes []apply.Node, states []state, wait time.Duration) error {
 // found is how a node is.
 type found struct {
 	waits   string // what it is not ready for; "" where it is
+	detail  string // more of it, which may be another at each look, such as the end of a log
 	missing bool
 	status  node.Status
 }
@@ -196,44 +198,45 @@ func lookAt(ctx context.Context, nodes []apply.Node, run remote.Run) []found {
 func lookAtOne(ctx context.Context, n apply.Node, run remote.Run) found {
 	out, err := run(ctx, n.At, nil, "status", "--json")
 	if err != nil {
-		return found{waits: "an answer over ssh: " + err.Error(), missing: true}
+		return found{waits: "an answer over ssh", detail: ": " + err.Error(), missing: true}
 	}
 	s, err := node.DecodeStatus(out)
 	if err != nil {
 		return found{waits: err.Error()}
 	}
-	return found{waits: remote.Printable(waits(n, s)), status: s}
+	what, detail := waits(n, s)
+	return found{waits: remote.Printable(what), detail: remote.Printable(detail), status: s}
 }
 
-// waits returns what a node that answers is not ready for.
-func waits(n apply.Node, s node.Status) string {
+// waits returns what a node that answers is not ready for, and details that may be
+// others at each look.
+func waits(n apply.Node, s node.Status) (what, detail string) {
 	role := n.Config.K3s.Role
-	var because string
+	name, because := "", ""
 	for _, c := range s.Checks {
-		if !c.OK {
-			because = fmt.Sprintf(" (check %s: %s)", c.Name, c.Says)
+		if !c.OK && c.Name != "kubelet" && c.Name != "node" { // which say what k3s and the cluster say
+			name, because = "; check "+c.Name, ": "+c.Says
 			break
 		}
 	}
 	switch {
 	case role == "":
-		return ""
+		return "", ""
 	case s.Node.Hostname != n.Name:
-		return fmt.Sprintf("a node of this name; the one that answers is %s", s.Node.Hostname)
+		return "a node of this name", "; the one that answers is " + s.Node.Hostname
 	case s.K3s.Role != role:
-		return "its config of the inventory; it does not have it: pikelet apply brings it"
+		return "its config of the inventory", ", which pikelet apply brings"
 	case !s.K3s.Running:
-		return "k3s: " + s.K3s.Says + because
+		return "k3s" + name, because + ": " + s.K3s.Says
 	case s.Cluster == nil || s.Cluster.Problem != "":
-		problem := "no answer"
 		if s.Cluster != nil {
-			problem = s.Cluster.Problem
+			because += ": " + s.Cluster.Problem
 		}
-		return "the API server: " + problem + because
+		return "the API server" + name, because
 	case s.Cluster.BootBefore:
-		return "the cluster to notice that the node has restarted"
+		return "the cluster to notice that the node has restarted", ""
 	case s.Cluster.Ready != "True":
-		return strings.TrimSpace(fmt.Sprintf("Ready, which is %s: %s", s.Cluster.Ready, s.Cluster.Message)) + because
+		return "Ready, which is " + s.Cluster.Ready + name, because + ": " + s.Cluster.Message
 	}
-	return ""
+	return "", ""
 }

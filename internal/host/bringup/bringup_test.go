@@ -62,7 +62,7 @@ func (r *rack) run(_ context.Context, at remote.At, _ io.Reader, _ ...string) ([
 	}
 	switch up := time.Since(on); {
 	case up < 30*time.Second:
-		s.K3s.Says = "the kubelet does not answer"
+		s.K3s.Says = fmt.Sprintf("no kubelet after %v", up) // which is another one each time
 	case up < time.Minute:
 		s.K3s.Running, s.Cluster = true, &node.ClusterStatus{Ready: "False", Message: "no network plugin"}
 	default:
@@ -106,9 +106,9 @@ func TestUp(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := []string{
-			"first3: an answer over ssh: No route to host", "first3: k3s: the kubelet does not answer",
+			"first3: an answer over ssh: No route to host", "first3: k3s: no kubelet after 0s",
 			"first3: Ready, which is False: no network plugin", "first3:",
-			"server2: an answer over ssh: No route to host", "server2: k3s: the kubelet does not answer",
+			"server2: an answer over ssh: No route to host", "server2: k3s: no kubelet after 0s",
 			"server2: Ready, which is False: no network plugin", "server2:", "agent1:", "none0:",
 		}
 		if !slices.Equal(d.lines, want) {
@@ -160,22 +160,22 @@ func TestWaits(t *testing.T) {
 			Cluster: &node.ClusterStatus{Ready: "True"}}
 	}
 	for want, change := range map[string]func(*node.Status){
-		"": func(*node.Status) {},
-		"a node of this name; the one that answers is lab-1": func(s *node.Status) { s.Node.Hostname = "lab-1" },
-		"its config of the inventory":                        func(s *node.Status) { s.K3s.Role = "" },
-		"k3s: no kubelet (check volume: it is gone)": func(s *node.Status) {
+		"|": func(*node.Status) {},
+		"a node of this name|; the one that answers is lab-1":      func(s *node.Status) { s.Node.Hostname = "lab-1" },
+		"its config of the inventory|, which pikelet apply brings": func(s *node.Status) { s.K3s.Role = "" },
+		"the API server|":                                    func(s *node.Status) { s.Cluster = nil },
+		"the API server|: it is away":                        func(s *node.Status) { s.Cluster.Problem = "it is away" },
+		"the cluster to notice that the node has restarted|": func(s *node.Status) { s.Cluster.BootBefore = true },
+		"Ready, which is Unknown|: silent":                   func(s *node.Status) { s.Cluster.Ready, s.Cluster.Message = "Unknown", "silent" },
+		"k3s; check volume|: it is gone: no kubelet": func(s *node.Status) {
 			s.K3s.Running, s.K3s.Says = false, "no kubelet"
-			s.Checks = []node.Check{{Name: "time", OK: true}, {Name: "volume", Says: "it is gone"}}
+			s.Checks = []node.Check{{Name: "time", OK: true}, {Name: "kubelet", Says: "the end of a log"}, {Name: "volume", Says: "it is gone"}}
 		},
-		"the API server: no answer":       func(s *node.Status) { s.Cluster = nil },
-		"the API server: it is away":      func(s *node.Status) { s.Cluster.Problem = "it is away" },
-		"the cluster to notice":           func(s *node.Status) { s.Cluster.BootBefore = true },
-		"Ready, which is Unknown: silent": func(s *node.Status) { s.Cluster.Ready, s.Cluster.Message = "Unknown", "silent" },
 	} {
 		s := good()
 		change(&s)
-		if got := waits(agent, s); !strings.HasPrefix(got, want) || want == "" && got != "" {
-			t.Errorf("got %q, want %q", got, want)
+		if what, detail := waits(agent, s); what+"|"+detail != want {
+			t.Errorf("got %q, %q; want %q", what, detail, want)
 		}
 	}
 }
