@@ -71,6 +71,7 @@ func newRoot() *cobra.Command {
 	})
 	root.AddCommand(
 		newStatus(), newCheck(), newConfig(), newReset(), newUpgrade(), newRollback(), newReboot(), newPowerOff(), newVolume(), newBackup(),
+		newKubeconfig(),
 		// Verbs of services and of /init.
 		hidden("prepare", "make this node out of the image", func(c *cobra.Command) error { return prepare.Run(c.OutOrStdout(), consoleLog()) }),
 		hidden("run", "run the daemon", cancellable(func(ctx context.Context, c *cobra.Command) error {
@@ -130,12 +131,6 @@ func cancellable(run func(context.Context, *cobra.Command) error) func(*cobra.Co
 		context.AfterFunc(ctx, stop)
 		return run(ctx, c)
 	}
-}
-
-func newConfig() *cobra.Command {
-	return newVerb("config", "take a node config from standard input, for the next boot", func(c *cobra.Command) error {
-		return prepare.TakeSent(c.InOrStdin(), c.OutOrStdout())
-	})
 }
 
 func newPowerOff() *cobra.Command {

@@ -39,6 +39,21 @@ const garbage = 25
 func daemon(ctx context.Context, log *slog.Logger, stderr io.Writer) error {
 	debug.SetGCPercent(garbage)
 	problems := slog.New(console.NewHandler(stderr, "pikeletd"))
+	// First: what keeps the daemon from its other work may be the config that is tried.
+	go func() {
+		for {
+			err := prepare.WatchTrial(ctx, log)
+			if err == nil {
+				return
+			}
+			problems.Error("watching over the node", "doing", "trying a config", "err", err)
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(retryEvery):
+			}
+		}
+	}()
 	disks, err := watchDisks()
 	if err != nil {
 		return err

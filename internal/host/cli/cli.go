@@ -73,7 +73,8 @@ Exit status:
   0  done
   1  failed
   2  the command line, the spec or the inventory is invalid
-  3  a node rolled back to the release it ran before, or halted a rollout`,
+  3  a node rolled back to the release or the config it had before, halted a rollout,
+     or differs from its inventory`,
 		PersistentPreRun: func(*cobra.Command, []string) { a.setUp() },
 	})
 	a.addFlags(root)
@@ -85,8 +86,8 @@ Exit status:
 	)
 	root.AddCommand(newInit(a), newBuild(a), newLock(a), newOutdated(a), newVendor(a), newInspect(a), newDiff(a), newCache(a),
 		newKeygen(a), newSign(a), newVerify(a), newPublish(a), newPromote(a), newPull(a), newSBOM(a), newProvenance(a),
-		newFlash(a), newNode(a), newImport(a), newUpgrade(a), newRollout(a), newBackup(a), newBackups(a), newRestore(a), newMove(a),
-		newAdoptServer(a), newWipe(a),
+		newFlash(a), newNode(a), newApply(a), newUp(a), newImport(a), newUpgrade(a), newRollout(a), newBackup(a), newBackups(a), newRestore(a),
+		newMove(a), newAdoptServer(a), newWipe(a),
 		newServe(a), newNodes(a), newEEPROM(a), newVM(a))
 	return root
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/pikelet-os/pikelet/builder/spec"
+	"github.com/pikelet-os/pikelet/internal/host/apply"
 	"github.com/pikelet-os/pikelet/internal/host/fleet"
 	"github.com/pikelet-os/pikelet/internal/host/rollouts"
 	"github.com/pikelet-os/pikelet/internal/shared/hint"
@@ -45,7 +46,8 @@ func (a *app) report(err error) int {
 		text, status = bad.Error(), exitUsage // a line for each mistake, with its file
 	case errors.As(err, new(usageError)):
 		status = exitUsage
-	case errors.Is(err, fleet.ErrRolledBack), errors.Is(err, rollouts.ErrHalted):
+	case errors.Is(err, fleet.ErrRolledBack), errors.Is(err, rollouts.ErrHalted),
+		errors.Is(err, apply.ErrRolledBack), errors.Is(err, apply.ErrDrift):
 		status = exitRolledBack
 	}
 	hints := hint.Of(withFlags(err))

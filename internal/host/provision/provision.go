@@ -204,29 +204,5 @@ func Write(card string, c *nodeconfig.Config) error {
 // Redacted returns a copy of a config to show to people: secrets are replaced
 // by their length.
 func Redacted(c *nodeconfig.Config) (*nodeconfig.Config, error) {
-	b, err := c.Encode()
-	if err != nil {
-		return nil, err
-	}
-	copied, err := nodeconfig.Parse("", b)
-	if err != nil {
-		return nil, err
-	}
-	for _, s := range copied.Secrets() {
-		*s.Value = fmt.Sprintf("(secret, %d characters)", len(*s.Value))
-	}
-	for name, r := range copied.Registries.Configs { // maps hold copies
-		for _, v := range []*string{&r.Auth.Password, &r.Auth.Auth, &r.Auth.IdentityToken} {
-			if *v != "" {
-				*v = fmt.Sprintf("(secret, %d characters)", len(*v))
-			}
-		}
-		copied.Registries.Configs[name] = r
-	}
-	for _, s := range c.Secrets() {
-		if name, is := strings.CutPrefix(s.Field, "k3s.options."); is {
-			copied.K3s.Options[name] = fmt.Sprintf("(secret, %d characters)", len(*s.Value))
-		}
-	}
-	return copied, nil
+	return c.Redacted(func(secret string) string { return fmt.Sprintf("(secret, %d characters)", len(secret)) })
 }

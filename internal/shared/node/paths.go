@@ -20,6 +20,13 @@ const (
 	BackupLock = "/run/pikelet/backup.lock"
 	// ConfigFile is the config the node took last, and that was good.
 	ConfigFile = StateDir + "/node/node.yaml"
+	// ConfigTrialFile is the record of a config that is tried (ConfigTrial).
+	ConfigTrialFile = StateDir + "/node/trial.json"
+	// ConfigLock is held while a config is sent, confirmed or left.
+	ConfigLock = "/run/pikelet/config.lock"
+	// ConfigSinceFile says since when this boot waits for the confirmation of a
+	// config: seconds of the monotonic clock.
+	ConfigSinceFile = "/run/pikelet/config-since"
 	// ClockFile is the last time the node knew.
 	ClockFile = StateDir + "/node/clock"
 	// InventoryFile is the inventory an image may hold.

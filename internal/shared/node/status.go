@@ -39,6 +39,7 @@ const (
 	FromCard   = "the control partition"
 	FromServer = "the boot server"
 	FromState  = "state"
+	FromTrial  = "a trial"
 	FromImage  = "the image's inventory"
 	FromNone   = "nowhere: there is none"
 )
@@ -49,6 +50,8 @@ type ConfigStatus struct {
 	// Taken is when the node took it, in seconds since 1970; 0 where it is
 	// the image's own.
 	Taken int64 `json:"taken,omitempty"`
+	// Digest is the ConfigDigest of what was taken from card or state.
+	Digest string `json:"digest,omitempty"`
 	// Refused says why a newer one was not taken.
 	Refused string `json:"refused,omitempty"`
 	// Partial says that Refused names fields of the config in use, which this

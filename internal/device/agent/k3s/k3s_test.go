@@ -83,3 +83,16 @@ func TestLinkPlugins(t *testing.T) {
 		t.Errorf("after an upgrade: got %q, want %q", got, want)
 	}
 }
+
+// TestKubeconfig: the file that k3s writes where nothing else is asked of it, or the one
+// that is.
+func TestKubeconfig(t *testing.T) {
+	cfg := &nodeconfig.Config{}
+	if got := Kubeconfig(cfg); got != "/etc/rancher/k3s/k3s.yaml" {
+		t.Errorf("got %s", got)
+	}
+	cfg.K3s.Options = map[string]any{"write-kubeconfig": "/root/admin.yaml"}
+	if got := Kubeconfig(cfg); got != "/root/admin.yaml" {
+		t.Errorf("got %s", got)
+	}
+}

@@ -31,3 +31,13 @@ func Status(cfg *nodeconfig.Config) node.K3sStatus {
 	s.Running, s.Says = resp.StatusCode == http.StatusOK, strings.TrimSpace(string(b))
 	return s
 }
+
+// Kubeconfig returns the file in which a k3s server leaves the kubeconfig for whoever
+// administers the cluster: k3s.yaml (https://docs.k3s.io/cluster-access), or what its
+// option write-kubeconfig names.
+func Kubeconfig(cfg *nodeconfig.Config) string {
+	if name, ok := cfg.K3s.Options["write-kubeconfig"].(string); ok && name != "" {
+		return name
+	}
+	return "/etc/rancher/k3s/k3s.yaml"
+}

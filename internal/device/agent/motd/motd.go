@@ -24,6 +24,8 @@ func Text(b node.Boot, p node.Prepared, open bool) string {
 	switch {
 	case b.Kind == slots.Trial:
 		s += "\nThis is a trial of slot " + string(b.Slot) + ": any reboot goes back to slot " + string(b.Slot.Other()) + ".\n"
+	case p.Config.Source == node.FromTrial:
+		s += "\nThis boot tries a config. Without doas pikeletd config confirm the node goes back to the one before.\n"
 	case open && b.Slot == slots.Net:
 		s += "\nTry: pikeletd status; touch /usr/x; poweroff\n"
 	case open:

@@ -37,10 +37,14 @@ type configs struct {
 	served    string       // what the boot server gave
 	kept      string       // what was taken last
 	inventory string       // the image's
+	trial     string       // the record of one that is tried
+	lock      string
 }
 
 func sources(c *card.Card) configs {
-	all := configs{served: node.ServedFile, kept: node.ConfigFile, inventory: node.InventoryFile}
+	all := configs{
+		served: node.ServedFile, kept: node.ConfigFile, inventory: node.InventoryFile, trial: node.ConfigTrialFile, lock: node.ConfigLock,
+	}
 	if c != nil {
 		all.card = c
 	}
@@ -48,8 +52,8 @@ func sources(c *card.Card) configs {
 }
 
 // take returns the config of this node: the one on the control partition if that
-// is new and valid, else the one that was taken last, laid over the image's own
-// inventory. An invalid config is left where it is, for its author to mend, and
+// is new and valid, else one that is to be tried, else the one that was taken last,
+// laid over the image's own inventory. An invalid config is left where it is, for its author to mend, and
 // the last valid one is used.
 func (p configs) take(m nodeconfig.Machine, state node.StateStatus) (*nodeconfig.Config, node.ConfigStatus) {
 	st := node.ConfigStatus{Source: node.FromNone}
@@ -81,14 +85,23 @@ func (p configs) take(m nodeconfig.Machine, state node.StateStatus) (*nodeconfig
 			refuse(from.err)
 			continue
 		}
-		st.Source, st.Taken = node.FromCard, time.Now().Unix()
+		st.Source, st.Taken, st.Digest = node.FromCard, time.Now().Unix(), node.ConfigDigest(string(from.text))
 		if err := p.keep(from.text, state); err != nil {
 			refuse(fmt.Errorf("the config on the card counts for this boot, and stays there: %w", err))
 		}
 		return cfg, st
 	}
+	cfg, trial, err := p.tried(inventory, m)
+	if err != nil {
+		refuse(err)
+	}
+	if cfg != nil {
+		st.Source, st.Taken, st.Digest = node.FromTrial, time.Now().Unix(), trial.Digest
+		return cfg, st
+	}
 	kept, err := os.ReadFile(p.kept)
 	if err == nil {
+		st.Digest = node.ConfigDigest(string(kept))
 		cfg, err := nodeconfig.Over(inventory, m, p.kept, kept, false)
 		if err != nil {
 			refuse(err)
@@ -157,31 +170,52 @@ func (p configs) onCard(m nodeconfig.Machine) (list []delivered) {
 // is good, and counts from the next boot on. Whoever may send one is root: it
 // may hold anything.
 func (p configs) takeSent(in io.Reader, out io.Writer, m nodeconfig.Machine, state node.StateStatus) error {
-	text, err := io.ReadAll(io.LimitReader(in, nodeconfig.MaxSize+1))
+	text, err := p.readSent(in, m, state)
 	if err != nil {
 		return err
 	}
-	if len(text) > nodeconfig.MaxSize {
-		return fmt.Errorf("the config has more than %d bytes", nodeconfig.MaxSize)
-	}
-	if nodeconfig.Blank(text) {
-		return hint.With(errors.New("the config that was sent is empty"), "pikeletd reset forgets the one that is there")
-	}
-	inventory, err := p.readInventory()
+	unlock, err := runfiles.Lock(p.lock)
 	if err != nil {
 		return err
 	}
-	if _, err := over(inventory, m, slots.NodeFile, text); err != nil {
-		return err
-	}
-	if state.Memory != "" {
-		return errForgets
+	defer unlock()
+	if t, err := p.readTrial(); err == nil && t.Step == node.TrialBegun {
+		return errTrialGoesOn
 	}
 	if err := statefile.Write(p.kept, text); err != nil {
 		return err
 	}
+	if err := p.overridden(sentOverrode); err != nil {
+		return err
+	}
 	fmt.Fprintln(out, "taken; it counts from the next boot on: pikeletd reboot")
 	return nil
+}
+
+// readSent reads a config that was sent, and checks that it is good for this node and
+// can be kept.
+func (p configs) readSent(in io.Reader, m nodeconfig.Machine, state node.StateStatus) ([]byte, error) {
+	text, err := io.ReadAll(io.LimitReader(in, nodeconfig.MaxSize+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(text) > nodeconfig.MaxSize {
+		return nil, fmt.Errorf("the config has more than %d bytes", nodeconfig.MaxSize)
+	}
+	if nodeconfig.Blank(text) {
+		return nil, hint.With(errors.New("the config that was sent is empty"), "pikeletd reset forgets the one that is there")
+	}
+	inventory, err := p.readInventory()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := over(inventory, m, slots.NodeFile, text); err != nil {
+		return nil, err
+	}
+	if state.Memory != "" {
+		return nil, errForgets
+	}
+	return text, nil
 }
 
 // TakeSent is the verb config: the config on in, for the next boot.
@@ -237,6 +271,9 @@ func (p configs) keep(text []byte, state node.StateStatus) error {
 		return errForgets
 	}
 	if err := statefile.Write(p.kept, []byte(strings.TrimRight(string(text), "\x00\n")+"\n")); err != nil {
+		return err
+	}
+	if err := p.overridden(cardOverrode); err != nil {
 		return err
 	}
 	for _, name := range []string{slots.NodesFile, slots.NodeFile} {

@@ -56,6 +56,7 @@ func places(t *testing.T) (configs, *fakeCard) {
 	dir := t.TempDir()
 	p := configs{
 		served: filepath.Join(dir, "served"), kept: filepath.Join(dir, "state/node/node.yaml"), inventory: filepath.Join(dir, "inventory"),
+		trial: filepath.Join(dir, "state/node/trial.json"), lock: filepath.Join(dir, "lock"),
 	}
 	c := &fakeCard{keeps: p.kept}
 	p.card = c

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -93,12 +94,22 @@ func (p *processes) apiReady(ctx context.Context, s *supervisor.Supervisor) erro
 	}
 }
 
-// writeAdmin writes the administrator's kubeconfig: for people, and for programs of
-// the server (k3s, pkg/daemons/control/deps).
+// writeAdmin writes the administrator's kubeconfig: for people, with keys and
+// certificates in it (k3s, pkg/util/client), and for programs of the server
+// (k3s, pkg/daemons/control/deps).
 func writeAdmin(o options, c supervisor.Cluster) error {
 	name := o.or("write-kubeconfig", "/etc/rancher/k3s/k3s.yaml")
-	text := supervisor.Kubeconfig(ownSupervisor, c.TLS("server-ca.crt"), c.TLS("client-admin.crt"), c.TLS("client-admin.key"))
-	return errors.Join(write(name, []byte(text)), write(serverDir+"/cred/admin.kubeconfig", []byte(text)))
+	files := []string{c.TLS("server-ca.crt"), c.TLS("client-admin.crt"), c.TLS("client-admin.key")}
+	text := supervisor.Kubeconfig(ownSupervisor, files[0], files[1], files[2])
+	whole := text
+	for i, field := range []string{"certificate-authority", "client-certificate", "client-key"} {
+		b, err := os.ReadFile(files[i])
+		if err != nil {
+			return err
+		}
+		whole = strings.Replace(whole, field+": "+files[i], field+"-data: "+base64.StdEncoding.EncodeToString(b), 1)
+	}
+	return errors.Join(write(name, []byte(whole)), write(serverDir+"/cred/admin.kubeconfig", []byte(text)))
 }
 
 // deploy applies the manifests of the server's directory, all at the start and
