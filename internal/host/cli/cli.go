@@ -85,7 +85,7 @@ Exit status:
 	)
 	root.AddCommand(newInit(a), newBuild(a), newLock(a), newOutdated(a), newVendor(a), newInspect(a), newDiff(a), newCache(a),
 		newKeygen(a), newSign(a), newVerify(a), newPublish(a), newPromote(a), newPull(a), newSBOM(a), newProvenance(a),
-		newFlash(a), newNode(a), newUpgrade(a), newRollout(a), newBackup(a), newRestore(a), newWipe(a),
+		newFlash(a), newNode(a), newUpgrade(a), newRollout(a), newBackup(a), newRestore(a), newUnlock(a), newWipe(a),
 		newServe(a), newNodes(a), newEEPROM(a), newVM(a))
 	return root
 }

@@ -60,6 +60,9 @@ func (c *Config) Secrets() []Secret {
 			chap(fmt.Sprintf("iscsi.discovery[%d].login", i), login)
 		}
 	}
+	if c.Volume.Encryption != nil {
+		add("volume.encryption.key", &c.Volume.Encryption.Key)
+	}
 	for i := range c.Files {
 		if c.Files[i].Secret {
 			add(fmt.Sprintf("files[%d].content", i), &c.Files[i].Content)
