@@ -303,7 +303,7 @@ type Encryption struct {
 	// OTP memory) or passphrase (typed, by pikelet unlock). Default: key.
 	By string `yaml:"by,omitempty" jsonschema:"enum=key,enum=board,enum=passphrase"`
 	// Key is 64 hexadecimal digits, as openssl rand -hex 32 makes them; each
-	// node has its own.
+	// node has its own. Secret.
 	Key string `yaml:"key,omitempty"`
 }
 
