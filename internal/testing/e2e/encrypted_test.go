@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/pikelet-os/pikelet/internal/testing/vm"
+	"github.com/pikelet-os/pikelet/internal/tools/full"
 )
 
 // TestEncryptedVolume: a blank disk is encrypted with the key of the config; the
@@ -76,5 +78,45 @@ func TestEncryptedVolume(t *testing.T) {
 	p.Close()
 	if head := readCard(t, second, 0, 16<<20); bytes.Count(head, []byte{0}) != len(head) {
 		t.Error("the disk still has a header or keys after a reset")
+	}
+}
+
+// TestEncryptedVolumeOnISCSI: a LUN is encrypted too, and closed before the node
+// logs out, under writes and when the target is gone.
+func TestEncryptedVolumeOnISCSI(t *testing.T) {
+	t.Parallel()
+	if !full.Tests {
+		t.Skip("TestEncryptedVolume and TestVolumeOnISCSI have its parts")
+	}
+	key := strings.Repeat("0123456789abcdef", 4)
+	n := newNAS(t, 256)
+	card := cardOf(t, sharedBuild(t, "luks.yaml"))
+	configure(t, card, n.config("attic", ", format: blank, encryption: {key: '"+key+"'}"))
+	p := boot(t, card)
+	p.prompt()
+	p.run("pikeletd status", "volume  on iscsi, /dev/sda, encrypted")
+	p.run(counting, "synced:20\r")
+	p.off()
+	if strings.Contains(p.Output(), "giving them up") {
+		t.Error("the volume was not closed")
+	}
+	out, err := exec.Command("cryptsetup", "luksDump", n.disk).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "attic") {
+		t.Errorf("cryptsetup says of the LUN: %v\n%s", err, out)
+	}
+	before, _, _ := strings.Cut(p.Output(), "Closing the volume")
+	done := lastSynced(t, before)
+
+	p = boot(t, card)
+	p.prompt()
+	p.counted(done)
+	p.run(counting, fmt.Sprintf("synced:%d\r", done+20))
+	n.stop()
+	p.run("pikeletd poweroff", "reboot: Power down")
+	if err := p.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(p.Output(), "giving them up") {
+		t.Error("the node did not say that it gave up the last writes")
 	}
 }
