@@ -35,13 +35,13 @@ func TestEncryptedVolume(t *testing.T) {
 	p.works("for i in $(seq 1000); do echo '" + probe + "'; done > /var/lib/rancher/kept && sync")
 	p.run("pikeletd status", "volume  on disk, /dev/vdb, encrypted")
 	// A Pi without AES instructions: the virtual one has them.
-	p.works("modprobe loop && truncate -s 64M /run/adiantum && printf k | cryptsetup --batch-mode luksFormat --type luks2 --key-file - --pbkdf pbkdf2 " +
-		"--pbkdf-force-iterations 1000 --cipher xchacha12,aes-adiantum-plain64 --key-size 256 --sector-size 4096 /run/adiantum && " +
-		"printf k | cryptsetup open --key-file - /run/adiantum a && dd if=/dev/zero of=/dev/mapper/a bs=1M count=8 && " +
-		"cryptsetup close a && rm /run/adiantum")
+	p.works("modprobe loop && truncate -s 64M /run/adiantum && printf k | cryptsetup --batch-mode luksFormat --type luks2 " +
+		"--key-file - --pbkdf pbkdf2 --pbkdf-force-iterations 1000 --cipher xchacha12,aes-adiantum-plain64 --key-size 256 " +
+		"--sector-size 4096 /run/adiantum && printf k | cryptsetup open --key-file - /run/adiantum a && " +
+		"dd if=/dev/zero of=/dev/mapper/a bs=1M count=8 && cryptsetup close a && rm /run/adiantum")
 	p.works("rc-service -D pikelet-volume stop && [ ! -e /dev/mapper/pikelet-volume ]")
-	p.works("printf " + key + " | cryptsetup open --readonly --key-file - /dev/vdb x && dumpe2fs -h /dev/mapper/x | grep 'state: *clean' && " +
-		"! dumpe2fs -h /dev/mapper/x | grep needs_recovery && cryptsetup close x")
+	p.works("printf " + key + " | cryptsetup open --readonly --key-file - /dev/vdb x && " +
+		"dumpe2fs -h /dev/mapper/x | grep 'state: *clean' && ! dumpe2fs -h /dev/mapper/x | grep needs_recovery && cryptsetup close x")
 	p.off()
 
 	raw, err := os.ReadFile(second)

@@ -31,7 +31,7 @@ func (p Program) BoardKey(uuid string) (Key, error) {
 			"give the overlay luks the parameter board: yes")
 	case err != nil || !digest.MatchString(out):
 		return Key{}, hint.Withf(fmt.Errorf("the firmware makes no key: %s", complaint(out, err)),
-			"%s get-key-status 1 says whether the board has a secret; %s genkey --key-id 1 --alg ec writes one, once and for good",
+			"%s get-key-status 1 shows the state of the board's secret; %s genkey --key-id 1 --alg ec writes one, once and for good",
 			boardProgram, boardProgram)
 	}
 	return Key{Secret: []byte(out)}, nil

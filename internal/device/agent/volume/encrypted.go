@@ -168,8 +168,11 @@ func Unlock(in io.Reader, out io.Writer, isNew bool, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	if v.Mounted {
+	switch {
+	case v.Mounted:
 		return errors.New("the volume is open already")
+	case v.Waiting == stopped:
+		return hint.With(errors.New(stopped), "start it with rc-service pikelet-volume start")
 	}
 	typed, err := readPassphrase(in, isNew)
 	if err != nil {
