@@ -121,6 +121,13 @@ func luksContent(head []byte) content {
 // has reports whether a volume with a label lies there, encrypted or not.
 func (c content) has(label string) bool { return (c.Ext4 || c.LUKS) && c.Label == label }
 
+// halfMade reports whether a power cut left on the disk what may be made again:
+// noted says that the node was formatting this disk. What has the volume's label
+// was made to the end, whatever the config says of encryption since.
+func (c content) halfMade(noted bool, label string, formatBlank bool) bool {
+	return noted && formatBlank && !c.has(label)
+}
+
 // mayUse decides about the disk that a volume with a label is to be on: whether
 // it is formatted first, or why it may not be used. Only a disk that holds nothing
 // is ever formatted, and only where the config says so. A volume that is

@@ -212,8 +212,22 @@ func TestEncryptionIsDecidedByTheConfig(t *testing.T) {
 		}
 	}
 	// What has the label was made to the end, however the config has changed since.
-	if !header("attic").has("attic") || !plain.has("attic") || header(makingLabel).has("attic") {
-		t.Error("a volume that was made would be made again, or one that was not is used")
+	for _, c := range []struct {
+		c                  content
+		noted, formatBlank bool
+		want               bool
+	}{
+		{header(makingLabel), true, true, true},
+		{header(makingLabel), false, true, false},
+		{header(makingLabel), true, false, false},
+		{content{What: "a header that was cut off"}, true, true, true},
+		{content{Blank: true}, true, true, true},
+		{header("attic"), true, true, false},
+		{plain, true, true, false},
+	} {
+		if got := c.c.halfMade(c.noted, "attic", c.formatBlank); got != c.want {
+			t.Errorf("%s, noted %v, format: blank %v: it is made again: %v", c.c.What, c.noted, c.formatBlank, got)
+		}
 	}
 }
 

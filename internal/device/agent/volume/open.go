@@ -94,7 +94,7 @@ func open(cfg *nodeconfig.Config, v *node.VolumeStatus, typed *passphrase) error
 		elsewhere = diskWith(func(c content) bool { return c.UUID == was.UUID })
 	}
 	id := fmt.Sprintf("%s, %d bytes\n", place(cfg), size)
-	format := cfg.Volume.Format == nodeconfig.FormatBlank && formatting(id) && !c.has(label)
+	format := c.halfMade(formatting(id), label, cfg.Volume.Format == nodeconfig.FormatBlank)
 	if !format {
 		if err := was.missing(place(cfg), c, dev, elsewhere); err != nil {
 			v.Refused = true
