@@ -23,7 +23,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-//go:embed all:backup all:base all:chrony all:iscsi all:k3s all:metallb all:rollout all:seed-node all:ssh all:wifi
+//go:embed all:backup all:base all:chrony all:iscsi all:k3s all:luks all:metallb all:rollout all:seed-node all:ssh all:wifi
 var embedded embed.FS
 
 // Overlay is one bundle.

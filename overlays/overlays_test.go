@@ -106,7 +106,7 @@ func TestClash(t *testing.T) {
 
 // TestEmbedded: what is shipped loads, and ssh refuses passwords.
 func TestEmbedded(t *testing.T) {
-	if got := strings.Join(Names(), " "); got != "backup base chrony iscsi k3s metallb rollout seed-node ssh wifi" {
+	if got := strings.Join(Names(), " "); got != "backup base chrony iscsi k3s luks metallb rollout seed-node ssh wifi" {
 		t.Errorf("embedded: %s", got)
 	}
 	if _, err := Base(); err != nil {

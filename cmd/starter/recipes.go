@@ -74,6 +74,8 @@ var recipes = []recipe{
 	{name: "e2fsprogs", debs: []string{"e2fsprogs"}, description: "Make, check and grow ext4",
 		take: []string{"usr/sbin/", "etc/"}, move: [][2]string{{"usr/sbin/", "sbin/"}}},
 	{name: "e2fsprogs-extra", depends: "e2fsprogs", description: "Nothing: Debian's e2fsprogs has it all"},
+	{name: "cryptsetup", debs: []string{"cryptsetup-bin"}, description: "Makes and opens encrypted disks",
+		take: []string{"usr/sbin/cryptsetup"}, move: [][2]string{{"usr/sbin/", "sbin/"}}},
 	{name: "dropbear", debs: []string{"dropbear-bin"}, description: "Small SSH server",
 		take: []string{"usr/sbin/", "usr/bin/"}},
 	{name: "dropbear-openrc", origin: "dropbear", installIf: "openrc dropbear=%v", description: "Service script of dropbear"},
@@ -131,7 +133,8 @@ xt_set xt_limit xt_physdev xt_recent xt_CT xt_LOG xt_NFLOG xt_TPROXY xt_TCPMSS x
 ipt_REJECT ip6t_REJECT nf_reject_ipv4 nf_log_syslog
 ip_set ip_set_hash_ip ip_set_hash_net ip_set_hash_ipport ip_set_hash_ipportip ip_set_hash_ipportnet ip_set_bitmap_port
 ip_vs ip_vs_rr ip_vs_wrr ip_vs_sh nf_conntrack_netlink sch_fq sch_fq_codel sch_htb sch_ingress sch_tbf cls_bpf cls_u32 act_mirred act_bpf
-crc32c_generic libcrc32c gcm ccm ctr cmac sha256_generic aes_arm64 aes_ce_blk
+crc32c_generic libcrc32c gcm ccm ctr cmac sha256_generic aes_arm64 aes_ce_blk aes_neon_bs xts
+adiantum nhpoly1305_neon chacha_generic chacha_neon algif_skcipher
 `
 
 // bulkRecipes make a repository that weighs what a node of k3s does: large Go

@@ -191,8 +191,18 @@ func newVolume() *cobra.Command {
 		newVerb("forget", "take a blank disk where the node had a volume that is gone", func(c *cobra.Command) error {
 			return volume.Forget(c.OutOrStdout())
 		}),
+		newUnlock(),
 	)
 	return group
+}
+
+func newUnlock() *cobra.Command {
+	var isNew bool
+	c := newVerb("unlock [--new]", "open an encrypted volume with the passphrase from standard input", func(c *cobra.Command) error {
+		return volume.Unlock(c.InOrStdin(), c.OutOrStdout(), isNew, consoleLog())
+	})
+	c.Flags().BoolVar(&isNew, "new", false, "make the passphrase that of a blank disk")
+	return c
 }
 
 func newUpgrade() *cobra.Command {

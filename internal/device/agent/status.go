@@ -122,6 +122,9 @@ func describeMore(s node.Status) string {
 	if s.Volume.Device != "" {
 		volume += ", " + s.Volume.Device
 	}
+	if s.Volume.Encrypted {
+		volume += ", encrypted"
+	}
 	switch problem := volumeOf(s.Checks); {
 	case s.Volume.Mounted && s.Volume.Another != "":
 		fmt.Fprintf(&b, "volume  ANOTHER, %s, %s: %s\n", volume, room(s.Space), motd.Indent(problem))

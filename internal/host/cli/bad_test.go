@@ -56,7 +56,7 @@ var badInputs = []struct {
 	}, "reading the key \"shelf.rsa.pub\":"},
 	{"an unknown tag", func(s *shelf) { s.spec("packages: [base, x@edge]\n") }, "no repository has the tag \"edge\""},
 	{"an unknown overlay", func(s *shelf) { s.spec("overlays: [ghost]\n") },
-		"overlay \"ghost\": not found among the built-in ones (backup, base, chrony, iscsi, k3s, metallb, rollout, seed-node, ssh, wifi)"},
+		"overlay \"ghost\": not found among the built-in ones (backup, base, chrony, iscsi, k3s, luks, metallb, rollout, seed-node, ssh, wifi)"},
 	{"an overlay without its parameter", func(s *shelf) { s.spec("overlays: [metallb]\n") },
 		"overlay \"metallb\": with.chart: missing: address of the chart"},
 	{"an overlay with a wrong parameter", func(s *shelf) {

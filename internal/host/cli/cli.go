@@ -87,7 +87,7 @@ Exit status:
 	root.AddCommand(newInit(a), newBuild(a), newLock(a), newOutdated(a), newVendor(a), newInspect(a), newDiff(a), newCache(a),
 		newKeygen(a), newSign(a), newVerify(a), newPublish(a), newPromote(a), newPull(a), newSBOM(a), newProvenance(a),
 		newFlash(a), newNode(a), newApply(a), newUp(a), newImport(a), newUpgrade(a), newRollout(a), newBackup(a), newBackups(a), newRestore(a),
-		newMove(a), newAdoptServer(a), newWipe(a),
+		newMove(a), newAdoptServer(a), newUnlock(a), newWipe(a),
 		newServe(a), newNodes(a), newEEPROM(a), newVM(a))
 	return root
 }

@@ -80,6 +80,8 @@ type VolumeStatus struct {
 	Made    bool   `json:"made,omitempty"` // on this boot
 	// Repaired says what the check of the filesystem mended.
 	Repaired string `json:"repaired,omitempty"`
+	// Encrypted says that the node config wants it encrypted.
+	Encrypted bool `json:"encrypted,omitempty"`
 	// Waiting says what is missing, where it is not mounted.
 	Waiting string `json:"waiting,omitempty"`
 	// Refused says that waiting will not help: what is on the disk is not this

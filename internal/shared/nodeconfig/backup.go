@@ -18,15 +18,15 @@ type Backup struct {
 	// /etc/ssl/nas.pem, which can come from files. Default: those of the system.
 	CA string `yaml:"ca,omitempty"`
 	// AccessKey is the account at a server of S3. Required with s3://.
-	AccessKey string `yaml:"accessKey,omitempty"`
+	AccessKey string `yaml:"access-key,omitempty"`
 	// SecretKey goes with it. Secret. Required with s3://.
-	SecretKey string `yaml:"secretKey,omitempty"`
+	SecretKey string `yaml:"secret-key,omitempty"`
 	// SSHKey is a private key as ssh-keygen makes it, without a passphrase. Secret.
 	// Required with sftp://.
-	SSHKey string `yaml:"sshKey,omitempty"`
+	SSHKey string `yaml:"ssh-key,omitempty"`
 	// HostKey is the public key of the server, such as ssh-ed25519 AAAA..., as
 	// ssh-keyscan prints it behind the name. Required with sftp://.
-	HostKey string `yaml:"hostKey,omitempty"`
+	HostKey string `yaml:"host-key,omitempty"`
 	// Recipients are the public keys of age that open the backups. Required.
 	Recipients []string `yaml:"recipients,omitempty"`
 	// Every is how often a backup is made, such as 6h. Either this or at is required.
@@ -41,7 +41,7 @@ type Backup struct {
 	Lock Duration `yaml:"lock,omitempty"`
 	// MaxAge is how old the last good backup may be before the node warns of it.
 	// Default: twice the time between two backups.
-	MaxAge Duration `yaml:"maxAge,omitempty"`
+	MaxAge Duration `yaml:"max-age,omitempty"`
 }
 
 // Keep says which of a node's backups are kept, in the words of restic: the last

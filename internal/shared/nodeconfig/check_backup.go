@@ -36,10 +36,10 @@ func (c *checker) backup(field string, b Backup) {
 			c.Add(field+"."+name, "goes with an address of %s", of)
 		}
 	}
-	want("accessKey", b.AccessKey, true, address.S3, "the account that may read and write in the bucket")
-	want("secretKey", b.SecretKey, true, address.S3, "the secret of accessKey")
-	want("sshKey", b.SSHKey, true, address.SFTP, "a private key that the server knows")
-	want("hostKey", b.HostKey, false, address.SFTP, "the server's public key, as ssh-keyscan prints it; no server is trusted at first sight")
+	want("access-key", b.AccessKey, true, address.S3, "the account that may read and write in the bucket")
+	want("secret-key", b.SecretKey, true, address.S3, "the secret of access-key")
+	want("ssh-key", b.SSHKey, true, address.SFTP, "a private key that the server knows")
+	want("host-key", b.HostKey, false, address.SFTP, "the server's public key, as ssh-keyscan prints it; no server is trusted at first sight")
 	if u, err := url.Parse(b.Endpoint); b.Endpoint != "" && (err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" ||
 		u.User != nil) {
 		c.Add(field+".endpoint", "want an address such as https://nas.lan:9000")
@@ -81,7 +81,7 @@ func (c *checker) schedule(field string, b Backup) {
 		c.Add(field+".at", "%q: want a time of day such as 03:00", b.At)
 	}
 	if age := time.Duration(b.MaxAge); age != 0 && age < b.Schedule().Period() {
-		c.Add(field+".maxAge", "%v is less than the time between two backups", age)
+		c.Add(field+".max-age", "%v is less than the time between two backups", age)
 	}
 }
 

@@ -121,6 +121,9 @@ func (c *checker) volume(field string, cfg *Config) {
 	if v.LUN < 0 || v.LUN > 16383 {
 		c.Add(field+".lun", "%d: want 0 to 16383", v.LUN)
 	}
+	if v.Encryption != nil {
+		c.encryption(field+".encryption", v)
+	}
 	switch v.Place() {
 	case OnState, OnMemory:
 	case OnDisk:
@@ -131,6 +134,32 @@ func (c *checker) volume(field string, cfg *Config) {
 		}
 	default:
 		c.Add(field+".on", "%q: want state, memory, disk or iscsi", v.On)
+	}
+}
+
+// keyForm is a key of 256 bits. Only its shape can be looked at; what people
+// think of themselves is a passphrase, which LUKS makes slow to guess.
+var keyForm = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+func (c *checker) encryption(field string, v Volume) {
+	e := *v.Encryption
+	if v.Place() != OnDisk && v.Place() != OnISCSI {
+		c.Add(field, "goes with on: disk or on: iscsi, and this volume is on %s", v.Place())
+	}
+	switch e.Source() {
+	case KeyInConfig:
+		if e.Key == "" && !c.public {
+			c.Add(field+".key", "missing; want 64 hexadecimal digits (openssl rand -hex 32), or by: board or by: passphrase")
+		}
+	case KeyOfBoard, KeyPassphrase:
+		if e.Key != "" {
+			c.Add(field+".key", "goes with by: key, and this volume is opened by: %s", e.By)
+		}
+	default:
+		c.Add(field+".by", "%q: want key, board or passphrase", e.By)
+	}
+	if e.Key != "" && !IsEncrypted(e.Key) && !keyForm.MatchString(e.Key) {
+		c.Add(field+".key", "want 64 lower-case hexadecimal digits, as openssl rand -hex 32 makes them")
 	}
 }
 

@@ -298,6 +298,34 @@ type Volume struct {
 	Format string `yaml:"format,omitempty" jsonschema:"enum=blank"`
 	// Size limits a volume in memory, such as 512MiB. Default: half of it.
 	Size string `yaml:"size,omitempty" jsonschema:"pattern=^[1-9][0-9]*(MiB|GiB)$"`
+	// Encryption encrypts the disk with LUKS2; it goes with on: disk and on:
+	// iscsi, and the image needs the overlay luks. Default: no encryption.
+	Encryption *Encryption `yaml:"encryption,omitempty"`
+}
+
+// Where the key of an encrypted volume comes from.
+const (
+	KeyInConfig   = "key"
+	KeyOfBoard    = "board"
+	KeyPassphrase = "passphrase"
+)
+
+// Encryption says what opens an encrypted volume.
+type Encryption struct {
+	// By is what opens it: key (the one below), board (the secret in the Pi's
+	// OTP memory) or passphrase (typed, by pikelet unlock). Default: key.
+	By string `yaml:"by,omitempty" jsonschema:"enum=key,enum=board,enum=passphrase"`
+	// Key is 64 hexadecimal digits, as openssl rand -hex 32 makes them; each
+	// node has its own. Secret.
+	Key string `yaml:"key,omitempty"`
+}
+
+// Source returns where the key comes from.
+func (e Encryption) Source() string {
+	if e.By == "" {
+		return KeyInConfig
+	}
+	return e.By
 }
 
 // Place returns where the volume is.

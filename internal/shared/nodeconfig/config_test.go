@@ -142,7 +142,7 @@ func TestPublic(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := "seed, network.wifi.networks[0].password, network.wifi.networks[2].eap.password, k3s.token, k3s.agent-token, " +
-		"backup.secretKey, restore.key, registries.configs.mirror.lan:5000.auth.password, " +
+		"backup.secret-key, restore.key, registries.configs.mirror.lan:5000.auth.password, " +
 		"iscsi.targets[0].chap.password, iscsi.targets[0].chap.mutual-password, iscsi.discovery[0].chap.password, files[1].content"
 	if err := d.Public(); err == nil || !strings.Contains(err.Error(), "("+want+")") {
 		t.Errorf("got %v\nwant %s", err, want)

@@ -41,8 +41,8 @@ func (c *Config) Secrets() []Secret {
 			add("k3s.options."+name, &v)
 		}
 	}
-	add("backup.secretKey", &c.Backup.SecretKey)
-	add("backup.sshKey", &c.Backup.SSHKey)
+	add("backup.secret-key", &c.Backup.SecretKey)
+	add("backup.ssh-key", &c.Backup.SSHKey)
 	add("restore.key", &c.Restore.Key)
 	for _, name := range slices.Sorted(maps.Keys(c.Registries.Configs)) {
 		auth := c.Registries.Configs[name].Auth
@@ -63,6 +63,9 @@ func (c *Config) Secrets() []Secret {
 		if login := c.ISCSI.Discovery[i].Login; login != nil {
 			chap(fmt.Sprintf("iscsi.discovery[%d].login", i), login)
 		}
+	}
+	if c.Volume.Encryption != nil {
+		add("volume.encryption.key", &c.Volume.Encryption.Key)
 	}
 	for i := range c.Files {
 		if c.Files[i].Secret {

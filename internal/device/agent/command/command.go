@@ -2,6 +2,7 @@
 package command
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os/exec"
@@ -22,7 +23,14 @@ func OneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 
 // Run runs a program and returns what it printed, which is also in its error.
 func Run(name string, args ...string) (string, error) {
+	return Input(nil, name, args...)
+}
+
+// Input runs a program with a standard input, as Run does. What is secret goes
+// this way: everybody on a node reads arguments.
+func Input(stdin []byte, name string, args ...string) (string, error) {
 	cmd := exec.Command(name, args...)
+	cmd.Stdin = bytes.NewReader(stdin)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return string(out), fmt.Errorf("%s: %w: %s", name, err, OneLine(string(out)))

@@ -15,7 +15,8 @@ import (
 // before k3s could begin another, and once.
 func TestRestoration(t *testing.T) {
 	dir := t.TempDir()
-	r := restoration{filepath.Join(dir, "server"), filepath.Join(dir, "program"), filepath.Join(dir, "lock"), io.Discard, slog.New(slog.DiscardHandler)}
+	r := restoration{server: filepath.Join(dir, "server"), program: filepath.Join(dir, "program"), lock: filepath.Join(dir, "lock"),
+		out: io.Discard, log: slog.New(slog.DiscardHandler)}
 	script := func(text string) {
 		if err := os.WriteFile(r.program, []byte("#!/bin/sh\necho \"$@\" >> "+dir+"/ran\n"+text), 0o755); err != nil {
 			t.Fatal(err)

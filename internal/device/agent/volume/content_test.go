@@ -86,14 +86,14 @@ func TestIdentifyWhatToolsMake(t *testing.T) {
 		if err != nil || got.What != c.want {
 			t.Errorf("%s: %q (%v), want %q", c.name, got.What, err, c.want)
 		}
-		format, err := got.mayUse("/dev/x", "attic", true)
+		format, err := got.mayUse("/dev/x", "attic", true, false)
 		if format != (c.name == "nothing") {
 			t.Errorf("%s may be formatted: %v", c.name, format)
 		}
 		if (err == nil) != (c.name == "nothing" || c.name == "ext4 of ours") {
 			t.Errorf("%s: %v", c.name, err)
 		}
-		if _, err := got.mayUse("/dev/x", "attic", false); (err == nil) != (c.name == "ext4 of ours") {
+		if _, err := got.mayUse("/dev/x", "attic", false, false); (err == nil) != (c.name == "ext4 of ours") {
 			t.Errorf("%s without format: blank: %v", c.name, err)
 		}
 	}

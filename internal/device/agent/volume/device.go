@@ -74,7 +74,7 @@ func diskNames() []string {
 	return list
 }
 
-// diskWith returns the first disk or partition whose ext4 fits.
+// diskWith returns the first disk or partition whose ext4 or LUKS fits.
 func diskWith(fits func(content) bool) string {
 	for _, dev := range diskNames() {
 		if c, err := contentOf(dev); err == nil && fits(c) {
@@ -111,10 +111,10 @@ func namedDisk(device string, find func(func(content) bool) string) (string, err
 		return device, nil
 	}
 	dev := find(func(c content) bool {
-		return c.Ext4 && (kind == "LABEL" && c.Label == value || kind == "UUID" && strings.EqualFold(c.UUID, value))
+		return (c.Ext4 || c.LUKS) && (kind == "LABEL" && c.Label == value || kind == "UUID" && strings.EqualFold(c.UUID, value))
 	})
 	if dev == "" {
-		return "", hint.Withf(fmt.Errorf("no disk holds an ext4 with %s", device),
+		return "", hint.Withf(fmt.Errorf("no disk holds an ext4 or LUKS with %s", device),
 			"the disks of this node are %s", strings.Join(diskNames(), ", "))
 	}
 	return dev, nil

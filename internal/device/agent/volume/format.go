@@ -8,24 +8,22 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pikelet-os/pikelet/internal/device/agent/ext4"
-	"github.com/pikelet-os/pikelet/internal/device/agent/statefile"
 	"github.com/pikelet-os/pikelet/internal/shared/node"
 )
 
 // makeFilesystem makes the filesystem of a volume. The label comes last, when all
 // the rest is on the disk: a power cut before that leaves what is made again,
 // one after it never.
-func makeFilesystem(dev, id string) error {
-	if err := statefile.Write(formattingFile, []byte(id)); err != nil {
+func makeFilesystem(on string) error {
+	if err := ext4.Make(on, makingLabel, "-O", "mmp"); err != nil {
 		return err
 	}
-	if err := ext4.Make(dev, makingLabel, "-O", "mmp"); err != nil {
-		return err
-	}
-	return flushDevice(dev)
+	return flushDevice(on)
 }
 
-func mountDisk(dev, label string, formatted bool) error {
+// mountDisk mounts the filesystem, and labels one that was just made; last, by
+// made, what is around it.
+func mountDisk(dev, label string, formatted bool, made func() error) error {
 	return mount(func() error {
 		if err := unix.Mount(dev, node.VolumeDir, "ext4", unix.MS_NOATIME, ext4.MountOptions); err != nil {
 			return fmt.Errorf("mounting %s: %w", dev, err)
@@ -33,7 +31,11 @@ func mountDisk(dev, label string, formatted bool) error {
 		if !formatted {
 			return nil
 		}
-		if err := ext4.SetLabel(node.VolumeDir, label); err != nil {
+		err := ext4.SetLabel(node.VolumeDir, label)
+		if err == nil {
+			err = made()
+		}
+		if err != nil {
 			return errors.Join(err, unix.Unmount(node.VolumeDir, 0))
 		}
 		return nil

@@ -21,7 +21,7 @@ const idFile = node.StateDir + "/node/volume.json"
 // disks swap from boot to boot (flatcar/Flatcar#222, kairos-io/kairos#2243).
 type identity struct {
 	Place string `json:"place"` // as place
-	UUID  string `json:"uuid"`  // of the ext4
+	UUID  string `json:"uuid"`  // of the ext4, or of the LUKS around it
 }
 
 // readID returns the volume that the node had, or the zero value.

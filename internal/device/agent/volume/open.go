@@ -10,6 +10,7 @@ import (
 
 	"github.com/pikelet-os/pikelet/internal/device/agent/advice"
 	"github.com/pikelet-os/pikelet/internal/device/agent/ext4"
+	"github.com/pikelet-os/pikelet/internal/device/agent/luks"
 	"github.com/pikelet-os/pikelet/internal/device/agent/mounts"
 	"github.com/pikelet-os/pikelet/internal/device/agent/runfiles"
 	"github.com/pikelet-os/pikelet/internal/device/agent/statefile"
@@ -69,7 +70,7 @@ func mount(mount func() error) error {
 
 // open finds the disk of the volume, formats it where that is allowed
 // and it is blank, checks it and mounts it.
-func open(cfg *nodeconfig.Config, v *node.VolumeStatus) error {
+func open(cfg *nodeconfig.Config, v *node.VolumeStatus, typed *passphrase) error {
 	p, err := runfiles.Prepared()
 	if err != nil {
 		return err
@@ -79,7 +80,7 @@ func open(cfg *nodeconfig.Config, v *node.VolumeStatus) error {
 	if err != nil {
 		return err
 	}
-	v.Device = dev
+	v.Device, v.Encrypted = dev, cfg.Volume.Encryption != nil
 	c, size, err := readDisk(dev)
 	if err != nil {
 		return err
@@ -90,38 +91,27 @@ func open(cfg *nodeconfig.Config, v *node.VolumeStatus) error {
 	}
 	elsewhere := ""
 	if c.Blank && was.UUID != "" {
-		elsewhere = diskWith(func(c content) bool { return c.Ext4 && c.UUID == was.UUID })
+		elsewhere = diskWith(func(c content) bool { return c.UUID == was.UUID })
 	}
 	id := fmt.Sprintf("%s, %d bytes\n", place(cfg), size)
-	format := cfg.Volume.Format == nodeconfig.FormatBlank && formatting(id) && !(c.Ext4 && c.Label == label)
+	format := c.halfMade(formatting(id), label, cfg.Volume.Format == nodeconfig.FormatBlank)
 	if !format {
 		if err := was.missing(place(cfg), c, dev, elsewhere); err != nil {
 			v.Refused = true
 			return err
 		}
-		if format, err = c.mayUse(dev, label, cfg.Volume.Format == nodeconfig.FormatBlank); err != nil {
+		if format, err = c.mayUse(dev, label, cfg.Volume.Format == nodeconfig.FormatBlank, v.Encrypted); err != nil {
 			v.Refused = true
 			return err
 		}
 	}
-	if format {
-		if err := makeFilesystem(dev, id); err != nil {
+	begin := func() error {
+		if err := statefile.Write(formattingFile, []byte(id)); err != nil || c.Blank {
 			return err
 		}
-		v.Made = true
-	} else if v.Repaired, err = ext4.Check(dev); err != nil {
-		return err
+		return blank(dev) // a power cut left it half made
 	}
-	if !format {
-		switch err := mayOpen(dev, cfg.Generation); {
-		case errors.Is(err, errReplaced):
-			v.Refused = true
-			return err
-		case err != nil:
-			return err
-		}
-	}
-	if err := mountDisk(dev, label, format); err != nil {
+	if err := use(candidate{dev, size, c, label, cfg.Generation, begin}, format, cfg.Volume.Encryption, typed, v); err != nil {
 		return err
 	}
 	if err := mark(node.VolumeDir, cfg.Generation); err != nil {
@@ -134,4 +124,51 @@ func open(cfg *nodeconfig.Config, v *node.VolumeStatus) error {
 		v.Another = was.another(place(cfg), c.UUID)
 	}
 	return errors.Join(identity{place(cfg), c.UUID}.remember(idFile), statefile.Remove(formattingFile))
+}
+
+// candidate is the disk that is to be the volume.
+type candidate struct {
+	device     string
+	size       int64 // bytes
+	content    content
+	label      string // that its volume has
+	generation int    // of this board
+	// begin notes that it is being formatted, before anything is written there.
+	begin func() error
+}
+
+// use formats the disk, if format says so, or checks it, and mounts it.
+func use(d candidate, format bool, e *nodeconfig.Encryption, typed *passphrase, v *node.VolumeStatus) (err error) {
+	on, made := d.device, func() error { return nil }
+	if e != nil {
+		l := luks.Cryptsetup()
+		if err := unlock(l, d, format, e, typed); err != nil {
+			v.Refused = waitingIsNoUse(err)
+			return err
+		}
+		defer func() {
+			if err != nil && !mounts.Mounted(node.VolumeDir) {
+				err = errors.Join(err, l.Close())
+			}
+		}()
+		on, made = luks.Mapping, func() error { return l.SetLabel(d.device, d.label) }
+	}
+	if format {
+		if e == nil {
+			err = d.begin()
+		}
+		if err == nil {
+			err = makeFilesystem(on)
+		}
+		if err != nil {
+			return err
+		}
+		v.Made = true
+	} else if v.Repaired, err = ext4.Check(on); err != nil {
+		return err
+	} else if err = mayOpen(on, d.generation); err != nil {
+		v.Refused = errors.Is(err, errReplaced)
+		return err
+	}
+	return mountDisk(on, d.label, format, made)
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -91,7 +92,26 @@ func mountProblem(mountinfo, dir string, there func(device string) bool) string 
 	return "it is not mounted any more"
 }
 
-func deviceThere(device string) bool {
-	_, err := os.Stat("/sys/dev/block/" + device)
-	return err == nil
+func deviceThere(device string) bool { return deviceIn("/sys", device) }
+
+// deviceIn reports whether sysfs has a device MAJOR:MINOR, and what lies below
+// it: the device of an encrypted volume stays when its disk is pulled.
+func deviceIn(sys, device string) bool {
+	at := filepath.Join(sys, "dev/block", device)
+	if _, err := os.Stat(at); err != nil {
+		return false
+	}
+	if _, err := os.Stat(filepath.Join(at, "dm")); err != nil {
+		return true
+	}
+	below, err := os.ReadDir(filepath.Join(at, "slaves"))
+	if err != nil || len(below) == 0 {
+		return false
+	}
+	for _, b := range below {
+		if _, err := os.Stat(filepath.Join(at, "slaves", b.Name())); err != nil {
+			return false
+		}
+	}
+	return true
 }

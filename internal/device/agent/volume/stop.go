@@ -16,6 +16,7 @@ import (
 
 	"github.com/pikelet-os/pikelet/internal/device/agent/feeder"
 	"github.com/pikelet-os/pikelet/internal/device/agent/iscsi"
+	"github.com/pikelet-os/pikelet/internal/device/agent/luks"
 	"github.com/pikelet-os/pikelet/internal/device/agent/mounts"
 	"github.com/pikelet-os/pikelet/internal/device/agent/runfiles"
 	"github.com/pikelet-os/pikelet/internal/shared/node"
@@ -91,7 +92,7 @@ func Stop(out io.Writer) error {
 	endUsers(unix.SIGTERM, termTime)
 	endUsers(unix.SIGKILL, killTime)
 	flushed := make(chan error, 1)
-	go func() { flushed <- errors.Join(unmount(), waitReleased(v)) }()
+	go func() { flushed <- flush(v) }()
 	select {
 	case err = <-flushed:
 	case <-time.After(flushTime):
@@ -207,20 +208,30 @@ func unmount() error {
 	return errors.Join(errs...)
 }
 
-// waitReleased waits until the kernel lets go of the volume's disk. A process
+// flush unmounts the volume, and returns when all that was written is on its
+// disk. An encrypted one is closed in between.
+func flush(v node.VolumeStatus) error {
+	errs := []error{unmount()}
+	if l := luks.Cryptsetup(); l.IsOpen() {
+		waitReleased(luks.Mapping)
+		errs = append(errs, l.Close())
+	}
+	waitReleased(v.Device)
+	return errors.Join(errs...)
+}
+
+// waitReleased waits until the kernel lets go of a disk; "" is none. A process
 // that hangs in a write keeps a filesystem alive when its mounts are gone
 // already, and logging out then would lose what it still has to write.
-func waitReleased(v node.VolumeStatus) error {
-	if v.Device == "" {
-		return nil
-	}
-	for {
-		fd, err := unix.Open(v.Device, unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0)
+func waitReleased(device string) {
+	for device != "" {
+		fd, err := unix.Open(device, unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0)
 		if err == nil {
-			return unix.Close(fd)
+			unix.Close(fd)
+			return
 		}
 		if !errors.Is(err, unix.EBUSY) {
-			return nil // it is gone
+			return // it is gone
 		}
 		time.Sleep(200 * time.Millisecond)
 	}

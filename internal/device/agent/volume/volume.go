@@ -29,7 +29,7 @@ func Retry(log *slog.Logger) error {
 		}
 		return iscsi.KeepRecords(cfg)
 	}
-	_, err = try(log)
+	_, err = try(log, nil)
 	return err
 }
 
@@ -44,7 +44,7 @@ const (
 // Start is the start of the volume service.
 func Start(out io.Writer, log *slog.Logger) error {
 	for start := time.Now(); ; time.Sleep(retryEvery) {
-		v, err := try(log)
+		v, err := try(log, nil)
 		if err != nil {
 			return err
 		}
@@ -65,8 +65,9 @@ func Start(out io.Writer, log *slog.Logger) error {
 }
 
 // try logs in to what the node is not logged in to yet and opens the
-// volume, once, and notes how it went. Service and daemon take turns.
-func try(log *slog.Logger) (node.VolumeStatus, error) {
+// volume, once, and notes how it went. Service and daemon take turns. typed is a
+// passphrase that was typed for this, or nil.
+func try(log *slog.Logger, typed *passphrase) (node.VolumeStatus, error) {
 	unlock, err := runfiles.Lock("/run/pikelet/volume.lock")
 	if err != nil {
 		return node.VolumeStatus{}, err
@@ -105,7 +106,7 @@ func try(log *slog.Logger) (node.VolumeStatus, error) {
 	}
 	if !v.Mounted && (v.Waiting == "" || v.On == nodeconfig.OnDisk) {
 		v.Waiting, v.Refused = "", false
-		if err := open(cfg, &v); err != nil {
+		if err := open(cfg, &v, typed); err != nil {
 			v.Waiting = advice.Text(err)
 		} else {
 			v.Mounted = true

@@ -6,6 +6,7 @@ import (
 
 	"github.com/pikelet-os/pikelet/internal/device/agent/command"
 	"github.com/pikelet-os/pikelet/internal/device/agent/iscsi"
+	"github.com/pikelet-os/pikelet/internal/device/agent/luks"
 	"github.com/pikelet-os/pikelet/internal/device/agent/runfiles"
 	"github.com/pikelet-os/pikelet/internal/shared/node"
 	"github.com/pikelet-os/pikelet/internal/shared/nodeconfig"
@@ -47,6 +48,18 @@ func Wipe(cfg *nodeconfig.Config) error {
 	if err := c.mayWipe(dev, node.VolumeLabel(p.Hostname)); err != nil {
 		return err
 	}
+	if err := luks.Cryptsetup().Close(); err != nil {
+		return err
+	}
+	if err := blank(dev); err != nil {
+		return err
+	}
+	return iscsi.Logout(cfg)
+}
+
+// blank overwrites both ends of a disk with zeros. The keys of an encrypted one
+// lie there (luks.HeaderSize): without them the rest can't be read.
+func blank(dev string) error {
 	f, err := os.OpenFile(dev, os.O_RDWR, 0)
 	if err != nil {
 		return err
@@ -56,16 +69,13 @@ func Wipe(cfg *nodeconfig.Config) error {
 	if err != nil {
 		return err
 	}
-	blank := make([]byte, 1<<20)
+	zeros := make([]byte, 1<<20)
 	for _, from := range []int64{0, max(0, size-blankEnds)} {
-		for at := from; at < min(size, from+blankEnds); at += int64(len(blank)) {
-			if _, err := f.WriteAt(blank[:min(int64(len(blank)), size-at)], at); err != nil {
+		for at := from; at < min(size, from+blankEnds); at += int64(len(zeros)) {
+			if _, err := f.WriteAt(zeros[:min(int64(len(zeros)), size-at)], at); err != nil {
 				return err
 			}
 		}
 	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	return iscsi.Logout(cfg)
+	return f.Sync()
 }

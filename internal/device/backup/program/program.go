@@ -32,7 +32,8 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io
 		Use: "pikelet-backup", Short: "back up the k3s server of this node, and restore it", SilenceErrors: true, SilenceUsage: true,
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(newWrite(), newRestore(), newNow(), newRun(), newFetch(), newStatus(), newFence(), newUnfence(), newDiscard(), newDrop(), newProbe())
+	root.AddCommand(newWrite(), newRestore(), newNow(), newRun(), newFetch(),
+		newStatus(), newFence(), newUnfence(), newDiscard(), newDrop(), newProbe())
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)
