@@ -126,6 +126,13 @@ func TestAdopt(t *testing.T) {
 	if left, _ := filepath.Glob(dir + "/.pikelet-adopt-*"); len(left) > 0 {
 		t.Errorf("an unencrypted datastore is left behind: %q", left)
 	}
+	adoptAgain(t, dir, path, args)
+}
+
+// adoptAgain adopts a server that was adopted before: for the move, with a datastore
+// that is none, and with one elsewhere.
+func adoptAgain(t *testing.T, dir string, path, args []string) {
+	t.Helper()
 	if out, status := pikelet(t, dir, path, args...); status == 0 || !strings.Contains(out, "nodes.yaml was left as it is") {
 		t.Errorf("a second time: %s", out)
 	}
@@ -140,7 +147,7 @@ func TestAdopt(t *testing.T) {
 	if out, err := exec.Command("sqlite3", dir+"/machine/srv/k3s/server/db/state.db", "DELETE FROM kine").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	out, status = pikelet(t, dir, path, append(leave, "-o", "two.backup")...)
+	out, status := pikelet(t, dir, path, append(leave, "-o", "two.backup")...)
 	if status == 0 || !strings.Contains(out, "the datastore is empty") {
 		t.Errorf("an empty datastore: %s", out)
 	}
