@@ -129,8 +129,8 @@ func TestAdopt(t *testing.T) {
 	adoptAgain(t, dir, path, args)
 }
 
-// adoptAgain adopts a server that was adopted before: for the move, with a datastore
-// that is none, and with one elsewhere.
+// adoptAgain adopts a server that was adopted before: for the move, with an empty
+// datastore, and with one elsewhere.
 func adoptAgain(t *testing.T, dir string, path, args []string) {
 	t.Helper()
 	if out, status := pikelet(t, dir, path, args...); status == 0 || !strings.Contains(out, "nodes.yaml was left as it is") {
