@@ -246,6 +246,18 @@ func (s *Server) Copy(ctx context.Context, run Run, w io.Writer, c Copying, reci
 	return info, small, b.Close()
 }
 
+// Start starts k3s again, where a copy that left it stopped came to nothing.
+func (s *Server) Start(ctx context.Context, run Run) error {
+	script := "PATH=$PATH:/usr/sbin:/sbin\nsystemctl start k3s >&2\n"
+	if s.Init == "openrc" {
+		script = "PATH=$PATH:/usr/sbin:/sbin\nrc-service k3s start >&2\n"
+	}
+	if err := run(ctx, script, io.Discard); err != nil {
+		return hint.With(fmt.Errorf("starting k3s again: %w", err), "k3s is STOPPED there: start it by hand")
+	}
+	return nil
+}
+
 var errOversize = errors.New("a server directory has no such files")
 
 // readState reads the files of a server directory: the datastore into a directory,

@@ -167,6 +167,11 @@ func (a *app) copyServer(ctx context.Context, o *adoptOptions, run adopt.Run, s 
 		return info, nil, err
 	}
 	defer os.RemoveAll(spool)
+	defer func() {
+		if err != nil && o.leave {
+			err = errors.Join(err, s.Start(context.WithoutCancel(ctx), run))
+		}
+	}()
 	part := o.file + ".part"
 	f, err := os.OpenFile(part, os.O_CREATE|os.O_RDWR|os.O_TRUNC, 0o600)
 	if err != nil {

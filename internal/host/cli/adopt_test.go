@@ -126,6 +126,13 @@ func TestAdopt(t *testing.T) {
 	if left, _ := filepath.Glob(dir + "/.pikelet-adopt-*"); len(left) > 0 {
 		t.Errorf("an unencrypted datastore is left behind: %q", left)
 	}
+	adoptAgain(t, dir, path, args)
+}
+
+// adoptAgain adopts a server that was adopted before: for the move, with an empty
+// datastore, and with one elsewhere.
+func adoptAgain(t *testing.T, dir string, path, args []string) {
+	t.Helper()
 	if out, status := pikelet(t, dir, path, args...); status == 0 || !strings.Contains(out, "nodes.yaml was left as it is") {
 		t.Errorf("a second time: %s", out)
 	}
@@ -135,6 +142,20 @@ func TestAdopt(t *testing.T) {
 	}
 	if calls, _ := os.ReadFile(dir + "/calls"); string(calls) != "stop k3s\n" {
 		t.Errorf("services: got %q", calls)
+	}
+	// What only the desk sees of a copy starts k3s again too.
+	if out, err := exec.Command("sqlite3", dir+"/machine/srv/k3s/server/db/state.db", "DELETE FROM kine").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	out, status := pikelet(t, dir, path, append(leave, "-o", "two.backup")...)
+	if status == 0 || !strings.Contains(out, "the datastore is empty") {
+		t.Errorf("an empty datastore: %s", out)
+	}
+	if calls, _ := os.ReadFile(dir + "/calls"); string(calls) != "stop k3s\nstop k3s\nstart k3s\n" {
+		t.Errorf("services after a copy that came to nothing: got %q", calls)
+	}
+	if _, err := os.Stat(dir + "/two.backup"); err == nil {
+		t.Error("a backup of an empty datastore")
 	}
 	refused := append(slices.Clone(args), "--force", "--stop")
 	write(t, dir+"/machine/etc/rancher/k3s/config.yaml", "datastore-endpoint: mysql://k3s:hush@tcp(db)/k3s\n", 0o600)
