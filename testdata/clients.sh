@@ -20,6 +20,7 @@ if [ ! -x "$kyverno" ]; then
 	cp -R "$(go mod download -json github.com/kyverno/kyverno@v1.19.1 | sed -n 's/.*"Dir": "\(.*\)".*/\1/p')" "$work/run/kyverno"
 	chmod -R u+w "$work/run/kyverno"
 	(cd "$work/run/kyverno" && go build -o "$kyverno" ./cmd/cli/kubectl-kyverno)
+	rm -rf "$work/run/kyverno"
 fi
 schema=$(go env GOMODCACHE)/github.com/anchore/syft@v1.57.1/schema/spdx-json/spdx-schema-2.3.json
 run=$work/run
