@@ -17,6 +17,8 @@ var elsewhere = map[string]string{
 	"K3s.ShutdownGrace":       "endContainers",
 	"Hostname":                "/etc has the name of the identity, which prepare makes of it",
 	"Seed":                    "takeSeed",
+	"Generation":              "volume: mayOpen and mark",
+	"BoardSeed":               "prepare: Identity.WithBoard",
 	"Time.Wait":               "checks.d and k3s.go",
 	"ISCSI.Targets":           "login: the records of open-iscsi",
 	"ISCSI.Discovery":         "discover: the records of open-iscsi",

@@ -41,7 +41,8 @@ func TestAdoptedServersAreRestored(t *testing.T) {
 			t.Fatal(err)
 		}
 		target := device.Target{Server: device.Server{Dir: filepath.Join(t.TempDir(), "server"), Node: name, K3s: "v1.34.4+k3s1"},
-			KeepSeed: func(string) error { return errors.New("a seed of another") }}
+			KeepSeed:  func(string) error { return errors.New("a seed of another") },
+			Elsewhere: func(string, string) string { return "" }}
 		if _, err := target.Restore(context.Background(), plain); !errors.Is(err, want) || (err == nil) != (want == nil) {
 			t.Fatalf("%s: got error %v, want %v", name, err, want)
 		}
