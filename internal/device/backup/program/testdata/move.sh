@@ -19,7 +19,7 @@ program backup "BE=backup exec $BINARY \"\$@\""
 program decrypt "BE=decrypt exec $BINARY"
 PATH=/run/bin:$PATH
 is() { # is NAME SEED: makes this machine a node
-	printf 'hostname: %s\nseed: %s\nk3s: {role: server, token: t}\n' $1 $(printf %064d $2) > /run/pikelet/node.yaml
+	printf 'hostname: %s\nseed: %s\nk3s: {role: server, token: secret}\n' $1 $(printf %064d $2) > /run/pikelet/node.yaml
 	printf '{"hostname":"%s","hostKey":"key of %s"}' $1 $1 > /run/pikelet/prepare.json
 }
 refused() { # refused TEXT COMMAND...
