@@ -65,6 +65,29 @@ func TestJob(t *testing.T) {
 	}
 }
 
+// TestJobExcludesOthers: nothing else works on the server while it is read, and others
+// do not wait for the store.
+func TestJobExcludesOthers(t *testing.T) {
+	j, _ := newJob(t)
+	j.Exclusive = func() (func(), error) { return nil, os.ErrPermission }
+	if _, err := j.Run(context.Background(), began); !errors.Is(err, os.ErrPermission) || len(inStore(t, j)) > 0 {
+		t.Errorf("got error %v and %q in the store, want %v", err, inStore(t, j), os.ErrPermission)
+	}
+	asked := 0
+	j.Exclusive = func() (func(), error) {
+		asked++
+		return func() {
+			asked--
+			if got := inStore(t, j); len(got) > 0 {
+				t.Errorf("%q is in the store before others may go on", got)
+			}
+		}, nil
+	}
+	if _, err := j.Run(context.Background(), began); err != nil || asked != 0 {
+		t.Errorf("got error %v, and %d not released", err, asked)
+	}
+}
+
 // TestJobGoesOn: a backup that did not reach the store waits for it, with the same
 // bytes, until it is too old.
 func TestJobGoesOn(t *testing.T) {
