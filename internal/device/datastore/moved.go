@@ -67,8 +67,11 @@ func Fenced(server string) (*Moved, error) {
 		return nil, err
 	}
 	m := &Moved{}
-	if err := json.Unmarshal(b, m); err != nil || m.ID == "" {
-		return nil, fmt.Errorf("reading %s: no mark of a move: %v", name, err)
+	if err := json.Unmarshal(b, m); err != nil {
+		return nil, fmt.Errorf("reading %s: no mark of a move: %w", name, err)
+	}
+	if m.ID == "" {
+		return nil, fmt.Errorf("reading %s: no mark of a move: it has no id", name)
 	}
 	return m, nil
 }

@@ -110,7 +110,7 @@ func (m *move) run(ctx context.Context, discard bool) error {
 		if err := m.lastBackup(ctx, id); err != nil {
 			return err
 		}
-		if err := m.restoreThere(ctx, id, new); err != nil {
+		if err := m.restoreThere(ctx); err != nil {
 			return err
 		}
 	}
@@ -291,7 +291,7 @@ func (m *move) lastBackup(ctx context.Context, id string) error {
 }
 
 // restoreThere has the new node become the server with its next start, and restart.
-func (m *move) restoreThere(ctx context.Context, id string, new backup.Status) error {
+func (m *move) restoreThere(ctx context.Context) error {
 	f, err := os.Open(m.file)
 	if err != nil {
 		return err

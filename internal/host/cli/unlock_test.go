@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -63,7 +64,7 @@ func TestPassphraseAtATerminal(t *testing.T) {
 	for _, c := range []struct{ second, want string }{{"correct horse battery", ""}, {"another", "the two differ"}} {
 		dir, env := unlocking(t)
 		cmd := exec.Command("script", "-qec", os.Args[0]+" unlock --new attic", "/dev/null")
-		cmd.Dir, cmd.Env = dir, append(env, "TERM=vt100")
+		cmd.Dir, cmd.Env = dir, slices.Concat(env, []string{"TERM=vt100"})
 		in, err := cmd.StdinPipe()
 		if err != nil {
 			t.Fatal(err)

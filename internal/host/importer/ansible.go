@@ -85,7 +85,7 @@ func (d *draft) ansible(name string) error {
 	}
 	p := &playbook{d: d, hosts: map[string]*host{}, groups: map[string]*hostGroup{}}
 	if isINI(name, b) {
-		err = p.readINI(name, b)
+		p.readINI(name, b)
 	} else {
 		err = p.readYAML(name, b)
 	}
@@ -151,7 +151,7 @@ func (p *playbook) yamlGroup(e entry) {
 }
 
 // readINI reads Ansible's older form of inventories.
-func (p *playbook) readINI(name string, b []byte) error {
+func (p *playbook) readINI(name string, b []byte) {
 	g, kind := p.group("ungrouped", place{name, 1}), ""
 	for i, line := range strings.Split(string(b), "\n") {
 		at := place{name, i + 1}
@@ -179,7 +179,6 @@ func (p *playbook) readINI(name string, b []byte) error {
 			p.iniHost(g, line, at)
 		}
 	}
-	return nil
 }
 
 func (p *playbook) iniHost(g *hostGroup, line string, at place) {

@@ -177,7 +177,7 @@ func valid(c nodeconfig.Config) error {
 
 // try makes a change to a node, and takes it back with a note where a node would
 // refuse it.
-func (d *draft) try(n *nodeconfig.Node, what string, at place, change func(c *nodeconfig.Config)) bool {
+func (d *draft) try(n *nodeconfig.Node, what string, at place, change func(c *nodeconfig.Config)) {
 	var alone nodeconfig.Config
 	change(&alone)
 	if len(alone.Files) > 0 {
@@ -189,10 +189,9 @@ func (d *draft) try(n *nodeconfig.Node, what string, at place, change func(c *no
 	}
 	if err := valid(alone); err != nil {
 		d.note(at, what, onlyText(err))
-		return false
+		return
 	}
 	change(&n.Config)
-	return true
 }
 
 // complete notes what nodes need and a source does not say.

@@ -247,7 +247,7 @@ func TestReplaceWaits(t *testing.T) {
 		}
 		// While the old board is not off, its password stays.
 		stays := w.client.Get(t.Context(), client.ObjectKeyFromObject(password("")), &corev1.Secret{}) == nil
-		if early := c.want == ErrStays || c.want == ErrOn; early && !stays {
+		if early := errors.Is(c.want, ErrStays) || errors.Is(c.want, ErrOn); early && !stays {
 			t.Errorf("%s: the password is forgotten", name)
 		}
 	}

@@ -30,7 +30,7 @@ func (p Program) BoardKey(uuid string) (Key, error) {
 		return Key{}, hint.With(fmt.Errorf("this image has no %s, which asks the firmware for the board's key", boardProgram),
 			"give the overlay luks the parameter board: yes")
 	case err != nil || !digest.MatchString(out):
-		return Key{}, hint.Withf(fmt.Errorf("the firmware makes no key: %s", complaint(out, err)),
+		return Key{}, hint.Withf(fmt.Errorf("the firmware makes no key: %s", complaint(err)),
 			"%s get-key-status 1 shows the state of the board's secret; %s genkey --key-id 1 --alg ec writes one, once and for good",
 			boardProgram, boardProgram)
 	}
@@ -38,7 +38,7 @@ func (p Program) BoardKey(uuid string) (Key, error) {
 }
 
 // complaint is what the program said, without what may be a key.
-func complaint(out string, err error) string {
+func complaint(err error) string {
 	if err == nil {
 		return boardProgram + " printed something else than 64 hexadecimal digits"
 	}

@@ -56,7 +56,7 @@ func writePart(ctx context.Context, name string, u Upload) error {
 		return err
 	}
 	defer f.Close()
-	if _, err := io.Copy(f, withContext{ctx, io.NewSectionReader(u.From, 0, u.Size)}); err != nil {
+	if _, err := io.Copy(f, ending{ctx.Err, io.NewSectionReader(u.From, 0, u.Size)}); err != nil {
 		return err
 	}
 	return errors.Join(f.Sync(), f.Close())
@@ -70,15 +70,15 @@ func full(err error) error {
 	return err
 }
 
-// withContext is a reader that ends with a context.
-type withContext struct {
-	ctx context.Context
+// ending is a reader that ends when its caller does.
+type ending struct {
+	ended func() error
 	io.Reader
 }
 
 // Read implements io.Reader.
-func (r withContext) Read(b []byte) (int, error) {
-	if err := r.ctx.Err(); err != nil {
+func (r ending) Read(b []byte) (int, error) {
+	if err := r.ended(); err != nil {
 		return 0, err
 	}
 	return r.Reader.Read(b)

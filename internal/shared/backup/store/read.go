@@ -21,12 +21,14 @@ const (
 // NewReader returns a reader of a backup from an offset in bytes on. It goes on where
 // a connection breaks off.
 func NewReader(ctx context.Context, s Store, o Object, offset int64) io.ReadCloser {
-	return &reader{ctx: ctx, store: s, object: o, at: offset}
+	open := func(at int64) (io.ReadCloser, error) { return s.Open(ctx, o.Name, at) }
+	return &reader{open: open, ended: ctx.Err, done: ctx.Done(), object: o, at: offset}
 }
 
 type reader struct {
-	ctx    context.Context
-	store  Store
+	open   func(at int64) (io.ReadCloser, error)
+	ended  func() error // why done is closed
+	done   <-chan struct{}
 	object Object
 	at     int64
 	from   io.ReadCloser
@@ -53,15 +55,15 @@ func (r *reader) Read(b []byte) (int, error) {
 		}
 		select {
 		case <-time.After(readWait << (r.failed - 1)):
-		case <-r.ctx.Done():
-			return 0, r.ctx.Err()
+		case <-r.done:
+			return 0, r.ended()
 		}
 	}
 }
 
 func (r *reader) read(b []byte) (int, error) {
 	if r.from == nil {
-		from, err := r.store.Open(r.ctx, r.object.Name, r.at)
+		from, err := r.open(r.at)
 		if err != nil {
 			return 0, err
 		}
