@@ -45,16 +45,13 @@ func main() {
 		"directory with alpine-minirootfs-*-x86_64.tar.gz and APKINDEX-*-x86_64.tar.gz, for solve_ms and scripts_done_ratio")
 	flag.IntVar(&o.rounds, "rounds", 5, "how often each is measured; figures are medians")
 	flag.StringVar(&o.only, "only", "",
-		"measure only these groups: boot, openrc, node, build, loop, solve, ship, update, netboot, delta, cluster, rollout, simulation, scripts, state")
+		"measure only these groups: boot, openrc, node, build, loop, solve, ship, update, netboot, delta, cluster, rollout, simulation, "+
+			"scripts, state")
 	pack := flag.String("squash", "", "only pack this directory into the file -o, as the builder's writer does")
-	server := flag.String("backup", "", "only back up the k3s server of this directory to the directory -o, as a node does")
 	flag.Parse()
 	err := func() error {
 		if *pack != "" {
 			return squash(*pack, o.out)
-		}
-		if *server != "" {
-			return backUp(*server, o.out)
 		}
 		o.log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 		return run(o)
