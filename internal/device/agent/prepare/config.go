@@ -174,14 +174,11 @@ func (p configs) takeSent(in io.Reader, out io.Writer, m nodeconfig.Machine, sta
 	if err != nil {
 		return err
 	}
-	unlock, err := runfiles.Lock(p.lock)
+	unlock, err := p.lockForSent()
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if t, err := p.readTrial(); err == nil && t.Step == node.TrialBegun {
-		return errTrialGoesOn
-	}
 	if err := statefile.Write(p.kept, text); err != nil {
 		return err
 	}

@@ -101,6 +101,19 @@ func (p configs) overridden(reason string) error {
 	return statefile.Remove(p.trial)
 }
 
+// lockForSent keeps others from the configs until unlock is called. The error is
+// errTrialGoesOn where the node tries a config: it takes no other one meanwhile.
+func (p configs) lockForSent() (unlock func(), err error) {
+	if unlock, err = runfiles.Lock(p.lock); err != nil {
+		return nil, err
+	}
+	if t, err := p.readTrial(); err == nil && t.Step == node.TrialBegun {
+		unlock()
+		return nil, errTrialGoesOn
+	}
+	return unlock, nil
+}
+
 // trySent takes a config that was sent over SSH to be tried on the next boot.
 func (p configs) trySent(in io.Reader, m nodeconfig.Machine, state node.StateStatus, wait time.Duration) error {
 	if wait < node.MinConfigTrial || wait > node.MaxConfigTrial {
@@ -110,14 +123,11 @@ func (p configs) trySent(in io.Reader, m nodeconfig.Machine, state node.StateSta
 	if err != nil {
 		return err
 	}
-	unlock, err := runfiles.Lock(p.lock)
+	unlock, err := p.lockForSent()
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if t, err := p.readTrial(); err == nil && t.Step == node.TrialBegun {
-		return errTrialGoesOn
-	}
 	return p.writeTrial(node.ConfigTrial{
 		Step: node.TrialSent, Digest: node.ConfigDigest(string(text)), Seconds: int(wait / time.Second), Config: string(text),
 	})
