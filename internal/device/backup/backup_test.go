@@ -3,16 +3,10 @@ package backup
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
@@ -24,6 +18,7 @@ import (
 
 	"github.com/pikelet-os/pikelet/internal/device/datastore"
 	form "github.com/pikelet-os/pikelet/internal/shared/backup"
+	"github.com/pikelet-os/pikelet/internal/testing/certtest"
 )
 
 const seed = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
@@ -33,17 +28,8 @@ const seed = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
 func newServer(t testing.TB) Server {
 	t.Helper()
 	s := Server{Dir: filepath.Join(t.TempDir(), "server"), Seed: seed, Node: "attic", K3s: "v1.34.4+k3s1", Release: "1.7"}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(time.Now().UnixNano()), IsCA: true, BasicConstraintsValid: true}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
 	for name, text := range map[string]string{
-		authority: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), "token": "K10::server:secret\n",
+		authority: string(certtest.Authority(t)), "token": "K10::server:secret\n",
 		"cred/passwd": "secret,server,server\n", "tls/etcd/server-ca.key": "key\n", "static/charts/traefik.tgz": "chart",
 		"pikelet/000001-1.6-a/db/state.db": "an older copy", "db/lock": "",
 	} {

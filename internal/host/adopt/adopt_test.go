@@ -3,16 +3,10 @@ package adopt
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
 	"database/sql"
-	"encoding/pem"
 	"errors"
 	"io"
 	"io/fs"
-	"math/big"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,6 +18,7 @@ import (
 	"filippo.io/age"
 
 	"github.com/pikelet-os/pikelet/internal/shared/backup"
+	"github.com/pikelet-os/pikelet/internal/testing/certtest"
 )
 
 // machine is a directory that looks like a machine with a k3s server, and programs
@@ -37,18 +32,9 @@ type machine struct {
 func newMachine(t *testing.T) *machine {
 	t.Helper()
 	m := &machine{t: t, root: t.TempDir()}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), IsCA: true, BasicConstraintsValid: true}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
 	server := "var/lib/rancher/k3s/server/"
 	for name, text := range map[string]string{
-		server + "tls/server-ca.crt": string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})),
+		server + "tls/server-ca.crt": string(certtest.Authority(t)),
 		server + "token":             "K10aa::server:hush\n", server + "cred/passwd": "hush,server,server\n",
 		server + "manifests/a b.yaml": "kind: Namespace\n", server + "static/charts/traefik.tgz": "chart",
 		server + "static/own.txt": "mine", server + "etc/x": "x", server + "db/state.db-shm.old": "x",
@@ -63,6 +49,7 @@ func newMachine(t *testing.T) *machine {
 	m.write("bin/k3s", "#!/bin/sh\necho 'k3s version v1.33.4+k3s1 (abc)'\n", 0o755)
 	m.write("bin/ip", "#!/bin/sh\necho '2: eth0    inet 10.0.0.10/24 brd'\necho '3: cni0    inet 10.42.0.1/24 brd'\n", 0o755)
 	m.write("bin/systemctl", "#!/bin/sh\n[ $1 = cat ] || echo \"$@\" >>"+m.root+"/calls\n", 0o755)
+	var err error
 	if m.db, err = sql.Open("sqlite", "file:"+m.root+"/"+server+"db/state.db?_pragma=journal_mode(WAL)"); err != nil {
 		t.Fatal(err)
 	}

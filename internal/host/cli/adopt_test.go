@@ -2,13 +2,7 @@ package cli
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"io"
-	"math/big"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,21 +13,13 @@ import (
 	"filippo.io/age"
 
 	"github.com/pikelet-os/pikelet/internal/shared/backup"
+	"github.com/pikelet-os/pikelet/internal/testing/certtest"
 )
 
 // fakeServer makes a directory that looks like a machine with a k3s server, and an ssh
 // that runs scripts there.
 func fakeServer(t *testing.T, dir string) {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), IsCA: true, BasicConstraintsValid: true}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
 	machine := filepath.Join(dir, "machine")
 	server := machine + "/srv/k3s/server/"
 	for _, name := range []string{server + "tls", server + "db", machine + "/etc/rancher/k3s/config.yaml.d", machine + "/etc/systemd/system",
@@ -42,7 +28,7 @@ func fakeServer(t *testing.T, dir string) {
 			t.Fatal(err)
 		}
 	}
-	write(t, server+"tls/server-ca.crt", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), 0o600)
+	write(t, server+"tls/server-ca.crt", string(certtest.Authority(t)), 0o600)
 	write(t, server+"token", "K10aa::server:hush\n", 0o600)
 	write(t, machine+"/proc/sys/kernel/hostname", "pi-one\n", 0o600)
 	write(t, machine+"/etc/rancher/k3s/config.yaml", "data-dir: /srv/k3s\ntls-san: [k3s.lan]\nflannel-backend: vxlan\nunheard-of: x\n", 0o600)

@@ -2,21 +2,17 @@ package program
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
 	"database/sql"
-	"encoding/pem"
 	"fmt"
 	"io"
-	"math/big"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
 
 	"filippo.io/age"
+
+	"github.com/pikelet-os/pikelet/internal/testing/certtest"
 )
 
 // TestMain lets the test binary stand in for pikelet-backup, and for what decrypts.
@@ -49,17 +45,8 @@ func TestMoveOfANode(t *testing.T) {
 		t.Skip("it needs root, for namespaces")
 	}
 	files := t.TempDir()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), IsCA: true, BasicConstraintsValid: true}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
 	for name, text := range map[string]string{
-		"tls/server-ca.crt": string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), "token": "K10::server:secret\n",
+		"tls/server-ca.crt": string(certtest.Authority(t)), "token": "K10::server:secret\n",
 		"db/lock": "",
 	} {
 		if err := os.MkdirAll(filepath.Dir(filepath.Join(files, name)), 0o700); err != nil {
