@@ -62,9 +62,6 @@ existing file is left as it is without --force.`,
 }
 
 func (a *app) importFile(o *importOptions, format, file string) error {
-	if _, err := os.Lstat(o.output); err == nil && !o.force {
-		return hint.With(fmt.Errorf("%s was left as it is: %w", o.output, fs.ErrExist), "--force replaces it, and -o names another file")
-	}
 	options := importer.Options{Country: strings.ToUpper(o.country)}
 	recipients, err := o.sealTo()
 	if err != nil {
@@ -83,6 +80,9 @@ func (a *app) importFile(o *importOptions, format, file string) error {
 	result, err := importer.Read(os.DirFS(dir), format, base, options)
 	if err != nil {
 		return fmt.Errorf("importing %s: %w", file, err)
+	}
+	if _, err := os.Lstat(o.output); err == nil && !o.force {
+		return hint.With(fmt.Errorf("%s was left as it is: %w", o.output, fs.ErrExist), "--force replaces it, and -o names another file")
 	}
 	if err := o.writeInventory(result.Inventory); err != nil {
 		return err
